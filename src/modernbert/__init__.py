@@ -1,0 +1,52 @@
+"""ModernBERT from a raw corpus to a trained encoder, unpadded on every device."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modernbert.batch import PackedBatch
+    from modernbert.errors import ModernBertError
+    from modernbert.inference.fill_mask import FillMask
+    from modernbert.model.config import EncoderConfig
+    from modernbert.model.encoder import Encoder
+    from modernbert.model.heads import MaskedLanguageModel, SequenceClassifier, TokenClassifier
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Encoder",
+    "EncoderConfig",
+    "FillMask",
+    "MaskedLanguageModel",
+    "ModernBertError",
+    "PackedBatch",
+    "SequenceClassifier",
+    "TokenClassifier",
+    "Tokenizer",
+    "__version__",
+]
+
+# Names are imported when they are first used, so that `import modernbert` and the command line's
+# --help do not wait for torch.
+_HOMES = {
+    "Encoder": "modernbert.model.encoder",
+    "EncoderConfig": "modernbert.model.config",
+    "FillMask": "modernbert.inference.fill_mask",
+    "MaskedLanguageModel": "modernbert.model.heads",
+    "ModernBertError": "modernbert.errors",
+    "PackedBatch": "modernbert.batch",
+    "SequenceClassifier": "modernbert.model.heads",
+    "TokenClassifier": "modernbert.model.heads",
+    "Tokenizer": "modernbert.tokenizer.tokenizer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,193 @@
+"""`PackedBatch`: sequences of any lengths in one flat row of tokens, with no padding.
+
+Padding exists only at the two edges: `from_padded` takes padded tensors in, `to_padded` gives them
+out again. Everything between sees `(total_tokens,)` ids and the borders between sequences.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modernbert.errors import InputError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PackedBatch:
+    """Token ids of several sequences, one after the other, and where each begins and ends.
+
+    token_ids: (total_tokens,) int64.
+    cu_seqlens: (num_sequences + 1,) int32. Cumulative lengths, from 0 to total_tokens; sequence i
+        is `token_ids[cu_seqlens[i]:cu_seqlens[i + 1]]`.
+    max_seqlen: the longest sequence in tokens, or a fixed upper bound of it.
+    padded_shape, padded_indices: set by `from_padded` only, so that `to_padded` puts every token
+        back where it was; (total_tokens,) int64 indices into the flattened (rows, columns).
+    """
+
+    token_ids: Tensor
+    cu_seqlens: Tensor
+    max_seqlen: int
+    padded_shape: tuple[int, int] | None = None
+    padded_indices: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.token_ids.ndim != 1 or self.token_ids.dtype != torch.int64:
+            raise InputError(
+                f"token_ids: got {_describe(self.token_ids)}, expected (total_tokens,) int64"
+            )
+        if self.cu_seqlens.ndim != 1 or self.cu_seqlens.dtype != torch.int32:
+            raise InputError(
+                f"cu_seqlens: got {_describe(self.cu_seqlens)}, expected (num_sequences + 1,) int32"
+            )
+
+    @classmethod
+    def from_sequences(
+        cls,
+        sequences: Iterable[Sequence[int] | np.ndarray | Tensor],
+        *,
+        device: torch.device | str | None = None,
+    ) -> "PackedBatch":
+        """Pack lists of token ids, in their order.
+
+        >>> batch = PackedBatch.from_sequences([[5, 6, 7], [8, 9]])
+        >>> batch.token_ids.tolist(), batch.cu_seqlens.tolist()
+        ([5, 6, 7, 8, 9], [0, 3, 5])
+
+        Raises:
+            InputError: no sequence at all, an empty one, or ids that are not whole numbers.
+        """
+        rows = [_as_ids(sequence, index) for index, sequence in enumerate(sequences)]
+        if not rows:
+            raise InputError("no sequences: a batch needs at least one")
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int32)
+        return cls(
+            token_ids=torch.cat(rows).to(device=device),
+            cu_seqlens=_cumulative(lengths).to(device=device),
+            max_seqlen=int(lengths.max()),
+        )
+
+    @classmethod
+    def from_padded(cls, token_ids: Tensor, attention_mask: Tensor | None = None) -> "PackedBatch":
+        """Drop the padding of a padded batch, wherever in its rows it stands.
+
+        token_ids: (rows, columns), any integer type.
+        attention_mask: (rows, columns), nonzero where there is a token; None when there is no
+            padding. A row of nothing but padding becomes a sequence of length 0.
+
+        Raises:
+            InputError: other shapes, or no token at all.
+        """
+        if token_ids.ndim != 2:
+            raise InputError(f"token_ids: got {_describe(token_ids)}, expected (rows, columns)")
+        if attention_mask is None:
+            attention_mask = torch.ones_like(token_ids)
+        if attention_mask.shape != token_ids.shape:
+            raise InputError(
+                f"attention_mask: got {_describe(attention_mask)}, "
+                f"expected the shape of token_ids, {tuple(token_ids.shape)}"
+            )
+        present = attention_mask != 0
+        lengths = present.sum(dim=1, dtype=torch.int32)
+        indices = present.flatten().nonzero().squeeze(1)  # (total_tokens,)
+        if not len(indices):
+            raise InputError("attention_mask: masks every position; a batch needs a token")
+        return cls(
+            token_ids=token_ids.flatten()[indices].to(torch.int64),
+            cu_seqlens=_cumulative(lengths),
+            max_seqlen=int(lengths.max()),
+            padded_shape=(token_ids.shape[0], token_ids.shape[1]),
+            padded_indices=indices,
+        )
+
+    def to_padded(self, values: Tensor | None = None, *, padding_value: float = 0) -> Tensor:
+        """Give each sequence a row of its own, filled up with `padding_value`.
+
+        values: (total_tokens, ...), one entry for each token; the token ids when None.
+        Returns (num_sequences, max_seqlen, ...), padded on the right; for a batch made by
+        `from_padded`, the original (rows, columns, ...) with every token in its old place.
+
+        >>> PackedBatch.from_sequences([[5, 6, 7], [8, 9]]).to_padded(padding_value=1).tolist()
+        [[5, 6, 7], [8, 9, 1]]
+        """
+        values = self.token_ids if values is None else values
+        if len(values) != self.total_tokens:
+            raise InputError(
+                f"values: got {_describe(values)}, expected ({self.total_tokens}, ...), "
+                "an entry for each token"
+            )
+        if self.padded_shape is not None and self.padded_indices is not None:
+            (rows, columns), indices = self.padded_shape, self.padded_indices
+        else:
+            rows, columns = self.num_sequences, self.max_seqlen
+            indices = self.sequence_ids * columns + self.position_ids
+        flat = values.new_full((rows * columns, *values.shape[1:]), padding_value)
+        return flat.index_copy(0, indices, values).unflatten(0, (rows, columns))
+
+    def split(self, values: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The entries of each sequence, as views: num_sequences tensors (length, ...)."""
+        values = self.token_ids if values is None else values
+        return values.split(self.lengths.tolist())
+
+    @property
+    def total_tokens(self) -> int:
+        """The number of tokens of all sequences together."""
+        return self.token_ids.shape[0]
+
+    @property
+    def num_sequences(self) -> int:
+        """The number of sequences."""
+        return self.cu_seqlens.shape[0] - 1
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """(num_sequences,) int64. Length of each sequence in tokens."""
+        return self.cu_seqlens.diff().to(torch.int64)
+
+    @cached_property
+    def sequence_ids(self) -> Tensor:
+        """(total_tokens,) int64. Which sequence each token belongs to."""
+        sequences = torch.arange(self.num_sequences, device=self.token_ids.device)
+        return sequences.repeat_interleave(self.lengths, output_size=self.total_tokens)
+
+    @cached_property
+    def position_ids(self) -> Tensor:
+        """(total_tokens,) int64. Position of each token in its own sequence, from 0."""
+        positions = torch.arange(self.total_tokens, device=self.token_ids.device)
+        return positions - self.cu_seqlens[self.sequence_ids]
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "PackedBatch":
+        """The same batch on another device."""
+        indices = self.padded_indices
+        return replace(
+            self,
+            token_ids=self.token_ids.to(device, non_blocking=non_blocking),
+            cu_seqlens=self.cu_seqlens.to(device, non_blocking=non_blocking),
+            padded_indices=None if indices is None else indices.to(device),
+        )
+
+
+def _as_ids(sequence: Sequence[int] | np.ndarray | Tensor, index: int) -> Tensor:
+    """(length,) int64 of one sequence, checked."""
+    if isinstance(sequence, np.ndarray):
+        sequence = sequence.astype(np.int64) if sequence.dtype.kind == "u" else sequence
+    try:
+        ids = torch.as_tensor(sequence)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"sequence {index}: not a list of token ids: {error}") from None
+    if ids.ndim == 1 and len(ids) == 0:
+        raise InputError(f"sequence {index} is empty: each needs at least one token")
+    if ids.ndim != 1 or ids.is_floating_point() or ids.dtype == torch.bool:
+        raise InputError(f"sequence {index}: got {_describe(ids)}, expected a list of token ids")
+    return ids.to(torch.int64)
+
+
+def _cumulative(lengths: Tensor) -> Tensor:
+    """(n + 1,) int32 cumulative sums of (n,) lengths, from 0."""
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(torch.int32)
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

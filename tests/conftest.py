@@ -1,0 +1,22 @@
+"""What all tests share: where the local corpora are, and one thread for torch."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def pytest_configure() -> None:
+    # Two workers on two cores: one thread each, and figures that do not depend on the load.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real corpora, which is no part of the repository; skips where it is absent."""
+    beside_checkout = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("MODERNBERT_TEST_DATA", beside_checkout))
+    if not folder.is_dir():
+        pytest.skip("the shared corpora are absent; MODERNBERT_TEST_DATA can name their folder")
+    return folder
