@@ -1,0 +1,227 @@
+"""The files of a corpus: which ones there are, in what order, and how their bytes are unpacked."""
+
+import gzip
+import io
+import json
+import lzma
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from modernbert.errors import DocumentError
+
+Kind = Literal["text", "lines", "parquet", "arrow"]
+Compression = Literal["", "gz", "xz", "zst"]
+
+_KINDS: dict[str, Kind] = {
+    ".jsonl": "lines",
+    ".ndjson": "lines",
+    ".json": "lines",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+_COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".xz": "xz", ".zst": "zst"}
+# How many bytes of text a byte of the file gives, about: only for sharing out the work.
+_EXPANSION = {"": 1, "gz": 3, "xz": 4, "zst": 4}
+_BUFFER_BYTES = 1 << 20
+# Little at a time, because a few bytes of a frame can unpack to a hundred thousand.
+_ZSTANDARD_BYTES = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusFile:
+    """One regular file, and what it was like when it was found.
+
+    input: the path, as the user gave it, through which the file was found.
+    """
+
+    path: str
+    input: str
+    num_bytes: int
+    mtime_ns: int
+
+    @property
+    def compression(self) -> Compression:
+        """The packing that the name's last suffix tells."""
+        return _COMPRESSIONS.get(Path(self.path).suffix.lower(), "")
+
+    @property
+    def kind(self) -> Kind:
+        """What the name tells of the content; whatever is not known is text."""
+        return _KINDS.get(self._inner_suffix, "text")
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the name leaves open if the file is one JSON value or one a line."""
+        return self._inner_suffix == ".json"
+
+    @property
+    def _inner_suffix(self) -> str:
+        path = Path(self.path)
+        return (path.with_suffix("") if self.compression else path).suffix.lower()
+
+    @property
+    def expected_text_bytes(self) -> int:
+        """A guess at the size of the text, for sharing out work."""
+        packed = 2 if self.kind == "parquet" else _EXPANSION[self.compression]
+        return self.num_bytes * packed
+
+    def is_unchanged(self) -> bool:
+        """Whether the file still has the size and the time at which it was found."""
+        try:
+            status = os.stat(self.path)  # noqa: PTH116 - no Path object for each of many files
+        except OSError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (self.num_bytes, self.mtime_ns)
+
+
+def find_files(inputs: Iterable[Path | str]) -> list[CorpusFile]:
+    """All files of the inputs: each input in its turn, a folder's files sorted by name.
+
+    Folders are read recursively without hidden files. Of a dataset folder that the `datasets`
+    library saved, only the data files are taken.
+
+    Raises:
+        DocumentError: an input is missing, is no file or folder, or gives a file once more.
+    """
+    files: list[CorpusFile] = []
+    seen: dict[tuple[int, int], str] = {}
+    for given in inputs:
+        for path in _files_of(Path(given)):
+            status = path.stat()
+            identity = status.st_dev, status.st_ino
+            if identity in seen:
+                raise DocumentError(
+                    f"{path}: the same file as {seen[identity]}; name each file once"
+                )
+            seen[identity] = str(path)
+            files.append(
+                CorpusFile(
+                    path=str(path),
+                    input=str(given),
+                    num_bytes=status.st_size,
+                    mtime_ns=status.st_mtime_ns,
+                )
+            )
+    return files
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        reason = "no such file or folder" if isinstance(error, FileNotFoundError) else error
+        raise DocumentError(f"{path}: {reason}; give local files or folders") from None
+    if stat.S_ISREG(mode):
+        yield path
+    elif stat.S_ISDIR(mode):
+        yield from _files_below(path)
+    else:
+        raise DocumentError(f"{path}: neither a file nor a folder; give local files or folders")
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    entries = {entry.name: entry for entry in os.scandir(folder)}
+    if "state.json" in entries and "dataset_info.json" in entries:
+        yield from _files_of_dataset(folder)
+        return
+    for name in sorted(entries):
+        if name.startswith(".") or name == "dataset_dict.json":
+            continue
+        if entries[name].is_dir(follow_symlinks=False):
+            yield from _files_below(folder / name)
+        elif entries[name].is_file():
+            yield folder / name
+
+
+def _files_of_dataset(folder: Path) -> Iterator[Path]:
+    """The data files of a saved dataset; others beside them are caches."""
+    state = folder / "state.json"
+    try:
+        names = [entry["filename"] for entry in json.loads(state.read_bytes())["_data_files"]]
+    except (ValueError, KeyError, TypeError):
+        raise DocumentError(f"{state}: not a saved dataset's; save the dataset again") from None
+    for name in names:
+        if not (folder / name).is_file():
+            raise DocumentError(f"{folder / name}: missing, though {state.name} lists it")
+        yield folder / name
+
+
+class UnpackedStream(io.BufferedReader):
+    """The unpacked bytes of a file; `bytes_done` tells how far the packed file is read."""
+
+    def __init__(self, packed: BinaryIO, unpacked: Any) -> None:
+        super().__init__(unpacked, _BUFFER_BYTES)
+        self._packed = packed
+
+    @property
+    def bytes_done(self) -> int:
+        """The position in the packed file."""
+        return self._packed.tell()
+
+
+@contextmanager
+def open_unpacked(file: CorpusFile) -> Iterator[UnpackedStream]:
+    """Open a file for reading its unpacked bytes.
+
+    Reading raises EOFError, OSError, zlib.error, lzma.LZMAError or zstandard.ZstdError when the
+    packed bytes are truncated or broken.
+    """
+    with Path(file.path).open("rb") as packed:
+        unpack = _UNPACKERS[file.compression]
+        with UnpackedStream(packed, unpack(packed)) as stream:
+            yield stream
+
+
+class _ZstandardFile(io.RawIOBase):
+    """Frames of zstandard one after another; a truncated one is an error, not an end."""
+
+    def __init__(self, packed: Any) -> None:
+        import zstandard
+
+        # Wide windows (zstd --long) are read too.
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+        self._frame = self._decompressor.decompressobj()
+        self._packed = packed
+        self._unread = b""
+        self._ready = memoryview(b"")
+        self._inside = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            if not self._decompress():
+                return 0
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def _decompress(self) -> bool:
+        content = self._unread or self._packed.read(_ZSTANDARD_BYTES)
+        self._unread = b""
+        if not content:
+            if self._inside:
+                raise EOFError("the compressed file ends inside a frame")
+            return False
+        self._inside = True
+        self._ready = memoryview(self._frame.decompress(content))
+        if self._frame.eof:
+            self._unread = self._frame.unused_data
+            self._frame = self._decompressor.decompressobj()
+            self._inside = False
+        return True
+
+
+_UNPACKERS: dict[Compression, Callable[[BinaryIO], Any]] = {
+    "": lambda packed: packed,
+    "gz": lambda packed: gzip.GzipFile(fileobj=packed, mode="rb"),
+    "xz": lzma.LZMAFile,
+    "zst": _ZstandardFile,
+}

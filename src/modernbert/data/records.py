@@ -1,0 +1,140 @@
+"""What reading a corpus gives: documents, and an account of what was skipped."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from modernbert.data.corpus_files import CorpusFile
+from modernbert.errors import DocumentError
+
+MAX_TEXT_BYTES = 16 << 20
+_MAX_EXAMPLES = 5
+
+# The name of a record, or how to find it out where that costs something.
+Where = str | Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document.
+
+    source: the path of its file.
+    index: its number in the file, or in the part of the file that is read, from 0: the record,
+        or the piece of a large text file.
+    """
+
+    text: str
+    source: str
+    index: int
+
+
+@dataclass
+class Skipped:
+    """What was not read, and why.
+
+    counts: files and records by reason.
+    examples: where the first few of them were, with the reason.
+    num_split_files: text files of more than 16 MB, each split at line ends into documents.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+    num_split_files: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many files and records were skipped."""
+        return self.counts.total()
+
+    def add(self, where: str, reason: str, detail: str = "") -> None:
+        """Count one file or record."""
+        self.counts[reason] += 1
+        if len(self.examples) < _MAX_EXAMPLES:
+            self.examples.append(f"{where}: {reason}" + (f" ({detail})" if detail else ""))
+
+    def update(self, other: "Skipped") -> None:
+        """Add what another reader skipped."""
+        self.counts.update(other.counts)
+        self.examples = (self.examples + other.examples)[:_MAX_EXAMPLES]
+        self.num_split_files += other.num_split_files
+
+    def __str__(self) -> str:
+        """One line for a person; empty when there is nothing to say."""
+        parts = []
+        if self.total:
+            reasons = ", ".join(
+                f"{count} {reason}" for reason, count in sorted(self.counts.items())
+            )
+            parts.append(f"{self.total} skipped ({reasons}), first {self.examples[0]}")
+        if self.num_split_files:
+            parts.append(
+                f"{self.num_split_files} text files over {MAX_TEXT_BYTES >> 20} MB were split at "
+                "line ends"
+            )
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordRules:
+    """What a record must be, and what happens to one that is not.
+
+    text_field: the name of the text in JSON records and columns.
+    strict: stop at the first bad record instead of skipping it.
+    """
+
+    skipped: Skipped
+    text_field: str = "text"
+    strict: bool = False
+
+    def skip(self, where: Where, reason: str, *, detail: str = "") -> None:
+        """Count what cannot be read; `detail` is told of the example, but not counted apart.
+
+        Raises:
+            DocumentError: when strict.
+        """
+        where = where if isinstance(where, str) else where()
+        if self.strict:
+            told = f"{reason} ({detail})" if detail else reason
+            raise DocumentError(f"{where}: {told}; repair it, or read without strict to skip it")
+        self.skipped.add(where, reason, detail)
+
+    def text(self, value: object, where: Where) -> str | None:
+        """The text of a value that holds one; otherwise None, and the record is skipped."""
+        if isinstance(value, bytes):
+            try:
+                value = value.decode()
+            except UnicodeDecodeError:
+                return self.skip(where, "invalid UTF-8")
+        if value is None:
+            return self.skip(where, f"no field {self.text_field!r}")
+        if not isinstance(value, str):
+            return self.skip(where, "text is not a string")
+        if not value:
+            return self.skip(where, "empty")
+        if not value.isascii() and not _is_unicode(value):
+            return self.skip(where, "lone surrogate")
+        return value
+
+
+@dataclass(kw_only=True)
+class Reading:
+    """One file that is being read, or the lines of it that begin in a range of its bytes.
+
+    start, stop: the range, of unpacked JSON Lines only; stop is None for the end of the file.
+    bytes_done: how many of its bytes are read so far.
+    """
+
+    file: CorpusFile
+    rules: RecordRules
+    start: int = 0
+    stop: int | None = None
+    bytes_done: int = 0
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text has a UTF-8 form; JSON can smuggle in half a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
