@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that `path` holds all of it or is as it was before."""
+def write_whole(path: Path, *contents: bytes | memoryview) -> None:
+    """Write a file of these contents, so that `path` holds all of it or is as it was before."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(content)
+            for content in contents:
+                file.write(content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

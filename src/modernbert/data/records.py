@@ -1,6 +1,5 @@
 """What reading a corpus gives: documents, and an account of what was skipped."""
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -37,24 +36,25 @@ class Skipped:
     num_split_files: text files of more than 16 MB, each split at line ends into documents.
     """
 
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, int] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
     num_split_files: int = 0
 
     @property
     def total(self) -> int:
         """How many files and records were skipped."""
-        return self.counts.total()
+        return sum(self.counts.values())
 
     def add(self, where: str, reason: str, detail: str = "") -> None:
         """Count one file or record."""
-        self.counts[reason] += 1
+        self.counts[reason] = self.counts.get(reason, 0) + 1
         if len(self.examples) < _MAX_EXAMPLES:
             self.examples.append(f"{where}: {reason}" + (f" ({detail})" if detail else ""))
 
     def update(self, other: "Skipped") -> None:
         """Add what another reader skipped."""
-        self.counts.update(other.counts)
+        for reason, count in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
         self.examples = (self.examples + other.examples)[:_MAX_EXAMPLES]
         self.num_split_files += other.num_split_files
 

@@ -225,7 +225,7 @@ class ShardWriter:
         self._records: list[_ShardRecord] = []
         self._current: _OpenShard | None = None
         self._finished = False
-        _check_special_tokens(special_token_ids, vocab_size)
+        check_special_tokens(special_token_ids, vocab_size)
         _clear_unfinished(self.path)
 
     def add(self, token_ids: Sequence[int] | np.ndarray) -> None:
@@ -390,7 +390,12 @@ def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
 
 
-def _check_special_tokens(special_token_ids: SpecialTokens, vocab_size: int) -> None:
+def check_special_tokens(special_token_ids: SpecialTokens, vocab_size: int) -> None:
+    """Refuse special tokens that the vocabulary does not have.
+
+    Raises:
+        InputError: naming the first of them.
+    """
     for name, token_id in to_mapping(special_token_ids).items():
         if not 0 <= token_id < vocab_size:
             raise InputError(

@@ -1,0 +1,173 @@
+"""The output folder of `prepare`: whose it is, and what is finished in it."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from modernbert.data.durable import write_whole
+from modernbert.data.records import Skipped
+from modernbert.data.shards import MANIFEST
+from modernbert.errors import RunError
+
+Identity = Mapping[str, Any]
+
+_IDENTITY = "prepare.json"
+_SKIPPED = "skipped.json"
+_HELD_OUT = "held-out"
+_UNFINISHED = "unfinished"
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class PrepareFolder:
+    """An output folder that belongs to this call of `prepare`."""
+
+    path: Path
+
+    @property
+    def held_out(self) -> Path:
+        """The folder of the held-out shards."""
+        return self.path / _HELD_OUT
+
+    @property
+    def unfinished(self) -> Path:
+        """The folder of what is needed only until the shards are finished."""
+        return self.path / _UNFINISHED
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the shards are complete: their manifest is what is written last."""
+        return (self.path / MANIFEST).exists()
+
+    def remove_unfinished(self) -> None:
+        """Give back the room of what is needed only on the way."""
+        shutil.rmtree(self.unfinished, ignore_errors=True)
+
+    def remove_held_out(self) -> None:
+        """Make room for the held-out shards, whatever a stopped call left of them."""
+        shutil.rmtree(self.held_out, ignore_errors=True)
+
+    def forget(self) -> None:
+        """Leave the folder to anyone: nothing in it is worth going on from."""
+        self.remove_unfinished()
+        (self.path / _IDENTITY).unlink(missing_ok=True)
+
+    def write_skipped(self, skipped: Skipped) -> None:
+        """Keep the account of what was not read beside the shards."""
+        content = json.dumps(asdict(skipped), indent=1, ensure_ascii=False)
+        write_whole(self.path / _SKIPPED, content.encode() + b"\n")
+
+    def read_skipped(self) -> Skipped:
+        """What was not read when the shards were made."""
+        return Skipped(**json.loads((self.path / _SKIPPED).read_bytes()))
+
+
+@contextmanager
+def claim_folder(path: Path, identity: Identity) -> Iterator[PrepareFolder]:
+    """Take the folder for one call, new or as an earlier call with this identity left it.
+
+    identity: all that the shards depend on, as JSON values; its `inputs` are paths, its `files`
+        tell the path, the size and the time of each file.
+
+    Raises:
+        RunError: it belongs to something else, is in use, lies within an input, or the disk is
+            full.
+    """
+    _check_not_within(path, identity["inputs"])
+    try:
+        _make_folder(path)
+        with _locked(path):
+            _check_identity(path, identity)
+            yield PrepareFolder(path)
+    except OSError as error:
+        if error.errno not in _DISK_IS_FULL:
+            raise
+        raise RunError(
+            f"{path}: the disk is full ({error.strerror}); nothing is lost: make room and run "
+            "the same command again"
+        ) from None
+
+
+def _check_not_within(path: Path, inputs: Sequence[str]) -> None:
+    for given in inputs:
+        if path.resolve().is_relative_to(Path(given).resolve()):
+            raise RunError(f"{path}: lies within the input {given}; choose another output")
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise RunError(f"{path}: not a folder; choose another output") from None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the folder against another process; a process that dies lets go of it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RunError(f"{path}: another process is at work in it; wait until it ends") from None
+    finally:
+        os.close(descriptor)
+
+
+def _check_identity(path: Path, identity: Identity) -> None:
+    file = path / _IDENTITY
+    if not file.exists():
+        _check_empty(path)
+        write_whole(file, json.dumps(identity, indent=1, ensure_ascii=False).encode() + b"\n")
+        return
+    try:
+        earlier = dict(json.loads(file.read_bytes()))
+    except ValueError:
+        raise RunError(f"{file}: not readable; choose another output") from None
+    difference = _difference(earlier, identity)
+    if difference:
+        raise RunError(
+            f"{path}: holds the work of another call: {difference}; choose another output, or "
+            "delete it"
+        )
+
+
+def _check_empty(path: Path) -> None:
+    others = sorted(entry.name for entry in path.iterdir() if not entry.name.endswith(".partial"))
+    if others:
+        raise RunError(f"{path}: not empty (holds {others[0]}); choose another output")
+
+
+def _difference(earlier: Identity, identity: Identity) -> str:
+    """What differs first, for a person; empty when nothing does."""
+    if earlier.keys() != identity.keys():
+        return "it is of another version of this program"
+    for key, value in identity.items():
+        before = earlier[key]
+        if before == value:
+            continue
+        if key == "files":
+            return _changed_file(before, value)
+        if isinstance(value, dict):
+            changed = next(name for name in value if before.get(name) != value[name])
+            return f"{changed} was {before.get(changed)!r}, now {value[changed]!r}"
+        return f"{key} was {before!r}, now {value!r}"
+    return ""
+
+
+def _changed_file(before: Sequence[Sequence[Any]], now: Sequence[Sequence[Any]]) -> str:
+    earlier = {path: facts for path, *facts in before}
+    for path, *facts in now:
+        if path not in earlier:
+            return f"{path} is new since then"
+        if earlier.pop(path) != facts:
+            return f"{path} has changed since then"
+    missing = next(iter(earlier), None)
+    return f"{missing} is missing now" if missing else "the files come in another order"

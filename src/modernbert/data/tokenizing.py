@@ -1,0 +1,239 @@
+"""From the documents of one unit to spilled runs of token ids."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from modernbert.data.records import Document, RecordRules, Skipped
+from modernbert.data.spill import RUN_TOKENS, Run, Spill, document_keys
+from modernbert.data.work_units import UnitReader, WorkUnit
+from modernbert.errors import InputError, RunError
+
+Encode = Callable[[list[str]], Sequence[Sequence[int] | np.ndarray]]
+
+PIECE_CHARACTERS = 1 << 16
+BATCH_CHARACTERS = 1 << 20
+BATCH_PIECES = 1 << 12
+
+_REPORT_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizingRules:
+    """What the token ids of a corpus depend on, besides its text and the tokenizer."""
+
+    text_field: str
+    strict: bool
+    seed: int
+    vocab_size: int
+    run_tokens: int = RUN_TOKENS
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitProgress:
+    """How much of a unit is done; all counts from the unit's beginning."""
+
+    unit: int
+    bytes_done: int
+    documents: int
+    tokens: int
+
+
+Report = Callable[[UnitProgress], None]
+
+
+def tokenize_unit(
+    unit: WorkUnit,
+    spill: Spill,
+    encode: Encode,
+    rules: TokenizingRules,
+    report: Report,
+    *,
+    batch_characters: int = BATCH_CHARACTERS,
+) -> None:
+    """Read, tokenize and spill one unit, from its last stored run on.
+
+    Raises:
+        DocumentError: a bad record, when strict.
+        InputError: `encode` gives an id outside the vocabulary.
+        RunError: a file changed while it was read.
+    """
+    skipped = Skipped()
+    record_rules = RecordRules(skipped=skipped, text_field=rules.text_field, strict=rules.strict)
+    collector = _Collector(unit, spill, rules, record_rules)
+    reader = UnitReader(unit, record_rules)
+    pieces = _pieces(islice(reader, collector.num_read, None))
+    batches = _batches(pieces, batch_characters)
+    last_report = time.monotonic()
+    for batch, encoded in _encoded(batches, encode):
+        for piece, token_ids in zip(batch, encoded, strict=True):
+            collector.add(piece, token_ids)
+        if time.monotonic() - last_report > _REPORT_SECONDS:
+            last_report = time.monotonic()
+            report(collector.progress(reader.bytes_done))
+    collector.flush()
+    _check_unchanged(unit)
+    skipped.update(collector.tokenless)
+    spill.finish_unit(unit.index, skipped)
+    report(collector.progress(unit.num_bytes))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Text of a document; `document` is set for its last piece."""
+
+    text: str
+    document: Document | None
+
+
+def _pieces(documents: Iterable[Document]) -> Iterator[_Piece]:
+    """Cut long documents, so that no call of the tokenizer is long and all its threads work."""
+    for document in documents:
+        text, start = document.text, 0
+        while len(text) - start > PIECE_CHARACTERS:
+            stop = cut_before_space(text, start, start + PIECE_CHARACTERS)
+            yield _Piece(text[start:stop], None)
+            start = stop
+        yield _Piece(text[start:] if start else text, document)
+
+
+def cut_before_space(text: str, start: int, limit: int) -> int:
+    """The last place up to `limit` where a word ends and a space or a line end follows.
+
+    Without one it is `limit` itself.
+
+    A byte-level tokenizer starts a new word there in any case, and no character composes with
+    one across it, so the ids of the two pieces are those of the whole.
+    """
+    for place in range(limit, start, -1):
+        if text[place] in " \n" and not text[place - 1].isspace():
+            return place
+    return limit
+
+
+def _batches(pieces: Iterable[_Piece], batch_characters: int) -> Iterator[list[_Piece]]:
+    batch: list[_Piece] = []
+    characters = 0
+    for piece in pieces:
+        batch.append(piece)
+        characters += len(piece.text)
+        if characters >= batch_characters or len(batch) >= BATCH_PIECES:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _encoded(
+    batches: Iterable[list[_Piece]], encode: Encode
+) -> Iterator[tuple[list[_Piece], Sequence[Sequence[int] | np.ndarray]]]:
+    """Encode in one thread while this one reads the next batch and stores the one before."""
+    pending: tuple[list[_Piece], Future[Sequence[Sequence[int] | np.ndarray]]] | None = None
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        for batch in batches:
+            future = thread.submit(encode, [piece.text for piece in batch])
+            if pending:
+                yield pending[0], pending[1].result()
+            pending = batch, future
+        if pending:
+            yield pending[0], pending[1].result()
+
+
+class _Collector:
+    """Puts pieces together to documents, and documents to runs."""
+
+    def __init__(
+        self, unit: WorkUnit, spill: Spill, rules: TokenizingRules, record_rules: RecordRules
+    ) -> None:
+        stored = spill.runs(unit.index)
+        self.num_read = stored[-1].num_read if stored else 0
+        self.tokenless = Skipped()
+        for run in stored:
+            self.tokenless.update(run.tokenless)
+        self._num_runs = len(stored)
+        self._num_documents = sum(run.num_documents for run in stored)
+        self._num_tokens = sum(run.num_tokens for run in stored)
+        self._unit = unit.index
+        self._spill = spill
+        self._rules = rules
+        self._strict = record_rules.strict
+        self._begin_run()
+
+    def _begin_run(self) -> None:
+        self._first_number = self.num_read
+        self._numbers: list[int] = []
+        self._documents: list[np.ndarray] = []
+        self._run_tokens = 0
+        self._parts: list[np.ndarray] = []
+        self._run_tokenless = Skipped()
+
+    def add(self, piece: _Piece, token_ids: Sequence[int] | np.ndarray) -> None:
+        self._parts.append(np.asarray(token_ids, dtype=np.int64))
+        if piece.document is None:
+            return
+        parts, self._parts = self._parts, []
+        document = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        self._add_document(piece.document, document)
+        if self._run_tokens >= self._rules.run_tokens:
+            self.flush()
+
+    def _add_document(self, document: Document, token_ids: np.ndarray) -> None:
+        number = self.num_read
+        self.num_read += 1
+        name = f"{document.source}, document {document.index + 1}"
+        if len(token_ids) == 0:
+            RecordRules(skipped=self._run_tokenless, strict=self._strict).skip(name, "no tokens")
+            return
+        lowest, highest = int(token_ids.min()), int(token_ids.max())
+        if lowest < 0 or highest >= self._rules.vocab_size:
+            raise InputError(
+                f"{name}: token id {lowest if lowest < 0 else highest} is outside the vocabulary "
+                f"of {self._rules.vocab_size}; use the tokenizer's vocab_size"
+            )
+        self._numbers.append(number)
+        self._documents.append(self._spill.as_tokens(token_ids))
+        self._run_tokens += len(token_ids)
+
+    def flush(self) -> None:
+        """Store the documents so far as a run."""
+        self.tokenless.update(self._run_tokenless)
+        self._num_documents += len(self._documents)
+        self._num_tokens += self._run_tokens
+        if self._documents:
+            self._store()
+        self._begin_run()
+
+    def _store(self) -> None:
+        run = Run(
+            unit=self._unit,
+            number=self._num_runs,
+            num_documents=len(self._documents),
+            num_tokens=self._run_tokens,
+            num_read=self.num_read,
+            tokenless=self._run_tokenless,
+        )
+        keys = document_keys(self._rules.seed, self._unit, self._first_number, self.num_read)
+        numbers = np.array(self._numbers) - self._first_number
+        self._spill.write_run(run, keys[numbers], self._documents)
+        self._num_runs += 1
+
+    def progress(self, bytes_done: int) -> UnitProgress:
+        return UnitProgress(
+            unit=self._unit,
+            bytes_done=bytes_done,
+            documents=self._num_documents + len(self._documents),
+            tokens=self._num_tokens + self._run_tokens,
+        )
+
+
+def _check_unchanged(unit: WorkUnit) -> None:
+    for part in unit.parts:
+        if not part.file.is_unchanged():
+            raise RunError(
+                f"{part.file.path}: changed while the corpus was prepared; "
+                "prepare it again into another folder"
+            )

@@ -1,0 +1,120 @@
+"""Work units: the corpus cut into shares that are tokenized independently of one another.
+
+The units depend on the files alone, never on the number of processes, and so do the random keys
+of their documents.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from modernbert.data.corpus_files import CorpusFile
+from modernbert.data.documents import read_file
+from modernbert.data.records import Document, Reading, RecordRules
+
+UNIT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A file, or the lines of it that begin in a range of its bytes."""
+
+    file: CorpusFile
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of the range in the file."""
+        return (self.file.num_bytes if self.stop is None else self.stop) - self.start
+
+    @property
+    def expected_text_bytes(self) -> int:
+        """A guess at the size of the part's text."""
+        if self.stop is None and self.start == 0:
+            return self.file.expected_text_bytes
+        return self.num_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkUnit:
+    """Parts of one input that are read one after another.
+
+    index: the unit's number in the corpus.
+    """
+
+    index: int
+    parts: tuple[Part, ...]
+
+    @property
+    def input(self) -> str:
+        """The input, as the user gave it, to which all the parts belong."""
+        return self.parts[0].file.input
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of all parts in their files."""
+        return sum(part.num_bytes for part in self.parts)
+
+    @property
+    def expected_text_bytes(self) -> int:
+        """A guess at the size of the unit's text."""
+        return sum(part.expected_text_bytes for part in self.parts)
+
+
+class UnitReader:
+    """The documents of one unit.
+
+    bytes_done: how many bytes of its parts are read so far.
+    """
+
+    def __init__(self, unit: WorkUnit, rules: RecordRules) -> None:
+        self._unit = unit
+        self._rules = rules
+        self._bytes_before = 0
+        self._reading: Reading | None = None
+
+    @property
+    def bytes_done(self) -> int:
+        """How many bytes of the unit's parts are read so far."""
+        return self._bytes_before + (self._reading.bytes_done if self._reading else 0)
+
+    def __iter__(self) -> Iterator[Document]:
+        for part in self._unit.parts:
+            self._reading = Reading(
+                file=part.file, rules=self._rules, start=part.start, stop=part.stop
+            )
+            yield from read_file(self._reading)
+            self._reading = None
+            self._bytes_before += part.num_bytes
+
+
+def plan_units(files: Sequence[CorpusFile], *, unit_bytes: int = UNIT_BYTES) -> list[WorkUnit]:
+    """Cut large unpacked JSON Lines into ranges, and put small files of an input together."""
+    units: list[WorkUnit] = []
+    open_parts: list[Part] = []
+    for file in files:
+        for part in _parts(file, unit_bytes):
+            if open_parts and not _has_room(open_parts, part, unit_bytes):
+                units.append(WorkUnit(index=len(units), parts=tuple(open_parts)))
+                open_parts = []
+            open_parts.append(part)
+    if open_parts:
+        units.append(WorkUnit(index=len(units), parts=tuple(open_parts)))
+    return units
+
+
+def _parts(file: CorpusFile, unit_bytes: int) -> list[Part]:
+    if file.kind != "lines" or file.compression or file.num_bytes <= unit_bytes:
+        return [Part(file=file)]
+    starts = range(0, file.num_bytes, unit_bytes)
+    return [
+        Part(file=file, start=start, stop=min(start + unit_bytes, file.num_bytes))
+        for start in starts
+    ]
+
+
+def _has_room(open_parts: list[Part], part: Part, unit_bytes: int) -> bool:
+    if open_parts[0].file.input != part.file.input:
+        return False
+    held = sum(open_part.expected_text_bytes for open_part in open_parts)
+    return held + part.expected_text_bytes <= unit_bytes
