@@ -1,0 +1,147 @@
+"""`tokenizer.json` as data: reading it, its one canonical form, and ModernBERT's own pipeline.
+
+The format is that of the `tokenizers` library. Everything that decides which ids a text gets is in
+this one file: normalizer, pre-tokenizer, model, added tokens, template.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from modernbert.errors import TokenizerError
+
+SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
+NUM_UNUSED = 83
+"""Free slots after the special tokens, for tokens that a user adds later (P section 2.1.1)."""
+
+NORMALIZER = {"type": "NFC"}
+BYTE_LEVEL = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": True,
+    "use_regex": True,
+}
+
+
+def read_definition(path: Path) -> dict[str, Any]:
+    """Read a tokenizer.json in its canonical form.
+
+    Raises:
+        TokenizerError: the file is missing, or is not the JSON of a tokenizer.
+    """
+    try:
+        definition = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TokenizerError(f"{path}: no such file; expected a tokenizer.json") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise TokenizerError(f"{path}: not a readable JSON file: {error}") from None
+    model = definition.get("model") if isinstance(definition, dict) else None
+    if not isinstance(model, dict) or not model.get("vocab"):
+        raise TokenizerError(f"{path}: holds no tokenizer: expected a `model` with a `vocab`")
+    return canonical(definition)
+
+
+def canonical(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """The same tokenizer in one form, however it was saved.
+
+    Truncation and padding belong to a call, not to a tokenizer: they are dropped. Merges become
+    `"a b"` strings, which every version of every reader takes, unless a token holds a space.
+    """
+    model = dict(definition["model"])
+    if isinstance(merges := model.get("merges"), list):
+        model["merges"] = _merges_as_strings(merges)
+    return {**definition, "truncation": None, "padding": None, "model": model}
+
+
+def fingerprint(definition: Mapping[str, Any]) -> str:
+    """The sha256 (hex) of a definition; blanks and the order of keys do not matter."""
+    text = json.dumps(definition, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def modernbert_definition(
+    *, vocab: Mapping[str, int], merges: list[Any], added_tokens: Iterable[dict[str, Any]]
+) -> dict[str, Any]:
+    """ModernBERT's tokenizer over a byte-level BPE vocabulary (P section 2.1.1).
+
+    vocab, merges: of the BPE.
+    added_tokens: tokens taken out of a text before the BPE sees it, as in tokenizer.json. The five
+        special tokens must be among them.
+    """
+    added_tokens = list(added_tokens)
+    ids = {token["content"]: token["id"] for token in added_tokens}
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": dict(vocab),
+        "merges": merges,
+    }
+    return canonical(
+        {
+            "version": "1.0",
+            "added_tokens": added_tokens,
+            "normalizer": NORMALIZER,
+            "pre_tokenizer": BYTE_LEVEL,
+            "post_processor": _template({token: ids[token] for token in SPECIAL_TOKENS}),
+            "decoder": BYTE_LEVEL,
+            "model": model,
+        }
+    )
+
+
+def closing_tokens(first_id: int, *, num_unused: int = NUM_UNUSED) -> list[dict[str, Any]]:
+    """The added tokens that end the vocabulary: the special ones, then the unused slots."""
+    special = [special_token(token, first_id + i) for i, token in enumerate(SPECIAL_TOKENS)]
+    first_unused = first_id + len(special)
+    return special + [plain_token(f"[unused{i}]", first_unused + i) for i in range(num_unused)]
+
+
+def special_token(content: str, token_id: int) -> dict[str, Any]:
+    """A special token: matched before normalisation, left out by `skip_special_tokens`."""
+    # The mask stands for a word with the space before it, as in " Paris".
+    lstrip = content == "[MASK]"
+    token = plain_token(content, token_id)
+    return {**token, "lstrip": lstrip, "normalized": False, "special": True}
+
+
+def plain_token(content: str, token_id: int) -> dict[str, Any]:
+    """A token that is matched in the normalised text before the BPE sees it."""
+    return {
+        "id": token_id,
+        "content": content,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": True,
+        "special": False,
+    }
+
+
+def _template(special_ids: Mapping[str, int]) -> dict[str, Any]:
+    """`[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`, all of type 0."""
+    cls, sep = ({"SpecialToken": {"id": token, "type_id": 0}} for token in ("[CLS]", "[SEP]"))
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    return {
+        "type": "TemplateProcessing",
+        "single": [cls, first, sep],
+        "pair": [cls, first, sep, second, sep],
+        "special_tokens": {
+            token: {"id": token, "ids": [special_ids[token]], "tokens": [token]}
+            for token in sorted(special_ids)
+        },
+    }
+
+
+def _merges_as_strings(merges: list[Any]) -> list[Any]:
+    pairs = [merge for merge in merges if isinstance(merge, list | tuple)]
+    if any(not isinstance(part, str) or " " in part for pair in pairs for part in pair):
+        return merges
+    return [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]

@@ -1,0 +1,132 @@
+"""A tokenizer's folder: finding it, here or on the hub, and writing what transformers loads."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modernbert.errors import TokenizerError
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def find_folder(folder_or_hub_id: str | Path) -> Path:
+    """The local folder itself, or that of the hub's tokenizer files, fetched when need be.
+
+    Raises:
+        TokenizerError: a path where no folder is, or a hub id that cannot be fetched.
+    """
+    folder = Path(folder_or_hub_id).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise TokenizerError(f"{folder}: is a file; expected a folder with a {TOKENIZER_FILE}")
+    if isinstance(folder_or_hub_id, Path) or not _may_be_hub_id(folder_or_hub_id):
+        raise TokenizerError(f"{folder}: no such folder")
+    return _fetch(folder_or_hub_id)
+
+
+def read_model_max_length(folder: Path) -> int | None:
+    """The longest sequence that tokenizer_config.json names, in tokens; None when it names none.
+
+    Raises:
+        TokenizerError: the file is there and is not JSON.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise TokenizerError(f"{path}: not a readable JSON file: {error}") from None
+    length = config.get("model_max_length") if isinstance(config, dict) else None
+    # transformers writes 1e30 for "no limit".
+    return length if isinstance(length, int) and 0 < length < 2**31 else None
+
+
+def write_folder(
+    folder: Path,
+    definition: Mapping[str, Any],
+    *,
+    special_tokens: Mapping[str, str],
+    model_max_length: int,
+) -> None:
+    """Write tokenizer.json and the two files beside it that transformers reads.
+
+    special_tokens: transformers' name of each, such as "cls_token", and the token.
+
+    Raises:
+        TokenizerError: the folder cannot be written; a file that was there stays whole.
+    """
+    added = {token["id"]: token for token in definition["added_tokens"]}
+    files = {
+        TOKENIZER_FILE: definition,
+        SPECIAL_TOKENS_FILE: _special_tokens_map(special_tokens, added.values()),
+        CONFIG_FILE: {
+            "added_tokens_decoder": {str(i): _without_id(token) for i, token in added.items()},
+            # Byte-level decoding is exact; cleaning up would take blanks out of the text.
+            "clean_up_tokenization_spaces": False,
+            **special_tokens,
+            "model_input_names": ["input_ids", "attention_mask"],
+            "model_max_length": model_max_length,
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        },
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            _write_whole(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise TokenizerError(f"{folder}: cannot be written: {error}") from None
+
+
+def _may_be_hub_id(name: str) -> bool:
+    """Whether a name that is no folder reads as `model` or `owner/model`, and not as a path."""
+    return bool(_HUB_ID.fullmatch(name)) and not ("/" in name and Path(name).parent.is_dir())
+
+
+def _fetch(hub_id: str) -> Path:
+    """Fetch the tokenizer's files alone; the weights stay where they are."""
+    import huggingface_hub  # slow to import, and most calls name a folder
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(hub_id, allow_patterns=[TOKENIZER_FILE, CONFIG_FILE])
+        )
+    except Exception as error:  # the hub client's errors share no base class
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise TokenizerError(
+            f"{hub_id}: no such folder here, and the hub did not give it: {reason}"
+        ) from None
+
+
+def _special_tokens_map(special_tokens: Mapping[str, str], added: Any) -> dict[str, Any]:
+    by_content = {token["content"]: token for token in added}
+    flags = ("content", "lstrip", "normalized", "rstrip", "single_word")
+    return {
+        name: {flag: by_content[token][flag] for flag in flags} if token in by_content else token
+        for name, token in special_tokens.items()
+    }
+
+
+def _without_id(token: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in token.items() if key != "id"}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file so that `path` holds all of it or is as it was before."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
