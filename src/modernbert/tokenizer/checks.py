@@ -1,4 +1,4 @@
-"""What callers may pass: texts, token ids and lengths, each refused with its name and index."""
+"""What callers may pass: texts and token ids, each refused with its name and index."""
 
 import operator
 from collections.abc import Iterable
@@ -43,15 +43,3 @@ def require_token_ids(token_ids: Iterable[object], vocab_size: int, name: str) -
         wrong = next(token_id for token_id in ids if not 0 <= token_id < vocab_size)
         raise InputError(f"{name}: got {wrong}, expected an id from 0 to {vocab_size - 1}")
     return ids
-
-
-def room_for_text(max_seqlen: int | None, num_special: int) -> int | None:
-    """How many tokens of text fit beside the special ones; None when there is no limit."""
-    if max_seqlen is None:
-        return None
-    if max_seqlen <= num_special:
-        raise InputError(
-            f"max_seqlen: got {max_seqlen}, expected at least {num_special + 1}: "
-            f"{num_special} special tokens and one of text"
-        )
-    return max_seqlen - num_special

@@ -12,21 +12,24 @@ from modernbert.tokenizer.definition import BYTE_LEVEL, NORMALIZER
 
 PIECE_CHARACTERS = 65_536
 
-# Between a word and the single blank or line end before the next word, byte-level BPE always has a
-# border, and NFC composes nothing: the pieces' ids, one after the other, are the text's ids. (Where
-# there are two blanks this does not hold.)
-_BORDER = re.compile(r"(?<=\w)(?=[ \n]\w)")
+# Before the blanks that follow a word, byte-level BPE always has a border, and NFC composes nothing
+# across it: the pieces' ids, one after the other, are the text's ids.
+_BORDER = re.compile(r"(?<=\S)(?=[ \n])")
 
 
 def may_cut(definition: Mapping[str, Any]) -> bool:
     """Whether a tokenizer gives the same ids piece by piece: ModernBERT's own pipeline does.
 
-    A user's added token that stretches across a border, such as "New York", forbids it.
+    An added token that stretches across a border forbids it: "New York", say, or one that takes
+    the blanks after it.
     """
     return (
         definition.get("pre_tokenizer") == BYTE_LEVEL
         and definition.get("normalizer") == NORMALIZER
-        and not any(_crosses_a_border(token) for token in definition.get("added_tokens", ()))
+        and not any(
+            token["rstrip"] or _BORDER.search(token["content"])
+            for token in definition.get("added_tokens", ())
+        )
     )
 
 
@@ -36,7 +39,7 @@ def pieces(text: str, *, piece_characters: int = PIECE_CHARACTERS) -> Iterator[s
     A piece is longer where the text offers no safe border, and an empty text is one empty piece.
 
     >>> list(pieces("one two  three four", piece_characters=2))
-    ['one', ' two  three', ' four']
+    ['one', ' two', '  three', ' four']
     """
     start = 0
     while start + piece_characters < len(text):
@@ -46,8 +49,3 @@ def pieces(text: str, *, piece_characters: int = PIECE_CHARACTERS) -> Iterator[s
         yield text[start : border.start()]
         start = border.start()
     yield text[start:]
-
-
-def _crosses_a_border(added_token: Mapping[str, Any]) -> bool:
-    before, after = (" " if added_token[flag] else "" for flag in ("lstrip", "rstrip"))
-    return bool(_BORDER.search(f"x{before}{added_token['content']}{after}x"))

@@ -7,9 +7,35 @@ the whole of every letter.
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 Span = tuple[int, int]
 """Start (inclusive) and end (exclusive), in characters of the original text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoding:
+    """A text's token ids, and where each token stands in the text.
+
+    offsets: (start, end) of each token in characters of the text, so that `text[start:end]` is
+        the token without the space before it; (0, 0) for [CLS] and [SEP].
+    """
+
+    token_ids: list[int]
+    offsets: list[Span]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordEncoding:
+    """The token ids of words, and where each token stands in its word.
+
+    word_ids: the index of each token's word; None for [CLS] and [SEP].
+    offsets: (start, end) of each token in characters of its word; (0, 0) for [CLS] and [SEP].
+    """
+
+    token_ids: list[int]
+    word_ids: list[int | None]
+    offsets: list[Span]
 
 
 def token_spans(text: str, offsets: Sequence[Span]) -> list[Span]:

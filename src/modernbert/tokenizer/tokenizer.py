@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -12,12 +11,7 @@ import tokenizers
 
 from modernbert.errors import InputError, TokenizerError
 from modernbert.tokenizer import definition as definitions
-from modernbert.tokenizer.checks import (
-    require_text,
-    require_texts,
-    require_token_ids,
-    room_for_text,
-)
+from modernbert.tokenizer.checks import require_text, require_texts, require_token_ids
 from modernbert.tokenizer.folder import (
     TOKENIZER_FILE,
     find_folder,
@@ -25,35 +19,13 @@ from modernbert.tokenizer.folder import (
     write_folder,
 )
 from modernbert.tokenizer.pieces import may_cut, pieces
-from modernbert.tokenizer.spans import Span, token_spans
+from modernbert.tokenizer.spans import Span, TextEncoding, WordEncoding, token_spans
+from modernbert.tokenizer.truncation import cut_to, room_for_text
+
+__all__ = ["MODEL_MAX_LENGTH", "TextEncoding", "Tokenizer", "WordEncoding"]
 
 MODEL_MAX_LENGTH = 8192
 """The longest sequence of ModernBERT, in tokens, special tokens included."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextEncoding:
-    """A text's token ids, and where each token stands in the text.
-
-    offsets: (start, end) of each token in characters of the text, so that `text[start:end]` is
-        the token without the space before it; (0, 0) for [CLS] and [SEP].
-    """
-
-    token_ids: list[int]
-    offsets: list[Span]
-
-
-@dataclass(frozen=True, kw_only=True)
-class WordEncoding:
-    """The token ids of words, and where each token stands in its word.
-
-    word_ids: the index of each token's word; None for [CLS] and [SEP].
-    offsets: (start, end) of each token in characters of its word; (0, 0) for [CLS] and [SEP].
-    """
-
-    token_ids: list[int]
-    word_ids: list[int | None]
-    offsets: list[Span]
 
 
 class Tokenizer:
@@ -278,7 +250,7 @@ class Tokenizer:
         room = room_for_text(max_seqlen, num_special)
         rows = self._tokenize(texts)
         pair_rows = [None] * len(rows) if pairs is None else self._tokenize(pairs)
-        cut = (_cut(first, second, room) for first, second in zip(rows, pair_rows, strict=True))
+        cut = (cut_to(first, second, room) for first, second in zip(rows, pair_rows, strict=True))
         if special_tokens:
             return [self._frame(first, second) for first, second in cut]
         return [first + (second or []) for first, second in cut]
@@ -320,18 +292,6 @@ def _special_id(backend: tokenizers.Tokenizer, token: str) -> int:
         expected = " ".join(definitions.SPECIAL_TOKENS)
         raise TokenizerError(f"lacks the special token {token}; expected all of {expected}")
     return int(token_id)
-
-
-def _cut(
-    first: list[int], second: list[int] | None, room: int | None
-) -> tuple[list[int], list[int] | None]:
-    """Cut one text, or of two the longer first, to `room` tokens together."""
-    if room is None or second is None:
-        return first[:room], second
-    shorter = min(len(first), len(second), room // 2)
-    if len(first) <= len(second):
-        return first[:shorter], second[: room - shorter]
-    return first[: room - shorter], second[:shorter]
 
 
 def _unpickle(definition_json: str, model_max_length: int) -> Tokenizer:

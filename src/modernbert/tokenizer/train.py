@@ -89,7 +89,8 @@ def _checked(texts: Iterable[str]) -> Iterator[str]:
         raise InputError(f"texts: got one {type(texts).__name__}, expected texts one by one")
     any_text = False
     for index, text in enumerate(texts):
-        any_text = any_text or bool(require_text(text, f"texts[{index}]").strip())
+        require_text(text, f"texts[{index}]")
+        any_text = any_text or bool(text.strip())
         yield from pieces(text)
     if not any_text:
         raise InputError("texts: holds no text to learn a vocabulary from")
