@@ -28,7 +28,7 @@ from modernbert.data.shards import (
     check_special_tokens,
     token_dtype,
 )
-from modernbert.data.spill import Run, Spill, shuffled
+from modernbert.data.spill import RUN_TOKENS, Run, Spill, shuffled
 from modernbert.data.tokenizing import (
     BATCH_CHARACTERS,
     Encode,
@@ -38,7 +38,7 @@ from modernbert.data.tokenizing import (
     tokenize_unit,
 )
 from modernbert.data.work_pool import WorkPool
-from modernbert.data.work_units import WorkUnit, plan_units
+from modernbert.data.work_units import UNIT_BYTES, WorkUnit, plan_units
 from modernbert.errors import DocumentError, SettingsError
 from modernbert.settings import to_mapping
 
@@ -153,13 +153,14 @@ def prepare(
         already_finished = folder.is_finished
         if not already_finished:
             progress = on_progress or (lambda _: None)
-            units = plan_units(files)
+            units = plan_units(files, unit_bytes=UNIT_BYTES)
             spill = Spill(folder.unfinished, token_dtype(vocab_size))
             rules = TokenizingRules(
                 text_field=settings.text_field,
                 strict=settings.strict,
                 seed=settings.seed,
                 vocab_size=vocab_size,
+                run_tokens=RUN_TOKENS,
             )
             _tokenize(units, spill, rules, encoder_factory, workers, progress)
             open_writer = partial(

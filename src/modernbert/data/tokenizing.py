@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from modernbert.data.records import Document, RecordRules, Skipped
-from modernbert.data.spill import RUN_TOKENS, Run, Spill, document_keys
+from modernbert.data.spill import Run, Spill, document_keys
 from modernbert.data.work_units import UnitReader, WorkUnit
 from modernbert.errors import InputError, RunError
 
@@ -24,13 +24,16 @@ _REPORT_SECONDS = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizingRules:
-    """What the token ids of a corpus depend on, besides its text and the tokenizer."""
+    """What is spilled of a unit, besides its text and the tokenizer.
+
+    run_tokens: a run is stored, and not lost any more, as soon as it holds so many tokens.
+    """
 
     text_field: str
     strict: bool
     seed: int
     vocab_size: int
-    run_tokens: int = RUN_TOKENS
+    run_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ class UnitReader:
             self._bytes_before += part.num_bytes
 
 
-def plan_units(files: Sequence[CorpusFile], *, unit_bytes: int = UNIT_BYTES) -> list[WorkUnit]:
+def plan_units(files: Sequence[CorpusFile], *, unit_bytes: int) -> list[WorkUnit]:
     """Cut large unpacked JSON Lines into ranges, and put small files of an input together."""
     units: list[WorkUnit] = []
     open_parts: list[Part] = []
