@@ -1,0 +1,31 @@
+"""The examples in docstrings are true."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import modernbert
+
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(modernbert.__path__, "modernbert.")
+    if not module.name.endswith("__main__")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_a_module(name: str) -> None:
+    results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert results.failed == 0
+
+
+def test_there_are_examples() -> None:
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    examples = [
+        example
+        for name in ("modernbert.batch", "modernbert.data.shards")
+        for example in finder.find(importlib.import_module(name))
+    ]
+    assert examples
