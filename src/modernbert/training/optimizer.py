@@ -1,0 +1,166 @@
+"""StableAdamW: AdamW whose rate is lowered, tensor by tensor, where a gradient is a surprise.
+
+The optimizer of the paper (P section 2.2.1 and table 3), after Wortsman et al., arXiv 2304.13013.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from modernbert.errors import InputError, SettingsError
+
+
+class StableAdamW(Optimizer):
+    """AdamW with update clipping in place of gradient clipping, and decoupled weight decay.
+
+    At a tensor's step t, with gradient g and the rate lr of its group:
+
+        m += (1 - b1) / (1 - b1^t) * (g - m)            debiased mean of the gradients
+        v += (1 - b2) / (1 - b2^t) * (g^2 - v)          and of their squares
+        rate = lr / max(1, sqrt(mean(g^2 / max(v, eps^2))))
+        p -= rate * (m / (sqrt(v) + eps) + weight_decay / peak_learning_rate * p)
+
+    The weight decay is fully decoupled: at the peak rate a weight shrinks by `weight_decay` a
+    step, whatever that rate is. Everything is tensor arithmetic; nothing is read back to the host.
+
+    Deviation: `peak_learning_rate` is this phase's own; the paper's code kept that of the first.
+
+    parameters: tensors, or groups as `parameter_groups` makes them; float32 or float64.
+    peak_learning_rate: the highest rate of the phase; `group["lr"]` starts there and is set
+        before each step by whoever holds the schedule.
+    betas, eps: as above (P table 3).
+    weight_decay: for the groups that do not set their own.
+
+    Raises:
+        SettingsError: a rate, beta, eps or decay out of its range.
+        InputError: a parameter in a reduced precision.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
+        *,
+        peak_learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+    ) -> None:
+        _check(peak_learning_rate, betas, eps, weight_decay)
+        defaults = {
+            "lr": peak_learning_rate,
+            "peak_learning_rate": peak_learning_rate,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(parameters, defaults)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.dtype not in (torch.float32, torch.float64):
+                    raise InputError(
+                        f"a parameter of {parameter.dtype}, expected float32: keep the weights in "
+                        "float32 and compute under autocast"
+                    )
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every parameter that has a gradient; the others keep weight and state."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            with_gradient = [p for p in group["params"] if p.grad is not None]
+            for parameter in with_gradient:
+                self._advance(parameter)
+            for step, parameters in self._batches(with_gradient):
+                self._update(parameters, step, group)
+        return loss
+
+    def _advance(self, parameter: Tensor) -> None:
+        """Count one more step of a tensor, which begins with empty averages."""
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0)  # on the host, so that reading it waits for nothing
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] += 1
+
+    def _batches(self, parameters: list[Tensor]) -> Iterator[tuple[int, list[Tensor]]]:
+        """Parameters to update in one go, with their step: all alike on an accelerator.
+
+        On the CPU one at a time: its foreach kernels go tensor by tensor anyway, and so a tensor
+        stays in the cache from one operation to the next.
+        """
+        alike: dict[Any, list[Tensor]] = {}
+        for index, parameter in enumerate(parameters):
+            step = int(self.state[parameter]["step"])
+            alone = index if parameter.device.type == "cpu" else None
+            key = (step, parameter.device, parameter.dtype, alone)
+            alike.setdefault(key, []).append(parameter)
+        for (step, *_), batch in alike.items():
+            yield step, batch
+
+    def _update(self, parameters: list[Tensor], step: int, group: dict[str, Any]) -> None:
+        """One step of tensors on one device; the formulas are those of the class."""
+        (beta1, beta2), eps = group["betas"], group["eps"]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        means = [self.state[p]["exp_avg"] for p in parameters]
+        squares = [self.state[p]["exp_avg_sq"] for p in parameters]
+        fresh = (1 - beta2) / (1 - beta2**step)
+        torch._foreach_lerp_(means, gradients, (1 - beta1) / (1 - beta1**step))
+        torch._foreach_mul_(squares, 1 - fresh)
+        torch._foreach_addcmul_(squares, gradients, gradients, value=fresh)
+
+        denominators = torch._foreach_sqrt(squares)
+        surprises = torch._foreach_div(gradients, torch._foreach_maximum(denominators, eps))
+        scales = _scales(surprises)
+        torch._foreach_add_(denominators, eps)
+        updates = torch._foreach_div(means, denominators)
+        if group["weight_decay"]:
+            decay = group["weight_decay"] / group["peak_learning_rate"]
+            torch._foreach_add_(updates, parameters, alpha=decay)
+        torch._foreach_addcmul_(parameters, updates, scales, value=-group["lr"])
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups of a module's trainable parameters: matrices, which decay, and the rest.
+
+    Norms and biases (parameters of one dimension) have no weight decay; embeddings have (P table
+    3). A parameter that several modules share is listed once.
+    """
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _scales(surprises: list[Tensor] | tuple[Tensor, ...]) -> list[Tensor]:
+    """1 / max(1, root mean square) of each tensor, as tensors of no dimension."""
+    sizes = [max(1, tensor.numel()) ** -0.5 for tensor in surprises]
+    scales = list(torch._foreach_mul(torch._foreach_norm(surprises), sizes))
+    torch._foreach_clamp_min_(scales, 1.0)
+    torch._foreach_reciprocal_(scales)
+    return scales
+
+
+def _check(
+    peak_learning_rate: float, betas: tuple[float, float], eps: float, weight_decay: float
+) -> None:
+    if not 0 < peak_learning_rate < float("inf"):
+        raise SettingsError(f"peak_learning_rate: got {peak_learning_rate}, expected above 0")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise SettingsError(f"betas: got {betas}, expected two numbers from 0 to below 1")
+    if not 0 < eps < float("inf"):
+        raise SettingsError(f"eps: got {eps}, expected above 0")
+    if not 0 <= weight_decay < 1:
+        raise SettingsError(f"weight_decay: got {weight_decay}, expected from 0 to below 1")

@@ -1,0 +1,86 @@
+"""The learning rate as a pure function of tokens (P section 2.2.1 and table 3).
+
+Nothing is remembered between steps: a run that resumes at some count of tokens has the rate that
+an unbroken one has there.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from modernbert.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSettings:
+    """Linear warm-up from 0, then the peak rate, then perhaps a decay at the end of the phase.
+
+    peak_learning_rate: the rate between warm-up and decay.
+    warmup_tokens: over how many tokens the rate rises; 0 starts at the peak.
+    decay: `constant` keeps the peak to the end; `1-sqrt` lowers it over the last `decay_tokens`.
+    decay_tokens: the length of the decay, for `1-sqrt` only.
+    final_fraction: the rate after the last token, as a fraction of the peak.
+
+    Raises:
+        SettingsError: a number out of its range, or a decay without its length or the reverse.
+    """
+
+    peak_learning_rate: float
+    warmup_tokens: int = 0
+    decay: Literal["constant", "1-sqrt"] = "constant"
+    decay_tokens: int = 0
+    final_fraction: float = 0.001
+
+    def __post_init__(self) -> None:
+        if not 0 < self.peak_learning_rate < math.inf:
+            raise SettingsError(
+                f"peak_learning_rate: got {self.peak_learning_rate}, expected a number above 0"
+            )
+        for name in ("warmup_tokens", "decay_tokens"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name}: got {getattr(self, name)}, expected 0 or more")
+        if not 0 <= self.final_fraction <= 1:
+            raise SettingsError(
+                f"final_fraction: got {self.final_fraction}, expected a number from 0 to 1"
+            )
+        if (self.decay == "1-sqrt") != (self.decay_tokens > 0):
+            raise SettingsError(
+                f'decay_tokens: got {self.decay_tokens} with decay = "{self.decay}"; a decay of '
+                '"1-sqrt" needs its length in tokens, "constant" has none'
+            )
+
+    def check_fits(self, total_tokens: int) -> None:
+        """Refuse a phase that is shorter than its warm-up and its decay together.
+
+        Raises:
+            SettingsError: naming the three lengths.
+        """
+        if self.warmup_tokens + self.decay_tokens > total_tokens:
+            raise SettingsError(
+                f"warmup_tokens ({self.warmup_tokens}) and decay_tokens ({self.decay_tokens}) "
+                f"together are more than the run's {total_tokens} tokens"
+            )
+
+
+def learning_rate(settings: ScheduleSettings, tokens: int, total_tokens: int) -> float:
+    """The rate of the step that ENDS at `tokens`, of a phase of `total_tokens`.
+
+    Counting a step's own tokens gives the first step of a warm-up a rate above 0 and the last of
+    a decay exactly `final_fraction` of the peak. With n tokens, N in total, N_c of decay and the
+    final fraction a, the decay is a + (1 - a) * (1 - sqrt((n - (N - N_c)) / N_c)).
+
+    >>> settings = ScheduleSettings(
+    ...     peak_learning_rate=8.0, warmup_tokens=100, decay="1-sqrt", decay_tokens=400,
+    ...     final_fraction=0.0)
+    >>> [learning_rate(settings, tokens, 1000) for tokens in (25, 100, 600, 700, 1000)]
+    [2.0, 8.0, 8.0, 4.0, 0.0]
+    """
+    tokens = min(tokens, total_tokens)
+    if tokens < settings.warmup_tokens:
+        return settings.peak_learning_rate * tokens / settings.warmup_tokens
+    decayed = tokens - (total_tokens - settings.decay_tokens)
+    if decayed <= 0:
+        return settings.peak_learning_rate
+    remaining = 1 - math.sqrt(decayed / settings.decay_tokens)
+    fraction = settings.final_fraction + (1 - settings.final_fraction) * remaining
+    return settings.peak_learning_rate * fraction
