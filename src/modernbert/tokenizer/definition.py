@@ -37,9 +37,10 @@ def read_definition(path: Path) -> dict[str, Any]:
         raise TokenizerError(f"{path}: no such file; expected a tokenizer.json") from None
     except (OSError, ValueError, RecursionError) as error:
         raise TokenizerError(f"{path}: not a readable JSON file: {error}") from None
-    model = definition.get("model") if isinstance(definition, dict) else None
-    if not isinstance(model, dict) or not model.get("vocab"):
-        raise TokenizerError(f"{path}: holds no tokenizer: expected a `model` with a `vocab`")
+    if not _looks_like_a_tokenizer(definition):
+        raise TokenizerError(
+            f"{path}: holds no tokenizer: expected `added_tokens` and a `model` with a `vocab`"
+        )
     return canonical(definition)
 
 
@@ -140,8 +141,27 @@ def _template(special_ids: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
+def _looks_like_a_tokenizer(definition: Any) -> bool:
+    """Whether the parts are there that are read here; the library checks the rest."""
+    if not isinstance(definition, dict) or not isinstance(definition.get("model"), dict):
+        return False
+    added, vocab = definition.get("added_tokens"), definition["model"].get("vocab")
+    flags = plain_token("", 0).keys()
+    return (
+        isinstance(added, list)
+        and all(isinstance(token, dict) and flags <= token.keys() for token in added)
+        and isinstance(vocab, dict | list)
+        and len(vocab) > 0
+    )
+
+
 def _merges_as_strings(merges: list[Any]) -> list[Any]:
-    pairs = [merge for merge in merges if isinstance(merge, list | tuple)]
-    if any(not isinstance(part, str) or " " in part for pair in pairs for part in pair):
+    if not all(isinstance(merge, str) or _can_be_a_string(merge) for merge in merges):
         return merges
     return [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+
+
+def _can_be_a_string(merge: Any) -> bool:
+    return isinstance(merge, list) and all(
+        isinstance(part, str) and " " not in part for part in merge
+    )

@@ -1,7 +1,6 @@
 """ModernBERT's tokenizer, made from the one that OLMo published."""
 
 from pathlib import Path
-from typing import Any
 
 from modernbert.errors import TokenizerError
 from modernbert.tokenizer.definition import (
@@ -32,9 +31,10 @@ def derive(olmo_json: Path | str) -> Tokenizer:
     """
     path = Path(olmo_json)
     olmo = read_definition(path)
-    vocab, merges, added = _parts(olmo)
-    contents = {token["content"] for token in added}
-    counts = (len(vocab.keys() | contents), len(merges))
+    model, added = olmo["model"], olmo["added_tokens"]
+    vocab = model["vocab"] if isinstance(model["vocab"], dict) else {}
+    merges = model.get("merges") or []
+    counts = (len(vocab.keys() | {token["content"] for token in added}), len(merges))
     if counts != (_OLMO_ENTRIES, _OLMO_MERGES):
         raise TokenizerError(
             f"{path}: got {counts[0]:,} entries and {counts[1]:,} merges, expected OLMo's "
@@ -49,8 +49,3 @@ def derive(olmo_json: Path | str) -> Tokenizer:
             "allenai_gpt-neox-olmo-dolma-v1_5.json"
         )
     return Tokenizer(definition)
-
-
-def _parts(definition: dict[str, Any]) -> tuple[dict[str, int], list[Any], list[dict[str, Any]]]:
-    model, added = definition["model"], definition.get("added_tokens", [])
-    return model["vocab"], model.get("merges", []), added
