@@ -1,0 +1,101 @@
+"""Where a run's records go: a JSON Lines file, and TensorBoard when it is installed.
+
+A record is a dictionary with `kind` and `step`. The first of a run is `start` or `resume`; a
+resumed run's logs forget what came after its checkpoint, so that each step is there once.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from modernbert.errors import RunError
+from modernbert.training.atomic import new_file
+
+Record = dict[str, Any]
+Observer = Callable[[Record], None]
+
+
+class MetricsLog:
+    """Appends each record as a line to a JSON Lines file that every reader can follow.
+
+    A `start` empties the file. A `resume` drops the rows of steps after its own, the evaluations
+    after its `evaluated_step`, and a last line that a killed process left unfinished.
+
+    Raises:
+        RunError: when called, if the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, record: Record) -> None:
+        try:
+            if record["kind"] == "start":
+                self.path.unlink(missing_ok=True)
+            elif record["kind"] == "resume":
+                self._rewind(record["step"], record["evaluated_step"])
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise RunError(f"{self.path}: could not be written: {error}") from None
+
+    def _rewind(self, step: int, evaluated_step: int) -> None:
+        rows = read_metrics(self.path)
+        with new_file(self.path) as file:
+            for row in rows:
+                last = evaluated_step if row["kind"] == "evaluation" else step
+                if row["step"] <= last:
+                    file.write(json.dumps(row).encode() + b"\n")
+
+
+class TensorBoardLog:
+    """Writes the numbers of step and evaluation records as TensorBoard scalars.
+
+    folder: of the event files; made at the first record.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._writer: Any = None
+
+    def __call__(self, record: Record) -> None:
+        if record["kind"] in ("start", "resume"):
+            self._open(record["step"])
+        elif record["kind"] in ("step", "evaluation") and self._writer is not None:
+            for name, value in _numbers(record):
+                self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+        elif record["kind"] == "end" and self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _open(self, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
+
+        self._writer = SummaryWriter(str(self.folder), purge_step=step + 1 if step else 0)
+
+
+def tensorboard_log(folder: Path) -> list[Observer]:
+    """A `TensorBoardLog` in a list, or an empty one where tensorboard is not installed."""
+    return [TensorBoardLog(folder)] if find_spec("tensorboard") is not None else []
+
+
+def read_metrics(path: Path) -> Iterator[Record]:
+    """The rows of a metrics file, one by one; an unfinished line is passed over."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, Mapping) and "kind" in row and "step" in row:
+                yield dict(row)
+
+
+def _numbers(record: Record) -> Iterator[tuple[str, float]]:
+    for name, value in record.items():
+        if name not in ("step", "kind") and isinstance(value, int | float):
+            yield name, value

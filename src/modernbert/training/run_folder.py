@@ -1,0 +1,96 @@
+"""A run folder belongs to one run and, while that trains, to one process."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from modernbert.errors import RunError
+from modernbert.training.atomic import new_file
+
+RUN_FILE = "run.json"
+LOCK_FILE = "run.lock"
+
+
+def plain(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity as JSON gives it back, so that tuples equal the lists they become."""
+    result: dict[str, Any] = json.loads(json.dumps(identity))
+    return result
+
+
+def first_difference(stored: Any, given: Any, key: str = "") -> str | None:
+    """The first key at which two identities differ, with both values; None when they are equal.
+
+    >>> first_difference({"seed": 1, "model": {"layers": 6}}, {"seed": 1, "model": {"layers": 8}})
+    'model.layers is 6 there and 8 here'
+    """
+    if stored == given:
+        return None
+    if not (isinstance(stored, Mapping) and isinstance(given, Mapping)):
+        return f"{key} is {_shown(stored)} there and {_shown(given)} here"
+    for name in [*given, *(name for name in stored if name not in given)]:
+        inner = f"{key}.{name}" if key else name
+        if difference := first_difference(stored.get(name), given.get(name), inner):
+            return difference
+    return None
+
+
+def claim(run_folder: Path, identity: Mapping[str, Any]) -> None:
+    """Make the folder this run's on its first start; afterwards check that it still is.
+
+    Raises:
+        RunError: the folder is another run's, or its `run.json` cannot be read.
+    """
+    path = run_folder / RUN_FILE
+    if not path.exists():
+        with new_file(path) as file:
+            file.write(json.dumps({"identity": identity}, indent=1).encode() + b"\n")
+        return
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))["identity"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: not a run's identity: {error}") from None
+    if difference := first_difference(stored, identity):
+        raise RunError(
+            f"{run_folder}: belongs to another recipe: {difference}; "
+            "take another run folder, or the recipe it was begun with"
+        )
+
+
+@contextmanager
+def locked(run_folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the lock goes with the process, however it ends.
+
+    Raises:
+        RunError: another process is training there, or the folder cannot be made.
+    """
+    try:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(run_folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RunError(f"{run_folder}: cannot be used as a run folder: {error}") from None
+    try:
+        _lock(descriptor, run_folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, run_folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
+        raise RunError(
+            f"{run_folder}: another process (id {holder}) is training there; "
+            "wait for its end or stop it"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is None else json.dumps(value)
