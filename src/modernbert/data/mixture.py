@@ -42,9 +42,8 @@ def permutation(size: int, *, seed: int, purpose: Purpose, key: Sequence[int] = 
     [1, 3, 4, 0, 2]
     """
     entropy = np.random.SeedSequence(seed, spawn_key=(purpose, *key))
-    words = np.random.PCG64DXSM(entropy).random_raw(size)
-    order: np.ndarray = words.argsort(kind="stable")
-    return order
+    words: np.ndarray = np.random.PCG64DXSM(entropy).random_raw(size)
+    return words.argsort(kind="stable")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ class Documents:
     @property
     def lengths(self) -> np.ndarray:
         """(num_documents,) int64, in tokens."""
-        return self.stops - self.starts
+        lengths: np.ndarray = self.stops - self.starts
+        return lengths
 
     @classmethod
     def of_shard(cls, shard: Shard, shard_id: int, first: int, stop: int) -> "Documents":
@@ -169,7 +169,7 @@ class Mixture:
         itself in fewer than `least_block_tokens`: then a block holds several epochs of it.
 
     Raises:
-        SettingsError: no source, a weight that is not positive, or a negative seed.
+        SettingsError: no source, a weight that is not positive, or a seed not from 0 to 2^64 - 1.
         ShardError: an empty source, or sources of different tokenizers.
     """
 
@@ -229,6 +229,16 @@ def require_same_tokenizer(folders: Sequence[ShardFolder]) -> None:
             )
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that does not fit into a word of the generators.
+
+    Raises:
+        SettingsError: it is not from 0 to 2^64 - 1.
+    """
+    if not 0 <= seed < 1 << 64:
+        raise SettingsError(f"seed: got {seed}, expected 0 to 2^64 - 1")
+
+
 def _block_tokens(epoch: Fraction, wanted: int, least: int) -> Fraction:
     """A divisor of `epoch` at most `wanted`, or a multiple of it when it is below `least`."""
     if epoch >= least:
@@ -237,8 +247,7 @@ def _block_tokens(epoch: Fraction, wanted: int, least: int) -> Fraction:
 
 
 def _check_sources(sources: Sequence[tuple[ShardFolder, float]], seed: int) -> None:
-    if seed < 0:
-        raise SettingsError(f"seed: got {seed}, expected 0 or more")
+    check_seed(seed)
     if not sources:
         raise SettingsError("no sources: a mixture needs at least one shard folder")
     for folder, weight in sources:

@@ -242,7 +242,7 @@ class BinStream:
     seed: decides the order of everything.
 
     Raises:
-        SettingsError: no source, a weight that is not positive, or a negative seed.
+        SettingsError: no source, a weight that is not positive, or a seed not from 0 to 2^64 - 1.
         ShardError: an empty source, or sources of different tokenizers.
     """
 

@@ -1,0 +1,90 @@
+"""From bins to a batch that a model can train on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modernbert.batch import PackedBatch
+from modernbert.data.masking import MaskedTokens, mask_tokens
+from modernbert.data.packing import Bin
+from modernbert.errors import InputError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaskedBatch:
+    """A batch with hidden tokens, and what is to be predicted.
+
+    batch: the tokens with masking applied.
+    masked_indices: (num_masked,) int64 ascending rows of the flat batch that are predicted; there
+        may be none.
+    labels: (num_masked,) int64 original ids there.
+    bin_ids: positions of its bins in their stream.
+    bin_tokens_each: how many tokens each of these bins gave, in their order.
+    """
+
+    batch: PackedBatch
+    masked_indices: Tensor
+    labels: Tensor
+    bin_ids: tuple[int, ...]
+    bin_tokens_each: tuple[int, ...]
+
+    @property
+    def num_masked(self) -> int:
+        """The number of tokens to predict."""
+        return len(self.labels)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "MaskedBatch":
+        """The same batch on another device."""
+        return replace(
+            self,
+            batch=self.batch.to(device, non_blocking=non_blocking),
+            masked_indices=self.masked_indices.to(device, non_blocking=non_blocking),
+            labels=self.labels.to(device, non_blocking=non_blocking),
+        )
+
+
+def collate(bins: Sequence[Bin], *, vocab_size: int, rate: float, seed: int) -> MaskedBatch:
+    """Read bins, mask each with its own key (seed, id), and join them to one batch.
+
+    A bin is masked alike whichever bins it is joined with.
+
+    Raises:
+        InputError: no bins.
+        ShardError: a shard's bytes are not those that were written.
+    """
+    if not bins:
+        raise InputError("no bins: a batch needs at least one")
+    masked = [_mask(each, vocab_size=vocab_size, rate=rate, seed=seed) for each in bins]
+    sizes = [each.num_tokens for each in bins]
+    firsts = np.cumsum([0, *sizes[:-1]])
+    lengths = np.concatenate([each.lengths for each in bins])
+    indices = [part.masked_indices + first for part, first in zip(masked, firsts, strict=True)]
+    return MaskedBatch(
+        batch=PackedBatch(
+            token_ids=_join([part.token_ids for part in masked]),
+            cu_seqlens=torch.from_numpy(np.append(0, lengths.cumsum()).astype(np.int32)),
+            max_seqlen=int(lengths.max()),
+        ),
+        masked_indices=_join(indices),
+        labels=_join([part.labels for part in masked]),
+        bin_ids=tuple(each.id for each in bins),
+        bin_tokens_each=tuple(sizes),
+    )
+
+
+def _mask(each: Bin, *, vocab_size: int, rate: float, seed: int) -> MaskedTokens:
+    return mask_tokens(
+        each.read(),
+        special_token_ids=each.special_token_ids,
+        vocab_size=vocab_size,
+        rate=rate,
+        key=(seed, each.id),
+    )
+
+
+def _join(parts: Sequence[np.ndarray]) -> Tensor:
+    """(total,) int64 tensor of several arrays, one after another."""
+    return torch.from_numpy(np.concatenate(parts))

@@ -1,0 +1,110 @@
+"""Which tokens are hidden from the model, and what stands in their place.
+
+Every draw comes from Philox, a counter-based generator, keyed by (seed, bin): the mask of a bin
+is a function of these two numbers, whichever process makes it, and before or after a resume.
+Only raw words are used, which NumPy keeps unchanged over its versions.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from modernbert.data.shards import SpecialTokens
+from modernbert.errors import InputError, SettingsError
+from modernbert.settings import to_mapping
+
+TRAINING_RATE = 0.3  # P, 2.2
+EVALUATION_RATE = 0.15  # whatever the rate in training, so that runs compare
+
+# Of the masked tokens; the remaining tenth stays as it is (P, 2.2, after Devlin et al. 2019).
+MASK_SHARE = 0.8
+RANDOM_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingSettings:
+    """How much is masked in training.
+
+    rate: probability that a token is masked.
+
+    Raises:
+        SettingsError: a rate of 0 or less, or above 1.
+    """
+
+    rate: float = TRAINING_RATE
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1:
+            raise SettingsError(f"rate: got {self.rate}, expected more than 0 and at most 1")
+
+
+class MaskedTokens(NamedTuple):
+    """Tokens with some hidden, and what these were.
+
+    token_ids: (num_tokens,) int64, as the model sees them.
+    masked_indices: (num_masked,) int64 ascending places that are to be predicted; maybe none.
+    labels: (num_masked,) int64 original ids at these places.
+    """
+
+    token_ids: np.ndarray
+    masked_indices: np.ndarray
+    labels: np.ndarray
+
+
+def mask_tokens(
+    token_ids: np.ndarray,
+    *,
+    special_token_ids: SpecialTokens,
+    vocab_size: int,
+    rate: float,
+    key: tuple[int, int],
+) -> MaskedTokens:
+    """Mask tokens at random: 80% become [MASK], 10% a random id, 10% stay (P, 2.2).
+
+    token_ids: (num_tokens,) int64; left as they are.
+    special_token_ids: never masked and never drawn as a replacement. Any other id below
+        `vocab_size` can be drawn, unused slots too: BERT draws from the whole vocabulary, and a
+        rule for unused ones would have to know the tokenizer.
+    key: seed and the bin's id.
+
+    Each token is masked on its own with probability `rate`, as in the paper's code: a count that
+    is exact for each bin would tie the tokens of a bin together and gain nothing, as the loss is
+    divided by the masked tokens of the whole step. At a lower rate the same key masks a subset.
+
+    Raises:
+        InputError: a rate outside 0 to 1, or a key that is not two numbers from 0 to 2^64 - 1.
+    """
+    if not 0 <= rate <= 1:
+        raise InputError(f"rate: got {rate}, expected 0 to 1")
+    if not all(0 <= number < 1 << 64 for number in key):
+        raise InputError(f"key: got {key}, expected two numbers from 0 to 2^64 - 1")
+    specials = np.unique(list(to_mapping(special_token_ids).values()))
+    generator = np.random.Philox(key=np.array(key, dtype=np.uint64))
+    draws = _uniform(generator, len(token_ids))
+    masked = np.flatnonzero((draws < rate) & ~np.isin(token_ids, specials))
+    labels = token_ids[masked]
+    action = draws[masked] / rate if rate else draws[masked]  # uniform in [0, 1) again
+    replaced = np.where(action < MASK_SHARE, special_token_ids.mask, labels)
+    random = (action >= MASK_SHARE) & (action < MASK_SHARE + RANDOM_SHARE)
+    replaced[random] = _random_ids(generator, int(random.sum()), specials, vocab_size)
+    hidden = token_ids.copy()
+    hidden[masked] = replaced
+    return MaskedTokens(hidden, masked, labels)
+
+
+def _uniform(generator: np.random.Philox, size: int) -> np.ndarray:
+    """(size,) float64 in [0, 1), from the upper 53 bits of a word each."""
+    words: np.ndarray = generator.random_raw(size)
+    return (words >> np.uint64(11)) * 2.0**-53
+
+
+def _random_ids(
+    generator: np.random.Philox, size: int, specials: np.ndarray, vocab_size: int
+) -> np.ndarray:
+    """(size,) int64, uniform over the ids of the vocabulary that are not in `specials`."""
+    words: np.ndarray = generator.random_raw(size)
+    ids = (words % np.uint64(vocab_size - len(specials))).astype(np.int64)
+    for special in specials:  # ascending: ids at or above each gap move up by one
+        ids += ids >= special
+    return ids
