@@ -1,0 +1,82 @@
+"""The verbs put together, and what becomes of their errors.
+
+Exit codes: 0 done; 1 a fault of this program, with its traceback; 2 something that the user can
+put right, with one line that says what; 130 and 143 stopped by Ctrl-C and by SIGTERM.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from modernbert.cli import demo, fill_mask, info, prepare, pretrain, tokenizer
+from modernbert.errors import ModernBertError
+
+USER_ERROR = 2
+
+
+class _InOrderOfUse(TyperGroup):
+    """Lists the verbs as one needs them; the default order puts groups last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return ["demo", "tokenizer", "prepare", "pretrain", "fill-mask", "info"]
+
+
+app = typer.Typer(
+    name="modernbert",
+    cls=_InOrderOfUse,
+    help="ModernBERT from a raw corpus to a trained encoder.",
+    epilog="Start with `modernbert demo OUT`: from a corpus to a model in a few minutes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(tokenizer.app, name="tokenizer")
+app.command()(prepare.prepare)
+app.command()(pretrain.pretrain)
+app.command()(fill_mask.fill_mask)
+app.command()(info.info)
+app.command()(demo.demo)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from modernbert import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Tell the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one verb and leave with its exit code; `arguments` are those of the process when None."""
+    try:
+        app(args=arguments, prog_name="modernbert")
+    except ModernBertError as error:
+        # The messages are one line by contract; a foreign text within one may not be.
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(USER_ERROR)
+    finally:
+        _flush_stdout()
+
+
+def _flush_stdout() -> None:
+    """Write what is buffered; a reader that is gone, such as `head`, is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its exit, and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,145 @@
+"""`modernbert demo`: from a corpus that every machine has to a working model, in minutes.
+
+Each stage leaves its result in the output folder and is passed over when that is there, so that a
+demo that was stopped goes on where it was. The numbers of the training are in `demo.toml`.
+"""
+
+import json
+import shlex
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Annotated
+
+import typer
+
+from modernbert.cli import pretrain
+from modernbert.cli.demo_results import report_results
+from modernbert.cli.formatting import counted, short_count
+from modernbert.cli.prepare import prepare_shards
+from modernbert.cli.terminal import tell
+from modernbert.cli.tokenizer import train_on
+
+VOCAB_SIZE = 8192
+
+
+@dataclass(frozen=True)
+class DemoFolder:
+    """Where the stages of a demo leave their results."""
+
+    path: Path
+
+    @property
+    def train_text(self) -> Path:
+        """The corpus to train on."""
+        return self.path / "corpus" / "train.jsonl"
+
+    @property
+    def held_out_text(self) -> Path:
+        """The files that are kept apart for evaluation."""
+        return self.path / "corpus" / "held-out.jsonl"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer's folder."""
+        return self.path / "tokenizer"
+
+    @property
+    def train_shards(self) -> Path:
+        """The corpus as tokens."""
+        return self.path / "shards" / "train"
+
+    @property
+    def held_out_shards(self) -> Path:
+        """The held-out files as tokens."""
+        return self.path / "shards" / "held-out"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe, which a user may edit."""
+        return self.path / "recipe.toml"
+
+    @property
+    def run(self) -> Path:
+        """The run's folder; the model is in its folder `model`."""
+        return self.path / "run"
+
+
+def demo(
+    output: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="The folder to work in.", show_default=False),
+    ],
+) -> None:
+    """From the texts of this Python installation to a tiny model.
+
+    Collects its code, docstrings and manual, learns a tokenizer, writes token shards and pretrains.
+    Takes a few minutes on two cores and no network. Stopped, it goes on when it is run again.
+    """
+    from modernbert.settings import load
+    from modernbert.tasks.recipe import PretrainingRecipe
+
+    folder = DemoFolder(output)
+    _collect(folder)
+    _train_tokenizer(folder)
+    _prepare(folder)
+    _write_recipe(folder)
+    recipe = load(PretrainingRecipe, folder.recipe)
+    _stage(4, "pretraining", f"as {folder.recipe} says; Ctrl-C saves and stops")
+    pretrain.train(recipe, go_on=f"modernbert demo {shlex.quote(str(output))}")
+    report_results(recipe, folder.recipe)
+
+
+def _collect(folder: DemoFolder) -> None:
+    # The training part is written last, so that both are there when it is.
+    if not folder.train_text.exists():
+        from modernbert.data.python_corpus import collect
+
+        collect(folder.train_text.parent)
+    num_bytes = sum(path.stat().st_size for path in (folder.train_text, folder.held_out_text))
+    _stage(1, "corpus", f"{num_bytes / 1e6:.1f} MB of code and documentation from Python itself")
+
+
+def _train_tokenizer(folder: DemoFolder) -> None:
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    if not (folder.tokenizer / "tokenizer_config.json").exists():
+        train_on([folder.train_text], VOCAB_SIZE).save_pretrained(folder.tokenizer)
+    vocab_size = Tokenizer.from_pretrained(folder.tokenizer).vocab_size
+    _stage(2, "tokenizer", f"{vocab_size:,} entries, learned from the corpus")
+
+
+def _prepare(folder: DemoFolder) -> None:
+    from modernbert.data.prepare import PrepareSettings
+
+    settings = PrepareSettings(held_out=0.0)
+    train, held_out = (
+        prepare_shards([text], shards, folder.tokenizer, settings).train
+        for text, shards in (
+            (folder.train_text, folder.train_shards),
+            (folder.held_out_text, folder.held_out_shards),
+        )
+    )
+    _stage(
+        3,
+        "shards",
+        f"{counted(train.num_documents, 'document')}, {short_count(train.num_tokens)} tokens "
+        f"to train on; {short_count(held_out.num_tokens)} tokens of other files held out",
+    )
+
+
+def _write_recipe(folder: DemoFolder) -> None:
+    """Fill the paths into `demo.toml`; a recipe that is there may be the user's own."""
+    if folder.recipe.exists():
+        return
+    template = Template((files("modernbert.cli") / "demo.toml").read_text(encoding="utf-8"))
+    paths = {
+        name: json.dumps(str(getattr(folder, name)), ensure_ascii=False)
+        for name in ("train_shards", "held_out_shards", "tokenizer", "run")
+    }
+    folder.recipe.write_text(template.substitute(paths), encoding="utf-8")
+
+
+def _stage(number: int, name: str, result: str) -> None:
+    tell(f"[{number}/4] {name:<12} {result}")

@@ -1,0 +1,107 @@
+"""What a demo has to show at its end: figures beside a baseline, and examples."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from modernbert.cli.fill_mask import predictions_line
+from modernbert.cli.pretrain import draw
+
+if TYPE_CHECKING:
+    from modernbert.inference.fill_mask import FillMask
+    from modernbert.report.baseline import Baseline
+    from modernbert.tasks.recipe import PretrainingRecipe
+
+EXAMPLES = (
+    "for index, value in [MASK](values):",
+    "def __init__([MASK], name, value=None):",
+    "if value is not [MASK]: return value",
+    "Return True [MASK] the string is empty, False otherwise.",
+    "This method raises a [MASK] if the key is not found.",
+)
+_SHOWN = 3
+
+
+def report_results(recipe: "PretrainingRecipe", recipe_path: Path) -> None:
+    """Say how good the model has become, what it fills in, and where everything is."""
+    baseline = held_out_baseline(recipe)
+    draw(recipe.output, baseline.loss)
+    typer.echo("\n".join(figures(_evaluations(recipe.output), baseline)))
+    typer.echo("\n".join(examples(recipe)))
+    typer.echo("\n".join(_places(recipe.output, recipe_path)))
+
+
+def held_out_baseline(recipe: "PretrainingRecipe") -> "Baseline":
+    """The unigram distribution of the training shards on the held-out masked tokens."""
+    import numpy as np
+
+    from modernbert.data.shards import ShardFolder
+    from modernbert.report.baseline import count_tokens, unigram_baseline
+    from modernbert.tasks.pretraining import held_out_batches
+
+    folders = [ShardFolder.open(source.shards) for source in recipe.sources]
+    counts = count_tokens(
+        (shard.tokens for folder in folders for shard in folder.shards), folders[0].vocab_size
+    )
+    targets = np.concatenate([batch.labels.numpy() for batch in held_out_batches(recipe)])
+    return unigram_baseline(counts, targets)
+
+
+def figures(evaluations: list[Mapping[str, Any]], baseline: "Baseline") -> Iterator[str]:
+    """A table: loss and accuracy on held-out masked tokens, without and with training."""
+    yield ""
+    yield f"{'masked tokens of held-out files':<36}{'loss':>6}{'accuracy':>11}"
+    rows = [
+        ("always by frequency alone (unigram)", baseline.loss, baseline.accuracy),
+        *(
+            (name, row["held_out_loss"], row["held_out_accuracy"])
+            for name, row in (
+                ("the model before training", evaluations[0]),
+                ("the model after training", evaluations[-1]),
+            )
+        ),
+    ]
+    for name, loss, accuracy in rows:
+        yield f"{name:<36}{loss:>6.2f}{accuracy:>11.1%}"
+
+
+def examples(recipe: "PretrainingRecipe") -> Iterator[str]:
+    """What the model fills in for [MASK], before and after training."""
+    from modernbert.inference.fill_mask import FillMask
+    from modernbert.tasks.pretraining import build_model
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    untrained = FillMask(build_model(recipe), Tokenizer.from_pretrained(recipe.tokenizer))
+    trained = FillMask.from_pretrained(recipe.output / "model")
+    yield ""
+    for text in EXAMPLES:
+        yield text
+        yield f"    before   {_first(untrained, text)}"
+        yield f"    after    {_first(trained, text)}"
+
+
+def _first(predict: "FillMask", text: str) -> str:
+    (predictions,) = predict(text, _SHOWN)
+    return predictions_line(predictions)
+
+
+def _evaluations(run: Path) -> list[Mapping[str, Any]]:
+    from modernbert.report.metrics import read_rows
+
+    return [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "evaluation"]
+
+
+def _places(run: Path, recipe: Path) -> Iterator[str]:
+    model = shlex.quote(str(run / "model"))
+    yield ""
+    yield f"model   {run / 'model'}"
+    yield f"plot    {run / 'loss.png'}"
+    yield f"recipe  {recipe}"
+    yield ""
+    yield "Next:"
+    yield f"  modernbert fill-mask {model} 'import [MASK]'"
+    yield f"  modernbert info {model}"
+    yield f"  modernbert pretrain {shlex.quote(str(recipe))}   after editing it: another `output`"

@@ -1,0 +1,158 @@
+"""What a path holds, as plain values that read well as text and as JSON."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modernbert.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from modernbert.model.config import EncoderConfig
+
+Description = dict[str, Any]
+
+_FLOPS_LENGTHS = (512, 1024, 8192)
+_PERCENTILES = (5, 25, 50, 75, 95, 99)
+_FIRST_LENGTH_BORDER = 128
+_LAST_LENGTH_BORDER = 8192
+
+
+def describe(path: Path) -> Description:
+    """Tell what a folder, or a recipe, holds.
+
+    Raises:
+        ModernBertError: it does not exist, is none of the known kinds, or is broken.
+    """
+    if path.is_file() and path.suffix == ".toml":
+        return describe_recipe(path)
+    for sign, describe_kind in _SIGNS:
+        if (path / sign).is_file():
+            return describe_kind(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    raise InputError(
+        f"{path}: neither a recipe (.toml) nor a folder with one of "
+        f"{', '.join(sign for sign, _ in _SIGNS)}"
+    )
+
+
+def describe_recipe(path: Path) -> Description:
+    """The resolved settings of a recipe, and the size of its model."""
+    from modernbert.settings import load, to_mapping
+    from modernbert.tasks.recipe import PretrainingRecipe
+
+    recipe = load(PretrainingRecipe, path)
+    return {
+        "kind": "recipe",
+        "settings": to_mapping(recipe),
+    }
+
+
+def describe_model(path: Path) -> Description:
+    """Sizes, layers, parameters and FLOPs of a model folder, from its config alone."""
+    from modernbert.model.config import EncoderConfig
+
+    config = EncoderConfig.from_pretrained(path)
+    return {"kind": "model", **describe_config(config)}
+
+
+def describe_config(config: "EncoderConfig") -> Description:
+    """The numbers of a model."""
+    from modernbert.model.flops import flops_per_token
+
+    return {
+        "parameters": config.num_parameters(head=False),
+        "parameters_with_head": config.num_parameters(head=True),
+        "forward_flops_a_token": {
+            str(length): flops_per_token(config, length) for length in _FLOPS_LENGTHS
+        },
+    }
+
+
+def describe_shards(path: Path) -> Description:
+    """Documents, tokens and lengths of a shard folder."""
+    from modernbert.data.shards import ShardFolder
+
+    folder = ShardFolder.open(path)
+    return {
+        "kind": "token shards",
+        "shards": len(folder.shards),
+        "documents": folder.num_documents,
+        "tokens": folder.num_tokens,
+        "vocab_size": folder.vocab_size,
+        "tokenizer": folder.tokenizer_fingerprint,
+        "fingerprint": folder.fingerprint,
+        "tokens_a_document": _lengths([shard.offsets for shard in folder.shards]),
+        "sources": [
+            {"name": source.name, "documents": source.num_documents, "tokens": source.num_tokens}
+            for source in folder.sources
+        ],
+    }
+
+
+def _lengths(offsets: "list[np.ndarray]") -> Description:
+    import numpy as np
+
+    lengths = np.concatenate([np.diff(each).astype(np.int64) for each in offsets])
+    percentiles = np.percentile(lengths, _PERCENTILES).round().astype(int).tolist()
+    named = {f"{p}th_percentile": n for p, n in zip(_PERCENTILES, percentiles, strict=True)}
+    return {
+        "mean": round(float(lengths.mean()), 1),
+        **named,
+        "longest": int(lengths.max()),
+        "documents_by_length": _histogram(lengths),
+    }
+
+
+def _histogram(lengths: "np.ndarray") -> dict[str, int]:
+    """How many documents have up to 128, 256, ..., 8192 tokens, and how many have more."""
+    counts, border, below = {}, _FIRST_LENGTH_BORDER, 0
+    while border <= _LAST_LENGTH_BORDER:
+        counts[f"{below + 1} to {border}"] = int(((lengths > below) & (lengths <= border)).sum())
+        border, below = 2 * border, border
+    counts[f"above {below}"] = int((lengths > below).sum())
+    return counts
+
+
+def describe_tokenizer(path: Path) -> Description:
+    """Sizes and special tokens of a tokenizer's folder."""
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_pretrained(path)
+    return {
+        "kind": "tokenizer",
+        "vocab_size": tokenizer.vocab_size,
+        "longest_sequence": tokenizer.model_max_length,
+        "fingerprint": tokenizer.fingerprint,
+        "special_tokens": {tokenizer.id_to_token(i): i for i in tokenizer.special_token_ids},
+    }
+
+
+def describe_run(path: Path) -> Description:
+    """How far a run has come, and its last figures."""
+    from modernbert.report.metrics import read_rows
+
+    rows = read_rows(path / "metrics.jsonl")
+    steps = [row for row in rows if row["kind"] == "step"]
+    evaluations = [row for row in rows if row["kind"] == "evaluation"]
+    return {
+        "kind": "run",
+        "finished": (path / "model" / "config.json").is_file(),
+        "last_step": _figures(steps),
+        "last_evaluation": _figures(evaluations),
+        "model": str(path / "model"),
+    }
+
+
+def _figures(rows: "list[Any]") -> Description:
+    return {name: value for name, value in rows[-1].items() if name != "kind"} if rows else {}
+
+
+_SIGNS: tuple[tuple[str, Callable[[Path], Description]], ...] = (
+    ("manifest.json", describe_shards),
+    ("config.json", describe_model),
+    ("metrics.jsonl", describe_run),
+    ("tokenizer.json", describe_tokenizer),
+)

@@ -1,0 +1,66 @@
+"""`modernbert fill-mask`: what a model expects where a text says [MASK]."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.terminal import tell
+
+if TYPE_CHECKING:
+    from modernbert.inference.fill_mask import Prediction
+
+
+def fill_mask(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Folder of the model, or its id on the hub.", show_default=False
+        ),
+    ],
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TEXT]...", help="Texts with [MASK]; without any, the lines of stdin."
+        ),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Predictions for each [MASK].")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the likeliest tokens for each [MASK] of a text.
+
+    With --json one object a line: the text, and for each of its masks the list of predictions.
+    """
+    from modernbert.inference.fill_mask import FillMask
+
+    predict = FillMask.from_pretrained(model)
+    for text in texts or _lines_of_stdin():
+        masks = predict(text, top_k)
+        if as_json:
+            predictions = [[asdict(prediction) for prediction in mask] for mask in masks]
+            echo_json({"text": text, "masks": predictions})
+        else:
+            typer.echo("\n".join(report(text, masks)))
+
+
+def report(text: str, masks: "Sequence[Sequence[Prediction]]") -> Iterator[str]:
+    """The text, and below it a line for each of its masks."""
+    yield text
+    for mask in masks:
+        yield "    " + predictions_line(mask)
+
+
+def predictions_line(predictions: "Sequence[Prediction]") -> str:
+    """The predictions for one mask; quotes show the space that a token begins with."""
+    return "   ".join(f"{each.token!r} {each.score:.1%}" for each in predictions)
+
+
+def _lines_of_stdin() -> Iterator[str]:
+    if sys.stdin.isatty():
+        tell("Texts with [MASK], one a line; Ctrl-D ends.")
+    for line in sys.stdin:
+        if line.strip():
+            yield line.rstrip("\n")

@@ -1,0 +1,137 @@
+"""`modernbert prepare`: a corpus to token shards."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modernbert.cli.formatting import counted, short_count
+from modernbert.cli.options import AsJson, Corpus, TextField, echo_json
+from modernbert.cli.terminal import Meter, tell
+
+if TYPE_CHECKING:
+    from modernbert.data.prepare import PrepareProgress, PrepareResult, PrepareSettings
+    from modernbert.data.shards import ShardFolder
+
+
+def prepare(
+    corpus: Corpus,
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="The folder of shards to write; the held-out ones go to OUT/held-out.",
+            show_default=False,
+        ),
+    ],
+    tokenizer: Annotated[
+        str, typer.Option(help="Folder of the tokenizer, or its id on the hub.", show_default=False)
+    ],
+    held_out: Annotated[
+        float, typer.Option(help="The fraction of the documents kept apart for evaluation.")
+    ] = 0.01,
+    text_field: TextField = "text",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at a bad record instead of skipping it.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default="the cores")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Tokenize a corpus into shuffled token shards.
+
+    Stopped at any moment, it goes on where it was when the same command is run again.
+    """
+    from modernbert.data.prepare import PrepareSettings
+
+    settings = PrepareSettings(held_out=held_out, text_field=text_field, strict=strict, seed=seed)
+    result = prepare_shards(corpus, output, tokenizer, settings, workers=workers)
+    if as_json:
+        echo_json(_as_mapping(result))
+    else:
+        typer.echo("\n".join(_report(result)))
+
+
+def prepare_shards(
+    corpus: Sequence[Path],
+    output: Path,
+    tokenizer: str | Path,
+    settings: "PrepareSettings",
+    *,
+    workers: int | None = None,
+) -> "PrepareResult":
+    """Prepare a corpus with a tokenizer, with the progress on stderr."""
+    from modernbert.data import prepare as preparation
+    from modernbert.data.shards import SpecialTokens
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    loaded = Tokenizer.from_pretrained(tokenizer)
+    with Meter("tokenizing") as meter:
+        result = preparation.prepare(
+            corpus,
+            output,
+            encoder_factory=partial(_make_encoder, str(tokenizer)),
+            vocab_size=loaded.vocab_size,
+            special_token_ids=SpecialTokens(
+                cls=loaded.cls_token_id,
+                sep=loaded.sep_token_id,
+                pad=loaded.pad_token_id,
+                mask=loaded.mask_token_id,
+                unk=loaded.unk_token_id,
+            ),
+            tokenizer_fingerprint=loaded.fingerprint,
+            settings=settings,
+            workers=workers,
+            on_progress=partial(_show, meter),
+        )
+    if str(result.skipped):
+        tell(str(result.skipped))
+    return result
+
+
+def _make_encoder(tokenizer: str) -> Callable[[Sequence[str]], list[list[int]]]:
+    """What a worker process encodes with; it is made there."""
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    return partial(Tokenizer.from_pretrained(tokenizer).encode_batch, special_tokens=False)
+
+
+def _show(meter: Meter, progress: "PrepareProgress") -> None:
+    if meter.title != progress.stage:
+        meter.restart(progress.stage)
+    amount = f"{counted(progress.documents, 'document')}, {short_count(progress.tokens)} tokens"
+    meter.update(progress.done, progress.total, amount)
+
+
+def _parts(result: "PrepareResult") -> "list[ShardFolder]":
+    return [result.train, *([result.held_out] if result.held_out else [])]
+
+
+def _report(result: "PrepareResult") -> list[str]:
+    done = "  (finished before)" if result.already_finished else ""
+    return [
+        f"{part.path}: {counted(part.num_documents, 'document')}, {part.num_tokens:,} tokens{done}"
+        for part in _parts(result)
+    ]
+
+
+def _as_mapping(result: "PrepareResult") -> dict[str, Any]:
+    described = [
+        {
+            "path": str(part.path),
+            "documents": part.num_documents,
+            "tokens": part.num_tokens,
+            "fingerprint": part.fingerprint,
+        }
+        for part in _parts(result)
+    ]
+    return {
+        "train": described[0],
+        "held_out": described[1] if len(described) > 1 else None,
+        "skipped": result.skipped.counts,
+        "already_finished": result.already_finished,
+    }

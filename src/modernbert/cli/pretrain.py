@@ -1,0 +1,115 @@
+"""`modernbert pretrain`: a recipe to a model."""
+
+import logging
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modernbert.cli.formatting import duration, short_count
+from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.terminal import Meter, tell
+
+if TYPE_CHECKING:
+    from modernbert.tasks.recipe import PretrainingRecipe
+    from modernbert.training.trainer import Result
+
+
+def pretrain(
+    recipe: Annotated[
+        Path,
+        typer.Argument(metavar="RECIPE.toml", help="What to train, on what.", show_default=False),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Pretrain a model as a recipe says.
+
+    The folder of the model goes to stdout, the progress to stderr.
+
+    Stopped at any moment, even by kill -9, it goes on where it was when the same command is run
+    again, and ends with the same weights.
+    """
+    from modernbert.settings import load
+    from modernbert.tasks.recipe import PretrainingRecipe
+
+    settings = load(PretrainingRecipe, recipe)
+    result = train(settings, go_on=f"modernbert pretrain {shlex.quote(str(recipe))}")
+    model = settings.output / "model"
+    if as_json:
+        echo_json(
+            {
+                "status": result.status,
+                "step": result.progress.step,
+                "tokens": result.progress.tokens,
+                "evaluation": result.evaluation,
+                "model": str(model),
+            }
+        )
+    else:
+        typer.echo(model)
+
+
+def train(recipe: "PretrainingRecipe", *, go_on: str) -> "Result":
+    """Pretrain with the progress on stderr, and draw the losses.
+
+    go_on: the command that takes an interrupted run up again.
+
+    Raises:
+        typer.Exit: a signal has stopped the run, which is saved.
+    """
+    from modernbert.tasks.pretraining import pretrain as run
+
+    with Meter("pretraining") as meter:
+        result = run(recipe, observers=[Watch(meter)])
+    if result.status == "interrupted":
+        tell(f"stopped at step {result.progress.step:,}, all of it saved; go on with\n  {go_on}")
+        raise typer.Exit(result.exit_code)
+    draw(recipe.output)
+    return result
+
+
+class Watch:
+    """Shows a run's records to a person: the steps as a bar, what is rare as a line."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._total_tokens: int | None = None
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """One record, as `Trainer` gives them to its observers."""
+        kind = record["kind"]
+        if kind in ("start", "resume"):
+            self._total_tokens = record["total_tokens"]
+            if kind == "resume":
+                tell(f"going on from step {record['step']:,}")
+        elif kind == "step":
+            self._meter.update(record["tokens"], self._total_tokens, _step_details(record))
+        elif kind == "evaluation":
+            tell(_evaluation_line(record))
+        elif kind == "warning":
+            tell(f"warning: {record['message']}")
+
+
+def _step_details(record: dict[str, Any]) -> str:
+    return (
+        f"loss {record['loss']:.2f}  {record['tokens_per_second']:,.0f} tokens/s  "
+        f"{record['fill']:.1%} full"
+    )
+
+
+def _evaluation_line(record: dict[str, Any]) -> str:
+    return (
+        f"step {record['step']:>6,}  {short_count(record['tokens']):>6} tokens  "
+        f"held-out loss {record['held_out_loss']:.3f}  accuracy {record['held_out_accuracy']:.1%}  "
+        f"({duration(record['seconds'])})"
+    )
+
+
+def draw(run: Path, baseline: float | None = None) -> None:
+    """Draw the losses of a run into its folder."""
+    # It would announce on the first use on a machine that it looks for fonts.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    from modernbert.report.plots import plot_losses
+
+    plot_losses(run / "metrics.jsonl", run / "loss.png", baseline)

@@ -1,0 +1,76 @@
+"""`modernbert prepare`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from modernbert.data.shards import ShardFolder
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+Run = Callable[..., Any]
+
+
+def test_summary_and_shards(run: Run, corpus: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shards"
+    answer = run("prepare", corpus, out, "--tokenizer", tokenizer_folder, "--held-out", 0.1)
+    assert answer.exit_code == 0
+    train, held_out = ShardFolder.open(out), ShardFolder.open(out / "held-out")
+    assert answer.stdout.splitlines() == [
+        f"{out}: 72 documents, {train.num_tokens:,} tokens",
+        f"{out / 'held-out'}: 8 documents, {held_out.num_tokens:,} tokens",
+    ]
+    tokenizer = Tokenizer.from_pretrained(tokenizer_folder)
+    assert train.tokenizer_fingerprint == tokenizer.fingerprint
+    shard = train.shards[0]
+    first = shard.tokens[: int(shard.offsets[1])]
+    assert tokenizer.decode(first.tolist()).startswith("The ")
+
+
+def test_json(run: Run, corpus: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
+    with corpus.open("a") as file:
+        file.write('{"other": "field"}\n')
+    arguments = ("prepare", corpus, tmp_path / "out", "--tokenizer", tokenizer_folder, "--json")
+    answer = run(*arguments, "--held-out", 0)
+    assert answer.json["train"]["documents"] == 80
+    assert answer.json["held_out"] is None
+    assert answer.json["skipped"] == {"no field 'text'": 1}
+    assert answer.json["already_finished"] is False
+    assert "1 skipped" in answer.stderr
+    assert run(*arguments, "--held-out", 0).json["already_finished"] is True
+
+
+def test_strict_stops_at_a_bad_record(
+    run: Run, corpus: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    with corpus.open("a") as file:
+        file.write("{broken\n")
+    out = tmp_path / "out"
+    answer = run("prepare", corpus, out, "--tokenizer", tokenizer_folder, "--strict")
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith(f"error: {corpus}")
+    assert answer.stdout == ""
+
+
+def test_another_seed_needs_another_folder(
+    run: Run, corpus: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    arguments = ("prepare", corpus, tmp_path / "out", "--tokenizer", tokenizer_folder)
+    assert run(*arguments).exit_code == 0
+    answer = run(*arguments, "--seed", 1)
+    assert answer.exit_code == 2
+    assert "seed" in answer.stderr and answer.stderr.count("\n") == 1
+
+
+def test_workers_change_nothing(
+    run: Run, corpus: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    second = tmp_path / "second.jsonl"
+    second.write_text('{"text": "Two files, so that there is work for two."}\n' * 3)
+    fingerprints = {
+        run(
+            *("prepare", corpus, second, tmp_path / f"out-{workers}", "--json"),
+            *("--tokenizer", tokenizer_folder, "--workers", workers),
+        ).json["train"]["fingerprint"]
+        for workers in (1, 2)
+    }
+    assert len(fingerprints) == 1
