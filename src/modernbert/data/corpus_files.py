@@ -27,7 +27,7 @@ _KINDS: dict[str, Kind] = {
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".xz": "xz", ".zst": "zst"}
 # How many bytes of text a byte of the file gives, about: only for sharing out the work.
 _EXPANSION = {"": 1, "gz": 3, "xz": 4, "zst": 4}
-_BUFFER_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 17
 # Little at a time, because a few bytes of a frame can unpack to a hundred thousand.
 _ZSTANDARD_BYTES = 4096
 

@@ -27,6 +27,7 @@ _LEFT_OUT_FOLDERS = frozenset(
 # Written for one machine, so that two machines would not get the same corpus.
 _LEFT_OUT_PREFIXES = ("_sysconfigdata", "config-", "__pycache__", "lib-dynload")
 _TABLE_LINES = 0.6
+_QUOTES = ('"""', "'''")
 _MIN_DOCSTRING_CHARACTERS = 100
 
 
@@ -120,8 +121,8 @@ def _read(path: Path) -> str:
 
 def _is_table(code: str) -> bool:
     """Whether nearly all lines are entries of a table, as in the maps of character sets."""
-    lines = [line.lstrip() for line in code.splitlines() if not line.isspace() and line]
-    entries = sum(line[0] in "'\"0123456789(" for line in lines)
+    lines = [line.lstrip() for line in code.splitlines() if line and not line.isspace()]
+    entries = sum(line[0] in "'\"0123456789(" and not line.startswith(_QUOTES) for line in lines)
     return entries > _TABLE_LINES * len(lines)
 
 
