@@ -1,0 +1,79 @@
+"""What `modernbert pretrain` shows of a run; the whole verb is tested in tests/journey."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modernbert.cli.pretrain import Watch
+from modernbert.cli.terminal import Meter
+from modernbert.training.schedule import ScheduleSettings
+from modernbert.training.trainer import Progress, Step, Trainer, TrainingSettings
+
+
+class Regression:
+    """A task of two lines, so that the records are those of the real trainer."""
+
+    def steps(self, progress: Progress) -> Iterator[Step]:
+        for number in range(progress.step + 1, 100):
+            place = Progress(step=number, tokens=number * 100, position=number)
+            yield Step(micro_batches=[0], progress=place, num_targets=1, num_tokens=99, fill=0.99)
+
+    def loss(self, module: nn.Module, _micro_batch: object, *, step: int) -> Tensor:
+        return module(torch.ones(1, 2)).square().sum() + step
+
+    def evaluate(self, _module: nn.Module) -> dict[str, float]:
+        return {"held_out_loss": 6.631, "held_out_accuracy": 0.0451}
+
+
+class Clock:
+    """Eight seconds pass from one look to the next."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 8
+        return self.now
+
+
+def run(folder: Path, total_tokens: int) -> None:
+    settings = TrainingSettings(
+        total_tokens=total_tokens,
+        schedule=ScheduleSettings(peak_learning_rate=1e-3),
+        evaluate_every_steps=4,
+        checkpoint_every_steps=2,
+    )
+    with Meter("pretraining", clock=Clock()) as meter:
+        module = nn.Linear(2, 1)
+        Trainer(module, Regression(), settings, folder, observers=[Watch(meter)]).run()
+
+
+def test_steps_and_evaluations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, 600)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    shown = captured.err.splitlines()
+    evaluations = [line for line in shown if line.startswith("step")]
+    assert evaluations == [
+        "step      0       0 tokens  held-out loss 6.631  accuracy 4.5%  (0:00)",
+        "step      4     400 tokens  held-out loss 6.631  accuracy 4.5%  (0:00)",
+        "step      6     600 tokens  held-out loss 6.631  accuracy 4.5%  (0:00)",
+    ]
+    steps = [line for line in shown if line.startswith("pretraining")]
+    assert len(steps) == 3
+    assert all("tokens/s  99.0% full" in line and "loss " in line for line in steps)
+    assert "67%" in steps[1] and "left" in steps[1]
+
+
+def test_what_is_set_aside_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, 600)
+    newest = tmp_path / "checkpoints" / "step-00000006" / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    capsys.readouterr()
+    run(tmp_path, 600)
+    shown = capsys.readouterr().err
+    assert "warning: " in shown
+    assert "going on from step 4\n" in shown
