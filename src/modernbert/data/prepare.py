@@ -19,15 +19,9 @@ import numpy as np
 from modernbert.data.corpus_files import find_files
 from modernbert.data.prepare_folder import PrepareFolder, claim_folder
 from modernbert.data.records import Skipped
-from modernbert.data.shards import (
-    DEFAULT_SHARD_TOKENS,
-    ShardFolder,
-    ShardWriter,
-    Source,
-    SpecialTokens,
-    check_special_tokens,
-    token_dtype,
-)
+from modernbert.data.shard_manifest import check_special_tokens, token_dtype
+from modernbert.data.shard_writer import DEFAULT_SHARD_TOKENS
+from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialTokens
 from modernbert.data.spill import RUN_TOKENS, Run, Spill, shuffled
 from modernbert.data.tokenizing import (
     BATCH_CHARACTERS,

@@ -13,7 +13,7 @@ from typing import Any
 
 from modernbert.data.durable import write_whole
 from modernbert.data.records import Skipped
-from modernbert.data.shards import MANIFEST
+from modernbert.data.shard_manifest import MANIFEST
 from modernbert.errors import RunError
 
 Identity = Mapping[str, Any]
