@@ -163,7 +163,7 @@ def _write_manifest(folder: Path, identity: Mapping[str, Any]) -> None:
         "identity": dict(identity),
     }
     sealed = {**manifest, "seal": _seal(manifest)}
-    (folder / MANIFEST).write_text(json.dumps(sealed, indent=1) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(sealed, indent=1), encoding="utf-8")
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

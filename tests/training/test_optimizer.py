@@ -1,0 +1,181 @@
+"""StableAdamW against torch-optimi, and what an optimizer owes to its user."""
+
+import copy
+import math
+
+import pytest
+import torch
+from optimi import StableAdamW as ReferenceStableAdamW
+from torch import nn
+
+from modernbert.errors import InputError, SettingsError
+from modernbert.training.optimizer import StableAdamW, parameter_groups
+
+PEAK = 8e-3
+
+
+def make_parameters() -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(64, 32), (32,), (7, 5, 3), (100, 16), ()]
+    return [nn.Parameter(torch.randn(shape, generator=generator) * 0.02) for shape in shapes]
+
+
+def groups(parameters: list[nn.Parameter]) -> list[dict[str, object]]:
+    return [
+        {"params": parameters[:2], "weight_decay": 0.01},
+        {"params": parameters[2:4], "weight_decay": 0.0},
+        {"params": parameters[4:], "weight_decay": 1e-5},
+    ]
+
+
+def set_gradients(parameters: list[nn.Parameter], step: int) -> None:
+    """Gradients whose size jumps, so that the clipping has something to do."""
+    generator = torch.Generator().manual_seed(step)
+    for parameter in parameters:
+        size = 10.0 ** (step % 7 - 3)
+        parameter.grad = torch.randn(parameter.shape, generator=generator) * size
+
+
+def test_equals_the_reference_over_50_steps() -> None:
+    ours, theirs = make_parameters(), make_parameters()
+    optimizer = StableAdamW(groups(ours), peak_learning_rate=PEAK)
+    with pytest.warns(UserWarning, match="weight_decay"):
+        reference = ReferenceStableAdamW(
+            groups(theirs), lr=PEAK, betas=(0.9, 0.98), eps=1e-6, decouple_lr=True, max_lr=PEAK,
+            foreach=False, triton=False,
+        )  # fmt: skip
+    for step in range(50):
+        rate = PEAK * min(1.0, (step + 1) / 10) * (0.5 if step > 35 else 1.0)
+        for group in [*optimizer.param_groups, *reference.param_groups]:
+            group["lr"] = rate
+        for parameters in (ours, theirs):
+            set_gradients(parameters, step)
+        optimizer.step()
+        reference.step()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=3e-7)
+
+
+def test_first_step_worked_by_hand() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    parameter.grad = torch.tensor([0.5, -0.25], dtype=torch.float64)
+    StableAdamW([parameter], peak_learning_rate=0.1, weight_decay=0.02).step()
+    # Debiased, the first averages are the gradient and its square: RMS 1, update sign(g).
+    expected = [p - 0.1 * g / (abs(g) + 1e-6) - 0.02 * p for p, g in [(1.0, 0.5), (-2.0, -0.25)]]
+    assert parameter.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_surprising_gradient_lowers_its_own_tensor_only() -> None:
+    surprised, calm = (nn.Parameter(torch.zeros(8, dtype=torch.float64)) for _ in range(2))
+    optimizer = StableAdamW([surprised, calm], peak_learning_rate=1.0)
+    for _ in range(20):
+        surprised.grad, calm.grad = torch.full((2, 8), 1e-3, dtype=torch.float64)
+        optimizer.step()
+    before = surprised.detach().clone(), calm.detach().clone()
+    surprised.grad = torch.full((8,), 1.0, dtype=torch.float64)
+    optimizer.step()
+    square = optimizer.state[surprised]["exp_avg_sq"]
+    mean = optimizer.state[surprised]["exp_avg"]
+    root_mean_square = float((1.0 / square).mean().sqrt())
+    assert root_mean_square > 3
+    update = before[0] - surprised.detach()
+    torch.testing.assert_close(update, mean / (square.sqrt() + 1e-6) / root_mean_square)
+    assert (before[1] - calm.detach()).mean() == pytest.approx(1.0, rel=0.01)
+
+
+def test_groups_decay_matrices_and_embeddings_only() -> None:
+    module = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 5))
+    module[3].weight = module[0].weight  # tied
+    module[2].bias.requires_grad_(False)
+    decayed, plain = parameter_groups(module, 0.5)
+    assert [id(p) for p in decayed["params"]] == [id(m.weight) for m in module[:2]]
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.5, 0.0)
+    assert [p.shape for p in plain["params"]] == [(4,), (4,), (5,)]
+
+
+def test_parameters_without_gradient_keep_weight_and_state() -> None:
+    first, second = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    optimizer = StableAdamW([first, second], peak_learning_rate=0.1, weight_decay=0.1)
+    first.grad = torch.ones(3)
+    optimizer.step()
+    assert second.tolist() == [1, 1, 1] and second not in optimizer.state
+    # Its own first step comes later and is debiased as a first step.
+    first.grad, second.grad = None, torch.ones(3)
+    optimizer.step()
+    torch.testing.assert_close(first, second)
+
+
+def test_state_dict_round_trip_is_exact() -> None:
+    ours = make_parameters()
+    optimizer = StableAdamW(groups(ours), peak_learning_rate=PEAK)
+    for step in range(5):
+        set_gradients(ours, step)
+        optimizer.step()
+    copies = [nn.Parameter(p.detach().clone()) for p in ours]
+    other = StableAdamW(groups(copies), peak_learning_rate=PEAK)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for step in range(5, 10):
+        for parameters, one in ((ours, optimizer), (copies, other)):
+            set_gradients(parameters, step)
+            one.step()
+    assert all(torch.equal(p, q) for p, q in zip(ours, copies, strict=True))
+
+
+def test_gradients_are_left_as_they_were() -> None:
+    parameters = make_parameters()
+    set_gradients(parameters, 3)
+    before = [p.grad.clone() for p in parameters]
+    StableAdamW(parameters, peak_learning_rate=PEAK, weight_decay=0.1).step()
+    assert all(torch.equal(p.grad, g) for p, g in zip(parameters, before, strict=True))
+
+
+def test_batches_of_many_tensors_equal_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accelerator updates all tensors in one go; the figures are those of the CPU's way."""
+    alone, together = make_parameters(), make_parameters()
+    one = StableAdamW(alone, peak_learning_rate=PEAK, weight_decay=0.01)
+    many = StableAdamW(together, peak_learning_rate=PEAK, weight_decay=0.01)
+    for step in range(5):
+        set_gradients(alone, step)
+        set_gradients(together, step)
+        one.step()
+        with monkeypatch.context() as patch:
+            patch.setattr(many, "_batches", lambda parameters, step=step: [(step + 1, parameters)])
+            many.step()
+    assert all(torch.equal(p, q) for p, q in zip(alone, together, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_equals_the_cpu_without_reading_back() -> None:
+    host, device = make_parameters(), [nn.Parameter(p.detach().cuda()) for p in make_parameters()]
+    optimizers = [StableAdamW(groups(p), peak_learning_rate=PEAK) for p in (host, device)]
+    for step in range(20):
+        set_gradients(host, step)
+        for here, there in zip(host, device, strict=True):
+            there.grad = here.grad.cuda()
+        optimizers[0].step()
+        torch.cuda.set_sync_debug_mode("error" if step else "default")
+        optimizers[1].step()
+        torch.cuda.set_sync_debug_mode("default")
+    for here, there in zip(host, device, strict=True):
+        torch.testing.assert_close(here, there.cpu(), rtol=1e-5, atol=3e-7)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"peak_learning_rate": 0.0},
+        {"peak_learning_rate": math.nan},
+        {"betas": (0.9, 1.0)},
+        {"eps": 0.0},
+        {"weight_decay": -0.1},
+    ],
+)
+def test_refuses_numbers_out_of_range(changes: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match=f"^{next(iter(changes))}: got "):
+        StableAdamW(make_parameters(), **{"peak_learning_rate": PEAK, **changes})
+
+
+def test_refuses_reduced_precision() -> None:
+    with pytest.raises(InputError, match="bfloat16, expected float32"):
+        StableAdamW([nn.Parameter(torch.zeros(2).bfloat16())], peak_learning_rate=PEAK)

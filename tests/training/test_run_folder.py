@@ -1,0 +1,76 @@
+"""A run folder has one recipe and one process at a time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modernbert.errors import RunError
+from modernbert.training.run_folder import RUN_FILE, claim, first_difference, locked, plain
+
+
+def test_the_first_claim_stays(tmp_path: Path) -> None:
+    identity = {"seed": 1, "model": {"layers": 6}}
+    claim(tmp_path, identity)
+    claim(tmp_path, identity)
+    with pytest.raises(
+        RunError, match=r"another recipe: model\.layers is 6 there and 8 here; take"
+    ):
+        claim(tmp_path, {"seed": 1, "model": {"layers": 8}})
+    assert json.loads((tmp_path / RUN_FILE).read_text()) == {"identity": identity}
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "difference"),
+    [
+        ({"a": 1}, {"a": 1}, None),
+        ({"a": 1}, {}, "a is 1 there and absent here"),
+        ({}, {"b": {"c": "x"}}, 'b is absent there and {"c": "x"} here'),
+        ({"a": [1, 2]}, {"a": [1, 3]}, "a is [1, 2] there and [1, 3] here"),
+        ({"z": 1, "a": 2}, {"z": 2, "a": 3}, "z is 1 there and 2 here"),
+        ({"a": 1}, {"a": 1.5}, "a is 1 there and 1.5 here"),
+    ],
+)
+def test_first_difference(stored: object, given: object, difference: str | None) -> None:
+    assert first_difference(stored, given) == difference
+
+
+def test_plain_makes_tuples_lists() -> None:
+    assert plain({"betas": (0.9, 0.98)}) == {"betas": [0.9, 0.98]}
+
+
+def test_a_foreign_run_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / RUN_FILE).write_text("[]")
+    with pytest.raises(RunError, match="not a run's identity"):
+        claim(tmp_path, {})
+
+
+def test_a_folder_is_locked_and_freed(tmp_path: Path) -> None:
+    folder, again = tmp_path / "run", pytest.raises(RunError, match="another process")
+    with locked(folder), again, locked(folder):
+        pass
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_the_lock_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from modernbert.training.run_folder import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(RunError, match=rf"\(id {holder.pid}\)"), locked(tmp_path):
+            pass
+        holder.kill()
+    with locked(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot be used as a run folder"), locked(tmp_path / "file"):
+        pass

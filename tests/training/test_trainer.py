@@ -1,0 +1,260 @@
+"""The loop: what a step does to the weights, and what the loop does around steps."""
+
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.training.toy import TOKENS_A_STEP, ToyModule, ToyTask, settings, weights
+
+from modernbert.errors import (
+    CheckpointError,
+    NonFiniteLossError,
+    RunError,
+    SettingsError,
+    TrainingError,
+)
+from modernbert.settings import load, to_toml
+from modernbert.training import checkpoint
+from modernbert.training.log import read_metrics
+from modernbert.training.schedule import learning_rate
+from modernbert.training.trainer import Progress, Trainer, TrainingSettings
+
+Record = dict[str, Any]
+
+
+def rows(folder: Path, kind: str) -> list[Record]:
+    return [row for row in read_metrics(folder / "metrics.jsonl") if row["kind"] == kind]
+
+
+def train(
+    folder: Path, task: ToyTask | None = None, module: ToyModule | None = None, **options: Any
+) -> ToyModule:
+    module = module or ToyModule()
+    Trainer(module, task or ToyTask(), options.pop("settings", settings()), folder, **options).run()
+    return module
+
+
+def test_a_run_learns_and_leaves_its_records(tmp_path: Path) -> None:
+    seen: list[Record] = []
+    trainer = Trainer(ToyModule(), ToyTask(), settings(60), tmp_path, observers=[seen.append])
+    result = trainer.run()
+    assert result.status == "finished" and result.exit_code == 0
+    assert result.progress == Progress(step=60, tokens=60 * TOKENS_A_STEP, position=60)
+    steps = rows(tmp_path, "step")
+    assert [row["step"] for row in steps] == list(range(1, 61))
+    assert steps[-1]["loss"] < steps[0]["loss"] - 1
+    for row in steps:
+        expected = learning_rate(trainer.settings.schedule, row["tokens"], 60 * TOKENS_A_STEP)
+        assert row["learning_rate"] == expected and row["gradient_norm"] > 0
+        assert row["fill"] == 1.0 and row["tokens_per_second"] > 0
+        assert 0 <= row["data_wait_seconds"] <= row["seconds"]
+    evaluations = rows(tmp_path, "evaluation")
+    assert [row["step"] for row in evaluations] == list(range(0, 61, 5))
+    assert evaluations[-1]["held_out_loss"] == result.evaluation["held_out_loss"]
+    assert [record["kind"] for record in seen][0 :: len(seen) - 1] == ["start", "end"]
+    assert seen == list(read_metrics(tmp_path / "metrics.jsonl"))
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-00000056", "step-00000060"]
+
+
+def test_micro_batches_equal_one_batch(tmp_path: Path) -> None:
+    """Also when some of them have no target; dropout aside, which the toy draws in order."""
+    trained = [
+        train(tmp_path / str(index), task, ToyModule(dropout=0.0))
+        for index, task in enumerate(
+            [
+                ToyTask(num_micro_batches=1),
+                ToyTask(num_micro_batches=8),
+                ToyTask(num_micro_batches=8, num_without_targets=2),
+            ]
+        )
+    ]
+    losses = [[row["loss"] for row in rows(tmp_path / str(i), "step")] for i in range(3)]
+    for index in (1, 2):
+        assert losses[index] == pytest.approx(losses[0], abs=1e-5)
+        for one, many in zip(trained[0].parameters(), trained[index].parameters(), strict=True):
+            torch.testing.assert_close(one, many, rtol=0, atol=2e-5)
+    assert weights(trained[1]) == weights(trained[2])
+
+
+def test_gradients_of_micro_batches_equal_those_of_one_batch(tmp_path: Path) -> None:
+    gradients = []
+    for task in (ToyTask(num_micro_batches=1), ToyTask(num_micro_batches=8, num_without_targets=1)):
+        module = ToyModule(dropout=0.0)
+        trainer = Trainer(module, task, settings(), tmp_path)
+        loss, norm = trainer._gradients(next(task.steps(Progress())))
+        flat = torch.cat([p.grad.flatten() for p in module.parameters()])
+        assert norm == pytest.approx(float(flat.norm()), rel=1e-6)
+        gradients.append((loss, flat))
+    assert gradients[0][0] == pytest.approx(gradients[1][0], abs=1e-6)
+    torch.testing.assert_close(gradients[0][1], gradients[1][1], rtol=0, atol=1e-6)
+
+
+def test_evaluations_and_checkpoints_leave_the_weights_alone(tmp_path: Path) -> None:
+    often = train(
+        tmp_path / "often", settings=settings(evaluate_every_steps=1, checkpoint_every_steps=1)
+    )
+    never = train(
+        tmp_path / "never",
+        settings=settings(evaluate_every_steps=None, checkpoint_every_steps=None),
+    )
+    assert weights(often) == weights(never)
+    assert [row["step"] for row in rows(tmp_path / "never", "evaluation")] == [0, 30]
+    assert [row["step"] for row in rows(tmp_path / "never", "checkpoint")] == [30]
+
+
+def test_checkpoints_by_time(tmp_path: Path) -> None:
+    by_time = settings(6, checkpoint_every_steps=None, checkpoint_every_seconds=1e-9)
+    train(tmp_path, settings=by_time)
+    assert [row["step"] for row in rows(tmp_path, "checkpoint")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:
+    trained = train(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    before.pop(tmp_path / "run.lock")
+    module, task = ToyModule(seed=9), ToyTask()
+    result = Trainer(module, task, settings(), tmp_path).run()
+    assert result.status == "already_finished" and result.progress.step == 30
+    assert task.evaluations == [] and weights(module) == weights(trained)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_another_recipe_is_refused(tmp_path: Path) -> None:
+    train(tmp_path, identity={"data": "books"})
+    with pytest.raises(RunError, match=r"training\.seed is 0 there and 1 here"):
+        train(tmp_path, identity={"data": "books"}, settings=settings(seed=1))
+    with pytest.raises(RunError, match='data is "books" there and "films" here'):
+        train(tmp_path, identity={"data": "films"})
+    # What leaves the weights alone may change.
+    train(tmp_path, identity={"data": "books"}, settings=settings(checkpoint_every_steps=7))
+
+
+def test_a_loss_that_is_not_finite_touches_nothing(tmp_path: Path) -> None:
+    module, task = ToyModule(), ToyTask(poisoned_step=7)
+    with pytest.raises(NonFiniteLossError, match=r"^step 7: the loss is nan.*step-00000006;"):
+        train(tmp_path, task, module)
+    assert task.is_closed
+    unharmed = train(tmp_path / "other", settings=settings(30), module=ToyModule(), task=None)
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+    assert checkpoint.find_fault(checkpoint.folder_of(tmp_path, 6)) is None
+    assert rows(tmp_path, "step")[-1]["step"] == 6
+    # Once the poison is gone the run goes on as if nothing had been.
+    assert weights(train(tmp_path, module=ToyModule(seed=4))) == weights(unharmed)
+
+
+def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
+    module = ToyModule()
+    module.dense.weight.register_hook(lambda gradient: gradient * math.inf)
+    before = weights(module)
+    with pytest.raises(
+        NonFiniteLossError, match=r"^step 1: the loss is \d.*gradient norm (inf|nan)"
+    ):
+        train(tmp_path, module=module)
+    assert weights(module) == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("step", [0, 5, 6])
+def test_a_signal_ends_after_the_step_and_the_run_goes_on_later(
+    tmp_path: Path, number: signal.Signals, code: int, step: int
+) -> None:
+    def interrupt(record: Record) -> None:
+        kind = "step" if step else "evaluation"
+        if (record["kind"], record["step"]) == (kind, step):
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    task = ToyTask()
+    trainer = Trainer(ToyModule(), task, settings(), tmp_path, observers=[interrupt])
+    result = trainer.run()
+    assert (result.status, result.progress.step, result.exit_code) == ("interrupted", step, code)
+    assert signal.getsignal(number) == before
+    resumed = train(tmp_path, module=ToyModule(seed=2))
+    assert weights(resumed) == weights(train(tmp_path / "unbroken"))
+    for kind in ("step", "evaluation"):
+        unbroken = [row["step"] for row in rows(tmp_path / "unbroken", kind)]
+        assert [row["step"] for row in rows(tmp_path, kind)] == unbroken
+
+
+def test_a_signal_in_the_last_step_still_finishes(tmp_path: Path) -> None:
+    def interrupt(record: Record) -> None:
+        if (record["kind"], record["step"]) == ("step", 30):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    result = Trainer(ToyModule(), ToyTask(), settings(), tmp_path, observers=[interrupt]).run()
+    assert result.status == "finished" and result.exit_code == 0
+    assert rows(tmp_path, "evaluation")[-1]["step"] == 30
+
+
+def test_a_damaged_checkpoint_is_logged_and_gone_back_of(tmp_path: Path) -> None:
+    trained = train(tmp_path)
+    (checkpoint.folder_of(tmp_path, 30) / "model.safetensors").write_bytes(b"torn")
+    assert weights(train(tmp_path, module=ToyModule(seed=2))) == weights(trained)
+    (warning,) = rows(tmp_path, "warning")
+    assert warning["step"] == 28 and "step-00000030 is damaged" in warning["message"]
+    assert [row["step"] for row in rows(tmp_path, "step")] == list(range(1, 31))
+
+
+def test_a_failing_save_stops_the_run_and_a_restart_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        write = checkpoint._write_manifest
+
+        def fail_at_8(folder: Path, identity: Any) -> None:
+            if folder.name.endswith("step-00000008"):
+                raise OSError(28, "No space left on device")
+            write(folder, identity)
+
+        patch.setattr(checkpoint, "_write_manifest", fail_at_8)
+        with pytest.raises(CheckpointError, match="No space left"):
+            train(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
+    resumed = train(tmp_path, module=ToyModule(seed=2))
+    assert weights(resumed) == weights(train(tmp_path / "unbroken"))
+
+
+def test_a_task_that_ends_too_early(tmp_path: Path) -> None:
+    class ShortTask(ToyTask):
+        def steps(self, progress: Progress) -> Any:
+            for _, step in zip(range(3), super().steps(progress), strict=False):
+                yield step
+
+    with pytest.raises(TrainingError, match="no step after 96 tokens"):
+        train(tmp_path, ShortTask())
+
+
+def test_bfloat16_trains_float32_weights(tmp_path: Path) -> None:
+    module = train(tmp_path, settings=settings(60, precision="bfloat16"))
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    losses = [row["loss"] for row in rows(tmp_path, "step")]
+    assert losses[-1] < losses[0] - 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"keep_checkpoints": 0},
+        {"evaluate_every_steps": -1},
+        {"checkpoint_every_seconds": math.nan},
+        {"seed": -1},
+    ],
+)
+def test_settings_refuse(changes: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=f"^{next(iter(changes))}: got "):
+        settings(**changes)
+
+
+def test_settings_refuse_a_schedule_longer_than_the_run() -> None:
+    with pytest.raises(SettingsError, match="more than the run's 10 tokens"):
+        TrainingSettings(total_tokens=10, schedule=settings().schedule)
+
+
+def test_settings_survive_toml(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(to_toml(settings()))
+    assert load(TrainingSettings, tmp_path / "recipe.toml") == settings()
