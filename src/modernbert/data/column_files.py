@@ -1,6 +1,7 @@
 """Documents of Parquet and Arrow files: one a row, from the column of the text."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from modernbert.data.records import Document, Reading
@@ -11,8 +12,7 @@ _ARROW_FILE_MARK = b"ARROW1"
 
 def read_parquet(reading: Reading) -> Iterator[Document]:
     """The text column of a Parquet file, batch by batch."""
-    from pyarrow import parquet
-
+    parquet = _module("pyarrow.parquet")
     field = reading.rules.text_field
     with parquet.ParquetFile(reading.file.path, pre_buffer=False) as file:
         if not _has_text(file.schema_arrow, reading):
@@ -28,11 +28,9 @@ def read_parquet(reading: Reading) -> Iterator[Document]:
 
 def read_arrow(reading: Reading) -> Iterator[Document]:
     """The text column of an Arrow file, as the `datasets` library saves it or with a footer."""
-    import pyarrow
-
     field = reading.rules.text_field
     # A stream is read, not mapped: mapped pages of a large file would count as our memory.
-    with pyarrow.OSFile(reading.file.path) as opened:
+    with _module("pyarrow").OSFile(reading.file.path) as opened:
         batches = _arrow_batches(opened)
         if not _has_text(batches.schema, reading):
             return
@@ -46,8 +44,7 @@ def read_arrow(reading: Reading) -> Iterator[Document]:
 
 
 def _arrow_batches(opened: Any) -> Any:
-    from pyarrow import ipc
-
+    ipc = _module("pyarrow.ipc")
     mark = opened.read(len(_ARROW_FILE_MARK))
     opened.seek(0)
     return ipc.open_file(opened) if mark == _ARROW_FILE_MARK else ipc.open_stream(opened)
@@ -85,7 +82,10 @@ def _values(column: Any) -> list[Any]:
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
-        import pyarrow
-
-        values = column.cast(pyarrow.large_binary()).to_pylist()
+        values = column.cast(_module("pyarrow").large_binary()).to_pylist()
     return values
+
+
+def _module(name: str) -> Any:
+    """A part of pyarrow, which is imported late, since it is large, and has no types."""
+    return import_module(name)

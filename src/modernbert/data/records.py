@@ -104,16 +104,19 @@ class RecordRules:
             try:
                 value = value.decode()
             except UnicodeDecodeError:
-                return self.skip(where, "invalid UTF-8")
+                self.skip(where, "invalid UTF-8")
+                return None
+        if isinstance(value, str) and value and (value.isascii() or _is_unicode(value)):
+            return value
+        self.skip(where, self._fault(value))
+        return None
+
+    def _fault(self, value: object) -> str:
         if value is None:
-            return self.skip(where, f"no field {self.text_field!r}")
+            return f"no field {self.text_field!r}"
         if not isinstance(value, str):
-            return self.skip(where, "text is not a string")
-        if not value:
-            return self.skip(where, "empty")
-        if not value.isascii() and not _is_unicode(value):
-            return self.skip(where, "lone surrogate")
-        return value
+            return "text is not a string"
+        return "lone surrogate" if value else "empty"
 
 
 @dataclass(kw_only=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 
 from modernbert.data.corpus_files import UnpackedStream, open_unpacked
 from modernbert.data.records import MAX_TEXT_BYTES, Document, Reading
@@ -121,16 +122,19 @@ def _text_of_line(line: bytes, reading: Reading, index: int) -> str | None:
     if line.isspace():
         return None
     rules = reading.rules
+    # The name is made only for a bad record: it may cost reading the file from its start.
+    where = partial(_name, reading, index)
     try:
         record = _parsed(line)
     except UnicodeDecodeError:
-        return rules.skip(_name(reading, index), "invalid UTF-8")
+        rules.skip(where, "invalid UTF-8")
     except (ValueError, RecursionError):
-        return rules.skip(_name(reading, index), "broken JSON")
-    if not isinstance(record, dict):
-        return rules.skip(_name(reading, index), "not a JSON object")
-    # The name is made only for a bad record: it may cost reading the file from its start.
-    return rules.text(record.get(rules.text_field), lambda: _name(reading, index))
+        rules.skip(where, "broken JSON")
+    else:
+        if isinstance(record, dict):
+            return rules.text(record.get(rules.text_field), where)
+        rules.skip(where, "not a JSON object")
+    return None
 
 
 def _parsed(line: bytes) -> object:
