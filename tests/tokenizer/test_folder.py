@@ -159,6 +159,23 @@ def test_whatever_is_wrong_is_a_tokenizer_error(folder: Path, tmp_path: Path) ->
     assert refused > 60
 
 
+def test_a_template_that_names_no_token_is_refused(folder: Path, tmp_path: Path) -> None:
+    definition = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    definition["post_processor"]["special_tokens"].pop("[CLS]")
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="not a usable tokenizer definition"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_a_bpe_with_a_prefix_is_refused(folder: Path, tmp_path: Path) -> None:
+    """The library would cut its merges by bytes, and abort the process."""
+    definition = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    definition["model"]["continuing_subword_prefix"] = "##"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="continuing_subword_prefix is not supported"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
 def test_refuses_a_broken_config_beside_it(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text("{", encoding="utf-8")

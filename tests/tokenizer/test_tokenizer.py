@@ -2,14 +2,15 @@
 
 import json
 import pickle
-import unicodedata
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.normalizers import NFC
 
 from modernbert.errors import InputError, TokenizerError
 from modernbert.tokenizer.definition import BYTE_LEVEL, plain_token
@@ -19,6 +20,11 @@ from .conftest import SAMPLES
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 PLAIN_TEXTS = TEXTS.filter(lambda text: "[" not in text and "|" not in text)
+
+
+def composed(text: str) -> str:
+    """NFC by the library's own version of Unicode, which may be newer than Python's."""
+    return str(NFC().normalize_str(text))
 
 
 def test_single_and_pair_frames(small: Tokenizer) -> None:
@@ -40,14 +46,13 @@ def test_mask_takes_the_space_before_it(small: Tokenizer) -> None:
 @given(text=PLAIN_TEXTS)
 def test_round_trip_is_the_composed_text(small: Tokenizer, text: str) -> None:
     ids = small.encode(text)
-    assert small.decode(ids, skip_special_tokens=True) == unicodedata.normalize("NFC", text)
+    assert small.decode(ids, skip_special_tokens=True) == composed(text)
 
 
 @pytest.mark.parametrize("text", SAMPLES)
 def test_round_trip_of_samples(published: Tokenizer, text: str) -> None:
-    composed = unicodedata.normalize("NFC", text)
     if "[MASK]" not in text:
-        assert published.decode(published.encode(text, special_tokens=False)) == composed
+        assert published.decode(published.encode(text, special_tokens=False)) == composed(text)
     assert published.decode(published.encode("a b")) == "[CLS]a b[SEP]"
 
 
@@ -122,19 +127,21 @@ def test_refuses_what_is_no_list_of_texts(small: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "message"),
+    ("bad", "message"),
     [
-        ([5, -1], "got -1"),
-        ([1024], "got 1024, expected an id from 0 to 1023"),
-        ([0.5], "not a row"),
+        (-1, "got -1, expected an id from 0 to 1023"),
+        (1024, "got 1024, expected an id from 0 to 1023"),
+        (0.5, "not a row of token ids"),
+        ("7", "not a row of token ids"),
     ],
 )
-def test_refuses_ids_outside_the_vocabulary(small: Tokenizer, ids: list, message: str) -> None:
-    for call in (lambda: small.decode(ids), lambda: small.decode_batch([[1], ids])):
-        with pytest.raises(InputError, match=message):
-            call()
-    with pytest.raises(InputError, match=message if len(ids) == 1 else "got 1024"):
-        small.id_to_token(ids[-1] if len(ids) == 1 else 1024)
+def test_refuses_ids_outside_the_vocabulary(small: Tokenizer, bad: Any, message: str) -> None:
+    with pytest.raises(InputError, match=f"token_ids: {message}"):
+        small.decode([5, bad])
+    with pytest.raises(InputError, match=rf"batch\[1\]: {message}"):
+        small.decode_batch([[5], [bad]])
+    with pytest.raises(InputError, match=f"token_id: {message}"):
+        small.id_to_token(bad)
 
 
 def test_decodes_arrays_and_tensors(small: Tokenizer) -> None:
@@ -151,9 +158,10 @@ def test_tokens_and_ids(small: Tokenizer) -> None:
 
 
 def test_pickle_keeps_everything(small: Tokenizer) -> None:
-    copy = pickle.loads(pickle.dumps(small))
+    tokenizer = Tokenizer(json.loads(small._json), model_max_length=16)
+    copy = pickle.loads(pickle.dumps(tokenizer))
     assert copy.fingerprint == small.fingerprint
-    assert copy.model_max_length == small.model_max_length
+    assert copy.model_max_length == 16
     assert copy.encode(SAMPLES[2]) == small.encode(SAMPLES[2])
 
 

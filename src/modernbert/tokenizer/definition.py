@@ -6,7 +6,8 @@ this one file: normalizer, pre-tokenizer, model, added tokens, template.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ def read_definition(path: Path) -> dict[str, Any]:
         raise TokenizerError(
             f"{path}: holds no tokenizer: expected `added_tokens` and a `model` with a `vocab`"
         )
+    if definition["model"].get("merges") and definition["model"].get("continuing_subword_prefix"):
+        # Merges that do not fit the prefix make the library cut inside a letter and abort.
+        raise TokenizerError(f"{path}: a BPE with a continuing_subword_prefix is not supported")
     return canonical(definition)
 
 
@@ -54,6 +58,17 @@ def canonical(definition: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(merges := model.get("merges"), list):
         model["merges"] = _merges_as_strings(merges)
     return {**definition, "truncation": None, "padding": None, "model": model}
+
+
+@contextmanager
+def library_errors() -> Iterator[None]:
+    """Make a `TokenizerError` of what the library raises when a definition is wrong."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # bare Exception, and panics, which are none
+        raise TokenizerError(f"not a usable tokenizer definition: {error}") from None
 
 
 def fingerprint(definition: Mapping[str, Any]) -> str:

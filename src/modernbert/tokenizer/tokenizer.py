@@ -50,7 +50,8 @@ class Tokenizer:
         definition = definitions.canonical(definition)
         self.model_max_length = model_max_length
         self._json = json.dumps(definition, ensure_ascii=False)
-        self._backend = _build_backend(self._json)
+        with definitions.library_errors():
+            self._backend = tokenizers.Tokenizer.from_str(self._json)
         special = [_special_id(self._backend, token) for token in definitions.SPECIAL_TOKENS]
         self.special_token_ids: tuple[int, ...] = tuple(special)
         self.unk_token_id, self.cls_token_id, self.sep_token_id = special[:3]
@@ -233,7 +234,8 @@ class Tokenizer:
 
     def _require_frame(self) -> None:
         """The model, and the packing, rely on this frame; other tokenizers frame otherwise."""
-        framed = self._backend.encode("").ids, self._backend.encode("", "").ids
+        with definitions.library_errors():
+            framed = self._backend.encode("").ids, self._backend.encode("", "").ids
         if framed != (self._frame([]), self._frame([], [])):
             raise TokenizerError(
                 "its template does not frame texts as [CLS] A [SEP] and [CLS] A [SEP] B [SEP]"
@@ -277,13 +279,6 @@ class Tokenizer:
             return self._encode_with_spans(word)
         ids, spans = self._encode_with_spans(f" {word}")
         return ids, [(max(start - 1, 0), max(end - 1, 0)) for start, end in spans]
-
-
-def _build_backend(definition_json: str) -> tokenizers.Tokenizer:
-    try:
-        return tokenizers.Tokenizer.from_str(definition_json)
-    except Exception as error:  # the library raises bare Exception
-        raise TokenizerError(f"not a usable tokenizer definition: {error}") from None
 
 
 def _special_id(backend: tokenizers.Tokenizer, token: str) -> int:
