@@ -28,6 +28,7 @@ from modernbert.data.shards import ShardFolder
 from modernbert.data.spill import document_keys
 from modernbert.data.tokenizing import _pieces, cut_before_space
 from modernbert.errors import DocumentError, InputError, RunError, SettingsError
+from modernbert.files import TEMPORARY_PREFIX
 
 RUNNER = Path(__file__).with_name("prepare_runner.py")
 ROOT = Path(__file__).parents[2]
@@ -392,7 +393,7 @@ def test_full_disk_loses_nothing(
         assert "the disk is full" in ended.stderr
         assert "run the same command again" in ended.stderr
     assert list((tmp_path / "out" / "unfinished").glob("unit-*.json"))
-    assert not list((tmp_path / "out").rglob("*.partial"))
+    assert not list((tmp_path / "out").rglob(f"{TEMPORARY_PREFIX}*"))
     assert run_process(**options).returncode == 0
     assert content_of(tmp_path / "out") == whole
 

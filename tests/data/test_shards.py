@@ -15,6 +15,7 @@ from modernbert.data import shards as shards_module
 from modernbert.data.shard_manifest import token_dtype
 from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialTokens
 from modernbert.errors import InputError, ShardError
+from modernbert.files import TEMPORARY_PREFIX
 
 SPECIAL = SpecialTokens(cls=1, sep=2, pad=3, mask=4, unk=0)
 
@@ -146,7 +147,7 @@ def test_leftovers_of_an_unfinished_writer_go(tmp_path: Path) -> None:
     for _ in range(3):
         stopped.add([5] * 8)
     stopped.abort()
-    (tmp_path / "shard-00002.tokens.partial").write_bytes(b"killed")
+    (tmp_path / f"{TEMPORARY_PREFIX}shard-00002.tokens").write_bytes(b"killed")
     folder = write(tmp_path, [[6]])
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "manifest.json",

@@ -13,8 +13,8 @@ import torch
 from tests.training.toy import ToyModule, weights
 
 from modernbert.errors import CheckpointError
+from modernbert.files import TEMPORARY_PREFIX
 from modernbert.training import checkpoint
-from modernbert.training.atomic import TEMPORARY_PREFIX
 from modernbert.training.optimizer import StableAdamW, parameter_groups
 
 IDENTITY = {"seed": 1, "model": {"layers": 6}}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modernbert.training.atomic import TEMPORARY_PREFIX
+from modernbert.files import TEMPORARY_PREFIX
 from modernbert.training.log import read_metrics
 
 KILLED = "-9"

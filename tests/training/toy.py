@@ -19,8 +19,8 @@ import torch
 import torch._dynamo  # what every optimizer imports on first use; before the forks
 from torch import Tensor, nn
 
+from modernbert.files import TEMPORARY_PREFIX
 from modernbert.training import checkpoint
-from modernbert.training.atomic import TEMPORARY_PREFIX
 from modernbert.training.schedule import ScheduleSettings
 from modernbert.training.trainer import Progress, Step, Trainer, TrainingSettings
 

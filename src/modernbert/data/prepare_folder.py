@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from modernbert.data.durable import write_whole
 from modernbert.data.records import Skipped
 from modernbert.data.shard_manifest import MANIFEST
 from modernbert.errors import RunError
+from modernbert.files import TEMPORARY_PREFIX, write_whole
 
 Identity = Mapping[str, Any]
 
@@ -140,7 +140,8 @@ def _check_identity(path: Path, identity: Identity) -> None:
 
 
 def _check_empty(path: Path) -> None:
-    others = sorted(entry.name for entry in path.iterdir() if not entry.name.endswith(".partial"))
+    names = sorted(entry.name for entry in path.iterdir())
+    others = [name for name in names if not name.startswith(TEMPORARY_PREFIX)]
     if others:
         raise RunError(f"{path}: not empty (holds {others[0]}); choose another output")
 

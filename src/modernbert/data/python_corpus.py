@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from modernbert.data.durable import write_whole
 from modernbert.errors import DocumentError
+from modernbert.files import write_whole
 
 HELD_OUT_FRACTION = 0.05
 

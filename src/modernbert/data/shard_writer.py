@@ -11,7 +11,6 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from modernbert.data.durable import sync_folder, write_whole
 from modernbert.data.shard_manifest import (
     FORMAT,
     LITTLE_ENDIAN,
@@ -26,6 +25,7 @@ from modernbert.data.shard_manifest import (
     token_dtype,
 )
 from modernbert.errors import InputError, ShardError
+from modernbert.files import TEMPORARY_PREFIX, remove_leftovers, sync, write_whole
 from modernbert.settings import to_mapping
 
 DEFAULT_SHARD_TOKENS = 250_000_000
@@ -190,7 +190,7 @@ class _HashedFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._partial = path.with_name(path.name + ".partial")
+        self._partial = path.with_name(TEMPORARY_PREFIX + path.name)
         self._file: BinaryIO = self._partial.open("wb")
         self._hash = hashlib.sha256()
         self._num_bytes = 0
@@ -205,7 +205,7 @@ class _HashedFile:
         os.fsync(self._file.fileno())
         self._file.close()
         self._partial.replace(self._path)
-        sync_folder(self._path.parent)
+        sync(self._path.parent)
         return FileRecord(
             name=self._path.name, num_bytes=self._num_bytes, sha256=self._hash.hexdigest()
         )
@@ -222,6 +222,7 @@ def _clear_unfinished(path: Path) -> None:
     if (path / MANIFEST).exists():
         raise ShardError(f"{path}: already holds finished shards; choose another folder")
     path.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
     for kind in ("tokens", "offsets"):
-        for leftover in path.glob(f"shard-*.{kind}*"):
+        for leftover in path.glob(f"shard-*.{kind}"):
             leftover.unlink()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from modernbert.data.durable import write_whole
 from modernbert.data.records import Skipped
+from modernbert.files import write_whole
 
 RUN_TOKENS = 8_000_000
 BUCKET_TOKENS = 16_000_000

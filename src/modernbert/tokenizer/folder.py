@@ -1,13 +1,13 @@
 """A tokenizer's folder: finding it, here or on the hub, and writing what transformers loads."""
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from modernbert.errors import TokenizerError
+from modernbert.files import write_whole
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -81,7 +81,8 @@ def write_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            _write_whole(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            write_whole(folder / name, text.encode())
     except OSError as error:
         raise TokenizerError(f"{folder}: cannot be written: {error}") from None
 
@@ -117,16 +118,3 @@ def _special_tokens_map(special_tokens: Mapping[str, str], added: Any) -> dict[s
 
 def _without_id(token: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in token.items() if key != "id"}
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that `path` holds all of it or is as it was before."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from modernbert.errors import CheckpointError
-from modernbert.training.atomic import new_folder, remove_folder, remove_leftovers
+from modernbert.files import new_folder, remove_folder, remove_leftovers
 from modernbert.training.run_folder import first_difference
 
 FOLDER = "checkpoints"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.errors import RunError
-from modernbert.training.atomic import new_file
+from modernbert.files import new_file
 
 Record = dict[str, Any]
 Observer = Callable[[Record], None]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.errors import RunError
-from modernbert.training.atomic import new_file
+from modernbert.files import new_file
 
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"

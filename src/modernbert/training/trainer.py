@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from modernbert.errors import NonFiniteLossError, TrainingError
+from modernbert.files import remove_leftovers
 from modernbert.training import checkpoint, run_folder
-from modernbert.training.atomic import remove_leftovers
 from modernbert.training.interruption import Interruption
 from modernbert.training.isolation import seed_step, undisturbed
 from modernbert.training.log import MetricsLog, Observer

@@ -1,16 +1,40 @@
 """Whole or absent: what is seen under the final names at every moment."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from modernbert.training.atomic import (
+from modernbert.files import (
     TEMPORARY_PREFIX,
     new_file,
     new_folder,
     remove_folder,
     remove_leftovers,
+    updated_folder,
+    write_whole,
 )
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_contents_are_written_one_after_another(tmp_path: Path) -> None:
+    write_whole(tmp_path / "row", b"a", memoryview(b"bc"))
+    assert (tmp_path / "row").read_bytes() == b"abc" and names_in(tmp_path) == ["row"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "row").write_bytes(b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "row", b"new")
+    assert (tmp_path / "row").read_bytes() == b"old" and names_in(tmp_path) == ["row"]
 
 
 def test_a_file_takes_its_place_at_the_end_only(tmp_path: Path) -> None:
@@ -54,6 +78,35 @@ def test_a_folder_is_written_over_the_leftover_of_a_killed_writer(tmp_path: Path
     with new_folder(tmp_path / "folder") as partial:
         (partial / "a").touch()
     assert [file.name for file in (tmp_path / "folder").iterdir()] == ["a"]
+
+
+def test_an_updated_folder_that_is_new_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    with updated_folder(path) as partial:
+        (partial / "a").write_text("1")
+        assert not path.exists()
+    assert names_in(path) == ["a"] and names_in(tmp_path) == ["folder"]
+
+
+def test_an_updated_folder_keeps_its_other_files(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("old")
+    with updated_folder(tmp_path) as partial:
+        (partial / "a").write_text("new")
+        (partial / "deep").mkdir()
+        (partial / "deep" / "c").write_text("new")
+        assert (tmp_path / "a").read_text() == "old"
+    assert names_in(tmp_path) == ["a", "b", "deep"]
+    assert (tmp_path / "a").read_text() == (tmp_path / "deep" / "c").read_text() == "new"
+    assert (tmp_path / "b").read_text() == "old"
+
+
+def test_a_failed_update_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(KeyError), updated_folder(tmp_path) as partial:
+        (partial / "a").write_text("new")
+        raise KeyError
+    assert names_in(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
