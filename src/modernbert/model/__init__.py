@@ -1,0 +1,18 @@
+"""The model: a config, an encoder over packed batches, and its heads.
+
+Read it top to bottom: config -> encoder -> layer -> attention -> kernels.
+"""
+
+from modernbert.model.config import EncoderConfig
+from modernbert.model.encoder import Encoder
+from modernbert.model.heads import MaskedLanguageModel, SequenceClassifier, TokenClassifier
+from modernbert.model.initialize import initialize
+
+__all__ = [
+    "Encoder",
+    "EncoderConfig",
+    "MaskedLanguageModel",
+    "SequenceClassifier",
+    "TokenClassifier",
+    "initialize",
+]

@@ -1,0 +1,33 @@
+"""Multi-head self-attention over a flat batch; whether local or global is data."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modernbert.model.config import EncoderConfig, LayerKind
+from modernbert.model.kernels import attend
+from modernbert.model.layout import Layout
+from modernbert.model.rope import RotaryTable, rotate
+
+
+class Attention(nn.Module):
+    """`Wo(attend(rotate(Wqkv(x))))`, without biases (P section 2.1.1).
+
+    kind: a local layer sees `config.window` tokens on either side, a global one the sequence.
+    """
+
+    def __init__(self, config: EncoderConfig, kind: LayerKind) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.window = config.window if kind == "local" else None
+        self.Wqkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
+        self.Wo = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden: Tensor, table: RotaryTable, layout: Layout) -> Tensor:
+        """(total_tokens, hidden_size) to the same, each token from its own sequence."""
+        qkv = functional.linear(hidden, self.Wqkv.weight)
+        # (total_tokens, num_heads, head_size) each
+        query, key, value = qkv.unflatten(1, (3, self.num_heads, -1)).unbind(1)
+        attended = attend(
+            rotate(query, table), rotate(key, table), value, layout, window=self.window
+        )
+        return functional.linear(attended.flatten(1), self.Wo.weight)

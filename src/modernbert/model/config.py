@@ -1,0 +1,195 @@
+"""The numbers of an encoder, checked before anything is allocated."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from modernbert.errors import ConfigError
+
+LayerKind = Literal["global", "local"]
+
+# Above these a config is a mistake or an attack: the weights would be terabytes.
+_MAX_VOCAB_SIZE = 1 << 24
+_MAX_WIDTH = 1 << 16
+_MAX_LAYERS = 1024
+_MAX_SEQLEN = 1 << 24
+
+
+def layer_kinds(num_layers: int, *, global_every: int = 3) -> tuple[LayerKind, ...]:
+    """Global attention in layers 0, n, 2n, ..., local in the others (P section 2.1.2).
+
+    >>> layer_kinds(5, global_every=3)
+    ('global', 'local', 'local', 'global', 'local')
+    """
+    return tuple("global" if i % global_every == 0 else "local" for i in range(num_layers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The size and shape of an encoder; the defaults are ModernBERT-base (P table 4).
+
+    vocab_size: entries of the tokenizer, a multiple of 64 for fast products.
+    hidden_size: width of the residual stream.
+    intermediate_size: width of the gated MLP; its first matrix has twice as many rows.
+    num_heads: attention heads; hidden_size / num_heads is the size of one.
+    layer_kinds: one entry a layer, the one truth about which layers are global and which local.
+    window: a token of a local layer sees those at most this far away, on either side; 64 makes
+        129 with itself (P section 2.1.2: a window of 128).
+    global_theta, local_theta: base of the rotary angles in layers of each kind. Training at 1,024
+        tokens takes 10,000 in all; context extension raises the global one (P section 2.2).
+    norm_eps: added to the variance in every LayerNorm.
+    max_seqlen: longest sequence that the model is made for, in tokens.
+    unk_token_id, cls_token_id, sep_token_id, pad_token_id, mask_token_id: the tokenizer's.
+
+    Raises:
+        ConfigError: numbers that contradict each other, are absurd or are not supported.
+    """
+
+    vocab_size: int = 50_368
+    hidden_size: int = 768
+    intermediate_size: int = 1_152
+    num_heads: int = 12
+    layer_kinds: tuple[LayerKind, ...] = layer_kinds(22)
+    window: int = 64
+    global_theta: float = 160_000.0
+    local_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+    max_seqlen: int = 8_192
+    unk_token_id: int = 50_280
+    cls_token_id: int = 50_281
+    sep_token_id: int = 50_282
+    pad_token_id: int = 50_283
+    mask_token_id: int = 50_284
+
+    def __post_init__(self) -> None:
+        limits = {
+            "vocab_size": _MAX_VOCAB_SIZE,
+            "hidden_size": _MAX_WIDTH,
+            "intermediate_size": _MAX_WIDTH,
+            "num_heads": _MAX_WIDTH,
+            "max_seqlen": _MAX_SEQLEN,
+            "window": _MAX_SEQLEN,
+        }
+        for name, limit in limits.items():
+            if not 1 <= getattr(self, name) <= limit:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, expected 1 to {limit}")
+        if not 1 <= self.num_layers <= _MAX_LAYERS:
+            raise ConfigError(f"got {self.num_layers} layers, expected 1 to {_MAX_LAYERS}")
+        if unknown := set(self.layer_kinds) - {"global", "local"}:
+            raise ConfigError(f"layer_kinds: got {unknown.pop()!r}, expected 'global' or 'local'")
+        if self.hidden_size % self.num_heads:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}"
+            )
+        if self.head_size % 2:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} / num_heads {self.num_heads} = {self.head_size}: "
+                "rotary positions need an even head size"
+            )
+        for name in ("global_theta", "local_theta"):
+            if not 1 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name}: got {getattr(self, name)}, expected above 1")
+        if not 0 < self.norm_eps < 1:
+            raise ConfigError(f"norm_eps: got {self.norm_eps}, expected above 0 and below 1")
+        for name in _TOKEN_ID_FIELDS:
+            if not 0 <= getattr(self, name) < self.vocab_size:
+                raise ConfigError(
+                    f"{name}: got {getattr(self, name)}, expected an id of the vocabulary, "
+                    f"0 to {self.vocab_size - 1}"
+                )
+
+    @property
+    def num_layers(self) -> int:
+        """The number of layers."""
+        return len(self.layer_kinds)
+
+    @property
+    def head_size(self) -> int:
+        """The width of one attention head."""
+        return self.hidden_size // self.num_heads
+
+    def theta(self, kind: LayerKind) -> float:
+        """The rotary base of a kind of layer."""
+        return self.global_theta if kind == "global" else self.local_theta
+
+    def num_parameters(self, *, head: bool) -> int:
+        """The exact number of parameters, of the encoder alone or with its MLM head.
+
+        >>> EncoderConfig().num_parameters(head=False), EncoderConfig().num_parameters(head=True)
+        (149014272, 149655232)
+        """
+        width, glu = self.hidden_size, self.intermediate_size
+        layer = 4 * width * width + 3 * width * glu + 2 * width
+        # The embedding, its norm and the final norm; layer 0 has no attention norm.
+        encoder = self.vocab_size * width + 2 * width + self.num_layers * layer - width
+        return encoder + (width * width + width + self.vocab_size if head else 0)
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """A published size, or `tiny`, with some numbers changed.
+
+        Token ids that lie outside a smaller `vocab_size`, and are not given, become its first
+        five entries: a tokenizer of one's own says which they are.
+
+        >>> EncoderConfig.preset("large").num_parameters(head=True)
+        395881664
+
+        Raises:
+            ConfigError: no such size, or numbers that do not fit.
+        """
+        if name not in PRESETS:
+            raise ConfigError(f"preset: got {name!r}, expected one of {', '.join(PRESETS)}")
+        values = {**PRESETS[name], **changes}
+        known = {field.name: field.default for field in fields(cls)}
+        if unknown := values.keys() - known.keys():
+            raise ConfigError(f"preset {name!r}: {sorted(unknown)[0]!r} is no number of a config")
+        vocab_size = values.get("vocab_size", known["vocab_size"])
+        for index, field in enumerate(_TOKEN_ID_FIELDS):
+            if field not in values and known[field] >= vocab_size:
+                values[field] = index
+        return cls(**values)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: Path | str) -> Self:
+        """Read the config of a model folder, or of a model on the hub.
+
+        Raises:
+            ModelFolderError: no such folder, or no readable config.json in it.
+            ConfigError: a config that is no ModernBERT's or contradicts itself.
+        """
+        from modernbert.model.pretrained import read_config  # which imports this module
+
+        return read_config(folder_or_hub_id, cls)
+
+
+_TOKEN_ID_FIELDS = (
+    "unk_token_id",
+    "cls_token_id",
+    "sep_token_id",
+    "pad_token_id",
+    "mask_token_id",
+)
+
+
+def _size(layers: int, hidden: int, glu: int, heads: int) -> Mapping[str, Any]:
+    return {
+        "layer_kinds": layer_kinds(layers),
+        "hidden_size": hidden,
+        "intermediate_size": glu,
+        "num_heads": heads,
+    }
+
+
+# Base and large: P table 4. The others are Ettin's (arXiv 2507.11412), and one for demonstrations.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "tiny": _size(6, 256, 384, 4),
+    "17m": _size(7, 256, 384, 4),
+    "32m": _size(10, 384, 576, 6),
+    "68m": _size(19, 512, 768, 8),
+    "base": _size(22, 768, 1152, 12),
+    "150m": _size(22, 768, 1152, 12),
+    "large": _size(28, 1024, 2624, 16),
+    "400m": _size(28, 1024, 2624, 16),
+    "1b": _size(28, 1792, 3840, 28),
+}

@@ -1,0 +1,162 @@
+"""What stands on an encoder: masked-token prediction, and classification of texts and of tokens.
+
+All begin with the same block, so that a fine-tuned model can start from the one that pretraining
+has learnt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modernbert.batch import PackedBatch
+from modernbert.errors import ConfigError
+from modernbert.model.config import EncoderConfig
+from modernbert.model.dropout import Dropout
+from modernbert.model.encoder import Encoder
+from modernbert.model.layer import LayerNorm
+from modernbert.model.pooling import Pooling, pool
+
+ProblemType = Literal["single_label", "multi_label", "regression"]
+
+
+class PredictionHead(nn.Module):
+    """`norm(gelu(dense(x)))`, the dense layer without a bias (P section 2.1.1)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.norm = LayerNorm(config.hidden_size, config.norm_eps)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(rows, hidden_size) to the same."""
+        normed: Tensor = self.norm(functional.gelu(self.dense(hidden)))
+        return normed
+
+
+class _SavedModel(nn.Module):
+    """Reading and writing of model folders, alike for every head."""
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: Path | str) -> Self:
+        """Read a model folder, or a model of the hub, in float32.
+
+        Raises:
+            ModelFolderError: no such model, or tensors that are missing or do not fit.
+            ConfigError: a config that is no ModernBERT's or contradicts itself.
+        """
+        from modernbert.model.pretrained import load
+
+        return load(cls, folder_or_hub_id)
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write config.json and model.safetensors as transformers has them for this head.
+
+        Raises:
+            ModelFolderError: the folder cannot be written; what was there stays whole.
+        """
+        from modernbert.model.pretrained import save
+
+        save(self, folder)
+
+
+class MaskedLanguageModel(_SavedModel):
+    """An encoder that says which token stands at a place (P section 2.1.1).
+
+    The decoder's matrix is the token embedding; only its bias is a parameter of its own.
+
+    >>> from modernbert.model.initialize import initialize
+    >>> config = EncoderConfig.preset("tiny", vocab_size=512)
+    >>> model = initialize(MaskedLanguageModel(config), seed=0)
+    >>> batch = PackedBatch.from_sequences([[5, 6, 7], [8, 9]])
+    >>> model(batch).shape, model(batch, rows=torch.tensor([1])).shape
+    (torch.Size([5, 512]), torch.Size([1, 512]))
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.head = PredictionHead(config)
+        self.decoder_bias = nn.Parameter(torch.empty(config.vocab_size))
+
+    @property
+    def decoder_weight(self) -> nn.Parameter:
+        """(vocab_size, hidden_size). The token embedding, which the decoder shares."""
+        return self.encoder.embeddings.tok_embeddings.weight
+
+    def forward(
+        self, batch: PackedBatch, rows: Tensor | None = None, *, dropout: Dropout | None = None
+    ) -> Tensor:
+        """The logits of every token, (total_tokens, vocab_size), or of some rows alone.
+
+        rows: (num_rows,) int64 places in the flat batch; the others cost no decoding.
+
+        Raises:
+            InputError: a token id outside the vocabulary.
+        """
+        hidden = self.encoder(batch, dropout=dropout)
+        if rows is not None:
+            hidden = hidden[rows]
+        return functional.linear(self.head(hidden), self.decoder_weight, self.decoder_bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSettings:
+    """What a classifier's outputs mean.
+
+    labels: the name of each output, in their order.
+    pooling: for texts; tokens are not pooled.
+    problem: one label, any number of labels, or numbers.
+    """
+
+    labels: tuple[str, ...]
+    pooling: Pooling = "cls"
+    problem: ProblemType = "single_label"
+
+    def __post_init__(self) -> None:
+        if not self.labels:
+            raise ConfigError("labels: got none, expected the name of each output")
+        if len(set(self.labels)) != len(self.labels):
+            raise ConfigError("labels: a name occurs twice")
+
+
+class _Classifier(_SavedModel):
+    """An encoder, the prediction block, and a linear layer with one output a label."""
+
+    def __init__(self, config: EncoderConfig, settings: ClassifierSettings) -> None:
+        super().__init__()
+        self.config = config
+        self.settings = settings
+        self.encoder = Encoder(config)
+        self.head = PredictionHead(config)
+        self.classifier = nn.Linear(config.hidden_size, len(settings.labels))
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The name of each output."""
+        return self.settings.labels
+
+
+class SequenceClassifier(_Classifier):
+    """Classifies texts: pooling comes before the prediction block."""
+
+    def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
+        """(num_sequences, num_labels) logits, or predicted numbers."""
+        hidden = self.encoder(batch, dropout=dropout)
+        pooled = pool(hidden, batch, self.settings.pooling)
+        logits: Tensor = self.classifier(self.head(pooled))
+        return logits
+
+
+class TokenClassifier(_Classifier):
+    """Classifies every token."""
+
+    def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
+        """(total_tokens, num_labels) logits."""
+        logits: Tensor = self.classifier(self.head(self.encoder(batch, dropout=dropout)))
+        return logits

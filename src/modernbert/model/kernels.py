@@ -1,0 +1,78 @@
+"""Attention over a flat batch, global or within a window, on every device.
+
+One interface, `attend`, over back ends that the tests hold equal:
+
+- `varlen` on CUDA in half precision: `torch.nn.attention.varlen`;
+- `blocks` everywhere else: a local layer looks at blocks of rows and their two neighbours, at a
+  cost that grows with the tokens and not with their square, and a global layer at one run of
+  equally long sequences after another. Neither ever forms a mask of sequences by sequences.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modernbert.model.layout import Layout
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, *, window: int | None
+) -> Tensor:
+    """Softmax attention of every token over its own sequence.
+
+    query, key, value: (total_tokens, num_heads, head_size), rotated already.
+    window: how far a token sees on either side; None for the whole sequence.
+    Returns (total_tokens, num_heads, head_size).
+    """
+    if query.is_cuda and query.dtype in _HALF:
+        return _varlen(query, key, value, layout, window)
+    if window is None:
+        return _global_blocks(query, key, value, layout)
+    return _local_blocks(query, key, value, layout)
+
+
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: int | None
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    borders, longest = layout.batch.cu_seqlens, layout.batch.max_seqlen
+    reach = (-1, -1) if window is None else (window, window)
+    attended = varlen_attn(query, key, value, borders, borders, longest, longest, window_size=reach)
+    assert isinstance(attended, Tensor)
+    return attended
+
+
+def _global_blocks(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+    """One call for each run of equally long sequences, each sequence with itself alone."""
+    pieces = []
+    for start, count, length in layout.runs:
+        rows = slice(start, start + count * length)
+        heads = [
+            x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (query, key, value)
+        ]  # (count, num_heads, length, head_size)
+        attended = functional.scaled_dot_product_attention(*heads)
+        pieces.append(attended.transpose(1, 2).flatten(0, 1))  # (rows, num_heads, head_size)
+    return torch.cat(pieces)
+
+
+def _local_blocks(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+    """One call for all blocks of rows, each with the keys of three blocks and a mask."""
+    size, num_tokens = layout.block, len(query)
+    filling = layout.num_blocks * size - num_tokens
+    queries = functional.pad(query, (0, 0, 0, 0, 0, filling)).unflatten(0, (-1, size))
+    attended = functional.scaled_dot_product_attention(
+        queries.transpose(1, 2),  # (num_blocks, num_heads, block, head_size)
+        _with_neighbours(key, size, filling).transpose(1, 2),
+        _with_neighbours(value, size, filling).transpose(1, 2),
+        attn_mask=layout.local_mask[:, None],
+    )
+    return attended.transpose(1, 2).flatten(0, 1)[:num_tokens]
+
+
+def _with_neighbours(rows: Tensor, size: int, filling: int) -> Tensor:
+    """(num_blocks, 3 x size, num_heads, head_size). Each block between the two beside it."""
+    blocks = functional.pad(rows, (0, 0, 0, 0, size, filling + size)).unflatten(0, (-1, size))
+    return torch.cat((blocks[:-2], blocks[1:-1], blocks[2:]), dim=1)

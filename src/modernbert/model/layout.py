@@ -1,0 +1,63 @@
+"""What the attention kernels derive from a batch's borders, once a forward and not once a layer."""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modernbert.batch import PackedBatch
+
+MIN_BLOCK = 32
+
+
+class Run(NamedTuple):
+    """Neighbouring sequences of one length: `count` of `length` tokens, from row `start` on."""
+
+    start: int
+    count: int
+    length: int
+
+
+class Layout:
+    """The borders of a batch's sequences, and the masks and runs that follow from them."""
+
+    def __init__(self, batch: PackedBatch, window: int) -> None:
+        self.batch = batch
+        self.window = window
+        self.block = max(window, MIN_BLOCK)
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """The sequences in their order, equal neighbours together, empty ones left out."""
+        runs: list[Run] = []
+        start = 0
+        for length in self.batch.lengths.tolist():
+            if runs and runs[-1].length == length:
+                runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
+            elif length:
+                runs.append(Run(start, 1, length))
+            start += length
+        return runs
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of `block` rows that the flat batch takes up, the last perhaps in part."""
+        return -(-self.batch.total_tokens // self.block)
+
+    @cached_property
+    def local_mask(self) -> Tensor:
+        """(num_blocks, block, 3 x block) bool. Which keys of three blocks a row of the middle sees.
+
+        Those of its own sequence at most `window` away. Rows past the end see one another, so
+        that no row is without a key.
+        """
+        size, device = self.block, self.batch.token_ids.device
+        sequences = torch.full((self.num_blocks * size + 2 * size,), -1, device=device)
+        inner = sequences[size:-size]
+        inner[: self.batch.total_tokens] = self.batch.sequence_ids
+        keys = sequences.unfold(0, 3 * size, size)  # (num_blocks, 3 x block)
+        queries = inner.view(-1, size)  # (num_blocks, block)
+        places = torch.arange(3 * size, device=device)
+        near = (places[size : 2 * size, None] - places).abs() <= self.window  # (block, 3 x block)
+        return near & (queries[:, :, None] == keys[:, None, :])
