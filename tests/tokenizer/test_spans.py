@@ -27,25 +27,25 @@ def test_a_token_starts_after_its_space(published: Tokenizer) -> None:
     ]  # fmt: skip
 
 
-def test_special_tokens_stand_nowhere(published: Tokenizer) -> None:
-    encoding = published.encode_with_offsets("a b")
-    assert encoding.token_ids == published.encode("a b")
+def test_special_tokens_stand_nowhere(small: Tokenizer) -> None:
+    encoding = small.encode_with_offsets("a b")
+    assert encoding.token_ids == small.encode("a b")
     assert encoding.offsets == [(0, 0), (0, 1), (2, 3), (0, 0)]
 
 
 @pytest.mark.parametrize("letter", ["e\u0301", "x\u0323\u0302", "\u1100\u1161\u11a8", "\U0001f600"])
-def test_a_letter_of_several_characters_is_whole(published: Tokenizer, letter: str) -> None:
+def test_a_letter_of_several_characters_is_whole(small: Tokenizer, letter: str) -> None:
     """Offsets count characters of the text as given, not of its composed form."""
     text = f"{letter} is {letter}{letter}, {letter}"
-    encoding = published.encode_with_offsets(text, special_tokens=False)
+    encoding = small.encode_with_offsets(text, special_tokens=False)
     covered = {i for start, end in encoding.offsets for i in range(start, end)}
     assert {i for i, character in enumerate(text) if character != " "} <= covered
     assert encoding.offsets[-1][1] == len(text)
 
 
-def test_the_bytes_of_a_composed_letter_stand_together(published: Tokenizer) -> None:
-    encoding = published.encode_with_offsets("\u1100\u1161\u11a8", special_tokens=False)
-    assert encoding.offsets == [(0, 3), (0, 3)]
+def test_the_bytes_of_a_composed_letter_stand_together(small: Tokenizer) -> None:
+    encoding = small.encode_with_offsets("\u1100\u1161\u11a8", special_tokens=False)
+    assert encoding.offsets == [(0, 3), (0, 3), (0, 3)]
 
 
 def is_one_letter(overlap: str) -> bool:
