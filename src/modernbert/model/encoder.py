@@ -5,7 +5,6 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
@@ -26,7 +25,8 @@ class Embeddings(nn.Module):
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """(total_tokens,) int64 to (total_tokens, hidden_size)."""
-        return self.norm(functional.embedding(token_ids, self.tok_embeddings.weight))
+        normed: Tensor = self.norm(self.tok_embeddings(token_ids))
+        return normed
 
 
 class Encoder(nn.Module):

@@ -20,7 +20,7 @@ def flops_per_token(config: EncoderConfig, length: int, *, masked_share: float =
     weights = config.num_layers * (4 * width * width + 3 * width * config.intermediate_size)
     head = masked_share * width * (width + config.vocab_size)
     num_global = config.layer_kinds.count("global")
-    seen = num_global * length
+    seen = float(num_global * length)
     seen += (config.num_layers - num_global) * _mean_window(length, config.window)
     return 2 * (weights + head + 2 * width * seen)
 

@@ -85,7 +85,7 @@ class MaskedLanguageModel(_SavedModel):
         self.decoder_bias = nn.Parameter(torch.empty(config.vocab_size))
 
     @property
-    def decoder_weight(self) -> nn.Parameter:
+    def decoder_weight(self) -> Tensor:
         """(vocab_size, hidden_size). The token embedding, which the decoder shares."""
         return self.encoder.embeddings.tok_embeddings.weight
 

@@ -48,11 +48,12 @@ def _varlen(
 def _global_blocks(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
     """One call for each run of equally long sequences, each sequence with itself alone."""
     pieces = []
-    for start, count, length in layout.runs:
-        rows = slice(start, start + count * length)
+    for start, num_sequences, length in layout.runs:
+        rows = slice(start, start + num_sequences * length)
         heads = [
-            x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (query, key, value)
-        ]  # (count, num_heads, length, head_size)
+            x[rows].unflatten(0, (num_sequences, length)).transpose(1, 2)
+            for x in (query, key, value)
+        ]  # (num_sequences, num_heads, length, head_size)
         attended = functional.scaled_dot_product_attention(*heads)
         pieces.append(attended.transpose(1, 2).flatten(0, 1))  # (rows, num_heads, head_size)
     return torch.cat(pieces)

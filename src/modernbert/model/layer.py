@@ -21,7 +21,8 @@ class LayerNorm(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., width) to the same."""
-        return functional.layer_norm(hidden, self.weight.shape, self.weight, None, self.eps)
+        shape = self.weight.shape
+        return functional.layer_norm(hidden, shape, self.weight, None, self.eps)
 
 
 class GatedMLP(nn.Module):
@@ -63,4 +64,5 @@ class Layer(nn.Module):
         if dropout is not None:
             attended = dropout(attended, self.index)
         hidden = hidden + attended
-        return hidden + self.mlp(self.mlp_norm(hidden))
+        changed: Tensor = hidden + self.mlp(self.mlp_norm(hidden))
+        return changed

@@ -12,10 +12,10 @@ MIN_BLOCK = 32
 
 
 class Run(NamedTuple):
-    """Neighbouring sequences of one length: `count` of `length` tokens, from row `start` on."""
+    """Neighbouring sequences of one length in tokens, from row `start` on."""
 
     start: int
-    count: int
+    num_sequences: int
     length: int
 
 
@@ -34,7 +34,7 @@ class Layout:
         start = 0
         for length in self.batch.lengths.tolist():
             if runs and runs[-1].length == length:
-                runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
+                runs[-1] = runs[-1]._replace(num_sequences=runs[-1].num_sequences + 1)
             elif length:
                 runs.append(Run(start, 1, length))
             start += length
