@@ -1,19 +1,17 @@
 """A tokenizer's folder: finding it, here or on the hub, and writing what transformers loads."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from modernbert import hub
 from modernbert.errors import TokenizerError
 from modernbert.files import write_whole
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def find_folder(folder_or_hub_id: str | Path) -> Path:
@@ -22,14 +20,12 @@ def find_folder(folder_or_hub_id: str | Path) -> Path:
     Raises:
         TokenizerError: a path where no folder is, or a hub id that cannot be fetched.
     """
-    folder = Path(folder_or_hub_id).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise TokenizerError(f"{folder}: is a file; expected a folder with a {TOKENIZER_FILE}")
-    if isinstance(folder_or_hub_id, Path) or not _may_be_hub_id(folder_or_hub_id):
-        raise TokenizerError(f"{folder}: no such folder")
-    return _fetch(folder_or_hub_id)
+    return hub.find_folder(
+        folder_or_hub_id,
+        patterns=[TOKENIZER_FILE, CONFIG_FILE],  # and not the weights
+        content=f"a {TOKENIZER_FILE}",
+        error=TokenizerError,
+    )
 
 
 def read_model_max_length(folder: Path) -> int | None:
@@ -85,26 +81,6 @@ def write_folder(
             write_whole(folder / name, text.encode())
     except OSError as error:
         raise TokenizerError(f"{folder}: cannot be written: {error}") from None
-
-
-def _may_be_hub_id(name: str) -> bool:
-    """Whether a name that is no folder reads as `model` or `owner/model`, and not as a path."""
-    return bool(_HUB_ID.fullmatch(name)) and not ("/" in name and Path(name).parent.is_dir())
-
-
-def _fetch(hub_id: str) -> Path:
-    """Fetch the tokenizer's files alone; the weights stay where they are."""
-    import huggingface_hub  # slow to import, and most calls name a folder
-
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(hub_id, allow_patterns=[TOKENIZER_FILE, CONFIG_FILE])
-        )
-    except Exception as error:  # the hub client's errors share no base class
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise TokenizerError(
-            f"{hub_id}: no such folder here, and the hub did not give it: {reason}"
-        ) from None
 
 
 def _special_tokens_map(special_tokens: Mapping[str, str], added: Any) -> dict[str, Any]:
