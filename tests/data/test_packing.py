@@ -286,8 +286,8 @@ def digest_of_a_far_place() -> str:
     return hashlib.sha256(content).hexdigest() + str(position)
 
 
-@pytest.mark.parametrize(("corpus", "num_texts"), [("reviews", 10_000), ("books", 25)])
-@pytest.mark.parametrize("bin_tokens", [8192, 16384])
+@pytest.mark.parametrize(("corpus", "num_texts"), [("reviews", 4_000), ("books", 12)])
+@pytest.mark.parametrize("bin_tokens", [8192, 16384, 65536])
 def test_real_documents_fill_bins(
     shared_data: Path, corpus: str, num_texts: int, bin_tokens: int
 ) -> None:

@@ -25,9 +25,9 @@ from modernbert.data.mixture import Documents, Mixture, Purpose, permutation
 from modernbert.data.shards import Shard, ShardFolder, SpecialTokens
 from modernbert.errors import InputError, SettingsError, ShardError
 
-# The last bin of a block is half full on average: 0.05% of 1,024 bins, 0.4% of 128.
+# The last bin of a block is half full on average: 0.05% of 1,024 bins, 0.2% of 256.
 WANTED_BLOCK_BINS = 1024
-LEAST_BLOCK_BINS = 128
+LEAST_BLOCK_BINS = 256
 MAX_BLOCK_BINS = 1 << 20
 
 # Of what a bin can take besides a longest piece. Measured on books and reviews from 0 to 0.6: bins
