@@ -124,12 +124,12 @@ class PackedBatch:
             rows, columns = self.num_sequences, self.max_seqlen
             indices = self.sequence_ids * columns + self.position_ids
         flat = values.new_full((rows * columns, *values.shape[1:]), padding_value)
-        return flat.index_copy(0, indices, values).unflatten(0, (rows, columns))
+        return torch.unflatten(flat.index_copy(0, indices, values), 0, (rows, columns))
 
     def split(self, values: Tensor | None = None) -> tuple[Tensor, ...]:
         """The entries of each sequence, as views: num_sequences tensors (length, ...)."""
         values = self.token_ids if values is None else values
-        return values.split(self.lengths.tolist())
+        return torch.split(values, self.lengths.tolist())
 
     @property
     def total_tokens(self) -> int:

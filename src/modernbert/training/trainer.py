@@ -188,7 +188,7 @@ class Trainer:
                 loss = self.task.loss(self.module, micro_batch, step=step.progress.step)
             loss = loss.float() / num_targets
             if loss.requires_grad:  # a micro-batch without a target may give a bare zero
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             total += loss.detach()
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients).to(total)
