@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from modernbert.errors import ConfigError
+from modernbert.model.config_file import encoder_numbers, find_model, naming, read_config_file
 
 LayerKind = Literal["global", "local"]
 
@@ -158,9 +159,9 @@ class EncoderConfig:
             ModelFolderError: no such folder, or no readable config.json in it.
             ConfigError: a config that is no ModernBERT's or contradicts itself.
         """
-        from modernbert.model.pretrained import read_config  # which imports this module
-
-        return read_config(folder_or_hub_id, cls)
+        folder = find_model(folder_or_hub_id, weights=False)
+        with naming(folder):
+            return cls(**encoder_numbers(read_config_file(folder)))
 
 
 _TOKEN_ID_FIELDS = (

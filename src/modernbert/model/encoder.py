@@ -1,8 +1,5 @@
 """The encoder: token ids of a packed batch to one vector a token."""
 
-from pathlib import Path
-from typing import Self
-
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +9,7 @@ from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.layer import Layer, LayerNorm
 from modernbert.model.layout import Layout
+from modernbert.model.pretrained import SavedModel
 from modernbert.model.rope import rotary_table
 
 
@@ -29,7 +27,7 @@ class Embeddings(nn.Module):
         return normed
 
 
-class Encoder(nn.Module):
+class Encoder(SavedModel):
     """ModernBERT (P section 2.1) over a `PackedBatch`: no token is ever padding.
 
     The weights are drawn by `modernbert.model.initialize` or read by `from_pretrained`; a module
@@ -69,28 +67,6 @@ class Encoder(nn.Module):
             hidden = layer(hidden, tables[kind], layout, dropout)
         normed: Tensor = self.final_norm(hidden)
         return normed
-
-    @classmethod
-    def from_pretrained(cls, folder_or_hub_id: Path | str) -> Self:
-        """The encoder of a model folder of any kind, or of a model on the hub, in float32.
-
-        Raises:
-            ModelFolderError: no such model, or tensors that are missing or do not fit.
-            ConfigError: a config that is no ModernBERT's or contradicts itself.
-        """
-        from modernbert.model.pretrained import load
-
-        return load(cls, folder_or_hub_id)
-
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write config.json and model.safetensors, as transformers' `ModernBertModel` has them.
-
-        Raises:
-            ModelFolderError: the folder cannot be written; what was there stays whole.
-        """
-        from modernbert.model.pretrained import save
-
-        save(self, folder)
 
 
 def _check_token_ids(token_ids: Tensor, vocab_size: int) -> None:

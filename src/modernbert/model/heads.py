@@ -4,10 +4,9 @@ All begin with the same block, so that a fine-tuned model can start from the one
 has learnt.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +15,12 @@ from torch.nn import functional
 from modernbert.batch import PackedBatch
 from modernbert.errors import ConfigError
 from modernbert.model.config import EncoderConfig
+from modernbert.model.config_file import check_head, classifier_fields, encoder_numbers
 from modernbert.model.dropout import Dropout
 from modernbert.model.encoder import Encoder
 from modernbert.model.layer import LayerNorm
 from modernbert.model.pooling import Pooling, pool
+from modernbert.model.pretrained import SavedModel
 
 ProblemType = Literal["single_label", "multi_label", "regression"]
 
@@ -38,33 +39,7 @@ class PredictionHead(nn.Module):
         return normed
 
 
-class _SavedModel(nn.Module):
-    """Reading and writing of model folders, alike for every head."""
-
-    @classmethod
-    def from_pretrained(cls, folder_or_hub_id: Path | str) -> Self:
-        """Read a model folder, or a model of the hub, in float32.
-
-        Raises:
-            ModelFolderError: no such model, or tensors that are missing or do not fit.
-            ConfigError: a config that is no ModernBERT's or contradicts itself.
-        """
-        from modernbert.model.pretrained import load
-
-        return load(cls, folder_or_hub_id)
-
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write config.json and model.safetensors as transformers has them for this head.
-
-        Raises:
-            ModelFolderError: the folder cannot be written; what was there stays whole.
-        """
-        from modernbert.model.pretrained import save
-
-        save(self, folder)
-
-
-class MaskedLanguageModel(_SavedModel):
+class MaskedLanguageModel(SavedModel):
     """An encoder that says which token stands at a place (P section 2.1.1).
 
     The decoder's matrix is the token embedding; only its bias is a parameter of its own.
@@ -104,6 +79,12 @@ class MaskedLanguageModel(_SavedModel):
             hidden = hidden[rows]
         return functional.linear(self.head(hidden), self.decoder_weight, self.decoder_bias)
 
+    @classmethod
+    def from_published(cls, published: Mapping[str, Any]) -> Self:
+        """A model of the shape that a config.json tells, with arbitrary weights."""
+        check_head(published, decoder=True)
+        return super().from_published(published)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierSettings:
@@ -125,7 +106,7 @@ class ClassifierSettings:
             raise ConfigError("labels: a name occurs twice")
 
 
-class _Classifier(_SavedModel):
+class _Classifier(SavedModel):
     """An encoder, the prediction block, and a linear layer with one output a label."""
 
     def __init__(self, config: EncoderConfig, settings: ClassifierSettings) -> None:
@@ -140,6 +121,17 @@ class _Classifier(_SavedModel):
     def labels(self) -> Sequence[str]:
         """The name of each output."""
         return self.settings.labels
+
+    @classmethod
+    def from_published(cls, published: Mapping[str, Any]) -> Self:
+        """A model of the shape that a config.json tells, with arbitrary weights."""
+        check_head(published, decoder=False)
+        settings = ClassifierSettings(**classifier_fields(published))
+        return cls(EncoderConfig(**encoder_numbers(published)), settings)
+
+    def classifier_fields(self) -> Mapping[str, Any]:
+        """What config.json says about the labels."""
+        return asdict(self.settings)
 
 
 class SequenceClassifier(_Classifier):

@@ -1,0 +1,115 @@
+"""Writing a config.json that every reader of ModernBERT understands.
+
+It holds the keys of both versions of transformers, and those that other readers want beside them;
+`config_file` says which these are.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from modernbert.model.config import EncoderConfig, LayerKind, layer_kinds
+from modernbert.model.config_file import (
+    FIXED_IN_DECODERS,
+    FIXED_IN_ENCODERS,
+    FIXED_IN_HEADS,
+    LAYER_KINDS,
+    PROBLEMS,
+    PUBLISHED_IDS,
+)
+
+# Keys that say nothing about the model as this package runs it; readers ask for them.
+_UNREAD = {
+    "attention_dropout": 0.0,  # in transformers it drops probabilities too, which nobody trained
+    "classifier_dropout": 0.0,
+    "deterministic_flash_attn": False,
+    "embedding_dropout": 0.0,
+    "gradient_checkpointing": False,
+    "initializer_cutoff_factor": 2.0,
+    "initializer_range": 0.02,
+    "mlp_dropout": 0.0,
+    "position_embedding_type": "absolute",
+    "reference_compile": False,  # version 4 would want a compiler
+    "sparse_pred_ignore_index": -100,
+    "sparse_prediction": False,
+}
+
+
+def published_config(
+    config: EncoderConfig,
+    *,
+    architecture: str,
+    dtype: str,
+    classifier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The content of a config.json.
+
+    architecture: the class of transformers that loads the model.
+    dtype: of the weights, such as "float32".
+    classifier: the fields of a ClassifierSettings, for a model that has one.
+    """
+    published = {
+        **FIXED_IN_ENCODERS,
+        **FIXED_IN_HEADS,
+        **FIXED_IN_DECODERS,
+        **_UNREAD,
+        **{key: getattr(config, key) for key in PUBLISHED_IDS},
+        **_layer_keys(config.layer_kinds),
+        **_theta_keys(config.global_theta, config.local_theta),
+        "architectures": [architecture],
+        "bos_token_id": config.cls_token_id,
+        "classifier_pooling": "mean",
+        "dtype": dtype,
+        "eos_token_id": config.sep_token_id,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "layer_norm_eps": config.norm_eps,
+        "local_attention": 2 * config.window,
+        "max_position_embeddings": config.max_seqlen,
+        "model_type": "modernbert",
+        "norm_eps": config.norm_eps,
+        "num_attention_heads": config.num_heads,
+        "torch_dtype": dtype,
+        "vocab_size": config.vocab_size,
+        **({} if classifier is None else _classifier_keys(classifier)),
+    }
+    return dict(sorted(published.items()))
+
+
+def global_every(kinds: tuple[LayerKind, ...]) -> int | None:
+    """The n of a pattern with global layers at 0, n, 2n, ...; None for any other pattern.
+
+    >>> global_every(("global", "local", "global", "local")), global_every(("local", "global"))
+    (2, None)
+    """
+    # Where no second global layer tells, any n past the end would do: ModernBERT's 3 if it can.
+    later = [i for i, kind in enumerate(kinds) if i and kind == "global"]
+    every = later[0] if later else max(3, len(kinds))
+    return every if kinds == layer_kinds(len(kinds), global_every=every) else None
+
+
+def _layer_keys(kinds: tuple[LayerKind, ...]) -> dict[str, Any]:
+    types = {kind: layer_type for layer_type, kind in LAYER_KINDS.items()}
+    keys = {"layer_types": [types[kind] for kind in kinds], "num_hidden_layers": len(kinds)}
+    every = global_every(kinds)
+    return keys if every is None else {**keys, "global_attn_every_n_layers": every}
+
+
+def _theta_keys(global_theta: float, local_theta: float) -> dict[str, Any]:
+    return {
+        "global_rope_theta": global_theta,
+        "local_rope_theta": local_theta,
+        "rope_parameters": {
+            "full_attention": {"rope_theta": global_theta, "rope_type": "default"},
+            "sliding_attention": {"rope_theta": local_theta, "rope_type": "default"},
+        },
+    }
+
+
+def _classifier_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
+    labels = fields["labels"]
+    return {
+        "classifier_pooling": fields["pooling"],
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": next(key for key, own in PROBLEMS.items() if own == fields["problem"]),
+    }

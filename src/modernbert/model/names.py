@@ -1,0 +1,69 @@
+"""What parameters and models are called in the folders that are exchanged, and here.
+
+The one place that knows the foreign names. They are transformers'; inside the encoder both sides
+agree, so the table is short:
+
+    model.embeddings.tok_embeddings.weight, model.embeddings.norm.weight
+    model.layers.{i}.attn_norm.weight (not of layer 0), .attn.Wqkv.weight, .attn.Wo.weight,
+        .mlp_norm.weight, .mlp.Wi.weight, .mlp.Wo.weight
+    model.final_norm.weight
+    head.dense.weight, head.norm.weight, decoder.bias, classifier.weight, classifier.bias
+"""
+
+# Beginnings of names: here, and in the folder of a model with a head.
+_WITH_HEAD = (
+    ("encoder.", "model."),
+    ("head.", "head."),
+    ("decoder_weight", "decoder.weight"),
+    ("decoder_bias", "decoder.bias"),
+    ("classifier.", "classifier."),
+)
+
+# The same for an encoder that is saved alone.
+_ALONE = (
+    ("encoder.embeddings.", "embeddings."),
+    ("encoder.layers.", "layers."),
+    ("encoder.final_norm.", "final_norm."),
+)
+
+EMBEDDING = "encoder.embeddings.tok_embeddings.weight"
+DECODER_WEIGHT = "decoder_weight"  # no parameter here: it is the embedding
+
+# Classes of this package, and what config.json calls them under "architectures".
+ARCHITECTURES = {
+    "Encoder": "ModernBertModel",
+    "MaskedLanguageModel": "ModernBertForMaskedLM",
+    "SequenceClassifier": "ModernBertForSequenceClassification",
+    "TokenClassifier": "ModernBertForTokenClassification",
+}
+
+
+def to_foreign(name: str, *, alone: bool = False) -> str:
+    """The name that a folder has for one of our parameters, named as in a model with a head.
+
+    alone: for the folder of an encoder without a head.
+
+    >>> to_foreign("encoder.final_norm.weight"), to_foreign("encoder.final_norm.weight", alone=True)
+    ('model.final_norm.weight', 'final_norm.weight')
+    """
+    for own, foreign in _ALONE if alone else _WITH_HEAD:
+        if name.startswith(own):
+            return foreign + name.removeprefix(own)
+    return name
+
+
+def from_foreign(name: str) -> str:
+    """Our name for a tensor of a folder of either kind; unknown names stay as they are.
+
+    >>> from_foreign("layers.1.attn.Wo.weight"), from_foreign("decoder.bias")
+    ('encoder.layers.1.attn.Wo.weight', 'decoder_bias')
+    """
+    for own, foreign in (*_WITH_HEAD, *_ALONE):
+        if name.startswith(foreign):
+            return own + name.removeprefix(foreign)
+    return name
+
+
+def belongs_to_a_head(name: str) -> bool:
+    """Whether one of our names is a head's, which an encoder alone can do without."""
+    return name.startswith(("head.", "classifier.", "decoder_"))

@@ -1,0 +1,200 @@
+"""Model folders: config.json and model.safetensors, with the names that transformers gives.
+
+A folder is checked before anything of its size is allocated: first the config, then the headers of
+its tensors against the shapes that the config asks for.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from modernbert.errors import ModelFolderError
+from modernbert.files import updated_folder
+from modernbert.model.config import EncoderConfig
+from modernbert.model.config_file import (
+    CONFIG_FILE,
+    encoder_numbers,
+    find_model,
+    naming,
+    read_config_file,
+)
+from modernbert.model.config_writer import published_config
+from modernbert.model.names import (
+    ARCHITECTURES,
+    DECODER_WEIGHT,
+    EMBEDDING,
+    belongs_to_a_head,
+    from_foreign,
+    to_foreign,
+)
+from modernbert.model.weights import (
+    TensorHeader,
+    read_headers,
+    read_tensors,
+    write_tensors,
+)
+
+M = TypeVar("M", bound="SavedModel")
+
+
+class SavedModel(nn.Module):
+    """Reading and writing of model folders, alike for the encoder and for every head.
+
+    The parameters of an encoder within are named `encoder.*`; a model without such is the encoder.
+    """
+
+    config: EncoderConfig
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: Path | str) -> Self:
+        """Read a model folder, or a model of the hub, in float32.
+
+        An encoder is read from the folder of any model that has one, a head from its own kind.
+
+        Raises:
+            ModelFolderError: no such model, or tensors that are missing or do not fit.
+            ConfigError: a config that is no ModernBERT's or contradicts itself.
+        """
+        return load(cls, folder_or_hub_id)
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write config.json and model.safetensors as transformers has them for this model.
+
+        Raises:
+            ModelFolderError: the folder cannot be written; what was there stays whole.
+        """
+        save(self, folder)
+
+    @classmethod
+    def from_published(cls, published: Mapping[str, Any]) -> Self:
+        """A model of the shape that a config.json tells, with arbitrary weights.
+
+        Raises:
+            ConfigError: a config that contradicts itself, or that this model does not compute.
+        """
+        return cls(EncoderConfig(**encoder_numbers(published)))
+
+    def classifier_fields(self) -> Mapping[str, Any] | None:
+        """What config.json says about labels, for a model that has some."""
+        return None
+
+
+def load(cls: type[M], folder_or_hub_id: Path | str) -> M:
+    """A model read from a folder, or from the hub, in float32.
+
+    Raises:
+        ModelFolderError: no such model, or tensors that are missing or do not fit.
+        ConfigError: a config that is no ModernBERT's or contradicts itself.
+    """
+    folder = find_model(folder_or_hub_id, weights=True)
+    published = read_config_file(folder)
+    with naming(folder), torch.device("meta"):
+        model = cls.from_published(published)
+    headers = _headers_by_own_name(folder, model)
+    _check_shapes(folder, model, headers)
+    _check_kind(folder, model, published)
+    tensors = read_tensors(headers)
+    _check_decoder(folder, tensors)
+    prefix = _prefix(model)
+    model.load_state_dict(
+        {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, assign=True
+    )
+    return model
+
+
+def save(model: SavedModel, folder: Path | str) -> None:
+    """Write a model's config.json and model.safetensors.
+
+    A folder that is there keeps its other files, such as a tokenizer's.
+
+    Raises:
+        ModelFolderError: the folder cannot be written; each file is whole, the old or the new.
+    """
+    prefix = _prefix(model)
+    tensors = {
+        to_foreign(prefix + name, alone=bool(prefix)): parameter
+        for name, parameter in model.named_parameters()
+    }
+    published = published_config(
+        model.config,
+        architecture=ARCHITECTURES[type(model).__name__],
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+        classifier=model.classifier_fields(),
+    )
+    try:
+        with updated_folder(Path(folder).expanduser()) as temporary:
+            text = json.dumps(published, indent=2, ensure_ascii=False) + "\n"
+            (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
+            write_tensors(temporary, tensors)
+    except OSError as error:
+        raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
+
+
+def _prefix(model: SavedModel) -> str:
+    """What an encoder's own names lack, compared with those in a model that has a head."""
+    return "" if hasattr(model, "encoder") else "encoder."
+
+
+def _headers_by_own_name(folder: Path, model: SavedModel) -> dict[str, TensorHeader]:
+    headers: dict[str, TensorHeader] = {}
+    for header in read_headers(folder):
+        name = from_foreign(header.name)
+        if belongs_to_a_head(name) and _prefix(model):
+            continue
+        if name in headers:
+            raise ModelFolderError(
+                f"{folder}: holds one tensor twice, as {headers[name].name} and {header.name}"
+            )
+        headers[name] = header
+    return headers
+
+
+def _check_shapes(folder: Path, model: SavedModel, headers: Mapping[str, TensorHeader]) -> None:
+    """Compare the tensors that are there with those that the model needs."""
+    prefix = _prefix(model)
+    expected = {prefix + name: tuple(p.shape) for name, p in model.named_parameters()}
+    if DECODER_WEIGHT in headers and hasattr(model, "decoder_weight"):
+        expected[DECODER_WEIGHT] = expected[EMBEDDING]
+    missing = [to_foreign(name) for name in expected if name not in headers]
+    if missing and all(belongs_to_a_head(from_foreign(name)) for name in missing):
+        raise ModelFolderError(
+            f"{folder}: lacks the head of a {type(model).__name__}: {_first_of(missing)}"
+        )
+    if missing:
+        raise ModelFolderError(f"{folder}: lacks {_first_of(missing)}")
+    if extra := [header.name for name, header in headers.items() if name not in expected]:
+        raise ModelFolderError(
+            f"{folder}: holds what is no part of a {type(model).__name__}: {_first_of(extra)}"
+        )
+    for name, header in headers.items():
+        if header.shape != expected[name]:
+            raise ModelFolderError(
+                f"{folder}: {header.name}: got {header.shape}, expected {expected[name]} "
+                f"by {CONFIG_FILE}"
+            )
+
+
+def _check_kind(folder: Path, model: SavedModel, published: Mapping[str, Any]) -> None:
+    """Tell classifiers apart that have the same tensors."""
+    wanted, given = ARCHITECTURES[type(model).__name__], published.get("architectures")
+    if model.classifier_fields() is not None and given and wanted not in given:
+        raise ModelFolderError(f"{folder}: holds a {given[0]}, expected a {wanted}")
+
+
+def _check_decoder(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """A decoder's matrix may be stored, and is dropped, where it is the embedding again."""
+    decoder = tensors.pop(DECODER_WEIGHT, None)
+    if decoder is not None and not torch.equal(decoder, tensors[EMBEDDING]):
+        raise ModelFolderError(
+            f"{folder}: {to_foreign(DECODER_WEIGHT)} differs from {to_foreign(EMBEDDING)}; "
+            "only a decoder that shares the token embedding is supported"
+        )
+
+
+def _first_of(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
