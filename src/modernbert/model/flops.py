@@ -14,7 +14,7 @@ def flops_per_token(config: EncoderConfig, length: int, *, masked_share: float =
 
     >>> config = EncoderConfig.preset("base")
     >>> round(flops_per_token(config, 1024) / 1e6)
-    236
+    251
     """
     width = config.hidden_size
     weights = config.num_layers * (4 * width * width + 3 * width * config.intermediate_size)
