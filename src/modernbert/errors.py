@@ -64,3 +64,7 @@ class TrainingError(ModernBertError):
 
 class NonFiniteLossError(TrainingError):
     """The loss or a gradient became NaN or infinite; the step was not taken."""
+
+
+class NativeKernelsWarning(UserWarning):
+    """The C kernels could not be compiled; the torch kernels do their work."""

@@ -6,6 +6,7 @@ from torch.nn import functional
 from modernbert.model.config import EncoderConfig, LayerKind
 from modernbert.model.kernels import attend
 from modernbert.model.layout import Layout
+from modernbert.model.native import functions as native
 from modernbert.model.rope import RotaryTable, rotate
 
 
@@ -25,9 +26,14 @@ class Attention(nn.Module):
     def forward(self, hidden: Tensor, table: RotaryTable, layout: Layout) -> Tensor:
         """(total_tokens, hidden_size) to the same, each token from its own sequence."""
         qkv = functional.linear(hidden, self.Wqkv.weight)
-        # (total_tokens, num_heads, head_size) each
-        query, key, value = qkv.unflatten(1, (3, self.num_heads, -1)).unbind(1)
-        attended = attend(
-            rotate(query, table), rotate(key, table), value, layout, window=self.window
-        )
-        return functional.linear(attended.flatten(1), self.Wo.weight)
+        if native.supports_attention(qkv, self.num_heads):
+            attended = native.attend(
+                qkv, table, layout, num_heads=self.num_heads, window=self.window
+            )
+        else:
+            # (total_tokens, num_heads, head_size) each
+            query, key, value = qkv.unflatten(1, (3, self.num_heads, -1)).unbind(1)
+            attended = attend(
+                rotate(query, table), rotate(key, table), value, layout, window=self.window
+            ).flatten(1)
+        return functional.linear(attended, self.Wo.weight)

@@ -8,6 +8,7 @@ from modernbert.model.attention import Attention
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.layout import Layout
+from modernbert.model.native import functions as native
 from modernbert.model.rope import RotaryTable
 
 
@@ -38,8 +39,15 @@ class GatedMLP(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(total_tokens, hidden_size) to the same."""
-        activated, gate = functional.linear(hidden, self.Wi.weight).chunk(2, dim=-1)
-        return functional.linear(functional.gelu(activated) * gate, self.Wo.weight)
+        return functional.linear(_geglu(functional.linear(hidden, self.Wi.weight)), self.Wo.weight)
+
+
+def _geglu(halves: Tensor) -> Tensor:
+    """(total_tokens, 2 x width) to (total_tokens, width)."""
+    if native.supports_geglu(halves):
+        return native.geglu(halves)
+    activated, gate = halves.chunk(2, dim=-1)
+    return functional.gelu(activated) * gate
 
 
 class Layer(nn.Module):

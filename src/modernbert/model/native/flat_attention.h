@@ -1,0 +1,309 @@
+/* Attention over a flat batch: what the element types share, and the calls from outside. */
+
+#define HEAD 64
+#define STRIP 8            /* rows at a time */
+#define TILE 48            /* columns at a time: 8 x 3 registers of sums */
+#define CHUNK 576          /* columns packed at a time */
+#define COLUMN_STRIDE 688  /* CHUNK + 2 TILE and a line more, so that rows fall into all cache sets */
+#define SCORES_STEP (CHUNK + TILE)
+#define MAX_ROWS 512       /* rows of one task */
+#define NOTHING (-1e30f)   /* a score whose power of two is 0 */
+#define UNBOUNDED (1L << 40)
+
+/* Rows [begin, end) of a sequence of `length` rows; each sees `window` rows on either side. */
+typedef struct {
+    long length, window, begin, end;
+} Span;
+
+typedef struct {
+    float *across[2], *along[2], *sums[2], *scores, *products, *weights, *changes;
+    float *maxima, *totals;
+} Scratch;
+
+/* Operands of a backward pass, from the first row of a sequence on, of one head. */
+typedef struct {
+    const void *query, *key, *value, *gradient;
+    void *query_gradient, *key_gradient, *value_gradient;
+    const float *log_sums, *deltas;
+    long step, gradient_step, out_step;
+    float scale;
+} Tensors;
+
+INLINE long seen_from(const Span *span, long row) {
+    return row > span->window ? row - span->window : 0;
+}
+
+INLINE long seen_to(const Span *span, long row) {
+    return row + span->window + 1 < span->length ? row + span->window + 1 : span->length;
+}
+
+/* The columns of a chunk that a strip sees, as an even place within it and a count. */
+INLINE int seen_in_chunk(const Span *span, long first, long origin, long held, long *from,
+                         long *count) {
+    long last = first + STRIP - 1 < span->end - 1 ? first + STRIP - 1 : span->end - 1;
+    long low = seen_from(span, first) - origin, high = seen_to(span, last) - origin;
+    low = low < 0 ? 0 : low & ~1L;
+    if (high > held) high = held;
+    *from = low;
+    *count = high - low;
+    return *count > 0;
+}
+
+/* Hide from each row of a strip the columns of a tile that it may not see. */
+INLINE void hide(const Span *span, long first, long column, float *scores) {
+    long last = first + STRIP - 1 < span->end - 1 ? first + STRIP - 1 : span->end - 1;
+    if (column >= seen_from(span, last) && column + TILE <= seen_to(span, first)) return;
+    for (int row = 0; row < STRIP; row++) {
+        long place = first + row < last ? first + row : last;
+        long low = seen_from(span, place) - column, high = seen_to(span, place) - column;
+        for (int i = 0; i < TILE; i += LANES) {
+            __mmask16 seen = first_lanes(high - i) & (__mmask16)~first_lanes(low - i);
+            float *line = scores + row * SCORES_STEP + i;
+            _mm512_storeu_ps(line, _mm512_mask_blend_ps(seen, _mm512_set1_ps(NOTHING),
+                                                        _mm512_loadu_ps(line)));
+        }
+    }
+}
+
+/* Transpose 16 x 16 lanes of 32 bits. */
+INLINE void transpose_lanes(__m512i *r) {
+    __m512i t[LANES];
+#pragma GCC unroll 8
+    for (int i = 0; i < LANES; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < LANES; i += 4) {
+        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    /* r[4g + j] now holds column 4q + j of rows 4g to 4g + 3 in its quarter q. */
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        __m512i low01 = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x88);       /* quarters 0, 2 */
+        __m512i high01 = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xDD);      /* quarters 1, 3 */
+        __m512i low23 = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0x88);
+        __m512i high23 = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0xDD);
+        t[j] = _mm512_shuffle_i32x4(low01, low23, 0x88);                  /* quarter 0 */
+        t[8 + j] = _mm512_shuffle_i32x4(low01, low23, 0xDD);              /* quarter 2 */
+        t[4 + j] = _mm512_shuffle_i32x4(high01, high23, 0x88);            /* quarter 1 */
+        t[12 + j] = _mm512_shuffle_i32x4(high01, high23, 0xDD);           /* quarter 3 */
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) r[i] = t[i];
+}
+
+INLINE __m512 load_f32(const float *source) { return _mm512_loadu_ps(source); }
+INLINE void store_f32(float *target, __m512 values) { _mm512_storeu_ps(target, values); }
+INLINE __m512 power_f32(__m512 x) { return exp2_ps(x); }
+INLINE __m512 multiply_add_f32(__m512 sum, __m512i a, __m512i b) {
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
+}
+
+#define ELEMENT float
+#define DEPTH 1
+#define NAME(x) x##_f32
+#include "attention.h"
+#undef ELEMENT
+#undef DEPTH
+#undef NAME
+
+#ifdef __AVX512BF16__
+INLINE __m512 load_bf16(const bf16 *source) { return widen(source); }
+INLINE void store_bf16(bf16 *target, __m512 values) { store_narrow(target, values); }
+INLINE __m512 power_bf16(__m512 x) { return exp2_rough_ps(x); }
+INLINE __m512 multiply_add_bf16(__m512 sum, __m512i a, __m512i b) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+
+#define ELEMENT bf16
+#define DEPTH 2
+#define NAME(x) x##_bf16
+#include "attention.h"
+#undef ELEMENT
+#undef DEPTH
+#undef NAME
+#endif
+
+/* A thread's buffers, made once and kept. */
+static Scratch *scratch_of_thread(void) {
+    static _Thread_local Scratch *kept = NULL;
+    if (kept) return kept;
+    long across = (long)HEAD * COLUMN_STRIDE, along = (long)HEAD * (CHUNK + 2 * TILE);
+    long sums = (long)(MAX_ROWS + STRIP) * HEAD, scores = (long)STRIP * SCORES_STEP;
+    long floats = 2 * (across + along + sums) + 4 * scores + 2 * (MAX_ROWS + STRIP);
+    float *next = aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64);
+    Scratch *made = malloc(sizeof(Scratch));
+    if (!next || !made) {
+        free(next);
+        free(made);
+        return NULL;
+    }
+    for (int i = 0; i < 2; i++) {
+        made->across[i] = next, next += across;
+        made->along[i] = next, next += along;
+        made->sums[i] = next, next += sums;
+    }
+    made->scores = next, next += scores;
+    made->products = next, next += scores;
+    made->weights = next, next += scores;
+    made->changes = next, next += scores;
+    made->maxima = next, next += MAX_ROWS + STRIP;
+    made->totals = next;
+    return kept = made;
+}
+
+/* The tasks of a batch: pieces of its sequences. */
+typedef struct {
+    long start; /* of the sequence in the batch */
+    Span span;
+} Piece;
+
+static long cut(const int32_t *borders, long num_sequences, long window, Piece *pieces) {
+    /* So many that a local piece and its surroundings fit into one chunk. */
+    long most = MAX_ROWS, count = 0;
+    if (window < CHUNK / 4) most = CHUNK - 2 * window - 2;
+    if (most > MAX_ROWS) most = MAX_ROWS;
+    most = most / STRIP * STRIP;
+    for (long i = 0; i < num_sequences; i++) {
+        long length = borders[i + 1] - borders[i];
+        long parts = (length + most - 1) / most;
+        long rows = parts ? ((length + parts - 1) / parts + STRIP - 1) / STRIP * STRIP : 1;
+        for (long begin = 0; begin < length; begin += rows) {
+            if (pieces) {
+                Span span = {length, window, begin,
+                             begin + rows < length ? begin + rows : length};
+                pieces[count] = (Piece){borders[i], span};
+            }
+            count++;
+        }
+    }
+    return count;
+}
+
+typedef struct {
+    const void *query, *key, *value; /* [total][step], a head at each HEAD entries */
+    long step;
+    const int32_t *borders; /* [num_sequences + 1] */
+    long num_sequences, num_heads, window; /* window < 0: none */
+    long is_bf16, num_threads;
+} AttentionInput;
+
+#define PICK(input, call_f32, call_bf16) \
+    if ((input)->is_bf16) { call_bf16; } else { call_f32; }
+#ifndef __AVX512BF16__
+#undef PICK
+#define PICK(input, call_f32, call_bf16) call_f32
+#endif
+
+#define AT(pointer, input, offset) \
+    ((void *)((char *)(pointer) + (offset) * ((input)->is_bf16 ? sizeof(bf16) : sizeof(float))))
+
+static Piece *pieces_of(const AttentionInput *in, long *count) {
+    long window = in->window < 0 ? UNBOUNDED : in->window;
+    *count = cut(in->borders, in->num_sequences, window, NULL);
+    Piece *pieces = malloc((*count + 1) * sizeof(Piece));
+    if (pieces) cut(in->borders, in->num_sequences, window, pieces);
+    return pieces;
+}
+
+/* out: [total][out_step], may be the queries' own memory. log_sums: [num_heads][total] or NULL.
+   Returns 0, or 1 when there is no memory. */
+int modernbert_attend(const AttentionInput *in, void *out, long out_step, float *log_sums) {
+    long count, total = in->borders[in->num_sequences];
+    int failed = 0;
+    Piece *pieces = pieces_of(in, &count);
+    if (!pieces) return 1;
+#pragma omp parallel num_threads(in->num_threads)
+    {
+        Scratch *scratch = scratch_of_thread();
+        if (!scratch) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (long task = 0; task < count * in->num_heads; task++) {
+            const Piece *piece = pieces + task / in->num_heads;
+            long head = task % in->num_heads;
+            long at = piece->start * in->step + head * HEAD;
+            void *target = AT(out, in, piece->start * out_step + head * HEAD);
+            float *sums = log_sums ? log_sums + head * total + piece->start : NULL;
+            if (!scratch) continue;
+            PICK(in,
+                 attend_f32(&piece->span, AT(in->query, in, at), AT(in->key, in, at),
+                            AT(in->value, in, at), in->step, target, out_step, sums, scratch),
+                 attend_bf16(&piece->span, AT(in->query, in, at), AT(in->key, in, at),
+                             AT(in->value, in, at), in->step, target, out_step, sums, scratch))
+        }
+    }
+    free(pieces);
+    return failed;
+}
+
+/* out, gradient: [total][gradient_step]; log_sums, deltas: [num_heads][total], deltas to be filled.
+   The three gradients: [total][gradients_step]. `scale` is what turns dS . K into the gradient of
+   the queries before they were scaled. */
+int modernbert_attend_backward(const AttentionInput *in, const void *out, const void *gradient,
+                               long gradient_step, const float *log_sums, float *deltas,
+                               float scale, void *query_gradient, void *key_gradient,
+                               void *value_gradient, long gradients_step) {
+    long count, total = in->borders[in->num_sequences];
+    int failed = 0;
+    Piece *pieces = pieces_of(in, &count);
+    if (!pieces) return 1;
+#pragma omp parallel num_threads(in->num_threads)
+    {
+        Scratch *scratch = scratch_of_thread();
+        if (!scratch) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(static)
+        for (long task = 0; task < count * in->num_heads; task++) {
+            const Piece *piece = pieces + task / in->num_heads;
+            long head = task % in->num_heads;
+            long at = piece->start * gradient_step + head * HEAD;
+            float *target = deltas + head * total + piece->start;
+            PICK(in,
+                 deltas_f32(&piece->span, AT(out, in, at), AT(gradient, in, at), gradient_step,
+                            gradient_step, target),
+                 deltas_bf16(&piece->span, AT(out, in, at), AT(gradient, in, at), gradient_step,
+                             gradient_step, target))
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (long task = 0; task < 2 * count * in->num_heads; task++) {
+            const Piece *piece = pieces + task / 2 / in->num_heads;
+            long head = task / 2 % in->num_heads;
+            long at = piece->start * in->step + head * HEAD;
+            long gradients_at = piece->start * gradients_step + head * HEAD;
+            Tensors tensors = {
+                .query = AT(in->query, in, at),
+                .key = AT(in->key, in, at),
+                .value = AT(in->value, in, at),
+                .gradient = AT(gradient, in, piece->start * gradient_step + head * HEAD),
+                .query_gradient = AT(query_gradient, in, gradients_at),
+                .key_gradient = AT(key_gradient, in, gradients_at),
+                .value_gradient = AT(value_gradient, in, gradients_at),
+                .log_sums = log_sums + head * total + piece->start,
+                .deltas = deltas + head * total + piece->start,
+                .step = in->step,
+                .gradient_step = gradient_step,
+                .out_step = gradients_step,
+                .scale = scale,
+            };
+            if (!scratch) continue;
+            if (task % 2) {
+                PICK(in, query_gradient_f32(&piece->span, &tensors, scratch),
+                     query_gradient_bf16(&piece->span, &tensors, scratch))
+            } else {
+                PICK(in, key_value_gradient_f32(&piece->span, &tensors, scratch),
+                     key_value_gradient_bf16(&piece->span, &tensors, scratch))
+            }
+        }
+    }
+    free(pieces);
+    return failed;
+}

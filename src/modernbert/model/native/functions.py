@@ -1,0 +1,199 @@
+"""The C kernels as functions of tensors, with gradients."""
+
+import ctypes
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from modernbert.model.layout import Layout
+from modernbert.model.native.build import has_bfloat16, library
+from modernbert.model.rope import RotaryTable
+
+HEAD_SIZE = 64
+_LANES = 16
+_LOG2_E = math.log2(math.e)
+
+
+class _AttentionInput(ctypes.Structure):
+    _fields_ = (
+        ("query", ctypes.c_void_p),
+        ("key", ctypes.c_void_p),
+        ("value", ctypes.c_void_p),
+        ("step", ctypes.c_long),
+        ("borders", ctypes.c_void_p),
+        ("num_sequences", ctypes.c_long),
+        ("num_heads", ctypes.c_long),
+        ("window", ctypes.c_long),
+        ("is_bf16", ctypes.c_long),
+        ("num_threads", ctypes.c_long),
+    )
+
+
+def supports_attention(qkv: Tensor, num_heads: int) -> bool:
+    """Whether `attend` can take (total_tokens, 3 x num_heads x head_size) of this type."""
+    return qkv.shape[1] == 3 * num_heads * HEAD_SIZE and _supports(qkv)
+
+
+def supports_geglu(halves: Tensor) -> bool:
+    """Whether `geglu` can take (rows, 2 x width) of this type."""
+    return halves.shape[1] % (2 * _LANES) == 0 and _supports(halves)
+
+
+def _supports(values: Tensor) -> bool:
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    if values.dtype is torch.bfloat16:
+        return has_bfloat16()
+    return values.dtype is torch.float32 and library() is not None
+
+
+def attend(
+    qkv: Tensor, table: RotaryTable, layout: Layout, *, num_heads: int, window: int | None
+) -> Tensor:
+    """Rotate queries and keys and let every token attend to its own sequence.
+
+    qkv: (total_tokens, 3 x num_heads x 64), float32 or bfloat16, not rotated.
+    Returns (total_tokens, num_heads x 64).
+    """
+    attended: Tensor = _Attend.apply(qkv, table, layout, num_heads, window)
+    return attended
+
+
+def geglu(halves: Tensor) -> Tensor:
+    """`gelu(a) * b` of the halves a, b of each row: (rows, 2 x width) to (rows, width)."""
+    gated: Tensor = _GeGLU.apply(halves)
+    return gated
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        qkv: Tensor,
+        table: RotaryTable,
+        layout: Layout,
+        num_heads: int,
+        window: int | None,
+    ) -> Tensor:
+        qkv = qkv.contiguous()
+        scale = HEAD_SIZE**-0.5
+        rotated = _rotate(qkv, torch.empty_like(qkv), table, num_heads, scale * _LOG2_E, 1)
+        out = qkv.new_empty(len(qkv), num_heads * HEAD_SIZE)
+        log_sums = torch.empty(num_heads, len(qkv)) if ctx.needs_input_grad[0] else None
+        call = _input(rotated, layout, num_heads, window)
+        _check(
+            _kernels().modernbert_attend(
+                ctypes.byref(call), _at(out), ctypes.c_long(out.shape[1]), _at(log_sums)
+            )
+        )
+        ctx.save_for_backward(rotated, out, log_sums, *table)
+        ctx.layout, ctx.num_heads, ctx.window = layout, num_heads, window
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        rotated, out, log_sums, *table = ctx.saved_tensors
+        gradient = gradients[0].to(out.dtype).contiguous()
+        width = out.shape[1]
+        changes, deltas = torch.empty_like(rotated), torch.empty_like(log_sums)
+        call = _input(rotated, ctx.layout, ctx.num_heads, ctx.window)
+        _check(
+            _kernels().modernbert_attend_backward(
+                ctypes.byref(call),
+                _at(out),
+                _at(gradient),
+                ctypes.c_long(width),
+                _at(log_sums),
+                _at(deltas),
+                ctypes.c_float(HEAD_SIZE**-0.5),
+                _at(changes),
+                _at(changes, width),
+                _at(changes, 2 * width),
+                ctypes.c_long(3 * width),
+            )
+        )
+        _rotate(changes, changes, RotaryTable(*table), ctx.num_heads, 1.0, -1)
+        return changes, None, None, None, None
+
+
+class _GeGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, halves: Tensor) -> Tensor:
+        halves = halves.contiguous()
+        ctx.save_for_backward(halves)
+        rows, width = halves.shape[0], halves.shape[1] // 2
+        out = halves.new_empty(rows, width)
+        _kernels().modernbert_geglu(_at(halves), _at(out), *_sizes(halves, rows, width))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (halves,) = ctx.saved_tensors
+        gradient = gradients[0].to(halves.dtype).contiguous()
+        rows, width = gradient.shape
+        out = torch.empty_like(halves)
+        _kernels().modernbert_geglu_backward(
+            _at(halves), _at(gradient), _at(out), *_sizes(halves, rows, width)
+        )
+        return out
+
+
+def _kernels() -> ctypes.CDLL:
+    kernels = library()
+    assert kernels is not None, "callers ask `supports` first"
+    return kernels
+
+
+def _input(rotated: Tensor, layout: Layout, num_heads: int, window: int | None) -> _AttentionInput:
+    width = num_heads * HEAD_SIZE
+    borders = layout.batch.cu_seqlens.contiguous()
+    return _AttentionInput(
+        query=_at(rotated),
+        key=_at(rotated, width),
+        value=_at(rotated, 2 * width),
+        step=3 * width,
+        borders=borders.data_ptr(),
+        num_sequences=layout.batch.num_sequences,
+        num_heads=num_heads,
+        window=-1 if window is None else window,
+        is_bf16=rotated.dtype is torch.bfloat16,
+        num_threads=torch.get_num_threads(),
+    )
+
+
+def _rotate(
+    values: Tensor, out: Tensor, table: RotaryTable, num_heads: int, scale: float, direction: int
+) -> Tensor:
+    _kernels().modernbert_rotate(
+        _at(values),
+        _at(out),
+        _at(table.cos),
+        _at(table.sin),
+        ctypes.c_long(len(values)),
+        ctypes.c_long(num_heads),
+        ctypes.c_float(scale),
+        ctypes.c_float(direction),
+        ctypes.c_long(values.dtype is torch.bfloat16),
+        ctypes.c_long(torch.get_num_threads()),
+    )
+    return out
+
+
+def _at(values: Tensor | None, offset: int = 0) -> ctypes.c_void_p:
+    """The address of a tensor's memory, some entries in; null for None."""
+    if values is None:
+        return ctypes.c_void_p(None)
+    return ctypes.c_void_p(values.data_ptr() + offset * values.element_size())
+
+
+def _sizes(values: Tensor, rows: int, width: int) -> tuple[ctypes.c_long, ...]:
+    numbers = rows, width, values.dtype is torch.bfloat16, torch.get_num_threads()
+    return tuple(ctypes.c_long(number) for number in numbers)
+
+
+def _check(failed: int) -> None:
+    if failed:
+        raise MemoryError("the attention kernels could not get their buffers")

@@ -1,0 +1,16 @@
+/* The CPU kernels, in one translation unit; `build.py` compiles it for the machine it runs on. */
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "simd.h"
+
+#include "flat_attention.h"
+
+#include "elementwise.h"
+
+#include "products.h"
+
+#include "encoder.h"
