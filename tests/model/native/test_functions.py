@@ -1,0 +1,166 @@
+"""The C kernels, held equal to the reference; skipped on machines that cannot run them."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from modernbert.batch import PackedBatch
+from modernbert.model.layout import Layout
+from modernbert.model.native import functions as native
+from modernbert.model.native.build import has_bfloat16, library
+from modernbert.model.rope import rotary_table
+from tests.model.examples import BOUNDARY_LENGTHS, largest_difference, ragged
+from tests.reference.padded_encoder import dense_attention, dense_mask, gelu, rotated
+
+HEADS, THETA = 2, 10_000.0
+
+needs_kernels = pytest.mark.skipif(library() is None, reason="no C kernels on this machine")
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="no bfloat16 kernels here")
+
+lengths_of_a_batch = st.lists(
+    st.sampled_from([0, *BOUNDARY_LENGTHS]) | st.integers(0, 300), min_size=1, max_size=5
+).filter(any)
+windows = st.none() | st.sampled_from([1, 2, 15, 16, 31, 32, 33, 63, 64, 65, 100, 500])
+
+
+class Case:
+    """Random queries, keys and values in one tensor, and a direction for the gradient."""
+
+    def __init__(self, lengths: Sequence[int], dtype: torch.dtype) -> None:
+        token_ids, self.present = ragged(lengths)
+        self.batch = PackedBatch.from_padded(token_ids, self.present)
+        generator = torch.Generator().manual_seed(0)
+        width = HEADS * native.HEAD_SIZE
+        self.qkv = torch.randn(self.batch.total_tokens, 3 * width, generator=generator).to(dtype)
+        self.direction = torch.randn(self.batch.total_tokens, width, generator=generator).to(dtype)
+
+    def in_c(self, window: int | None) -> tuple[Tensor, Tensor]:
+        """The output and the gradient of `qkv`."""
+        qkv = self.qkv.detach().requires_grad_()
+        assert native.supports_attention(qkv, HEADS)
+        table = rotary_table(self.batch.position_ids, native.HEAD_SIZE, THETA)
+        layout = Layout(self.batch, window or 64)
+        output = native.attend(qkv, table, layout, num_heads=HEADS, window=window)
+        return output, *torch.autograd.grad(output, qkv, self.direction)
+
+    def dense(self, window: int | None) -> tuple[Tensor, Tensor]:
+        """The same by the reference, in float64."""
+        qkv = self.qkv.detach().double().requires_grad_()
+        positions = self.present.long().cumsum(1) - 1
+        mask = dense_mask(positions, self.present, window)
+        padded = self.batch.to_padded(qkv).unflatten(-1, (3, HEADS, -1))
+        query, key, value = padded.permute(2, 0, 3, 1, 4)  # (rows, heads, columns, head_size)
+        query, key = rotated(query, positions, THETA), rotated(key, positions, THETA)
+        output = dense_attention(query, key, value, mask).transpose(1, 2).flatten(2)
+        output = output[self.present]
+        return output, *torch.autograd.grad(output, qkv, self.direction.double())
+
+
+def check(lengths: Sequence[int], window: int | None, dtype: torch.dtype, within: float) -> None:
+    case = Case(lengths, dtype)
+    for got, expected in zip(case.in_c(window), case.dense(window), strict=True):
+        assert got.dtype == dtype
+        assert largest_difference(got, expected) <= within
+
+
+@needs_kernels
+@settings(max_examples=60, deadline=None)
+@given(lengths=lengths_of_a_batch, window=windows)
+@example(lengths=[1], window=None)
+@example(lengths=[0, 5, 0], window=64)
+@example(lengths=[1] * 70, window=1)
+@example(lengths=[64, 64, 64], window=64)
+def test_attention(lengths: list[int], window: int | None) -> None:
+    check(lengths, window, torch.float32, within=1e-5)
+
+
+@needs_kernels
+@pytest.mark.parametrize("window", [None, 1, 64])
+@pytest.mark.parametrize("length", BOUNDARY_LENGTHS)
+def test_attention_over_one_sequence(length: int, window: int | None) -> None:
+    check([length], window, torch.float32, within=1e-5)
+
+
+@needs_bfloat16
+@settings(max_examples=30, deadline=None)
+@given(lengths=lengths_of_a_batch, window=windows)
+def test_attention_in_bfloat16(lengths: list[int], window: int | None) -> None:
+    check(lengths, window, torch.bfloat16, within=0.1)
+
+
+@needs_kernels
+@pytest.mark.parametrize("window", [None, 3])
+def test_what_came_before_and_after_changes_nothing(window: int | None) -> None:
+    """To the last bit, when the sequence stands at the same place."""
+    case = Case([40, 50, 60], torch.float32)
+    before = case.in_c(window)
+    case.qkv[:40] = 50 * torch.randn(40, case.qkv.shape[1])
+    case.qkv[90:] = 50 * torch.randn(60, case.qkv.shape[1])
+    for old, new in zip(before, case.in_c(window), strict=True):
+        assert torch.equal(old[40:90], new[40:90])
+
+
+@needs_kernels
+def test_large_scores_stay_finite() -> None:
+    """Softmax must subtract its maximum: e^1000 is no float32."""
+    case = Case([100, 3], torch.float32)
+    case.qkv *= 30
+    for window in (None, 8):
+        output, gradient = case.in_c(window)
+        assert output.isfinite().all() and gradient.isfinite().all()
+        assert largest_difference(output, case.dense(window)[0]) < 1e-2
+
+
+@needs_kernels
+@pytest.mark.parametrize("threads", [1, 2])
+def test_attention_on_several_threads(threads: int) -> None:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        check([200, 0, 1, 150], 16, torch.float32, within=1e-5)
+        check([200, 0, 1, 150], None, torch.float32, within=1e-5)
+    finally:
+        torch.set_num_threads(usual)
+
+
+@needs_kernels
+@pytest.mark.parametrize("rows", [1, 2, 31])
+@pytest.mark.parametrize("width", [16, 48, 384])
+def test_geglu(rows: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    halves = 3 * torch.randn(rows, 2 * width, generator=generator)
+    direction = torch.randn(rows, width, generator=generator)
+    halves[0, :4] = torch.tensor([0.0, -30.0, 30.0, -1e-8])
+    values = halves.clone().requires_grad_()
+    assert native.supports_geglu(values)
+    output = native.geglu(values)
+    (gradient,) = torch.autograd.grad(output, values, direction)
+
+    exact = halves.double().requires_grad_()
+    first, second = exact.chunk(2, dim=-1)
+    expected = gelu(first) * second
+    assert largest_difference(output, expected) < 1e-5
+    (expected_gradient,) = torch.autograd.grad(expected, exact, direction.double())
+    assert largest_difference(gradient, expected_gradient) < 1e-5
+
+
+@needs_bfloat16
+def test_geglu_in_bfloat16() -> None:
+    generator = torch.Generator().manual_seed(0)
+    halves = torch.randn(7, 96, generator=generator).bfloat16()
+    first, second = halves.double().chunk(2, dim=-1)
+    output = native.geglu(halves)
+    assert output.dtype is torch.bfloat16
+    assert largest_difference(output, gelu(first) * second) < 0.05
+
+
+@needs_kernels
+def test_other_sizes_and_types_are_left_to_torch() -> None:
+    assert not native.supports_attention(torch.zeros(3, 3 * 2 * 32), 2)
+    assert not native.supports_attention(torch.zeros(3, 3 * 2 * 64, dtype=torch.float64), 2)
+    assert not native.supports_geglu(torch.zeros(3, 2 * 24))
+    assert not native.supports_geglu(torch.zeros(3, 2 * 32, dtype=torch.float16))

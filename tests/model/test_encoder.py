@@ -1,0 +1,205 @@
+"""The encoder against the padded oracle, and what a packed batch promises."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modernbert.batch import PackedBatch
+from modernbert.errors import InputError
+from modernbert.model.config import EncoderConfig, LayerKind
+from modernbert.model.encoder import Encoder
+from modernbert.model.heads import MaskedLanguageModel
+from tests.model.examples import (
+    BOUNDARY_LENGTHS,
+    largest_difference,
+    ragged,
+    ragged_batch,
+    small_config,
+    with_random_weights,
+)
+from tests.reference.padded_encoder import padded_hidden, padded_logits
+
+RAGGED = [5, 70, 0, 1, 33, 64]
+
+
+def test_equal_to_the_reference(config: EncoderConfig) -> None:
+    model = with_random_weights(MaskedLanguageModel(config))
+    token_ids, present = ragged(RAGGED)
+    batch = PackedBatch.from_padded(token_ids, present)
+    weights = dict(model.named_parameters())
+    expected = padded_hidden(config, weights, token_ids, present)[present]
+    assert largest_difference(model.encoder(batch), expected) < 5e-6
+    expected = padded_logits(config, weights, token_ids, present)[present]
+    assert largest_difference(model(batch), expected) < 5e-6
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    lengths=st.lists(st.sampled_from([0, *BOUNDARY_LENGTHS]), min_size=1, max_size=4).filter(any),
+    window=st.sampled_from([1, 5, 32, 64, 90]),
+    kinds=st.lists(st.sampled_from(["global", "local"]), min_size=1, max_size=3),
+    hidden_size=st.sampled_from([32, 128]),
+)
+def test_equal_to_the_reference_with_any_layers_and_window(
+    lengths: list[int], window: int, kinds: list[LayerKind], hidden_size: int
+) -> None:
+    config = small_config(layer_kinds=tuple(kinds), window=window, hidden_size=hidden_size)
+    model = with_random_weights(MaskedLanguageModel(config))
+    token_ids, present = ragged(lengths)
+    weights = dict(model.named_parameters())
+    expected = padded_hidden(config, weights, token_ids, present)[present]
+    hidden = model.encoder(PackedBatch.from_padded(token_ids, present))
+    assert largest_difference(hidden, expected) < 1e-5
+
+
+def test_gradients_equal_to_the_reference(config: EncoderConfig) -> None:
+    model = with_random_weights(MaskedLanguageModel(config))
+    token_ids, present = ragged(RAGGED)
+    weights = dict(model.named_parameters())
+    labels = torch.arange(sum(RAGGED)) % config.vocab_size
+
+    logits = model(PackedBatch.from_padded(token_ids, present))
+    loss = torch.nn.functional.cross_entropy(logits, labels)
+    gradients = torch.autograd.grad(loss, list(weights.values()))
+    logits = padded_logits(config, weights, token_ids, present)[present]
+    loss = torch.nn.functional.cross_entropy(logits, labels)
+    expected = torch.autograd.grad(loss, list(weights.values()))
+
+    for name, got, wanted in zip(weights, gradients, expected, strict=True):
+        assert wanted.abs().max() > 1e-5, f"{name} has no part in the loss"
+        assert largest_difference(got, wanted) < 1e-6 + 1e-4 * float(wanted.abs().max()), name
+
+
+def test_the_embedding_s_gradient_comes_from_both_its_uses(config: EncoderConfig) -> None:
+    model = with_random_weights(MaskedLanguageModel(config))
+    model(PackedBatch.from_sequences([[5, 6]]))[:, 7].sum().backward()
+    gradient = model.encoder.embeddings.tok_embeddings.weight.grad
+    assert gradient is not None
+    rows = gradient.abs().sum(1).nonzero().flatten().tolist()
+    assert rows == [5, 6, 7]  # two are read, one is predicted
+
+
+@pytest.mark.parametrize("lengths", [[7, 40, 1, 100, 40], [1, 1, 1], [33, 64, 96]])
+def test_packed_sequences_are_as_if_alone(lengths: list[int]) -> None:
+    tiny = EncoderConfig.preset("tiny", vocab_size=512)
+    encoder = with_random_weights(Encoder(tiny))
+    batch = ragged_batch(lengths, vocab_size=512)
+    together = batch.split(encoder(batch))
+    for ids, hidden in zip(batch.split(), together, strict=True):
+        alone = encoder(PackedBatch.from_sequences([ids]))
+        assert largest_difference(hidden, alone) < 3e-6
+
+
+def test_the_order_of_sequences_changes_nothing(config: EncoderConfig) -> None:
+    encoder = with_random_weights(Encoder(config))
+    batch = ragged_batch([7, 40, 1, 33])
+    hidden = batch.split(encoder(batch))
+    turned = PackedBatch.from_sequences(list(reversed(batch.split())))
+    for got, expected in zip(reversed(turned.split(encoder(turned))), hidden, strict=True):
+        assert largest_difference(got, expected) < 3e-6
+
+
+def test_rows_of_padding_alone_change_nothing(config: EncoderConfig) -> None:
+    encoder = with_random_weights(Encoder(config))
+    with_empty, without = ragged_batch([0, 20, 0, 0, 9, 0]), ragged_batch([0, 20, 0, 0, 9, 0])
+    ids = [row for row in with_empty.split() if len(row)]
+    without = PackedBatch.from_sequences(ids)
+    assert largest_difference(encoder(with_empty), encoder(without)) < 3e-6
+    padded = with_empty.to_padded(encoder(with_empty))
+    assert padded.shape == (6, 20, config.hidden_size)
+    assert padded[0].count_nonzero() == 0
+
+
+def test_padding_may_stand_anywhere(config: EncoderConfig) -> None:
+    """On the left, or between tokens: positions and windows count tokens alone."""
+    encoder = with_random_weights(Encoder(config))
+    token_ids = torch.arange(5, 35).reshape(2, 15)
+    present = torch.ones(2, 15, dtype=torch.bool)
+    present[0, :4] = False
+    present[1, 3:9] = False
+    batch = PackedBatch.from_padded(token_ids, present)
+    dense = PackedBatch.from_sequences([token_ids[0, 4:], token_ids[1, [0, 1, 2, *range(9, 15)]]])
+    assert torch.equal(encoder(batch), encoder(dense))
+
+
+@pytest.mark.parametrize("hidden_size", [32, 128])
+@pytest.mark.parametrize("window", [64, 5])
+@pytest.mark.parametrize("place", [100, 0, 199])
+def test_a_local_layer_sees_exactly_its_window(place: int, window: int, hidden_size: int) -> None:
+    config = small_config(layer_kinds=("local",), window=window, hidden_size=hidden_size)
+    encoder = with_random_weights(Encoder(config))
+    ids = torch.arange(200) % 100 + 10
+    changed = ids.clone()
+    changed[place] = 5
+    before, after = (encoder(PackedBatch.from_sequences([x, x])) for x in (ids, changed))
+    differs = (before != after).any(dim=1)
+    seen = (torch.arange(200) - place).abs() <= window
+    assert torch.equal(differs, seen.repeat(2))
+
+
+def test_a_global_layer_sees_its_whole_sequence_and_no_other(config: EncoderConfig) -> None:
+    encoder = with_random_weights(Encoder(config))
+    ids = torch.arange(300) % 100 + 10
+    changed = ids.clone()
+    changed[0] = 5
+    before = encoder(PackedBatch.from_sequences([ids, ids]))
+    after = encoder(PackedBatch.from_sequences([changed, ids]))
+    differs = (before != after).any(dim=1)
+    assert differs[:300].all() and not differs[300:].any()
+
+
+def test_position_matters_only_relative_to_others(config: EncoderConfig) -> None:
+    """Rotary positions: with no attention beyond neighbours, a shift leaves the middle alone."""
+    local = EncoderConfig(**{**vars(config), "layer_kinds": ("local",)})
+    encoder = with_random_weights(Encoder(local))
+    ids = torch.arange(60) + 10
+    hidden = encoder(PackedBatch.from_sequences([ids]))
+    shifted = encoder(PackedBatch.from_sequences([ids[7:]]))
+    assert largest_difference(hidden[20:], shifted[13:]) < 1e-5
+
+
+def test_training_mode_changes_nothing(config: EncoderConfig) -> None:
+    encoder = with_random_weights(Encoder(config))
+    batch = ragged_batch([5, 9])
+    assert torch.equal(encoder.train()(batch), encoder.eval()(batch))
+
+
+def test_without_gradients_the_same(config: EncoderConfig) -> None:
+    encoder = with_random_weights(Encoder(config))
+    batch = ragged_batch(RAGGED)
+    with torch.inference_mode():
+        hidden = encoder(batch)
+    assert largest_difference(hidden, encoder(batch)) < 1e-6
+
+
+def test_bfloat16_autocast_is_close(config: EncoderConfig) -> None:
+    model = with_random_weights(MaskedLanguageModel(config))
+    batch = ragged_batch(RAGGED)
+    exact = model(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(batch)
+        loss = rough.float().square().mean()
+    loss.backward()
+    assert rough.isfinite().all()
+    assert largest_difference(rough, exact) < 0.05 * float(exact.detach().abs().max())
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.dtype == torch.float32
+
+
+def test_bfloat16_weights(config: EncoderConfig) -> None:
+    encoder = with_random_weights(Encoder(config))
+    batch = ragged_batch(RAGGED)
+    exact = encoder(batch)
+    rough = encoder.bfloat16()(batch)
+    assert rough.dtype == torch.bfloat16
+    similarity = torch.cosine_similarity(rough.float(), exact, dim=1)
+    assert similarity.min() > 0.995
+
+
+@pytest.mark.parametrize("wrong", [-1, 128, 10**12])
+def test_refuses_ids_outside_the_vocabulary(wrong: int) -> None:
+    encoder = with_random_weights(Encoder(small_config()))
+    with pytest.raises(InputError, match=rf"^token_ids: got {wrong}, expected ids from 0 to 127$"):
+        encoder(PackedBatch.from_sequences([[5, 6], [7, wrong]]))
