@@ -3,9 +3,9 @@
 from types import ModuleType
 
 import pytest
+from tests.model.examples import small_config
 
 from modernbert.model.config import EncoderConfig
-from tests.model.examples import small_config
 
 
 @pytest.fixture(scope="session")

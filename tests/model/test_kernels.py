@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.model.examples import BOUNDARY_LENGTHS, largest_difference, ragged
+from tests.reference.padded_encoder import dense_attention, dense_mask
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.model.kernels import attend
 from modernbert.model.layout import Layout
-from tests.model.examples import BOUNDARY_LENGTHS, largest_difference, ragged
-from tests.reference.padded_encoder import dense_attention, dense_mask
 
 HEADS, SIZE = 2, 8
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.model.examples import largest_difference, ragged, with_random_weights
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.names import to_foreign
-from tests.model.examples import largest_difference, ragged, with_random_weights
 
 WITHIN = 1e-5
 
@@ -100,7 +100,7 @@ def test_tiny_with_padding_on_the_left(tiny: Pair) -> None:
 
 def test_tiny_packed(tiny: Pair) -> None:
     token_ids, present = ragged([5, 200, 1, 65, 130, 2], vocab_size=512)
-    check_packed(tiny, PackedBatch.from_padded(token_ids, present), alone_within=1e-6)
+    check_packed(tiny, PackedBatch.from_padded(token_ids, present), alone_within=3e-6)
 
 
 def test_tiny_gradients(tiny: Pair) -> None:

@@ -53,10 +53,10 @@ class Encoder(SavedModel):
             changes nothing.
 
         Raises:
-            InputError: a token id outside the vocabulary.
+            InputError: a token id outside the vocabulary, or borders that do not fit the tokens.
         """
         config = self.config
-        _check_token_ids(batch.token_ids, config.vocab_size)
+        _check(batch, config.vocab_size)
         layout = Layout(batch, config.window)
         tables = {
             kind: rotary_table(batch.position_ids, config.head_size, config.theta(kind))
@@ -69,11 +69,18 @@ class Encoder(SavedModel):
         return normed
 
 
-def _check_token_ids(token_ids: Tensor, vocab_size: int) -> None:
+def _check(batch: PackedBatch, vocab_size: int) -> None:
     """On the CPU alone: elsewhere it would wait for the device, which checks by itself."""
-    if token_ids.device.type != "cpu" or torch.compiler.is_compiling():
+    if batch.token_ids.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    low, high = token_ids.aminmax()
+    borders, total_tokens = batch.cu_seqlens, batch.total_tokens
+    ends = borders[[0, -1]].tolist() if len(borders) else None
+    if ends != [0, total_tokens] or not total_tokens or (borders.diff() < 0).any():
+        raise InputError(
+            "cu_seqlens: expected numbers that rise from 0 to the number of tokens, "
+            f"1 or more; got {ends} at the ends for {total_tokens} tokens"
+        )
+    low, high = batch.token_ids.aminmax()
     if low < 0 or high >= vocab_size:
         raise InputError(
             f"token_ids: got {int(low) if low < 0 else int(high)}, "

@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.model.examples import BOUNDARY_LENGTHS, largest_difference, ragged
+from tests.reference.padded_encoder import dense_attention, dense_mask, gelu, rotated
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
@@ -13,8 +15,6 @@ from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
 from modernbert.model.native.build import has_bfloat16, library
 from modernbert.model.rope import rotary_table
-from tests.model.examples import BOUNDARY_LENGTHS, largest_difference, ragged
-from tests.reference.padded_encoder import dense_attention, dense_mask, gelu, rotated
 
 HEADS, THETA = 2, 10_000.0
 
