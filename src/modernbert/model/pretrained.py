@@ -168,7 +168,7 @@ def _check_shapes(folder: Path, model: SavedModel, headers: Mapping[str, TensorH
         raise ModelFolderError(f"{folder}: lacks {_first_of(missing)}")
     if extra := [header.name for name, header in headers.items() if name not in expected]:
         raise ModelFolderError(
-            f"{folder}: holds what is no part of a {type(model).__name__}: {_first_of(extra)}"
+            f"{folder}: holds what {type(model).__name__} has no place for: {_first_of(extra)}"
         )
     for name, header in headers.items():
         if header.shape != expected[name]:
