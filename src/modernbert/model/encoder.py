@@ -1,5 +1,8 @@
 """The encoder: token ids of a packed batch to one vector a token."""
 
+from contextlib import nullcontext
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +12,8 @@ from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.layer import Layer, LayerNorm
 from modernbert.model.layout import Layout
+from modernbert.model.native.engine import Engine
+from modernbert.model.precision import PrecisionChoice, choose_precision
 from modernbert.model.pretrained import SavedModel
 from modernbert.model.rope import rotary_table
 
@@ -44,7 +49,9 @@ class Encoder(SavedModel):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
-        self.final_norm = LayerNorm(config.hidden_size, config.norm_eps)
+        self.final_norm: nn.Module = LayerNorm(config.hidden_size, config.norm_eps)
+        self.engine: Engine | None = None
+        self._autocasts = False
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
         """The hidden state of every token: (total_tokens, hidden_size).
@@ -55,8 +62,17 @@ class Encoder(SavedModel):
         Raises:
             InputError: a token id outside the vocabulary, or borders that do not fit the tokens.
         """
+        _check(batch, self.config.vocab_size)
+        if self.engine is not None:
+            if dropout is not None:
+                raise InputError("dropout: this model is packed for inference and cannot train")
+            return self.engine(batch)
+        device = batch.token_ids.device.type
+        with torch.autocast(device, torch.bfloat16) if self._autocasts else nullcontext():
+            return self._forward(batch, dropout)
+
+    def _forward(self, batch: PackedBatch, dropout: Dropout | None) -> Tensor:
         config = self.config
-        _check(batch, config.vocab_size)
         layout = Layout(batch, config.window)
         tables = {
             kind: rotary_table(batch.position_ids, config.head_size, config.theta(kind))
@@ -67,6 +83,32 @@ class Encoder(SavedModel):
             hidden = layer(hidden, tables[kind], layout, dropout)
         normed: Tensor = self.final_norm(hidden)
         return normed
+
+    def for_inference(self, precision: PrecisionChoice = "auto") -> Self:
+        """Get ready to compute hidden states as fast as the device can, and no gradients.
+
+        On CPUs with AVX-512 the weights are packed for its units and the trainable ones are let
+        go, so that the model can be neither trained nor saved afterwards.
+
+        precision: of weights and products; the residual stream, sums, norms and softmax are
+            float32 in any case. `auto` takes bfloat16 where the device has units for it, and
+            float32 elsewhere; int8 has a scale for each token, so that a text's result does not
+            depend on its neighbours.
+
+        Raises:
+            ConfigError: int8 where the CPU or the sizes do not allow it.
+        """
+        device = self.embeddings.tok_embeddings.weight.device
+        chosen, packed = choose_precision(self.config, precision, device)
+        self.requires_grad_(False)
+        self.eval()
+        if packed:
+            self.engine = Engine(self, chosen)
+            self.embeddings.tok_embeddings.weight.data = self.engine.embedding
+            self.layers, self.final_norm = nn.ModuleList(), nn.Identity()
+        else:
+            self._autocasts = chosen == "bfloat16"
+        return self
 
 
 def _check(batch: PackedBatch, vocab_size: int) -> None:

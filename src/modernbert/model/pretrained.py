@@ -31,6 +31,7 @@ from modernbert.model.names import (
     from_foreign,
     to_foreign,
 )
+from modernbert.model.precision import PrecisionChoice
 from modernbert.model.weights import (
     TensorHeader,
     read_headers,
@@ -50,16 +51,34 @@ class SavedModel(nn.Module):
     config: EncoderConfig
 
     @classmethod
-    def from_pretrained(cls, folder_or_hub_id: Path | str) -> Self:
-        """Read a model folder, or a model of the hub, in float32.
+    def from_pretrained(
+        cls, folder_or_hub_id: Path | str, *, precision: PrecisionChoice | None = None
+    ) -> Self:
+        """Read a model folder, or a model of the hub.
 
         An encoder is read from the folder of any model that has one, a head from its own kind.
 
+        precision: None gives float32 weights to train; a precision, or "auto", makes the model
+            ready `for_inference` in it.
+
         Raises:
             ModelFolderError: no such model, or tensors that are missing or do not fit.
-            ConfigError: a config that is no ModernBERT's or contradicts itself.
+            ConfigError: a config that is no ModernBERT's or contradicts itself, or a precision
+                that cannot be had here.
         """
-        return load(cls, folder_or_hub_id)
+        model = load(cls, folder_or_hub_id)
+        return model if precision is None else model.for_inference(precision)
+
+    def for_inference(self, precision: PrecisionChoice = "auto") -> Self:
+        """Make the encoder within ready for inference: see `Encoder.for_inference`.
+
+        Raises:
+            ConfigError: a precision that cannot be had here.
+        """
+        self.requires_grad_(False)
+        self.eval()
+        self.get_submodule("encoder").for_inference(precision)  # type: ignore[operator]
+        return self
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write config.json and model.safetensors as transformers has them for this model.
@@ -114,6 +133,11 @@ def save(model: SavedModel, folder: Path | str) -> None:
     Raises:
         ModelFolderError: the folder cannot be written; each file is whole, the old or the new.
     """
+    if any(getattr(part, "engine", None) is not None for part in model.modules()):
+        raise ModelFolderError(
+            f"{folder}: the model is packed for inference and cannot be saved; "
+            "load it again without a precision"
+        )
     prefix = _prefix(model)
     tensors = {
         to_foreign(prefix + name, alone=bool(prefix)): parameter

@@ -53,7 +53,7 @@ def has_bfloat16() -> bool:
 
 def has_int8() -> bool:
     """Whether the kernels exist here and can compute in int8."""
-    return has_bfloat16() and "avx512_vnni" in cpu_flags()
+    return "avx512_vnni" in cpu_flags() and library() is not None
 
 
 @functools.cache
@@ -67,8 +67,9 @@ def library() -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(str(_compiled()))
     except (OSError, subprocess.SubprocessError, UserWarning) as error:
-        output = getattr(error, "stderr", None)
-        reason = (output.strip().splitlines() or [""])[-1] if output else str(error)
+        output = getattr(error, "stderr", None) or str(error)
+        lines = output.strip().splitlines()
+        reason = next((line for line in lines if "error" in line), lines[-1] if lines else "")
         warnings.warn(
             f"the C kernels could not be compiled ({reason}); the slower torch kernels are used. "
             f"Install a C compiler, or set {SWITCH}=0 to be spared this message",

@@ -192,11 +192,11 @@ typedef struct {
     long is_bf16, num_threads;
 } AttentionInput;
 
+#ifdef __AVX512BF16__
 #define PICK(input, call_f32, call_bf16) \
     if ((input)->is_bf16) { call_bf16; } else { call_f32; }
-#ifndef __AVX512BF16__
-#undef PICK
-#define PICK(input, call_f32, call_bf16) call_f32
+#else
+#define PICK(input, call_f32, call_bf16) { call_f32; }
 #endif
 
 #define AT(pointer, input, offset) \

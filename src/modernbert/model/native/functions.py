@@ -58,13 +58,13 @@ def attend(
     qkv: (total_tokens, 3 x num_heads x 64), float32 or bfloat16, not rotated.
     Returns (total_tokens, num_heads x 64).
     """
-    attended: Tensor = _Attend.apply(qkv, table, layout, num_heads, window)
+    attended: Tensor = _Attend.apply(qkv, table, layout, num_heads, window)  # type: ignore[no-untyped-call]
     return attended
 
 
 def geglu(halves: Tensor) -> Tensor:
     """`gelu(a) * b` of the halves a, b of each row: (rows, 2 x width) to (rows, width)."""
-    gated: Tensor = _GeGLU.apply(halves)
+    gated: Tensor = _GeGLU.apply(halves)  # type: ignore[no-untyped-call]
     return gated
 
 

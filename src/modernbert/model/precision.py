@@ -1,0 +1,40 @@
+"""Which precision a device computes in, and whether the C kernels do it."""
+
+from typing import Literal
+
+import torch
+
+from modernbert.errors import ConfigError
+from modernbert.model.config import EncoderConfig
+from modernbert.model.native.build import has_bfloat16
+from modernbert.model.native.engine import Precision, supports
+
+PrecisionChoice = Literal["auto", "float32", "bfloat16", "int8"]
+
+
+def choose_precision(
+    config: EncoderConfig, precision: PrecisionChoice, device: torch.device
+) -> tuple[Precision, bool]:
+    """The precision to compute in, and whether the C kernels can do it here.
+
+    Raises:
+        ConfigError: no such precision, or int8 where the CPU or the sizes do not allow it.
+    """
+    if precision not in ("auto", "float32", "bfloat16", "int8"):
+        raise ConfigError(f"precision: got {precision!r}, expected auto, float32, bfloat16 or int8")
+    chosen = _fastest(device) if precision == "auto" else precision
+    packed = device.type == "cpu" and supports(config, chosen)
+    if chosen == "int8" and not packed:
+        raise ConfigError(
+            "precision: int8 needs a CPU with AVX-512 VNNI, a C compiler, and sizes "
+            'that are multiples of 64 with heads of 64; take "auto"'
+        )
+    return chosen, packed
+
+
+def _fastest(device: torch.device) -> Precision:
+    if device.type == "cuda":
+        is_fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        is_fast = device.type == "cpu" and has_bfloat16()
+    return "bfloat16" if is_fast else "float32"
