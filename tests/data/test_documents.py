@@ -173,6 +173,18 @@ def test_missing_input(tmp_path: Path, name: str) -> None:
         DocumentReader([tmp_path / name])
 
 
+def test_folder_that_cannot_be_read(
+    file: MakeFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    file("corpus/a.txt", b"a")
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DocumentError, match="corpus: cannot be read: Permission denied; make it"):
+        DocumentReader([tmp_path / "corpus"])
+
+
 def test_pipe_is_no_input(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DocumentError, match="neither a file nor a folder"):

@@ -1,5 +1,6 @@
 """Preparing a corpus: every document once, the same bytes however it was interrupted."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -371,6 +372,27 @@ def test_output_that_cannot_be_used(corpus: list[Path], tmp_path: Path) -> None:
         run(corpus, foreign / "thesis.tex")
     with pytest.raises(RunError, match="lies within the input"):
         run([tmp_path / "notes"], tmp_path / "notes" / "out")
+
+
+def test_output_that_may_not_be_written(
+    corpus: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(RunError, match=r"out: cannot be written: .*Read-only file system; choose"):
+        run(corpus, tmp_path / "out")
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"corpus-\xff")
+    folder.mkdir()
+    (folder / os.fsdecode(b"a\xfe.txt")).write_text("text")
+    (folder / os.fsdecode(b"b\xfe.jsonl")).write_text("broken")
+    for _ in range(2):  # made, and read back
+        result = run([folder], tmp_path / "out")
+        assert result.train.num_documents == result.skipped.total == 1
 
 
 def test_two_processes_cannot_share_a_folder(corpus: list[Path], tmp_path: Path) -> None:

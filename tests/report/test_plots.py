@@ -66,6 +66,13 @@ def test_training_alone(log: Path, tmp_path: Path, drawn: list[Axes]) -> None:
     assert legend is not None and len(legend.get_texts()) == 1
 
 
+def test_a_picture_that_cannot_be_written_is_a_run_error(log: Path, tmp_path: Path) -> None:
+    (tmp_path / "loss.png").mkdir()
+    with pytest.raises(RunError, match=r"loss\.png: could not be written"):
+        plot_losses(log, tmp_path / "loss.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.png", "metrics.jsonl"]
+
+
 def test_nothing_to_draw_is_a_run_error(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"kind": "checkpoint", "step": 0}\n')
     with pytest.raises(RunError, match="holds no step yet"):

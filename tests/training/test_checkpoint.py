@@ -2,14 +2,13 @@
 
 import json
 import os
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.full_disk import largest_file
 from tests.training.toy import ToyModule, weights
 
 from modernbert.errors import CheckpointError
@@ -114,6 +113,18 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(
     assert loaded is not None and "step-00000008.damaged-2" in loaded.warnings[0]
 
 
+def test_a_file_that_cannot_be_read_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    save(tmp_path, 4)
+    monkeypatch.setattr(checkpoint.hashlib, "file_digest", fail)
+    fault = checkpoint.find_fault(checkpoint.folder_of(tmp_path, 4))
+    assert fault == "model.safetensors cannot be read: Input/output error"
+
+
 @pytest.mark.parametrize("content", ["[]", "7", "{}", '{"seal": 1}', "\xff"])
 def test_a_manifest_of_anything_is_a_fault(tmp_path: Path, content: str) -> None:
     save(tmp_path, 4)
@@ -177,17 +188,6 @@ def test_a_checkpoint_is_never_overwritten(tmp_path: Path) -> None:
     save(tmp_path, 4)
     with pytest.raises(CheckpointError, match="never overwritten"):
         save(tmp_path, 4)
-
-
-@contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    """No file can grow beyond this size: what stands in for a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("num_bytes", [100, 2000])  # the model's file fails; the optimizer's

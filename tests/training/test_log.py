@@ -95,6 +95,13 @@ def test_tensorboard_has_the_numbers_and_forgets_what_a_resume_repeats(tmp_path:
     assert [(e.step, e.value) for e in events.Scalars("step/loss")] == [(1, 1), (2, 0.5), (3, 9)]
 
 
+def test_tensorboard_files_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    log = TensorBoardLog(tmp_path / "file" / "events")
+    with pytest.raises(RunError, match="events: could not be written"):
+        log({"kind": "start", "step": 0})
+
+
 def test_without_tensorboard_there_is_no_such_log(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

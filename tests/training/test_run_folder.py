@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.full_disk import largest_file
 
 from modernbert.errors import RunError
 from modernbert.training.run_folder import RUN_FILE, claim, first_difference, locked, plain
@@ -68,6 +69,15 @@ def test_the_lock_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
         holder.kill()
     with locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("free_bytes", [0, 8])  # too few for the lock, for the identity
+def test_a_full_disk_is_told(tmp_path: Path, free_bytes: int) -> None:
+    told = pytest.raises(RunError, match="File too large")
+    with told, largest_file(free_bytes), locked(tmp_path):
+        claim(tmp_path, {"seed": 1})
+    with locked(tmp_path):
+        claim(tmp_path, {"seed": 2})
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

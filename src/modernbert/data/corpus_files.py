@@ -125,7 +125,7 @@ def _files_of(path: Path) -> Iterator[Path]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    entries = {entry.name: entry for entry in os.scandir(folder)}
+    entries = {entry.name: entry for entry in _entries(folder)}
     if "state.json" in entries and "dataset_info.json" in entries:
         yield from _files_of_dataset(folder)
         return
@@ -136,6 +136,16 @@ def _files_below(folder: Path) -> Iterator[Path]:
             yield from _files_below(folder / name)
         elif entries[name].is_file():
             yield folder / name
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DocumentError(
+            f"{folder}: cannot be read: {error.strerror}; make it readable or move it away"
+        ) from None
 
 
 def _files_of_dataset(folder: Path) -> Iterator[Path]:

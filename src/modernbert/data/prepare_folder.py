@@ -23,6 +23,7 @@ _SKIPPED = "skipped.json"
 _HELD_OUT = "held-out"
 _UNFINISHED = "unfinished"
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ class PrepareFolder:
 
     def write_skipped(self, skipped: Skipped) -> None:
         """Keep the account of what was not read beside the shards."""
-        content = json.dumps(asdict(skipped), indent=1, ensure_ascii=False)
-        write_whole(self.path / _SKIPPED, content.encode() + b"\n")
+        write_whole(self.path / _SKIPPED, _as_json(asdict(skipped)))
 
     def read_skipped(self) -> Skipped:
         """What was not read when the shards were made."""
@@ -77,8 +77,8 @@ def claim_folder(path: Path, identity: Identity) -> Iterator[PrepareFolder]:
         tell the path, the size and the time of each file.
 
     Raises:
-        RunError: it belongs to something else, is in use, lies within an input, or the disk is
-            full.
+        RunError: it belongs to something else, is in use, lies within an input, or cannot be
+            written, because the disk is full for instance.
     """
     _check_not_within(path, identity["inputs"])
     try:
@@ -87,6 +87,8 @@ def claim_folder(path: Path, identity: Identity) -> Iterator[PrepareFolder]:
             _check_identity(path, identity)
             yield PrepareFolder(path)
     except OSError as error:
+        if error.errno in _NOT_ALLOWED:
+            raise RunError(f"{path}: cannot be written: {error}; choose another output") from None
         if error.errno not in _DISK_IS_FULL:
             raise
         raise RunError(
@@ -125,7 +127,7 @@ def _check_identity(path: Path, identity: Identity) -> None:
     file = path / _IDENTITY
     if not file.exists():
         _check_empty(path)
-        write_whole(file, json.dumps(identity, indent=1, ensure_ascii=False).encode() + b"\n")
+        write_whole(file, _as_json(identity))
         return
     try:
         earlier = dict(json.loads(file.read_bytes()))
@@ -137,6 +139,11 @@ def _check_identity(path: Path, identity: Identity) -> None:
             f"{path}: holds the work of another call: {difference}; choose another output, or "
             "delete it"
         )
+
+
+def _as_json(value: Mapping[str, Any]) -> bytes:
+    """In ASCII, since the name of a file may have no UTF-8 form."""
+    return json.dumps(value, indent=1).encode() + b"\n"
 
 
 def _check_empty(path: Path) -> None:

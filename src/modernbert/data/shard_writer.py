@@ -99,7 +99,8 @@ class ShardWriter:
             shards=tuple(self._records),
             sources=tuple(sources),
         )
-        text = json.dumps(to_mapping(manifest), indent=1, ensure_ascii=False)
+        # In ASCII, since the name of a source may have no UTF-8 form.
+        text = json.dumps(to_mapping(manifest), indent=1)
         write_whole(self.path / MANIFEST, text.encode() + b"\n")
         self._finished = True
 

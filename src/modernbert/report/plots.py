@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from modernbert.errors import RunError
+from modernbert.files import new_file
 from modernbert.report.metrics import Curve, read_curve, read_rows
 
 _TRAINING, _HELD_OUT, _BASELINE, _TEXT = "#3b6ea5", "#d1603d", "#7a7a7a", "#333333"
@@ -23,7 +24,7 @@ def plot_losses(
     baseline: a loss to compare with, such as the unigram distribution's; a dashed line.
 
     Raises:
-        RunError: the log is missing or holds no step yet.
+        RunError: the log is missing or holds no step yet, or the picture cannot be written.
     """
     rows = read_rows(metrics_path)
     training = read_curve(rows, "step", "loss")
@@ -41,7 +42,11 @@ def plot_losses(
         axes.axhline(baseline, color=_BASELINE, linestyle=(0, (5, 3)), linewidth=1.2, label=label)
     _fit(axes, training, held_out, baseline)
     axes.legend(frameon=False, labelcolor=_TEXT, loc="upper right")
-    figure.savefig(png_path, format="png")
+    try:
+        with new_file(Path(png_path)) as file:
+            figure.savefig(file, format="png")
+    except OSError as error:
+        raise RunError(f"{png_path}: could not be written: {error}") from None
 
 
 def _style(axes: Axes) -> None:

@@ -127,7 +127,11 @@ def find_fault(folder: Path) -> str | None:
         expected = manifest["files"].get(name)
         if not (folder / name).is_file():
             return f"{name} is missing"
-        if _fingerprint(folder / name) != expected:
+        try:
+            found = _fingerprint(folder / name)
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+        if found != expected:
             return f"{name} differs from its hash"
     return None
 

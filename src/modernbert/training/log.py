@@ -54,6 +54,9 @@ class TensorBoardLog:
     """Writes the numbers of step and evaluation records as TensorBoard scalars.
 
     folder: of the event files; made at the first record.
+
+    Raises:
+        RunError: when called, if the files cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,6 +64,12 @@ class TensorBoardLog:
         self._writer: Any = None
 
     def __call__(self, record: Record) -> None:
+        try:
+            self._write(record)
+        except OSError as error:
+            raise RunError(f"{self.folder}: could not be written: {error}") from None
+
+    def _write(self, record: Record) -> None:
         if record["kind"] in ("start", "resume"):
             self._open(record["step"])
         elif record["kind"] in ("step", "evaluation") and self._writer is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.errors import RunError
-from modernbert.files import new_file
+from modernbert.files import write_whole
 
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
@@ -42,12 +42,14 @@ def claim(run_folder: Path, identity: Mapping[str, Any]) -> None:
     """Make the folder this run's on its first start; afterwards check that it still is.
 
     Raises:
-        RunError: the folder is another run's, or its `run.json` cannot be read.
+        RunError: the folder is another run's, or its `run.json` cannot be read or written.
     """
     path = run_folder / RUN_FILE
     if not path.exists():
-        with new_file(path) as file:
-            file.write(json.dumps({"identity": identity}, indent=1).encode() + b"\n")
+        try:
+            write_whole(path, json.dumps({"identity": identity}, indent=1).encode() + b"\n")
+        except OSError as error:
+            raise RunError(f"{path}: could not be written: {error}") from None
         return
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))["identity"]
@@ -67,11 +69,7 @@ def locked(run_folder: Path) -> Iterator[None]:
     Raises:
         RunError: another process is training there, or the folder cannot be made.
     """
-    try:
-        run_folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(run_folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise RunError(f"{run_folder}: cannot be used as a run folder: {error}") from None
+    descriptor = _open_lock(run_folder)
     try:
         _lock(descriptor, run_folder)
         yield
@@ -79,17 +77,27 @@ def locked(run_folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _open_lock(run_folder: Path) -> int:
+    try:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        return os.open(run_folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RunError(f"{run_folder}: cannot be used as a run folder: {error}") from None
+
+
 def _lock(descriptor: int, run_folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
     except BlockingIOError:
         holder = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
         raise RunError(
             f"{run_folder}: another process (id {holder}) is training there; "
             "wait for its end or stop it"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        raise RunError(f"{run_folder}: cannot be locked: {error}") from None
 
 
 def _shown(value: Any) -> str:

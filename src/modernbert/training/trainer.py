@@ -202,8 +202,8 @@ class Trainer:
         folder = checkpoint.folder_of(self.folder, self.progress.step)
         raise NonFiniteLossError(
             f"step {step.progress.step}: the loss is {loss}, the gradient norm {gradient_norm}; "
-            f"no weight was touched and the state before it is in {folder}; "
-            f"lower the learning rate or look at the data from position {self.progress.position}"
+            f"no weight was touched and the state before it is in {folder}; look at the data "
+            f"from position {self.progress.position} or begin a run with a lower learning rate"
         )
 
     def _evaluate_when_due(self) -> None:
