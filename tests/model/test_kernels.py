@@ -65,7 +65,7 @@ def check(lengths: Sequence[int], window: int | None, dtype: torch.dtype, within
 @example(lengths=[1] * 70, window=1)
 @example(lengths=[64, 64, 64], window=64)
 def test_equal_to_dense_attention(lengths: list[int], window: int | None) -> None:
-    check(lengths, window, torch.float32, within=1e-5)
+    check(lengths, window, torch.float32, within=5e-5)
 
 
 @settings(max_examples=20, deadline=None)
@@ -77,7 +77,7 @@ def test_equal_to_dense_attention_in_float64(lengths: list[int], window: int | N
 @pytest.mark.parametrize("window", [None, 1, 64])
 @pytest.mark.parametrize("length", BOUNDARY_LENGTHS)
 def test_one_sequence_of_every_length_at_a_border(length: int, window: int | None) -> None:
-    check([length], window, torch.float32, within=1e-5)
+    check([length], window, torch.float32, within=5e-5)
 
 
 @pytest.mark.parametrize("window", [None, 64])

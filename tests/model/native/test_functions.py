@@ -75,14 +75,14 @@ def check(lengths: Sequence[int], window: int | None, dtype: torch.dtype, within
 @example(lengths=[1] * 70, window=1)
 @example(lengths=[64, 64, 64], window=64)
 def test_attention(lengths: list[int], window: int | None) -> None:
-    check(lengths, window, torch.float32, within=1e-5)
+    check(lengths, window, torch.float32, within=5e-5)
 
 
 @needs_kernels
 @pytest.mark.parametrize("window", [None, 1, 64])
 @pytest.mark.parametrize("length", BOUNDARY_LENGTHS)
 def test_attention_over_one_sequence(length: int, window: int | None) -> None:
-    check([length], window, torch.float32, within=1e-5)
+    check([length], window, torch.float32, within=5e-5)
 
 
 @needs_bfloat16
@@ -121,8 +121,8 @@ def test_attention_on_several_threads(threads: int) -> None:
     usual = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        check([200, 0, 1, 150], 16, torch.float32, within=1e-5)
-        check([200, 0, 1, 150], None, torch.float32, within=1e-5)
+        check([200, 0, 1, 150], 16, torch.float32, within=5e-5)
+        check([200, 0, 1, 150], None, torch.float32, within=5e-5)
     finally:
         torch.set_num_threads(usual)
 
