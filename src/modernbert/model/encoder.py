@@ -104,7 +104,6 @@ class Encoder(SavedModel):
         self.eval()
         if packed:
             self.engine = Engine(self, chosen)
-            self.embeddings.tok_embeddings.weight.data = self.engine.embedding
             self.layers, self.final_norm = nn.ModuleList(), nn.Identity()
         else:
             self._autocasts = chosen == "bfloat16"

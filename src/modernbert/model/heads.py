@@ -77,11 +77,7 @@ class MaskedLanguageModel(SavedModel):
         hidden = self.encoder(batch, dropout=dropout)
         if rows is not None:
             hidden = hidden[rows]
-        weight, bias = self.decoder_weight, self.decoder_bias
-        if weight.dtype is not torch.float32:  # after `for_inference`
-            head = self.head(hidden).to(weight.dtype)
-            return functional.linear(head, weight, bias.to(weight.dtype)).float()
-        return functional.linear(self.head(hidden), weight, bias)
+        return functional.linear(self.head(hidden), self.decoder_weight, self.decoder_bias)
 
     @classmethod
     def from_published(cls, published: Mapping[str, Any]) -> Self:

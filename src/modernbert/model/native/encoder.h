@@ -303,20 +303,13 @@ static int between_attentions(const Pass *pass, const Layer *before, const Layer
     return layer_by_columns(pass, before, after);
 }
 
-/* Embeddings of the token ids, float32 or bfloat16, normalised into the residual stream. */
-void modernbert_embed(const Shape *shape, const void *embeddings, long is_bf16,
-                      const float *norm, const int64_t *token_ids, long total, float *stream) {
+/* Embeddings of the token ids, normalised into the residual stream. */
+void modernbert_embed(const Shape *shape, const float *embeddings, const float *norm,
+                      const int64_t *token_ids, long total, float *stream) {
 #pragma omp parallel for num_threads(shape->num_threads) schedule(static)
-    for (long row = 0; row < total; row++) {
-        float *target = stream + row * shape->hidden;
-        long at = token_ids[row] * shape->hidden;
-        if (is_bf16)
-            for (long i = 0; i < shape->hidden; i += LANES)
-                _mm512_storeu_ps(target + i, widen((const bf16 *)embeddings + at + i));
-        else
-            memcpy(target, (const float *)embeddings + at, shape->hidden * sizeof(float));
-        normalize_row(target, shape->hidden, norm, shape->eps, target);
-    }
+    for (long row = 0; row < total; row++)
+        normalize_row(embeddings + token_ids[row] * shape->hidden, shape->hidden, norm, shape->eps,
+                      stream + row * shape->hidden);
 }
 
 /* Layers [first, end) of `num_layers`. `attention`, [total][3 hidden], carries the projections of

@@ -131,8 +131,8 @@ def interleave(halves: Tensor) -> Tensor:
 class Engine:
     """The forward pass of one encoder; it keeps packed copies of the weights.
 
-    encoder: an `Encoder`, whose weights are read once.
-    embedding: (vocab_size, hidden_size), the encoder's own in float32, otherwise in bfloat16.
+    encoder: an `Encoder`, whose weights are read once; the token embedding, which begins the
+        residual stream, is used as it is.
     precision: of weights and products. Sums, norms, softmax and the residual stream are float32
         in each; int8 has a scale for each column of a weight and each token, so that a text's
         result does not depend on its neighbours.
@@ -143,8 +143,7 @@ class Engine:
         self.config = config
         self.precision = precision
         self._is_narrow = precision != "float32" and has_bfloat16()
-        embedding = encoder.embeddings.tok_embeddings.weight.detach()
-        self.embedding: Tensor = embedding.bfloat16() if self._is_narrow else embedding.float()
+        self._embedding: Tensor = encoder.embeddings.tok_embeddings.weight.detach()
         self._embedding_norm = _copy(encoder.embeddings.norm.weight)
         self._final_norm = _copy(encoder.final_norm.weight)
         self._kept: list[Tensor | PackedWeights] = []
@@ -170,8 +169,7 @@ class Engine:
         attention = torch.empty(total, 3 * config.hidden_size, dtype=dtype)
         kernels.modernbert_embed(
             shape,
-            _at(self.embedding),
-            ctypes.c_long(self._is_narrow),
+            _at(self._embedding),
             _at(self._embedding_norm),
             _at(token_ids),
             ctypes.c_long(total),
