@@ -4,7 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from modernbert.data.shards import ShardFolder
+from modernbert.data.spill import Spill
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 Run = Callable[..., Any]
@@ -59,6 +62,22 @@ def test_another_seed_needs_another_folder(
     answer = run(*arguments, "--seed", 1)
     assert answer.exit_code == 2
     assert "seed" in answer.stderr and answer.stderr.count("\n") == 1
+
+
+def test_stopped_by_hand(
+    run: Run, corpus: Path, tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("prepare", corpus, tmp_path / "out", "--tokenizer", tokenizer_folder)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Spill, "finish_unit", interrupt)
+        answer = run(*arguments)
+    assert (answer.exit_code, answer.stdout) == (130, "")
+    assert answer.stderr == "stopped; nothing is lost: run the same command again to go on\n"
+    assert run(*arguments).exit_code == 0
 
 
 def test_workers_change_nothing(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from modernbert.data.prepare import PrepareProgress, PrepareResult, PrepareSettings
     from modernbert.data.shards import ShardFolder
 
+_STOPPED = 130  # what a shell expects after Ctrl-C
+
 
 def prepare(
     corpus: Corpus,
@@ -49,7 +51,11 @@ def prepare(
     from modernbert.data.prepare import PrepareSettings
 
     settings = PrepareSettings(held_out=held_out, text_field=text_field, strict=strict, seed=seed)
-    result = prepare_shards(corpus, output, tokenizer, settings, workers=workers)
+    try:
+        result = prepare_shards(corpus, output, tokenizer, settings, workers=workers)
+    except KeyboardInterrupt:
+        tell("stopped; nothing is lost: run the same command again to go on")
+        raise typer.Exit(_STOPPED) from None
     if as_json:
         echo_json(_as_mapping(result))
     else:
