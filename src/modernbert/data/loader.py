@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 import numpy as np
@@ -142,12 +141,7 @@ class Prefetcher(Iterator[T], Generic[T]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
