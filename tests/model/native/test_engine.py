@@ -1,0 +1,265 @@
+"""The encoder in C against the encoder in torch, in every precision."""
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tests.model.examples import BOUNDARY_LENGTHS
+from torch import Tensor
+from torch.nn import functional
+
+from modernbert.batch import PackedBatch
+from modernbert.errors import ConfigError, InputError, ModelFolderError
+from modernbert.model.config import EncoderConfig, layer_kinds
+from modernbert.model.dropout import Dropout
+from modernbert.model.encoder import Encoder
+from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.initialize import initialize
+from modernbert.model.native.build import has_bfloat16, has_int8, library
+from modernbert.model.native.engine import Engine, PackedWeights, interleave, supports
+
+VOCAB_SIZE = 320
+PRECISIONS = ("float32", "bfloat16", "int8")
+
+pytestmark = pytest.mark.skipif(library() is None, reason="needs AVX-512 and a C compiler")
+
+
+def small_encoder(**changes: object) -> Encoder:
+    """Weights far from their first values: norms that are not 1, scores that are not flat."""
+    numbers = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": 128,
+        "intermediate_size": 192,
+        "num_heads": 2,
+        "layer_kinds": layer_kinds(4),
+        **changes,
+    }
+    encoder = initialize(Encoder(EncoderConfig.preset("tiny", **numbers)), seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise, alpha=0.2 if parameter.ndim == 1 else 0.06)
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return small_encoder()
+
+
+@pytest.fixture(scope="module")
+def engines(encoder: Encoder) -> dict[str, Engine]:
+    return {name: Engine(encoder, name) for name in PRECISIONS if supports(encoder.config, name)}
+
+
+def batch_of(lengths: list[int], seed: int = 0) -> PackedBatch:
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.randint(VOCAB_SIZE, (length,), generator=generator) for length in lengths]
+    return PackedBatch.from_sequences(rows)
+
+
+@torch.no_grad()
+def expected(encoder: Encoder, batch: PackedBatch) -> Tensor:
+    return encoder(batch)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(
+        st.sampled_from(BOUNDARY_LENGTHS) | st.integers(1, 300), min_size=1, max_size=6
+    )
+)
+@example(lengths=[1])
+@example(lengths=[5, 1])
+@example(lengths=[6])
+@example(lengths=[7] * 30)
+@example(lengths=[95])
+@example(lengths=[96])
+@example(lengths=[97, 95])
+@example(lengths=[449, 448])
+@example(lengths=[577])
+@example(lengths=[1100, 1])
+def test_float32_is_the_same(
+    encoder: Encoder, engines: dict[str, Engine], lengths: list[int]
+) -> None:
+    batch = batch_of(lengths)
+    difference = engines["float32"](batch) - expected(encoder, batch)
+    assert difference.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_any_number_of_threads(
+    encoder: Encoder, engines: dict[str, Engine], num_threads: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        for lengths in ([3, 20], [300, 90, 7], [700]):
+            batch = batch_of(lengths)
+            difference = engines["float32"](batch) - expected(encoder, batch)
+            assert difference.abs().max() < 1e-5
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="needs AVX-512 BF16")
+@pytest.mark.parametrize("lengths", [[1], [50, 3], [300, 129, 64, 65, 1], [1200]])
+def test_bfloat16_is_close(
+    encoder: Encoder, engines: dict[str, Engine], lengths: list[int]
+) -> None:
+    """No further from float32 than the torch modules under autocast, and a little."""
+    batch = batch_of(lengths)
+    reference = expected(encoder, batch)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        usual = (encoder(batch) - reference).square().mean().sqrt()
+    error = (engines["bfloat16"](batch) - reference).square().mean().sqrt()
+    assert error <= 1.2 * usual
+
+
+@pytest.mark.skipif(not has_int8(), reason="needs AVX-512 VNNI")
+@pytest.mark.parametrize("lengths", [[1], [50, 3], [300, 129, 64, 65, 1], [1200]])
+def test_int8_is_close(encoder: Encoder, engines: dict[str, Engine], lengths: list[int]) -> None:
+    batch = batch_of(lengths)
+    similarity = functional.cosine_similarity(
+        engines["int8"](batch), expected(encoder, batch), dim=1
+    )
+    assert similarity.min() > 0.999
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_text_does_not_depend_on_its_neighbours(
+    engines: dict[str, Engine], precision: str
+) -> None:
+    if precision not in engines:
+        pytest.skip(f"this CPU has no {precision}")
+    batch = batch_of([40, 130, 7])
+    together = batch.split(engines[precision](batch))
+    for ids, hidden in zip(batch.split(), together, strict=True):
+        alone = engines[precision](PackedBatch.from_sequences([ids]))
+        # Equal values; only the order of attention's sums may differ with the place in the batch.
+        assert (alone - hidden).abs().max() < (1e-5 if precision == "float32" else 3e-2)
+        assert functional.cosine_similarity(alone, hidden, dim=1).min() > 0.9999
+
+
+def test_empty_rows_of_a_padded_batch(encoder: Encoder, engines: dict[str, Engine]) -> None:
+    present = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 1, 1]])
+    batch = PackedBatch.from_padded(torch.randint(VOCAB_SIZE, (3, 3)), present)
+    difference = engines["float32"](batch) - expected(encoder, batch)
+    assert difference.abs().max() < 1e-5
+
+
+def test_the_window_is_exact() -> None:
+    """With local layers alone, one layer deep: a change 64 tokens away is seen, 65 is not."""
+    local = small_encoder(layer_kinds=("local",))
+    engine = Engine(local, "float32")
+    before = batch_of([200])
+    ids = before.token_ids.clone()
+    ids[100] = (ids[100] + 1) % VOCAB_SIZE
+    changed = (engine(PackedBatch.from_sequences([ids])) - engine(before)).abs().amax(dim=1) > 0
+    assert changed.nonzero().flatten().tolist() == list(range(36, 165))
+
+
+def test_other_windows() -> None:
+    for window in (1, 16, 63, 100, 300):
+        encoder = small_encoder(window=window)
+        batch = batch_of([250, 31])
+        difference = Engine(encoder, "float32")(batch) - expected(encoder, batch)
+        assert difference.abs().max() < 1e-5
+
+
+def test_positions_beyond_the_first_table(encoder: Encoder, engines: dict[str, Engine]) -> None:
+    for length in (1023, 1025, 2100):
+        batch = batch_of([length])
+        difference = engines["float32"](batch) - expected(encoder, batch)
+        assert difference.abs().max() < 1e-5
+
+
+def test_sizes_that_do_not_fit() -> None:
+    def fits(**changes: object) -> bool:
+        return supports(EncoderConfig.preset("tiny", vocab_size=VOCAB_SIZE, **changes), "float32")
+
+    assert fits()
+    assert not fits(num_heads=8)  # heads of 32
+    assert not fits(intermediate_size=416)
+
+
+def test_panels_of_a_matrix() -> None:
+    weight = torch.arange(128.0 * 4).view(128, 4)
+    packed = PackedWeights.pack(weight, "float32")
+    assert packed.panels.shape == (2, 4, 64, 1)
+    assert packed.panels[1, 2, 5, 0] == weight[64 + 5, 2]
+    packed = PackedWeights.pack(weight, "bfloat16")
+    assert packed.panels.shape == (2, 2, 64, 2)
+    assert packed.panels[1, 1, 5].tolist() == weight[64 + 5, 2:4].bfloat16().tolist()
+
+
+def test_int8_weights_stand_for_the_matrix() -> None:
+    weight = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    packed = PackedWeights.pack(weight, "int8")
+    assert packed.scales is not None and packed.offsets is not None
+    whole = packed.panels.transpose(1, 2).reshape(64, 32)
+    assert ((whole * packed.scales[:, None]) - weight).abs().max() <= packed.scales.max() / 2
+    assert packed.offsets.tolist() == (128 * whole.int().sum(1)).tolist()
+
+
+def test_interleaved_halves() -> None:
+    halves = torch.arange(128.0)[:, None]
+    assert interleave(halves)[:96, 0].tolist() == [
+        *range(32),
+        *range(64, 96),
+        *range(32, 64),
+    ]
+
+
+class TestForInference:
+    def test_the_model_gives_the_same(self) -> None:
+        config = small_encoder().config
+        model = initialize(MaskedLanguageModel(config), seed=3)
+        batch = batch_of([30, 5])
+        with torch.no_grad():
+            before = model(batch)
+        assert (model.for_inference("float32")(batch) - before).abs().max() < 1e-5
+        assert model.encoder.engine is not None
+
+    def test_it_lets_go_of_the_weights(self) -> None:
+        encoder = small_encoder().for_inference("float32")
+        assert {name for name, _ in encoder.named_parameters()} == {
+            "embeddings.tok_embeddings.weight",
+            "embeddings.norm.weight",
+        }
+
+    def test_it_cannot_train(self) -> None:
+        encoder = small_encoder().for_inference("float32")
+        batch = batch_of([3])
+        assert not encoder(batch).requires_grad
+        with pytest.raises(InputError, match="cannot train"):
+            encoder(batch, dropout=Dropout(0.1, keys=[(0,)], num_tokens_each=[3]))
+
+    def test_it_cannot_be_saved(self, tmp_path: object) -> None:
+        with pytest.raises(ModelFolderError, match="packed for inference"):
+            small_encoder().for_inference("float32").save_pretrained(f"{tmp_path}/model")
+
+    def test_an_unknown_precision(self) -> None:
+        with pytest.raises(ConfigError, match="expected auto, float32, bfloat16 or int8"):
+            small_encoder().for_inference("float16")  # type: ignore[arg-type]
+
+    def test_int8_where_the_sizes_do_not_fit(self) -> None:
+        with pytest.raises(ConfigError, match="int8 needs"):
+            small_encoder(num_heads=4).for_inference("int8")
+
+    def test_token_ids_are_checked(self) -> None:
+        encoder = small_encoder().for_inference("float32")
+        with pytest.raises(InputError, match="expected ids from 0 to 319"):
+            encoder(PackedBatch.from_sequences([[VOCAB_SIZE]]))
+
+    @pytest.mark.parametrize("precision", ["auto", "bfloat16", "float32"])
+    def test_without_the_kernels(self, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("modernbert.model.precision.supports", lambda *_: False)
+        encoder = small_encoder()
+        batch = batch_of([30, 70])
+        reference = expected(encoder, batch)
+        ready = encoder.for_inference(precision)  # type: ignore[arg-type]
+        assert ready.engine is None
+        similarity = functional.cosine_similarity(ready(batch), reference, dim=1)
+        assert similarity.min() > (0.999 if precision != "float32" else 0.99999)
