@@ -68,3 +68,7 @@ class NonFiniteLossError(TrainingError):
 
 class NativeKernelsWarning(UserWarning):
     """The C kernels could not be compiled; the torch kernels do their work."""
+
+
+class GrowthWarning(UserWarning):
+    """A model is grown from one that is not at the right point of its training."""

@@ -24,9 +24,11 @@ from modernbert.model.heads import (
     SequenceClassifier,
     TokenClassifier,
 )
+from modernbert.model.native.engine import supports
 from modernbert.model.pretrained import SavedModel
 
 SETTINGS = ClassifierSettings(labels=("bad", "good", "so-so"), pooling="mean")
+WIDE = small_config(hidden_size=128, intermediate_size=64)
 
 MAKERS: dict[str, Callable[[EncoderConfig], SavedModel]] = {
     "ModernBertModel": Encoder,
@@ -410,3 +412,12 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match="cannot be written"):
         with_random_weights(Encoder(small_config())).save_pretrained(tmp_path / "model")
     assert (tmp_path / "model").read_text(encoding="utf-8") == "x"
+
+
+@pytest.mark.skipif(not supports(WIDE, "float32"), reason="no C kernels on this machine")
+def test_a_model_that_is_packed_for_inference(tmp_path: Path) -> None:
+    model = with_random_weights(MaskedLanguageModel(WIDE))
+    model.encoder.for_inference("float32")
+    with pytest.raises(ModelFolderError, match="packed for inference and cannot be saved"):
+        model.save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
