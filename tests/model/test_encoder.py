@@ -1,5 +1,7 @@
 """The encoder against the padded oracle, and what a packed batch promises."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -229,3 +231,14 @@ def test_refuses_a_batch_without_tokens() -> None:
     )
     with pytest.raises(InputError, match="1 or more"):
         with_random_weights(Encoder(small_config()))(batch)
+
+
+def test_the_longest_sequence_may_be_a_bound_but_not_less(config: EncoderConfig) -> None:
+    encoder = with_random_weights(Encoder(config))
+    batch = ragged_batch([5, 9])
+    expected = encoder(batch)
+    assert torch.equal(encoder(replace(batch, max_seqlen=10**12)), expected)
+    with pytest.raises(InputError, match=r"^max_seqlen: got 8, expected 9 or more$"):
+        encoder(replace(batch, max_seqlen=8))
+    packed = encoder.for_inference("float32")
+    assert largest_difference(packed(replace(batch, max_seqlen=10**12)), expected) < 1e-4

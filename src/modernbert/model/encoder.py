@@ -121,6 +121,8 @@ def _check(batch: PackedBatch, vocab_size: int) -> None:
             "cu_seqlens: expected numbers that rise from 0 to the number of tokens, "
             f"1 or more; got {ends} at the ends for {total_tokens} tokens"
         )
+    if (longest := int(batch.lengths.max())) > batch.max_seqlen:
+        raise InputError(f"max_seqlen: got {batch.max_seqlen}, expected {longest} or more")
     low, high = batch.token_ids.aminmax()
     if low < 0 or high >= vocab_size:
         raise InputError(

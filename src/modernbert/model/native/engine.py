@@ -159,7 +159,7 @@ class Engine:
         if batch.total_tokens == 0:
             raise InputError("an empty batch: expected at least one token")
         config, total = self.config, batch.total_tokens
-        self._extend_angles(batch.max_seqlen)
+        self._extend_angles(min(batch.max_seqlen, total))
         positions = batch.position_ids.to(torch.int32)
         borders, token_ids = batch.cu_seqlens.contiguous(), batch.token_ids.contiguous()
         kernels, shape = self._kernels(), ctypes.byref(self._shape())
