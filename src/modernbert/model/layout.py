@@ -28,6 +28,11 @@ class Layout:
         self.block = max(window, MIN_BLOCK)
 
     @cached_property
+    def borders(self) -> Tensor:
+        """(num_sequences + 1,) int32, one after the other in memory that lives as long as this."""
+        return self.batch.cu_seqlens.contiguous()
+
+    @cached_property
     def runs(self) -> list[Run]:
         """The sequences in their order, equal neighbours together, empty ones left out."""
         runs: list[Run] = []

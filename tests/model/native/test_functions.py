@@ -1,6 +1,7 @@
 """The C kernels, held equal to the reference; skipped on machines that cannot run them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -164,3 +165,14 @@ def test_other_sizes_and_types_are_left_to_torch() -> None:
     assert not native.supports_attention(torch.zeros(3, 3 * 2 * 64, dtype=torch.float64), 2)
     assert not native.supports_geglu(torch.zeros(3, 2 * 24))
     assert not native.supports_geglu(torch.zeros(3, 2 * 32, dtype=torch.float16))
+
+
+@needs_kernels
+def test_borders_that_are_no_neighbours_in_memory() -> None:
+    """Their copy must live until the kernels, also those of the backward, have read it."""
+    case = Case([40, 3, 60], torch.float32)
+    expected = case.in_c(8)
+    spread = torch.zeros(2 * len(case.batch.cu_seqlens), dtype=torch.int32)[::2]
+    case.batch = replace(case.batch, cu_seqlens=spread.copy_(case.batch.cu_seqlens))
+    assert not case.batch.cu_seqlens.is_contiguous()
+    assert all(map(torch.equal, case.in_c(8), expected))

@@ -149,13 +149,12 @@ def _kernels() -> ctypes.CDLL:
 
 def _input(rotated: Tensor, layout: Layout, num_heads: int, window: int | None) -> _AttentionInput:
     width = num_heads * HEAD_SIZE
-    borders = layout.batch.cu_seqlens.contiguous()
     return _AttentionInput(
         query=_at(rotated),
         key=_at(rotated, width),
         value=_at(rotated, 2 * width),
         step=3 * width,
-        borders=borders.data_ptr(),
+        borders=layout.borders.data_ptr(),
         num_sequences=layout.batch.num_sequences,
         num_heads=num_heads,
         window=-1 if window is None else window,
