@@ -7,7 +7,7 @@ from typing import Any
 
 from modernbert import hub
 from modernbert.errors import TokenizerError
-from modernbert.files import write_whole
+from modernbert.files import updated_folder
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -75,10 +75,10 @@ def write_folder(
         },
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            write_whole(folder / name, text.encode())
+        with updated_folder(folder) as partial:
+            for name, content in files.items():
+                text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+                (partial / name).write_bytes(text.encode())
     except OSError as error:
         raise TokenizerError(f"{folder}: cannot be written: {error}") from None
 
