@@ -1,14 +1,18 @@
 """Reading config.json in both styles of transformers, and refusing what contradicts itself."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modernbert.errors import ConfigError, ModelFolderError
 from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.config_file import check_head, classifier_fields, encoder_numbers
+from modernbert.model.heads import ClassifierSettings
 
 # The published base's, shortened to what matters: the style of transformers 4.
 VERSION_4: dict[str, Any] = {
@@ -276,6 +280,29 @@ def test_labels(published: dict[str, Any], labels: tuple[str, ...], problem: str
 def test_refuses_labels(published: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         classifier_fields(published)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=3), values),
+    max_leaves=4,
+)
+other_keys = (
+    *("id2label", "label2id", "num_labels", "problem_type", "classifier_pooling"),
+    *("head_dim", "sliding_window", "tie_word_embeddings", "mask_token_id"),
+)
+known_keys = st.sampled_from([*VERSION_4, *VERSION_5, *other_keys])
+
+
+@settings(max_examples=300, deadline=None)
+@given(changes=st.dictionaries(known_keys, json_values, min_size=1, max_size=3))
+def test_any_content_is_read_or_refused_clearly(changes: dict[str, Any]) -> None:
+    with suppress(ConfigError):
+        EncoderConfig(**encoder_numbers({**VERSION_4, **changes}))
+    with suppress(ConfigError):
+        check_head({**VERSION_4, **changes}, decoder=True)
+    with suppress(ConfigError):
+        ClassifierSettings(**classifier_fields({**VERSION_4, **changes}))
 
 
 def test_only_the_config_is_fetched_from_the_hub(

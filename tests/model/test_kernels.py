@@ -107,3 +107,17 @@ def test_a_long_local_sequence_needs_no_square_of_its_length() -> None:
         seen = slice(max(0, row - window), row + window + 1)
         weights = (key[seen, 0] @ query[row, 0] / 8**0.5).softmax(0)
         assert largest_difference(output[row, 0], weights @ value[seen, 0]) < 1e-5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("lengths", [[100, 0, 1, 64, 30], [129], [1] * 5])
+@pytest.mark.parametrize("window", [None, 1, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_on_cuda(lengths: list[int], window: int | None, dtype: torch.dtype) -> None:
+    case = Case(lengths, dtype)
+    expected = case.dense(window)
+    case.batch, case.tensors = case.batch.to("cuda"), case.tensors.cuda()
+    for got, wanted in zip(case.flat(window), expected, strict=True):
+        assert got.is_cuda and got.dtype == dtype
+        assert largest_difference(got.cpu(), wanted) <= (5e-3 if dtype is torch.float32 else 0.05)

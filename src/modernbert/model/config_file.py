@@ -156,7 +156,7 @@ def classifier_fields(published: Mapping[str, Any]) -> dict[str, Any]:
     problem = published.get("problem_type")
     if problem is None:
         problem = "single_label_classification" if len(labels) > 1 else "regression"
-    if problem not in PROBLEMS:
+    if not isinstance(problem, str) or problem not in PROBLEMS:
         raise ConfigError(f"problem_type: got {problem!r}, expected one of {', '.join(PROBLEMS)}")
     return {"labels": labels, "pooling": pooling, "problem": PROBLEMS[problem]}
 
