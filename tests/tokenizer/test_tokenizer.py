@@ -171,7 +171,7 @@ def test_fingerprint_sees_one_merge(published: Tokenizer, small: Tokenizer) -> N
 
 
 def test_a_long_text_has_the_ids_of_the_whole(published: Tokenizer, real_texts: list[str]) -> None:
-    text = "".join(real_texts)
+    text = "".join(real_texts)[:1_100_000]
     expected = published._backend.encode(text, add_special_tokens=False).ids
     assert len(text) > 1_000_000
     assert published.encode(text, special_tokens=False) == expected
