@@ -190,6 +190,8 @@ def test_an_odd_number_of_new_heads_cuts_no_head() -> None:
     heads = [0, 1, 2, 3, 0, 1]  # one head more, behind
     width = [3, 0, 1, 2, 3, 0]  # the residual stream has no heads
     assert torch.equal(new, old[heads][:, width])
+    old, new = (m.encoder.layers[1].attn.Wo.weight for m in (small, large))
+    assert torch.equal(new, old[width][:, heads])
 
 
 def test_the_large_model_runs_trains_and_shares_nothing_with_the_small() -> None:
