@@ -1,0 +1,1 @@
+"""Inference: the use of a model."""
