@@ -145,6 +145,21 @@ def test_every_deviation_is_listed() -> None:
     assert sorted(marked) == sorted(path for path, _ in listed)
 
 
+def test_the_tree_of_the_readme_exists() -> None:
+    """Two spaces a level; a folder ends with a slash."""
+    (tree,) = blocks(ROOT / "README.md", "text")
+    folders: list[Path] = []
+    missing = []
+    for line in tree.splitlines():
+        name = line.split()[0]
+        level = (len(line) - len(line.lstrip())) // 2
+        path = (folders[level - 1] if level else ROOT) / name
+        folders[level:] = [path]
+        if not (path.is_dir() if name.endswith("/") else path.is_file()):
+            missing.append(name)
+    assert missing == []
+
+
 RECIPES = ROOT / "docs" / "recipes.md"
 TOP_OF_THE_FILE = "The top of the file"
 
