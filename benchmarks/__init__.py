@@ -1,0 +1,1 @@
+"""Measurements of claims, one script each; no part of the installed package."""

@@ -1,0 +1,1 @@
+"""ModernBERT on the CPU beside its peers: see the README one folder up."""

@@ -1,0 +1,239 @@
+"""Claim: nobody encodes faster on this CPU, at any mix of lengths, and the output is the same.
+
+    python -m benchmarks.cpu.encoding --workload 512-ragged
+
+Everyone is built from the same weights. Before anything is timed each output is compared with
+transformers in float32; then all take turns. Times are those of whole calls: lists of token ids in,
+hidden states of every token (or, for libraries of embeddings, their means) out.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from statistics import median
+from typing import Any
+
+from benchmarks.cpu import command, peers, products, results
+from benchmarks.cpu.engines import Distance, Engine, Sequences, distance
+from benchmarks.cpu.models import Model
+from benchmarks.cpu.timing import fastest, interleave, speedup
+from benchmarks.cpu.workloads import WORKLOADS, Workload, token_ids
+from modernbert.model.flops import flops_per_token
+
+REFERENCE = "transformers float32"
+_CHECKED_LENGTHS = {False: (512, 129, 64, 7, 1), True: (1_500, 129, 65, 1)}
+_FLOAT32_WITHIN, _COSINE_FROM = 1e-5, 0.99
+_REQUEST_TURN_SECONDS = 0.25
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = command.parser(__doc__ or "", rounds=5, seconds=240)
+    made.add_argument("--workload", choices=WORKLOADS, default="512-fixed")
+    made.add_argument("--peers", help="some of the engines, by commas; all that fit when absent")
+    made.add_argument("--prepare", action="store_true", help="only make the models and exports")
+    command.add_model(made, layers=11)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure one row and write it; 1 if an output of ours is not equal enough."""
+    options = parser().parse_args(arguments)
+    command.use_threads(options)
+    workload = WORKLOADS[options.workload]
+    model = command.model_of(options)
+    around = results.surroundings(num_threads=options.threads)
+    names = options.peers.split(",") if options.peers else peers.engines_for(workload)
+    engines, absent = _build(names, model, options.threads)
+    if options.prepare:
+        print(*(f"{name}: {reason}" for name, reason in absent.items()), sep="\n")
+        return 0
+    distances, checks = check(engines, workload, absent)
+    result = {
+        "benchmark": "encoding",
+        **around,
+        "model": model.description,
+        "workload": {**asdict(workload), "total_tokens": workload.total_tokens},
+        "checks": checks,
+        "distance_from_transformers_float32": {
+            name: asdict(each) for name, each in distances.items()
+        },
+        "absent": absent,
+    }
+    if all(checks.values()):
+        result |= measure(engines, workload, model, options)
+    path = options.out or results.FOLDER / f"encoding-{options.size}-{workload.name}.json"
+    results.write(path, result)
+    _tell(result)
+    return 0 if all(checks.values()) else 1
+
+
+def check(
+    engines: dict[str, Engine], workload: Workload, absent: dict[str, str]
+) -> tuple[dict[str, Distance], dict[str, bool]]:
+    """Everyone's distance from transformers in float32, and whether ours is small enough.
+
+    An engine that fails here goes from `engines` to `absent`.
+    """
+    sequences = token_ids(_CHECKED_LENGTHS[workload.is_long], seed=1)
+    pads = workload.batching == "one" or not workload.is_long
+    size = None if pads else 1
+    outputs = {}
+    for name in list(engines):
+        try:
+            outputs[name] = engines[name].encode(sequences, size)
+        except Exception as error:  # whatever another library raises
+            absent[name] = _reason(error)
+            del engines[name]
+    if REFERENCE not in outputs:
+        return {}, {}
+    distances = {
+        name: distance(output, outputs[REFERENCE])
+        for name, output in outputs.items()
+        if not name.startswith("bert")
+    }
+    return distances, _checks(distances)
+
+
+def _checks(distances: Mapping[str, Distance]) -> dict[str, bool]:
+    checks = {}
+    if ours := distances.get("ours float32"):
+        checks["float32 within 1e-5"] = ours.max_error <= _FLOAT32_WITHIN
+    theirs = [
+        each.rms_error
+        for name in ("transformers bfloat16", "transformers autocast")
+        if (each := distances.get(name))
+    ]
+    if (ours := distances.get("ours bfloat16")) and theirs:
+        checks["bfloat16 no further off than transformers"] = ours.rms_error <= min(theirs)
+    if ours := distances.get("ours int8"):
+        checks["int8 cosine at least 0.99"] = ours.min_cosine >= _COSINE_FROM
+    return checks
+
+
+def measure(
+    engines: Mapping[str, Engine], workload: Workload, model: Model, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Times of everyone, with the batch size that each is fastest with."""
+    sequences = token_ids(workload.lengths)
+    sizes = {
+        name: _best_batch_size(engine, sequences, workload) for name, engine in engines.items()
+    }
+    turns: dict[str, Callable[[], object]] = {
+        name: partial(engine.encode, sequences, sizes[name]) for name, engine in engines.items()
+    }
+    seconds = interleave(
+        turns,
+        rounds=options.rounds,
+        budget_seconds=options.seconds,
+        min_turn_seconds=_REQUEST_TURN_SECONDS if len(workload.lengths) == 1 else 0,
+    )
+    config = model.config
+    speeds = products.ceilings(config.hidden_size, config.intermediate_size)
+    return {
+        "timings": {
+            name: {
+                "precision": engines[name].precision,
+                "batch_size": sizes[name],
+                "seconds": times,
+                "tokens_per_second": workload.total_tokens / median(times),
+            }
+            for name, times in seconds.items()
+        },
+        "speedups": _speedups(seconds, engines),
+        "product_gflops": speeds,
+        "share_of_ceiling": _shares(seconds, workload, model, speeds),
+    }
+
+
+def _best_batch_size(engine: Engine, sequences: Sequences, workload: Workload) -> int | None:
+    """Tried once each, after a short piece to warm up."""
+    engine.encode([sequences[0][:512]], None)
+    choices = (None,) if engine.name.startswith("ours") else workload.batch_sizes()
+    if len(choices) == 1 and workload.is_long:
+        return choices[0]
+    tries = {
+        str(size): interleave(
+            {"one": partial(engine.encode, sequences, size)}, rounds=1, budget_seconds=0
+        )["one"]
+        for size in choices
+    }
+    best = fastest(tries)
+    return None if best == "None" else int(best)
+
+
+def _speedups(
+    seconds: Mapping[str, Sequence[float]], engines: Mapping[str, Engine]
+) -> dict[str, dict[str, float]]:
+    """Of each of ours over each peer of its precision; of int8 also over our bfloat16."""
+    found: dict[str, dict[str, float]] = {}
+    for name in (name for name in seconds if name.startswith("ours")):
+        precision = engines[name].precision
+        found[name] = {
+            other: speedup(seconds[name], seconds[other])
+            for other in seconds
+            if other != name
+            and (
+                (not other.startswith("ours") and engines[other].precision == precision)
+                or (precision == "int8" and other == "ours bfloat16")
+            )
+        }
+    return found
+
+
+def _shares(
+    seconds: Mapping[str, Sequence[float]],
+    workload: Workload,
+    model: Model,
+    speeds: dict[str, float],
+) -> dict[str, float]:
+    """Arithmetic done a second by each of ours, over that of products alone."""
+    operations = sum(
+        length * flops_per_token(model.config, length) for length in workload.lengths
+    )
+    return {
+        name: operations / median(times) / 1e9 / products.highest(speeds, name.split()[-1])
+        for name, times in seconds.items()
+        if name.startswith("ours")
+    }
+
+
+def _build(
+    names: Sequence[str], model: Model, num_threads: int
+) -> tuple[dict[str, Engine], dict[str, str]]:
+    """Those that can be built, and why the others cannot."""
+    engines: dict[str, Engine] = {}
+    absent: dict[str, str] = {}
+    for name in names:
+        try:
+            engines[name] = peers.build(name, model, num_threads)
+        except Exception as error:  # whatever another library raises
+            absent[name] = _reason(error)
+    return engines, absent
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"[:200]
+
+
+def _tell(result: Mapping[str, Any]) -> None:
+    print(f"{result['workload']['description']}; {result['model']}")
+    for name, passed in result["checks"].items():
+        print(f"  {'equal' if passed else 'NOT EQUAL'}: {name}")
+    for name, reason in result["absent"].items():
+        print(f"  absent: {name}: {reason}")
+    for name, timing in result.get("timings", {}).items():
+        size = timing["batch_size"] or "all"
+        print(f"  {name:32s} {timing['tokens_per_second']:9.0f} tokens/s   batches of {size}")
+    for name, against in result.get("speedups", {}).items():
+        for other, factor in against.items():
+            print(f"  {name} over {other}: {factor:.2f}")
+    for name, share in result.get("share_of_ceiling", {}).items():
+        print(f"  {name}: {share:.0%} of the ceiling")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Ours and everyone else's, behind one call: lists of token ids in, one tensor a sequence out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.cpu.models import Model
+from modernbert.batch import PackedBatch
+from modernbert.model.encoder import Encoder
+
+Precision = Literal["float32", "bfloat16", "int8"]
+Sequences = Sequence[Sequence[int]]
+PADDING_ID = 0
+
+
+class Engine(Protocol):
+    """Something that encodes."""
+
+    name: str
+    precision: Precision
+
+    def encode(self, sequences: Sequences, batch_size: int | None) -> list[Tensor]:
+        """Of each sequence the hidden states, (length, hidden_size), or their mean.
+
+        batch_size: sequences in a padded batch, sorted by length; None is all in one.
+        """
+
+
+class Ours:
+    """This package: one packed batch of all sequences, whatever the batch size."""
+
+    def __init__(self, model: Model, precision: Precision) -> None:
+        self.name, self.precision = f"ours {precision}", precision
+        self._encoder = Encoder.from_pretrained(model.folder, precision=precision)
+
+    def encode(self, sequences: Sequences, batch_size: int | None) -> list[Tensor]:
+        """(length, hidden_size) float32 of each."""
+        del batch_size
+        batch = PackedBatch.from_sequences(sequences)
+        with torch.inference_mode():
+            return list(batch.split(self._encoder(batch)))
+
+
+@dataclass(kw_only=True)
+class Padded:
+    """A peer that takes padded batches.
+
+    run: ids and mask, (rows, columns) int64 each, to (rows, columns, hidden_size).
+    """
+
+    name: str
+    precision: Precision
+    run: Callable[[Tensor, Tensor], Tensor]
+
+    def encode(self, sequences: Sequences, batch_size: int | None) -> list[Tensor]:
+        """(length, hidden_size) of each."""
+        outputs: list[Tensor] = [torch.empty(0)] * len(sequences)
+        for group in groups([len(sequence) for sequence in sequences], batch_size):
+            ids, mask = pad([sequences[index] for index in group])
+            for index, states in zip(group, self.run(ids, mask), strict=True):
+                outputs[index] = states[: len(sequences[index])]
+        return outputs
+
+
+def groups(lengths: Sequence[int], batch_size: int | None) -> list[list[int]]:
+    """Places of the sequences of each batch: longest first, or all as they come for None."""
+    places = list(range(len(lengths)))
+    if batch_size is None:
+        return [places]
+    places.sort(key=lambda place: -lengths[place])
+    return [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
+
+
+def pad(sequences: Sequences) -> tuple[Tensor, Tensor]:
+    """Ids and mask, (rows, columns) int64 each, padded on the right."""
+    longest = max(map(len, sequences))
+    rows = [[*sequence, *[PADDING_ID] * (longest - len(sequence))] for sequence in sequences]
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    return torch.tensor(rows), (torch.arange(longest) < lengths[:, None]).long()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distance:
+    """How far an engine's output lies from the reference.
+
+    max_error, rms_error: over all entries; min_cosine: over all tokens, or means of sequences.
+    """
+
+    max_error: float
+    rms_error: float
+    min_cosine: float
+
+
+def distance(outputs: Sequence[Tensor], reference: Sequence[Tensor]) -> Distance:
+    """Compare hidden states, or means with the means of the reference."""
+    if outputs[0].ndim == 1:
+        reference = [states.mean(0) for states in reference]
+    ours = torch.cat([output.view(-1, output.shape[-1]).double() for output in outputs])
+    theirs = torch.cat([states.view(-1, states.shape[-1]).double() for states in reference])
+    error = ours - theirs
+    return Distance(
+        max_error=float(error.abs().max()),
+        rms_error=float(error.square().mean().sqrt()),
+        min_cosine=float(functional.cosine_similarity(ours, theirs, dim=1).min()),
+    )
