@@ -121,7 +121,7 @@ def test_texts_that_cannot_be_filled(fill_mask: FillMask) -> None:
         InputError, match=r"^text: no \[MASK\] in 'Paris is \[mask\]'; write \[MASK\]"
     ):
         fill_mask("Paris is [mask]")
-    with pytest.raises(InputError, match=r"^text: no \[MASK\] in ( number){5} numb\.\.\.';"):
+    with pytest.raises(InputError, match=r"^text: no \[MASK\] in '( number){5} numb\.\.\.';"):
         fill_mask(" number" * 6)
     with pytest.raises(
         InputError, match=r"^text: \d\d tokens long, but the model reads 24; shorten"
