@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from modernbert.model.config import EncoderConfig
+    from modernbert.tasks.recipe import PretrainingRecipe
 
 Description = dict[str, Any]
 
 _FLOPS_LENGTHS = (512, 1024, 8192)
+_FORWARDS_A_STEP = 3  # a backward costs as much as two
 _PERCENTILES = (5, 25, 50, 75, 95, 99)
 _FIRST_LENGTH_BORDER = 128
 _LAST_LENGTH_BORDER = 8192
@@ -39,14 +41,42 @@ def describe(path: Path) -> Description:
 
 
 def describe_recipe(path: Path) -> Description:
-    """The resolved settings of a recipe, and the size of its model."""
+    """The resolved settings of a recipe, the size of its model, and what the training costs."""
+    from modernbert.errors import TokenizerError
     from modernbert.settings import load, to_mapping
+    from modernbert.tasks.pretraining_data import model_config
     from modernbert.tasks.recipe import PretrainingRecipe
+    from modernbert.tokenizer.tokenizer import Tokenizer
 
     recipe = load(PretrainingRecipe, path)
+    note: Description = {}
+    try:
+        tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)
+    except TokenizerError as error:
+        tokenizer = None
+        note = {"tokenizer": f"{error}; sizes as with the published vocabulary"}
+    config = model_config(recipe, tokenizer)
     return {
         "kind": "recipe",
+        **note,
+        "model": describe_config(config),
+        "training": describe_training(recipe, config),
         "settings": to_mapping(recipe),
+    }
+
+
+def describe_training(recipe: "PretrainingRecipe", config: "EncoderConfig") -> Description:
+    """Steps and arithmetic of a recipe, as if every sequence were as long as the longest."""
+    from modernbert.model.flops import flops_per_token
+
+    tokens_a_step = recipe.batch.bins_per_step * recipe.packing.bin_tokens
+    forward = flops_per_token(config, recipe.packing.max_seqlen, masked_share=recipe.masking.rate)
+    flops = round(_FORWARDS_A_STEP * forward)
+    return {
+        "tokens_a_step": tokens_a_step,
+        "steps": -(-recipe.training.total_tokens // tokens_a_step),
+        "flops_a_token": flops,
+        "flops": flops * recipe.training.total_tokens,
     }
 
 
@@ -65,8 +95,18 @@ def describe_config(config: "EncoderConfig") -> Description:
     return {
         "parameters": config.num_parameters(head=False),
         "parameters_with_head": config.num_parameters(head=True),
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "heads": config.num_heads,
+        "layers": config.num_layers,
+        "layer_kinds": list(config.layer_kinds),
+        "window": config.window,
+        "global_theta": config.global_theta,
+        "local_theta": config.local_theta,
+        "longest_sequence": config.max_seqlen,
         "forward_flops_a_token": {
-            str(length): flops_per_token(config, length) for length in _FLOPS_LENGTHS
+            str(length): round(flops_per_token(config, length)) for length in _FLOPS_LENGTHS
         },
     }
 

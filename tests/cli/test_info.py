@@ -1,0 +1,112 @@
+"""`modernbert info`: what each kind of path holds, as text and as JSON."""
+
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Run
+from tests.tasks.small import World
+
+from modernbert.model.config import EncoderConfig
+from modernbert.model.flops import flops_per_token
+from modernbert.model.heads import MaskedLanguageModel
+from modernbert.settings import to_toml
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+BASE_RECIPE = """
+output = "run"
+tokenizer = "nowhere/tokenizer"
+sources = [{ shards = "nowhere/shards" }]
+model = { preset = "base" }
+batch = { bins_per_step = 576 }
+training = { total_tokens = 1_000_000_000, schedule = { peak_learning_rate = 8e-4 } }
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World.write(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, world: World) -> Path:
+    file = tmp_path / "recipe.toml"
+    file.write_text(to_toml(world.recipe(tmp_path / "run")))
+    return file
+
+
+def test_a_model(run: Run, tmp_path: Path) -> None:
+    config = EncoderConfig.preset("tiny", vocab_size=512)
+    MaskedLanguageModel(config).save_pretrained(tmp_path)
+    described = run("info", tmp_path, "--json").json
+    assert described["kind"] == "model"
+    assert described["parameters"] == config.num_parameters(head=False)
+    assert described["parameters_with_head"] == config.num_parameters(head=True)
+    assert described["layer_kinds"] == ["global", "local", "local"] * 2
+    assert described["layers"] == 6 and described["hidden_size"] == 256
+    assert described["forward_flops_a_token"]["512"] == round(flops_per_token(config, 512))
+    shown = run("info", tmp_path).stdout
+    assert "layer kinds           global, local, local, global, local, local\n" in shown
+
+
+def test_a_recipe(run: Run, recipe: Path, world: World) -> None:
+    described = run("info", recipe, "--json").json
+    assert described["kind"] == "recipe" and "tokenizer" not in described
+    assert described["model"]["vocab_size"] == 448
+    assert described["model"]["layer_kinds"] == ["global", "local"]
+    assert described["training"]["tokens_a_step"] == 3 * 128
+    assert described["training"]["steps"] == 12
+    settings = described["settings"]
+    assert settings["sources"][0] == {"shards": str(world.sources[0]), "weight": 2.0}
+    assert settings["dropout"] == 0.1 and settings["masking"] == {"rate": 0.3}  # resolved
+    assert "bins per step         3\n" in run("info", recipe).stdout
+
+
+def test_a_recipe_before_its_tokenizer_is_made(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(BASE_RECIPE)
+    described = run("info", tmp_path / "base.toml", "--json").json
+    assert described["tokenizer"].startswith("nowhere/tokenizer: no such folder")
+    assert described["model"]["parameters_with_head"] == 149_655_232
+    assert described["model"]["layer_kinds"].count("global") == 8
+    assert described["training"]["tokens_a_step"] == 4_718_592
+    # A step is three forwards; 30% of the tokens pay for the vocabulary.
+    base = EncoderConfig.preset("base")
+    assert described["training"]["flops_a_token"] == pytest.approx(
+        3 * (flops_per_token(base, 1024) + 0.3 * 2 * 768 * (768 + 50_368)), rel=1e-6
+    )
+    assert described["training"]["flops"] == described["training"]["flops_a_token"] * 10**9
+
+
+def test_shards(run: Run, world: World) -> None:
+    described = run("info", world.held_out, "--json").json
+    assert described["kind"] == "token shards"
+    assert described["documents"] == 66 and described["vocab_size"] == 448
+    assert described["tokens_a_document"]["documents_by_length"]["1 to 128"] > 0
+
+
+def test_a_tokenizer(run: Run, world: World) -> None:
+    described = run("info", world.tokenizer, "--json").json
+    tokenizer = Tokenizer.from_pretrained(world.tokenizer)
+    assert described["kind"] == "tokenizer"
+    assert described["fingerprint"] == tokenizer.fingerprint
+    assert described["special_tokens"]["[MASK]"] == tokenizer.mask_token_id
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("output = 3", "output: got 3, expected a path in quotes"),
+        ("outputt = 'x'", "unknown key 'outputt'; did you mean 'output'?"),
+        ("output = ", "not a readable TOML file"),
+    ],
+)
+def test_a_wrong_recipe(run: Run, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "recipe.toml").write_text(content)
+    answer = run("info", tmp_path / "recipe.toml")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert message in answer.stderr and answer.stderr.count("\n") == 1
+
+
+def test_paths_that_hold_nothing_known(run: Run, tmp_path: Path) -> None:
+    assert "no such file or folder" in run("info", tmp_path / "nowhere").stderr
+    answer = run("info", tmp_path)
+    assert answer.exit_code == 2 and "neither a recipe (.toml) nor a folder" in answer.stderr
