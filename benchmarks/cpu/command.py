@@ -30,7 +30,9 @@ def add_model(made: argparse.ArgumentParser, *, layers: int) -> None:
     sizes = [name for name in PRESETS if name in ("tiny", "17m", "32m", "68m", "base", "large")]
     made.add_argument("--size", choices=sizes, default="base", help="widths of the model")
     made.add_argument("--layers", type=int, default=layers, help="layers, every third global")
-    made.add_argument("--model", type=Path, help="a trained model folder in place of random weights")
+    made.add_argument(
+        "--model", type=Path, help="a trained model folder in place of random weights"
+    )
 
 
 def model_of(options: argparse.Namespace) -> Model:

@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if all(checks.values()):
         result |= measure(engines, workload, model, options)
-    path = options.out or results.FOLDER / f"encoding-{options.size}-{workload.name}.json"
-    results.write(path, result)
+    name = workload.name if options.size == "base" else f"{options.size}-{workload.name}"
+    results.write(options.out or results.FOLDER / f"{name}.json", result)
     _tell(result)
     return 0 if all(checks.values()) else 1
 
@@ -124,14 +124,15 @@ def measure(
     turns: dict[str, Callable[[], object]] = {
         name: partial(engine.encode, sequences, sizes[name]) for name, engine in engines.items()
     }
-    seconds = interleave(
-        turns,
+    sizes_of_products = model.config.hidden_size, model.config.intermediate_size
+    all_seconds = interleave(
+        turns | products.turns(*sizes_of_products),
         rounds=options.rounds,
         budget_seconds=options.seconds,
-        min_turn_seconds=_REQUEST_TURN_SECONDS if len(workload.lengths) == 1 else 0,
+        min_turn_seconds=_REQUEST_TURN_SECONDS if sum(workload.lengths) <= 512 else 0,
     )
-    config = model.config
-    speeds = products.ceilings(config.hidden_size, config.intermediate_size)
+    seconds = products.without(all_seconds)
+    speeds = products.gflops(all_seconds, *sizes_of_products)
     return {
         "timings": {
             name: {
@@ -152,7 +153,7 @@ def _best_batch_size(engine: Engine, sequences: Sequences, workload: Workload) -
     """Tried once each, after a short piece to warm up."""
     engine.encode([sequences[0][:512]], None)
     choices = (None,) if engine.name.startswith("ours") else workload.batch_sizes()
-    if len(choices) == 1 and workload.is_long:
+    if len(choices) == 1:
         return choices[0]
     tries = {
         str(size): interleave(
@@ -190,9 +191,7 @@ def _shares(
     speeds: dict[str, float],
 ) -> dict[str, float]:
     """Arithmetic done a second by each of ours, over that of products alone."""
-    operations = sum(
-        length * flops_per_token(model.config, length) for length in workload.lengths
-    )
+    operations = sum(length * flops_per_token(model.config, length) for length in workload.lengths)
     return {
         name: operations / median(times) / 1e9 / products.highest(speeds, name.split()[-1])
         for name, times in seconds.items()

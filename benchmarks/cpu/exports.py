@@ -97,7 +97,7 @@ def _export(model: Model, path: Path) -> None:
         path,
         input_names=list(names),
         output_names=["last_hidden_state"],
-        dynamic_shapes=dict.fromkeys(names, {0: rows, 1: columns}),
+        dynamic_shapes={name: {0: rows, 1: columns} for name in names},
         dynamo=True,
         external_data=False,
         verbose=False,

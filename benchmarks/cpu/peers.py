@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.cpu import exports
 from benchmarks.cpu.engines import Engine, Ours, Padded, Precision, Sequences
@@ -24,12 +24,11 @@ _BERT_LAYERS_EACH = 12 / 22  # BERT-base has 12 layers where ModernBERT-base has
 
 def engines_for(workload: Workload) -> list[str]:
     """Whoever has something to say about a workload, ours first."""
-    names = [*OURS, *TRANSFORMERS]
-    if workload.batching == "one" and workload.is_long:
-        return names
-    if workload.is_long:
-        return [*names, "onnxruntime float32", "onnxruntime int8", *TRACED]
-    return [*names, *TEXT_LIBRARIES, *RUNTIMES, *BERT]
+    if not workload.is_long:
+        return [*OURS, *TRANSFORMERS, *TEXT_LIBRARIES, *RUNTIMES, *BERT]
+    if workload.batching == "one":
+        return [*OURS, *TRANSFORMERS]
+    return [*OURS, *TRANSFORMERS, "onnxruntime float32", *TRACED]
 
 
 def build(name: str, model: Model, num_threads: int) -> Engine:
@@ -79,11 +78,10 @@ def _bert(model: Model, num_threads: int, *, name: str, dtype: torch.dtype) -> E
     config = BertConfig(
         num_hidden_layers=round(model.config.num_layers * _BERT_LAYERS_EACH),
         max_position_embeddings=1_024,
-        attn_implementation="sdpa",
     )
-    module = draw_weights(BertModel(config, add_pooling_layer=False)).to(dtype).eval()
+    module: nn.Module = draw_weights(BertModel(config, add_pooling_layer=False))
     precision: Precision = "bfloat16" if dtype is torch.bfloat16 else "float32"
-    return Padded(name=name, precision=precision, run=_torch_run(module, False))
+    return Padded(name=name, precision=precision, run=_torch_run(module.eval().to(dtype), False))
 
 
 def _onnxruntime(
@@ -148,7 +146,8 @@ class _SentenceTransformers:
     The look-up of the words takes less than a hundredth of the time.
     """
 
-    name, precision = "sentence-transformers float32", "float32"
+    name = "sentence-transformers float32"
+    precision: Precision = "float32"
 
     def __init__(self, model: Model, num_threads: int) -> None:
         del num_threads
@@ -172,7 +171,8 @@ class _SentenceTransformers:
 class _Fastembed:
     """A custom local model; batches as they come, padded to their longest."""
 
-    name, precision = "fastembed float32", "float32"
+    name = "fastembed float32"
+    precision: Precision = "float32"
 
     def __init__(self, model: Model, num_threads: int) -> None:
         from fastembed import TextEmbedding
@@ -212,7 +212,7 @@ def _with_words(model: Model, *, onnx: bool = False) -> Path:
     vocabulary = {str(index): index for index in range(model.config.vocab_size)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token="0",
         unk_token="0",
@@ -262,26 +262,25 @@ def _runtime(name: str, file: Callable[[Model], Path], hint: str | None = None) 
 _static = partial(exports.openvino_int8_static, traced=False)
 _static_traced = partial(exports.openvino_int8_static, traced=True)
 
-BUILDERS: Mapping[str, Builder] = dict(
-    (
-        _named(_ours, "ours float32", precision="float32"),
-        _named(_ours, "ours bfloat16", precision="bfloat16"),
-        _named(_ours, "ours int8", precision="int8"),
-        _named(_transformers, "transformers float32", dtype=torch.float32),
-        _named(_transformers, "transformers bfloat16", dtype=torch.bfloat16),
-        _named(_transformers, "transformers autocast", dtype=torch.float32, autocast=True),
-        ("sentence-transformers float32", _SentenceTransformers),
-        ("fastembed float32", _Fastembed),
-        _runtime("onnxruntime float32", exports.onnx_file),
-        _runtime("onnxruntime int8", exports.onnx_int8_file),
-        _runtime("openvino float32", exports.onnx_file, "f32"),
-        _runtime("openvino bfloat16", exports.onnx_file, "bf16"),
-        _runtime("openvino int8", exports.openvino_int8_weights, "bf16"),
-        _runtime("openvino int8 static", _static, "bf16"),
-        _runtime("openvino traced float32", exports.openvino_traced, "f32"),
-        _runtime("openvino traced bfloat16", exports.openvino_traced, "bf16"),
-        _runtime("openvino traced int8 static", _static_traced, "bf16"),
-        _named(_bert, "bert float32", dtype=torch.float32),
-        _named(_bert, "bert bfloat16", dtype=torch.bfloat16),
-    )
+_BUILDERS: tuple[tuple[str, Builder], ...] = (
+    _named(_ours, "ours float32", precision="float32"),
+    _named(_ours, "ours bfloat16", precision="bfloat16"),
+    _named(_ours, "ours int8", precision="int8"),
+    _named(_transformers, "transformers float32", dtype=torch.float32),
+    _named(_transformers, "transformers bfloat16", dtype=torch.bfloat16),
+    _named(_transformers, "transformers autocast", dtype=torch.float32, autocast=True),
+    ("sentence-transformers float32", _SentenceTransformers),
+    ("fastembed float32", _Fastembed),
+    _runtime("onnxruntime float32", exports.onnx_file),
+    _runtime("onnxruntime int8", exports.onnx_int8_file),
+    _runtime("openvino float32", exports.onnx_file, "f32"),
+    _runtime("openvino bfloat16", exports.onnx_file, "bf16"),
+    _runtime("openvino int8", exports.openvino_int8_weights, "bf16"),
+    _runtime("openvino int8 static", _static, "bf16"),
+    _runtime("openvino traced float32", exports.openvino_traced, "f32"),
+    _runtime("openvino traced bfloat16", exports.openvino_traced, "bf16"),
+    _runtime("openvino traced int8 static", _static_traced, "bf16"),
+    _named(_bert, "bert float32", dtype=torch.float32),
+    _named(_bert, "bert bfloat16", dtype=torch.bfloat16),
 )
+BUILDERS: Mapping[str, Builder] = dict(_BUILDERS)

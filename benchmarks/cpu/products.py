@@ -2,7 +2,7 @@
 
 import ctypes
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from benchmarks.cpu.models import CACHE
-from benchmarks.cpu.timing import interleave
 from modernbert.model.native import build
 from modernbert.model.native.engine import PackedWeights, Precision
 
 _ROWS = 2_048
+_MARK = "products: "
 _TILES = 96  # as the encoder takes them, so that a block of rows stays in the cache
 _KINDS: dict[Precision, int] = {"float32": 0, "bfloat16": 1, "int8": 2}
 
@@ -24,31 +24,44 @@ def shapes(width: int, inner: int) -> list[tuple[int, int]]:
     return [(width, 3 * width), (width, width), (width, 2 * inner), (inner, width)]
 
 
-def ceilings(
-    width: int, inner: int, *, rounds: int = 5, budget_seconds: float = 20
-) -> dict[str, float]:
-    """GFLOP/s of a layer's four products of 2,048 rows, of torch and of the C kernels."""
+def turns(width: int, inner: int) -> dict[str, Callable[[], object]]:
+    """A layer's four products of 2,048 rows, of torch and of the C kernels, by precision.
+
+    To be timed in turn with what is compared to them: a CPU's speed changes with its load.
+    """
     sizes = shapes(width, inner)
-    turns: dict[str, Callable[[], object]] = {}
-    for name, make in (
+    found: dict[str, Callable[[], object]] = {}
+    makers: tuple[tuple[str, Callable[[], Callable[[], object]]], ...] = (
         ("torch float32", lambda: _torch_products(sizes, torch.float32)),
         ("torch bfloat16", lambda: _torch_products(sizes, torch.bfloat16)),
         ("torch int8", lambda: _torch_int8_products(sizes)),
         ("ours float32", lambda: _own_products(sizes, "float32")),
         ("ours bfloat16", lambda: _own_products(sizes, "bfloat16")),
         ("ours int8", lambda: _own_products(sizes, "int8")),
-    ):
+    )
+    for name, make in makers:
         try:
             call = make()
             call()
         except (RuntimeError, AttributeError):  # an operator or a flag that is not there
             continue
-        turns[name] = call
-    seconds = interleave(
-        turns, rounds=rounds, budget_seconds=budget_seconds, min_turn_seconds=0.3
-    )
-    operations = sum(2 * _ROWS * depth * columns for depth, columns in sizes)
-    return {name: operations / median(times) / 1e9 for name, times in seconds.items()}
+        found[f"{_MARK}{name}"] = call
+    return found
+
+
+def gflops(seconds: Mapping[str, Sequence[float]], width: int, inner: int) -> dict[str, float]:
+    """GFLOP/s of each of `turns`; whatever else was timed with them is left out."""
+    operations = sum(2 * _ROWS * depth * columns for depth, columns in shapes(width, inner))
+    return {
+        name.removeprefix(_MARK): operations / median(times) / 1e9
+        for name, times in seconds.items()
+        if name.startswith(_MARK)
+    }
+
+
+def without(seconds: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    """What was timed beside the products."""
+    return {name: times for name, times in seconds.items() if not name.startswith(_MARK)}
 
 
 def highest(measured: dict[str, float], precision: str) -> float:

@@ -55,7 +55,9 @@ def read(path: Path) -> dict[str, Any]:
 
 def _machine() -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    fields = dict(tuple(map(str.strip, line.split(":", 1))) for line in lines if ":" in line)
+    fields = {
+        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     flags = fields.get("flags", "").split()
     return {

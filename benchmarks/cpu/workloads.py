@@ -86,8 +86,8 @@ WORKLOADS: Mapping[str, Workload] = {
         ),
         Workload(
             name="512-ragged",
-            description="24 lengths of N(256, 64) within 16 to 512",
-            lengths=_normal(256, 64, 512, 24),
+            description="16 lengths of N(256, 64) within 16 to 512",
+            lengths=_normal(256, 64, 512, 16),
         ),
         Workload(
             name="uniform-padded",
@@ -113,8 +113,8 @@ WORKLOADS: Mapping[str, Workload] = {
         ),
         Workload(
             name="web",
-            description="32 lognormal lengths of median 120 within 8 to 1,024",
-            lengths=_lognormal(120, 1.0, 1_024, 32),
+            description="24 lognormal lengths of median 120 within 8 to 1,024",
+            lengths=_lognormal(120, 1.0, 1_024, 24),
         ),
         *_requests(),
     )

@@ -1,0 +1,160 @@
+"""Every row of the comparison, one after the other, the most telling first.
+
+    python -m benchmarks.cpu --minutes 35     what fits; a row that is there is not run again
+    python -m benchmarks.cpu --only 512-fixed,memory --again
+    python -m benchmarks.cpu --list           the rows, their commands and how long each takes
+    python -m benchmarks.cpu --prepare        makes models and exports beforehand
+    python -m benchmarks.cpu --table          the targets beside what was measured
+
+Each row is a process of its own and writes its result when it ends, so that all can be stopped at
+any time and taken up by the same command.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.cpu import results
+
+_OVERRUN = 1.6  # a row that takes so many times its estimate is stopped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One command.
+
+    minutes: that it takes on a quiet machine of two cores.
+    """
+
+    name: str
+    script: str
+    arguments: str
+    minutes: float
+
+    @property
+    def out(self) -> Path:
+        """The file of its result."""
+        return results.FOLDER / f"{self.name}.json"
+
+    def is_done(self) -> bool:
+        """Whether there is a result, and one of equal outputs."""
+        return self.out.exists() and all(results.read(self.out).get("checks", {}).values())
+
+    def command(self) -> list[str]:
+        """What is run."""
+        module = f"benchmarks.cpu.{self.script}"
+        start = [sys.executable, "-W", "ignore", "-m", module]
+        return [*start, *self.arguments.split(), "--out", str(self.out)]
+
+
+def _encoding(name: str, arguments: str, minutes: float) -> Row:
+    return Row(name=name, script="encoding", arguments=arguments, minutes=minutes)
+
+
+LONG = "--layers 10 --rounds 2"
+SMALL = "--size 32m --layers 10 --rounds 5"
+
+ROWS = (
+    _encoding("512-fixed", "--workload 512-fixed --rounds 4 --seconds 150", 4.5),
+    _encoding("512-ragged", "--workload 512-ragged --rounds 4 --seconds 120", 4.5),
+    _encoding("uniform-padded", "--workload uniform-padded --rounds 3 --seconds 140", 3.5),
+    _encoding("8192-fixed", f"--workload 8192-fixed {LONG} --seconds 300", 6),
+    _encoding("8192-ragged", f"--workload 8192-ragged {LONG} --seconds 170", 4),
+    _encoding("8192-padded", "--workload 8192-padded --layers 5 --rounds 1", 4),
+    Row(name="ceiling", script="ceiling", arguments="--rounds 5 --seconds 60", minutes=1.5),
+    Row(name="memory", script="memory", arguments="--layers 10", minutes=2),
+    Row(
+        name="training-step-ragged",
+        script="training_step",
+        arguments="--batch ragged --rounds 3 --seconds 130",
+        minutes=3.5,
+    ),
+    Row(
+        name="training-step-long",
+        script="training_step",
+        arguments="--batch long --layers 4 --rounds 1",
+        minutes=3.5,
+    ),
+    _encoding("request-32", "--workload request-32 --rounds 7 --seconds 40", 1.5),
+    _encoding("request-8", "--workload request-8 --rounds 7 --seconds 40", 1.5),
+    _encoding("request-128", "--workload request-128 --rounds 7 --seconds 40", 1.5),
+    _encoding("request-512", "--workload request-512 --rounds 5 --seconds 60", 2),
+    _encoding("web", "--workload web --rounds 3 --seconds 130", 5),
+    Row(name="growth", script="growth", arguments="--seconds 150", minutes=3.5),
+    _encoding("32m-512-fixed", f"--workload 512-fixed {SMALL} --seconds 60", 2),
+    _encoding("32m-512-ragged", f"--workload 512-ragged {SMALL} --seconds 60", 2.5),
+)
+
+# One for each model that the rows measure; long rows have exports of their own.
+_PREPARATIONS = (
+    "--workload 512-fixed --prepare",
+    "--workload 8192-fixed --layers 10 --prepare",
+    "--workload 512-fixed --size 32m --layers 10 --prepare",
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--minutes", type=float, default=60, help="no row that would end later")
+    made.add_argument("--only", help="names of rows, by commas")
+    made.add_argument("--again", action="store_true", help="also rows that are there already")
+    made.add_argument("--list", action="store_true", help="show the rows and stop")
+    made.add_argument("--prepare", action="store_true", help="make models and exports and stop")
+    made.add_argument("--table", action="store_true", help="show targets and figures and stop")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is asked for; the number of rows that failed."""
+    options = parser().parse_args(arguments)
+    if options.list:
+        for row in ROWS:
+            print(f"{row.name:22s} {row.minutes:4.1f} min  {' '.join(row.command()[3:])}")
+        return 0
+    if options.table:
+        from benchmarks.cpu.targets import table
+
+        print(table(results.FOLDER))
+        return 0
+    if options.prepare:
+        commands = [[*ROWS[0].command()[:5], *each.split()] for each in _PREPARATIONS]
+        return sum(subprocess.run(command).returncode != 0 for command in commands)
+    return run(options)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Rows in their order, as long as each fits into the time that is left."""
+    end = time.monotonic() + 60 * options.minutes
+    names = options.only.split(",") if options.only else [row.name for row in ROWS]
+    failed = 0
+    for row in ROWS:
+        if row.name not in names or (row.is_done() and not options.again):
+            continue
+        left = (end - time.monotonic()) / 60
+        if row.minutes > left:
+            print(f"== {row.name}: takes {row.minutes} minutes, {left:.1f} are left", flush=True)
+            continue
+        failed += not _run(row)
+    return failed
+
+
+def _run(row: Row) -> bool:
+    print(f"== {row.name}", flush=True)
+    begin = time.monotonic()
+    try:
+        ended = subprocess.run(row.command(), timeout=60 * _OVERRUN * row.minutes).returncode
+    except subprocess.TimeoutExpired:
+        ended = 124
+    print(f"== {row.name}: {(time.monotonic() - begin) / 60:.1f} minutes, exit {ended}", flush=True)
+    return ended == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Every script answers `--help`, and what is written can be read, drawn and set beside targets."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cpu import __main__ as driver
+from benchmarks.cpu import plots, results, targets
+from benchmarks.cpu.peers import BUILDERS, engines_for
+from benchmarks.cpu.training_step import BATCHES, example
+from benchmarks.cpu.workloads import WORKLOADS
+
+SCRIPTS = ("encoding", "training_step", "ceiling", "memory", "growth", "plots", "__main__")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    script = importlib.import_module(f"benchmarks.cpu.{name}")
+    with pytest.raises(SystemExit) as ended:
+        script.main(["--help"])
+    assert ended.value.code == 0
+    assert "--" in capsys.readouterr().out
+
+
+def test_rows_are_commands_of_these_scripts() -> None:
+    """Each row's options are known to its script, and no two write to one file."""
+    for row in driver.ROWS:
+        script = importlib.import_module(f"benchmarks.cpu.{row.script}")
+        options = script.parser().parse_args(row.command()[row.command().index("-m") + 2 :])
+        assert options.out == row.out
+    assert len({row.out for row in driver.ROWS}) == len(driver.ROWS)
+
+
+def test_targets_read_rows_that_are_run() -> None:
+    assert {target.row for target in targets.TARGETS} <= {row.name for row in driver.ROWS}
+
+
+def test_every_engine_that_is_asked_for_can_be_built() -> None:
+    for workload in WORKLOADS.values():
+        assert set(engines_for(workload)) <= BUILDERS.keys()
+
+
+def run_driver(*arguments: str) -> list[str]:
+    answer = subprocess.run(
+        [sys.executable, "-m", "benchmarks.cpu", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return answer.stdout.splitlines()
+
+
+def test_the_driver_begins_nothing_that_would_not_fit() -> None:
+    lines = run_driver("--minutes", "0", "--again", "--only", "512-fixed,memory")
+    assert [line.split(":")[0] for line in lines] == ["== 512-fixed", "== memory"]
+    assert all("are left" in line for line in lines)
+
+
+def test_rows_that_are_there_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    row = driver.ROWS[0]
+    assert not row.is_done()
+    results.write(row.out, {"checks": {"float32 within 1e-5": False}})
+    assert not row.is_done()
+    results.write(row.out, {"checks": {"float32 within 1e-5": True}})
+    assert row.is_done()
+
+
+def speeds(**tokens_per_second: float) -> dict[str, dict[str, float]]:
+    return {
+        name.replace("_", " "): {"tokens_per_second": speed}
+        for name, speed in tokens_per_second.items()
+    }
+
+
+def test_targets_take_the_best_peer_and_leave_bert_aside(tmp_path: Path) -> None:
+    against = {"transformers float32": 2.0, "openvino float32": 0.9, "bert float32": 0.5}
+    results.write(tmp_path / "512-fixed.json", {"speedups": {"ours float32": against}})
+    lines = targets.table(tmp_path).splitlines()
+    assert "| 512 fixed | transformers | float32 | 1.15 | 2.00 | met |" in lines
+    assert "| 512 fixed | the best engine | float32 | 1.00 | 0.90 | not met |" in lines
+    assert "| 512 fixed | transformers | bfloat16 | 1.40 | - |  |" in lines
+
+
+def test_memory_is_better_when_less(tmp_path: Path) -> None:
+    engines = {"ours float32": {"above_mb": 10.0}, "transformers float32": {"above_mb": 100.0}}
+    results.write(tmp_path / "memory.json", {"engines": engines})
+    line = "| memory | transformers | float32 | at most 0.25 | 0.10 | met |"
+    assert line in targets.table(tmp_path).splitlines()
+
+
+def test_every_kind_of_result_is_drawn(tmp_path: Path) -> None:
+    timings = speeds(ours_float32=10, transformers_float32=5, transformers_autocast=7)
+    model = {"model": "some model"}
+    parts = {name: {"share_of_time": 0.25} for name in plots._PARTS}
+    case = {"product_gflops": {}, "precisions": {"float32": {"parts": parts}}}
+    case["precisions"]["float32"]["share_of_ceiling"] = 0.8
+    written = {
+        "encoding": {"timings": timings, "workload": {"description": "some texts"}},
+        "training_step": {"timings": timings, "batch": {"name": "x", "total_tokens": 9}},
+        "ceiling": {"cases": {"512": case}},
+        "memory": {
+            "length": 9,
+            "engines": {"ours int8": {"above_mb": 1.0}, "x y": {"absent": "-"}},
+        },
+        "growth": {"seconds": {"ours float32": {"128": 0.1, "256": 0.3}}},
+    }
+    for kind, result in written.items():
+        results.write(tmp_path / f"{kind}.json", {"benchmark": kind, **model, **result})
+    results.write(tmp_path / "failed.json", {"benchmark": "encoding", **model, "checks": {}})
+    assert plots.main(["--folder", str(tmp_path)]) == 0
+    assert {path.stem for path in tmp_path.glob("*.png")} == written.keys()
+
+
+def test_surroundings_tell_the_machine() -> None:
+    around = results.surroundings(num_threads=3)
+    assert around["num_threads"] == 3
+    assert {"date", "commit", "machine", "load_average", "packages"} <= around.keys()
+    assert around["packages"]["torch"]
+
+
+def test_packed_and_padded_examples_ask_for_the_same() -> None:
+    assert sum(BATCHES["ragged"]) == 4_262
+    found = example((7, 30, 2))
+    assert found.ids.shape == found.mask.shape == found.labels.shape == (3, 30)
+    assert int(found.mask.sum()) == found.batch.total_tokens == 39
+    asked = found.labels >= 0
+    assert found.labels[asked].tolist() == found.targets.tolist()
+    assert found.ids[asked].tolist() == found.batch.token_ids[found.rows].tolist()
+    assert 0 < len(found.rows) < 39
