@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cpu import command, results
-from benchmarks.cpu.models import CACHE, draw_weights
+from benchmarks.cpu.models import draw_weights
 from benchmarks.cpu.timing import interleave, speedup
 from benchmarks.cpu.workloads import token_ids
 from modernbert.batch import PackedBatch
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     around = results.surroundings(num_threads=options.threads)
     batch = example(BATCHES[options.batch])
     steps = _steps(options)
-    checks = _check(options)
+    checks = check(options)
     result = {
         "benchmark": "training_step",
         **around,
@@ -137,7 +137,7 @@ def _steps(options: argparse.Namespace) -> dict[str, Callable[[Example], object]
     """A call for everyone; dense logits of the long batch would take more memory than there is."""
     ours = _our_model(options.layers)
     names = ["sparse", "dense"] if options.batch != "long" else ["sparse"]
-    theirs = {name: _their_model(options.layers, sparse=name == "sparse") for name in names}
+    theirs = {name: _their_model(options, sparse=name == "sparse") for name in names}
     steps: dict[str, Callable[[Example], object]] = {}
     for label, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         steps[f"ours {label}"] = partial(our_step, ours, dtype=dtype)
@@ -147,10 +147,10 @@ def _steps(options: argparse.Namespace) -> dict[str, Callable[[Example], object]
     return {name: step for name, step in steps.items() if name in wanted}
 
 
-def _check(options: argparse.Namespace) -> dict[str, bool]:
+def check(options: argparse.Namespace) -> dict[str, bool]:
     """Loss and gradients of a small batch against transformers in float32."""
     batch = example((150, 70, 9), seed=1)
-    ours, theirs = _our_model(options.layers), _their_model(options.layers, sparse=True)
+    ours, theirs = _our_model(options.layers), _their_model(options, sparse=True)
     expected = their_step(theirs, batch, torch.float32)
     wanted = _gradients(theirs)
     checks = {}
@@ -189,14 +189,14 @@ def _our_model(num_layers: int) -> MaskedLanguageModel:
     return draw_weights(MaskedLanguageModel(_config(num_layers)))
 
 
-def _their_model(num_layers: int, *, sparse: bool) -> Any:
+def _their_model(options: argparse.Namespace, *, sparse: bool) -> Any:
     from transformers import AutoModelForMaskedLM
 
-    folder = CACHE / f"training-{num_layers}"
+    folder = options.cache / f"training-{options.layers}"
     if not folder.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
+        options.cache.mkdir(parents=True, exist_ok=True)
         with new_folder(folder) as fresh:
-            _our_model(num_layers).save_pretrained(fresh)
+            _our_model(options.layers).save_pretrained(fresh)
     return AutoModelForMaskedLM.from_pretrained(
         folder, attn_implementation="sdpa", sparse_prediction=sparse
     ).train()

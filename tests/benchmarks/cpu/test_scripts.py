@@ -1,5 +1,6 @@
 """Every script answers `--help`, and what is written can be read, drawn and set beside targets."""
 
+import argparse
 import importlib
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from benchmarks.cpu import __main__ as driver
 from benchmarks.cpu import plots, results, targets
 from benchmarks.cpu.peers import BUILDERS, engines_for
-from benchmarks.cpu.training_step import BATCHES, example
+from benchmarks.cpu.training_step import BATCHES, check, example
 from benchmarks.cpu.workloads import WORKLOADS
 
 SCRIPTS = ("encoding", "training_step", "ceiling", "memory", "growth", "plots", "__main__")
@@ -132,3 +133,10 @@ def test_packed_and_padded_examples_ask_for_the_same() -> None:
     assert found.labels[asked].tolist() == found.targets.tolist()
     assert found.ids[asked].tolist() == found.batch.token_ids[found.rows].tolist()
     assert 0 < len(found.rows) < 39
+
+
+def test_both_sides_take_the_same_step(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    checks = check(argparse.Namespace(layers=1, cache=tmp_path))
+    assert len(checks) == 3
+    assert all(list(checks.values())[:2])  # bfloat16's own check is for a model of full depth
