@@ -72,3 +72,7 @@ class NativeKernelsWarning(UserWarning):
 
 class GrowthWarning(UserWarning):
     """A model is grown from one that is not at the right point of its training."""
+
+
+class TruncationWarning(UserWarning):
+    """Texts were longer than the model reads, and were cut."""

@@ -1,0 +1,161 @@
+"""Texts of any lengths to results in their order: read in windows, sorted by length, packed.
+
+    items -> window -> token ids -> sorted by length -> packs of tokens -> results in input order
+
+Only one window of items is held at a time, so that an endless generator can be streamed.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import torch
+
+from modernbert.batch import PackedBatch
+from modernbert.errors import InputError
+
+DEFAULT_BATCH_TOKENS = 4096
+"""On a CPU, where 1,024 to 16,384 are equally fast; a GPU wants more (see `batch_tokens_for`)."""
+
+_CUDA_BATCH_TOKENS = 32_768
+
+
+class Encoded(Protocol):
+    """What a text has become: its token ids, and whether it was longer than the model reads."""
+
+    @property
+    def token_ids(self) -> list[int]: ...
+
+    @property
+    def is_truncated(self) -> bool: ...
+
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Encoded)
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far the work is.
+
+    texts, tokens: computed so far.
+    truncated: how many of the texts were longer than the model reads.
+    """
+
+    texts: int = 0
+    tokens: int = 0
+    truncated: int = 0
+
+
+Observer = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowSettings:
+    """How much is read before anything of it is computed.
+
+    max_items: the most items.
+    max_size: the most of what `size` counts, but one item in any case.
+    """
+
+    max_items: int = 4096
+    max_size: int = 4_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(Generic[T, E, R]):
+    """What happens to items on their way to results.
+
+    encode: a list of items to what is known of each, with its token ids.
+    compute: a batch to one result a sequence, in the order of the sequences.
+    size: of an item, in characters; it bounds what a window holds.
+    device: where the batches are to be.
+    batch_tokens: the most tokens of a batch, but one sequence in any case.
+    """
+
+    encode: Callable[[list[T]], list[E]]
+    compute: Callable[[PackedBatch], Sequence[R]]
+    size: Callable[[T], int]
+    device: torch.device
+    batch_tokens: int = DEFAULT_BATCH_TOKENS
+    window: WindowSettings = field(default_factory=WindowSettings)
+
+    def __post_init__(self) -> None:
+        if self.batch_tokens < 1:
+            raise InputError(f"batch_tokens: got {self.batch_tokens}, expected 1 or more")
+
+    def run(
+        self, items: Iterable[T], on_progress: Observer | None = None
+    ) -> Iterator[list[tuple[E, R]]]:
+        """For each window, what each of its items was encoded to and its result, in their order.
+
+        on_progress: is told after every batch.
+        """
+        done = Progress()
+        for window in windows(items, self.size, self.window):
+            encoded = self.encode(window)
+            results: dict[int, R] = {}
+            for pack in packs([len(each.token_ids) for each in encoded], self.batch_tokens):
+                chosen = [encoded[place] for place in pack]
+                results.update(zip(pack, self._compute(chosen), strict=True))
+                done = _advanced(done, chosen)
+                if on_progress is not None:
+                    on_progress(done)
+            yield [(each, results[place]) for place, each in enumerate(encoded)]
+
+    def _compute(self, encoded: Sequence[E]) -> Sequence[R]:
+        sequences = [each.token_ids for each in encoded]
+        batch = PackedBatch.from_sequences(sequences, device=self.device)
+        with torch.inference_mode():
+            return self.compute(batch)
+
+
+def batch_tokens_for(device: torch.device, asked: int | None = None) -> int:
+    """How many tokens to compute at once: what is asked for, or what fills such a device."""
+    if asked is not None:
+        return asked
+    return _CUDA_BATCH_TOKENS if device.type == "cuda" else DEFAULT_BATCH_TOKENS
+
+
+def windows(
+    items: Iterable[T], size: Callable[[T], int], settings: WindowSettings
+) -> Iterator[list[T]]:
+    """Cut items into lists, none of them empty; an item is taken only when its window is due."""
+    window: list[T] = []
+    total = 0
+    for item in items:
+        window.append(item)
+        total += size(item)
+        if len(window) >= settings.max_items or total >= settings.max_size:
+            yield window
+            window, total = [], 0
+    if window:
+        yield window
+
+
+def packs(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Places of texts of like lengths, the longest first, up to `batch_tokens` a pack.
+
+    >>> list(packs([2, 9, 4, 3], 8))
+    [[1], [2, 3], [0]]
+    """
+    pack: list[int] = []
+    total = 0
+    # The longest first: a batch that does not fit the memory fails at once, and not at the end.
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        if pack and total + lengths[place] > batch_tokens:
+            yield pack
+            pack, total = [], 0
+        pack.append(place)
+        total += lengths[place]
+    if pack:
+        yield pack
+
+
+def _advanced(done: Progress, encoded: Sequence[Encoded]) -> Progress:
+    return Progress(
+        texts=done.texts + len(encoded),
+        tokens=done.tokens + sum(len(each.token_ids) for each in encoded),
+        truncated=done.truncated + sum(each.is_truncated for each in encoded),
+    )

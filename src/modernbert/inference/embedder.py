@@ -1,0 +1,205 @@
+"""`Embedder`: a text to one vector."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, Unpack, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modernbert.inference.batching import Work, batch_tokens_for
+from modernbert.inference.embedder_folder import read_settings, write_settings
+from modernbert.inference.embedder_settings import EmbedderSettings
+from modernbert.inference.inputs import (
+    EncodedText,
+    Text,
+    TextEncoder,
+    Watched,
+    num_characters,
+    require_list,
+    with_prompt,
+)
+from modernbert.inference.loading import (
+    device_of,
+    load_for_inference,
+    longest_sequence,
+    require_same_vocabulary,
+)
+from modernbert.inference.pooled_vectors import EncodeOptions, PooledVectors, check_options
+from modernbert.inference.similarity import Vectors, similarity
+from modernbert.model.config_file import find_model
+from modernbert.model.encoder import Encoder
+from modernbert.model.pooling import Pooling
+from modernbert.model.precision import PrecisionChoice
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+
+class Embedder:
+    """One vector for each text, which lie close together where texts mean alike.
+
+    encoder: on any device, in any precision.
+    tokenizer: the one that the encoder was trained with.
+
+    Raises:
+        InputError: a tokenizer of another vocabulary, or a longest sequence that cannot be read.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        tokenizer: Tokenizer,
+        settings: EmbedderSettings | None = None,
+    ) -> None:
+        require_same_vocabulary(encoder.config, tokenizer)
+        self.encoder, self.tokenizer = encoder, tokenizer
+        self.settings = settings or EmbedderSettings()
+        self.max_seqlen = longest_sequence(encoder.config, tokenizer, self.settings.max_seqlen)
+        self._source: Path | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_hub_id: Path | str,
+        *,
+        precision: PrecisionChoice = "auto",
+        pooling: Pooling | None = None,
+    ) -> "Embedder":
+        """Load a folder of sentence-transformers, or of any model that has an encoder.
+
+        pooling: another one than the folder's own.
+
+        Raises:
+            ModelFolderError: no such model, one that cannot be used, or steps after pooling other
+                than normalization.
+            TokenizerError: no tokenizer beside it, or one that cannot be used.
+            ConfigError: a pooling that is not supported, or a precision that cannot be had here.
+        """
+        folder, settings = read_settings(find_model(folder_or_hub_id, weights=True))
+        if pooling is not None:
+            settings = replace(settings, pooling=pooling)
+        encoder, tokenizer = load_for_inference(Encoder, folder, precision)
+        embedder = cls(encoder, tokenizer, settings)
+        embedder._source = folder
+        return embedder
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write a folder that `from_pretrained` and sentence-transformers load.
+
+        Raises:
+            ModelFolderError: the folder cannot be written.
+            TokenizerError: as that, for the tokenizer.
+        """
+        packed_from = self._source if self.encoder.engine is not None else None
+        encoder = self.encoder if packed_from is None else Encoder.from_pretrained(packed_from)
+        encoder.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder, model_max_length=self.max_seqlen)
+        settings = replace(self.settings, max_seqlen=self.max_seqlen)
+        write_settings(Path(folder).expanduser(), settings, encoder.config.hidden_size)
+
+    @property
+    def dim(self) -> int:
+        """How many numbers a vector has."""
+        return self.encoder.config.hidden_size
+
+    @overload
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        convert_to_tensor: Literal[False] = False,
+        **options: Unpack[EncodeOptions],
+    ) -> np.ndarray: ...
+
+    @overload
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        convert_to_tensor: Literal[True],
+        **options: Unpack[EncodeOptions],
+    ) -> Tensor: ...
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        convert_to_tensor: bool = False,
+        **options: Unpack[EncodeOptions],
+    ) -> np.ndarray | Tensor:
+        """The vector of a text, (dim,) float32, or those of many in their order, (n, dim).
+
+        Texts longer than the model reads are cut, and a `TruncationWarning` says how many.
+
+        convert_to_tensor: give a tensor on the CPU, and not an array.
+        options: see `EncodeOptions`.
+
+        Raises:
+            InputError: something else than texts, or an option that cannot be.
+        """
+        blocks = list(self.stream([texts] if isinstance(texts, str) else texts, **options))
+        width = min(self.dim, options.get("truncate_dim") or self.dim)
+        joined = np.concatenate([np.zeros((0, width), np.float32), *blocks])
+        vectors = joined[0] if isinstance(texts, str) else joined
+        return torch.from_numpy(vectors) if convert_to_tensor else vectors
+
+    def encode_query(
+        self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]
+    ) -> np.ndarray:
+        """`encode` with the prompt named `query`, where the model has one."""
+        return self.encode(texts, **self._with_prompt(("query",), options))
+
+    def encode_document(
+        self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]
+    ) -> np.ndarray:
+        """`encode` with the prompt named `document`, `passage` or `corpus`, where there is one."""
+        return self.encode(texts, **self._with_prompt(("document", "passage", "corpus"), options))
+
+    def stream(
+        self, texts: Iterable[str], **options: Unpack[EncodeOptions]
+    ) -> Iterator[np.ndarray]:
+        """The vectors of any number of texts in bounded memory: blocks (rows, dim), in order.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        require_list(texts, "texts")
+        check_options(options, self.dim)
+        prompt = self.settings.prompt(options.get("prompt"), options.get("prompt_name"))
+        work = self._work(prompt, options)
+        return self._blocks(work, with_prompt(texts, prompt), Watched(options.get("on_progress")))
+
+    def similarity(self, first: Vectors, second: Vectors) -> Tensor:
+        """How alike vectors are, as this model's training compared them: (n, m) float32."""
+        return similarity(first, second, self.settings.similarity)
+
+    def _blocks(
+        self, work: Work[Text, EncodedText, Tensor], texts: Iterator[str], watched: Watched
+    ) -> Iterator[np.ndarray]:
+        for window in work.run(texts, watched):
+            yield torch.stack([vector for _, vector in window]).numpy()
+        watched.warn_of_truncated(self.max_seqlen)
+
+    def _work(self, prompt: str, options: EncodeOptions) -> Work[Text, EncodedText, Tensor]:
+        device = device_of(self.encoder)
+        excluded = "" if self.settings.pool_prompt else prompt
+        return Work(
+            encode=TextEncoder(self.tokenizer, self.max_seqlen),
+            compute=PooledVectors(
+                encoder=self.encoder,
+                settings=self.settings,
+                num_unpooled=len(self.tokenizer.encode(excluded)) - 1 if excluded else 0,
+                truncate_dim=options.get("truncate_dim"),
+                normalize=options.get("normalize_embeddings", False),
+            ),
+            size=num_characters,
+            device=device,
+            batch_tokens=batch_tokens_for(device, options.get("batch_tokens")),
+        )
+
+    def _with_prompt(self, names: Iterable[str], options: EncodeOptions) -> EncodeOptions:
+        """The options with the prompt of one side, unless they name another."""
+        if options.get("prompt") is not None or options.get("prompt_name") is not None:
+            return options
+        return {**options, "prompt": self.settings.first_prompt(names)}

@@ -1,0 +1,124 @@
+"""Texts, and pairs of texts, to the token ids that a model reads; what is too long is cut."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from modernbert.errors import InputError, TruncationWarning
+from modernbert.inference.batching import Observer, Progress
+from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.tokenizer.truncation import cut_to, room_for_text
+
+Text = str | tuple[str, str]
+"""A text, or two that the model sees as `[CLS] A [SEP] B [SEP]`."""
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """A text's token ids with [CLS] and [SEP], and whether it was longer than they are."""
+
+    token_ids: list[int]
+    is_truncated: bool
+
+
+class TextEncoder:
+    """Texts and pairs to token ids of at most `max_seqlen`.
+
+    Of a pair the longer text is cut first.
+
+    Raises:
+        InputError: a `max_seqlen` that leaves no room for text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_seqlen: int) -> None:
+        room_for_text(max_seqlen, num_special=3)
+        self.tokenizer, self.max_seqlen = tokenizer, max_seqlen
+
+    def __call__(self, texts: Sequence[Text]) -> list[EncodedText]:
+        """The ids of each text, tokenized on all cores.
+
+        Raises:
+            InputError: what is no text, or no pair of texts.
+        """
+        parts = [as_parts(text) for text in texts]
+        # A query that is paired with many documents is tokenized once.
+        different = list(dict.fromkeys(chain.from_iterable(parts)))
+        rows = self.tokenizer.encode_batch(different, special_tokens=False)
+        ids = dict(zip(different, rows, strict=True))
+        return [self._framed([ids[part] for part in each]) for each in parts]
+
+    def _framed(self, parts: list[list[int]]) -> EncodedText:
+        room = self.max_seqlen - 1 - len(parts)
+        kept = parts
+        if is_truncated := sum(map(len, parts)) > room:
+            first, second = cut_to(parts[0], parts[1] if len(parts) > 1 else None, room)
+            kept = [first] if second is None else [first, second]
+        token_ids = [self.tokenizer.cls_token_id]
+        for part in kept:
+            token_ids += [*part, self.tokenizer.sep_token_id]
+        return EncodedText(token_ids, is_truncated)
+
+
+def as_parts(text: object) -> tuple[str, ...]:
+    """One text or two, checked.
+
+    Raises:
+        InputError: something else.
+    """
+    parts = tuple(text) if isinstance(text, tuple | list) else (text,)
+    if not all(isinstance(part, str) for part in parts) or not 1 <= len(parts) <= 2:
+        raise InputError(f"texts: got {_named(text)}, expected a str or a pair of them")
+    return parts
+
+
+def num_characters(text: Text) -> int:
+    """The size of a text or of a pair."""
+    return len(text) if isinstance(text, str) else sum(map(len, text))
+
+
+def require_list(texts: object, name: str) -> None:
+    """Refuse one bare text where several are expected.
+
+    Raises:
+        InputError: a str, which would be taken for a list of letters; or nothing to iterate over.
+    """
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise InputError(f"{name}: got {type(texts).__name__}, expected a list of texts")
+
+
+class Watched:
+    """An observer that remembers how far the work came, and passes it on."""
+
+    def __init__(self, observer: Observer | None = None) -> None:
+        self.last = Progress()
+        self._observer = observer
+
+    def __call__(self, progress: Progress) -> None:
+        """Take one report."""
+        self.last = progress
+        if self._observer is not None:
+            self._observer(progress)
+
+    def warn_of_truncated(self, max_seqlen: int) -> None:
+        """Say once, at the end, how many texts were cut."""
+        if self.last.truncated:
+            warnings.warn(
+                f"{self.last.truncated:,} of {self.last.texts:,} texts are longer than "
+                f"{max_seqlen:,} tokens and were cut there; split them to have all of them read",
+                TruncationWarning,
+                stacklevel=4,
+            )
+
+
+def with_prompt(texts: Iterable[str], prompt: str) -> Iterator[str]:
+    """Each text with the prompt before it."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise InputError(f"texts: got {_named(text)}, expected a str")
+        yield prompt + text
+
+
+def _named(value: object) -> str:
+    kind = type(value).__name__
+    return f"{kind} of {len(value)}" if isinstance(value, tuple | list) else kind

@@ -1,0 +1,61 @@
+"""A model and its tokenizer from one folder, on the best device and ready to compute."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from modernbert.errors import InputError
+from modernbert.model.config import EncoderConfig
+from modernbert.model.precision import PrecisionChoice
+from modernbert.model.pretrained import SavedModel
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+M = TypeVar("M", bound=SavedModel)
+
+
+def load_for_inference(
+    cls: type[M], folder_or_hub_id: Path | str, precision: PrecisionChoice
+) -> tuple[M, Tokenizer]:
+    """A model, on a GPU where there is one, and the tokenizer beside it.
+
+    Raises:
+        ModelFolderError: no such model, or one that cannot be used.
+        TokenizerError: no tokenizer beside it, or one that cannot be used.
+        ConfigError: a precision that cannot be had here.
+    """
+    model = cls.from_pretrained(folder_or_hub_id)
+    tokenizer = Tokenizer.from_pretrained(folder_or_hub_id)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device).for_inference(precision), tokenizer
+
+
+def device_of(model: SavedModel) -> torch.device:
+    """Where a model computes; also of one whose layers are packed."""
+    return next(model.parameters()).device
+
+
+def require_same_vocabulary(config: EncoderConfig, tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer that was made for another model.
+
+    Raises:
+        InputError: ids that the model does not know, or that mean something else to it.
+    """
+    if tokenizer.vocab_size > config.vocab_size:
+        raise InputError(
+            f"tokenizer: its vocab_size is {tokenizer.vocab_size}, but the model's is "
+            f"{config.vocab_size}; take the tokenizer that the model was trained with"
+        )
+
+
+def longest_sequence(config: EncoderConfig, tokenizer: Tokenizer, asked: int | None = None) -> int:
+    """How many tokens of a text are read: what is asked for, at most what the model can.
+
+    Raises:
+        InputError: a number that the model cannot read.
+    """
+    if asked is None:
+        return min(config.max_seqlen, tokenizer.model_max_length)
+    if not 4 <= asked <= config.max_seqlen:
+        raise InputError(f"max_seqlen: got {asked}, expected 4 to {config.max_seqlen}")
+    return asked

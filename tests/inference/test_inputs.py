@@ -1,0 +1,55 @@
+"""Texts and pairs to token ids, cut where they are too long."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modernbert.errors import InputError, TruncationWarning
+from modernbert.inference.batching import Progress
+from modernbert.inference.inputs import TextEncoder, Watched, num_characters, with_prompt
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+TEXTS = st.lists(st.sampled_from(["the", " square", " of 7", "9", " not less."]), max_size=12)
+
+
+@given(parts=st.lists(st.tuples(TEXTS.map("".join), TEXTS.map("".join)), min_size=1, max_size=4))
+def test_as_the_tokenizer_encodes(tokenizer: Tokenizer, parts: list[tuple[str, str]]) -> None:
+    encode = TextEncoder(tokenizer, 16)
+    mixed = [text for first, second in parts for text in (first, (first, second))]
+    for text, found in zip(mixed, encode(mixed), strict=True):
+        whole = tokenizer.encode(*([text] if isinstance(text, str) else text))
+        cut = tokenizer.encode(*([text] if isinstance(text, str) else text), max_seqlen=16)
+        assert found.token_ids == cut
+        assert found.is_truncated == (len(whole) > 16)
+
+
+def test_texts_that_cannot_be(tokenizer: Tokenizer) -> None:
+    encode = TextEncoder(tokenizer, 16)
+    for wrong, named in ((7, "int"), (("a", "b", "c"), "tuple of 3"), (("a", 1), "tuple of 2")):
+        with pytest.raises(InputError, match=rf"^texts: got {named}, expected a str or a pair"):
+            encode([wrong])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="lone surrogate"):
+        encode(["\ud800"])
+    with pytest.raises(InputError, match=r"^max_seqlen: got 3, expected at least 4"):
+        TextEncoder(tokenizer, 3)
+    with pytest.raises(InputError, match=r"^texts: got NoneType, expected a str"):
+        list(with_prompt([None], "x"))  # type: ignore[list-item]
+
+
+def test_sizes_and_prompts() -> None:
+    assert num_characters("abc") == 3 and num_characters(("abc", "de")) == 5
+    assert list(with_prompt(["a", ""], "p: ")) == ["p: a", "p: "]
+
+
+def test_truncation_is_said_once() -> None:
+    watched = Watched()
+    watched.warn_of_truncated(512)
+    watched(Progress(texts=1200, tokens=9, truncated=1100))
+    with pytest.warns(TruncationWarning, match=r"^1,100 of 1,200 texts are longer than 512 tokens"):
+        watched.warn_of_truncated(512)
+
+
+def test_reports_are_passed_on() -> None:
+    told: list[Progress] = []
+    Watched(told.append)(Progress(texts=1))
+    assert told == [Progress(texts=1)]
