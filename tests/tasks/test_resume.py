@@ -25,7 +25,7 @@ def run(world: World, output: Path, *deaths: str) -> list[str]:
         check=True,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
         timeout=120,
     )
     return answer.stdout.split()
