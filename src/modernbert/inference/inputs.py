@@ -72,9 +72,13 @@ def as_parts(text: object) -> tuple[str, ...]:
     return parts
 
 
-def num_characters(text: Text) -> int:
-    """The size of a text or of a pair."""
-    return len(text) if isinstance(text, str) else sum(map(len, text))
+def num_characters(text: object) -> int:
+    """The size of a text or of a pair.
+
+    Raises:
+        InputError: something else.
+    """
+    return sum(map(len, as_parts(text)))
 
 
 def require_list(texts: object, name: str) -> None:
