@@ -14,10 +14,10 @@ from modernbert.data.shards import SpecialTokens
 from modernbert.errors import InputError, SettingsError
 from modernbert.settings import to_mapping
 
-TRAINING_RATE = 0.3  # P, 2.2
+TRAINING_RATE = 0.3  # P section 2.2.2
 EVALUATION_RATE = 0.15  # whatever the rate in training, so that runs compare
 
-# Of the masked tokens; the remaining tenth stays as it is (P, 2.2, after Devlin et al. 2019).
+# Of the masked tokens; the remaining tenth stays as it is (Devlin et al. 2019, and the paper's code).
 MASK_SHARE = 0.8
 RANDOM_SHARE = 0.1
 
@@ -60,7 +60,7 @@ def mask_tokens(
     rate: float,
     key: tuple[int, int],
 ) -> MaskedTokens:
-    """Mask tokens at random: 80% become [MASK], 10% a random id, 10% stay (P, 2.2).
+    """Mask tokens at random: 80% become [MASK], 10% a random id, 10% stay (as BERT does).
 
     token_ids: (num_tokens,) int64; left as they are.
     special_token_ids: never masked and never drawn as a replacement. Any other id below

@@ -4,7 +4,7 @@ Nothing is thrown away: a document is cut into as many full pieces as it has and
 each with its own [CLS] and [SEP].
 Deviation: the paper's code cuts a document at the longest sequence and drops what follows.
 
-The pieces of a block are packed by best fit (P, 2.2: sequence packing, over 99% full) in two
+The pieces of a block are packed by best fit (P section 2.2.1: over 99% full) in two
 passes: a part of every bin is filled with pieces as they come, and what is left by best fit with
 the longest first. The second pass alone packs as well, but makes bins of nearly one length each,
 so that a step of few bins would be a sample of one kind of document.

@@ -9,7 +9,7 @@
     norms                                       1
     biases                                      0
 
-The paper's Megatron initialisation (P section 2.2.3 and its code). Its code draws head.dense with
+The paper's Megatron initialisation (P section 2.2.2 and its code). Its code draws head.dense with
 sigma 0.02, transformers with the smaller one that stands here.
 """
 

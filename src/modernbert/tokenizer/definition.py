@@ -15,7 +15,7 @@ from modernbert.errors import TokenizerError
 
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 NUM_UNUSED = 83
-"""Free slots after the special tokens, for tokens that a user adds later (P section 2.1.1)."""
+"""Free slots after the special tokens, for tokens that a user adds later (P section 2.2.1)."""
 
 NORMALIZER = {"type": "NFC"}
 BYTE_LEVEL = {
@@ -80,7 +80,7 @@ def fingerprint(definition: Mapping[str, Any]) -> str:
 def modernbert_definition(
     *, vocab: Mapping[str, int], merges: list[Any], added_tokens: Iterable[dict[str, Any]]
 ) -> dict[str, Any]:
-    """ModernBERT's tokenizer over a byte-level BPE vocabulary (P section 2.1.1).
+    """ModernBERT's tokenizer over a byte-level BPE vocabulary (P section 2.2.1).
 
     vocab, merges: of the BPE.
     added_tokens: tokens taken out of a text before the BPE sees it, as in tokenizer.json. The five

@@ -19,7 +19,7 @@ _OLMO_MERGES = 50_009
 
 
 def derive(olmo_json: Path | str) -> Tokenizer:
-    """Build ModernBERT's tokenizer from OLMo's published tokenizer.json (P section 2.1.1).
+    """Build ModernBERT's tokenizer from OLMo's published tokenizer.json (P section 2.2.1).
 
     The vocabulary and merges stay; BERT's special tokens and 83 unused slots follow them, 50,368
     entries in all, and the template becomes BERT's.

@@ -20,7 +20,7 @@ from modernbert.tokenizer.pieces import pieces
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 SIZE_MULTIPLE = 64
-"""The vocabulary's size is a multiple of this, for fast matrix products (P section 2.1.1)."""
+"""The vocabulary's size is a multiple of this, for fast matrix products (P section 2.2.1)."""
 
 SPACE_RUNS = range(24, 1, -1)
 """Lengths of the runs of spaces that are a token each: indentation, as in OLMo's tokenizer."""
@@ -32,7 +32,7 @@ MIN_VOCAB_SIZE = _NUM_BYTES + _NUM_ADDED
 
 
 def train(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
-    """Learn a byte-level BPE from texts and give it ModernBERT's pipeline (P section 2.1.1).
+    """Learn a byte-level BPE from texts and give it ModernBERT's pipeline (P section 2.2.1).
 
     The ids are the 256 bytes, the learned tokens, runs of 24 to 2 spaces, [UNK] [CLS] [SEP] [PAD]
     [MASK], and 83 unused slots. Equal texts in equal order give an equal tokenizer.

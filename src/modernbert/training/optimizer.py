@@ -1,6 +1,6 @@
 """StableAdamW: AdamW whose rate is lowered, tensor by tensor, where a gradient is a surprise.
 
-The optimizer of the paper (P section 2.2.1 and table 3), after Wortsman et al., arXiv 2304.13013.
+The optimizer of the paper (P section 2.2.2 and table 3), after Wortsman et al., arXiv 2304.13013.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -133,8 +133,8 @@ class StableAdamW(Optimizer):
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups of a module's trainable parameters: matrices, which decay, and the rest.
 
-    Norms and biases (parameters of one dimension) have no weight decay; embeddings have (P table
-    3). A parameter that several modules share is listed once.
+    Norms and biases (parameters of one dimension) have no weight decay (P appendix "Weight
+    Decay"); embeddings have. A parameter that several modules share is listed once.
     """
     trainable = [p for p in module.parameters() if p.requires_grad]
     groups = [

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of tokens (P section 2.2.1 and table 3).
+"""The learning rate as a pure function of tokens (P section 2.2.2 and table 3).
 
 Nothing is remembered between steps: a run that resumes at some count of tokens has the rate that
 an unbroken one has there.
