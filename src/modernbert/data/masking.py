@@ -17,7 +17,7 @@ from modernbert.settings import to_mapping
 TRAINING_RATE = 0.3  # P section 2.2.2
 EVALUATION_RATE = 0.15  # whatever the rate in training, so that runs compare
 
-# Of the masked tokens; the remaining tenth stays as it is (Devlin et al. 2019, and the paper's code).
+# Of the masked tokens; the remaining tenth stays (Devlin et al. 2019, and the paper's code).
 MASK_SHARE = 0.8
 RANDOM_SHARE = 0.1
 
