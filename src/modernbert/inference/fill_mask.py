@@ -8,7 +8,9 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
+from modernbert.inference.loading import load_for_inference
 from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["FillMask", "Prediction"]
@@ -49,17 +51,20 @@ class FillMask:
         self.model, self.tokenizer = model, tokenizer
 
     @classmethod
-    def from_pretrained(cls, folder_or_hub_id: Path | str) -> "FillMask":
+    def from_pretrained(
+        cls, folder_or_hub_id: Path | str, *, precision: PrecisionChoice = "auto"
+    ) -> "FillMask":
         """Load a model and its tokenizer from one folder, or from the hub.
+
+        precision: what to compute in; "auto" takes what is fastest here.
 
         Raises:
             ModelFolderError: no such model, or one that cannot be used.
             TokenizerError: no tokenizer beside it, or one that cannot be used.
+            ConfigError: a precision that cannot be had here.
             InputError: a tokenizer of another vocabulary.
         """
-        model = MaskedLanguageModel.from_pretrained(folder_or_hub_id)
-        tokenizer = Tokenizer.from_pretrained(folder_or_hub_id)
-        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer)
+        return cls(*load_for_inference(MaskedLanguageModel, folder_or_hub_id, precision))
 
     def __call__(self, text: str, top_k: int = 5) -> list[list[Prediction]]:
         """The likeliest tokens for each [MASK] of a text, the masks in their order.
