@@ -1,0 +1,36 @@
+"""int8 and bits, against sums written out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modernbert.inference import codes
+
+
+def vectors(rows: int, dim: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, dim), np.float32)
+
+
+def test_int8_is_close() -> None:
+    given = np.concatenate([vectors(20, 48), np.zeros((1, 48), np.float32)])
+    coded, scales = codes.to_int8(given)
+    assert coded.dtype == np.int8 and np.abs(coded).max() == 127
+    assert (np.abs(coded * scales - given) <= scales / 2 * 1.001).all()
+    queries = vectors(3, 48, seed=1)
+    expected = queries @ (coded * scales).T
+    np.testing.assert_allclose(codes.scores_of_int8(queries, coded, scales), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("has_counter", [True, False])
+@given(dim=st.integers(1, 200))
+def test_bits_that_differ(has_counter: bool, dim: int) -> None:
+    given, queries = vectors(7, dim), vectors(3, dim, seed=1)
+    bits, query_bits = codes.to_bits(given), codes.to_bits(queries)
+    assert bits.shape == (7, -(-dim // 64))
+    with pytest.MonkeyPatch.context() as patch:
+        if not has_counter and hasattr(np, "bitwise_count"):
+            patch.delattr(np, "bitwise_count")
+        scores = codes.scores_of_bits(query_bits, bits)
+    expected = -((queries[:, None] > 0) != (given[None] > 0)).sum(2)
+    np.testing.assert_array_equal(scores, expected)
