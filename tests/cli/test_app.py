@@ -18,6 +18,7 @@ VERBS = [
     ("tokenizer", "train"),
     ("tokenizer", "derive"),
     ("prepare",),
+    ("plan",),
     ("pretrain",),
     ("fill-mask",),
     ("info",),

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from modernbert.cli import demo, fill_mask, info, prepare, pretrain, tokenizer
+from modernbert.cli import demo, fill_mask, info, plan, prepare, pretrain, tokenizer
 from modernbert.errors import ModernBertError
 
 USER_ERROR = 2
@@ -22,7 +22,7 @@ class _InOrderOfUse(TyperGroup):
     """Lists the verbs as one needs them; the default order puts groups last."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        return ["demo", "tokenizer", "prepare", "pretrain", "fill-mask", "info"]
+        return ["demo", "tokenizer", "prepare", "plan", "pretrain", "fill-mask", "info"]
 
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command()(prepare.prepare)
+app.command()(plan.plan)
 app.command()(pretrain.pretrain)
 app.command()(fill_mask.fill_mask)
 app.command()(info.info)

@@ -1,0 +1,136 @@
+"""`modernbert plan`: what a recipe takes, before anything is paid for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.terminal import tell
+
+if TYPE_CHECKING:
+    from modernbert.planning import DataPlan, Machine, PhasePlan
+
+
+def plan(
+    recipe: Annotated[
+        Path,
+        typer.Argument(metavar="RECIPE.toml", help="What is to be trained.", show_default=False),
+    ],
+    gpus: Annotated[int, typer.Option(help="Processes, one a GPU.")] = 8,
+    kind: Annotated[str, typer.Option(help="Of the GPUs, such as a100, l4 or rtx4090.")] = "h100",
+    share: Annotated[
+        float | None,
+        typer.Option(
+            help="The fraction of the peak that training reaches.",
+            show_default="what the paper's runs reached",
+        ),
+    ] = None,
+    peak: Annotated[
+        float | None,
+        typer.Option(help="TFLOP/s of one GPU.", show_default="its datasheet's"),
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(help="Of a GPU hour, in any currency.", show_default="no cost is told"),
+    ] = None,
+    sharded: Annotated[
+        bool, typer.Option("--sharded", help="Spread weights and optimizer over the processes.")
+    ] = False,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Compute activations again instead of keeping them.")
+    ] = False,
+    mean_document_tokens: Annotated[
+        float | None,
+        typer.Option(
+            help="Tokens of a document on average.",
+            show_default="measured in the recipe's shards, else web-like",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="The model's size, where the recipe starts from one that is not there yet.",
+            show_default="the recipe's",
+        ),
+    ] = None,
+    tokenize_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Tokens that one core tokenizes in a second.", show_default="measured once"
+        ),
+    ] = None,
+    cores: Annotated[int, typer.Option(min=1, help="That tokenize.")] = 16,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a recipe takes: hours, memory, cost, disk and data.
+
+    Nothing is allocated or trained, and the recipe's shards need not be there. Beside each number
+    stands where it comes from.
+    """
+    from modernbert.cli.plan_recipe import phases_of
+    from modernbert.cli.plan_table import as_mapping, table
+    from modernbert.planning import Machine, find_chip, plan_phase
+    from modernbert.planning.published import nearest_run
+    from modernbert.settings import load
+    from modernbert.tasks.recipe import PretrainingRecipe
+
+    chip = find_chip(kind)
+    phases = phases_of(
+        load(PretrainingRecipe, recipe), preset=preset, mean_document_tokens=mean_document_tokens
+    )
+    nearest = nearest_run(phases[0].config)
+    machine = Machine(
+        chip=chip,
+        num_gpus=gpus,
+        share_of_peak=nearest.share_of_peak if share is None else share,
+        sharded=sharded,
+        recompute=recompute,
+        peak_tflops=peak,
+        price_per_gpu_hour=price,
+    )
+    plans = [plan_phase(phase, machine) for phase in phases]
+    data = _data_plan(plans, tokenize_rate, cores)
+    sources = _sources(machine, nearest.size if share is None else None, tokenize_rate, cores)
+    if as_json:
+        echo_json(as_mapping(plans, data, sources))
+        return
+    typer.echo("\n".join(table(plans, data, sources)))
+    for warning in (warning for each in plans for warning in each.warnings):
+        tell(f"warning: {warning}")
+
+
+def _data_plan(plans: "list[PhasePlan]", rate: float | None, cores: int) -> "DataPlan":
+    """Of all that the phases see, each document once."""
+    from modernbert.planning import DocumentLengths, plan_data
+    from modernbert.planning.data_plan import TOKENS_PER_SECOND_AND_CORE
+
+    phases = [plan.phase for plan in plans]
+    content = [
+        phase.total_tokens * phase.lengths.pieces(phase.max_seqlen).content_share
+        for phase in phases
+    ]
+    return plan_data(
+        max(1, round(sum(content))),
+        lengths=DocumentLengths.mixed([phase.lengths for phase in phases], content, source=""),
+        vocab_size=phases[0].config.vocab_size,
+        tokens_per_second_and_core=TOKENS_PER_SECOND_AND_CORE if rate is None else rate,
+        num_cores=cores,
+    )
+
+
+def _sources(
+    machine: "Machine", fitted_to: str | None, rate: float | None, cores: int
+) -> dict[str, Any]:
+    """Where the numbers come from that are neither the recipe's nor arithmetic."""
+    from modernbert.planning.data_plan import TOKENS_PER_SECOND_AND_CORE
+
+    measured = f"measured: {TOKENS_PER_SECOND_AND_CORE:,.0f} tokens/s on a Zen 5 core"
+    return {
+        "peak": "its datasheet, dense" if machine.peak_tflops is None else "given",
+        "share_of_peak": f"what the paper's {fitted_to} reached on 8 H100; yours: --share"
+        if fitted_to
+        else "given",
+        "tokenizing": measured if rate is None else "given",
+        "cores": cores,
+    }

@@ -1,0 +1,100 @@
+"""From a recipe to the numbers that planning works with."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modernbert.errors import ModelFolderError, SettingsError
+
+if TYPE_CHECKING:
+    from modernbert.model.config import EncoderConfig
+    from modernbert.planning import DocumentLengths, Phase
+    from modernbert.tasks.recipe import PretrainingRecipe
+
+
+def phases_of(
+    recipe: "PretrainingRecipe", *, preset: str | None, mean_document_tokens: float | None
+) -> "list[Phase]":
+    """The phases of a recipe, in their order.
+
+    preset: the model's size in place of what the recipe says.
+    mean_document_tokens: of lognormal lengths, in place of those of the shards.
+
+    Raises:
+        ModernBertError: the model of `start` cannot be read, or shards that are there are broken.
+    """
+    from modernbert.planning import Phase
+
+    bin_tokens, batch = recipe.packing.bin_tokens, recipe.batch
+    return [
+        Phase(
+            name="pretraining",
+            config=model_of(recipe, preset),
+            total_tokens=recipe.training.total_tokens,
+            max_seqlen=recipe.packing.max_seqlen,
+            tokens_per_step=batch.bins_per_step * bin_tokens,
+            micro_batch_tokens=min(batch.bins_per_micro_batch, batch.bins_per_step) * bin_tokens,
+            max_logits_bytes=recipe.max_logits_bytes,
+            mask_rate=recipe.masking.rate,
+            dropout=recipe.dropout > 0,
+            lengths=lengths_of(recipe, mean_document_tokens),
+            precision=recipe.training.precision,
+            keep_checkpoints=recipe.training.keep_checkpoints,
+        )
+    ]
+
+
+def model_of(recipe: "PretrainingRecipe", preset: str | None) -> "EncoderConfig":
+    """The model's numbers, with the vocabulary of the tokenizer where that is there already.
+
+    Raises:
+        ModelFolderError: the model of `start` cannot be read.
+    """
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    settings = recipe.model if preset is None else replace(recipe.model, start=None, preset=preset)
+    vocabulary = {}
+    if Path(recipe.tokenizer).is_dir():
+        vocabulary["vocab_size"] = Tokenizer.from_pretrained(recipe.tokenizer).vocab_size
+    try:
+        return settings.config(max_seqlen=recipe.packing.max_seqlen, **vocabulary)
+    except ModelFolderError as error:
+        raise ModelFolderError(
+            f"start: {error}; to plan before it is there, give its size, such as --preset base"
+        ) from None
+
+
+def lengths_of(
+    recipe: "PretrainingRecipe", mean_document_tokens: float | None
+) -> "DocumentLengths":
+    """How long the documents are: as given, as in the shards, or as on the web.
+
+    Raises:
+        ShardError: shards that are there cannot be used.
+    """
+    from modernbert.planning import WEB, DocumentLengths
+
+    if mean_document_tokens is not None:
+        source = f"lognormal, with the mean of {mean_document_tokens:,.0f} that was given"
+        return DocumentLengths.lognormal(mean_document_tokens, source=source)
+    if not all((each.shards / "manifest.json").is_file() for each in recipe.sources):
+        return WEB
+    parts = [_measured(each.shards) for each in recipe.sources]
+    if len(parts) == 1:
+        return parts[0]
+    weights = [each.weight for each in recipe.sources]
+    return DocumentLengths.mixed(parts, weights, source="measured in the recipe's shards")
+
+
+def _measured(folder: Path) -> "DocumentLengths":
+    """Those of a folder's first shard: documents are shuffled over all of them."""
+    import numpy as np
+
+    from modernbert.data.shards import ShardFolder
+    from modernbert.planning import DocumentLengths
+
+    shards = ShardFolder.open(folder).shards
+    if not shards:
+        raise SettingsError(f"{folder}: has no documents; prepare a corpus that has some")
+    lengths = np.diff(shards[0].offsets.astype(np.int64))
+    return DocumentLengths.measured(lengths, source=f"measured in {folder}")

@@ -1,0 +1,30 @@
+"""Planning: what a pretraining takes, before anything is paid for.
+
+Everything here is arithmetic on numbers. A `Phase` holds those of a model and of its training, a
+`Machine` those of the processes; `plan_phase` and `plan_data` say what follows. Nothing is
+allocated, and no data is read.
+"""
+
+from modernbert.planning.chips import CHIPS, Chip, find_chip
+from modernbert.planning.data_plan import DataPlan, plan_data
+from modernbert.planning.lengths import LONG, WEB, DocumentLengths
+from modernbert.planning.memory import Memory, plan_memory
+from modernbert.planning.phase import Machine, Phase
+from modernbert.planning.plan import PhasePlan, plan_phase
+
+__all__ = [
+    "CHIPS",
+    "LONG",
+    "WEB",
+    "Chip",
+    "DataPlan",
+    "DocumentLengths",
+    "Machine",
+    "Memory",
+    "Phase",
+    "PhasePlan",
+    "find_chip",
+    "plan_data",
+    "plan_memory",
+    "plan_phase",
+]

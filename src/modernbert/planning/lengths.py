@@ -1,0 +1,134 @@
+"""How long documents are, and so the sequences that are trained on.
+
+What attention costs depends on it: a global layer's share grows with the length of the sequence
+that a token stands in, which is at most that of its document.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from modernbert.data.packing import NUM_SPECIAL
+from modernbert.errors import InputError
+
+# Assumed wherever lengths are lognormal: with it about a third of a web corpus's tokens stand in
+# documents above 4,096 tokens.
+SIGMA = 1.2
+
+_POINTS = 1201
+_LOWEST_DEVIATIONS, _HIGHEST_DEVIATIONS = -5.0, 7.0
+
+
+class Pieces(NamedTuple):
+    """Sequences as packing makes them of documents.
+
+    lengths: (n,) int64 ascending, [CLS] and [SEP] included.
+    shares: (n,) float64 that sum to 1. The fraction of all tokens in pieces of each length.
+    """
+
+    lengths: np.ndarray
+    shares: np.ndarray
+
+    @property
+    def content_share(self) -> float:
+        """The fraction of the tokens that come from documents, and are not [CLS] or [SEP]."""
+        return float((self.shares * (self.lengths - NUM_SPECIAL) / self.lengths).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class DocumentLengths:
+    """Lengths of documents in tokens, without special tokens.
+
+    lengths: (n,) int64, each 1 or more.
+    shares: (n,) float64 that sum to 1. The fraction of the documents of each length.
+    source: where they come from, in a few words.
+    """
+
+    lengths: np.ndarray
+    shares: np.ndarray
+    source: str
+
+    @classmethod
+    def lognormal(cls, mean: float, sigma: float = SIGMA, *, source: str) -> Self:
+        """Lengths whose logarithms are normal, with this mean length.
+
+        sigma: the standard deviation of the natural logarithm.
+
+        Raises:
+            InputError: a mean below 1, or a sigma below 0.
+        """
+        if not 1 <= mean < math.inf or not 0 <= sigma < math.inf:
+            raise InputError(
+                f"document lengths: got a mean of {mean} tokens and a sigma of {sigma}, expected "
+                "1 or more and 0 or more"
+            )
+        deviations = np.linspace(_LOWEST_DEVIATIONS, _HIGHEST_DEVIATIONS, _POINTS)
+        densities = np.exp(-(deviations**2) / 2)
+        lengths = np.exp(math.log(mean) - sigma**2 / 2 + sigma * deviations)
+        return cls(np.maximum(1, lengths.round()).astype(np.int64), _normed(densities), source)
+
+    @classmethod
+    def measured(cls, lengths: np.ndarray, *, source: str) -> Self:
+        """Those of some documents.
+
+        lengths: (num_documents,) whole numbers.
+
+        Raises:
+            InputError: no document.
+        """
+        if not len(lengths):
+            raise InputError(f"{source}: has no documents")
+        values, counts = np.unique(lengths.astype(np.int64), return_counts=True)
+        return cls(values, _normed(counts), source)
+
+    @classmethod
+    def mixed(cls, parts: Sequence[Self], weights: Sequence[float], *, source: str) -> Self:
+        """Those of a mixture; the weights are shares of its tokens, as in a recipe."""
+        rates = [weight / part.mean for part, weight in zip(parts, weights, strict=True)]
+        shares = [rate * part.shares for part, rate in zip(parts, rates, strict=True)]
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(lengths, _normed(np.concatenate(shares)), source)
+
+    @property
+    def mean(self) -> float:
+        """Tokens of a document on average."""
+        return float((self.lengths * self.shares).sum())
+
+    def share_of_tokens_above(self, length: int) -> float:
+        """The fraction of the tokens that stand in documents longer than this."""
+        tokens = self.lengths * self.shares
+        return float(tokens[self.lengths > length].sum() / tokens.sum())
+
+    @lru_cache(maxsize=16)  # noqa: B019 - few, and as long-lived as a plan
+    def pieces(self, max_seqlen: int) -> Pieces:
+        """What packing makes of them: full pieces and a rest, as `data.packing` cuts documents."""
+        longest = max_seqlen - NUM_SPECIAL
+        num_full, rests = np.divmod(self.lengths, longest)
+        lengths = np.where(rests > 0, rests + NUM_SPECIAL, 0)
+        every = np.append(lengths, max_seqlen)
+        tokens = np.append(lengths * self.shares, (num_full * self.shares).sum() * max_seqlen)
+        values, places = np.unique(every, return_inverse=True)
+        shares = _normed(np.bincount(places, weights=tokens))
+        present = shares > 0
+        return Pieces(values[present], shares[present])
+
+
+def _normed(weights: np.ndarray) -> np.ndarray:
+    """The same as fractions of their sum."""
+    fractions: np.ndarray = weights / weights.sum()
+    return fractions
+
+
+# DCLM-baseline, the web part of the open mixture that Ettin used (arXiv 2507.11412), says of
+# itself that it has 4T tokens in 3B documents. That the lengths are lognormal is an assumption.
+WEB = DocumentLengths.lognormal(1_300, source=f"web-like: lognormal, mean 1,300, sigma {SIGMA}")
+
+# The same after long documents were sampled more often: Fu et al. (arXiv 2402.10171) bring the
+# tokens in documents above 4,096 from about 30% to about 70%, as this does.
+LONG = DocumentLengths.lognormal(
+    3_800, source=f"web-like, long documents more often: lognormal, mean 3,800, sigma {SIGMA}"
+)

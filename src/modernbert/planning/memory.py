@@ -1,0 +1,193 @@
+"""What one process holds in memory, counted from what the training step really keeps.
+
+The step is that of `training/trainer.py` with `tasks/vocabulary_loss.py`: weights, gradients and
+two averages of the optimizer in float32; under autocast each matrix once more in bfloat16; of the
+activations what autograd keeps for the backward. Tests hold the activations equal to autograd's
+own, byte by byte. Not counted: what an allocator loses to gaps.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from modernbert.model.config import EncoderConfig, LayerKind
+from modernbert.model.layout import MIN_BLOCK
+from modernbert.planning.phase import Machine, Phase
+
+Kernels = Literal["varlen", "blocks", "native"]
+
+_FLOAT = 4
+_BFLOAT16 = 2
+_OPTIMIZER_AVERAGES = 2
+# StableAdamW on an accelerator updates all tensors in one go, with three lists of results as large
+# as the tensors; on a CPU one tensor at a time.
+_OPTIMIZER_RESULTS = 3
+# Rows of logits are widened to float32 at most this many bytes at a time; two such are alive.
+_GPU_LOGITS_BLOCK = 2 << 27
+# Assumed: a CUDA context with the libraries' own buffers, and Python with torch on a CPU.
+_CUDA_PROGRAM = 600 << 20
+_CPU_PROGRAM = 400 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of one process at the fullest moment of a step.
+
+    weights, gradients, optimizer: float32; each whole, or the process's part of it.
+    weight_copies: in bfloat16, and with full sharding the layers that are gathered.
+    activations: what the backward needs of one micro-batch.
+    vocabulary: the logits in memory at a time, and the gradients that come with the loss.
+    working: results of one layer's backward, which are let go at once.
+    update: what the optimizer needs besides; the four above are gone by then.
+    program: before the first tensor.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    weight_copies: int
+    activations: int
+    vocabulary: int
+    working: int
+    update: int
+    program: int
+
+    @property
+    def total(self) -> int:
+        """At the fullest moment: in the backward, or in the update of the weights."""
+        lasting = self.weights + self.gradients + self.optimizer + self.program
+        backward = self.weight_copies + self.activations + self.vocabulary + self.working
+        return lasting + max(backward, self.update)
+
+    def as_mapping(self) -> dict[str, int]:
+        """Every part and the total, in bytes."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**parts, "total": self.total}
+
+
+def plan_memory(phase: Phase, machine: Machine) -> Memory:
+    """What each process of a machine holds.
+
+    Raises:
+        InputError: the precision is not one of the chip's.
+    """
+    config, tokens = phase.config, phase.micro_batch_tokens
+    bfloat16 = machine.in_bfloat16(phase.precision)
+    parameters = config.num_parameters(head=True)
+    parts = machine.num_gpus if machine.sharded else 1
+    own = -(-parameters // parts) * _FLOAT
+    return Memory(
+        weights=own,
+        gradients=own,
+        optimizer=_OPTIMIZER_AVERAGES * own,
+        weight_copies=_weight_copies(config, bfloat16) + _gathered(config, machine),
+        activations=activation_bytes(
+            config,
+            tokens,
+            kernels=kernels_of(machine, bfloat16=bfloat16),
+            bfloat16=bfloat16,
+            dropout=phase.dropout,
+            recompute=machine.recompute,
+        ),
+        vocabulary=_vocabulary(phase, bfloat16=bfloat16, gpu=not machine.chip.is_cpu),
+        working=_working(config, tokens, bfloat16=bfloat16),
+        update=_OPTIMIZER_RESULTS * (_largest(config) if machine.chip.is_cpu else own),
+        program=_CPU_PROGRAM if machine.chip.is_cpu else _CUDA_PROGRAM,
+    )
+
+
+def kernels_of(machine: Machine, *, bfloat16: bool) -> Kernels:
+    """Which attention a machine uses, as `model.kernels.attend` chooses; they keep unlike much."""
+    if machine.chip.is_cpu:
+        return "native"
+    return "varlen" if bfloat16 else "blocks"
+
+
+def activation_bytes(
+    config: EncoderConfig,
+    tokens: int,
+    *,
+    kernels: Kernels,
+    bfloat16: bool,
+    dropout: bool = True,
+    recompute: bool = False,
+) -> int:
+    """What the backward through the encoder needs of a micro-batch.
+
+    recompute: keep the input of each layer alone, and at any time the insides of one layer.
+    """
+    width = config.hidden_size
+    layers = [
+        _layer_bytes(config, kind, kernels, bfloat16=bfloat16, dropout=dropout)
+        for kind in config.layer_kinds
+    ]
+    norm = _FLOAT * width + 2 * _FLOAT  # a norm keeps its input, and each row's mean and deviation
+    # The norms of embedding and end; the first layer has no attention norm (P section 2.1.1). The
+    # rotary tables of each kind of layer; the ids.
+    around = norm + _FLOAT * config.head_size * len(set(config.layer_kinds)) + 8
+    if recompute:
+        return tokens * (around + _FLOAT * width * config.num_layers + max(layers))
+    return tokens * (around + sum(layers))
+
+
+def _layer_bytes(
+    config: EncoderConfig, kind: LayerKind, kernels: Kernels, *, bfloat16: bool, dropout: bool
+) -> int:
+    """Of one token in a layer: two norms, attention, dropout's mask, and the gated MLP."""
+    size = _BFLOAT16 if bfloat16 else _FLOAT
+    width, glu = config.hidden_size, config.intermediate_size
+    norms = 2 * (_FLOAT * width + 2 * _FLOAT) + 2 * size * width  # inputs, and outputs as operands
+    # GeGLU keeps both halves and its result; torch's own the activated half too.
+    mlp = size * glu * (3 if kernels == "native" else 4)
+    mask = size * width if dropout else 0
+    sums = _FLOAT * config.num_heads  # one a row and head
+    return norms + _attention_bytes(config, kind, kernels, size) + sums + mask + mlp
+
+
+def _attention_bytes(config: EncoderConfig, kind: LayerKind, kernels: Kernels, size: int) -> int:
+    width = config.hidden_size
+    if kernels == "native":
+        return 4 * size * width  # queries, keys, values, result
+    if kernels == "varlen":
+        return 6 * size * width  # and queries and keys before they are rotated, beside the values
+    if kind == "global":
+        return 7 * size * width  # and the result once more, joined
+    block = max(config.window, MIN_BLOCK)
+    # Keys and values of three blocks each, queries, result, and the mask as numbers.
+    return 8 * size * width + 3 * size * block
+
+
+def _weight_copies(config: EncoderConfig, bfloat16: bool) -> int:
+    """Autocast's: every matrix once, that of the vocabulary in the loss alone."""
+    return _BFLOAT16 * config.num_parameters(head=True) if bfloat16 else 0
+
+
+def _gathered(config: EncoderConfig, machine: Machine) -> int:
+    """With full sharding: weights and gradients of embedding, head and two layers are whole."""
+    if not machine.sharded or machine.num_gpus == 1:
+        return 0
+    width = config.hidden_size
+    layer = 4 * width * width + 3 * width * config.intermediate_size
+    return 2 * _FLOAT * (config.vocab_size * width + width * width + 2 * layer)
+
+
+def _vocabulary(phase: Phase, *, bfloat16: bool, gpu: bool) -> int:
+    config = phase.config
+    size = _BFLOAT16 if bfloat16 else _FLOAT
+    rows = round(phase.micro_batch_tokens * phase.mask_rate)
+    logits = min(phase.max_logits_bytes, _FLOAT * rows * config.vocab_size) * size // _FLOAT
+    block = min(_GPU_LOGITS_BLOCK, 2 * _FLOAT * rows * config.vocab_size) if gpu else 0
+    gradient = _FLOAT * config.vocab_size * config.hidden_size  # of the decoder, until the end
+    head = rows * config.hidden_size * (4 * _FLOAT + 3 * size)
+    return logits + block + gradient + head
+
+
+def _working(config: EncoderConfig, tokens: int, *, bfloat16: bool) -> int:
+    """The gradients inside one MLP, and of the residual stream around it."""
+    size = _BFLOAT16 if bfloat16 else _FLOAT
+    return tokens * (5 * size * config.intermediate_size + 3 * _FLOAT * config.hidden_size)
+
+
+def _largest(config: EncoderConfig) -> int:
+    """Bytes of the largest parameter."""
+    width = config.hidden_size
+    return _FLOAT * width * max(config.vocab_size, 3 * width, 2 * config.intermediate_size)

@@ -1,0 +1,104 @@
+"""One phase on one machine: how long it takes, what it holds and what it costs."""
+
+from dataclasses import dataclass
+
+from modernbert.planning.memory import Memory, plan_memory
+from modernbert.planning.phase import Machine, Phase
+
+_SECONDS_PER_HOUR = 3600.0
+_FLOAT = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhasePlan:
+    """What a phase takes.
+
+    flops_per_token: of a training step, recomputed ones included.
+    tokens_per_second: of all processes together.
+    model_bytes, checkpoint_bytes: of one folder; a checkpoint has weights and optimizer.
+    disk_bytes: of the run's folder: the checkpoints that stay, one being written, and the model.
+    warnings: what speaks against the plan, a sentence each.
+    """
+
+    phase: Phase
+    machine: Machine
+    flops_per_token: float
+    tokens_per_second: float
+    memory: Memory
+    model_bytes: int
+    checkpoint_bytes: int
+    disk_bytes: int
+    warnings: tuple[str, ...]
+
+    @property
+    def flops(self) -> float:
+        """Of the whole phase."""
+        return self.flops_per_token * self.phase.total_tokens
+
+    @property
+    def hours(self) -> float:
+        """By the clock, without evaluations, checkpoints and starts."""
+        return self.phase.total_tokens / self.tokens_per_second / _SECONDS_PER_HOUR
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of all processes."""
+        return self.hours * self.machine.num_gpus
+
+    @property
+    def cost(self) -> float | None:
+        """In the currency of the price; None without one."""
+        price = self.machine.price_per_gpu_hour
+        return None if price is None else self.gpu_hours * price
+
+
+def plan_phase(phase: Phase, machine: Machine) -> PhasePlan:
+    """Work out what a phase takes on a machine.
+
+    Raises:
+        InputError: the chip lacks the precision, or its peak is not known.
+    """
+    flops_per_token = phase.training_flops_per_token(recompute=machine.recompute)
+    rate = machine.share_of_peak * machine.peak_flops_per_second(phase.precision)
+    memory = plan_memory(phase, machine)
+    model = _FLOAT * phase.config.num_parameters(head=True)
+    checkpoint = 3 * model
+    return PhasePlan(
+        phase=phase,
+        machine=machine,
+        flops_per_token=flops_per_token,
+        tokens_per_second=machine.num_gpus * rate / flops_per_token,
+        memory=memory,
+        model_bytes=model,
+        checkpoint_bytes=checkpoint,
+        disk_bytes=(phase.keep_checkpoints + 1) * checkpoint + model,
+        warnings=tuple(_warnings(phase, machine, memory)),
+    )
+
+
+def fitted_share(phase: Phase, machine: Machine, hours: float) -> float:
+    """The share of the peak with which a phase takes so many hours; the machine's own is not used.
+
+    For runs that are over: what they reached, counted in the same way as plans are.
+    """
+    peak = machine.num_gpus * machine.peak_flops_per_second(phase.precision)
+    flops = phase.training_flops_per_token() * phase.total_tokens
+    return flops / (hours * _SECONDS_PER_HOUR * peak)
+
+
+def _warnings(phase: Phase, machine: Machine, memory: Memory) -> list[str]:
+    found = []
+    available = machine.chip.memory_gb
+    if available is not None and memory.total > available * 1e9:
+        found.append(
+            f"{phase.name}: {memory.total / 1e9:.0f} GB a process do not fit the "
+            f"{available:.0f} GB of {machine.chip.name}; take smaller micro-batches, recompute "
+            "activations or shard the weights"
+        )
+    at_once = phase.micro_batch_tokens * machine.num_gpus
+    if at_once > phase.tokens_per_step:
+        found.append(
+            f"{phase.name}: a step of {phase.tokens_per_step:,} tokens is less than a micro-batch "
+            f"for each of {machine.num_gpus} processes ({at_once:,}): some would wait"
+        )
+    return found

@@ -1,0 +1,155 @@
+"""`modernbert plan`: what it reads from a recipe, and what it shows."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.conftest import Run
+from tests.tasks.small import World
+
+from modernbert.cli.plan_recipe import lengths_of, phases_of
+from modernbert.data.shards import ShardFolder
+from modernbert.settings import parse, to_toml
+from modernbert.tasks.recipe import PretrainingRecipe
+
+BASE = """
+output = "runs/base"
+tokenizer = "nowhere/tokenizer"
+sources = [{ shards = "nowhere/shards" }]
+model = { preset = "base" }
+batch = { bins_per_step = 576, bins_per_micro_batch = 8 }
+training = { total_tokens = 1_719_000_000_000, schedule = { peak_learning_rate = 8e-4 } }
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World.write(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    file = tmp_path / "base.toml"
+    file.write_text(BASE)
+    return file
+
+
+def values(stdout: str) -> dict[str, str]:
+    """The first value of each row of the table."""
+    rows = re.findall(r"^ *(\S.*?) {2,}(\S+(?: [GMT]B)?)(?: |$)", stdout, re.MULTILINE)
+    return dict(rows)
+
+
+def test_the_papers_base(run: Run, base: Path) -> None:
+    """Nothing that the recipe names is there, and the hours are the paper's own."""
+    answer = run("plan", base, "--gpus", 8, "--kind", "h100", "--price", 2)
+    assert (answer.exit_code, answer.stderr) == (0, "")
+    assert answer.stdout.startswith(
+        "8 x H100 SXM, 80 GB at 3.35 TB/s, data parallel; 989.4 TFLOP/s"
+    )
+    shown = values(answer.stdout)
+    assert shown["tokens a step"] == "4,718,592" and shown["steps"] == "364,304"
+    assert shown["parameters"] == "149,655,232"
+    assert (shown["hours"], shown["GPU hours"], shown["cost"]) == ("191.1", "1,528.8", "3,058")
+    assert shown["share of peak"] == "25.7%"
+    assert shown["weights"] == "599 MB"
+    assert shown["shards"] == "6,857"
+
+
+def test_each_number_says_where_it_comes_from(run: Run, base: Path) -> None:
+    shown = run("plan", base).stdout
+    assert "what the paper's base reached on 8 H100; yours: --share" in shown
+    assert "its datasheet, dense" in shown
+    assert "documents of pretraining: web-like" in shown
+    given = run("plan", base, "--share", 0.3, "--peak", 500, "--tokenize-rate", 1e6).stdout
+    assert re.search(r"share of peak +30.0%  given", given)
+    assert "500 TFLOP/s each in bfloat16 (given)" in given
+    assert re.search(r"core hours to tokenize +476.1  given", given)
+
+
+def test_as_json(run: Run, base: Path) -> None:
+    planned = run("plan", base, "--json", "--gpus", 16, "--price", 2.5).json
+    (phase,) = planned["phases"]
+    assert phase["name"] == "pretraining"
+    assert phase["hours"] == pytest.approx(191.1 / 2)
+    assert phase["cost"] == pytest.approx(191.1 * 8 * 2.5)
+    parts = phase["memory_bytes"]
+    assert parts["weights"] == 4 * 149_655_232 and parts["total"] > parts["activations"]
+    assert planned["total"]["gpu_hours"] == phase["gpu_hours"]
+    assert planned["machine"]["chip"]["name"] == "H100 SXM"
+    assert planned["data"]["dtype"] == "uint16"
+
+
+def test_options_reach_the_plan(run: Run, base: Path) -> None:
+    def phase(*options: object) -> Any:
+        return run("plan", base, "--json", *options).json["phases"][0]
+
+    plain = phase()
+    assert phase("--sharded")["memory_bytes"]["weights"] < plain["memory_bytes"]["weights"]
+    assert phase("--recompute")["hours"] > plain["hours"]
+    assert phase("--mean-document-tokens", 100)["hours"] < plain["hours"]
+    assert phase("--preset", "large")["parameters"] == 395_881_664
+    assert phase("--kind", "a100")["hours"] == pytest.approx(plain["hours"] * 989.4 / 312)
+
+
+def test_what_speaks_against_it_is_told(run: Run, base: Path) -> None:
+    answer = run("plan", base, "--kind", "l4", "--gpus", 128)
+    assert answer.exit_code == 0
+    assert "warning: pretraining: 48 GB a process do not fit the 24 GB of L4" in answer.stderr
+    assert "for each of 128 processes" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--kind", "h10"), "did you mean h100"),
+        (("--share", "1.5"), "share: got 1.5"),
+        (("--gpus", "0"), "gpus: got 0"),
+        (("--kind", "cpu"), "peak: not known for CPU"),
+        (("--preset", "huge"), "preset: got 'huge'"),
+        (("--tokenize-rate", "0"), "tokens a second: got 0"),
+        (("--mean-document-tokens", "0"), "document lengths: got a mean of 0"),
+    ],
+)
+def test_wrong_options(run: Run, base: Path, options: tuple[str, ...], message: str) -> None:
+    answer = run("plan", base, *options)
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert answer.stderr.startswith("error: ") and message in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+def test_a_wrong_recipe(run: Run, base: Path) -> None:
+    base.write_text(BASE.replace("preset", "presett"))
+    answer = run("plan", base)
+    assert answer.exit_code == 2 and "did you mean 'preset'?" in answer.stderr
+
+
+def test_a_model_that_is_not_there_yet(run: Run, base: Path) -> None:
+    base.write_text(BASE.replace('preset = "base"', 'start = "runs/earlier/model"'))
+    answer = run("plan", base)
+    assert answer.exit_code == 2
+    assert "runs/earlier/model" in answer.stderr and "--preset base" in answer.stderr
+    planned = run("plan", base, "--preset", "base", "--json").json
+    assert planned["phases"][0]["parameters"] == 149_655_232
+
+
+def test_vocabulary_and_lengths_of_what_is_there(world: World, tmp_path: Path, run: Run) -> None:
+    recipe = world.recipe(tmp_path / "run")
+    (phase,) = phases_of(recipe, preset=None, mean_document_tokens=None)
+    assert phase.config.vocab_size == 448
+    assert phase.tokens_per_step == 3 * 128 and phase.micro_batch_tokens == 2 * 128
+    assert phase.lengths.source == "measured in the recipe's shards"
+    shards = [ShardFolder.open(each.shards).shards[0] for each in recipe.sources]
+    means = [shard.num_tokens / shard.num_documents for shard in shards]
+    assert phase.lengths.mean == pytest.approx(3 / (2 / means[0] + 1 / means[1]))
+    (tmp_path / "small.toml").write_text(to_toml(recipe))
+    shown = run("plan", tmp_path / "small.toml", "--kind", "cpu", "--peak", 0.5, "--gpus", 1).stdout
+    assert "1 x CPU, data parallel; 0.5 TFLOP/s each in float32 (given)" in shown
+    assert "documents of pretraining: measured in the recipe's shards" in shown
+
+
+def test_one_source_is_measured_alone(world: World, tmp_path: Path) -> None:
+    settings = world.settings(tmp_path / "run", sources=[{"shards": str(world.sources[1])}])
+    recipe = parse(PretrainingRecipe, settings, where="recipe")
+    assert lengths_of(recipe, None).source == f"measured in {world.sources[1]}"
