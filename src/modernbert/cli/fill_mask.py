@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modernbert.cli.inference_options import Model, Precision, PrecisionOption
 from modernbert.cli.options import AsJson, echo_json
 from modernbert.cli.terminal import tell
 
@@ -15,12 +16,7 @@ if TYPE_CHECKING:
 
 
 def fill_mask(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="Folder of the model, or its id on the hub.", show_default=False
-        ),
-    ],
+    model: Model,
     texts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -28,6 +24,7 @@ def fill_mask(
         ),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Predictions for each [MASK].")] = 5,
+    precision: PrecisionOption = Precision.AUTO,
     as_json: AsJson = False,
 ) -> None:
     """Tell the likeliest tokens for each [MASK] of a text.
@@ -36,7 +33,7 @@ def fill_mask(
     """
     from modernbert.inference.fill_mask import FillMask
 
-    predict = FillMask.from_pretrained(model)
+    predict = FillMask.from_pretrained(model, precision=precision.value)
     for text in texts or _lines_of_stdin():
         masks = predict(text, top_k)
         if as_json:

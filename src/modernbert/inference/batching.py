@@ -59,8 +59,8 @@ class WindowSettings:
     max_size: the most of what `size` counts, but one item in any case.
     """
 
-    max_items: int = 4096
-    max_size: int = 4_000_000
+    max_items: int = 2048
+    max_size: int = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """A model and its tokenizer from one folder, on the best device and ready to compute."""
 
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,3 +60,14 @@ def longest_sequence(config: EncoderConfig, tokenizer: Tokenizer, asked: int | N
     if not 4 <= asked <= config.max_seqlen:
         raise InputError(f"max_seqlen: got {asked}, expected 4 to {config.max_seqlen}")
     return asked
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """The sha256 (hex) of a model's folder: its weights and its settings, not its other files."""
+    digest = sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".json", ".safetensors") and path.is_file():
+            with path.open("rb") as file:
+                content = file_digest(file, "sha256").hexdigest()
+            digest.update(f"{path.relative_to(folder)} {content}\n".encode())
+    return digest.hexdigest()

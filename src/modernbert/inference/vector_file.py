@@ -1,5 +1,6 @@
 """.npy files that grow row by row, can be cut back, and are memory-mapped when they are read."""
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,6 +45,10 @@ class VectorFile:
         self._write_header()
         self._file.seek(end)
         self._file.flush()
+
+    def sync(self) -> None:
+        """Make what was appended durable."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Give the file free."""

@@ -1,0 +1,154 @@
+"""Vectors on their way to a file: what is computed is kept, whenever the process is stopped.
+
+The folder `OUT.unfinished` holds the vectors and ids so far, and the job: what is embedded with
+what. When all are there they become the output, and the folder is deleted.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modernbert.errors import InputError
+from modernbert.files import TEMPORARY_PREFIX, remove_folder, write_whole
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_ROWS = 16_384
+SUFFIXES = (".npy", ".parquet", ".index")
+
+
+class EmbeddingJob:
+    """The vectors and ids so far.
+
+    output: the file, or the index, that they become; its suffix says which.
+    description: everything that decides the vectors; a job goes on only where it is the same.
+
+    Raises:
+        InputError: an output that is there already or of another kind, or another job's folder.
+    """
+
+    def __init__(self, output: Path, dim: int, description: Mapping[str, Any]) -> None:
+        from modernbert.inference.vector_file import VectorFile
+
+        if output.suffix not in SUFFIXES:
+            raise InputError(f"{output}: expected a name that ends in {', '.join(SUFFIXES)}")
+        if output.exists():
+            raise InputError(f"{output}: is there already; delete it or name another file")
+        self.output = output
+        self.folder = output.with_name(output.name + ".unfinished")
+        self._state = self._taken_up({**description, "dim": dim})
+        self.num_done: int = self._state["rows"]
+        self._vectors = VectorFile(self.folder / "vectors.npy", dim, keep_rows=self.num_done)
+        self._ids = (self.folder / "ids.jsonl").open("ab")
+        self._ids.truncate(self._state["id_bytes"])
+        self._ids.seek(0, os.SEEK_END)
+
+    def append(self, ids: Sequence[str], vectors: "np.ndarray") -> None:
+        """Keep these; after that a kill does not lose them."""
+        self._vectors.append(vectors)
+        self._ids.writelines(_line(name) for name in ids)
+        self._ids.flush()
+        os.fsync(self._ids.fileno())
+        self._vectors.sync()
+        self.num_done += len(vectors)
+        self._write_state(rows=self.num_done, id_bytes=self._ids.tell())
+
+    def finish(self, *, kind: str, model: str) -> None:
+        """Make the output of all that is kept.
+
+        kind: of an index.
+        model: the fingerprint of the model, which an index keeps.
+        """
+        self.close()
+        if not self.num_done:
+            remove_folder(self.folder)
+            raise InputError(f"{self.output}: the input holds no text; nothing is written")
+        if self.output.suffix == ".npy":
+            (self.folder / "ids.jsonl").replace(ids_beside(self.output))
+            (self.folder / "vectors.npy").replace(self.output)
+        elif self.output.suffix == ".parquet":
+            self._write_parquet()
+        else:
+            self._build_index(kind, model)
+        remove_folder(self.folder)
+
+    def close(self) -> None:
+        """Give the files free; the job can be taken up later."""
+        self._vectors.close()
+        self._ids.close()
+
+    def _taken_up(self, description: dict[str, Any]) -> dict[str, Any]:
+        """The state so far, which is a new one where there is none."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            state: dict[str, Any] = json.loads((self.folder / "job.json").read_text("utf-8"))
+        except FileNotFoundError:
+            self._state = {"job": description}
+            self._write_state(rows=0, id_bytes=0)
+            return self._state
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.folder}: cannot be read, delete it: {error}") from None
+        if state.get("job") != description:
+            before = state.get("job", {})
+            name = next(k for k in {**before, **description} if before.get(k) != description.get(k))
+            raise InputError(
+                f"{self.folder}: is of a job with another {name.replace('_', ' ')}; delete it, or "
+                "run the same command as before to go on"
+            )
+        return state
+
+    def _write_state(self, *, rows: int, id_bytes: int) -> None:
+        self._state = {**self._state, "rows": rows, "id_bytes": id_bytes}
+        text = json.dumps(self._state, indent=2) + "\n"
+        write_whole(self.folder / "job.json", text.encode())
+
+    def _blocks(self) -> Iterator["np.ndarray"]:
+        from modernbert.inference.vector_file import read_vectors
+
+        vectors = read_vectors(self.folder / "vectors.npy")
+        return (vectors[start : start + _ROWS] for start in range(0, len(vectors), _ROWS))
+
+    def _read_ids(self) -> Iterator[str]:
+        with (self.folder / "ids.jsonl").open("rb") as file:
+            for line in file:
+                yield json.loads(line)
+
+    def _build_index(self, kind: str, model: str) -> None:
+        from modernbert.inference.index_folder import build_index
+
+        build_index(
+            self.output,
+            self._blocks(),
+            ids=self._read_ids(),
+            kind=kind,  # type: ignore[arg-type]
+            model=model,
+        )
+
+    def _write_parquet(self) -> None:
+        pyarrow: Any = import_module("pyarrow")  # it has no types
+        parquet: Any = import_module("pyarrow.parquet")
+        ids = self._read_ids()
+        dim = self._vectors.dim
+        fields = [("id", pyarrow.string()), ("vector", pyarrow.list_(pyarrow.float32(), dim))]
+        temporary = self.output.with_name(f"{TEMPORARY_PREFIX}{self.output.name}")
+        with parquet.ParquetWriter(temporary, pyarrow.schema(fields)) as writer:
+            for block in self._blocks():
+                names = pyarrow.array(list(islice(ids, len(block))), pyarrow.string())
+                flat = pyarrow.array(block.reshape(-1))
+                vectors = pyarrow.FixedSizeListArray.from_arrays(flat, dim)
+                writer.write_table(pyarrow.table({"id": names, "vector": vectors}))
+        temporary.replace(self.output)
+
+
+def ids_beside(output: Path) -> Path:
+    """Where the ids of a .npy file are, a line each."""
+    return output.with_suffix(".ids.jsonl")
+
+
+def _line(name: str) -> bytes:
+    return json.dumps(name, ensure_ascii=False).encode() + b"\n"

@@ -1,0 +1,157 @@
+"""What the verbs that use a model have in common: options, texts in, warnings, results."""
+
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from modernbert.cli.formatting import counted, short_count
+from modernbert.cli.terminal import Meter, tell
+from modernbert.cli.text_input import Record, TextInput
+
+if TYPE_CHECKING:
+    from modernbert.inference.batching import Progress
+
+R = TypeVar("R")
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Folder of the model, or its id on the hub.", show_default=False
+    ),
+]
+
+
+class Precision(StrEnum):
+    """What a model is computed in."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
+
+
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option("--precision", help="What to compute in; auto takes what is fastest here."),
+]
+
+BatchTokens = Annotated[
+    int | None,
+    typer.Option(min=1, help="The most tokens computed at once.", show_default="by device"),
+]
+
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TEXT]...", help="Texts; without any, --input or the lines of stdin."),
+]
+
+InputFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="FILE",
+        help="JSON Lines, Parquet, or a text a line; packed as .gz, .xz or .zst too.",
+        show_default=False,
+    ),
+]
+
+IdField = Annotated[str, typer.Option(help="The name of the id in JSON records.")]
+
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at a bad record instead of skipping it.")
+]
+
+
+@contextmanager
+def warnings_told() -> Iterator[None]:
+    """Say warnings about the user's texts as one line each, without a place in the code."""
+    from modernbert.errors import TruncationWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", TruncationWarning)
+        shown = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *place: Any, **rest: Any) -> None:
+            if issubclass(category, TruncationWarning):
+                tell(f"warning: {message}")
+            else:
+                shown(message, category, *place, **rest)
+
+        warnings.showwarning = show
+        yield
+
+
+def records_of(
+    texts: list[str] | None, input_file: Path | None, *, text_field: str, strict: bool = False
+) -> Iterator[Record]:
+    """The texts of the command line, of a file, or the lines of stdin."""
+    if input_file is None:
+        given = texts or (line.rstrip("\n") for line in sys.stdin if line.strip())
+        yield from (Record(str(number), text) for number, text in enumerate(given, start=1))
+        return
+    reader = TextInput(input_file, text_field=text_field, strict=strict)
+    yield from reader
+    if str(reader.skipped):
+        tell(str(reader.skipped))
+
+
+def results_of(
+    texts: list[str] | None,
+    input_file: Path | None,
+    run: Callable[[Iterable[str]], Iterator[R]],
+    *,
+    text_field: str,
+    strict: bool = False,
+) -> Iterator[tuple[Record, R]]:
+    """Each text with its result; a person who types texts gets each result at once.
+
+    run: any number of texts to their results, in their order.
+    """
+    records = records_of(texts, input_file, text_field=text_field, strict=strict)
+    if texts or input_file is not None or not sys.stdin.isatty():
+        yield from _each(records, run)
+        return
+    tell("Texts, one a line; Ctrl-D ends.")
+    for record in records:
+        yield from _each([record], run)
+
+
+def speed_of(meter: Meter) -> "Callable[[Progress], None]":
+    """An observer that shows how much is done."""
+    import time
+
+    began = time.monotonic()
+
+    def observe(progress: "Progress") -> None:
+        speed = progress.tokens / max(time.monotonic() - began, 1e-9)
+        meter.update(progress.texts, None, _amount(progress, speed))
+
+    return observe
+
+
+def _amount(progress: "Progress", tokens_per_second: float) -> str:
+    amount = f"{counted(progress.texts, 'text')}, {short_count(progress.tokens)} tokens"
+    return f"{amount}  {tokens_per_second:,.0f} tokens/s"
+
+
+def _each(
+    records: Iterable[Record], run: Callable[[Iterable[str]], Iterator[R]]
+) -> Iterator[tuple[Record, R]]:
+    """Results beside the records that they are of; few records are held at a time."""
+    waiting: deque[Record] = deque()
+
+    def texts() -> Iterator[str]:
+        for record in records:
+            waiting.append(record)
+            yield record.text
+
+    for result in run(texts()):
+        yield waiting.popleft(), result

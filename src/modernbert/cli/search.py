@@ -1,0 +1,84 @@
+"""`modernbert search`: the texts of an index that are nearest to a query."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modernbert.cli.inference_options import (
+    InputFile,
+    Model,
+    Precision,
+    PrecisionOption,
+    Texts,
+    results_of,
+    warnings_told,
+)
+from modernbert.cli.options import AsJson, TextField, echo_json
+from modernbert.errors import InputError
+
+if TYPE_CHECKING:
+    from modernbert.inference.search import Hit
+
+
+def search(
+    index: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INDEX", help="What `embed -o NAME.index` has made.", show_default=False
+        ),
+    ],
+    model: Model,
+    texts: Texts = None,
+    input_file: InputFile = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Hits for each query.")] = 10,
+    oversample: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of an int8 or binary index: how many times top-k are scored again by float32.",
+            show_default="4 and 16",
+        ),
+    ] = None,
+    text_field: TextField = "text",
+    precision: PrecisionOption = Precision.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Find the texts of an index that are nearest to each query.
+
+    The queries get the prompt that the model has for them. With --json one object a line: the
+    query, and the list of its hits.
+    """
+    from modernbert.inference.embedder import Embedder
+    from modernbert.inference.loading import folder_fingerprint
+    from modernbert.inference.search import SearchIndex
+    from modernbert.model.config_file import find_model
+
+    opened = SearchIndex.open(index)
+    folder = find_model(model, weights=True)
+    if opened.manifest.model and opened.manifest.model != folder_fingerprint(folder):
+        raise InputError(f"{model}: not the model whose vectors {index} holds; take that one")
+    embedder = Embedder.from_pretrained(folder, precision=precision.value)
+    prompt = embedder.settings.first_prompt(("query",))
+    width = opened.manifest.dim if opened.manifest.dim < embedder.dim else None
+
+    def run(queries: Iterable[str]) -> "Iterator[list[Hit]]":
+        for block in embedder.stream(queries, prompt=prompt, truncate_dim=width):
+            yield from opened.search(block, top_k, oversample=oversample)
+
+    with warnings_told():
+        for record, hits in results_of(texts, input_file, run, text_field=text_field):
+            if as_json:
+                echo_json({"id": record.id, "query": record.text, "hits": list(map(asdict, hits))})
+            else:
+                typer.echo("\n".join(_report(record.text, hits)))
+
+
+def _report(query: str, hits: "list[Hit]") -> Iterator[str]:
+    """The query, and below it a line for each hit."""
+    yield query
+    for hit in hits:
+        yield f"    {hit.score:.4f}  {json.dumps(hit.id, ensure_ascii=False)[1:-1]}"
