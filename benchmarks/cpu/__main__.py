@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.cpu import results
 
-_OVERRUN = 1.6  # a row that takes so many times its estimate is stopped
+_OVERRUN = 2  # a row that takes so many times its estimate is stopped
 
 
 @dataclass(frozen=True, kw_only=True)
