@@ -19,13 +19,17 @@ ROOMS = [
 def test_the_package_exports_these_names() -> None:
     """A change of this list is a change of the public interface: say so in the CHANGELOG."""
     assert modernbert.__all__ == [
+        "Classifier",
+        "Embedder",
         "Encoder",
         "EncoderConfig",
         "FillMask",
         "MaskedLanguageModel",
         "ModernBertError",
         "PackedBatch",
+        "Reranker",
         "SequenceClassifier",
+        "Tagger",
         "TokenClassifier",
         "Tokenizer",
         "__version__",

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modernbert.batch import PackedBatch
     from modernbert.errors import ModernBertError
+    from modernbert.inference.classifier import Classifier
+    from modernbert.inference.embedder import Embedder
     from modernbert.inference.fill_mask import FillMask
+    from modernbert.inference.reranker import Reranker
+    from modernbert.inference.tagger import Tagger
     from modernbert.model.config import EncoderConfig
     from modernbert.model.encoder import Encoder
     from modernbert.model.heads import MaskedLanguageModel, SequenceClassifier, TokenClassifier
@@ -15,13 +19,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Classifier",
+    "Embedder",
     "Encoder",
     "EncoderConfig",
     "FillMask",
     "MaskedLanguageModel",
     "ModernBertError",
     "PackedBatch",
+    "Reranker",
     "SequenceClassifier",
+    "Tagger",
     "TokenClassifier",
     "Tokenizer",
     "__version__",
@@ -30,13 +38,17 @@ __all__ = [
 # Names are imported when they are first used, so that `import modernbert` and the command line's
 # --help do not wait for torch.
 _HOMES = {
+    "Classifier": "modernbert.inference.classifier",
+    "Embedder": "modernbert.inference.embedder",
     "Encoder": "modernbert.model.encoder",
     "EncoderConfig": "modernbert.model.config",
     "FillMask": "modernbert.inference.fill_mask",
     "MaskedLanguageModel": "modernbert.model.heads",
     "ModernBertError": "modernbert.errors",
     "PackedBatch": "modernbert.batch",
+    "Reranker": "modernbert.inference.reranker",
     "SequenceClassifier": "modernbert.model.heads",
+    "Tagger": "modernbert.inference.tagger",
     "TokenClassifier": "modernbert.model.heads",
     "Tokenizer": "modernbert.tokenizer.tokenizer",
 }

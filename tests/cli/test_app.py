@@ -21,6 +21,11 @@ VERBS = [
     ("plan",),
     ("pretrain",),
     ("fill-mask",),
+    ("embed",),
+    ("search",),
+    ("classify",),
+    ("tag",),
+    ("rerank",),
     ("info",),
 ]
 HEAVY = ("torch", "numpy", "transformers", "tokenizers", "pyarrow", "matplotlib")

@@ -12,7 +12,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from modernbert.cli import demo, fill_mask, info, plan, prepare, pretrain, tokenizer
+from modernbert.cli import (
+    classify,
+    demo,
+    embed,
+    fill_mask,
+    info,
+    plan,
+    prepare,
+    pretrain,
+    rerank,
+    search,
+    tag,
+    tokenizer,
+)
 from modernbert.errors import ModernBertError
 
 USER_ERROR = 2
@@ -22,7 +35,9 @@ class _InOrderOfUse(TyperGroup):
     """Lists the verbs as one needs them; the default order puts groups last."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        return ["demo", "tokenizer", "prepare", "plan", "pretrain", "fill-mask", "info"]
+        making = ["demo", "tokenizer", "prepare", "plan", "pretrain"]
+        using = ["fill-mask", "embed", "search", "classify", "tag", "rerank", "info"]
+        return making + using
 
 
 app = typer.Typer(
@@ -40,6 +55,11 @@ app.command()(prepare.prepare)
 app.command()(plan.plan)
 app.command()(pretrain.pretrain)
 app.command()(fill_mask.fill_mask)
+app.command()(embed.embed)
+app.command()(search.search)
+app.command()(classify.classify)
+app.command()(tag.tag)
+app.command()(rerank.rerank)
 app.command()(info.info)
 app.command()(demo.demo)
 

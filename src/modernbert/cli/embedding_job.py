@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modernbert.errors import InputError
-from modernbert.files import TEMPORARY_PREFIX, remove_folder, write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +63,8 @@ class EmbeddingJob:
         kind: of an index.
         model: the fingerprint of the model, which an index keeps.
         """
+        from modernbert.files import remove_folder
+
         self.close()
         if not self.num_done:
             remove_folder(self.folder)
@@ -103,6 +104,8 @@ class EmbeddingJob:
         return state
 
     def _write_state(self, *, rows: int, id_bytes: int) -> None:
+        from modernbert.files import write_whole
+
         self._state = {**self._state, "rows": rows, "id_bytes": id_bytes}
         text = json.dumps(self._state, indent=2) + "\n"
         write_whole(self.folder / "job.json", text.encode())
@@ -130,6 +133,8 @@ class EmbeddingJob:
         )
 
     def _write_parquet(self) -> None:
+        from modernbert.files import TEMPORARY_PREFIX
+
         pyarrow: Any = import_module("pyarrow")  # it has no types
         parquet: Any = import_module("pyarrow.parquet")
         ids = self._read_ids()

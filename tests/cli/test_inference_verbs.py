@@ -1,0 +1,309 @@
+"""embed, search, classify, tag and rerank, on tiny models."""
+
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from modernbert.batch import PackedBatch
+from modernbert.inference.embedder import Embedder
+from modernbert.inference.embedder_settings import EmbedderSettings
+from modernbert.model.config import EncoderConfig, layer_kinds
+from modernbert.model.encoder import Encoder
+from modernbert.model.heads import (
+    ClassifierSettings,
+    MaskedLanguageModel,
+    SequenceClassifier,
+    TokenClassifier,
+)
+from modernbert.model.initialize import initialize
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+TEXTS = [f"The {word} of number {i} is {i * i}." for i in range(3) for word in ("square", "root")]
+FLOAT32 = ("--precision", "float32")
+
+
+@pytest.fixture(scope="session")
+def models(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an embedder, a classifier, a tagger, a reranker and a masked model."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = Tokenizer.from_pretrained(tokenizer_folder)
+    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
+    config = EncoderConfig.preset(
+        "tiny",
+        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
+        hidden_size=64,
+        num_heads=1,
+        intermediate_size=64,
+        max_seqlen=64,
+        layer_kinds=layer_kinds(2),
+    )
+    labels = ("O", "B-NUM", "I-NUM")
+    kinds: dict[str, Any] = {
+        "embedder": Encoder(config),
+        "masked": MaskedLanguageModel(config),
+        "classifier": SequenceClassifier(config, ClassifierSettings(labels=("bad", "good"))),
+        "tagger": TokenClassifier(config, ClassifierSettings(labels=labels)),
+        "reranker": SequenceClassifier(
+            config, ClassifierSettings(labels=("relevance",), problem="regression")
+        ),
+    }
+    for name, model in kinds.items():
+        shake(initialize(model, seed=0))
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    settings = EmbedderSettings(prompts={"query": "root ", "document": "square "})
+    Embedder(kinds["embedder"], tokenizer, settings).save_pretrained(folder / "embedder")
+    return folder
+
+
+def shake(model: torch.nn.Module) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+
+
+@pytest.fixture(scope="session")
+def embedder(models: Path) -> Embedder:
+    return Embedder.from_pretrained(models / "embedder", precision="float32")
+
+
+@pytest.fixture
+def texts_file(tmp_path: Path) -> Path:
+    file = tmp_path / "texts.jsonl"
+    lines = [json.dumps({"id": f"doc {i}", "text": text}) for i, text in enumerate(TEXTS)]
+    file.write_text("\n".join([*lines, "", "{broken", '{"text": 3}']) + "\n")
+    return file
+
+
+def embed(run: Callable[..., Any], models: Path, source: Path, output: Path, *more: object) -> Any:
+    return run("embed", source, models / "embedder", "-o", output, *FLOAT32, *more)
+
+
+def ids_in(path: Path) -> list[str]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_embed_to_npy(
+    run: Callable[..., Any], models: Path, texts_file: Path, embedder: Embedder, tmp_path: Path
+) -> None:
+    answer = embed(run, models, texts_file, tmp_path / "out.npy")
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.stdout == f"{tmp_path / 'out.npy'}: 6 vectors of 64 numbers\n"
+    assert "2 skipped (1 broken JSON, 1 text is not a string)" in answer.stderr
+    vectors = np.load(tmp_path / "out.npy")
+    np.testing.assert_allclose(vectors, embedder.encode(TEXTS), atol=1e-5)
+    assert ids_in(tmp_path / "out.ids.jsonl") == [f"doc {i}" for i in range(6)]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"texts.jsonl", "out.npy", "out.ids.jsonl"}
+    again = embed(run, models, texts_file, tmp_path / "out.npy")
+    assert again.exit_code == 2 and "is there already" in again.stderr
+
+
+def test_embed_to_parquet_with_options(
+    run: Callable[..., Any], models: Path, embedder: Embedder, tmp_path: Path
+) -> None:
+    from pyarrow import parquet
+
+    with gzip.open(tmp_path / "texts.txt.gz", "wt") as file:
+        file.write("\n\n".join(TEXTS))
+    options = ("--normalize", "--truncate-dim", 8, "--prompt-name", "query", "--json")
+    answer = embed(run, models, tmp_path / "texts.txt.gz", tmp_path / "out.parquet", *options)
+    assert answer.json == {
+        "output": str(tmp_path / "out.parquet"), "ids": None, "vectors": 6, "dim": 8,
+    }  # fmt: skip
+    table = parquet.read_table(tmp_path / "out.parquet")
+    assert table.column("id").to_pylist() == ["1", "3", "5", "7", "9", "11"]
+    expected = embedder.encode_query(TEXTS, truncate_dim=8, normalize_embeddings=True)
+    np.testing.assert_allclose(table.column("vector").to_pylist(), expected, atol=1e-5)
+
+
+class Stop(BaseException):
+    pass
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from modernbert.inference import batching
+
+    def of_two(items: Any, *_: object) -> Iterator[list[Any]]:
+        waiting: list[Any] = []
+        for item in items:
+            waiting.append(item)
+            if len(waiting) == 2:
+                yield waiting
+                waiting = []
+        if waiting:
+            yield waiting
+
+    monkeypatch.setattr(batching, "windows", of_two)
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("stop_at", [0, 1, 2])
+@pytest.mark.parametrize("step", ["append", "sync", "_write_state"])
+def test_embed_goes_on_where_it_was_stopped(
+    run: Callable[..., Any],
+    models: Path,
+    texts_file: Path,
+    embedder: Embedder,
+    tmp_path: Path,
+    stop_at: int,
+    step: str,
+) -> None:
+    from modernbert.cli.embedding_job import EmbeddingJob
+    from modernbert.inference.vector_file import VectorFile
+
+    where: Any = VectorFile if step in ("append", "sync") else EmbeddingJob
+    original, calls = getattr(where, step), 0
+
+    def stops(self: Any, *args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > stop_at + (step == "_write_state"):
+            raise KeyboardInterrupt
+        return original(self, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(where, step, stops)
+        answer = embed(run, models, texts_file, tmp_path / "out.npy")
+    assert answer.exit_code == 130
+    assert f"stopped after {2 * stop_at} texts" in answer.stderr or step == "_write_state"
+    assert not (tmp_path / "out.npy").exists()
+    other = embed(run, models, texts_file, tmp_path / "out.npy", "--normalize")
+    assert other.exit_code == 2 and "another normalize embeddings" in other.stderr
+    answer = embed(run, models, texts_file, tmp_path / "out.npy")
+    assert answer.exit_code == 0
+    assert (f"going on after {2 * stop_at} texts" in answer.stderr) == (stop_at > 0)
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), embedder.encode(TEXTS), atol=1e-5)
+    assert ids_in(tmp_path / "out.ids.jsonl") == [f"doc {i}" for i in range(6)]
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8", "binary"])
+def test_search(
+    run: Callable[..., Any],
+    models: Path,
+    texts_file: Path,
+    embedder: Embedder,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    index = tmp_path / "texts.index"
+    assert embed(run, models, texts_file, index, "--kind", kind).exit_code == 0
+    queries = ["number 2", "The root"]
+    common = ("search", index, models / "embedder", *queries, *FLOAT32, "--top-k", 2)
+    lines = [json.loads(line) for line in run(*common, "--json").stdout.splitlines()]
+    scores = embedder.similarity(embedder.encode_query(queries), embedder.encode_document(TEXTS))
+    for query, line, expected in zip(queries, lines, scores, strict=True):
+        best = expected.topk(2)
+        assert line["query"] == query
+        assert [hit["row"] for hit in line["hits"]] == best.indices.tolist()
+        assert [hit["id"] for hit in line["hits"]] == [f"doc {i}" for i in best.indices.tolist()]
+        assert [hit["score"] for hit in line["hits"]] == pytest.approx(best.values.tolist())
+    shown = run(*common).stdout.splitlines()
+    assert (
+        len(shown) == 6
+        and shown[0] == "number 2"
+        and shown[1].split()[1:3] == ["doc", shown[1][-1]]
+    )
+
+
+def test_search_with_another_model(
+    run: Callable[..., Any], models: Path, texts_file: Path, tmp_path: Path
+) -> None:
+    embed(run, models, texts_file, tmp_path / "texts.index")
+    answer = run("search", tmp_path / "texts.index", models / "masked", "x")
+    assert answer.exit_code == 2 and "not the model whose vectors" in answer.stderr
+
+
+def test_classify(run: Callable[..., Any], models: Path, texts_file: Path) -> None:
+    command = ("classify", models / "classifier", *FLOAT32)
+    lines = run(*command, "-i", texts_file, "--json").stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [each["text"] for each in found] == TEXTS
+    model = SequenceClassifier.from_pretrained(models / "classifier")
+    tokenizer = Tokenizer.from_pretrained(models / "classifier")
+    for text, each in zip(TEXTS, found, strict=True):
+        with torch.no_grad():
+            scores = model(PackedBatch.from_sequences([tokenizer.encode(text)])).softmax(1)[0]
+        by_label = {label["label"]: label["score"] for label in each["labels"]}
+        assert by_label == pytest.approx(
+            {"bad": scores[0].item(), "good": scores[1].item()}, abs=1e-5
+        )
+    shown = run(*command, TEXTS[0], "--top-k", 1).stdout.splitlines()
+    assert shown[0] == TEXTS[0] and shown[1].split()[0] in ("bad", "good")
+    strict = run(*command, "-i", texts_file, "--strict")
+    assert strict.exit_code == 2 and "line 8: broken JSON" in strict.stderr
+
+
+def test_tag_lines_of_stdin(
+    run: Callable[..., Any], models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*TEXTS, ""])))
+    lines = run("tag", models / "tagger", "--json").stdout.splitlines()
+    assert [json.loads(line)["text"] for line in lines] == TEXTS
+    for line in map(json.loads, lines):
+        for entity in line["entities"]:
+            assert entity["text"] == line["text"][entity["start"] : entity["end"]]
+            assert entity["label"] == "NUM"
+    assert any(json.loads(line)["entities"] for line in lines)
+    assert run("tag", models / "tagger", TEXTS[0]).stdout.startswith(TEXTS[0] + "\n")
+
+
+def test_rerank(run: Callable[..., Any], models: Path) -> None:
+    command = ("rerank", models / "reranker", "number 2", *TEXTS, *FLOAT32)
+    found = [json.loads(line) for line in run(*command, "--json").stdout.splitlines()]
+    assert sorted(each["text"] for each in found) == sorted(TEXTS)
+    assert all(TEXTS[int(each["id"]) - 1] == each["text"] for each in found)
+    scores = [each["score"] for each in found]
+    assert scores == sorted(scores, reverse=True)
+    shown = run(*command, "--top-k", 2).stdout.splitlines()
+    assert [line.split("  ", 1)[1] for line in shown] == [each["text"] for each in found[:2]]
+
+
+def test_long_texts_are_told(run: Callable[..., Any], models: Path) -> None:
+    answer = run("classify", models / "classifier", "number " * 99)
+    assert answer.exit_code == 0
+    assert answer.stderr == (
+        "warning: 1 of 1 texts are longer than 64 tokens and were cut there; "
+        "split them to have all of them read\n"
+    )
+
+
+def test_fill_mask_in_a_precision(run: Callable[..., Any], models: Path) -> None:
+    for precision in ("float32", "bfloat16"):
+        answer = run("fill-mask", models / "masked", "The [MASK].", "--precision", precision)
+        assert answer.exit_code == 0 and answer.stdout.startswith("The [MASK].\n")
+    assert run("fill-mask", models / "masked", "x", "--precision", "fp4").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "message"),
+    [
+        ("nowhere.jsonl", "out.npy", "no such file"),
+        (".", "out.npy", "is a folder; name one file"),
+        ("texts.jsonl", "out.csv", "expected a name that ends in .npy, .parquet, .index"),
+        ("empty.txt", "out.npy", "the input holds no text; nothing is written"),
+    ],
+)
+def test_what_cannot_be_embedded(
+    run: Callable[..., Any],
+    models: Path,
+    texts_file: Path,
+    tmp_path: Path,
+    source: str,
+    output: str,
+    message: str,
+) -> None:
+    (tmp_path / "empty.txt").write_text("\n\n")
+    answer = embed(run, models, tmp_path / source, tmp_path / output)
+    assert answer.exit_code == 2 and message in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {texts_file.name, "empty.txt"}
