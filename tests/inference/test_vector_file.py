@@ -34,6 +34,10 @@ def test_cut_back_and_gone_on(tmp_path: Path) -> None:
     with VectorFile(path, 3, keep_rows=7) as file:
         file.append(rows(5, 7))
     np.testing.assert_array_equal(np.load(path), rows(12))
+    header_bytes = path.stat().st_size - rows(12).nbytes
+    with VectorFile(path, 3, keep_rows=7) as file:
+        file.append(rows(1, 7))
+    assert path.stat().st_size == header_bytes + rows(8).nbytes
     with pytest.raises(InputError, match="holds fewer than 13 vectors; delete it"):
         VectorFile(path, 3, keep_rows=13)
 
