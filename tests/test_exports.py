@@ -67,5 +67,5 @@ def test_every_room_says_what_it_is_and_exports_what_it_names(name: str) -> None
     room = importlib.import_module(name)
     assert room.__doc__
     exported = getattr(room, "__all__", [])
-    assert list(exported) == sorted(exported)
+    assert len(set(exported)) == len(exported)  # their order is checked by ruff
     assert all(hasattr(room, each) for each in exported)
