@@ -1,6 +1,7 @@
 """Metrics: each step once however often a run was killed, and nothing half-written stays."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,8 @@ def test_tensorboard_has_the_numbers_and_forgets_what_a_resume_repeats(tmp_path:
             {"kind": "step", "step": 3, "loss": 9.0},
         ],
     ):
+        # Files are read in the order of the second in their names, as a resume's come later.
+        time.sleep(1.0 - time.time() % 1.0)
         observer = TensorBoardLog(tmp_path)
         for record in [*records, {"kind": "end", "step": 4, "status": "finished"}]:
             observer(record)
