@@ -26,9 +26,7 @@ def engines_for(workload: Workload) -> list[str]:
     """Whoever has something to say about a workload, ours first."""
     if not workload.is_long:
         return [*OURS, *TRANSFORMERS, *TEXT_LIBRARIES, *RUNTIMES, *BERT]
-    if workload.batching == "one":
-        return [*OURS, *TRANSFORMERS]
-    return [*OURS, *TRANSFORMERS, *TRACED]  # ONNX Runtime would take 17 GB at 8,192
+    return [*OURS, *TRANSFORMERS]  # benchmarks/README.md says why not the others
 
 
 def build(name: str, model: Model, num_threads: int) -> Engine:
@@ -238,11 +236,6 @@ RUNTIMES = (
     "openvino bfloat16",
     "openvino int8",
     "openvino int8 static",
-)
-TRACED = (
-    "openvino traced float32",
-    "openvino traced bfloat16",
-    "openvino traced int8 static",
 )
 BERT = ("bert float32", "bert bfloat16")
 
