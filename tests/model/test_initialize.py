@@ -5,12 +5,11 @@ from types import ModuleType
 import pytest
 import torch
 from tests.model.examples import small_config
-from torch import nn
 
 from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import ClassifierSettings, MaskedLanguageModel, SequenceClassifier
-from modernbert.model.initialize import initialize, initialize_parameter
+from modernbert.model.initialize import initialize
 from modernbert.model.names import to_foreign
 
 CONFIG = EncoderConfig.preset("tiny", vocab_size=512)  # 6 layers of width 256
@@ -61,14 +60,6 @@ def test_torch_s_own_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     initialize(encoder, seed=1)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_one_parameter_by_its_name() -> None:
-    weight = nn.Parameter(torch.full((256, 256), 9.0))
-    generator = torch.Generator().manual_seed(0)
-    initialize_parameter("encoder.layers.0.mlp.Wo.weight", weight, CONFIG, generator)
-    assert weight.std().item() == pytest.approx(TRUNCATED * SMALL_SIGMA, rel=0.03)
-    assert weight.requires_grad
 
 
 def test_the_same_sigmas_as_transformers(

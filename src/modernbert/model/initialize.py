@@ -40,14 +40,6 @@ def initialize(module: M, *, seed: int) -> M:
     return module
 
 
-def initialize_parameter(
-    name: str, parameter: Tensor, config: EncoderConfig, generator: torch.Generator
-) -> None:
-    """Draw one parameter, by its full name, in place."""
-    with torch.no_grad():
-        parameter.copy_(_draw(name, parameter.shape, config, generator))
-
-
 def _draw(
     name: str, shape: torch.Size, config: EncoderConfig, generator: torch.Generator
 ) -> Tensor:

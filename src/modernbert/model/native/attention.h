@@ -11,10 +11,6 @@
        along[columns / DEPTH][HEAD]     for products along the columns (weighted sums)
    each entry DEPTH elements that are multiplied and added together. */
 
-typedef struct {
-    ELEMENT *across, *along;
-} NAME(Packed);
-
 /* Pack `count` rows of HEAD elements, `step` apart, and zeros up to `room` rows. */
 static void NAME(pack_across)(const ELEMENT *rows, long step, long count, long room, ELEMENT *out) {
     uint32_t *lanes = (uint32_t *)out;

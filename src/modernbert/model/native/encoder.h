@@ -136,7 +136,7 @@ static void normalize(const Pass *pass, const float *weight, long first, long en
     }
 }
 
-/* Rows of values, as `rows_of` attention or the gate gives them, as int8 inputs of a product. */
+/* Rows of values, as attention or the gate gives them, as int8 inputs of a product. */
 static Rows quantize(const Rows *values, long width, long first, long end, Workspace *w,
                      float *line) {
     for (long row = first; row < end; row++) {
