@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modernbert.inference.entities import LabelledSpan, kind_of, merged
+from modernbert.inference.entities import LabelledSpan, merged
+from modernbert.metrics.entities import kind_of
 
 
 def spans(labels: list[str]) -> list[LabelledSpan]:

@@ -1,15 +1,9 @@
-"""Labels of words to entities: the B-, I- and O of named-entity data.
+"""Labels of words to entities with scores; `metrics.entities` says where one begins and ends."""
 
-O                  no entity
-B-NAME             an entity of the kind NAME begins
-I-NAME             the entity goes on; after anything else it begins one
-anything else      a kind without such marks: equal neighbours are one entity
-"""
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-
-OUTSIDE = "O"
+from modernbert.metrics.entities import entity_spans
 
 
 @dataclass(frozen=True)
@@ -46,32 +40,13 @@ def merged(spans: Iterable[LabelledSpan]) -> list[Entity]:
     Entity(label='PER', score=1.0, start=0, end=9)
     Entity(label='LOC', score=1.0, start=14, end=19)
     """
-    return [_entity(group) for group in _groups(spans)]
-
-
-def kind_of(label: str) -> tuple[str, str]:
-    """The mark of a label, B, I or nothing, and its kind.
-
-    >>> kind_of("B-PER"), kind_of("PER")
-    (('B', 'PER'), ('', 'PER'))
-    """
-    return (label[0], label[2:]) if label[:2] in ("B-", "I-") else ("", label)
-
-
-def _groups(spans: Iterable[LabelledSpan]) -> Iterator[list[LabelledSpan]]:
-    """The spans of each entity, the kind alone as their label."""
-    group: list[LabelledSpan] = []
-    for span in spans:
-        mark, kind = kind_of(span.label)
-        if group and (kind != group[-1].label or mark == "B"):
-            yield group
-            group = []
-        if kind != OUTSIDE:
-            group.append(replace(span, label=kind))
-    if group:
-        yield group
-
-
-def _entity(group: Sequence[LabelledSpan]) -> Entity:
-    score = sum(span.score for span in group) / len(group)
-    return Entity(group[0].label, score, group[0].start, group[-1].end)
+    words = list(spans)
+    return [
+        Entity(
+            label=kind,
+            score=sum(word.score for word in words[first:end]) / (end - first),
+            start=words[first].start,
+            end=words[end - 1].end,
+        )
+        for kind, first, end in entity_spans([word.label for word in words])
+    ]

@@ -1,0 +1,62 @@
+"""Scores of answers to questions, as SQuAD counts them.
+
+An answer is compared without case, punctuation, articles and surplus white space. A question may
+have several right answers, of which the best fitting counts, or none: then only an empty answer
+is right.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+from modernbert.metrics.checks import require_equal_length
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalised(answer: str) -> str:
+    """An answer without what does not count.
+
+    >>> normalised("  The Eiffel-Tower!")
+    'eiffeltower'
+    """
+    return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(predicted: str, answers: Sequence[str]) -> float:
+    """1 when the prediction is one of the answers, else 0."""
+    return float(normalised(predicted) in {normalised(answer) for answer in answers or [""]})
+
+
+def overlap_f1(predicted: str, answers: Sequence[str]) -> float:
+    """F1 of the words that the prediction shares with the answer that fits it best.
+
+    >>> overlap_f1("the green house", ["a house", "green garden"])
+    0.6666666666666666
+    """
+    return max(_f1(normalised(predicted).split(), normalised(a).split()) for a in answers or [""])
+
+
+def answer_scores(predicted: Sequence[str], expected: Sequence[Sequence[str]]) -> dict[str, float]:
+    """The means of exact match and of F1 over all questions, both from 0 to 1.
+
+    expected: for each question its right answers; none for a question without an answer.
+
+    Raises:
+        InputError: other numbers of predictions than of questions, or none.
+    """
+    require_equal_length(predicted, expected)
+    pairs = list(zip(predicted, expected, strict=True))
+    return {
+        "exact_match": sum(exact_match(*pair) for pair in pairs) / len(pairs),
+        "f1": sum(overlap_f1(*pair) for pair in pairs) / len(pairs),
+    }
+
+
+def _f1(given: list[str], wanted: list[str]) -> float:
+    if not given or not wanted:
+        return float(given == wanted)
+    shared = (Counter(given) & Counter(wanted)).total()
+    return 2 * shared / (len(given) + len(wanted))

@@ -1,0 +1,115 @@
+"""Entities of labelled words, and how many of them were found.
+
+O                  no entity
+B-NAME             an entity of the kind NAME begins
+I-NAME             the entity goes on; after anything else it begins one
+anything else      a kind without such marks: equal neighbours are one entity
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from modernbert.errors import InputError
+from modernbert.metrics.checks import require_equal_length
+from modernbert.metrics.classification import LabelFigures
+
+OUTSIDE = "O"
+
+
+def kind_of(label: str) -> tuple[str, str]:
+    """The mark of a label, B, I or nothing, and its kind.
+
+    >>> kind_of("B-PER"), kind_of("PER")
+    (('B', 'PER'), ('', 'PER'))
+    """
+    return (label[0], label[2:]) if label[:2] in ("B-", "I-") else ("", label)
+
+
+def entity_spans(labels: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """The kind, first word and end (exclusive) of each entity, in their order.
+
+    >>> list(entity_spans(["B-PER", "I-PER", "O", "B-LOC", "B-LOC"]))
+    [('PER', 0, 2), ('LOC', 3, 4), ('LOC', 4, 5)]
+    """
+    begun, current = 0, OUTSIDE
+    for place, label in enumerate(labels):
+        mark, kind = kind_of(label)
+        if kind == current and mark != "B":
+            continue
+        if current != OUTSIDE:
+            yield current, begun, place
+        begun, current = place, kind
+    if current != OUTSIDE:
+        yield current, begun, len(labels)
+
+
+def entity_scores(
+    predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """F1, precision and recall of whole entities, and the share of words with the right label.
+
+    An entity is found when its kind and both its ends are right.
+
+    predicted, expected: for each text, the labels of its words.
+
+    >>> entity_scores([["B-PER", "I-PER", "O"]], [["B-PER", "O", "O"]])["f1"]
+    0.0
+
+    Raises:
+        InputError: unequal numbers of texts, or of words in one of them.
+    """
+    right, given, wanted = _counts(predicted, expected)
+    figures = _figures("", right.total(), given.total(), wanted.total())
+    words = [
+        one == other
+        for text, other_text in zip(predicted, expected, strict=True)
+        for one, other in zip(text, other_text, strict=True)
+    ]
+    return {
+        "f1": figures.f1,
+        "precision": figures.precision,
+        "recall": figures.recall,
+        "accuracy": sum(words) / max(1, len(words)),
+    }
+
+
+def figures_of_kinds(
+    predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]
+) -> list[LabelFigures]:
+    """Precision, recall and F1 of each kind of entity, sorted by its name.
+
+    Raises:
+        InputError: as `entity_scores`.
+    """
+    right, given, wanted = _counts(predicted, expected)
+    return [
+        _figures(kind, right[kind], given[kind], wanted[kind]) for kind in sorted(given | wanted)
+    ]
+
+
+def _counts(
+    predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]
+) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """Entities of each kind: found rightly, found, and there to be found."""
+    require_equal_length(predicted, expected)
+    right, given, wanted = Counter[str](), Counter[str](), Counter[str]()
+    for row, (labels, other_labels) in enumerate(zip(predicted, expected, strict=True), start=1):
+        if len(labels) != len(other_labels):
+            raise InputError(
+                f"row {row}: got {len(labels)} predicted labels for {len(other_labels)} words"
+            )
+        found, there = set(entity_spans(labels)), set(entity_spans(other_labels))
+        right.update(kind for kind, *_ in found & there)
+        given.update(kind for kind, *_ in found)
+        wanted.update(kind for kind, *_ in there)
+    return right, given, wanted
+
+
+def _figures(kind: str, right: int, given: int, wanted: int) -> LabelFigures:
+    return LabelFigures(
+        label=kind,
+        precision=right / given if given else 0.0,
+        recall=right / wanted if wanted else 0.0,
+        f1=2 * right / (given + wanted) if given + wanted else 0.0,
+        support=wanted,
+    )

@@ -1,0 +1,62 @@
+"""Entities and their scores, against seqeval."""
+
+import warnings
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from seqeval import metrics as reference
+from seqeval.metrics.sequence_labeling import get_entities
+
+from modernbert.errors import InputError
+from modernbert.metrics.entities import entity_scores, entity_spans, figures_of_kinds
+
+LABELS = st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"])
+TEXTS = st.lists(st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=12), min_size=1)
+
+
+@given(st.lists(LABELS, max_size=12))
+def test_entities_are_seqevals(labels: list[str]) -> None:
+    assert [(kind, start, end - 1) for kind, start, end in entity_spans(labels)] == (
+        get_entities(labels)
+    )
+
+
+@given(TEXTS)
+def test_scores_are_seqevals(texts: list[list[tuple[str, str]]]) -> None:
+    predicted = [[one for one, _ in text] for text in texts]
+    expected = [[other for _, other in text] for text in texts]
+    scores = entity_scores(predicted, expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("f1", "precision", "recall"):
+            wanted = getattr(reference, f"{name}_score")(expected, predicted, zero_division=0)
+            assert scores[name] == pytest.approx(wanted)
+        assert scores["accuracy"] == pytest.approx(reference.accuracy_score(expected, predicted))
+        if any(list(entity_spans(labels)) for labels in [*expected, *predicted]):
+            report = reference.classification_report(
+                expected, predicted, output_dict=True, zero_division=0
+            )
+            for figures in figures_of_kinds(predicted, expected):
+                wanted = report[figures.label]
+                assert (figures.precision, figures.recall, figures.f1, figures.support) == (
+                    pytest.approx(
+                        (
+                            wanted["precision"],
+                            wanted["recall"],
+                            wanted["f1-score"],
+                            wanted["support"],
+                        )
+                    )
+                )
+
+
+def test_labels_without_marks_are_one_entity_while_they_are_equal() -> None:
+    assert list(entity_spans(["PER", "PER", "O", "LOC"])) == [("PER", 0, 2), ("LOC", 3, 4)]
+
+
+def test_what_cannot_be_scored() -> None:
+    with pytest.raises(InputError, match=r"^row 2: got 1 predicted labels for 2 words"):
+        entity_scores([["O"], ["O"]], [["O"], ["O", "O"]])
+    with pytest.raises(InputError, match=r"^got 1 predictions for 2 rows"):
+        entity_scores([["O"]], [["O"], ["O"]])
