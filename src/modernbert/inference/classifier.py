@@ -2,31 +2,16 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
-from modernbert.inference.batching import Observer, Work, batch_tokens_for
-from modernbert.inference.inputs import (
-    EncodedText,
-    Text,
-    TextEncoder,
-    Watched,
-    num_characters,
-    require_list,
-)
-from modernbert.inference.loading import (
-    device_of,
-    load_for_inference,
-    longest_sequence,
-    require_same_vocabulary,
-)
+from modernbert.inference.batching import Observer
+from modernbert.inference.inputs import EncodedText, Text, require_list
+from modernbert.inference.text_model import TextModel
 from modernbert.model.heads import ProblemType, SequenceClassifier
-from modernbert.model.precision import PrecisionChoice
-from modernbert.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -37,42 +22,10 @@ class LabelScore:
     score: float
 
 
-class Classifier:
-    """Tells which labels a text has.
+class Classifier(TextModel[SequenceClassifier]):
+    """Tells which labels a text has; see `TextModel` for what it is made of."""
 
-    model: on any device, in any precision.
-    tokenizer: the one that the model was trained with.
-    max_seqlen: the longest sequence in tokens; None for what the model reads.
-
-    Raises:
-        InputError: a tokenizer of another vocabulary, or a longest sequence that cannot be read.
-    """
-
-    def __init__(
-        self, model: SequenceClassifier, tokenizer: Tokenizer, *, max_seqlen: int | None = None
-    ) -> None:
-        require_same_vocabulary(model.config, tokenizer)
-        self.model, self.tokenizer = model, tokenizer
-        self.max_seqlen = longest_sequence(model.config, tokenizer, max_seqlen)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        folder_or_hub_id: Path | str,
-        *,
-        precision: PrecisionChoice = "auto",
-        max_seqlen: int | None = None,
-    ) -> "Classifier":
-        """Load a model that classifies texts, and its tokenizer.
-
-        Raises:
-            ModelFolderError: no such model, or one that cannot be used.
-            TokenizerError: no tokenizer beside it, or one that cannot be used.
-            ConfigError: a precision that cannot be had here.
-            InputError: a tokenizer of another vocabulary.
-        """
-        loaded = load_for_inference(SequenceClassifier, folder_or_hub_id, precision)
-        return cls(*loaded, max_seqlen=max_seqlen)
+    model_class = SequenceClassifier
 
     @property
     def labels(self) -> Sequence[str]:
@@ -126,7 +79,7 @@ class Classifier:
             raise InputError(f"top_k: got {top_k}, expected 1 or more")
         blocks = self.logits(texts, batch_tokens=batch_tokens, on_progress=on_progress)
         return (
-            self._ranked(scores, top_k)
+            self.ranked(scores, top_k)
             for block in blocks
             for scores in as_scores(block, self.model.settings.problem)
         )
@@ -140,28 +93,18 @@ class Classifier:
     ) -> Iterator[Tensor]:
         """What the model puts out for any number of texts: blocks (rows, num_labels) float32."""
         require_list(texts, "texts")
-        device = device_of(self.model)
-        work = Work(
-            encode=TextEncoder(self.tokenizer, self.max_seqlen),
-            compute=self._logits,
-            size=num_characters,
-            device=device,
-            batch_tokens=batch_tokens_for(device, batch_tokens),
+        windows: Iterator[list[tuple[EncodedText, Tensor]]] = self.run(
+            texts, self.compute, batch_tokens=batch_tokens, on_progress=on_progress
         )
-        return self._blocks(work, texts, Watched(on_progress))
+        return (torch.stack([logits for _, logits in window]) for window in windows)
 
-    def _blocks(
-        self, work: Work[Text, EncodedText, Tensor], texts: Iterable[Text], watched: Watched
-    ) -> Iterator[Tensor]:
-        for window in work.run(texts, watched):
-            yield torch.stack([logits for _, logits in window])
-        watched.warn_of_truncated(self.max_seqlen)
-
-    def _logits(self, batch: PackedBatch) -> Sequence[Tensor]:
+    def compute(self, batch: PackedBatch) -> Sequence[Tensor]:
+        """For each sequence its logits, (num_labels,) float32, on the CPU."""
         logits: Tensor = self.model(batch)
         return logits.float().cpu().unbind()
 
-    def _ranked(self, scores: Tensor, top_k: int | None) -> list[LabelScore]:
+    def ranked(self, scores: Tensor, top_k: int | None = None) -> list[LabelScore]:
+        """The labels of one text by their scores, (num_labels,), best first."""
         order = scores.argsort(descending=True, stable=True)[:top_k].tolist()
         values = scores.tolist()
         return [LabelScore(self.labels[index], values[index]) for index in order]

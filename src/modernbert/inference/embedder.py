@@ -9,26 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modernbert.inference.batching import Work, batch_tokens_for
 from modernbert.inference.embedder_folder import read_settings, write_settings
 from modernbert.inference.embedder_settings import EmbedderSettings
-from modernbert.inference.inputs import (
-    EncodedText,
-    Text,
-    TextEncoder,
-    Watched,
-    num_characters,
-    require_list,
-    with_prompt,
-)
-from modernbert.inference.loading import (
-    device_of,
-    load_for_inference,
-    longest_sequence,
-    require_same_vocabulary,
-)
+from modernbert.inference.inputs import EncodedText, require_list, with_prompt
+from modernbert.inference.loading import load_for_inference
 from modernbert.inference.pooled_vectors import EncodeOptions, PooledVectors, check_options
 from modernbert.inference.similarity import Vectors, similarity
+from modernbert.inference.text_model import TextModel
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.pooling import Pooling
@@ -36,7 +23,7 @@ from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 
-class Embedder:
+class Embedder(TextModel[Encoder]):
     """One vector for each text, which lie close together where texts mean alike.
 
     encoder: on any device, in any precision.
@@ -52,14 +39,12 @@ class Embedder:
         tokenizer: Tokenizer,
         settings: EmbedderSettings | None = None,
     ) -> None:
-        require_same_vocabulary(encoder.config, tokenizer)
-        self.encoder, self.tokenizer = encoder, tokenizer
         self.settings = settings or EmbedderSettings()
-        self.max_seqlen = longest_sequence(encoder.config, tokenizer, self.settings.max_seqlen)
+        super().__init__(encoder, tokenizer, max_seqlen=self.settings.max_seqlen)
         self._source: Path | None = None
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls,
         folder_or_hub_id: Path | str,
         *,
@@ -83,6 +68,11 @@ class Embedder:
         embedder = cls(encoder, tokenizer, settings)
         embedder._source = folder
         return embedder
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model itself."""
+        return self.model
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a folder that `from_pretrained` and sentence-transformers load.
@@ -167,35 +157,26 @@ class Embedder:
         require_list(texts, "texts")
         check_options(options, self.dim)
         prompt = self.settings.prompt(options.get("prompt"), options.get("prompt_name"))
-        work = self._work(prompt, options)
-        return self._blocks(work, with_prompt(texts, prompt), Watched(options.get("on_progress")))
+        windows: Iterator[list[tuple[EncodedText, Tensor]]] = self.run(
+            with_prompt(texts, prompt),
+            self._pooled_vectors(prompt, options),
+            batch_tokens=options.get("batch_tokens"),
+            on_progress=options.get("on_progress"),
+        )
+        return (torch.stack([vector for _, vector in window]).numpy() for window in windows)
 
     def similarity(self, first: Vectors, second: Vectors) -> Tensor:
         """How alike vectors are, as this model's training compared them: (n, m) float32."""
         return similarity(first, second, self.settings.similarity)
 
-    def _blocks(
-        self, work: Work[Text, EncodedText, Tensor], texts: Iterator[str], watched: Watched
-    ) -> Iterator[np.ndarray]:
-        for window in work.run(texts, watched):
-            yield torch.stack([vector for _, vector in window]).numpy()
-        watched.warn_of_truncated(self.max_seqlen)
-
-    def _work(self, prompt: str, options: EncodeOptions) -> Work[Text, EncodedText, Tensor]:
-        device = device_of(self.encoder)
+    def _pooled_vectors(self, prompt: str, options: EncodeOptions) -> PooledVectors:
         excluded = "" if self.settings.pool_prompt else prompt
-        return Work(
-            encode=TextEncoder(self.tokenizer, self.max_seqlen),
-            compute=PooledVectors(
-                encoder=self.encoder,
-                settings=self.settings,
-                num_unpooled=len(self.tokenizer.encode(excluded)) - 1 if excluded else 0,
-                truncate_dim=options.get("truncate_dim"),
-                normalize=options.get("normalize_embeddings", False),
-            ),
-            size=num_characters,
-            device=device,
-            batch_tokens=batch_tokens_for(device, options.get("batch_tokens")),
+        return PooledVectors(
+            encoder=self.encoder,
+            settings=self.settings,
+            num_unpooled=len(self.tokenizer.encode(excluded)) - 1 if excluded else 0,
+            truncate_dim=options.get("truncate_dim"),
+            normalize=options.get("normalize_embeddings", False),
         )
 
     def _with_prompt(self, names: Iterable[str], options: EncodeOptions) -> EncodeOptions:

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Literal
 
 from modernbert.errors import InputError, TruncationWarning
 from modernbert.inference.batching import Observer, Progress
@@ -12,6 +13,8 @@ from modernbert.tokenizer.truncation import cut_to, room_for_text
 
 Text = str | tuple[str, str]
 """A text, or two that the model sees as `[CLS] A [SEP] B [SEP]`."""
+
+Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,15 @@ class TextEncoder:
 
     Of a pair the longer text is cut first.
 
+    cut: the side on which a text that is too long loses tokens.
+
     Raises:
         InputError: a `max_seqlen` that leaves no room for text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_seqlen: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_seqlen: int, *, cut: Side = "right") -> None:
         room_for_text(max_seqlen, num_special=3)
-        self.tokenizer, self.max_seqlen = tokenizer, max_seqlen
+        self.tokenizer, self.max_seqlen, self.cut = tokenizer, max_seqlen, cut
 
     def __call__(self, texts: Sequence[Text]) -> list[EncodedText]:
         """The ids of each text, tokenized on all cores.
@@ -46,18 +51,24 @@ class TextEncoder:
         different = list(dict.fromkeys(chain.from_iterable(parts)))
         rows = self.tokenizer.encode_batch(different, special_tokens=False)
         ids = dict(zip(different, rows, strict=True))
-        return [self._framed([ids[part] for part in each]) for each in parts]
+        return [self.framed([ids[part] for part in each]) for each in parts]
 
-    def _framed(self, parts: list[list[int]]) -> EncodedText:
+    def framed(self, parts: list[list[int]]) -> EncodedText:
+        """One text or two, given as token ids without special ones, as a sequence that fits."""
         room = self.max_seqlen - 1 - len(parts)
-        kept = parts
-        if is_truncated := sum(map(len, parts)) > room:
-            first, second = cut_to(parts[0], parts[1] if len(parts) > 1 else None, room)
-            kept = [first] if second is None else [first, second]
+        is_truncated = sum(map(len, parts)) > room
+        kept = self._cut(parts, room) if is_truncated else parts
         token_ids = [self.tokenizer.cls_token_id]
         for part in kept:
             token_ids += [*part, self.tokenizer.sep_token_id]
         return EncodedText(token_ids, is_truncated)
+
+    def _cut(self, parts: list[list[int]], room: int) -> list[list[int]]:
+        """The parts, of at most `room` tokens together."""
+        step = 1 if self.cut == "right" else -1
+        first, *others = (part[::step] for part in parts)
+        kept = cut_to(first, others[0] if others else None, room)
+        return [part[::step] for part in kept if part is not None]
 
 
 def as_parts(text: object) -> tuple[str, ...]:
@@ -111,7 +122,7 @@ class Watched:
                 f"{self.last.truncated:,} of {self.last.texts:,} texts are longer than "
                 f"{max_seqlen:,} tokens and were cut there; split them to have all of them read",
                 TruncationWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
 

@@ -1,0 +1,104 @@
+"""`TextModel`: a model with its tokenizer, ready for texts of any lengths."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import torch
+
+from modernbert.batch import PackedBatch
+from modernbert.inference.batching import Encoded, Observer, Work, batch_tokens_for
+from modernbert.inference.inputs import TextEncoder, Watched, num_characters
+from modernbert.inference.loading import (
+    device_of,
+    load_for_inference,
+    longest_sequence,
+    require_same_vocabulary,
+)
+from modernbert.model.precision import PrecisionChoice
+from modernbert.model.pretrained import SavedModel
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+M = TypeVar("M", bound=SavedModel)
+T = TypeVar("T")
+E = TypeVar("E", bound=Encoded)
+R = TypeVar("R")
+
+
+class TextModel(Generic[M]):
+    """What the classes that use one model have in common: loading it, and running texts through.
+
+    model: on any device, in any precision.
+    tokenizer: the one that the model was trained with.
+    max_seqlen: the longest sequence in tokens; None for what the model reads.
+
+    Raises:
+        InputError: a tokenizer of another vocabulary, or a longest sequence that cannot be read.
+    """
+
+    model_class: ClassVar[type[SavedModel]]
+
+    def __init__(self, model: M, tokenizer: Tokenizer, *, max_seqlen: int | None = None) -> None:
+        require_same_vocabulary(model.config, tokenizer)
+        self.model, self.tokenizer = model, tokenizer
+        self.max_seqlen = longest_sequence(model.config, tokenizer, max_seqlen)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_hub_id: Path | str,
+        *,
+        precision: PrecisionChoice = "auto",
+        max_seqlen: int | None = None,
+    ) -> Self:
+        """Load the model of a folder, or of the hub, and its tokenizer.
+
+        Raises:
+            ModelFolderError: no such model, one of another kind, or one that cannot be used.
+            TokenizerError: no tokenizer beside it, or one that cannot be used.
+            ConfigError: a precision that cannot be had here.
+            InputError: a tokenizer of another vocabulary.
+        """
+        model: Any
+        model, tokenizer = load_for_inference(cls.model_class, folder_or_hub_id, precision)
+        return cls(model, tokenizer, max_seqlen=max_seqlen)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return device_of(self.model)
+
+    def run(
+        self,
+        items: Iterable[T],
+        compute: Callable[[PackedBatch], Sequence[R]],
+        *,
+        encode: Callable[[list[T]], list[E]] | None = None,
+        size: Callable[[T], int] = num_characters,
+        batch_tokens: int | None = None,
+        on_progress: Observer | None = None,
+    ) -> Iterator[list[tuple[E, R]]]:
+        """Windows of items, each with what it was encoded to and its result, in their order.
+
+        A `TruncationWarning` says at the end how many were longer than the model reads.
+
+        compute, encode, size: see `Work`; texts and pairs of them are encoded by `TextEncoder`.
+
+        Raises:
+            InputError: items that cannot be encoded, or a `batch_tokens` below 1.
+        """
+        encoder: Any = encode or TextEncoder(self.tokenizer, self.max_seqlen)
+        work: Work[T, E, R] = Work(
+            encode=encoder,
+            compute=compute,
+            size=size,
+            device=self.device,
+            batch_tokens=batch_tokens_for(self.device, batch_tokens),
+        )
+        return self._run(work, items, Watched(on_progress))
+
+    def _run(
+        self, work: Work[T, E, R], items: Iterable[T], watched: Watched
+    ) -> Iterator[list[tuple[E, R]]]:
+        yield from work.run(items, watched)
+        watched.warn_of_truncated(self.max_seqlen)
