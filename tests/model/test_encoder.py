@@ -242,3 +242,20 @@ def test_the_longest_sequence_may_be_a_bound_but_not_less(config: EncoderConfig)
         encoder(replace(batch, max_seqlen=8))
     packed = encoder.for_inference("float32")
     assert largest_difference(packed(replace(batch, max_seqlen=10**12)), expected) < 1e-4
+
+
+def test_a_pause_between_layers_changes_no_bit(config: EncoderConfig) -> None:
+    encoder = with_random_weights(Encoder(config))
+    batch, other = ragged_batch([30, 70]), ragged_batch([5])
+    expected, expected_other = encoder(batch), encoder(other)
+    nested: list[torch.Tensor] = []
+
+    def pause() -> None:
+        encoder.before_layer = None
+        nested.append(encoder(other))
+        encoder.before_layer = pause
+
+    encoder.before_layer = pause
+    assert torch.equal(encoder(batch), expected)
+    assert len(nested) == config.num_layers
+    assert all(torch.equal(result, expected_other) for result in nested)

@@ -1,5 +1,6 @@
 """The encoder: token ids of a packed batch to one vector a token."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Self
 
@@ -38,6 +39,9 @@ class Encoder(SavedModel):
     The weights are drawn by `modernbert.model.initialize` or read by `from_pretrained`; a module
     just made holds arbitrary ones.
 
+    before_layer: called before each layer of a forward, if set. A server pauses a long batch here
+        and computes short ones with the same encoder; it changes no result.
+
     >>> from modernbert.model.initialize import initialize
     >>> encoder = initialize(Encoder(EncoderConfig.preset("tiny", vocab_size=512)), seed=0)
     >>> encoder(PackedBatch.from_sequences([[5, 6, 7], [8, 9]])).shape
@@ -51,6 +55,7 @@ class Encoder(SavedModel):
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
         self.final_norm: nn.Module = LayerNorm(config.hidden_size, config.norm_eps)
         self.engine: Engine | None = None
+        self.before_layer: Callable[[], None] | None = None
         self._autocasts = False
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
@@ -66,7 +71,7 @@ class Encoder(SavedModel):
         if self.engine is not None:
             if dropout is not None:
                 raise InputError("dropout: this model is packed for inference and cannot train")
-            return self.engine(batch)
+            return self.engine(batch, self.before_layer)
         device = batch.token_ids.device.type
         with torch.autocast(device, torch.bfloat16) if self._autocasts else nullcontext():
             return self._forward(batch, dropout)
@@ -80,6 +85,8 @@ class Encoder(SavedModel):
         }
         hidden = self.embeddings(batch.token_ids)
         for layer, kind in zip(self.layers, config.layer_kinds, strict=True):
+            if self.before_layer is not None:
+                self.before_layer()
             hidden = layer(hidden, tables[kind], layout, dropout)
         normed: Tensor = self.final_norm(hidden)
         return normed

@@ -263,3 +263,21 @@ class TestForInference:
         assert ready.engine is None
         similarity = functional.cosine_similarity(ready(batch), reference, dim=1)
         assert similarity.min() > (0.999 if precision != "float32" else 0.99999)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_pause_between_layers_changes_no_bit(
+    encoder: Encoder, engines: dict[str, Engine], precision: str
+) -> None:
+    """Even when other batches, and longer ones, are computed in the pause."""
+    if precision not in engines:
+        pytest.skip(f"no {precision} here")
+    engine, long = Engine(encoder, precision), batch_of([700, 3])
+    others = [batch_of([2]), batch_of([1500, 40])]
+    expected_long, *expected_others = (engines[precision](batch) for batch in (long, *others))
+    nested: list[Tensor] = []
+    hidden = engine(long, lambda: nested.append(engine(others[len(nested) % 2])))
+    assert torch.equal(hidden, expected_long)
+    assert len(nested) == encoder.config.num_layers
+    for place, result in enumerate(nested):
+        assert torch.equal(result, expected_others[place % 2])

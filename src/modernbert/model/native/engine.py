@@ -1,6 +1,7 @@
 """`Engine`: an encoder's forward pass in C, with the weights packed for the CPU's units."""
 
 import ctypes
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -150,8 +151,12 @@ class Engine:
         self._layers = (_Layer * config.num_layers)(*map(self._pack, encoder.layers))
         self._angles: dict[LayerKind, Tensor] = {}
 
-    def __call__(self, batch: PackedBatch) -> Tensor:
+    def __call__(
+        self, batch: PackedBatch, before_layer: Callable[[], None] | None = None
+    ) -> Tensor:
         """(total_tokens, hidden_size) float32. The hidden state of every token.
+
+        before_layer: called before each layer; it may compute other batches with this engine.
 
         Raises:
             InputError: no token.
@@ -175,16 +180,17 @@ class Engine:
             ctypes.c_long(total),
             _at(stream),
         )
-        failed = kernels.modernbert_layers(
-            shape,
-            self._layers,
-            *(ctypes.c_long(n) for n in (config.num_layers, 0, config.num_layers)),
-            ctypes.byref(described),
-            _at(stream),
-            _at(attention),
-        )
-        if failed:
-            raise MemoryError("the encoder's kernels could not get their buffers")
+        for first, end in _stretches(config.num_layers, before_layer):
+            failed = kernels.modernbert_layers(
+                shape,
+                self._layers,
+                *(ctypes.c_long(n) for n in (config.num_layers, first, end)),
+                ctypes.byref(described),
+                _at(stream),
+                _at(attention),
+            )
+            if failed:
+                raise MemoryError("the encoder's kernels could not get their buffers")
         kernels.modernbert_normalize(
             shape, _at(self._final_norm), ctypes.c_long(total), _at(stream)
         )
@@ -241,6 +247,18 @@ class Engine:
             self._angles[kind] = torch.cat(table, dim=1)  # (positions, 64): cosines, then sines
         for layer, kind in zip(self._layers, self.config.layer_kinds, strict=True):
             layer.angles = self._angles[kind].data_ptr()
+
+
+def _stretches(
+    num_layers: int, before_layer: Callable[[], None] | None
+) -> Iterator[tuple[int, int]]:
+    """Which layers [first, end) are computed at one go: all, or one after each pause."""
+    if before_layer is None:
+        yield 0, num_layers
+        return
+    for layer in range(num_layers):
+        before_layer()
+        yield layer, layer + 1
 
 
 def _copy(weight: Tensor) -> Tensor:
