@@ -26,7 +26,7 @@ def reranker(reranker_folder: Path) -> Reranker:
 
 def test_scores_are_the_models(reranker: Reranker, reranker_folder: Path) -> None:
     model = SequenceClassifier.from_pretrained(reranker_folder)
-    tokenizer = reranker._classifier.tokenizer
+    tokenizer = reranker.classifier.tokenizer
     scores = reranker.scores(PAIRS, batch_tokens=30)
     assert scores.shape == (5,) and scores.dtype == np.float32
     for pair, score in zip(PAIRS, scores, strict=True):
@@ -47,12 +47,12 @@ def test_ranking(reranker: Reranker) -> None:
 
 
 def test_activations(reranker: Reranker) -> None:
-    model, tokenizer = reranker._classifier.model, reranker._classifier.tokenizer
+    model, tokenizer = reranker.classifier.model, reranker.classifier.tokenizer
     plain = Reranker(model, tokenizer, activation="Identity")
     logits = plain.scores(PAIRS)
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), reranker.scores(PAIRS), atol=1e-6)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
-        assert reranker._activated(np.array([-500.0, 0, 500], np.float32)).tolist() == [0, 0.5, 1]
+        assert reranker.activated(np.array([-500.0, 0, 500], np.float32)).tolist() == [0, 0.5, 1]
     with pytest.raises(ConfigError, match=r"^activation: 'Tanh' is not supported; Sigmoid or"):
         Reranker(model, tokenizer, activation="Tanh")  # type: ignore[arg-type]
 

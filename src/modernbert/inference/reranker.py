@@ -59,7 +59,7 @@ class Reranker:
         if activation not in get_args(Activation):
             expected = " or ".join(get_args(Activation))
             raise ConfigError(f"activation: {activation!r} is not supported; {expected} is")
-        self._classifier = Classifier(model, tokenizer, max_seqlen=max_seqlen)
+        self.classifier = Classifier(model, tokenizer, max_seqlen=max_seqlen)
         self.activation = activation
 
     @classmethod
@@ -95,11 +95,11 @@ class Reranker:
             InputError: something else than pairs of texts, or an option that cannot be.
         """
         require_list(pairs, "pairs")
-        blocks = self._classifier.logits(
+        blocks = self.classifier.logits(
             map(_as_pair, pairs), batch_tokens=batch_tokens, on_progress=on_progress
         )
         outputs = [np.zeros(0, np.float32), *(block[:, 0].numpy() for block in blocks)]
-        return self._activated(np.concatenate(outputs))
+        return self.activated(np.concatenate(outputs))
 
     def rank(
         self,
@@ -125,7 +125,8 @@ class Reranker:
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [RankedDocument(int(index), float(scores[index])) for index in order]
 
-    def _activated(self, outputs: np.ndarray) -> np.ndarray:
+    def activated(self, outputs: np.ndarray) -> np.ndarray:
+        """The scores that the model's outputs, (num_pairs,) float32, stand for."""
         if self.activation == "Identity":
             return outputs
         # exp(-|x|) cannot overflow.

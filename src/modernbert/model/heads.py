@@ -75,8 +75,10 @@ class MaskedLanguageModel(SavedModel):
             InputError: a token id outside the vocabulary.
         """
         hidden = self.encoder(batch, dropout=dropout)
-        if rows is not None:
-            hidden = hidden[rows]
+        return self.logits(hidden if rows is None else hidden[rows])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """What the head makes of hidden states: (rows, hidden_size) to (rows, vocab_size)."""
         return functional.linear(self.head(hidden), self.decoder_weight, self.decoder_bias)
 
     @classmethod
