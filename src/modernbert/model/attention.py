@@ -26,14 +26,22 @@ class Attention(nn.Module):
     def forward(self, hidden: Tensor, table: RotaryTable, layout: Layout) -> Tensor:
         """(total_tokens, hidden_size) to the same, each token from its own sequence."""
         qkv = functional.linear(hidden, self.Wqkv.weight)
-        if native.supports_attention(qkv, self.num_heads):
-            attended = native.attend(
-                qkv, table, layout, num_heads=self.num_heads, window=self.window
-            )
-        else:
-            # (total_tokens, num_heads, head_size) each
-            query, key, value = qkv.unflatten(1, (3, self.num_heads, -1)).unbind(1)
-            attended = attend(
-                rotate(query, table), rotate(key, table), value, layout, window=self.window
-            ).flatten(1)
+        attended = attend_rotated(qkv, table, layout, num_heads=self.num_heads, window=self.window)
         return functional.linear(attended, self.Wo.weight)
+
+
+def attend_rotated(
+    qkv: Tensor, table: RotaryTable, layout: Layout, *, num_heads: int, window: int | None
+) -> Tensor:
+    """Rotate queries and keys and let every token attend to its own sequence.
+
+    qkv: (total_tokens, 3 x num_heads x head_size), not rotated.
+    window: how far a token sees on either side; None for the whole sequence.
+    Returns (total_tokens, num_heads x head_size).
+    """
+    if native.supports_attention(qkv, num_heads):
+        return native.attend(qkv, table, layout, num_heads=num_heads, window=window)
+    # (total_tokens, num_heads, head_size) each
+    query, key, value = qkv.unflatten(1, (3, num_heads, -1)).unbind(1)
+    rotated = rotate(query, table), rotate(key, table)
+    return attend(*rotated, value, layout, window=window).flatten(1)

@@ -39,11 +39,11 @@ class GatedMLP(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(total_tokens, hidden_size) to the same."""
-        return functional.linear(_geglu(functional.linear(hidden, self.Wi.weight)), self.Wo.weight)
+        return functional.linear(geglu(functional.linear(hidden, self.Wi.weight)), self.Wo.weight)
 
 
-def _geglu(halves: Tensor) -> Tensor:
-    """(total_tokens, 2 x width) to (total_tokens, width)."""
+def geglu(halves: Tensor) -> Tensor:
+    """`gelu(a) * b` of the halves a, b: (total_tokens, 2 x width) to (total_tokens, width)."""
     if native.supports_geglu(halves):
         return native.geglu(halves)
     activated, gate = halves.chunk(2, dim=-1)
