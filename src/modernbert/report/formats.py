@@ -1,0 +1,91 @@
+"""Numbers on axes and in tables, as a person reads them."""
+
+import math
+from collections.abc import Callable
+
+Format = Callable[[float], str]
+
+_UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+def compact(value: float) -> str:
+    """A number in three digits or a few more, without a tail of zeros.
+
+    >>> compact(0), compact(8e-4), compact(0.25), compact(1234), compact(1.5e9), compact(4.9e-7)
+    ('0', '0.0008', '0.25', '1.23k', '1.5B', '4.9e-07')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    rounded = float(f"{value:.3g}")
+    for size, unit in _UNITS:
+        if abs(rounded) >= size:
+            return f"{rounded / size:.3g}{unit}"
+    return f"{rounded:.3g}"
+
+
+def percent(value: float) -> str:
+    """A share; with a digit behind the point where it has one.
+
+    >>> percent(0.25), percent(0.995), percent(1)
+    ('25%', '99.5%', '100%')
+    """
+    return f"{100 * value:.4g}%" if abs(value) >= 0.1 else f"{100 * value:.3g}%"
+
+
+def num_bytes(value: float) -> str:
+    """Bytes in powers of 1024.
+
+    >>> num_bytes(0), num_bytes(1536), num_bytes(5 * 2**30)
+    ('0', '1.5 KiB', '5 GiB')
+    """
+    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if abs(value) >= 1024**power:
+            return f"{value / 1024**power:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """In the two largest units that it has.
+
+    >>> duration(0.25), duration(59), duration(3725), duration(200_000)
+    ('0.25 s', '59 s', '1 h 2 min', '2 d 7 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    whole = round(seconds)
+    parts: list[str] = []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        count, whole = divmod(whole, size)
+        if count or parts:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """About `count` round numbers from `low` to `high`, in steps of 1, 2 or 5.
+
+    >>> ticks(0.3, 2.9, 5)
+    [0.5, 1.0, 1.5, 2.0, 2.5]
+    """
+    if not (math.isfinite(low) and math.isfinite(high) and high > low):
+        return []
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * min((s for s in (1, 2, 5, 10)), key=lambda s: abs(math.log(s * power / rough)))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    digits = max(0, -math.floor(math.log10(step))) + 1
+    return [round(number * step, digits) for number in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, with 2 and 5 between where there are few, and thinned where there are many.
+
+    >>> log_ticks(0.3, 30), log_ticks(0.9, 1100)
+    ([0.5, 1.0, 2.0, 5.0, 10.0, 20.0], [1.0, 10.0, 100.0, 1000.0])
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    factors = (1, 2, 5) if math.log10(high / low) <= 2.2 else (1,)
+    every = max(1, math.ceil((last - first) / 7))
+    powers = range(first, last + 1, every)
+    found = [float(f"{factor}e{power}") for power in powers for factor in factors]
+    return [value for value in found if low <= value <= high]

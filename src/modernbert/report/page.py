@@ -1,0 +1,140 @@
+"""A web page in one file: its skeleton, and the parts that every report is made of.
+
+Nothing is loaded from elsewhere and nothing runs. Whatever is not `Html` already is escaped, so a
+text of any origin can be put anywhere.
+
+    page("A run", [section("Totals", facts({"tokens": "1.2B"})), section("Recipe", code(text))])
+"""
+
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from modernbert.errors import RunError
+from modernbert.files import write_whole
+
+
+class Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def markup(value: object) -> Html:
+    """A value as HTML; all but `Html` is escaped.
+
+    >>> markup("a < b"), markup(Html("<b>c</b>"))
+    ('a &lt; b', '<b>c</b>')
+    """
+    return value if isinstance(value, Html) else Html(html.escape(str(value)))
+
+
+def join(values: Iterable[object], between: str = "") -> Html:
+    """Values one after another as HTML."""
+    return Html(between.join(markup(value) for value in values))
+
+
+def element(tag: str, *content: object, **attributes: object) -> Html:
+    """An element; an underscore in an attribute's name is a hyphen, a last one is dropped.
+
+    >>> element("p", "a < b", class_="note")
+    '<p class="note">a &lt; b</p>'
+    """
+    given = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        for name, value in attributes.items()
+    )
+    return Html(f"<{tag}{given}>{join(content)}</{tag}>")
+
+
+def page(title: str, content: Iterable[object], *, subtitle: object = "") -> str:
+    """The whole document.
+
+    subtitle: what stands small below the title.
+    """
+    style = (files("modernbert.report") / "page.css").read_text(encoding="utf-8")
+    head = join(
+        [
+            Html('<meta charset="utf-8">'),
+            Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+            Html('<meta name="color-scheme" content="light dark">'),
+            element("title", title),
+            Html(f"<style>\n{style}</style>"),
+        ],
+        "\n",
+    )
+    header = element(
+        "header", element("h1", title), element("p", subtitle) if subtitle else Html("")
+    )
+    body = element("body", header, element("main", join(content, "\n")))
+    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n{body}\n</html>\n'
+
+
+def write_page(path: Path, document: str) -> None:
+    """Write a page so that a reader finds the old one or the new one, whole.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        # A text may hold halves of characters that have no UTF-8 form, such as a path's.
+        write_whole(path, document.encode("utf-8", errors="replace"))
+    except OSError as error:
+        raise RunError(f"{path}: could not be written: {error}") from None
+
+
+def section(heading: str, *content: object, note: object = "") -> Html:
+    """A part of the page with a heading, and perhaps a line that explains it."""
+    explained = [element("p", note, class_="note")] if note else []
+    return element("section", element("h2", heading), *explained, *content)
+
+
+def facts(values: Mapping[str, object]) -> Html:
+    """Names with their values, as many in a row as there is room for."""
+    return element(
+        "dl",
+        *(
+            element("div", element("dt", name), element("dd", value))
+            for name, value in values.items()
+        ),
+        class_="facts",
+    )
+
+
+def grid(items: Iterable[object]) -> Html:
+    """Charts beside each other, one below the other where the screen is narrow."""
+    return element("div", *items, class_="grid")
+
+
+def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
+    """A table; a column whose cells all begin like numbers, or are empty, stands to the right."""
+    body = [list(row) for row in rows]
+    right = [_is_numeric([row[column] for row in body]) for column in range(len(header))]
+    top = element("tr", *(_cell("th", cell, r) for cell, r in zip(header, right, strict=True)))
+    lines = [
+        element("tr", *(_cell("td", cell, r) for cell, r in zip(row, right, strict=True)))
+        for row in body
+    ]
+    inner = element("table", element("thead", top), element("tbody", *lines))
+    return element("div", inner, class_="scroll")
+
+
+def code(text: str) -> Html:
+    """A text as it stands, such as a recipe."""
+    return element("pre", element("code", text))
+
+
+def details(summary: object, *content: object) -> Html:
+    """What is shown when one asks for it."""
+    return element("details", element("summary", summary), *content)
+
+
+def _cell(tag: str, value: object, right: bool) -> Html:
+    return element(tag, value, class_="number") if right else element(tag, value)
+
+
+def _is_numeric(cells: Sequence[object]) -> bool:
+    texts = [str(cell) for cell in cells]
+    return any(texts) and all(re.match(r"[-+.]?\d|$", text) for text in texts)
