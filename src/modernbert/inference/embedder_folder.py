@@ -6,19 +6,24 @@ sentence_bert_config.json            the longest sequence
 config_sentence_transformers.json    prompts, and how vectors are compared
 """
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from modernbert.errors import ConfigError, ModelFolderError
-from modernbert.files import updated_folder
 from modernbert.inference.embedder_settings import EmbedderSettings
+from modernbert.inference.modules_folder import (
+    CONFIG_FILE,
+    MODULES_FILE,
+    SETTINGS_FILE,
+    TRANSFORMER_FILE,
+    Module,
+    read_json,
+    read_modules,
+    read_object,
+    refuse_steps,
+    write_files,
+)
 
-MODULES_FILE = "modules.json"
-TRANSFORMER_FILE = "sentence_bert_config.json"
-SETTINGS_FILE = "config_sentence_transformers.json"
-CONFIG_FILE = "config.json"
 _POOLING_FOLDER = "1_Pooling"
 _NORMALIZE_FOLDER = "2_Normalize"
 
@@ -43,14 +48,16 @@ def read_settings(folder: Path) -> tuple[Path, EmbedderSettings]:
         ConfigError: a pooling that is not supported.
     """
     if not (folder / MODULES_FILE).is_file():
-        config = _read(folder / CONFIG_FILE) or {}
+        config = read_object(folder / CONFIG_FILE)
         return folder, EmbedderSettings(pooling=config.get("classifier_pooling", "mean"))
-    modules = list(_modules(folder))
-    encoder_folder = folder / modules[0][1]
-    limit = (_read(encoder_folder / TRANSFORMER_FILE) or {}).get("max_seq_length")
-    pooling_file = folder / modules[1][1] / CONFIG_FILE
-    fields = _pooling_fields(pooling_file)
-    settings = _read(folder / SETTINGS_FILE) or {}
+    modules = read_modules(folder)
+    kinds = [each.kind for each in modules]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise refuse_steps(folder, modules, "Transformer, Pooling and then, or not, Normalize are")
+    encoder_folder = folder / modules[0].path
+    limit = read_object(encoder_folder / TRANSFORMER_FILE).get("max_seq_length")
+    fields = _pooling_fields(folder / modules[1].path / CONFIG_FILE)
+    settings = read_object(folder / SETTINGS_FILE)
     return encoder_folder, EmbedderSettings(
         **fields,
         normalize=len(modules) > 2,
@@ -68,7 +75,6 @@ def write_settings(folder: Path, settings: EmbedderSettings, hidden_size: int) -
         ModelFolderError: the folder cannot be written.
     """
     files = {
-        MODULES_FILE: list(_written_modules(settings.normalize)),
         TRANSFORMER_FILE: {"max_seq_length": settings.max_seqlen, "do_lower_case": False},
         f"{_POOLING_FOLDER}/{CONFIG_FILE}": {
             "word_embedding_dimension": hidden_size,
@@ -82,49 +88,15 @@ def write_settings(folder: Path, settings: EmbedderSettings, hidden_size: int) -
             "similarity_fn_name": settings.similarity,
         },
     }
-    try:
-        with updated_folder(folder) as partial:
-            if settings.normalize:
-                (partial / _NORMALIZE_FOLDER).mkdir()
-            for name, content in files.items():
-                (partial / name).parent.mkdir(exist_ok=True)
-                text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-                (partial / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
-
-
-def _modules(folder: Path) -> Iterator[tuple[str, str]]:
-    """The kind and the path of each step, when they are a sequence that is supported."""
-    entries = _read(folder / MODULES_FILE)
-    path = folder / MODULES_FILE
-    try:
-        found = [(str(entry["type"]).rpartition(".")[2], str(entry["path"])) for entry in entries]
-    except (KeyError, TypeError):
-        raise ModelFolderError(f"{path}: expected a list of steps with type and path") from None
-    kinds = [kind for kind, _ in found]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise ModelFolderError(
-            f"{path}: the steps {', '.join(kinds)} are not supported; "
-            "Transformer, Pooling and then, or not, Normalize are"
-        )
-    for _, place in found:
-        if Path(place).is_absolute() or ".." in Path(place).parts:
-            raise ModelFolderError(f"{path}: the path {place!r} leads out of the folder")
-    yield from found
-
-
-def _written_modules(normalize: bool) -> Iterator[dict[str, Any]]:
     # The names of these classes before version 6, which later versions read as well.
     steps = [("Transformer", ""), ("Pooling", _POOLING_FOLDER)]
-    steps += [("Normalize", _NORMALIZE_FOLDER)] if normalize else []
-    for index, (kind, path) in enumerate(steps):
-        name = f"sentence_transformers.models.{kind}"
-        yield {"idx": index, "name": str(index), "path": path, "type": name}
+    steps += [("Normalize", _NORMALIZE_FOLDER)] if settings.normalize else []
+    modules = [Module(kind, path, f"sentence_transformers.models.{kind}") for kind, path in steps]
+    write_files(folder, modules, files)
 
 
 def _pooling_fields(path: Path) -> dict[str, Any]:
-    config = _read(path)
+    config = read_json(path)
     if not isinstance(config, dict):
         raise ModelFolderError(f"{path}: missing; expected how the tokens are pooled")
     modes = config.get("pooling_mode")
@@ -134,13 +106,3 @@ def _pooling_fields(path: Path) -> dict[str, Any]:
     if modes not in (["cls"], ["mean"]):
         raise ConfigError(f"{path}: pooling {' and '.join(modes)} is not supported; cls or mean is")
     return {"pooling": modes[0], "pool_prompt": bool(config.get("include_prompt", True))}
-
-
-def _read(path: Path) -> Any:
-    """The content of a JSON file; None when there is no file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{path}: not a readable JSON file: {error}") from None
