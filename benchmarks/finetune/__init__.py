@@ -1,0 +1,1 @@
+"""Fine-tuning side by side: this package, transformers.Trainer, sentence-transformers, TF-IDF."""

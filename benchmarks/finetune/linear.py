@@ -1,0 +1,131 @@
+"""The linear model on TF-IDF that an encoder must beat: `python -m benchmarks.finetune.linear`."""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix, hstack
+from scipy.stats import spearmanr
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import accuracy_score, matthews_corrcoef
+
+from benchmarks.finetune.workloads import WORKLOADS, Row, Workload, read
+from modernbert.files import write_whole
+
+
+def score(workload: Workload, folder: Path) -> float | None:
+    """The workload's metric on its test rows; None where TF-IDF has no such model."""
+    if workload.verb not in _MODELS:
+        return None
+    return _MODELS[workload.verb](workload, folder)
+
+
+def _classify(workload: Workload, folder: Path) -> float:
+    train, test = read(folder / "train.jsonl"), read(folder / "test.jsonl")
+    features = _features(train, test)
+    model = LogisticRegression(max_iter=2000).fit(features[0], [row["label"] for row in train])
+    found, wanted = model.predict(features[1]), [row["label"] for row in test]
+    measure = matthews_corrcoef if workload.metric == "matthews" else accuracy_score
+    return float(measure(wanted, found))
+
+
+def _regress(workload: Workload, folder: Path) -> float:
+    del workload
+    train, test = read(folder / "train.jsonl"), read(folder / "test.jsonl")
+    features = _features(train, test)
+    found = Ridge().fit(features[0], [row["score"] for row in train]).predict(features[1])
+    return float(spearmanr([row["score"] for row in test], found).statistic)
+
+
+def _features(train: Sequence[Row], test: Sequence[Row]) -> tuple[csr_matrix, csr_matrix]:
+    """Words and pairs of words; of two texts those of both, and what they have in common."""
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    vectorizer.fit([row["text"] for row in train])
+
+    def features(rows: Sequence[Row]) -> csr_matrix:
+        first = vectorizer.transform([row["text"] for row in rows])
+        if "text_pair" not in rows[0]:
+            return first
+        second = vectorizer.transform([row["text_pair"] for row in rows])
+        overlap = np.asarray(first.multiply(second).sum(axis=1))
+        return hstack([first, second, overlap, overlap**2]).tocsr()
+
+    return features(train), features(test)
+
+
+def _tag(workload: Workload, folder: Path) -> float:
+    """Logistic regression on a word, its neighbours and their shapes."""
+    del workload
+    from seqeval.metrics import f1_score
+
+    train, test = read(folder / "train.jsonl"), read(folder / "test.jsonl")
+    vectorizer = DictVectorizer()
+    inputs = vectorizer.fit_transform([each for row in train for each in _word_features(row)])
+    tags = [tag for row in train for tag in row["tags"]]
+    model = LogisticRegression(max_iter=300).fit(inputs, tags)
+    found = [list(model.predict(vectorizer.transform(_word_features(row)))) for row in test]
+    return float(f1_score([row["tags"] for row in test], found))
+
+
+def _word_features(row: Row) -> list[dict[str, Any]]:
+    words = ["", *row["tokens"], ""]
+    return [
+        {
+            f"{place}:{kind}": value
+            for place in (-1, 0, 1)
+            for kind, value in (
+                ("word", words[index + place].lower()),
+                ("upper", words[index + place][:1].isupper()),
+                ("end", words[index + place][-3:]),
+            )
+        }
+        for index in range(1, len(words) - 1)
+    ]
+
+
+def _retrieve(workload: Workload, folder: Path) -> float:
+    """Cosines of TF-IDF vectors."""
+    del workload
+    from benchmarks.finetune.ranking import ndcg_at_10
+
+    corpus, queries = read(folder / "corpus.jsonl"), read(folder / "queries.jsonl")
+    vectorizer = TfidfVectorizer(sublinear_tf=True)
+    documents = vectorizer.fit_transform([row["text"] for row in corpus])
+    scores = (vectorizer.transform([row["text"] for row in queries]) @ documents.T).toarray()
+    return ndcg_at_10(
+        scores,
+        [row["_id"] for row in queries],
+        [row["_id"] for row in corpus],
+        read(folder / "qrels.jsonl"),
+    )
+
+
+_MODELS: dict[str, Callable[[Workload, Path], float]] = {
+    "classify": _classify,
+    "regress": _regress,
+    "tag": _tag,
+    "retrieve": _retrieve,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Score one workload and write the figures."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("workload", choices=[each.name for each in WORKLOADS])
+    made.add_argument("folder", type=Path, help="of its files")
+    made.add_argument("out", type=Path)
+    options = made.parse_args(arguments)
+    workload = next(each for each in WORKLOADS if each.name == options.workload)
+    started = time.perf_counter()
+    result = {"score": score(workload, options.folder), "seconds": time.perf_counter() - started}
+    write_whole(options.out, json.dumps(result).encode())
+
+
+if __name__ == "__main__":
+    main()

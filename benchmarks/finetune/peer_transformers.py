@@ -1,0 +1,306 @@
+"""One fine-tuning by transformers.Trainer: `python -m benchmarks.finetune.peer_transformers`.
+
+What its documentation shows: padding to the longest text of a batch, AdamW with a linear warm-up
+and decay. Precision bfloat16 by autocast where the CPU has it, its faster one here.
+"""
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+)
+
+from benchmarks.finetune.workloads import WORKLOADS, Row, Workload, read
+from modernbert.files import write_whole
+
+WARMUP_SHARE = 0.1
+_STRIDE = 128
+_ANSWER_TOKENS = 30
+
+
+class Rows(torch.utils.data.Dataset):
+    """Encoded rows in a list."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.rows[index]
+
+
+def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Train and score once."""
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    train, test = read(folder / "train.jsonl"), read(folder / "test.jsonl")
+    model, collate, encode, score = _SETUPS[workload.verb](
+        workload, options.model, tokenizer, train
+    )
+    encoded = Rows([each for row in train for each in encode(row)])
+    before = _peak_bytes()
+    trainer = Trainer(
+        model=model,
+        args=_arguments(workload, options, len(encoded)),
+        train_dataset=encoded,
+        data_collator=collate,
+    )
+    started = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - started
+    peak = _peak_bytes()
+    started = time.perf_counter()
+    value = score(trainer, test)
+    return {
+        "score": value,
+        "seconds": seconds,
+        "steps": trainer.state.global_step,
+        "peak_bytes": peak,
+        "peak_bytes_above_start": peak - before,
+        "scoring_seconds": time.perf_counter() - started,
+    }
+
+
+def _arguments(workload: Workload, options: argparse.Namespace, num_rows: int) -> TrainingArguments:
+    num_steps = workload.epochs * -(-num_rows // workload.batch_size)
+    return TrainingArguments(
+        output_dir=str(options.out.with_suffix("")),
+        num_train_epochs=workload.epochs,
+        per_device_train_batch_size=workload.batch_size,
+        per_device_eval_batch_size=workload.batch_size,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=int(WARMUP_SHARE * num_steps),
+        weight_decay=0.01,
+        seed=options.seed,
+        bf16=options.precision == "bfloat16",
+        use_cpu=True,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        logging_steps=1000,
+        train_sampling_strategy="group_by_length" if options.grouped else "random",
+    )
+
+
+def _sequence_setup(workload: Workload, model: str, tokenizer: Any, train: Sequence[Row]) -> tuple:
+    labels = sorted({row["label"] for row in train}, key=str) if workload.verb == "classify" else []
+
+    def encode(row: Row) -> list[dict[str, Any]]:
+        texts = (row["text"], row["text_pair"]) if "text_pair" in row else (row["text"],)
+        target = labels.index(row["label"]) if labels else float(row["score"])
+        return [
+            {
+                **tokenizer(*texts, truncation=True, max_length=workload.max_tokens),
+                "labels": target,
+            }
+        ]
+
+    def score(trainer: Trainer, test: Sequence[Row]) -> float:
+        rows = [each for row in test for each in encode(row)]
+        found = trainer.predict(Rows(rows)).predictions
+        wanted = np.array([row["labels"] for row in rows])
+        return _SCORES[workload.metric](wanted, found)
+
+    network = AutoModelForSequenceClassification.from_pretrained(
+        model, num_labels=max(1, len(labels)), classifier_pooling="mean", dtype=torch.float32
+    )
+    return network, DataCollatorWithPadding(tokenizer), encode, score
+
+
+def _tagging_setup(workload: Workload, model: str, tokenizer: Any, train: Sequence[Row]) -> tuple:
+    tags = sorted({tag for row in train for tag in row["tags"]})
+
+    def encode(row: Row) -> list[dict[str, Any]]:
+        words = [" " + word for word in row["tokens"]]
+        encoded = tokenizer(
+            words, is_split_into_words=True, truncation=True, max_length=workload.max_tokens
+        )
+        labels, previous = [], None
+        for word in encoded.word_ids():
+            first = word is not None and word != previous
+            labels.append(tags.index(row["tags"][word]) if first else -100)
+            previous = word
+        return [{**encoded, "labels": labels}]
+
+    def score(trainer: Trainer, test: Sequence[Row]) -> float:
+        from seqeval.metrics import f1_score
+
+        rows = [each for row in test for each in encode(row)]
+        found = trainer.predict(Rows(rows)).predictions.argmax(-1)
+        pairs = [
+            [
+                (tags[label], tags[tag])
+                for label, tag in zip(row["labels"], tagged, strict=False)
+                if label != -100
+            ]
+            for row, tagged in zip(rows, found, strict=True)
+        ]
+        wanted = [[tag for tag, _ in each] for each in pairs]
+        return float(f1_score(wanted, [[tag for _, tag in each] for each in pairs]))
+
+    network = AutoModelForTokenClassification.from_pretrained(
+        model, num_labels=len(tags), dtype=torch.float32
+    )
+    return network, DataCollatorForTokenClassification(tokenizer), encode, score
+
+
+def _answering_setup(workload: Workload, model: str, tokenizer: Any, train: Sequence[Row]) -> tuple:
+    """Windows with a stride, padded to one length, as in transformers' own example."""
+    del train
+
+    def windows(row: Row) -> Any:
+        return tokenizer(
+            row["question"].strip(),
+            row["context"],
+            truncation="only_second",
+            max_length=workload.max_tokens,
+            stride=_STRIDE,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            padding=False,
+        )
+
+    def encode(row: Row) -> list[dict[str, Any]]:
+        encoded = windows(row)
+        return [
+            {
+                "input_ids": encoded["input_ids"][index],
+                "attention_mask": encoded["attention_mask"][index],
+                **_answer_place(row, encoded, index),
+            }
+            for index in range(len(encoded["input_ids"]))
+        ]
+
+    padding = DataCollatorWithPadding(tokenizer)
+
+    def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        places = ("start_positions", "end_positions")
+        batch = padding([{k: v for k, v in row.items() if k not in places} for row in rows])
+        return {
+            **batch,
+            **default_data_collator([{k: row[k] for k in places} for row in rows]),
+        }
+
+    def score(trainer: Trainer, test: Sequence[Row]) -> float:
+        model = trainer.model.eval()
+        return float(
+            np.mean([_answer_f1(_best_answer(model, row, windows(row)), row) for row in test])
+        )
+
+    network = AutoModelForQuestionAnswering.from_pretrained(model, dtype=torch.float32)
+    return network, collate, encode, score
+
+
+def _answer_place(row: Row, encoded: Any, index: int) -> dict[str, int]:
+    """The first answer's first and last token; [CLS] where the window does not hold it."""
+    if row["answers"]:
+        answer = row["answers"][0]
+        first, last = answer["start"], answer["start"] + len(answer["text"])
+        tokens = [
+            place
+            for place, (begin, end) in enumerate(encoded["offset_mapping"][index])
+            if encoded.sequence_ids(index)[place] == 1 and begin < last and end > first
+        ]
+        offsets = encoded["offset_mapping"][index]
+        if tokens and offsets[tokens[0]][0] <= first and offsets[tokens[-1]][1] >= last:
+            return {"start_positions": tokens[0], "end_positions": tokens[-1]}
+    return {"start_positions": 0, "end_positions": 0}
+
+
+@torch.no_grad()
+def _best_answer(model: Any, row: Row, encoded: Any) -> str:
+    """The best span over all windows, or nothing where [CLS] has the higher sum."""
+    best, nothing, text = -np.inf, np.inf, ""
+    for index, ids in enumerate(encoded["input_ids"]):
+        output = model(input_ids=torch.tensor([ids]))
+        start, end = output.start_logits[0].float().numpy(), output.end_logits[0].float().numpy()
+        nothing = min(nothing, start[0] + end[0])
+        allowed = [place for place, kind in enumerate(encoded.sequence_ids(index)) if kind == 1]
+        for first in allowed:
+            stop = min(first + _ANSWER_TOKENS, allowed[-1] + 1)
+            last = first + int(end[first:stop].argmax())
+            if start[first] + end[last] > best:
+                best = start[first] + end[last]
+                offsets = encoded["offset_mapping"][index]
+                text = row["context"][offsets[first][0] : offsets[last][1]]
+    return text.strip() if best > nothing else ""
+
+
+def _answer_f1(found: str, row: Row) -> float:
+    from modernbert.metrics import answer_f1
+
+    return answer_f1(found, [answer["text"] for answer in row["answers"]])
+
+
+def _accuracy(wanted: np.ndarray, logits: np.ndarray) -> float:
+    return float((logits.argmax(-1) == wanted).mean())
+
+
+def _matthews(wanted: np.ndarray, logits: np.ndarray) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(wanted, logits.argmax(-1)))
+
+
+def _spearman(wanted: np.ndarray, logits: np.ndarray) -> float:
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(wanted, logits[:, 0]).statistic)
+
+
+_SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": _accuracy,
+    "matthews": _matthews,
+    "spearman": _spearman,
+}
+
+_SETUPS = {
+    "classify": _sequence_setup,
+    "regress": _sequence_setup,
+    "tag": _tagging_setup,
+    "answer": _answering_setup,
+}
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has held so far."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train once and write the figures."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("workload", choices=[each.name for each in WORKLOADS])
+    made.add_argument("folder", type=Path, help="of its files")
+    made.add_argument("out", type=Path)
+    made.add_argument("--model", required=True, help="folder to start from")
+    made.add_argument("--learning-rate", type=float, required=True)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
+    made.add_argument("--grouped", action="store_true", help="batches of similar lengths")
+    options = made.parse_args(arguments)
+    workload = next(each for each in WORKLOADS if each.name == options.workload)
+    write_whole(options.out, json.dumps(run(workload, options.folder, options)).encode())
+
+
+if __name__ == "__main__":
+    main()
