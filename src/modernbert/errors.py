@@ -11,7 +11,8 @@
     ├── RunError                    a run folder: another recipe's, or no usable checkpoint
     │   └── CheckpointError         one checkpoint: torn, changed or of another run
     └── TrainingError               training cannot go on
-        └── NonFiniteLossError      the loss became NaN or infinite; no weight was touched
+        ├── NonFiniteLossError      the loss became NaN or infinite; no weight was touched
+        └── ProcessError            another process of the run failed, is gone or hangs
 
 The message of each is one line that names what was got, what was expected and what to do.
 The command line prints that line alone; Python code gets the class to catch.
@@ -64,6 +65,10 @@ class TrainingError(ModernBertError):
 
 class NonFiniteLossError(TrainingError):
     """The loss or a gradient became NaN or infinite; the step was not taken."""
+
+
+class ProcessError(TrainingError):
+    """Another process of the run failed, is gone or hangs; the same command goes on from there."""
 
 
 class NativeKernelsWarning(UserWarning):
