@@ -20,6 +20,7 @@ def test_the_package_exports_these_names() -> None:
     """A change of this list is a change of the public interface: say so in the CHANGELOG."""
     assert modernbert.__all__ == [
         "Classifier",
+        "DataCollatorWithPacking",
         "Embedder",
         "Encoder",
         "EncoderConfig",
@@ -33,6 +34,8 @@ def test_the_package_exports_these_names() -> None:
         "TokenClassifier",
         "Tokenizer",
         "__version__",
+        "accelerate",
+        "restore",
     ]
     assert dir(modernbert) == modernbert.__all__
 

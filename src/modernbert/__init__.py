@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from modernbert.inference.fill_mask import FillMask
     from modernbert.inference.reranker import Reranker
     from modernbert.inference.tagger import Tagger
+    from modernbert.interop.accelerate import accelerate, restore
+    from modernbert.interop.collator import DataCollatorWithPacking
     from modernbert.model.config import EncoderConfig
     from modernbert.model.encoder import Encoder
     from modernbert.model.heads import MaskedLanguageModel, SequenceClassifier, TokenClassifier
@@ -20,6 +22,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Classifier",
+    "DataCollatorWithPacking",
     "Embedder",
     "Encoder",
     "EncoderConfig",
@@ -33,12 +36,15 @@ __all__ = [
     "TokenClassifier",
     "Tokenizer",
     "__version__",
+    "accelerate",
+    "restore",
 ]
 
 # Names are imported when they are first used, so that `import modernbert` and the command line's
 # --help do not wait for torch.
 _HOMES = {
     "Classifier": "modernbert.inference.classifier",
+    "DataCollatorWithPacking": "modernbert.interop.collator",
     "Embedder": "modernbert.inference.embedder",
     "Encoder": "modernbert.model.encoder",
     "EncoderConfig": "modernbert.model.config",
@@ -51,6 +57,8 @@ _HOMES = {
     "Tagger": "modernbert.inference.tagger",
     "TokenClassifier": "modernbert.model.heads",
     "Tokenizer": "modernbert.tokenizer.tokenizer",
+    "accelerate": "modernbert.interop.accelerate",
+    "restore": "modernbert.interop.accelerate",
 }
 
 
