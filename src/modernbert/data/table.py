@@ -1,0 +1,123 @@
+"""`Table`: labelled rows with named columns, and finding the column that is meant."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modernbert.errors import DocumentError
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows in their order, all in memory: labelled data are small beside a corpus.
+
+    source: the file or data set that they are of.
+    columns: their names, in the order of the source.
+    """
+
+    source: str
+    columns: tuple[str, ...]
+    rows: Sequence[Row]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def where(self, index: int) -> str:
+        """What a message calls a row.
+
+        >>> Table(source="a.csv", columns=("text",), rows=[{"text": "x"}]).where(0)
+        'a.csv, row 1'
+        """
+        return f"{self.source}, row {index + 1}"
+
+    def values(self, column: str) -> list[Any]:
+        """The values of one column; None where a row lacks it."""
+        return [row.get(column) for row in self.rows]
+
+    def texts(self, column: str) -> list[str]:
+        """The values of one column, each of them a text; it may be empty.
+
+        Raises:
+            DocumentError: a value that is no text, with its row.
+        """
+        return [self.text(value, column, index) for index, value in enumerate(self.values(column))]
+
+    def text(self, value: object, column: str, index: int) -> str:
+        """One value as a text.
+
+        Raises:
+            DocumentError: it is none, or holds half a character.
+        """
+        if isinstance(value, str) and (value.isascii() or _has_utf8(value)):
+            return value
+        got = "a lone surrogate" if isinstance(value, str) else _shown(value)
+        raise DocumentError(
+            f"{self.where(index)}: column {column!r}: got {got}, expected a text; "
+            "repair the row or leave it out"
+        )
+
+    def find(self, usual: Sequence[str], *, asked: str | None, option: str) -> str:
+        """The name of a column: the one that is asked for, or the first usual one that is there.
+
+        option: what the user says to ask for another, such as "--text".
+
+        Raises:
+            DocumentError: there is none, with the nearest name.
+        """
+        if asked is not None:
+            if asked in self.columns:
+                return asked
+            raise DocumentError(f"{self.source}: no column {asked!r}; {self._hint([asked])}")
+        found = self.first_of(usual)
+        if found is None:
+            raise DocumentError(
+                f"{self.source}: none of the columns {', '.join(usual)}; say with {option} which "
+                f"one it is; {self._hint(usual)}"
+            )
+        return found
+
+    def first_of(self, usual: Sequence[str]) -> str | None:
+        """The first of some names that is a column, capitals or not; None without one."""
+        names = {name.lower(): name for name in reversed(self.columns)}
+        return next((names[name] for name in usual if name in names), None)
+
+    def require_distinct(self, column: str) -> None:
+        """Refuse a column of ids in which one occurs twice.
+
+        Raises:
+            DocumentError: with both rows.
+        """
+        seen: dict[str, int] = {}
+        for index, value in enumerate(self.values(column)):
+            if (before := seen.setdefault(str(value), index)) != index:
+                raise DocumentError(
+                    f"{self.where(index)}: has the id {value!r} of row {before + 1}; "
+                    f"ids in column {column!r} must differ"
+                )
+
+    def _hint(self, wanted: Sequence[str]) -> str:
+        near = list(self._nearest(wanted))
+        columns = f"its columns are {', '.join(map(repr, self.columns))}"
+        return f"did you mean {near[0]!r}? {columns}" if near else columns
+
+    def _nearest(self, wanted: Sequence[str]) -> Iterator[str]:
+        for name in wanted:
+            yield from difflib.get_close_matches(name, self.columns, n=1)
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

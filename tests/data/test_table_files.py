@@ -1,0 +1,190 @@
+"""Labelled data of every kind of file, equal whatever the kind."""
+
+import csv
+import gzip
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from modernbert.data.table_files import read_table
+from modernbert.errors import DocumentError
+
+ROWS = [
+    {"text": "a fine, quiet film", "label": "good"},
+    {"text": 'it "works"', "label": "good"},
+    {"text": "naïve\nand long", "label": "bad"},
+]
+
+
+def write_csv(path: Path, rows: list[dict[str, str]] = ROWS) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_lines(path: Path) -> None:
+    text = "".join(json.dumps(row) + "\n\n" for row in ROWS)
+    packers: dict[str, Callable[[bytes], bytes]] = {
+        ".gz": gzip.compress,
+        ".xz": lzma.compress,
+        ".zst": zstandard.compress,
+    }
+    path.write_bytes(packers.get(path.suffix, lambda content: content)(text.encode()))
+
+
+def write_parquet(path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(ROWS), path)
+
+
+def write_json(path: Path) -> None:
+    path.write_text(json.dumps(ROWS))
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "a.csv": write_csv,
+    "a.jsonl": write_lines,
+    "a.jsonl.gz": write_lines,
+    "a.jsonl.xz": write_lines,
+    "a.NDJSON.zst": write_lines,
+    "a.json": write_json,
+    "b.json": lambda path: path.write_text(json.dumps({"data": ROWS})),  # type: ignore[dict-item]
+    "c.json": write_lines,
+    "a.parquet": write_parquet,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_all_kinds_give_the_same_rows(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / name)
+    table = read_table(tmp_path / name)
+    assert list(table.rows) == ROWS
+    assert table.columns == ("text", "label")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"))))
+def test_csv_gives_back_any_text(tmp_path: Path, texts: list[str]) -> None:
+    rows = [{"text": text, "label": "x"} for text in [*texts, "last"]]
+    write_csv(tmp_path / "a.csv", rows)
+    assert list(read_table(tmp_path / "a.csv").rows) == rows
+
+
+def test_tabs_quote_nothing_and_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b'\xef\xbb\xbftext\tlabel\n"Well", he said\tgood\nit\'s 5" long\tbad\n')
+    assert read_table(path).values("text") == ['"Well", he said', "it's 5\" long"]
+    assert read_table(path).columns == ("text", "label")
+
+
+def test_questions_as_squad_has_them(tmp_path: Path) -> None:
+    answers = [{"text": "blue", "answer_start": 11}]
+    questions = [
+        {"id": "1", "question": "What?", "answers": answers},
+        {"id": "2", "question": "Who?", "answers": [], "is_impossible": True},
+    ]
+    paragraph = {"context": "The sky is blue.", "qas": questions}
+    (tmp_path / "squad.json").write_text(json.dumps({"data": [{"paragraphs": [paragraph]}]}))
+    table = read_table(tmp_path / "squad.json")
+    assert table.columns == ("id", "question", "context", "answers")
+    assert table.values("answers") == [answers, []]
+    assert set(table.values("context")) == {"The sky is blue."}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of `datasets`: one split, and two of them, with class labels by name."""
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path_factory.mktemp("saved")
+    features = datasets.Features(
+        text=datasets.Value("string"),
+        label=datasets.ClassLabel(names=["bad", "good"]),
+        tags=datasets.Sequence(datasets.ClassLabel(names=["O", "B-X"])),
+    )
+    columns: dict[str, list[Any]] = {"text": ["a", "b"], "label": [1, -1], "tags": [[0, 1], []]}
+    train = datasets.Dataset.from_dict(columns, features=features)
+    train.save_to_disk(folder / "one")
+    datasets.DatasetDict(train=train, test=train.select([0])).save_to_disk(folder / "two")
+    train.to_parquet(str(folder / "labels.parquet"))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["one", "two:train", "labels.parquet"])
+def test_saved_data_sets_have_names_for_their_labels(saved: Path, name: str) -> None:
+    table = read_table(f"{saved}/{name}")
+    assert table.values("label") == ["good", None]
+    assert table.values("tags") == [["O", "B-X"], []]
+
+
+def test_a_split_is_named(saved: Path) -> None:
+    assert len(read_table(f"{saved}/two:test")) == 1
+    with pytest.raises(DocumentError, match=r"two: names no split; say which, such as .*two:test"):
+        read_table(saved / "two")
+    with pytest.raises(DocumentError, match=r"two: has no split 'dev'"):
+        read_table(f"{saved}/two:dev")
+
+
+BAD: dict[str, tuple[str, bytes, str]] = {
+    "more values": ("a.csv", b"text,label\nx,y\na,b,c\n", r"line 3: has 3 values for 2 columns"),
+    "empty": ("a.csv", b"", r"is empty; expected a first line"),
+    "no rows": ("a.csv", b"text,label\n", r"has no rows"),
+    "twice": ("a.csv", b"text,text\nx,y\n", r"two columns are named 'text'"),
+    "latin": ("a.csv", b"text\n\xe9t\xe9\n", r"is not UTF-8"),
+    "broken": ("a.jsonl", b'{"text": "a"}\n{"text"\n', r"line 2: not JSON"),
+    "a list": ("a.jsonl", b"[1]\n", r"line 1: got list, expected a JSON object"),
+    "numbers": ("a.json", b"[1, 2]", r"row 1: expected a JSON object"),
+    "torn": ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99)[:-9], r"truncated or unreadable"),
+    "no parquet": ("a.parquet", b"PAR", r"cannot be read"),
+    "kind": ("a.docx", b"x", r"of an unknown kind; expected .csv"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_files_that_cannot_be_read(case: str, tmp_path: Path) -> None:
+    name, content, message = BAD[case]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DocumentError, match=rf"{name}.*{message}"):
+        read_table(tmp_path / name)
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match=r"missing.csv: no such file or folder"):
+        read_table(tmp_path / "missing.csv")
+    with pytest.raises(DocumentError, match=r"not a data set that `datasets` has saved"):
+        read_table(tmp_path)
+
+
+def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    asked: list[tuple[str, ...]] = []
+
+    def load_dataset(*arguments: str) -> Any:
+        asked.append(arguments)
+        features = datasets.Features(
+            text=datasets.Value("string"), label=datasets.ClassLabel(names=["no", "yes"])
+        )
+        data = datasets.Dataset.from_dict({"text": ["a"], "label": [1]}, features=features)
+        return datasets.DatasetDict(train=data, test=data)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    table = read_table("owner/name/config:train")
+    assert asked == [("owner/name", "config")]
+    assert list(table.rows) == [{"text": "a", "label": "yes"}]
+    with pytest.raises(DocumentError, match=r"^owner/name: names no split"):
+        read_table("owner/name")
+
+    def fail(*_: str) -> Any:
+        raise ConnectionError("no way\nout")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(DocumentError, match=r"^a/b: no such file, and no data set .*: no way$"):
+        read_table("a/b")
