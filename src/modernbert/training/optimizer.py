@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from modernbert.errors import InputError, SettingsError
+from modernbert.training.sharding import is_sharded, local, sum_over_shards
 
 
 class StableAdamW(Optimizer):
@@ -25,6 +26,9 @@ class StableAdamW(Optimizer):
 
     The weight decay is fully decoupled: at the peak rate a weight shrinks by `weight_decay` a
     step, whatever that rate is. Everything is tensor arithmetic; nothing is read back to the host.
+
+    Of a tensor that is sharded over processes each process updates its part; `mean` is over the
+    whole tensor all the same.
 
     Deviation: `peak_learning_rate` is this phase's own; the paper's code kept that of the first.
 
@@ -102,8 +106,8 @@ class StableAdamW(Optimizer):
         alike: dict[Any, list[Tensor]] = {}
         for index, parameter in enumerate(parameters):
             step = int(self.state[parameter]["step"])
-            alone = index if parameter.device.type == "cpu" else None
-            key = (step, parameter.device, parameter.dtype, alone)
+            alone = index if parameter.device.type == "cpu" and not is_sharded(parameter) else None
+            key = (step, parameter.device, parameter.dtype, is_sharded(parameter), alone)
             alike.setdefault(key, []).append(parameter)
         for (step, *_), batch in alike.items():
             yield step, batch
@@ -111,9 +115,10 @@ class StableAdamW(Optimizer):
     def _update(self, parameters: list[Tensor], step: int, group: dict[str, Any]) -> None:
         """One step of tensors on one device; the formulas are those of the class."""
         (beta1, beta2), eps = group["betas"], group["eps"]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        means = [self.state[p]["exp_avg"] for p in parameters]
-        squares = [self.state[p]["exp_avg_sq"] for p in parameters]
+        gradients = [local(p.grad) for p in parameters if p.grad is not None]
+        means = [local(self.state[p]["exp_avg"]) for p in parameters]
+        squares = [local(self.state[p]["exp_avg_sq"]) for p in parameters]
+        weights = [local(p) for p in parameters]
         fresh = (1 - beta2) / (1 - beta2**step)
         torch._foreach_lerp_(means, gradients, (1 - beta1) / (1 - beta1**step))
         torch._foreach_mul_(squares, 1 - fresh)
@@ -121,13 +126,13 @@ class StableAdamW(Optimizer):
 
         denominators = torch._foreach_sqrt(squares)
         surprises = torch._foreach_div(gradients, torch._foreach_maximum(denominators, eps))
-        scales = _scales(surprises)
+        scales = _scales(surprises, parameters)
         torch._foreach_add_(denominators, eps)
         updates = torch._foreach_div(means, denominators)
         if group["weight_decay"]:
             decay = group["weight_decay"] / group["peak_learning_rate"]
-            torch._foreach_add_(updates, parameters, alpha=decay)
-        torch._foreach_addcmul_(parameters, updates, scales, value=-group["lr"])
+            torch._foreach_add_(updates, weights, alpha=decay)
+        torch._foreach_addcmul_(weights, updates, scales, value=-group["lr"])
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -144,10 +149,17 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     return [group for group in groups if group["params"]]
 
 
-def _scales(surprises: list[Tensor] | tuple[Tensor, ...]) -> list[Tensor]:
-    """1 / max(1, root mean square) of each tensor, as tensors of no dimension."""
-    sizes = [max(1, tensor.numel()) ** -0.5 for tensor in surprises]
-    scales = list(torch._foreach_mul(torch._foreach_norm(surprises), sizes))
+def _scales(surprises: list[Tensor] | tuple[Tensor, ...], parameters: list[Tensor]) -> list[Tensor]:
+    """1 / max(1, root mean square) of each tensor as a whole, as tensors of no dimension.
+
+    surprises: this process's parts of them; `parameters` tell how large they are together.
+    """
+    sizes = [max(1, parameter.numel()) ** -0.5 for parameter in parameters]
+    norms = torch._foreach_norm(surprises)
+    if is_sharded(parameters[0]):
+        squares = sum_over_shards(torch.stack(norms).square(), parameters[0])
+        norms = squares.sqrt().unbind()
+    scales = list(torch._foreach_mul(norms, sizes))
     torch._foreach_clamp_min_(scales, 1.0)
     torch._foreach_reciprocal_(scales)
     return scales

@@ -1,0 +1,354 @@
+"""Several processes that train one model together: `Group`, and how they find each other.
+
+They are started by torchrun, or by whatever sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT
+for each. A process that is alone needs none of this: its group, `ALONE`, does nothing at no cost.
+
+Every function of a group is called by all its processes, in the same order. Numbers of the host
+travel between CPUs, so that no accelerator is waited for.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from modernbert.errors import ModernBertError, ProcessError, SettingsError
+
+DEFAULT_TIMEOUT_SECONDS = 600.0
+
+_BUCKET_BYTES = 1 << 25
+_GRACE_SECONDS = 1.0  # for the others to come, after one is gone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The processes of a run, as one of them sees them.
+
+    rank: this one's number, from 0. Process 0 keeps the run's folder.
+    size: how many there are.
+    device: what this one computes on.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _pulse: "_Pulse | None" = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is process 0, which alone reads and writes the run's folder."""
+        return self.rank == 0
+
+    def gather(self, row: Sequence[float]) -> list[list[float]]:
+        """The rows of all processes, each of the same length, in the order of their ranks.
+
+        Raises:
+            ProcessError: another process is gone, or did not come in time.
+        """
+        if self.size == 1:
+            return [list(row)]
+        mine = torch.tensor(row, dtype=torch.float64)
+        rows = [torch.empty_like(mine) for _ in range(self.size)]
+        with self.together():
+            dist.all_gather(rows, mine)
+        return [each.tolist() for each in rows]
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors, wherever they are, by their sums over all processes.
+
+        They travel in a few large pieces, the next of which is made while one is on its way.
+
+        Raises:
+            ProcessError: another process is gone, or did not come in time.
+        """
+        if self.size == 1:
+            return
+        with self.together():
+            sent: tuple[list[Tensor], Tensor, Any] | None = None
+            for bucket in _buckets(tensors):
+                flat = _flat(bucket)
+                work = dist.all_reduce(flat, async_op=True)
+                _receive(sent)
+                sent = bucket, flat, work
+            _receive(sent)
+
+    def broadcast(self, tensor: Tensor) -> None:
+        """Replace a tensor by that of process 0.
+
+        Raises:
+            ProcessError: another process is gone, or did not come in time.
+        """
+        if self.size == 1:
+            return
+        plain = tensor.contiguous()
+        with self.together():
+            dist.broadcast(plain, src=0)
+        if plain is not tensor:
+            tensor.copy_(plain)
+
+    def first(self, action: Callable[[], Any]) -> Any:
+        """Do something in process 0 alone; its result, as JSON gives it back, in all.
+
+        Raises:
+            ModernBertError: whatever the action raises in process 0.
+            ProcessError: it raised there, so that the others cannot go on; or a process is gone.
+        """
+        if self.size == 1:
+            return action()
+        answer: dict[str, Any] = {}
+        failure: ModernBertError | None = None
+        if self.is_first:
+            try:
+                answer = {"result": action()}
+            except ModernBertError as error:
+                failure, answer = error, {"error": str(error)}
+        answer = self._share(answer)
+        if failure is not None:
+            raise failure
+        if "error" in answer:
+            raise ProcessError(f"process 0 cannot go on: {answer['error']}")
+        return answer["result"]
+
+    def agree(self, name: str, value: str) -> None:
+        """Check that all processes have the same value.
+
+        Raises:
+            ProcessError: one has another value than process 0.
+        """
+        if self.size == 1:
+            return
+        first = self.first(lambda: value)
+        differ = [rank for rank, (same,) in enumerate(self.gather([first == value])) if not same]
+        if differ:
+            raise ProcessError(
+                f"{name}: process {differ[0]} has another one than process 0; give all of them "
+                "the same recipe, tokenizer and shards"
+            )
+
+    def part(self, count: int) -> range:
+        """Which of `count` things are this process's: every `size`-th.
+
+        >>> list(Group(rank=1, size=3).part(5))
+        [1, 4]
+        """
+        return range(self.rank, count, self.size)
+
+    def _share(self, value: Any) -> Any:
+        """What process 0 has, as JSON gives it back."""
+        content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        length = torch.tensor(len(content))
+        self.broadcast(length)
+        if not self.is_first:
+            content = torch.empty(int(length), dtype=torch.uint8)
+        self.broadcast(content)
+        return json.loads(content.numpy().tobytes())
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Around what all processes do at once: names those that are missing when it fails.
+
+        Raises:
+            ProcessError: another process is gone, or did not come in time.
+        """
+        if self._pulse is None:
+            yield
+            return
+        self._pulse.beat()
+        started = time.monotonic()
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_of_connection(error):
+                raise
+            raise ProcessError(self._pulse.explain(error, time.monotonic() - started)) from error
+
+
+ALONE = Group()
+
+
+@contextmanager
+def joined(timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> Iterator[Group]:
+    """The group of this process, to be left at the end; alone where RANK is not set.
+
+    An error that ends the block is told to the others, who name it when they miss this process.
+
+    timeout_seconds: after so long the others give up a process that does not come.
+
+    Raises:
+        SettingsError: the environment says half of what is needed.
+        ProcessError: not all processes have come in time.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Group(device=_device())
+        return
+    group = _join(size, timeout_seconds)
+    assert group._pulse is not None
+    try:
+        yield group
+    except BaseException as error:
+        if not isinstance(error, ProcessError):
+            group._pulse.leave_word(error)
+        raise  # the others may be waiting: what is shared with them goes with the process
+    dist.destroy_process_group()
+
+
+def _join(size: int, timeout_seconds: float) -> Group:
+    if missing := [
+        name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ
+    ]:
+        raise SettingsError(
+            f"WORLD_SIZE is {size}, but {missing[0]} is not set; start the processes with torchrun"
+        )
+    device, timeout = _device(), timedelta(seconds=timeout_seconds)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
+        store.set_timeout(timeout)
+        pulse = _Pulse(store=PrefixStore("pulse", store), rank=rank, size=size)
+        pulse.introduce()
+        dist.init_process_group(
+            backend,
+            store=PrefixStore("group", store),
+            rank=rank,
+            world_size=size,
+            timeout=timeout,
+            device_id=device if device.type == "cuda" else None,
+        )
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ProcessError(
+            f"the {size} processes have not all come within {timeout_seconds:g} s: {reason}"
+        ) from None
+    return Group(rank=rank, size=size, device=device, _pulse=pulse)
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@dataclass(kw_only=True)
+class _Pulse:
+    """Where each process has got to, in the store that they found each other by.
+
+    beats: how many things all processes did together, as this one counts.
+    """
+
+    store: Store
+    rank: int
+    size: int
+    beats: int = 0
+
+    def introduce(self) -> None:
+        """Leave this process's number and host, so that a message can name them."""
+        self.store.set(f"name/{self.rank}", f"id {os.getpid()} on {socket.gethostname()}")
+
+    def beat(self) -> None:
+        """Note that this process has come to the next thing that all do together."""
+        self.beats += 1
+        try:
+            self.store.set(f"beats/{self.rank}", str(self.beats))
+        except RuntimeError:
+            raise ProcessError(
+                "process 0, or torchrun, is gone, where the processes found each other; "
+                "run the same command again"
+            ) from None
+
+    def leave_word(self, error: BaseException) -> None:
+        """Tell the others why this process goes."""
+        try:
+            self.store.set(f"word/{self.rank}", str(error) or type(error).__name__)
+        except RuntimeError:
+            return  # nobody is left to read it
+
+    def explain(self, error: RuntimeError, seconds: float) -> str:
+        """What became of whom, after something that all do together has failed."""
+        try:
+            self._await_others()
+            if words := self._words():
+                return "; ".join(words)
+            absent = [self._name(rank) for rank in self._behind()]
+        except RuntimeError:
+            absent = ["process 0, where they found each other"]
+        who = ", ".join(absent) or "one of the processes"
+        timed_out = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+        fate = f"did not come within {seconds:.0f} s" if timed_out else "is gone"
+        return f"{who} {fate}; run the same command again and it goes on from the last checkpoint"
+
+    def _await_others(self) -> None:
+        """Let those who are only slower come, so that none of them is named."""
+        end = time.monotonic() + _GRACE_SECONDS
+        while len(self._behind()) > 1 and not self._words() and time.monotonic() < end:
+            time.sleep(0.05)
+
+    def _behind(self) -> list[int]:
+        return [
+            rank for rank in range(self.size) if int(self._get(f"beats/{rank}") or "0") < self.beats
+        ]
+
+    def _words(self) -> list[str]:
+        words = {rank: self._get(f"word/{rank}") for rank in range(self.size)}
+        return [f"{self._name(rank)} cannot go on: {word}" for rank, word in words.items() if word]
+
+    def _name(self, rank: int) -> str:
+        return f"process {rank} ({self._get(f'name/{rank}') or 'never seen'})"
+
+    def _get(self, key: str) -> str:
+        return self.store.get(key).decode() if self.store.check([key]) else ""
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    """Whether an error is of the way between processes; gloo's have no class of their own."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Tensors of one device and format, in pieces that are worth sending."""
+    alike: dict[Any, list[Tensor]] = {}
+    for tensor in tensors:
+        alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    for same in alike.values():
+        bucket: list[Tensor] = []
+        num_bytes = 0
+        for tensor in same:
+            bucket.append(tensor)
+            num_bytes += tensor.nbytes
+            if num_bytes >= _BUCKET_BYTES:
+                yield bucket
+                bucket, num_bytes = [], 0
+        if bucket:
+            yield bucket
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """(num_values,). One row of all values; a single tensor is its own."""
+    if len(tensors) == 1 and tensors[0].is_contiguous():
+        return tensors[0].view(-1)
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def _receive(sent: tuple[list[Tensor], Tensor, Any] | None) -> None:
+    """Wait for a row of sums and put its values into the tensors that it was made of."""
+    if sent is None:
+        return
+    tensors, flat, work = sent
+    work.wait()
+    sizes = [tensor.numel() for tensor in tensors]
+    for tensor, values in zip(tensors, flat.split(sizes), strict=True):
+        if values.data_ptr() != tensor.data_ptr():
+            tensor.copy_(values.view(tensor.shape))
