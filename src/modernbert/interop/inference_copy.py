@@ -48,11 +48,12 @@ class _Copy:
     """An encoder with packed weights, and what the model was like when they were packed."""
 
     def __init__(self, model: Any) -> None:
-        self._parts = list(model.modules())
+        # Not the model itself, which would then live for ever.
+        self._parts = list(model.modules())[1:]
         # Where each part and parameter hangs, so that a replaced one is noticed.
         self._places = [
             (held, name, value)
-            for part in self._parts
+            for part in model.modules()
             for held in (part._modules, part._parameters)
             for name, value in held.items()
         ]
