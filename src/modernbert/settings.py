@@ -4,6 +4,10 @@ A settings class is a frozen, keyword-only dataclass that stands beside the comp
 fields may be `bool`, `int`, `float`, `str`, `Path`, a `Literal` of strings, a `tuple[X, ...]` of
 any of these or of settings, another settings class, or `X | None`. An unknown key, a missing key
 or a wrong type is a `SettingsError` that names the key, what was got and what was expected.
+
+A class whose file looks otherwise than its fields has two methods that turn one into the other:
+`unfold(mapping, where)`, a class method, gives the mapping of the fields, in which settings objects
+may stand that are ready; `fold(mapping)` gives the mapping of the file.
 """
 
 import dataclasses
@@ -11,7 +15,7 @@ import difflib
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -40,11 +44,11 @@ def load(settings_class: type[T], path: Path | str) -> T:
 
 def parse(settings_class: type[T], mapping: Mapping[str, Any], *, where: str) -> T:
     """Make a settings object from a mapping; `where` begins every error message."""
+    if (unfold := getattr(settings_class, "unfold", None)) is not None:
+        mapping = unfold(mapping, where)
     hints = typing.get_type_hints(settings_class)
     fields = {field.name: field for field in dataclasses.fields(settings_class)}  # type: ignore[arg-type]
-    for key in mapping:
-        if key not in fields:
-            raise SettingsError(f"{where}: unknown key {key!r}{_nearest(key, fields)}")
+    check_keys(mapping, fields, where=where)
     values = {
         key: _convert(hints[key], value, where=f"{where}: {key}") for key, value in mapping.items()
     }
@@ -58,13 +62,27 @@ def parse(settings_class: type[T], mapping: Mapping[str, Any], *, where: str) ->
         raise SettingsError(f"{where}: {error}") from None
 
 
+def check_keys(mapping: Mapping[str, Any], known: Iterable[str], *, where: str) -> None:
+    """Refuse a key that is none of the known ones, and name the nearest.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    known = list(known)
+    for key in mapping:
+        if key not in known:
+            raise SettingsError(f"{where}: unknown key {key!r}{_nearest(key, known)}")
+
+
 def to_mapping(settings: Any) -> dict[str, Any]:
     """Plain dictionaries and lists of a settings object; fields that are None are left out."""
-    return {
+    mapping = {
         field.name: _plain(value)
         for field in dataclasses.fields(settings)
         if (value := getattr(settings, field.name)) is not None
     }
+    folded: dict[str, Any] = settings.fold(mapping) if hasattr(settings, "fold") else mapping
+    return folded
 
 
 def to_toml(settings: Any) -> str:
@@ -72,7 +90,7 @@ def to_toml(settings: Any) -> str:
     return tomli_w.dumps(to_mapping(settings))
 
 
-def _nearest(key: str, known: typing.Iterable[str]) -> str:
+def _nearest(key: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(key, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known keys are {', '.join(names)}"
@@ -102,6 +120,8 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
             _convert(arguments[0], item, where=f"{where}[{i}]") for i, item in enumerate(value)
         )
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, typing.cast(type[Any], hint)):
+            return value
         if not isinstance(value, Mapping):
             raise SettingsError(f"{where}: got {value!r}, expected a table of keys")
         return parse(typing.cast(type[Any], hint), value, where=where)

@@ -140,7 +140,7 @@ def test_vocabulary_and_lengths_of_what_is_there(world: World, tmp_path: Path, r
     assert phase.config.vocab_size == 448
     assert phase.tokens_per_step == 3 * 128 and phase.micro_batch_tokens == 2 * 128
     assert phase.lengths.source == "measured in the recipe's shards"
-    shards = [ShardFolder.open(each.shards).shards[0] for each in recipe.sources]
+    shards = [ShardFolder.open(each.shards).shards[0] for each in recipe.phases[0].sources]
     means = [shard.num_tokens / shard.num_documents for shard in shards]
     assert phase.lengths.mean == pytest.approx(3 / (2 / means[0] + 1 / means[1]))
     (tmp_path / "small.toml").write_text(to_toml(recipe))
@@ -152,4 +152,4 @@ def test_vocabulary_and_lengths_of_what_is_there(world: World, tmp_path: Path, r
 def test_one_source_is_measured_alone(world: World, tmp_path: Path) -> None:
     settings = world.settings(tmp_path / "run", sources=[{"shards": str(world.sources[1])}])
     recipe = parse(PretrainingRecipe, settings, where="recipe")
-    assert lengths_of(recipe, None).source == f"measured in {world.sources[1]}"
+    assert lengths_of(recipe.phases[0], None).source == f"measured in {world.sources[1]}"

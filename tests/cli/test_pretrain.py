@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from modernbert.cli.pretrain import Watch
 from modernbert.cli.terminal import Meter
 from modernbert.training.schedule import ScheduleSettings
-from modernbert.training.trainer import Progress, Step, Trainer, TrainingSettings
+from modernbert.training.trainer import Phase, Progress, Step, Trainer, TrainingSettings
 
 
 class Regression:
@@ -48,7 +48,8 @@ def run(folder: Path, total_tokens: int) -> None:
     )
     with Meter("pretraining", clock=Clock()) as meter:
         module = nn.Linear(2, 1)
-        Trainer(module, Regression(), settings, folder, observers=[Watch(meter)]).run()
+        phase = Phase(name="only", task=Regression(), settings=settings)
+        Trainer(module, [phase], folder, observers=[Watch(meter)]).run()
 
 
 def test_steps_and_evaluations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ from modernbert.tasks.pretraining_data import PretrainingData
 from modernbert.tasks.recipe import PretrainingRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training.log import read_metrics
-from modernbert.training.trainer import Progress, Step, Trainer
+from modernbert.training.trainer import Phase, Progress, Step, Trainer
 
 LONG = {"training__total_tokens": 60_000, "dropout": 0.0, "training__evaluate_every_steps": 50}
 
@@ -77,7 +77,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, world: World) -> Pretrain
 
 
 def test_a_run_learns_more_than_frequencies(finished: PretrainingRecipe) -> None:
-    folders = [ShardFolder.open(source.shards) for source in finished.sources]
+    folders = [ShardFolder.open(source.shards) for source in finished.phases[0].sources]
     counts = count_tokens((s.tokens for f in folders for s in f.shards), folders[0].vocab_size)
     targets = np.concatenate([each.labels.numpy() for each in held_out_batches(finished)])
     baseline = unigram_baseline(counts, targets)
@@ -170,7 +170,8 @@ def gradients(recipe: PretrainingRecipe, step: Step) -> tuple[float, torch.Tenso
     with torch.no_grad():  # larger weights, so that every part of the model matters
         for parameter in model.parameters():
             parameter.mul_(4) if parameter.ndim > 1 else None
-    trainer = Trainer(model, task, recipe.training, recipe.output)
+    phase = Phase(name="pretraining", task=task, settings=recipe.phases[0].training)
+    trainer = Trainer(model, [phase], recipe.output)
     loss, _ = trainer._gradients(step)
     return loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
@@ -442,7 +443,7 @@ def test_a_start_with_another_vocabulary(
         model = MaskedLanguageModel(changed)
         model.save_pretrained(tmp_path / name)
         recipe = world.recipe(output, model={"start": str(tmp_path / name)})
-        with pytest.raises(ConfigError, match=rf"{name} is {value}, but \d+ in the tokenizer"):
+        with pytest.raises(ConfigError, match=rf"{name} is {value}, but \d+ in the recipe's"):
             pretrain(recipe)
 
 

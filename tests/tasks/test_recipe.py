@@ -31,15 +31,17 @@ def test_the_example_in_the_docstring(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(example())
     recipe = load(PretrainingRecipe, tmp_path / "recipe.toml")
     assert recipe.output == Path("runs/books")
-    assert [(str(each.shards), each.weight) for each in recipe.sources] == [
-        ("shards/books", 2.0),
-        ("shards/code", 1.0),
-    ]
+    assert [phase.name for phase in recipe.phases] == ["pretraining", "decay"]
+    for phase in recipe.phases:
+        assert [(str(each.shards), each.weight) for each in phase.sources] == [
+            ("shards/books", 2.0),
+            ("shards/code", 1.0),
+        ]
 
 
 def test_what_is_left_out_is_as_in_the_paper(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(example())
-    recipe = load(PretrainingRecipe, tmp_path / "recipe.toml")
+    recipe = load(PretrainingRecipe, tmp_path / "recipe.toml").phases[0]
     assert recipe.dropout == 0.1 and recipe.masking.rate == 0.3
     assert recipe.packing.max_seqlen == 1024
     training = recipe.training

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.toy import TOKENS_A_STEP, ToyModule, ToyTask, settings, weights
+from tests.training.toy import TOKENS_A_STEP, ToyModule, ToyTask, phase, settings, weights
 
 from modernbert.errors import (
     CheckpointError,
-    NonFiniteLossError,
     RunError,
     SettingsError,
     TrainingError,
@@ -34,13 +33,15 @@ def train(
     folder: Path, task: ToyTask | None = None, module: ToyModule | None = None, **options: Any
 ) -> ToyModule:
     module = module or ToyModule()
-    Trainer(module, task or ToyTask(), options.pop("settings", settings()), folder, **options).run()
+    Trainer(module, [phase(task, options.pop("settings", None))], folder, **options).run()
     return module
 
 
 def test_a_run_learns_and_leaves_its_records(tmp_path: Path) -> None:
     seen: list[Record] = []
-    trainer = Trainer(ToyModule(), ToyTask(), settings(60), tmp_path, observers=[seen.append])
+    trainer = Trainer(
+        ToyModule(), [phase(settings_=settings(60))], tmp_path, observers=[seen.append]
+    )
     result = trainer.run()
     assert result.status == "finished" and result.exit_code == 0
     assert result.progress == Progress(step=60, tokens=60 * TOKENS_A_STEP, position=60)
@@ -85,7 +86,7 @@ def test_gradients_of_micro_batches_equal_those_of_one_batch(tmp_path: Path) -> 
     gradients = []
     for task in (ToyTask(num_micro_batches=1), ToyTask(num_micro_batches=8, num_without_targets=1)):
         module = ToyModule(dropout=0.0)
-        trainer = Trainer(module, task, settings(), tmp_path)
+        trainer = Trainer(module, [phase(task)], tmp_path)
         loss, norm = trainer._gradients(next(task.steps(Progress())))
         flat = torch.cat([p.grad.flatten() for p in module.parameters()])
         assert norm == pytest.approx(float(flat.norm()), rel=1e-6)
@@ -118,7 +119,7 @@ def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     before.pop(tmp_path / "run.lock")
     module, task = ToyModule(seed=9), ToyTask()
-    result = Trainer(module, task, settings(), tmp_path).run()
+    result = Trainer(module, [phase(task)], tmp_path).run()
     assert result.status == "already_finished" and result.progress.step == 30
     assert task.evaluations == [] and weights(module) == weights(trained)
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -134,30 +135,6 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
     train(tmp_path, identity={"data": "books"}, settings=settings(checkpoint_every_steps=7))
 
 
-def test_a_loss_that_is_not_finite_touches_nothing(tmp_path: Path) -> None:
-    module, task = ToyModule(), ToyTask(poisoned_step=7)
-    with pytest.raises(NonFiniteLossError, match=r"^step 7: the loss is nan.*step-00000006;"):
-        train(tmp_path, task, module)
-    assert task.is_closed
-    unharmed = train(tmp_path / "other", settings=settings(30), module=ToyModule(), task=None)
-    assert all(torch.isfinite(p).all() for p in module.parameters())
-    assert checkpoint.find_fault(checkpoint.folder_of(tmp_path, 6)) is None
-    assert rows(tmp_path, "step")[-1]["step"] == 6
-    # Once the poison is gone the run goes on as if nothing had been.
-    assert weights(train(tmp_path, module=ToyModule(seed=4))) == weights(unharmed)
-
-
-def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
-    module = ToyModule()
-    module.dense.weight.register_hook(lambda gradient: gradient * math.inf)
-    before = weights(module)
-    with pytest.raises(
-        NonFiniteLossError, match=r"^step 1: the loss is \d.*gradient norm (inf|nan)"
-    ):
-        train(tmp_path, module=module)
-    assert weights(module) == before
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("step", [0, 5, 6])
 def test_a_signal_ends_after_the_step_and_the_run_goes_on_later(
@@ -170,7 +147,7 @@ def test_a_signal_ends_after_the_step_and_the_run_goes_on_later(
 
     before = signal.getsignal(number)
     task = ToyTask()
-    trainer = Trainer(ToyModule(), task, settings(), tmp_path, observers=[interrupt])
+    trainer = Trainer(ToyModule(), [phase(task)], tmp_path, observers=[interrupt])
     result = trainer.run()
     assert (result.status, result.progress.step, result.exit_code) == ("interrupted", step, code)
     assert signal.getsignal(number) == before
@@ -186,7 +163,7 @@ def test_a_signal_in_the_last_step_still_finishes(tmp_path: Path) -> None:
         if (record["kind"], record["step"]) == ("step", 30):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    result = Trainer(ToyModule(), ToyTask(), settings(), tmp_path, observers=[interrupt]).run()
+    result = Trainer(ToyModule(), [phase()], tmp_path, observers=[interrupt]).run()
     assert result.status == "finished" and result.exit_code == 0
     assert rows(tmp_path, "evaluation")[-1]["step"] == 30
 

@@ -1,7 +1,7 @@
 """A toy to train: a tied module with dropout, and a task that knows its data from a position.
 
-Run as a program, `python toy.py RUN_FOLDER DEATH...`, it trains in one process after another on
-the same folder, each of which is killed by SIGKILL, and then once more to the end.
+Run as a program, `python toy.py RUN_FOLDER one|three DEATH...`, it trains in one process after
+another on the same folder, each of which is killed by SIGKILL, and then once more to the end.
 """
 
 import os
@@ -9,8 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from modernbert.files import TEMPORARY_PREFIX
 from modernbert.training import checkpoint
 from modernbert.training.schedule import ScheduleSettings
-from modernbert.training.trainer import Progress, Step, Trainer, TrainingSettings
+from modernbert.training.trainer import Phase, Progress, Step, Trainer, TrainingSettings
 
 VOCABULARY, WIDTH = 16, 8
 TOKENS_A_STEP = 32
@@ -54,7 +54,8 @@ class ToyTask:
 
     num_micro_batches: int = 2
     num_without_targets: int = 0
-    poisoned_step: int = -1
+    poisoned_steps: Collection[int] = ()
+    spiking_steps: Collection[int] = ()
     step_seconds: float = 0.0
     evaluations: list[int] = field(default_factory=list)
     is_closed: bool = False
@@ -84,7 +85,8 @@ class ToyTask:
         empty = (token_ids[:4], targets[:0], none)
         return Step(
             micro_batches=[*parts, *[empty] * self.num_without_targets],
-            progress=Progress(
+            progress=replace(
+                before,
                 step=before.step + 1,
                 tokens=before.tokens + TOKENS_A_STEP,
                 position=before.position + 1,
@@ -101,7 +103,9 @@ class ToyTask:
             return torch.zeros(())
         logits = module(token_ids)[chosen].float()
         loss = nn.functional.cross_entropy(logits, targets, reduction="sum")
-        return loss * float("nan") if step == self.poisoned_step else loss
+        if step in self.spiking_steps:
+            loss = loss * 10
+        return loss * float("nan") if step in self.poisoned_steps else loss
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
         assert not module.training and not torch.is_grad_enabled()
@@ -129,21 +133,53 @@ def settings(num_steps: int = 30, **changes: Any) -> TrainingSettings:
     return TrainingSettings(total_tokens=total_tokens, schedule=schedule, **{**values, **changes})
 
 
+def phase(
+    task: ToyTask | None = None,
+    settings_: TrainingSettings | None = None,
+    name: str = "toy",
+    **options: Any,
+) -> Phase:
+    return Phase(name=name, task=task or ToyTask(), settings=settings_ or settings(), **options)
+
+
+def phases(step_seconds: float = 0.0) -> list[Phase]:
+    """Three, of which the last goes back to the end of the first."""
+
+    def scaled(by: float) -> Any:
+        def begin(module: nn.Module) -> None:
+            module.scale.fill_(by)
+
+        return begin
+
+    def one(name: str, num_steps: int, scale: float, **options: Any) -> Phase:
+        task = ToyTask(step_seconds=step_seconds)
+        return phase(task, settings(num_steps), name, begin=scaled(scale), **options)
+
+    return [
+        one("first", 10, 0.5),
+        one("second", 9, 0.7, goes_on=True),
+        one("third", 11, 0.6, start_from="first"),
+    ]
+
+
 def weights(module: nn.Module) -> bytes:
     return b"".join(p.detach().contiguous().numpy().tobytes() for p in module.parameters())
 
 
-def train(folder: Path, death: str = "") -> int:
-    """One start of the command; `death` is one of
+def train(folder: Path, kind_of_run: str = "one", death: str = "") -> int:
+    """One start of the command, of a run of one phase or of three; `death` is one of
 
     `step:N`     after the record of step N
+    `phase:N`    when a phase has begun after step N, before its first evaluation
+    `evaluation:N`  after an evaluation at step N
+    `end:N`      when the end of the phase that ends with step N is to be kept
     `save:N`     in the middle of the save of step N, with its files half there
     `kept:N`     when that save is whole, before old checkpoints go and the log has it
     `after:S`    S seconds after the start, wherever that is
     """
     module, observers, step_seconds = ToyModule(), [], 0.0
     kind, _, number = death.partition(":")
-    if kind == "step":
+    if kind in ("step", "phase", "evaluation"):
         observers.append(
             lambda record: _die_if(record["kind"] == kind and record["step"] == int(number))
         )
@@ -153,8 +189,14 @@ def train(folder: Path, death: str = "") -> int:
     elif kind == "after":
         step_seconds = 0.05
         threading.Timer(float(number), _die_if, [True]).start()
-    task = ToyTask(step_seconds=step_seconds)
-    result = Trainer(module, task, settings(), folder, observers=observers).run()
+    whole: Sequence[Phase] = [phase(ToyTask(step_seconds=step_seconds))]
+    if kind_of_run == "three":
+        whole = phases(step_seconds)
+    trainer = Trainer(module, whole, folder, observers=observers)
+    if kind == "end":
+        keep = trainer._keep_end
+        trainer._keep_end = lambda: (_die_if(trainer.progress.step == int(number)), keep())
+    result = trainer.run()
     (folder / "weights").write_bytes(weights(module))
     return result.exit_code
 
@@ -176,12 +218,12 @@ def _die_in(function_name: str, folder: Path) -> None:
     setattr(checkpoint, function_name, die_or_call)
 
 
-def main(folder: str, *deaths: str) -> None:
+def main(folder: str, kind_of_run: str, *deaths: str) -> None:
     torch.set_num_threads(1)
     for death in [*deaths, ""]:
         process = os.fork()  # a process of its own that need not import torch again
         if process == 0:
-            os._exit(train(Path(folder), death))
+            os._exit(train(Path(folder), kind_of_run, death))
         _, status = os.waitpid(process, 0)
         print(os.waitstatus_to_exitcode(status))
 

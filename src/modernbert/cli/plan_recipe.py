@@ -9,7 +9,7 @@ from modernbert.errors import ModelFolderError, SettingsError
 if TYPE_CHECKING:
     from modernbert.model.config import EncoderConfig
     from modernbert.planning import DocumentLengths, Phase
-    from modernbert.tasks.recipe import PretrainingRecipe
+    from modernbert.tasks.recipe import PhaseRecipe, PretrainingRecipe
 
 
 def phases_of(
@@ -23,28 +23,35 @@ def phases_of(
     Raises:
         ModernBertError: the model of `start` cannot be read, or shards that are there are broken.
     """
+    return [_phase(each, recipe.tokenizer, preset, mean_document_tokens) for each in recipe.phases]
+
+
+def _phase(
+    recipe: "PhaseRecipe", tokenizer: str, preset: str | None, mean_document_tokens: float | None
+) -> "Phase":
     from modernbert.planning import Phase
 
-    bin_tokens, batch = recipe.packing.bin_tokens, recipe.batch
-    return [
-        Phase(
-            name="pretraining",
-            config=model_of(recipe, preset),
-            total_tokens=recipe.training.total_tokens,
-            max_seqlen=recipe.packing.max_seqlen,
-            tokens_per_step=batch.bins_per_step * bin_tokens,
-            micro_batch_tokens=min(batch.bins_per_micro_batch, batch.bins_per_step) * bin_tokens,
-            max_logits_bytes=recipe.max_logits_bytes,
-            mask_rate=recipe.masking.rate,
-            dropout=recipe.dropout > 0,
-            lengths=lengths_of(recipe, mean_document_tokens),
-            precision=recipe.training.precision,
-            keep_checkpoints=recipe.training.keep_checkpoints,
-        )
-    ]
+    bin_tokens, batch, training = recipe.packing.bin_tokens, recipe.batch, recipe.training
+    num_steps = batch.num_steps(training.total_tokens, bin_tokens)
+    return Phase(
+        name=recipe.name,
+        config=model_of(recipe, tokenizer, preset),
+        total_tokens=training.total_tokens,
+        max_seqlen=recipe.packing.max_seqlen,
+        tokens_per_step=batch.bins_per_step * bin_tokens
+        if batch.ramp is None
+        else round(training.total_tokens / num_steps),
+        micro_batch_tokens=min(batch.bins_per_micro_batch, batch.bins_per_step) * bin_tokens,
+        max_logits_bytes=recipe.max_logits_bytes,
+        mask_rate=recipe.masking.rate,
+        dropout=recipe.dropout > 0,
+        lengths=lengths_of(recipe, mean_document_tokens),
+        precision=training.precision,
+        keep_checkpoints=training.keep_checkpoints,
+    )
 
 
-def model_of(recipe: "PretrainingRecipe", preset: str | None) -> "EncoderConfig":
+def model_of(recipe: "PhaseRecipe", tokenizer: str, preset: str | None) -> "EncoderConfig":
     """The model's numbers, with the vocabulary of the tokenizer where that is there already.
 
     Raises:
@@ -52,10 +59,14 @@ def model_of(recipe: "PretrainingRecipe", preset: str | None) -> "EncoderConfig"
     """
     from modernbert.tokenizer.tokenizer import Tokenizer
 
-    settings = recipe.model if preset is None else replace(recipe.model, start=None, preset=preset)
+    settings = recipe.model
+    if preset is not None:
+        settings = replace(settings, start=None, preset=preset, grow_from=None)
+    elif settings.grow_from is not None and not Path(settings.grow_from).exists():
+        settings = replace(settings, grow_from=None)  # of it, the plan needs its angles alone
     vocabulary = {}
-    if Path(recipe.tokenizer).is_dir():
-        vocabulary["vocab_size"] = Tokenizer.from_pretrained(recipe.tokenizer).vocab_size
+    if Path(tokenizer).is_dir():
+        vocabulary["vocab_size"] = Tokenizer.from_pretrained(tokenizer).vocab_size
     try:
         return settings.config(max_seqlen=recipe.packing.max_seqlen, **vocabulary)
     except ModelFolderError as error:
@@ -64,9 +75,7 @@ def model_of(recipe: "PretrainingRecipe", preset: str | None) -> "EncoderConfig"
         ) from None
 
 
-def lengths_of(
-    recipe: "PretrainingRecipe", mean_document_tokens: float | None
-) -> "DocumentLengths":
+def lengths_of(recipe: "PhaseRecipe", mean_document_tokens: float | None) -> "DocumentLengths":
     """How long the documents are: as given, as in the shards, or as on the web.
 
     Raises:

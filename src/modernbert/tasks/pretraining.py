@@ -3,13 +3,15 @@
 The run's folder, `output` of the recipe, holds
 
     recipe.toml       the recipe with all its values
-    metrics.jsonl     a line for each step, evaluation and checkpoint
+    metrics.jsonl     a line for each step, evaluation and checkpoint, of all phases
     tensorboard/      the same, where tensorboard is installed
     checkpoints/      what a run that was stopped goes on from
+    NAME/             after each phase but the last, under its name: the model, as in model/
     model/            at the end: the model and the tokenizer, as transformers loads them too
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,17 +24,18 @@ from modernbert.data.loader import prefetch
 from modernbert.data.packing import Bin, BinStream
 from modernbert.errors import RunError, ShardError
 from modernbert.files import new_folder, write_whole
+from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.initialize import initialize
 from modernbert.settings import to_toml
 from modernbert.tasks.pretraining_data import PretrainingData, require_known_ids
 from modernbert.tasks.recipe import PretrainingRecipe
+from modernbert.tasks.starting_model import first_weights, starting_model
 from modernbert.tasks.vocabulary_loss import loss_and_hits, vocabulary_cross_entropy
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training import run_folder
 from modernbert.training.log import Observer, tensorboard_log
-from modernbert.training.trainer import Progress, Result, Step, Trainer
+from modernbert.training.trainer import Phase, Progress, Result, Step, Trainer
 
 MODEL_FOLDER = "model"
 RECIPE_FILE = "recipe.toml"
@@ -51,14 +54,12 @@ def pretrain(recipe: PretrainingRecipe, observers: Sequence[Observer] = ()) -> R
         ModernBertError: something in the recipe, or in what it names, cannot be used; see
             `PretrainingData.open` and `Trainer.run`.
     """
-    data = PretrainingData.open(recipe)
-    _check_output(recipe.output)
+    data = [PretrainingData.open(recipe, index) for index in range(len(recipe.phases))]
+    _check_output(recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = _first_model(data).to(device)
     trainer = Trainer(
-        model,
-        Pretraining(data, device),
-        recipe.training,
+        starting_model(data[0]).to(device),
+        [_phase(recipe, index, each, device) for index, each in enumerate(data)],
         recipe.output,
         observers=[
             _RecipeFile(recipe),
@@ -66,12 +67,9 @@ def pretrain(recipe: PretrainingRecipe, observers: Sequence[Observer] = ()) -> R
             *observers,
         ],
         device=device,
-        identity=data.identity,
+        identity=_identity(recipe, data[0].tokenizer),
     )
-    result = trainer.run()
-    if result.status != "interrupted":
-        _write_model(recipe.output, model, data.tokenizer)
-    return result
+    return trainer.run()
 
 
 def build_model(recipe: PretrainingRecipe) -> MaskedLanguageModel:
@@ -80,16 +78,22 @@ def build_model(recipe: PretrainingRecipe) -> MaskedLanguageModel:
     Raises:
         ModernBertError: as `PretrainingData.open`.
     """
-    return _first_model(PretrainingData.open(recipe))
+    return starting_model(PretrainingData.open(recipe))
 
 
-def held_out_batches(recipe: PretrainingRecipe) -> Iterator[MaskedBatch]:
-    """The batches of every evaluation; none where the recipe has no evaluation.
+def held_out_batches(recipe: PretrainingRecipe, index: int = 0) -> Iterator[MaskedBatch]:
+    """The batches of every evaluation in a phase; none where it has no evaluation.
 
     Raises:
         ModernBertError: as `PretrainingData.open`.
     """
-    return PretrainingData.open(recipe).held_out_batches()
+    return PretrainingData.open(recipe, index).held_out_batches()
+
+
+def model_folder(recipe: PretrainingRecipe, index: int) -> Path:
+    """Where the model is after a phase: `model` after the last, else under the phase's name."""
+    last = index == len(recipe.phases) - 1
+    return recipe.output / (MODEL_FOLDER if last else recipe.phases[index].name)
 
 
 class Pretraining:
@@ -100,7 +104,7 @@ class Pretraining:
     """
 
     def __init__(self, data: PretrainingData, device: torch.device | str = "cpu") -> None:
-        self.data, self.recipe, self.device = data, data.recipe, torch.device(device)
+        self.data, self.phase, self.device = data, data.phase, torch.device(device)
         self._bins = data.bins()
 
     def steps(self, progress: Progress) -> Iterator[Step]:
@@ -119,7 +123,7 @@ class Pretraining:
             module.decoder_weight,
             module.decoder_bias,
             batch.labels,
-            max_logits_bytes=self.recipe.max_logits_bytes,
+            max_logits_bytes=self.phase.max_logits_bytes,
         )
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
@@ -150,16 +154,16 @@ class Pretraining:
             module.decoder_weight,
             module.decoder_bias,
             batch.labels,
-            max_logits_bytes=self.recipe.max_logits_bytes,
+            max_logits_bytes=self.phase.max_logits_bytes,
         )
         return torch.stack([total.double() for total in totals])
 
     def _dropout(self, batch: MaskedBatch, step: int) -> Dropout | None:
-        if not self.recipe.dropout:
+        if not self.phase.dropout:
             return None
-        seed = self.recipe.training.seed
+        seed = self.phase.training.seed
         return Dropout(
-            self.recipe.dropout,
+            self.phase.dropout,
             keys=[(seed, step, bin_id) for bin_id in batch.bin_ids],
             num_tokens_each=batch.bin_tokens_each,
         )
@@ -175,26 +179,29 @@ def _predictions(
 
 
 def _steps(data: PretrainingData, stream: BinStream, progress: Progress) -> Iterator[Step]:
-    size = data.recipe.batch.bins_per_step
     while True:
+        size = data.phase.batch.bins_at(progress.tokens - data.tokens_before)
         bins, position = stream.take(progress.position, size)
         micro_batches = [_micro_batch(data, part) for part in _parts(bins, data)]
         num_tokens = sum(each.batch.total_tokens for each in micro_batches)
-        progress = Progress(
-            step=progress.step + 1, tokens=progress.tokens + num_tokens, position=position
+        progress = replace(
+            progress,
+            step=progress.step + 1,
+            tokens=progress.tokens + num_tokens,
+            position=position,
         )
         yield Step(
             micro_batches=micro_batches,
             progress=progress,
             num_targets=sum(each.num_masked for each in micro_batches),
             num_tokens=num_tokens,
-            fill=num_tokens / (size * data.recipe.packing.bin_tokens),
+            fill=num_tokens / (size * data.phase.packing.bin_tokens),
         )
 
 
 def _parts(bins: Sequence[Bin], data: PretrainingData) -> Iterator[list[Bin]]:
     rest = iter(bins)
-    while part := list(islice(rest, data.recipe.batch.bins_per_micro_batch)):
+    while part := list(islice(rest, data.phase.batch.bins_per_micro_batch)):
         yield part
 
 
@@ -202,20 +209,11 @@ def _micro_batch(data: PretrainingData, bins: Sequence[Bin]) -> MaskedBatch:
     batch = collate(
         bins,
         vocab_size=data.config.vocab_size,
-        rate=data.recipe.masking.rate,
-        seed=data.recipe.seed,
+        rate=data.phase.masking.rate,
+        seed=data.seed,
     )
     require_known_ids(batch, [folder for folder, _ in data.sources])
     return batch
-
-
-def _first_model(data: PretrainingData) -> MaskedLanguageModel:
-    settings = data.recipe.model
-    if settings.start is None:
-        return initialize(MaskedLanguageModel(data.config), seed=settings.seed)
-    model = MaskedLanguageModel(data.config)
-    model.load_state_dict(MaskedLanguageModel.from_pretrained(settings.start).state_dict())
-    return model
 
 
 class _RecipeFile:
@@ -229,25 +227,68 @@ class _RecipeFile:
             write_whole(self.recipe.output / RECIPE_FILE, to_toml(self.recipe).encode())
 
 
-def _check_output(output: Path) -> None:
-    """The model's place must be free, or belong to the run that is there."""
-    model = output / MODEL_FOLDER
-    if model.exists() and not (output / run_folder.RUN_FILE).exists():
-        raise RunError(f"{model}: is there already and of no run; take another output")
+def _identity(recipe: PretrainingRecipe, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What the weights depend on besides the phases."""
+    return {
+        "task": "pretraining",
+        "first_weights": first_weights(recipe.phases[0].model),
+        "tokenizer": tokenizer.fingerprint,
+    }
 
 
-def _write_model(output: Path, model: MaskedLanguageModel, tokenizer: Tokenizer) -> None:
-    """Write the model's folder unless it is there: a run's weights are always the same."""
-    folder = output / MODEL_FOLDER
-    with run_folder.locked(output):
-        if folder.exists():
+def _phase(
+    recipe: PretrainingRecipe, index: int, data: PretrainingData, device: torch.device
+) -> Phase:
+    """What the trainer is told of a phase."""
+    phase = recipe.phases[index]
+    return Phase(
+        name=phase.name,
+        task=Pretraining(data, device),
+        settings=phase.training,
+        goes_on=recipe.data_begins(index) != index,
+        start_from=phase.start_from,
+        identity=data.identity,
+        begin=_Configure(data.config),
+        end=_WriteModel(model_folder(recipe, index), data.tokenizer),
+    )
+
+
+@dataclass(frozen=True)
+class _Configure:
+    """Gives a model the longest sequence and the angles of a phase; its weights stay."""
+
+    config: EncoderConfig
+
+    def __call__(self, module: nn.Module) -> None:
+        assert isinstance(module, MaskedLanguageModel)
+        module.config = module.encoder.config = self.config
+
+
+@dataclass(frozen=True)
+class _WriteModel:
+    """Writes a model's folder unless it is there: a run's weights are always the same."""
+
+    folder: Path
+    tokenizer: Tokenizer
+
+    def __call__(self, module: nn.Module) -> None:
+        if self.folder.exists():
             return
+        assert isinstance(module, MaskedLanguageModel)
         try:
-            with new_folder(folder) as partial:
-                model.save_pretrained(partial)
-                tokenizer.save_pretrained(partial, model_max_length=model.config.max_seqlen)
+            with new_folder(self.folder) as partial:
+                module.save_pretrained(partial)
+                self.tokenizer.save_pretrained(partial, model_max_length=module.config.max_seqlen)
         except OSError as error:
             raise RunError(
-                f"{folder}: could not be written: {error}; the training is saved: free some "
+                f"{self.folder}: could not be written: {error}; the training is saved: free some "
                 "space and run the same command again"
             ) from None
+
+
+def _check_output(recipe: PretrainingRecipe) -> None:
+    """The models' places must be free, or belong to the run that is there."""
+    for index in range(len(recipe.phases)):
+        model = model_folder(recipe, index)
+        if model.exists() and not (recipe.output / run_folder.RUN_FILE).exists():
+            raise RunError(f"{model}: is there already and of no run; take another output")

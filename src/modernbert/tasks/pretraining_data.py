@@ -1,8 +1,10 @@
-"""The tokenizer and the shards of a pretraining, opened and checked against one another."""
+"""The tokenizer and the shards of a phase, opened and checked against one another."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
+
+import numpy as np
 
 from modernbert.data import loader
 from modernbert.data.collate import MaskedBatch
@@ -11,28 +13,34 @@ from modernbert.data.shards import ShardFolder, SpecialTokens
 from modernbert.errors import ConfigError, ShardError
 from modernbert.model.config import EncoderConfig
 from modernbert.settings import to_mapping
-from modernbert.tasks.recipe import PretrainingRecipe
+from modernbert.tasks.recipe import PhaseRecipe, PretrainingRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingData:
-    """What a recipe's paths lead to.
+    """What the paths of one phase of a recipe lead to.
 
-    config: of the model, with the tokenizer's vocabulary.
+    config: of the model in this phase, with the tokenizer's vocabulary.
     sources: the shards to train on and their weights.
     held_out: the shards to evaluate on.
+    seed: of the order of the data and of the masks.
+    tokens_before: of all phases before.
     """
 
-    recipe: PretrainingRecipe
+    phase: PhaseRecipe
     tokenizer: Tokenizer
     config: EncoderConfig
     sources: tuple[tuple[ShardFolder, float], ...]
     held_out: ShardFolder | None
+    seed: int
+    tokens_before: int
 
     @classmethod
-    def open(cls, recipe: PretrainingRecipe) -> Self:
-        """Open everything; of the shards only the manifests and the sizes are looked at.
+    def open(cls, recipe: PretrainingRecipe, index: int = 0) -> Self:
+        """Open a phase's data; of the shards only the manifests and the sizes are looked at.
+
+        index: the number of the phase.
 
         Raises:
             TokenizerError: no usable tokenizer.
@@ -40,22 +48,25 @@ class PretrainingData:
             ConfigError: a model that does not fit the tokenizer or the length of the sequences.
             ModelFolderError: the model to start from cannot be read.
         """
+        phase = recipe.phases[index]
         tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)
-        sources = tuple((ShardFolder.open(each.shards), each.weight) for each in recipe.sources)
-        held_out = ShardFolder.open(recipe.evaluation.shards) if recipe.evaluation else None
+        sources = tuple((ShardFolder.open(each.shards), each.weight) for each in phase.sources)
+        held_out = ShardFolder.open(phase.evaluation.shards) if phase.evaluation else None
         for folder in [*(folder for folder, _ in sources), *([held_out] if held_out else [])]:
             _check_tokenizer(folder, tokenizer, recipe.tokenizer)
         return cls(
-            recipe=recipe,
+            phase=phase,
             tokenizer=tokenizer,
-            config=model_config(recipe, tokenizer),
+            config=model_config(phase, tokenizer),
             sources=sources,
             held_out=held_out,
+            seed=_seed(phase.seed, recipe.data_begins(index)),
+            tokens_before=recipe.tokens_before(index),
         )
 
     def bins(self) -> BinStream:
         """The endless row of the bins to train on."""
-        return BinStream(self.sources, self.recipe.packing, seed=self.recipe.seed)
+        return BinStream(self.sources, self.phase.packing, seed=self.seed)
 
     def held_out_batches(self) -> Iterator[MaskedBatch]:
         """The batches of an evaluation, each time the same; none without held-out shards.
@@ -63,12 +74,12 @@ class PretrainingData:
         Raises:
             ShardError: the folder holds no documents, was changed, or holds unknown token ids.
         """
-        settings = self.recipe.evaluation
+        settings = self.phase.evaluation
         if settings is None or self.held_out is None:
             return
         for batch in loader.held_out_batches(
             self.held_out,
-            self.recipe.packing,
+            self.phase.packing,
             seed=settings.seed,
             max_tokens=settings.max_tokens,
         ):
@@ -77,27 +88,25 @@ class PretrainingData:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the weights of the run depend on, besides the settings of the training."""
-        recipe = self.recipe
+        """What the weights at the phase's end depend on, besides the settings of the training."""
+        phase = self.phase
         return {
-            "task": "pretraining",
             "model": to_mapping(self.config),
-            "first_weights": recipe.model.start or {"seed": recipe.model.seed},
-            "tokenizer": self.tokenizer.fingerprint,
             "sources": {
                 str(number): {"fingerprint": folder.fingerprint, "weight": weight}
                 for number, (folder, weight) in enumerate(self.sources)
             },
-            "seed": recipe.seed,
-            "packing": to_mapping(recipe.packing),
-            "masking": to_mapping(recipe.masking),
-            "bins_per_step": recipe.batch.bins_per_step,
-            "dropout": recipe.dropout,
+            "seed": phase.seed,
+            "packing": to_mapping(phase.packing),
+            "masking": to_mapping(phase.masking),
+            "bins_per_step": phase.batch.bins_per_step,
+            "ramp": None if phase.batch.ramp is None else to_mapping(phase.batch.ramp),
+            "dropout": phase.dropout,
         }
 
 
-def model_config(recipe: PretrainingRecipe, tokenizer: Tokenizer | None) -> EncoderConfig:
-    """The numbers of a recipe's model.
+def model_config(phase: PhaseRecipe, tokenizer: Tokenizer | None) -> EncoderConfig:
+    """The numbers of the model in a phase.
 
     tokenizer: None for the published vocabulary in a new model.
 
@@ -106,16 +115,16 @@ def model_config(recipe: PretrainingRecipe, tokenizer: Tokenizer | None) -> Enco
         ModelFolderError: the model to start from cannot be read.
     """
     vocabulary = {} if tokenizer is None else _vocabulary(tokenizer)
-    config = recipe.model.config(max_seqlen=recipe.packing.max_seqlen, **vocabulary)
+    config = phase.model.config(max_seqlen=phase.packing.max_seqlen, **vocabulary)
     for name, expected in vocabulary.items():
         if (got := getattr(config, name)) != expected:
             raise ConfigError(
-                f"{recipe.model.start}: {name} is {got}, but {expected} in the tokenizer "
-                f"{recipe.tokenizer}; take the tokenizer that this model was trained with"
+                f"{phase.model.start}: {name} is {got}, but {expected} in the recipe's tokenizer; "
+                "take the tokenizer that this model was trained with"
             )
-    if recipe.packing.max_seqlen > config.max_seqlen:
+    if phase.packing.max_seqlen > config.max_seqlen:
         raise ConfigError(
-            f"packing.max_seqlen: got {recipe.packing.max_seqlen}, but the model is made for "
+            f"packing.max_seqlen: got {phase.packing.max_seqlen}, but the model is made for "
             f"{config.max_seqlen}; lower it, or raise model.max_seqlen"
         )
     return config
@@ -135,6 +144,14 @@ def require_known_ids(batch: MaskedBatch, folders: Iterable[ShardFolder]) -> Non
     for folder in folders:
         folder.verify()  # finds it and names the file
     raise ShardError(f"token id {highest} is outside the vocabulary of {vocab_size}")
+
+
+def _seed(seed: int, data_begins: int) -> int:
+    """A phase's own order of the data: that of the seed itself where its row is the first."""
+    if not data_begins:
+        return seed
+    (own,) = np.random.SeedSequence([seed, data_begins]).generate_state(1, np.uint64)
+    return int(own)
 
 
 def _vocabulary(tokenizer: Tokenizer) -> dict[str, int]:

@@ -27,10 +27,24 @@
 
 Whatever is left out has the value that stands in the class. Paths are relative to the folder in
 which the command is run, as they are on a command line.
+
+A run of several phases lists them at the end. Each has a name, and what it says stands in place of
+what the file says above, key by key; see `phase_tables`.
+
+    [[phases]]
+    name = "pretraining"
+
+    [[phases]]
+    name = "decay"
+    masking = { rate = 0.15 }
+    training.total_tokens = 50_000_000
+    training.schedule = { warmup_tokens = 0, decay = "1-sqrt", decay_tokens = 50_000_000 }
 """
 
 import math
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +52,28 @@ from modernbert.data.masking import MaskingSettings
 from modernbert.data.mixture import check_seed
 from modernbert.data.packing import PackingSettings
 from modernbert.errors import SettingsError
-from modernbert.model.config import PRESETS, EncoderConfig, layer_kinds
+from modernbert.settings import check_keys, parse
+from modernbert.tasks import phase_tables
+from modernbert.tasks.batch_settings import BatchSettings, RampSettings
+from modernbert.tasks.model_settings import ModelSettings
 from modernbert.tasks.vocabulary_loss import MAX_LOGITS_BYTES
+from modernbert.training.phase import check_names
 from modernbert.training.trainer import TrainingSettings
 
 __all__ = [
     "BatchSettings",
     "EvaluationSettings",
     "ModelSettings",
+    "PhaseRecipe",
     "PretrainingRecipe",
+    "RampSettings",
     "SourceSettings",
 ]
 
-_SIZES = (
-    "num_layers",
-    "global_every",
-    "hidden_size",
-    "intermediate_size",
-    "num_heads",
-    "window",
-)
+ONLY_PHASE = "pretraining"
+_PHASES_OWN = ("name", "start_from")
+# A phase's model is in a folder of its name, beside these.
+_TAKEN_NAMES = ("averaged", "checkpoints", "model", "tensorboard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,106 +93,6 @@ class SourceSettings:
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:
             raise SettingsError(f"weight: got {self.weight}, expected a number above 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """Which model to train: a new one of some size, or one to go on from.
-
-    preset: the size of a new model: tiny, 17m, 32m, 68m, base, 150m, large, 400m or 1b.
-    start: folder or hub id of a masked language model whose weights to begin with instead.
-    seed: of a new model's first weights.
-    max_seqlen: the longest sequence that the model is made for; of a new model the packing's own
-        when None.
-    global_theta, local_theta: the base of the rotary angles; None for the started model's, and
-        for a new one 10,000 in all layers, as in the paper before context extension (P 2.2).
-    num_layers, global_every: layers, and every which of them is global.
-    hidden_size, intermediate_size, num_heads, window: in place of the preset's.
-
-    Raises:
-        SettingsError: neither or both of preset and start, an unknown preset, or a size for a
-            model that has one.
-    """
-
-    preset: str | None = None
-    start: str | None = None
-    seed: int = 0
-    max_seqlen: int | None = None
-    global_theta: float | None = None
-    local_theta: float | None = None
-    num_layers: int | None = None
-    global_every: int | None = None
-    hidden_size: int | None = None
-    intermediate_size: int | None = None
-    num_heads: int | None = None
-    window: int | None = None
-
-    def __post_init__(self) -> None:
-        if (self.preset is None) == (self.start is None):
-            raise SettingsError(
-                "expected either preset, the size of a new model, or start, a model to go on from"
-            )
-        if self.preset is not None and self.preset not in PRESETS:
-            raise SettingsError(
-                f"preset: got {self.preset!r}, expected one of {', '.join(PRESETS)}"
-            )
-        if self.start is not None and (given := self._given(_SIZES)):
-            raise SettingsError(
-                f"{next(iter(given))}: the model of start has its own; leave it out"
-            )
-        if self.seed < 0:
-            raise SettingsError(f"seed: got {self.seed}, expected 0 or more")
-        for name in ("num_layers", "global_every"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise SettingsError(f"{name}: got {value}, expected 1 or more")
-
-    def config(self, *, max_seqlen: int, **vocabulary: int) -> EncoderConfig:
-        """The numbers of the model.
-
-        max_seqlen: of the packing.
-        vocabulary: `vocab_size` and the ids of the special tokens, for a new model.
-
-        Raises:
-            ConfigError: numbers that do not fit together.
-            ModelFolderError: the model of start cannot be read.
-        """
-        changes = self._given(("max_seqlen", "global_theta", "local_theta"))
-        if self.start is not None:
-            return replace(EncoderConfig.from_pretrained(self.start), **changes)
-        assert self.preset is not None
-        sizes = self._given(_SIZES)
-        num_layers, every = sizes.pop("num_layers", None), sizes.pop("global_every", 3)
-        if num_layers or self.global_every:
-            num_layers = num_layers or EncoderConfig.preset(self.preset).num_layers
-            sizes["layer_kinds"] = layer_kinds(num_layers, global_every=every)
-        theta = {"global_theta": 10_000.0, "local_theta": 10_000.0}
-        numbers = {"max_seqlen": max_seqlen, **theta, **sizes, **changes, **vocabulary}
-        return EncoderConfig.preset(self.preset, **numbers)
-
-    def _given(self, names: tuple[str, ...]) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchSettings:
-    """How many bins a step has; a bin is `packing.bin_tokens` tokens, nearly all of them real.
-
-    bins_per_step: bins before one update of the weights.
-    bins_per_micro_batch: bins that go through the model at once; as many as the memory holds.
-        Apart from rounding this leaves the weights as they are, so it may change during a run.
-
-    Raises:
-        SettingsError: a number below 1.
-    """
-
-    bins_per_step: int
-    bins_per_micro_batch: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("bins_per_step", "bins_per_micro_batch"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name}: got {getattr(self, name)}, expected 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,23 +118,23 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainingRecipe:
-    """How to pretrain a model; the defaults are the paper's (P table 3) where it has a say.
+class PhaseRecipe:
+    """One phase of a pretraining; the defaults are the paper's (P table 3) where it has a say.
 
-    output: the run's folder, which will hold the model in its folder `model`.
-    tokenizer: folder or hub id of the one that made the shards.
+    name: of the phase, in records, and of the folder that its model is in.
     sources: what to train on, mixed by weight.
     evaluation: None for no evaluation.
     dropout: of the attention outputs, in training alone.
     seed: of the order of the data and of the masks.
     max_logits_bytes: of the predictions, counted in float32, that are in memory at a time.
+    start_from: name of an earlier phase whose last state this one starts from, in place of that of
+        the phase before (P appendix "Large rollback").
 
     Raises:
-        SettingsError: a number out of its range, or no source.
+        SettingsError: a number out of its range, no source, or a name that is no folder's.
     """
 
-    output: Path
-    tokenizer: str
+    name: str = ONLY_PHASE
     sources: tuple[SourceSettings, ...]
     model: ModelSettings
     batch: BatchSettings
@@ -229,8 +145,14 @@ class PretrainingRecipe:
     dropout: float = 0.1
     seed: int = 0
     max_logits_bytes: int = MAX_LOGITS_BYTES
+    start_from: str | None = None
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name) or self.name in _TAKEN_NAMES:
+            raise SettingsError(
+                f"name: got {self.name!r}, expected small letters, digits, - and _, and none of "
+                f"{', '.join(_TAKEN_NAMES)}, which are folders of the run"
+            )
         if not self.sources:
             raise SettingsError("sources: got none, expected at least one folder of shards")
         if not 0 <= self.dropout < 1:
@@ -240,3 +162,93 @@ class PretrainingRecipe:
                 f"max_logits_bytes: got {self.max_logits_bytes}, expected 1 or more"
             )
         check_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingRecipe:
+    """How to pretrain a model, in one phase or several.
+
+    output: the run's folder, which will hold the model in its folder `model`.
+    tokenizer: folder or hub id of the one that made the shards.
+    phases: in their order, each with all of its numbers.
+
+    Raises:
+        SettingsError: phases that cannot follow each other: two of a name, a `start_from` that is
+            no earlier phase, models of different weights, or a theta that falls again.
+    """
+
+    output: Path
+    tokenizer: str
+    phases: tuple[PhaseRecipe, ...]
+
+    def __post_init__(self) -> None:
+        check_names([(phase.name, phase.start_from) for phase in self.phases])
+        for before, phase in zip(self.phases, self.phases[1:], strict=False):
+            _check_same_model(before, phase)
+
+    @classmethod
+    def unfold(cls, mapping: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """From a recipe's file: what stands above the phases goes into each of them.
+
+        Raises:
+            SettingsError: an unknown key, or a phase that does not fit; it is named.
+        """
+        own = [each.name for each in fields(cls)]
+        of_phases = [each.name for each in fields(PhaseRecipe) if each.name not in _PHASES_OWN]
+        check_keys(mapping, [*own, *of_phases], where=where)
+        shared = {key: value for key, value in mapping.items() if key in own}
+        common = {key: value for key, value in mapping.items() if key not in own}
+        if "phases" not in mapping:
+            return {**shared, "phases": (parse(PhaseRecipe, common, where=where),)}
+        merged = phase_tables.merged(common, mapping["phases"], where=where)
+        phases = [parse(PhaseRecipe, table, where=label) for label, table in merged]
+        return {**shared, "phases": tuple(phases)}
+
+    def fold(self, mapping: dict[str, Any]) -> dict[str, Any]:
+        """To a recipe's file: what all phases have in common stands above them."""
+        common, rests = phase_tables.parted(mapping["phases"], _PHASES_OWN)
+        folded = {key: value for key, value in mapping.items() if key != "phases"} | common
+        if rests != [{"name": ONLY_PHASE}]:
+            folded["phases"] = rests
+        return folded
+
+    def phase_before(self, index: int) -> int | None:
+        """The number of the phase whose last state a phase starts from; None for the first."""
+        names = [phase.name for phase in self.phases]
+        start_from = self.phases[index].start_from
+        if start_from is not None:
+            return names.index(start_from)
+        return index - 1 if index else None
+
+    def data_begins(self, index: int) -> int:
+        """The number of the phase in which the row of a phase's data begins.
+
+        A phase with the sources, packing and seed of the phase that it starts from goes on where
+        that one ended; any other has a row of its own, in an order of its own.
+        """
+        before = self.phase_before(index)
+        if before is None:
+            return index
+        one, other = self.phases[before], self.phases[index]
+        same = (one.sources, one.packing, one.seed) == (other.sources, other.packing, other.seed)
+        return self.data_begins(before) if same else index
+
+    def tokens_before(self, index: int) -> int:
+        """Tokens of all phases before one."""
+        return sum(phase.training.total_tokens for phase in self.phases[:index])
+
+
+def _check_same_model(before: PhaseRecipe, phase: PhaseRecipe) -> None:
+    if before.model.with_same_weights() != phase.model.with_same_weights():
+        raise SettingsError(
+            f"phases: {phase.name}: model: got another one than in {before.name}; only "
+            "max_seqlen, global_theta and local_theta may change from phase to phase"
+        )
+    for name in ("global_theta", "local_theta"):
+        earlier, later = getattr(before.model, name), getattr(phase.model, name)
+        if earlier is not None and (later is None or later < earlier):
+            now = "its default" if later is None else f"{later:g}"
+            raise SettingsError(
+                f"phases: {phase.name}: model.{name}: falls from {earlier:g} to {now}; say it "
+                "again in this phase, or above all phases"
+            )

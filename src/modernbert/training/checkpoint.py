@@ -46,6 +46,11 @@ def folder_of(run_folder: Path, step: int) -> Path:
     return run_folder / FOLDER / f"step-{step:08d}"
 
 
+def folder_of_end(run_folder: Path, phase: str) -> Path:
+    """Where a run keeps the last state of a phase that a later one starts from."""
+    return run_folder / FOLDER / f"end-of-{phase}"
+
+
 def save(
     folder: Path,
     module: nn.Module,
@@ -103,6 +108,28 @@ def load_latest(
             f"{parent}: no usable checkpoint, only {', '.join(damaged)}; "
             "remove them to start the run from its beginning"
         )
+    return None
+
+
+def load(
+    folder: Path, module: nn.Module, optimizer: Optimizer, identity: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Put one checkpoint into `module` and `optimizer`, verified first; its progress.
+
+    Raises:
+        CheckpointError: it is damaged or of another run.
+    """
+    if fault := find_fault(folder):
+        raise CheckpointError(f"{folder}: is damaged ({fault}) and cannot be started from")
+    return _load(folder, module, optimizer, identity)
+
+
+def newest_before(run_folder: Path, step: int) -> tuple[Path, int] | None:
+    """The newest intact checkpoint of an earlier step, with its step; None without one."""
+    for folder in reversed(_checkpoints(run_folder / FOLDER)):
+        number = int(folder.name.removeprefix("step-"))
+        if number < step and find_fault(folder) is None:
+            return folder, number
     return None
 
 

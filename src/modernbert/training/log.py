@@ -21,7 +21,8 @@ class MetricsLog:
     """Appends each record as a line to a JSON Lines file that every reader can follow.
 
     A `start` empties the file. A `resume` drops the rows of steps after its own, the evaluations
-    after its `evaluated_step`, and a last line that a killed process left unfinished.
+    after its `evaluated_step`, the rows of phases that are not among its `phases`, and a last line
+    that a killed process left unfinished.
 
     Raises:
         RunError: when called, if the file cannot be written.
@@ -35,18 +36,18 @@ class MetricsLog:
             if record["kind"] == "start":
                 self.path.unlink(missing_ok=True)
             elif record["kind"] == "resume":
-                self._rewind(record["step"], record["evaluated_step"])
+                self._rewind(record)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise RunError(f"{self.path}: could not be written: {error}") from None
 
-    def _rewind(self, step: int, evaluated_step: int) -> None:
+    def _rewind(self, resume: Record) -> None:
         rows = read_metrics(self.path)
         with new_file(self.path) as file:
             for row in rows:
-                last = evaluated_step if row["kind"] == "evaluation" else step
-                if row["step"] <= last:
+                last = resume["evaluated_step" if row["kind"] == "evaluation" else "step"]
+                if row["step"] <= last and _has_begun(row.get("phase"), resume):
                     file.write(json.dumps(row).encode() + b"\n")
 
 
@@ -102,6 +103,11 @@ def read_metrics(path: Path) -> Iterator[Record]:
                 continue
             if isinstance(row, Mapping) and "kind" in row and "step" in row:
                 yield dict(row)
+
+
+def _has_begun(phase: str | None, resume: Record) -> bool:
+    """Whether a row's phase is the one that is resumed, or an earlier one."""
+    return phase is None or "phases" not in resume or phase in resume["phases"]
 
 
 def _numbers(record: Record) -> Iterator[tuple[str, float]]:

@@ -9,18 +9,24 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """The whole state of a run's place: steps taken, tokens seen, position in the data."""
+    """The whole state of a run's place.
+
+    step, tokens: taken and seen since the run began, over all of its phases.
+    position: in the data of the phase.
+    phase: the number of the phase, from 0.
+    """
 
     step: int = 0
     tokens: int = 0
     position: int = 0
+    phase: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One step's data: its micro-batches, and what the trainer must know of them.
 
-    progress: the run's place after the step.
+    progress: the run's place after the step, in the same phase.
     num_targets: predicted tokens of all micro-batches together; their mean is the loss.
     num_tokens: real tokens of all micro-batches together.
     fill: num_tokens over the capacity of the micro-batches.

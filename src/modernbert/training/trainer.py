@@ -9,9 +9,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,63 +19,85 @@ from torch import nn
 from modernbert.errors import NonFiniteLossError, TrainingError
 from modernbert.files import remove_leftovers
 from modernbert.training import checkpoint, run_folder
+from modernbert.training.health import Health
 from modernbert.training.interruption import Interruption
 from modernbert.training.isolation import seed_step, undisturbed
 from modernbert.training.log import MetricsLog, Observer
 from modernbert.training.optimizer import StableAdamW, parameter_groups
+from modernbert.training.phase import Phase, Phases
 from modernbert.training.precision import autocast, compute_dtype
 from modernbert.training.schedule import learning_rate
 from modernbert.training.task import Progress, Result, Step, Task
 from modernbert.training.training_settings import TrainingSettings
 
-__all__ = ["Progress", "Result", "Step", "Task", "Trainer", "TrainingSettings"]
+__all__ = ["Phase", "Progress", "Result", "Step", "Task", "Trainer", "TrainingSettings"]
 
 METRICS_FILE = "metrics.jsonl"
 _SPEED_WINDOW_STEPS = 20
 
 
 class Trainer:
-    """Trains a module for a task inside a run folder; `run` is the whole of it.
+    """Trains a module in one phase or several inside a run folder; `run` is the whole of it.
 
     module: on `device`, float32 weights; made the same way at each start, seed included.
-    task: moves its micro-batches to the device itself.
+    phases: one after another; their tasks move the micro-batches to the device themselves.
     folder: of the run; made on the first start, refused when it is another run's.
     observers: called with each record, after `metrics.jsonl` has it: `start` or `resume`,
-        `warning`, `step`, `evaluation`, `checkpoint`, `end`.
+        `phase` where one begins, `warning`, `step` or `skipped`, `spike`, `went_back`,
+        `evaluation`, `checkpoint`, `end`.
     identity: what else makes the run this run (data, model), as JSON values.
+
+    Raises:
+        SettingsError: phases that cannot follow each other; see `Phases`.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        task: Task,
-        settings: TrainingSettings,
+        phases: Sequence[Phase],
         folder: Path,
         *,
         observers: Sequence[Observer] = (),
         device: torch.device | str = "cpu",
         identity: Mapping[str, Any] | None = None,
     ) -> None:
-        self.module, self.task, self.settings = module, task, settings
+        self.module, self.phases = module, Phases(phases)
         self.folder, self.device = folder, torch.device(device)
-        self.identity = run_folder.plain({**(identity or {}), "training": settings.identity})
-        self.observers: tuple[Observer, ...] = (MetricsLog(folder / METRICS_FILE), *observers)
-        self.optimizer = StableAdamW(
-            parameter_groups(module, settings.weight_decay),
-            peak_learning_rate=settings.schedule.peak_learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.eps,
+        self.identity = run_folder.plain(
+            {**(identity or {}), "phases": {each.name: each.full_identity for each in phases}}
         )
+        self.observers: tuple[Observer, ...] = (MetricsLog(folder / METRICS_FILE), *observers)
         self.progress = Progress()
+        self.optimizer = self._make_optimizer()
+        self.health = Health()
         self.evaluation: dict[str, float] = {}
         self._evaluated_step = self._saved_step = -1
         self._saved_at = time.monotonic()
         self._speed: deque[tuple[int, float]] = deque(maxlen=_SPEED_WINDOW_STEPS)
 
     @property
+    def phase(self) -> Phase:
+        """The phase in which the run is."""
+        phase: Phase = self.phases[self.progress.phase]
+        return phase
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """Those of the phase."""
+        return self.phase.settings
+
+    @property
     def finished(self) -> bool:
-        """Whether all tokens of the run were seen."""
-        return self.progress.tokens >= self.settings.total_tokens
+        """Whether all tokens of all phases were seen."""
+        return self._in_last_phase and self._phase_is_over
+
+    @property
+    def _in_last_phase(self) -> bool:
+        return self.progress.phase == len(self.phases) - 1
+
+    @property
+    def _phase_is_over(self) -> bool:
+        return self.phases.is_over(self.progress)
 
     def run(self) -> Result:
         """Train from the last checkpoint, or the beginning, to the end or a signal.
@@ -83,22 +105,34 @@ class Trainer:
         Raises:
             RunError: the folder is another run's or in use, or cannot be written.
             CheckpointError: no usable checkpoint is left, or one cannot be saved.
-            NonFiniteLossError: the loss or a gradient is NaN or infinite; the state before that
-                step is saved.
+            NonFiniteLossError: the loss or a gradient stays NaN or infinite; see `_go_back`.
             SettingsError: a precision that the device lacks.
         """
-        compute_dtype(self.device, self.settings.precision)
+        for phase in self.phases:
+            compute_dtype(self.device, phase.settings.precision)
         with run_folder.locked(self.folder), Interruption() as interruption:
             run_folder.claim(self.folder, self.identity)
             remove_leftovers(self.folder)
             warnings = self._restore()
+            self.phase.begin(self.module)
             if self.finished:
+                self.phase.end(self.module)
                 return Result(status="already_finished", progress=self.progress, evaluation={})
             self._announce(warnings)
             self._train(interruption)
             result = self._result(interruption)
-            self._observe("end", status=result.status)
+            self.observe("end", status=result.status)
             return result
+
+    def _make_optimizer(self) -> StableAdamW:
+        """One with the phase's numbers; above all, weight decay is relative to its peak rate."""
+        settings = self.settings
+        return StableAdamW(
+            parameter_groups(self.module, settings.weight_decay),
+            peak_learning_rate=settings.schedule.peak_learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+        )
 
     def _restore(self) -> tuple[str, ...]:
         """Load the newest checkpoint, if there is one; what was set aside is in the warnings."""
@@ -107,34 +141,86 @@ class Trainer:
             return ()
         place = dict(loaded.progress)
         self._evaluated_step = place.pop("evaluated_step")
+        self.health.restore(place.pop("health"))
         self.progress = Progress(**place)
+        self._renew_optimizer()
         self._saved_step = self.progress.step
         return loaded.warnings
 
+    def _renew_optimizer(self) -> None:
+        """Give the optimizer the numbers of the phase; what it knows of each tensor stays."""
+        known = self.optimizer.state
+        self.optimizer = self._make_optimizer()
+        self.optimizer.state.update(known)
+
     def _announce(self, warnings: Sequence[str]) -> None:
-        """The first record of this start, which tells the logs where it takes up."""
+        """The first records of this start, which tell the logs where it takes up."""
         resumed = self._saved_step >= 0
-        self._observe(
+        self.observe(
             "resume" if resumed else "start",
             tokens=self.progress.tokens,
-            total_tokens=self.settings.total_tokens,
+            total_tokens=self.phases.total_tokens,
             evaluated_step=self._evaluated_step,
+            phases=[phase.name for phase in self.phases[: self.progress.phase + 1]],
         )
         for message in warnings:
-            self._observe("warning", message=message)
+            self.observe("warning", message=message)
+        if not resumed:
+            self._announce_phase()
+
+    def _announce_phase(self) -> None:
+        tokens, total = self.progress.tokens, self.settings.total_tokens
+        self.observe("phase", tokens=tokens, phase_tokens=total)
 
     def _train(self, interruption: Interruption) -> None:
-        """Steps, with evaluations and checkpoints between, until the end or a signal."""
+        """Phase after phase, until the end or a signal."""
         self.module.train()
+        self._train_phase(interruption)
+        while self._phase_is_over:
+            self._keep_end()
+            self.phase.end(self.module)
+            if self._in_last_phase or interruption.signal_number is not None:
+                return
+            self._enter_next_phase()
+            self._train_phase(interruption)
+
+    def _enter_next_phase(self) -> None:
+        """Go over to the next phase, from the state of now or from the end of an earlier one."""
+        position = self.progress.position
+        phase: Phase = self.phases[self.progress.phase + 1]
+        if phase.start_from is not None:
+            folder = checkpoint.folder_of_end(self.folder, phase.start_from)
+            place = checkpoint.load(folder, self.module, self.optimizer, self.identity)
+            position = place["position"]
+        self.progress = replace(
+            self.progress,
+            phase=self.progress.phase + 1,
+            position=position if phase.goes_on else 0,
+        )
+        self._evaluated_step = -1
+        self._renew_optimizer()
+        phase.begin(self.module)
+        self._announce_phase()
+
+    def _keep_end(self) -> None:
+        """Keep the state at the end of a phase where a later one starts from it."""
+        if not self.phases.is_source(self.progress.phase):
+            return
+        folder = checkpoint.folder_of_end(self.folder, self.phase.name)
+        if not folder.exists():
+            checkpoint.save(folder, self.module, self.optimizer, self._place(), self.identity)
+
+    def _train_phase(self, interruption: Interruption) -> None:
+        """Steps, with evaluations and checkpoints between, until the phase's end or a signal."""
         self._evaluate_when_due()
-        steps = self.task.steps(self.progress)
+        steps = self.phase.task.steps(self.progress)
         try:
-            while not self.finished and interruption.signal_number is None:
+            while not self._phase_is_over and interruption.signal_number is None:
                 started = time.perf_counter()
                 self._take(self._next(steps), started)
                 # After a signal there is no time to evaluate, unless this was the last step; the
                 # checkpoint remembers that it is due.
-                if self.finished or interruption.signal_number is None:
+                if self._phase_is_over or interruption.signal_number is None:
                     self._evaluate_when_due()
                     self._save_when_due()
         finally:
@@ -147,45 +233,57 @@ class Trainer:
         if step is None:
             raise TrainingError(
                 f"the task has no step after {self.progress.tokens} tokens, but the run is to "
-                f"see {self.settings.total_tokens}"
+                f"see {self.phases.total_tokens}"
             )
         return step
 
     def _take(self, step: Step, started: float) -> None:
-        """One step: gradients of all micro-batches, one update, one record."""
+        """One step: gradients of all micro-batches, one update unless it is bad, one record."""
         data_wait_seconds = time.perf_counter() - started
         rate = learning_rate(
-            self.settings.schedule, step.progress.tokens, self.settings.total_tokens
+            self.settings.schedule,
+            self.phases.tokens_in(step.progress),
+            self.settings.total_tokens,
         )
         loss, gradient_norm = self._gradients(step)
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            self._stop_before(step, loss, gradient_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        verdict = self.health.judge(loss, gradient_norm, self.settings)
+        if verdict.reason is None:
+            self._update(rate)
         self.optimizer.zero_grad()
-        self.progress = step.progress
+        self.progress = step.progress  # the data of a skipped step has been seen all the same
+        if verdict.spike is not None:
+            self.observe("spike", tokens=step.progress.tokens, loss=loss, median=verdict.spike)
         seconds = time.perf_counter() - started
-        self._observe(
-            "step",
+        self.observe(
+            "step" if verdict.reason is None else "skipped",
             tokens=step.progress.tokens,
-            loss=loss,
+            loss=_finite(loss),
             learning_rate=rate,
-            gradient_norm=gradient_norm,
+            gradient_norm=_finite(gradient_norm),
+            num_tokens=step.num_tokens,
+            num_targets=step.num_targets,
             tokens_per_second=self._tokens_per_second(step.num_tokens, seconds),
             fill=step.fill,
             data_wait_seconds=data_wait_seconds,
             seconds=seconds,
+            **({} if verdict.reason is None else {"reason": verdict.reason}),
         )
+        if self.health.skipped_in_a_row > self.settings.max_skipped_steps:
+            self._go_back(verdict.reason or "")
+
+    def _update(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
 
     def _gradients(self, step: Step) -> tuple[float, float]:
         """Accumulate the gradients of the step's mean loss; its value and the gradients' norm."""
-        seed_step(self.settings.seed, step.progress.step)
+        seed_step(self.phase.settings.seed, step.progress.step)
         num_targets = max(1, step.num_targets)
         total = torch.zeros((), device=self.device)
         for micro_batch in step.micro_batches:
             with autocast(self.device, self.settings.precision):
-                loss = self.task.loss(self.module, micro_batch, step=step.progress.step)
+                loss = self.phase.task.loss(self.module, micro_batch, step=step.progress.step)
             loss = loss.float() / num_targets
             if loss.requires_grad:  # a micro-batch without a target may give a bare zero
                 loss.backward()
@@ -195,41 +293,61 @@ class Trainer:
         value, gradient_norm = torch.stack([total, norm]).tolist()  # the step's one readback
         return value, gradient_norm
 
-    def _stop_before(self, step: Step, loss: float, gradient_norm: float) -> NoReturn:
-        """Save the state before a step that cannot be taken, and say so."""
-        self.optimizer.zero_grad()
+    def _go_back(self, reason: str) -> None:
+        """Take the weights of an earlier checkpoint and go on past the data that was skipped.
+
+        Steps, tokens and the place in the data stay as they are: what was seen is seen. As the
+        weights are those of the last step that was taken, only a checkpoint before that one is of
+        any use; and when the steps after it fail again, going back once more would not help.
+
+        Raises:
+            NonFiniteLossError: there is no such checkpoint, or the run went back to it before.
+        """
+        skipped, last_taken = self.health.skipped_in_a_row, self.progress.step
+        last_taken -= skipped
+        found = checkpoint.newest_before(self.folder, last_taken)
+        if found is None or found[1] <= self.health.went_back_at:
+            advice = "look at the data, or begin a run with a lower learning rate"
+            if found is not None:
+                advice += f" from {found[0]}"
+            raise NonFiniteLossError(
+                f"step {self.progress.step}: {reason}; {skipped} steps in a row were skipped and "
+                f"{'going back did not help' if found else 'there is no earlier checkpoint'}; "
+                f"{advice}"
+            )
+        folder, step = found
+        checkpoint.load(folder, self.module, self.optimizer, self.identity)
+        self.health.skipped_in_a_row, self.health.went_back_at = 0, self.progress.step
+        self.observe("went_back", tokens=self.progress.tokens, to_step=step, skipped_steps=skipped)
         self._save()
-        folder = checkpoint.folder_of(self.folder, self.progress.step)
-        raise NonFiniteLossError(
-            f"step {step.progress.step}: the loss is {loss}, the gradient norm {gradient_norm}; "
-            f"no weight was touched and the state before it is in {folder}; look at the data "
-            f"from position {self.progress.position} or begin a run with a lower learning rate"
-        )
 
     def _evaluate_when_due(self) -> None:
-        """Evaluate at the run's beginning, its end and every so many steps, each once."""
+        """Evaluate at a phase's beginning, its end and every so many steps, each once."""
         step, every = self.progress.step, self.settings.evaluate_every_steps
-        due = step == 0 or self.finished or (every is not None and step % every == 0)
+        begins = self._evaluated_step < 0
+        due = begins or self._phase_is_over or (every is not None and step % every == 0)
         if not due or self._evaluated_step == step:
             return
         started = time.perf_counter()
         with undisturbed(self.module, self.device), autocast(self.device, self.settings.precision):
-            self.evaluation = self.task.evaluate(self.module)
+            self.evaluation = self.phase.task.evaluate(self.module)
         self._evaluated_step = step
         if self.evaluation:
             seconds = time.perf_counter() - started
             figures = {"tokens": self.progress.tokens, **self.evaluation, "seconds": seconds}
-            self._observe("evaluation", **figures)
+            self.observe("evaluation", **figures)
+            self.phase.evaluated(self.module, step, self.evaluation)
 
     def _save_when_due(self) -> None:
-        """Save every so many steps or seconds."""
+        """Save every so many steps or seconds, but no state that cannot be gone back to."""
         steps, seconds = (
             self.settings.checkpoint_every_steps,
             self.settings.checkpoint_every_seconds,
         )
-        if (steps is not None and self.progress.step % steps == 0) or (
+        due = (steps is not None and self.progress.step % steps == 0) or (
             seconds is not None and time.monotonic() - self._saved_at >= seconds
-        ):
+        )
+        if due and not self.health.skipped_in_a_row:
             self._save()
 
     def _save(self) -> None:
@@ -238,16 +356,25 @@ class Trainer:
             return
         started = time.perf_counter()
         folder = checkpoint.folder_of(self.folder, self.progress.step)
-        place = {**asdict(self.progress), "evaluated_step": self._evaluated_step}
-        checkpoint.save(folder, self.module, self.optimizer, place, self.identity)
+        checkpoint.save(folder, self.module, self.optimizer, self._place(), self.identity)
         checkpoint.keep_newest(self.folder, self.settings.keep_checkpoints)
         self._saved_step, self._saved_at = self.progress.step, time.monotonic()
         seconds = time.perf_counter() - started
-        self._observe("checkpoint", tokens=self.progress.tokens, path=str(folder), seconds=seconds)
+        self.observe("checkpoint", tokens=self.progress.tokens, path=str(folder), seconds=seconds)
 
-    def _observe(self, kind: str, **values: Any) -> None:
+    def _place(self) -> dict[str, Any]:
+        """All of a checkpoint that is no tensor, as JSON values."""
+        return {
+            **asdict(self.progress),
+            "evaluated_step": self._evaluated_step,
+            "health": self.health.state(),
+        }
+
+    def observe(self, kind: str, **values: Any) -> None:
+        """Make a record of the run's place and tell it to every observer."""
+        record = {"kind": kind, "step": self.progress.step, "phase": self.phase.name, **values}
         for observer in self.observers:
-            observer({"kind": kind, "step": self.progress.step, **values})
+            observer(record)
 
     def _tokens_per_second(self, num_tokens: int, seconds: float) -> float:
         """Over the last steps together, waiting for data included."""
@@ -263,3 +390,8 @@ class Trainer:
             evaluation=self.evaluation,
             signal_number=interruption.signal_number,
         )
+
+
+def _finite(value: float) -> float | None:
+    """The value, or None where JSON has no number for it."""
+    return value if math.isfinite(value) else None

@@ -14,6 +14,7 @@ _FREE_SETTINGS = (
     "checkpoint_every_seconds",
     "evaluate_every_steps",
     "keep_checkpoints",
+    "max_skipped_steps",
 )
 
 
@@ -21,12 +22,16 @@ _FREE_SETTINGS = (
 class TrainingSettings:
     """How to train; the defaults are the paper's (P table 3) where it has a say.
 
-    total_tokens: the run ends with the first step that reaches them.
+    total_tokens: the run, or its phase, ends with the first step that reaches them.
     schedule: the learning rate over those tokens.
     weight_decay: of matrices and embeddings, a step at the peak rate.
     beta1, beta2, eps: of StableAdamW.
     precision: what to compute in; the weights are float32.
     seed: of the random numbers that a module draws while training.
+    max_skipped_steps: a step whose loss or gradient is NaN or infinite is skipped; after more than
+        these in a row the run goes back to a checkpoint, once.
+    spike_factor: a loss above so many times the median of the last ones is reported; None for no.
+    skip_spikes: and its step is skipped too.
     evaluate_every_steps: besides before the first step and after the last; None for these alone.
     checkpoint_every_steps, checkpoint_every_seconds: whichever comes first; None for never.
     keep_checkpoints: how many of the newest stay.
@@ -43,6 +48,9 @@ class TrainingSettings:
     eps: float = 1e-6
     precision: Precision = "auto"
     seed: int = 0
+    max_skipped_steps: int = 5
+    spike_factor: float | None = None
+    skip_spikes: bool = False
     evaluate_every_steps: int | None = None
     checkpoint_every_steps: int | None = None
     checkpoint_every_seconds: float | None = 600.0
@@ -59,8 +67,13 @@ class TrainingSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SettingsError(f"{name}: got {value}, expected above 0")
-        if self.seed < 0:
-            raise SettingsError(f"seed: got {self.seed}, expected 0 or more")
+        for name in ("seed", "max_skipped_steps"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name}: got {getattr(self, name)}, expected 0 or more")
+        if self.spike_factor is not None and not self.spike_factor > 1:
+            raise SettingsError(f"spike_factor: got {self.spike_factor}, expected above 1")
+        if self.skip_spikes and self.spike_factor is None:
+            raise SettingsError("skip_spikes: needs spike_factor, which says what a spike is")
         self.schedule.check_fits(self.total_tokens)
 
     @property

@@ -1,0 +1,122 @@
+"""A run's phases: stretches that follow each other in one run, each with a task of its own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from torch import nn
+
+from modernbert.errors import SettingsError
+from modernbert.training.task import Progress, Task
+from modernbert.training.training_settings import TrainingSettings
+
+
+def _nothing(_module: nn.Module) -> None:
+    """What a phase does at its borders unless it says otherwise."""
+
+
+def _nobody(_module: nn.Module, _step: int, _figures: Mapping[str, float]) -> None:
+    """Who listens to evaluations unless the phase says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A stretch of a run: one task under one set of settings.
+
+    The module's weights and the optimizer's averages go over from phase to phase.
+
+    name: of the phase; every record of it bears it.
+    task: what is trained for.
+    settings: how; `total_tokens` are the phase's own.
+    goes_on: whether its task's steps go on from the place in the data of the state that the phase
+        starts from; they begin at position 0 otherwise.
+    start_from: the earlier phase whose last state this one starts from; that of the phase before
+        when None. Its tokens are those of the run all the same: none is forgotten.
+    identity: what else makes the phase what it is, as JSON values.
+    begin: makes the module ready for it, at its beginning and after each resume in it.
+    evaluated: hears of each evaluation of the phase, with the module as it is then.
+    end: delivers the phase's result. It is called when all is saved, and once more after a resume
+        if the process died meanwhile, so it must mind what is there already.
+    """
+
+    name: str
+    task: Task
+    settings: TrainingSettings
+    goes_on: bool = False
+    start_from: str | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    begin: Callable[[nn.Module], None] = _nothing
+    evaluated: Callable[[nn.Module, int, Mapping[str, float]], None] = _nobody
+    end: Callable[[nn.Module], None] = _nothing
+
+    @property
+    def full_identity(self) -> dict[str, Any]:
+        """All that the weights at its end depend on, besides those at its beginning."""
+        return {
+            **self.identity,
+            "training": self.settings.identity,
+            "goes_on": self.goes_on,
+            "start_from": self.start_from,
+        }
+
+
+class Phases(Sequence[Phase]):
+    """The phases of a run in their order, and where each begins and ends.
+
+    A phase ends with the first step that reaches the tokens of it and of all before it, so that
+    what one step is too large is taken from the next phase. Borders are thereby known beforehand.
+
+    Raises:
+        SettingsError: no phase, a name twice, or a `start_from` that is no earlier phase.
+    """
+
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        check_names([(phase.name, phase.start_from) for phase in phases])
+        self._phases = tuple(phases)
+        self._ends = tuple(accumulate(phase.settings.total_tokens for phase in phases))
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._phases[index]
+
+    def __len__(self) -> int:
+        return len(self._phases)
+
+    @property
+    def total_tokens(self) -> int:
+        """Of all phases together."""
+        return self._ends[-1]
+
+    def tokens_in(self, progress: Progress) -> int:
+        """How many tokens of its own phase a place has behind it."""
+        return progress.tokens - (self._ends[progress.phase - 1] if progress.phase else 0)
+
+    def is_over(self, progress: Progress) -> bool:
+        """Whether all tokens of the place's phase were seen."""
+        return progress.tokens >= self._ends[progress.phase]
+
+    def is_source(self, index: int) -> bool:
+        """Whether a later phase starts from the end of this one."""
+        return any(phase.start_from == self._phases[index].name for phase in self._phases)
+
+
+def check_names(phases: Sequence[tuple[str, str | None]]) -> None:
+    """Refuse phases that cannot be told apart or that start from none.
+
+    phases: the name and the `start_from` of each.
+
+    Raises:
+        SettingsError: as `Phases`.
+    """
+    names = [name for name, _ in phases]
+    if not names:
+        raise SettingsError("phases: got none, expected at least one")
+    for index, (name, start_from) in enumerate(phases):
+        if name in names[:index]:
+            raise SettingsError(f"phases: {name!r} is there twice; give each a name of its own")
+        if start_from is not None and start_from not in names[:index]:
+            earlier = ", ".join(names[:index]) or "there is none"
+            raise SettingsError(
+                f"phases: {name}: start_from: got {start_from!r}, expected an earlier phase: "
+                f"{earlier}"
+            )
