@@ -7,7 +7,8 @@
     python -m benchmarks.cpu --table          the targets beside what was measured
 
 Each row is a process of its own and writes its result when it ends, so that all can be stopped at
-any time and taken up by the same command.
+any time and taken up by the same command. `time-to-loss` takes several calls: it keeps each of its
+runs, and does as many as fit into its 24 minutes.
 """
 
 import argparse
@@ -85,6 +86,7 @@ ROWS = (
     _encoding("request-512", "--workload request-512 --rounds 5 --seconds 60", 2),
     _encoding("web", "--workload web --rounds 3 --seconds 130", 5),
     Row(name="growth", script="growth", arguments="--seconds 150", minutes=3.5),
+    Row(name="time-to-loss", script="time_to_loss", arguments="", minutes=24),
     _encoding("32m-512-fixed", f"--workload 512-fixed {SMALL} --seconds 60", 2),
     _encoding("32m-512-ragged", f"--workload 512-ragged {SMALL} --seconds 60", 2.5),
 )

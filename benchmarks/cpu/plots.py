@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_measured(result: Mapping[str, Any]) -> bool:
-    return any(key in result for key in ("timings", "cases", "engines", "seconds"))
+    return any(key in result for key in ("timings", "cases", "engines", "seconds", "runs"))
 
 
 def _encoding(found: Results) -> Figure:
@@ -197,6 +197,33 @@ def _growth(found: Results) -> Figure:
     return figure
 
 
+def _losses(found: Results) -> Figure:
+    """Held-out loss over the seconds of training, a line for each run."""
+    (result,) = found.values()
+    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    named = set()
+    for key, run in result["runs"].items():
+        name = key.rpartition(" ")[0]
+        points = [(seconds, loss) for seconds, _, loss in run["points"] if seconds]
+        label = None if name in named else name
+        named.add(name)
+        line = "--" if name.endswith("blocks") else "-"
+        colour = _COLOURS[name.split()[0]]
+        axes.plot(*zip(*points, strict=True), line, color=colour, linewidth=1.2, label=label)
+        axes.plot(*points[-1], "o", color=colour, markersize=4)
+    if (loss := result.get("loss")) is not None:
+        axes.axhline(loss, color=_GRID, linewidth=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:,.0f}")
+    axes.set_xlabel("seconds of training", color=_TEXT, fontsize=9)
+    axes.set_ylabel("held-out loss", color=_TEXT, fontsize=9)
+    axes.set_title(result["model"], **_title())
+    axes.legend(frameon=False, fontsize=8)
+    _style(axes)
+    return figure
+
+
 def lengths_of(result: Mapping[str, Any]) -> list[int]:
     """All lengths that anyone was measured at."""
     return sorted({int(length) for times in result["seconds"].values() for length in times})
@@ -219,6 +246,7 @@ DRAWINGS: Mapping[str, Callable[[Results], Figure]] = {
     "ceiling": _ceiling,
     "memory": _memory,
     "growth": _growth,
+    "time_to_loss": _losses,
 }
 
 if __name__ == "__main__":

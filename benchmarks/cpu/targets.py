@@ -55,6 +55,16 @@ def _memory(precision: str) -> Callable[[Found], float]:
     return value
 
 
+def _share_of_time(*prefixes: str) -> Callable[[Found], float]:
+    """The largest, where there are several for one peer."""
+
+    def value(result: Found) -> float:
+        shares = result["share_of_time"]
+        return max(float(share) for name, share in shares.items() if name.startswith(prefixes))
+
+    return value
+
+
 def _pair(
     row: str, claim: str, against: str, float32: float, bfloat16: float, *prefixes: str
 ) -> list[Target]:
@@ -66,6 +76,7 @@ def _pair(
 
 LIBRARIES = ("transformers", "sentence-transformers")
 DENSE, SPARSE = "transformers dense", "transformers sparse"
+PADDED, BLOCKS = map(_share_of_time, ("transformers padded", "transformers blocks"))
 
 TARGETS = (
     *_pair("512-fixed", "512 fixed", "transformers", 1.15, 1.4, "transformers"),
@@ -98,6 +109,8 @@ TARGETS = (
     *_pair("training-step-ragged", "training step", "dense logits", 5, 4.5, DENSE),
     *_pair("training-step-ragged", "training step", "sparse", 2, 1.8, SPARSE),
     *_pair("training-step-long", "training, long", "sparse", 5, 5, SPARSE),
+    Target("time to loss", "rows padded", "auto", "time-to-loss", 1 / 3, PADDED, True),
+    Target("time to loss", "blocks, sparse", "auto", "time-to-loss", 0.7, BLOCKS, True),
     *_pair("request-32", "one request of 32", "the best engine", 1.0, 1.0),
 )
 

@@ -14,7 +14,16 @@ from benchmarks.cpu.peers import BUILDERS, engines_for
 from benchmarks.cpu.training_step import BATCHES, check, example
 from benchmarks.cpu.workloads import WORKLOADS
 
-SCRIPTS = ("encoding", "training_step", "ceiling", "memory", "growth", "plots", "__main__")
+SCRIPTS = (
+    "encoding",
+    "training_step",
+    "ceiling",
+    "memory",
+    "growth",
+    "time_to_loss",
+    "plots",
+    "__main__",
+)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -109,6 +118,13 @@ def test_every_kind_of_result_is_drawn(tmp_path: Path) -> None:
             "engines": {"ours int8": {"above_mb": 1.0}, "x y": {"absent": "-"}},
         },
         "growth": {"seconds": {"ours float32": {"128": 0.1, "256": 0.3}}},
+        "time_to_loss": {
+            "runs": {
+                "ours 0.25": {"points": [[0, 0, 9.0], [10, 99, 5.0]]},
+                "transformers padded 1": {"points": [[20, 99, 5.5], [40, 199, 5.1]]},
+            },
+            "loss": 5.1,
+        },
     }
     for kind, result in written.items():
         results.write(tmp_path / f"{kind}.json", {"benchmark": kind, **model, **result})
