@@ -23,6 +23,7 @@ from modernbert.cli import (
     pretrain,
     rerank,
     search,
+    serve,
     tag,
     tokenizer,
 )
@@ -36,7 +37,7 @@ class _InOrderOfUse(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         making = ["demo", "tokenizer", "prepare", "plan", "pretrain"]
-        using = ["fill-mask", "embed", "search", "classify", "tag", "rerank", "info"]
+        using = ["fill-mask", "embed", "search", "classify", "tag", "rerank", "serve", "info"]
         return making + using
 
 
@@ -60,6 +61,7 @@ app.command()(search.search)
 app.command()(classify.classify)
 app.command()(tag.tag)
 app.command()(rerank.rerank)
+app.command()(serve.serve)
 app.command()(info.info)
 app.command()(demo.demo)
 

@@ -1,0 +1,201 @@
+"""`BatchEngine`: one thread that computes whatever waits, batch after batch.
+
+A batch is packed as soon as the one before is done: alone a request waits for nobody, and under
+load batches grow by themselves. Between two layers of a long batch, waiting short jobs are
+computed: see docs/decisions/batching-and-yielding.md.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Thread
+from time import monotonic
+from typing import Any, Protocol
+
+import torch
+
+from modernbert.batch import PackedBatch
+from modernbert.inference.loading import device_of
+from modernbert.model.encoder import Encoder
+from modernbert.serving.queue import Computed, Job, JobQueue
+from modernbert.serving.refusal import Refusal, overloaded, unavailable
+
+_log = logging.getLogger(__name__)
+
+# While a long batch is under way, short ones get at most twice the time that it has had.
+_SHORT_SHARE = 2.0
+_SPEED_HALF_LIFE_SECONDS = 5.0
+
+
+class BatchObserver(Protocol):
+    """Whoever wants to know of batches."""
+
+    def batch(self, num_sequences: int, num_tokens: int, still_waiting: int) -> None: ...
+
+
+class Speed:
+    """How fast the last batches were computed, the latest counting most."""
+
+    def __init__(self) -> None:
+        self._cost_and_seconds = 0.0, 0.0
+
+    def add(self, cost: float, seconds: float) -> None:
+        """Take in one batch."""
+        kept = 0.5 ** (seconds / _SPEED_HALF_LIFE_SECONDS)
+        old_cost, old_seconds = self._cost_and_seconds
+        self._cost_and_seconds = old_cost * kept + cost, old_seconds * kept + seconds
+
+    def seconds(self, cost: float) -> float:
+        """How long so much work takes; 0 as long as nothing is known."""
+        known_cost, known_seconds = self._cost_and_seconds
+        return cost * known_seconds / known_cost if known_cost else 0.0
+
+
+class BatchEngine:
+    """Computes jobs on a thread of its own, from `start` to `close`.
+
+    max_wait_seconds: jobs are refused when the work ahead of them would take longer.
+    """
+
+    def __init__(self, queue: JobQueue, observer: BatchObserver, *, max_wait_seconds: float):
+        self.queue, self.max_wait_seconds = queue, max_wait_seconds
+        self.speed = Speed()
+        self._observer = observer
+        self._running_cost = 0.0
+        self._thread = Thread(target=self._run, name="batch engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to compute."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Compute what waits, then end."""
+        self.queue.close()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def seconds_of_work(self) -> float:
+        """How long what waits and what is being computed will take."""
+        return self.speed.seconds(self.queue.cost + self._running_cost)
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Have the jobs of one request computed.
+
+        Raises:
+            Refusal: there is too much to do already.
+        """
+        wait = self.seconds_of_work()
+        if wait > self.max_wait_seconds:
+            raise overloaded(
+                f"about {wait:.0f} seconds of work are waiting; the limit is "
+                f"{self.max_wait_seconds:g}",
+                retry_after=wait - self.max_wait_seconds,
+            )
+        self.queue.put(jobs)
+
+    def _run(self) -> None:
+        while (jobs := self.queue.take()) is not None:
+            pauses = _Pauses(self, jobs) if self.queue.is_long(jobs[0]) else None
+            self._compute(jobs, pauses)
+            del jobs, pauses  # not kept alive while waiting
+
+    def _compute(self, jobs: Sequence[Job], pauses: "_Pauses | None" = None) -> None:
+        """Give each job its result, or tell it why there is none."""
+        began = monotonic()
+        wanted = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+        if not wanted:
+            return
+        num_tokens = sum(job.num_tokens for job in wanted)
+        cost = sum(job.cost for job in wanted)
+        self._observer.batch(len(wanted), num_tokens, len(self.queue))
+        self._running_cost += cost
+        try:
+            self._finish(wanted, began, pauses)
+        finally:
+            self._running_cost -= cost
+        self.speed.add(cost, monotonic() - began - (pauses.seconds if pauses else 0.0))
+
+    def _finish(self, jobs: Sequence[Job], began: float, pauses: "_Pauses | None") -> None:
+        outcome = _outcome(jobs, pauses)
+        if isinstance(outcome, MemoryError) and len(jobs) > 1:
+            _log.warning("out of memory with %d sequences: trying the halves", len(jobs))
+            middle = len(jobs) // 2
+            self._finish(jobs[:middle], began, pauses)
+            self._finish(jobs[middle:], began, pauses)
+            return
+        seconds = monotonic() - began - (pauses.seconds if pauses else 0.0)
+        for place, job in enumerate(jobs):
+            if isinstance(outcome, Exception):
+                job.future.set_exception(_refusal(outcome))
+            else:
+                job.future.set_result(Computed(outcome[place], began - job.arrived, seconds))
+
+    def _compute_short(self) -> None:
+        if short := self.queue.take_short():
+            self._compute(short)
+
+
+class _Pauses:
+    """Called before each layer of a long batch: lets short jobs go first, within their share."""
+
+    def __init__(self, engine: BatchEngine, jobs: Sequence[Job]) -> None:
+        self.seconds = 0.0
+        self._engine, self._jobs = engine, jobs
+        self._began = monotonic()
+
+    def __call__(self) -> None:
+        if all(job.is_abandoned for job in self._jobs):
+            raise _AbandonedError
+        paused = monotonic()
+        own_seconds = paused - self._began - self.seconds
+        if self.seconds <= _SHORT_SHARE * own_seconds:
+            self._engine._compute_short()
+            self.seconds += monotonic() - paused
+
+
+class _AbandonedError(Exception):
+    """Nobody waits for the batch any more."""
+
+
+def _outcome(jobs: Sequence[Job], pauses: "_Pauses | None") -> Sequence[Any] | Exception:
+    """The results of a batch; or what went wrong, without what that would keep in memory."""
+    lane = jobs[0].lane
+    try:
+        with _hooked(lane.encoder, pauses), torch.inference_mode():
+            device = device_of(lane.encoder)
+            sequences = (job.token_ids for job in jobs)
+            return lane.compute(PackedBatch.from_sequences(sequences, device=device))
+    except _AbandonedError:
+        return Refusal(503, "Unhealthy", "given up")
+    except Exception as error:
+        if _is_out_of_memory(error):
+            return MemoryError()
+        _log.exception("a batch failed")
+        return RuntimeError()
+
+
+@contextmanager
+def _hooked(encoder: Encoder, hook: Callable[[], None] | None) -> Iterator[None]:
+    """Have a function called before each layer; another batch's is back afterwards."""
+    previous, encoder.before_layer = encoder.before_layer, hook
+    try:
+        yield
+    finally:
+        encoder.before_layer = previous
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "allocate memory" in said or "not enough memory" in said or "out of memory" in said
+    )
+
+
+def _refusal(outcome: Exception) -> Refusal:
+    if isinstance(outcome, Refusal):
+        return outcome
+    if isinstance(outcome, MemoryError):
+        return unavailable("not enough memory for this text now", retry_after=5)
+    return Refusal(424, "Backend", "the model failed on this batch; the server's log says why")

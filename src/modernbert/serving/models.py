@@ -1,0 +1,195 @@
+"""`ServedModel`: a model folder, and what it can do by its kind."""
+
+import json
+import re
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from modernbert.batch import PackedBatch
+from modernbert.errors import InputError, ModelFolderError
+from modernbert.inference.classifier import Classifier
+from modernbert.inference.embedder import Embedder
+from modernbert.inference.fill_mask import FillMask
+from modernbert.inference.loading import longest_sequence
+from modernbert.inference.reranker import Reranker
+from modernbert.inference.tagger import Tagger
+from modernbert.model.config_file import find_model, read_config_file
+from modernbert.model.encoder import Encoder
+from modernbert.model.heads import MaskedLanguageModel, SequenceClassifier, TokenClassifier
+from modernbert.model.names import ARCHITECTURES
+from modernbert.model.precision import PrecisionChoice, choose_precision
+from modernbert.serving.queue import Lane
+from modernbert.serving.sparse import SparseEmbedder, is_sparse
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+Kind = Literal["embedding", "sparse", "classifier", "reranker", "tagger", "masked_lm"]
+
+_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ServedModel:
+    """One model; of its abilities, those that it has are set.
+
+    name: what requests call it.
+    kind: of the folder.
+    dtype: what it computes in.
+    max_seqlen: the longest sequence that it reads.
+    """
+
+    name: str
+    kind: Kind
+    dtype: str
+    encoder: Encoder
+    tokenizer: Tokenizer
+    max_seqlen: int
+    embedder: Embedder | None = None
+    sparse: SparseEmbedder | None = None
+    classifier: Classifier | None = None
+    reranker: Reranker | None = None
+    tagger: Tagger | None = None
+    fill_mask: FillMask | None = None
+    _lanes: dict[Hashable, Lane] = field(default_factory=dict, repr=False)
+
+    def can(self, ability: str) -> bool:
+        """Whether it has an ability: the name of one of the fields above, or of none needed."""
+        return not ability or getattr(self, ability) is not None
+
+    def lane(
+        self, key: Hashable, make: Callable[[], Callable[[PackedBatch], Sequence[Any]]]
+    ) -> Lane:
+        """The lane of this key, made when it is first asked for."""
+        if key not in self._lanes:
+            self._lanes[key] = Lane(self.encoder, make())
+        return self._lanes[key]
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The kind and what belongs to it, as `/info` tells it."""
+        if self.embedder is not None and self.kind == "embedding":
+            return {"embedding": {"pooling": self.embedder.settings.pooling}}
+        if self.kind == "sparse":
+            return {"embedding": {"pooling": "splade"}}
+        labelled = self.classifier or self.tagger
+        labels = [] if labelled is None else list(labelled.labels)
+        names = {
+            "id2label": {str(index): label for index, label in enumerate(labels)},
+            "label2id": {label: index for index, label in enumerate(labels)},
+        }
+        return {self.kind: names if labels else {}}
+
+
+def load(
+    folder_or_hub_id: Path | str, *, name: str | None = None, precision: PrecisionChoice = "auto"
+) -> ServedModel:
+    """Load the model of a folder, or of the hub, as what it is.
+
+    A model folder that sentence-transformers wrote embeds; so does a bare encoder. A classifier
+    with one output is a reranker. A masked language model fills masks, and embeds too.
+
+    name: what requests call it; the folder's name when None.
+
+    Raises:
+        InputError: a name that cannot stand in a path.
+        ModelFolderError: no such model, or one of no known kind.
+        ModernBertError: as `from_pretrained` of the class that the folder is for.
+    """
+    folder = find_model(folder_or_hub_id, weights=True)
+    if not _NAME.fullmatch(name := name or Path(folder_or_hub_id).name or folder.resolve().name):
+        raise InputError(
+            f"name: got {name!r}, expected letters, digits, dots, dashes and underscores; "
+            "write NAME=MODEL to give the model another name"
+        )
+    kind = kind_of(folder)
+    parts = _PARTS[kind](folder, precision)
+    model = next(part for part in parts.values() if part is not None)
+    model = model.classifier if isinstance(model, Reranker) else model
+    encoder = model.encoder if isinstance(model, Embedder) else model.model.encoder
+    tokenizer = model.tokenizer
+    device = next(encoder.parameters()).device
+    limit = getattr(model, "max_seqlen", None) or longest_sequence(encoder.config, tokenizer)
+    return ServedModel(
+        name=name,
+        kind=kind,
+        dtype=choose_precision(encoder.config, precision, device)[0],
+        encoder=encoder,
+        tokenizer=tokenizer,
+        max_seqlen=limit,
+        **parts,
+    )
+
+
+def kind_of(folder: Path) -> Kind:
+    """What a model's folder is for, from its settings alone.
+
+    Raises:
+        ModelFolderError: of no known kind.
+    """
+    if is_sparse(folder):
+        return "sparse"
+    if (folder / "modules.json").is_file() and _begins_with_encoder(folder):
+        return "embedding"
+    published = read_config_file(folder)
+    architectures = published.get("architectures") or [ARCHITECTURES[Encoder.__name__]]
+    for model_class, kind in _KINDS.items():
+        if ARCHITECTURES[model_class.__name__] in architectures:
+            labels = published.get("id2label") or {"0": "", "1": ""}
+            is_reranker = kind == "classifier" and len(labels) == 1
+            return "reranker" if is_reranker else kind
+    known = ", ".join(ARCHITECTURES[model_class.__name__] for model_class in _KINDS)
+    raise ModelFolderError(f"{folder}: holds a {architectures[0]}; expected one of {known}")
+
+
+_KINDS: dict[type, Kind] = {
+    Encoder: "embedding",
+    MaskedLanguageModel: "masked_lm",
+    SequenceClassifier: "classifier",
+    TokenClassifier: "tagger",
+}
+
+
+def _begins_with_encoder(folder: Path) -> bool:
+    """Whether modules.json says more than that there is a transformer: cross-encoders do not."""
+    try:
+        return len(json.loads((folder / "modules.json").read_text(encoding="utf-8"))) > 1
+    except (OSError, ValueError, TypeError):
+        return True  # whoever reads it says what is wrong
+
+
+def _load_embedder(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
+    return {"embedder": Embedder.from_pretrained(folder, precision=precision)}
+
+
+def _load_sparse(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
+    return {"sparse": SparseEmbedder.from_pretrained(folder, precision=precision)}
+
+
+def _load_classifier(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
+    return {"classifier": Classifier.from_pretrained(folder, precision=precision)}
+
+
+def _load_reranker(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
+    reranker = Reranker.from_pretrained(folder, precision=precision)
+    return {"reranker": reranker, "classifier": reranker.classifier}
+
+
+def _load_tagger(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
+    return {"tagger": Tagger.from_pretrained(folder, precision=precision)}
+
+
+def _load_masked_lm(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
+    fill_mask = FillMask.from_pretrained(folder, precision=precision)
+    embedder = Embedder(fill_mask.model.encoder, fill_mask.tokenizer)
+    return {"fill_mask": fill_mask, "embedder": embedder}
+
+
+_PARTS: dict[Kind, Callable[[Path, PrecisionChoice], dict[str, Any]]] = {
+    "embedding": _load_embedder,
+    "sparse": _load_sparse,
+    "classifier": _load_classifier,
+    "reranker": _load_reranker,
+    "tagger": _load_tagger,
+    "masked_lm": _load_masked_lm,
+}

@@ -1,0 +1,164 @@
+"""`JobQueue`: sequences that wait to be computed, and which of them go together.
+
+A job is one sequence. It belongs to a lane: what a model computes of it. Jobs of one lane share
+batches. Those of more than an eighth of a batch are long; long and short ones never share a
+batch, so that a short one need not wait for a long one's end.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Condition
+from time import monotonic
+from typing import Any, NamedTuple
+
+from modernbert.batch import PackedBatch
+from modernbert.model.encoder import Encoder
+from modernbert.model.flops import flops_per_token
+from modernbert.serving.refusal import overloaded
+
+_LONG_SHARE = 8
+_PAUSE_SHARE = 4
+
+
+class Computed(NamedTuple):
+    """What became of a job: its result, and how long it waited and was computed."""
+
+    value: Any
+    queue_seconds: float
+    inference_seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Lane:
+    """One thing that a model computes.
+
+    encoder: the one that `compute` uses.
+    compute: a batch to one result a sequence, in the order of the sequences.
+    """
+
+    encoder: Encoder
+    compute: Callable[[PackedBatch], Sequence[Any]]
+
+
+@dataclass(eq=False)
+class Job:
+    """One sequence on its way through a lane.
+
+    future: of its result; cancelling it takes the job out of the queue.
+    is_abandoned: whether nobody waits for the result any more.
+    """
+
+    lane: Lane
+    token_ids: Sequence[int]
+    future: "Future[Computed]" = field(default_factory=Future)
+    arrived: float = field(default_factory=monotonic)
+    is_abandoned: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        """The length of the sequence."""
+        return len(self.token_ids)
+
+    @property
+    def cost(self) -> float:
+        """Floating-point operations, to tell how long it will take."""
+        return self.num_tokens * flops_per_token(self.lane.encoder.config, self.num_tokens)
+
+    def abandon(self) -> None:
+        """Give up: leave the queue, or tell whoever computes that it need not."""
+        self.is_abandoned = True
+        self.future.cancel()
+
+
+class JobQueue:
+    """Waiting jobs in the order in which they came, used from any thread.
+
+    max_tokens: the most that may wait.
+    batch_tokens: the most that are computed at once, but one sequence in any case.
+    """
+
+    def __init__(self, *, max_tokens: int, batch_tokens: int) -> None:
+        self.max_tokens, self.batch_tokens = max_tokens, batch_tokens
+        self.num_tokens = 0
+        self.cost = 0.0
+        self._waiting: dict[Job, float] = {}
+        self._changed = Condition()
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Add the jobs of one request, all or none.
+
+        Raises:
+            Refusal: the queue is too full for them.
+        """
+        added = sum(job.num_tokens for job in jobs)
+        with self._changed:
+            if self._waiting and self.num_tokens + added > self.max_tokens:
+                raise overloaded(
+                    f"{self.num_tokens:,} tokens wait already and {added:,} more are too many; "
+                    f"the queue holds {self.max_tokens:,}",
+                    retry_after=1,
+                )
+            for job in jobs:
+                self._waiting[job] = job.cost
+                self.cost += self._waiting[job]
+            self.num_tokens += added
+            self._changed.notify()
+        for job in jobs:
+            job.future.add_done_callback(partial(self._leave, job))
+
+    def take(self) -> list[Job] | None:
+        """The next batch: the oldest job and others of its kind; waits for one. None: closed."""
+        with self._changed:
+            while not self._waiting:
+                if self._is_closed:
+                    return None
+                self._changed.wait()
+            oldest = next(iter(self._waiting))
+            return self._take(oldest, self.batch_tokens)
+
+    def take_short(self) -> list[Job]:
+        """A small batch of short jobs, to be computed in a pause of a long one; or none."""
+        with self._changed:
+            short = (job for job in self._waiting if not self.is_long(job))
+            oldest = next(short, None)
+            return [] if oldest is None else self._take(oldest, self.batch_tokens // _PAUSE_SHARE)
+
+    def is_long(self, job: Job) -> bool:
+        """Whether short ones should not have to wait for it."""
+        return job.num_tokens > self.batch_tokens // _LONG_SHARE
+
+    def close(self) -> None:
+        """Let whoever takes know that nothing more will come."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _take(self, oldest: Job, budget: int) -> list[Job]:
+        """The oldest of some kind and, in their order, those of its kind that fit beside it."""
+        is_long, batch, room = self.is_long(oldest), [oldest], budget - oldest.num_tokens
+        for job in self._waiting:
+            if room <= 0:
+                break
+            is_alike = job.lane is oldest.lane and self.is_long(job) == is_long
+            if is_alike and job is not oldest and job.num_tokens <= room:
+                batch.append(job)
+                room -= job.num_tokens
+        for job in batch:
+            self._remove(job)
+        return batch
+
+    def _leave(self, job: Job, _: "Future[Computed]") -> None:
+        with self._changed:
+            self._remove(job)
+
+    def _remove(self, job: Job) -> None:
+        cost = self._waiting.pop(job, None)
+        if cost is not None:
+            self.num_tokens -= job.num_tokens
+            self.cost = self.cost - cost if self._waiting else 0.0

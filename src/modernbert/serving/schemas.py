@@ -1,0 +1,234 @@
+"""What requests and answers look like: the bodies of text-embeddings-inference and of OpenAI.
+
+Unknown fields are passed over, as by those servers. `model` names one of several models that are
+served; a path that begins with the name does so too.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Direction = Literal["Left", "Right", "left", "right"]
+
+Inputs = Annotated[
+    str | list[str | TokenId | list[TokenId]],
+    Meta(
+        description="A text, or a list of texts. A list of token ids is a text too.",
+        examples=["What is deep learning?"],
+    ),
+]
+Texts = Annotated[
+    str | list[str], Meta(description="A text, or a list of texts.", examples=["Deep learning"])
+]
+Pairs = Annotated[
+    str | list[str | list[str]],
+    Meta(
+        description="A text; a pair of texts; or a list of lists of one text or two.",
+        examples=["I like you."],
+    ),
+]
+Words = Annotated[
+    str | list[str | list[str]],
+    Meta(
+        description="A text, or a list of texts; a list of words is a text too.",
+        examples=["Ada Lovelace was born in London."],
+    ),
+]
+
+
+class Request(Struct, kw_only=True):
+    """What every request may say."""
+
+    model: str | None = None
+
+
+class Truncating(Request, kw_only=True):
+    """What requests may say about texts that are longer than the model reads."""
+
+    truncate: bool | None = None
+    truncation_direction: Direction = "Right"
+
+
+class EmbedRequest(Truncating, kw_only=True):
+    inputs: Inputs
+    normalize: bool = True
+    prompt_name: str | None = None
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+
+
+class EmbedAllRequest(Truncating, kw_only=True):
+    inputs: Inputs
+    prompt_name: str | None = None
+
+
+class EmbedSparseRequest(Truncating, kw_only=True):
+    inputs: Inputs
+    prompt_name: str | None = None
+
+
+class SparseValue(Struct):
+    index: int
+    value: float
+
+
+class PredictRequest(Truncating, kw_only=True):
+    inputs: Pairs
+    raw_scores: bool = False
+
+
+class Prediction(Struct):
+    score: float
+    label: str
+
+
+class RerankRequest(Truncating, kw_only=True):
+    query: Annotated[str, Meta(examples=["What is deep learning?"])]
+    texts: Annotated[list[str], Meta(examples=[["Deep learning is ...", "Cheese is made of ..."]])]
+    raw_scores: bool = False
+    return_text: bool = False
+
+
+class Rank(Struct, omit_defaults=True):
+    index: int
+    score: float
+    text: str | None = None
+
+
+class SimilarityInput(Struct):
+    source_sentence: Annotated[str, Meta(examples=["What is deep learning?"])]
+    sentences: Annotated[list[str], Meta(examples=[["What is machine learning?", "Cheese"]])]
+
+
+class SimilarityParameters(Struct, kw_only=True):
+    truncate: bool | None = None
+    truncation_direction: Direction = "Right"
+    prompt_name: str | None = None
+
+
+class SimilarityRequest(Request, kw_only=True):
+    inputs: SimilarityInput
+    parameters: SimilarityParameters | None = None
+
+
+class TokenizeRequest(Request, kw_only=True):
+    inputs: Texts
+    add_special_tokens: bool = True
+    prompt_name: str | None = None
+
+
+class SimpleToken(Struct):
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+class DecodeRequest(Request, kw_only=True):
+    ids: Annotated[list[TokenId | list[TokenId]], Meta(examples=[[[510, 5347]]])]
+    skip_special_tokens: bool = True
+
+
+class FillMaskParameters(Struct, kw_only=True):
+    top_k: Annotated[int, Meta(ge=1, le=100)] = 5
+    targets: None = None
+
+
+class FillMaskRequest(Truncating, kw_only=True):
+    inputs: Annotated[
+        str | list[str],
+        Meta(
+            description="A text with [MASK] in it, or a list of such.",
+            examples=["The capital of France is [MASK]."],
+        ),
+    ]
+    parameters: FillMaskParameters = field(default_factory=FillMaskParameters)
+
+
+class FilledMask(Struct):
+    score: float
+    token: int
+    token_str: str
+    sequence: str
+
+
+class TagRequest(Truncating, kw_only=True):
+    inputs: Words
+
+
+class TaggedEntity(Struct):
+    entity_group: str
+    score: float
+    word: str
+    start: int
+    end: int
+
+
+class OpenAIRequest(Request, kw_only=True):
+    input: Inputs
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    user: str | None = None
+
+
+class OpenAIEmbedding(Struct):
+    object: Literal["embedding"]
+    embedding: list[float] | str
+    index: int
+
+
+class OpenAIUsage(Struct):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class OpenAIResponse(Struct):
+    object: Literal["list"]
+    data: list[OpenAIEmbedding]
+    model: str
+    usage: OpenAIUsage
+
+
+class OpenAIModel(Struct):
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "modernbert"
+
+
+class OpenAIModels(Struct):
+    data: list[OpenAIModel]
+    object: Literal["list"] = "list"
+
+
+class Info(Struct, kw_only=True):
+    """What is served, and within which limits."""
+
+    model_id: str
+    model_sha: str | None = None
+    model_dtype: str
+    model_type: dict[str, Any]
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int
+    max_batch_requests: int | None = None
+    max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+    sha: str | None = None
+    docker_label: str | None = None
+    models: list[str]
+    routes: list[str]
+
+
+class ErrorResponse(Struct):
+    error: str
+    error_type: str
+
+
+class OpenAIErrorResponse(Struct, rename={"error_type": "type"}):
+    message: str
+    code: int
+    error_type: str
