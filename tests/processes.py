@@ -18,7 +18,7 @@ import torch
 
 from modernbert.errors import ModernBertError
 
-PRELOADED = ["tests.processes", "tests.training.groups"]
+PRELOADED = ["torch.distributed.fsdp", "tests.processes", "tests.training.groups"]
 _ERROR_CODE = 2
 
 

@@ -5,10 +5,17 @@ import signal
 import time
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from modernbert.errors import RunError
+from modernbert.training import checkpoint
 from modernbert.training.distributed import Group, joined
+from modernbert.training.optimizer import StableAdamW
+from modernbert.training.sharding import Sharded, fill, local, recompute, whole
+
+_WIDTH = 6
 
 
 def talk() -> dict[str, Any]:
@@ -70,3 +77,92 @@ def _go(how: str) -> None:
 
 def _sum_something(group: Group) -> None:
     group.sum([torch.ones(3)])
+
+
+class Residual(nn.Module):
+    """A layer of the module below."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(_WIDTH, _WIDTH)
+        self.num_forwards = 0
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        self.num_forwards += 1
+        changed: Tensor = hidden + torch.tanh(self.dense(hidden))
+        return changed
+
+
+class Stack(nn.Module):
+    """A module with layers, and an embedding that is used once more outside its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(11, _WIDTH)  # 11 rows on 2 or 4 processes: uneven shards
+        self.layers = nn.ModuleList(Residual() for _ in range(2))
+        self.bias = nn.Parameter(torch.zeros(11))
+
+    def hidden(self, token_ids: Tensor) -> Tensor:
+        hidden: Tensor = self.embedding(token_ids)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return hidden
+
+    def loss(self, token_ids: Tensor) -> Tensor:
+        logits = self.hidden(token_ids) @ self.embedding.weight.T + self.bias
+        return nn.functional.cross_entropy(logits, (token_ids * 3 + 1) % 11, reduction="sum")
+
+
+def update_in_shards(recomputed: bool) -> dict[str, Any]:
+    """Three steps of a sharded module, with an evaluation before each; all of its tensors."""
+    with joined(20) as group:
+        module = Stack()
+        if recomputed:
+            for layer in module.layers:
+                recompute(layer)
+        computation = Sharded(module, list(module.layers), group)
+        optimizer = StableAdamW(module.parameters(), peak_learning_rate=0.5, weight_decay=0.01)
+        norms = []
+        for step in range(3):
+            with torch.no_grad():
+                computation(lambda: [module.hidden(torch.arange(4)) for _ in range(2)])
+            for index in range(2):
+                computation.last_micro_batch(index == 1)
+                token_ids = micro_batch(step, group.rank, index)
+                computation(lambda ids=token_ids: module.loss(ids)).backward()
+            norm = nn.utils.get_total_norm([p.grad for p in module.parameters()])
+            norms.append(float(whole(norm)))
+            optimizer.step()
+            optimizer.zero_grad()
+        tensors = {
+            **checkpoint.module_tensors(module),
+            **checkpoint.optimizer_tensors(module, optimizer),
+        }
+        kept = sum(local(p).numel() for p in module.parameters())
+        return {
+            "norms": norms,
+            "kept": kept,
+            "forwards": module.layers[0].num_forwards,
+            "tensors": {name: whole(each.detach()).tolist() for name, each in tensors.items()},
+        }
+
+
+def micro_batch(step: int, rank: int, index: int) -> Tensor:
+    """(5,) int64. What a process computes with."""
+    return torch.from_numpy(np.random.default_rng([step, rank, index]).integers(0, 11, 5))
+
+
+def fill_shards() -> dict[str, Any]:
+    """Values that process 0 alone has, in a sharded module and in a plain tensor."""
+    with joined(20) as group:
+        module = Stack()
+        Sharded(module, list(module.layers), group)
+        for name, parameter in module.named_parameters():
+            values = torch.arange(parameter.numel()).view(parameter.shape).float()
+            with torch.no_grad():
+                fill(parameter, values + len(name) if group.is_first else None, group)
+        plain = torch.zeros(3, 2).T
+        fill(plain, torch.arange(6.0).view(2, 3) if group.is_first else None, group)
+        parameters = {name: whole(p.detach()).tolist() for name, p in module.named_parameters()}
+        return {"parameters": parameters, "plain": plain.tolist()}

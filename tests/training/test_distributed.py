@@ -48,7 +48,7 @@ def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
     with (
-        pytest.raises(SettingsError, match="WORLD_SIZE is 2, but RANK is not set; .*torchrun"),
+        pytest.raises(SettingsError, match=r"WORLD_SIZE is 2, but RANK is not set; .*torchrun"),
         joined(),
     ):
         pass
