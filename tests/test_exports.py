@@ -27,6 +27,7 @@ def test_the_package_exports_these_names() -> None:
         "FillMask",
         "MaskedLanguageModel",
         "ModernBertError",
+        "MultiVectorEmbedder",
         "PackedBatch",
         "Reranker",
         "SequenceClassifier",

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from modernbert.inference.classifier import Classifier
     from modernbert.inference.embedder import Embedder
     from modernbert.inference.fill_mask import FillMask
+    from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
     from modernbert.inference.reranker import Reranker
     from modernbert.inference.tagger import Tagger
     from modernbert.interop.accelerate import accelerate, restore
@@ -29,6 +30,7 @@ __all__ = [
     "FillMask",
     "MaskedLanguageModel",
     "ModernBertError",
+    "MultiVectorEmbedder",
     "PackedBatch",
     "Reranker",
     "SequenceClassifier",
@@ -51,6 +53,7 @@ _HOMES = {
     "FillMask": "modernbert.inference.fill_mask",
     "MaskedLanguageModel": "modernbert.model.heads",
     "ModernBertError": "modernbert.errors",
+    "MultiVectorEmbedder": "modernbert.inference.multi_vector_embedder",
     "PackedBatch": "modernbert.batch",
     "Reranker": "modernbert.inference.reranker",
     "SequenceClassifier": "modernbert.model.heads",

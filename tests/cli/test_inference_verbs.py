@@ -14,6 +14,9 @@ import torch
 from modernbert.batch import PackedBatch
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_settings import EmbedderSettings
+from modernbert.inference.max_sim import max_sim
+from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
+from modernbert.inference.multi_vector_settings import MultiVectorSettings
 from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import (
@@ -23,6 +26,7 @@ from modernbert.model.heads import (
     TokenClassifier,
 )
 from modernbert.model.initialize import initialize
+from modernbert.model.multi_vector import MultiVectorModel, projection
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 TEXTS = [f"The {word} of number {i} is {i * i}." for i in range(3) for word in ("square", "root")]
@@ -58,6 +62,9 @@ def models(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         shake(initialize(model, seed=0))
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
+    multi = MultiVectorModel(kinds["embedder"], [projection(64, 16, seed=0)]).requires_grad_(False)
+    marked = MultiVectorSettings(prompts={"query": "[unused0]", "document": "[unused1]"})
+    MultiVectorEmbedder(multi, tokenizer, marked).save_pretrained(folder / "multi")
     settings = EmbedderSettings(prompts={"query": "root ", "document": "square "})
     Embedder(kinds["embedder"], tokenizer, settings).save_pretrained(folder / "embedder")
     return folder
@@ -307,3 +314,86 @@ def test_what_cannot_be_embedded(
     assert answer.exit_code == 2 and message in answer.stderr
     assert answer.stderr.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {texts_file.name, "empty.txt"}
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("stop_at", [None, 1])
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+def test_embed_and_search_one_vector_a_token(
+    run: Callable[..., Any],
+    models: Path,
+    texts_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    stop_at: int | None,
+) -> None:
+    from modernbert.cli.embedding_job import EmbeddingJob
+
+    index, multi = tmp_path / "docs.index", models / "multi"
+    command = ("embed", texts_file, multi, "-o", index, *FLOAT32, "--kind", kind)
+    if stop_at is not None:
+        real, calls = EmbeddingJob.append, 0
+
+        def stopping(self: EmbeddingJob, *arguments: Any) -> None:
+            nonlocal calls
+            calls += 1
+            real(self, *arguments)
+            if calls > stop_at:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(EmbeddingJob, "append", stopping)
+            stopped = run(*command)
+        assert stopped.exit_code == 130 and "stopped after 4 texts" in stopped.stderr
+    answer = run(*command)
+    assert answer.exit_code == 0, answer.stderr
+    embedder = MultiVectorEmbedder.from_pretrained(multi, precision="float32")
+    stored = embedder.encode_document(TEXTS)
+    assert f"{sum(map(len, stored))} vectors of 16 numbers" in answer.stdout
+    found = run("search", index, multi, TEXTS[3], "--top-k", 2, "--json", *FLOAT32)
+    assert found.exit_code == 0, found.stderr
+    scores = max_sim(embedder.encode_query(TEXTS[3]), stored)[0]
+    (line,) = found.stdout.splitlines()
+    hits = json.loads(line)["hits"]
+    assert [hit["row"] for hit in hits] == np.argsort(-scores)[:2].tolist()
+    assert [hit["score"] for hit in hits] == pytest.approx(sorted(scores)[:-3:-1], abs=0.1)
+    assert hits[0]["id"] == f"doc {hits[0]['row']}"
+    wrong = run("search", index, models / "embedder", "x")
+    assert wrong.exit_code == 2 and "not the model whose vectors" in wrong.stderr
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_faiss_index_on_request(
+    run: Callable[..., Any], models: Path, texts_file: Path, tmp_path: Path
+) -> None:
+    faiss = pytest.importorskip("faiss")
+    index = tmp_path / "docs.index"
+    assert embed(run, models, texts_file, index, "--faiss").exit_code == 0
+    assert faiss.read_index(str(index / "index.faiss")).ntotal == len(TEXTS)
+    refused = embed(run, models, texts_file, tmp_path / "out.npy", "--faiss")
+    assert refused.exit_code == 2 and "--faiss: goes with an .index" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "output", "more", "message"),
+    [
+        ("multi", "out.npy", (), "several vectors a text; name an .index"),
+        ("multi", "out.index", ("--normalize",), "with markers of its own; leave out --normalize"),
+        ("multi", "out.index", ("--kind", "binary"), "--kind: got 'binary', expected one of float"),
+        ("embedder", "out.index", ("--kind", "float16"), "--kind: got 'float16', expected one of"),
+    ],
+)
+def test_what_a_kind_of_model_cannot_do(
+    run: Callable[..., Any],
+    models: Path,
+    texts_file: Path,
+    tmp_path: Path,
+    model: str,
+    output: str,
+    more: tuple[str, ...],
+    message: str,
+) -> None:
+    answer = run("embed", texts_file, models / model, "-o", tmp_path / output, *more)
+    assert answer.exit_code == 2 and message in answer.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"texts.jsonl"}

@@ -15,9 +15,9 @@ from modernbert.cli.inference_options import (
     Strict,
     Texts,
     results_of,
-    warnings_told,
+    show_results,
 )
-from modernbert.cli.options import AsJson, TextField, echo_json
+from modernbert.cli.options import AsJson, TextField
 
 if TYPE_CHECKING:
     from modernbert.inference.classifier import LabelScore
@@ -47,13 +47,10 @@ def classify(
     def run(given: Iterable[str]) -> "Iterator[list[LabelScore]]":
         return classifier.stream(given, top_k=top_k, batch_tokens=batch_tokens)
 
-    with warnings_told():
-        for record, labels in results_of(
-            texts, input_file, run, text_field=text_field, strict=strict
-        ):
-            if as_json:
-                found = [asdict(label) for label in labels]
-                echo_json({"id": record.id, "text": record.text, "labels": found})
-            else:
-                shown = "  ".join(f"{each.label} {each.score:.4f}" for each in labels)
-                typer.echo(f"{record.text}\n    {shown}")
+    show_results(
+        results_of(texts, input_file, run, text_field=text_field, strict=strict),
+        as_json,
+        name="labels",
+        parts=lambda _, labels: [asdict(label) for label in labels],
+        lines=lambda _, labels: iter(["  ".join(f"{x.label} {x.score:.4f}" for x in labels)]),
+    )

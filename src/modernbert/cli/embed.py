@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -23,9 +23,10 @@ from modernbert.cli.inference_options import (
 from modernbert.cli.options import AsJson, TextField, echo_json
 from modernbert.cli.terminal import Meter, tell
 from modernbert.cli.text_input import TextInput
+from modernbert.errors import InputError
 
 if TYPE_CHECKING:
-    from modernbert.inference.embedder import Embedder
+    from modernbert.inference.retriever import Retriever
 
 _STOPPED = 130
 
@@ -34,6 +35,7 @@ class IndexKindOption(StrEnum):
     """What an index is searched in."""
 
     FLOAT32 = "float32"
+    FLOAT16 = "float16"
     INT8 = "int8"
     BINARY = "binary"
 
@@ -59,8 +61,16 @@ def embed(
         ),
     ],
     kind: Annotated[
-        IndexKindOption, typer.Option(help="What an .index is searched in.")
-    ] = IndexKindOption.FLOAT32,
+        IndexKindOption | None,
+        typer.Option(
+            help="What an .index is searched in: float32, int8 or binary; of a multi-vector model "
+            "float32, float16 or int8.",
+            show_default="float32, float16 of a multi-vector model",
+        ),
+    ] = None,
+    faiss: Annotated[
+        bool, typer.Option("--faiss", help="Write a FAISS index into an .index too.")
+    ] = False,
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Give each vector the length 1.")
     ] = False,
@@ -88,24 +98,33 @@ def embed(
     Stopped at any moment, it goes on where it was when the same command is run again. A text
     without an id has the number of its line.
     """
-    from modernbert.inference.embedder import Embedder
     from modernbert.inference.loading import folder_fingerprint
+    from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
+    from modernbert.inference.retriever import load_retriever
     from modernbert.model.config_file import find_model
 
     reader = TextInput(input_file, text_field=text_field, id_field=id_field, strict=strict)
     folder = find_model(model, weights=True)
-    embedder = Embedder.from_pretrained(folder, precision=precision.value)
-    if output.suffix == ".index" and prompt is None and prompt_name is None:
-        prompt = embedder.settings.first_prompt(("document", "passage", "corpus"))
-    options = {
-        "prompt": embedder.settings.prompt(prompt, prompt_name),
-        "truncate_dim": truncate_dim,
-        "normalize_embeddings": normalize,
-    }
+    embedder = load_retriever(folder, precision.value)
+    multi = isinstance(embedder, MultiVectorEmbedder)
+    chosen = _kind(kind, output, multi=multi, faiss=faiss)
+    options: dict[str, Any] = {"truncate_dim": truncate_dim, "normalize_embeddings": normalize}
+    if isinstance(embedder, MultiVectorEmbedder):
+        if normalize or truncate_dim or prompt is not None or prompt_name is not None:
+            raise InputError(
+                f"{model}: gives one vector a token, with markers of its own; leave out "
+                "--normalize, --truncate-dim, --prompt and --prompt-name"
+            )
+        options = {"side": "document"}
+    else:
+        if output.suffix == ".index" and prompt is None and prompt_name is None:
+            prompt = embedder.settings.first_prompt(("document", "passage", "corpus"))
+        options["prompt"] = embedder.settings.prompt(prompt, prompt_name)
     fingerprint = folder_fingerprint(folder)
+    width = truncate_dim or embedder.dim
     job = EmbeddingJob(
         output,
-        truncate_dim or embedder.dim,
+        width,
         {
             "input": str(input_file.resolve()),
             "input_bytes": reader.file.num_bytes,
@@ -116,10 +135,12 @@ def embed(
             "precision": precision.value,
             **options,
         },
+        multi=multi,
     )
     try:
         _run(job, reader, embedder, {**options, "batch_tokens": batch_tokens})
-        job.finish(kind=kind.value, model=fingerprint)
+        num_vectors = job.num_vectors
+        job.finish(kind=chosen, model=fingerprint)
     except KeyboardInterrupt:
         tell(f"stopped after {counted(job.num_done, 'text')}; run the same command to go on")
         raise typer.Exit(_STOPPED) from None
@@ -127,12 +148,33 @@ def embed(
         job.close()
     if str(reader.skipped):
         tell(str(reader.skipped))
-    _report(output, job.num_done, truncate_dim or embedder.dim, as_json)
+    if faiss:
+        from modernbert.inference.faiss_index import write_faiss
+
+        tell(f"{write_faiss(output)}: written")
+    _report(output, num_vectors, width, as_json)
+
+
+def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: bool) -> str:
+    """What an index is searched in; what cannot be is refused before the work begins."""
+    from modernbert.inference.faiss_index import import_faiss
+    from modernbert.inference.index_folder import IndexKind, require_one_of
+    from modernbert.inference.multi_vector_index import MultiVectorKind
+
+    if faiss:
+        if output.suffix != ".index" or multi:
+            raise InputError("--faiss: goes with an .index of one vector a text")
+        import_faiss()
+    chosen = kind.value if kind is not None else "float16" if multi else "float32"
+    require_one_of("--kind", chosen, get_args(MultiVectorKind if multi else IndexKind))
+    return chosen
 
 
 def _run(
-    job: EmbeddingJob, reader: TextInput, embedder: "Embedder", options: dict[str, Any]
+    job: EmbeddingJob, reader: TextInput, embedder: "Retriever", options: dict[str, Any]
 ) -> None:
+    import numpy as np
+
     ids: list[str] = []
 
     def texts() -> Iterator[str]:
@@ -144,7 +186,12 @@ def _run(
         tell(f"going on after {counted(job.num_done, 'text')}")
     with Meter("embedding") as meter, warnings_told():
         for block in embedder.stream(texts(), **options, on_progress=speed_of(meter)):
-            job.append(ids[: len(block)], block)
+            names = ids[: len(block)]
+            if isinstance(block, list):  # of one array a text
+                lengths = np.array([[len(each)] for each in block])
+                job.append(names, np.concatenate(block), lengths)
+            else:
+                job.append(names, block)
             del ids[: len(block)]
 
 

@@ -1,7 +1,8 @@
 """Vectors on their way to a file: what is computed is kept, whenever the process is stopped.
 
-The folder `OUT.unfinished` holds the vectors and ids so far, and the job: what is embedded with
-what. When all are there they become the output, and the folder is deleted.
+The folder `OUT.unfinished` holds the vectors and ids so far, for a multi-vector model also how many
+vectors each text has, and the job: what is embedded with what. When all are there they become the
+output, and the folder is deleted.
 """
 
 import json
@@ -26,36 +27,61 @@ class EmbeddingJob:
 
     output: the file, or the index, that they become; its suffix says which.
     description: everything that decides the vectors; a job goes on only where it is the same.
+    multi: whether a text has several vectors; the output is an index then.
 
     Raises:
         InputError: an output that is there already or of another kind, or another job's folder.
     """
 
-    def __init__(self, output: Path, dim: int, description: Mapping[str, Any]) -> None:
+    def __init__(
+        self, output: Path, dim: int, description: Mapping[str, Any], *, multi: bool = False
+    ) -> None:
         from modernbert.inference.vector_file import VectorFile
 
         if output.suffix not in SUFFIXES:
             raise InputError(f"{output}: expected a name that ends in {', '.join(SUFFIXES)}")
+        if multi and output.suffix != ".index":
+            raise InputError(f"{output}: the model has several vectors a text; name an .index")
         if output.exists():
             raise InputError(f"{output}: is there already; delete it or name another file")
         self.output = output
         self.folder = output.with_name(output.name + ".unfinished")
         self._state = self._taken_up({**description, "dim": dim})
-        self.num_done: int = self._state["rows"]
-        self._vectors = VectorFile(self.folder / "vectors.npy", dim, keep_rows=self.num_done)
+        self.num_done: int = self._state["texts"]
+        rows: int = self._state["rows"]
+        self._vectors = VectorFile(self.folder / "vectors.npy", dim, keep_rows=rows)
+        self._lengths = None
+        if multi:
+            self._lengths = VectorFile(
+                self.folder / "lengths.npy", 1, "<i8", keep_rows=self.num_done
+            )
         self._ids = (self.folder / "ids.jsonl").open("ab")
         self._ids.truncate(self._state["id_bytes"])
         self._ids.seek(0, os.SEEK_END)
 
-    def append(self, ids: Sequence[str], vectors: "np.ndarray") -> None:
-        """Keep these; after that a kill does not lose them."""
+    @property
+    def num_vectors(self) -> int:
+        """How many vectors there are so far."""
+        return self._vectors.num_rows
+
+    def append(
+        self, ids: Sequence[str], vectors: "np.ndarray", lengths: "np.ndarray | None" = None
+    ) -> None:
+        """Keep these; after that a kill does not lose them.
+
+        lengths: how many vectors each text has, (num_texts, 1), of a multi-vector model.
+        """
         self._vectors.append(vectors)
+        if self._lengths is not None:
+            assert lengths is not None
+            self._lengths.append(lengths)
+            self._lengths.sync()
         self._ids.writelines(_line(name) for name in ids)
         self._ids.flush()
         os.fsync(self._ids.fileno())
         self._vectors.sync()
-        self.num_done += len(vectors)
-        self._write_state(rows=self.num_done, id_bytes=self._ids.tell())
+        self.num_done += len(ids)
+        self._write_state(rows=self._vectors.num_rows, id_bytes=self._ids.tell())
 
     def finish(self, *, kind: str, model: str) -> None:
         """Make the output of all that is kept.
@@ -82,6 +108,8 @@ class EmbeddingJob:
         """Give the files free; the job can be taken up later."""
         self._vectors.close()
         self._ids.close()
+        if self._lengths is not None:
+            self._lengths.close()
 
     def _taken_up(self, description: dict[str, Any]) -> dict[str, Any]:
         """The state so far, which is a new one where there is none."""
@@ -90,6 +118,7 @@ class EmbeddingJob:
             state: dict[str, Any] = json.loads((self.folder / "job.json").read_text("utf-8"))
         except FileNotFoundError:
             self._state = {"job": description}
+            self.num_done = 0
             self._write_state(rows=0, id_bytes=0)
             return self._state
         except (OSError, ValueError) as error:
@@ -106,7 +135,8 @@ class EmbeddingJob:
     def _write_state(self, *, rows: int, id_bytes: int) -> None:
         from modernbert.files import write_whole
 
-        self._state = {**self._state, "rows": rows, "id_bytes": id_bytes}
+        progress = {"texts": self.num_done, "rows": rows, "id_bytes": id_bytes}
+        self._state = {**self._state, **progress}
         text = json.dumps(self._state, indent=2) + "\n"
         write_whole(self.folder / "job.json", text.encode())
 
@@ -121,16 +151,26 @@ class EmbeddingJob:
             for line in file:
                 yield json.loads(line)
 
-    def _build_index(self, kind: str, model: str) -> None:
+    def _build_index(self, kind: Any, model: str) -> None:
         from modernbert.inference.index_folder import build_index
+        from modernbert.inference.multi_vector_index import build_multi_vector_index
 
-        build_index(
-            self.output,
-            self._blocks(),
-            ids=self._read_ids(),
-            kind=kind,  # type: ignore[arg-type]
-            model=model,
-        )
+        ids = self._read_ids()
+        if self._lengths is None:
+            build_index(self.output, self._blocks(), ids=ids, kind=kind, model=model)
+        else:
+            build_multi_vector_index(
+                self.output, ([text] for text in self._texts()), ids=ids, kind=kind, model=model
+            )
+
+    def _texts(self) -> Iterator["np.ndarray"]:
+        """The vectors of each text, of a multi-vector model."""
+        from modernbert.inference.vector_file import read_vectors
+
+        vectors, end = read_vectors(self.folder / "vectors.npy"), 0
+        for length in read_vectors(self.folder / "lengths.npy")[:, 0]:
+            end += int(length)
+            yield vectors[end - int(length) : end]
 
     def _write_parquet(self) -> None:
         from modernbert.files import TEMPORARY_PREFIX

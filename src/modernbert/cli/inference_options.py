@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from modernbert.cli.formatting import counted, short_count
+from modernbert.cli.options import echo_json
 from modernbert.cli.terminal import Meter, tell
 from modernbert.cli.text_input import Record, TextInput
 
@@ -122,6 +123,27 @@ def results_of(
     tell("Texts, one a line; Ctrl-D ends.")
     for record in records:
         yield from _each([record], run)
+
+
+def show_results(
+    results: Iterable[tuple[Record, R]],
+    as_json: bool,
+    *,
+    name: str,
+    parts: Callable[[Record, R], Any],
+    lines: Callable[[Record, R], Iterator[str]],
+) -> None:
+    """Each text and its result on stdout: a JSON object a line, or lines for a person.
+
+    name, parts: of what the object has besides the id and the text.
+    """
+    with warnings_told():
+        for record, result in results:
+            if as_json:
+                found = parts(record, result)
+                echo_json({"id": record.id, "text": record.text, name: found})
+            else:
+                typer.echo("\n".join([record.text, *(f"    {x}" for x in lines(record, result))]))
 
 
 def speed_of(meter: Meter) -> "Callable[[Progress], None]":

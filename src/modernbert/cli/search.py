@@ -49,25 +49,23 @@ def search(
 ) -> None:
     """Find the texts of an index that are nearest to each query.
 
-    The queries get the prompt that the model has for them. With --json one object a line: the
+    The queries get the prompt that the model has for them; an index of one vector a token is
+    searched by MaxSim. With --json one object a line: the
     query, and the list of its hits.
     """
-    from modernbert.inference.embedder import Embedder
     from modernbert.inference.loading import folder_fingerprint
-    from modernbert.inference.search import SearchIndex
+    from modernbert.inference.open_index import open_index, search_texts
+    from modernbert.inference.retriever import load_retriever
     from modernbert.model.config_file import find_model
 
-    opened = SearchIndex.open(index)
+    opened = open_index(index)
     folder = find_model(model, weights=True)
     if opened.manifest.model and opened.manifest.model != folder_fingerprint(folder):
         raise InputError(f"{model}: not the model whose vectors {index} holds; take that one")
-    embedder = Embedder.from_pretrained(folder, precision=precision.value)
-    prompt = embedder.settings.first_prompt(("query",))
-    width = opened.manifest.dim if opened.manifest.dim < embedder.dim else None
+    retriever = load_retriever(folder, precision.value)
 
     def run(queries: Iterable[str]) -> "Iterator[list[Hit]]":
-        for block in embedder.stream(queries, prompt=prompt, truncate_dim=width):
-            yield from opened.search(block, top_k, oversample=oversample)
+        return search_texts(opened, retriever, queries, top_k, oversample=oversample)
 
     with warnings_told():
         for record, hits in results_of(texts, input_file, run, text_field=text_field):

@@ -1,9 +1,9 @@
 """`modernbert tag`: the entities of texts."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from modernbert.cli.inference_options import (
     BatchTokens,
@@ -14,9 +14,13 @@ from modernbert.cli.inference_options import (
     Strict,
     Texts,
     results_of,
-    warnings_told,
+    show_results,
 )
-from modernbert.cli.options import AsJson, TextField, echo_json
+from modernbert.cli.options import AsJson, TextField
+from modernbert.cli.text_input import Record
+
+if TYPE_CHECKING:
+    from modernbert.inference.entities import Entity
 
 
 def tag(
@@ -37,15 +41,19 @@ def tag(
 
     tagger = Tagger.from_pretrained(model, precision=precision.value)
     run = partial(tagger.stream, batch_tokens=batch_tokens)
-    with warnings_told():
-        for record, entities in results_of(
-            texts, input_file, run, text_field=text_field, strict=strict
-        ):
-            text = record.text
-            if as_json:
-                found = [{**asdict(each), "text": text[each.start : each.end]} for each in entities]
-                echo_json({"id": record.id, "text": text, "entities": found})
-            else:
-                typer.echo(text)
-                for each in entities:
-                    typer.echo(f"    {each.label} {each.score:.4f}  {text[each.start : each.end]}")
+    show_results(
+        results_of(texts, input_file, run, text_field=text_field, strict=strict),
+        as_json,
+        name="entities",
+        parts=_parts,
+        lines=_lines,
+    )
+
+
+def _parts(record: Record, entities: "list[Entity]") -> list[dict[str, Any]]:
+    return [{**asdict(x), "text": record.text[x.start : x.end]} for x in entities]
+
+
+def _lines(record: Record, entities: "list[Entity]") -> Iterator[str]:
+    for each in entities:
+        yield f"{each.label} {each.score:.4f}  {record.text[each.start : each.end]}"

@@ -9,22 +9,24 @@ ids.jsonl, ids.npy      the id of each vector, a line each, and where each line 
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
 from modernbert.errors import InputError
 from modernbert.files import new_folder
 from modernbert.inference.codes import to_bits, to_int8
+from modernbert.inference.id_file import IdWriter
 from modernbert.inference.vector_file import VectorFile
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = "modernbert search index 1"
 _BLOCK_ROWS = 16_384
+
+T = TypeVar("T")
 
 IndexKind = Literal["float32", "int8", "binary"]
 IndexSimilarity = Literal["cosine", "dot"]
@@ -54,14 +56,7 @@ class IndexManifest:
         Raises:
             InputError: no index there, or one of another format.
         """
-        path = folder / MANIFEST_FILE
-        try:
-            manifest = cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{folder}: not a search index: {error}") from None
-        if manifest.format != FORMAT:
-            raise InputError(f"{path}: format {manifest.format!r}, expected {FORMAT!r}; build anew")
-        return manifest
+        return read_manifest(cls, folder, FORMAT)
 
 
 def build_index(
@@ -83,29 +78,73 @@ def build_index(
             finite, or another number of ids.
     """
     folder = Path(folder).expanduser()
-    for name, got, kinds in (
-        ("kind", kind, IndexKind),
-        ("similarity", similarity, IndexSimilarity),
-    ):
-        if got not in get_args(kinds):
-            raise InputError(f"{name}: got {got!r}, expected one of {', '.join(get_args(kinds))}")
-    if folder.exists():
-        raise InputError(f"{folder}: is there already; delete it or name another folder")
+    require_one_of("kind", kind, get_args(IndexKind))
+    require_one_of("similarity", similarity, get_args(IndexSimilarity))
     checked = _checked(blocks, normalize=similarity == "cosine")
-    try:
-        with new_folder(folder) as partial:
-            count, dim = _write(partial, checked, ids, kind)
-            manifest = IndexManifest(
-                count=count, dim=dim, kind=kind, similarity=similarity, model=model
-            )
-            text = json.dumps(asdict(manifest), indent=2) + "\n"
-            (partial / MANIFEST_FILE).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error}") from None
+    with whole_index(folder) as partial:
+        count, dim = _write(partial, checked, ids, kind)
+        manifest = IndexManifest(
+            count=count, dim=dim, kind=kind, similarity=similarity, model=model
+        )
+        write_manifest(partial, manifest)
     return manifest
 
 
-def _require_one_of(name: str, got: str, known: Sequence[str]) -> None:
+@contextmanager
+def whole_index(folder: Path) -> Iterator[Path]:
+    """A folder to fill that becomes the index when the block ends well.
+
+    Raises:
+        InputError: a folder that is there, or cannot be written.
+    """
+    if folder.exists():
+        raise InputError(f"{folder}: is there already; delete it or name another folder")
+    try:
+        with new_folder(folder) as partial:
+            yield partial
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error}") from None
+
+
+def write_manifest(folder: Path, manifest: Any) -> None:
+    """Write the fields of a manifest, a dataclass, as JSON."""
+    text = json.dumps(asdict(manifest), indent=2) + "\n"
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+
+
+def format_of(folder: Path) -> str:
+    """The format that a manifest names.
+
+    Raises:
+        InputError: no index there.
+    """
+    try:
+        return str(json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))["format"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{folder}: not a search index: {error}") from None
+
+
+def read_manifest(cls: type[T], folder: Path, expected: str) -> T:
+    """A manifest of a class and of a format.
+
+    Raises:
+        InputError: no index there, or one of another format.
+    """
+    path = folder / MANIFEST_FILE
+    if (found := format_of(folder)) != expected:
+        raise InputError(f"{path}: format {found!r}, expected {expected!r}; build anew")
+    try:
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{folder}: not a search index: {error}") from None
+
+
+def require_one_of(name: str, got: str, known: Sequence[str]) -> None:
+    """Refuse what is none of a few words.
+
+    Raises:
+        InputError: naming them.
+    """
     if got not in known:
         raise InputError(f"{name}: got {got!r}, expected one of {', '.join(known)}")
 
@@ -145,27 +184,18 @@ def _write(
     first = next((block for block in blocks if len(block)), None)
     if first is None:
         raise InputError("vectors: got none; an index needs one or more")
-    names = None if ids is None else iter(ids)
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(VectorFile(folder / f"{name}.npy", rows.shape[1], rows.dtype))
             for name, rows in _coded(first, kind).items()
         }
-        id_file = stack.enter_context((folder / "ids.jsonl").open("wb"))
-        id_places = stack.enter_context(VectorFile(folder / "ids.npy", 1, np.int64))
-        count = 0
+        names = stack.enter_context(IdWriter(folder, ids))
         for block in _with_first(first, blocks):
             for name, rows in _coded(block, kind).items():
                 files[name].append(rows)
-            if names is not None:
-                lines = _id_lines(names, len(block), count)
-                begins = id_file.tell() + np.cumsum([0, *map(len, lines[:-1])])
-                id_places.append(begins[:, None])
-                id_file.writelines(lines)
-            count += len(block)
-    if names is not None and next(names, None) is not None:
-        raise InputError(f"ids: got more than the {count} vectors; give one for each")
-    return count, first.shape[1]
+            names.take(len(block))
+        names.finish()
+    return names.num_rows, first.shape[1]
 
 
 def _coded(block: np.ndarray, kind: IndexKind) -> dict[str, np.ndarray]:
@@ -179,11 +209,3 @@ def _coded(block: np.ndarray, kind: IndexKind) -> dict[str, np.ndarray]:
 def _with_first(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     yield first
     yield from others
-
-
-def _id_lines(names: Iterator[str], wanted: int, first_row: int) -> list[bytes]:
-    given = list(islice(names, wanted))
-    if len(given) < wanted:
-        got = first_row + len(given)
-        raise InputError(f"ids: got {got}, fewer than there are vectors; give one for each")
-    return [json.dumps(name, ensure_ascii=False).encode() + b"\n" for name in given]

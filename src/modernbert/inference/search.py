@@ -1,16 +1,15 @@
 """`SearchIndex`: the nearest of many vectors, found by looking at all of them."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from modernbert.errors import InputError
 from modernbert.inference.codes import scores_of_bits, scores_of_int8, to_bits
+from modernbert.inference.id_file import IdReader
 from modernbert.inference.index_folder import IndexKind, IndexManifest, build_index, unit
 from modernbert.inference.vector_file import read_vectors
 
@@ -47,7 +46,7 @@ class SearchIndex:
         names = {"float32": (), "int8": ("int8", "scales"), "binary": ("binary",)}
         kept = ("float32", *names[self.manifest.kind])
         self._rows = {name: read_vectors(folder / f"{name}.npy") for name in kept}
-        self._id_places = read_vectors(folder / "ids.npy")
+        self._ids = IdReader(folder, self.manifest.count)
         for name, rows in self._rows.items():
             if len(rows) != self.manifest.count:
                 raise InputError(
@@ -85,18 +84,15 @@ class SearchIndex:
         for name, value in (("top_k", top_k), ("oversample", oversample)):
             if value < 1:
                 raise InputError(f"{name}: got {value}, expected 1 or more")
-        hits: list[list[Hit]] = []
-        with (self.folder / "ids.jsonl").open("rb") as ids:
-            for start in range(0, len(wanted), _BLOCK_QUERIES):
-                block = wanted[start : start + _BLOCK_QUERIES]
-                for scores, rows in self._best(block, top_k, oversample):
-                    hits.append(
-                        [
-                            Hit(self._id(ids, row), row, score)
-                            for score, row in zip(scores.tolist(), rows.tolist(), strict=True)
-                        ]
-                    )
-        return hits
+        blocks = (
+            wanted[start : start + _BLOCK_QUERIES]
+            for start in range(0, len(wanted), _BLOCK_QUERIES)
+        )
+        return [
+            as_hits(self._ids, scores, rows)
+            for block in blocks
+            for scores, rows in self._best(block, top_k, oversample)
+        ]
 
     def _checked(self, queries: np.ndarray) -> np.ndarray:
         if queries.ndim != 2 or queries.shape[1] != self.manifest.dim:
@@ -121,15 +117,10 @@ class SearchIndex:
 
     def _candidates(self, queries: np.ndarray, num: int) -> np.ndarray:
         """(num_queries, num) int64: the rows of the best, in any order."""
-        best = torch.empty(len(queries), 0)
-        rows = torch.empty(len(queries), 0, dtype=torch.int64)
+        best = Best(len(queries), num)
         for start in range(0, len(self), _BLOCK_ROWS):
-            scores = torch.from_numpy(self._scores(queries, slice(start, start + _BLOCK_ROWS)))
-            found = torch.arange(start, start + scores.shape[1]).expand(len(queries), -1)
-            best, rows = torch.cat([best, scores], 1), torch.cat([rows, found], 1)
-            best, places = best.topk(min(num, best.shape[1]), dim=1)
-            rows = rows.gather(1, places)
-        return rows.numpy()
+            best.add(self._scores(queries, slice(start, start + _BLOCK_ROWS)), start)
+        return best.rows
 
     def _scores(self, queries: np.ndarray, block: slice) -> np.ndarray:
         """(num_queries, rows of the block) float32, by the vectors that are searched in."""
@@ -140,8 +131,40 @@ class SearchIndex:
         scores: np.ndarray = queries @ self._rows["float32"][block].T
         return scores
 
-    def _id(self, ids: BinaryIO, row: int) -> str:
-        if not len(self._id_places):
-            return str(row)
-        ids.seek(int(self._id_places[row, 0]))
-        return str(json.loads(ids.readline()))
+
+def as_hits(ids: IdReader, scores: np.ndarray, rows: np.ndarray) -> list[Hit]:
+    """The hits of one query, from the scores and rows of the best."""
+    names = ids.names(rows.tolist())
+    triples = zip(names, rows.tolist(), scores.tolist(), strict=True)
+    return [Hit(name, row, score) for name, row, score in triples]
+
+
+class Best:
+    """The best rows for each query so far, while blocks of rows are scored one after another.
+
+    num: how many are kept.
+    """
+
+    def __init__(self, num_queries: int, num: int) -> None:
+        self.num = num
+        self._scores = torch.empty(num_queries, 0)
+        self._rows = torch.empty(num_queries, 0, dtype=torch.int64)
+
+    def add(self, scores: np.ndarray, first_row: int) -> None:
+        """Take the scores (num_queries, rows) float32 of rows from `first_row` on."""
+        found = torch.arange(first_row, first_row + scores.shape[1]).expand(len(scores), -1)
+        joined = torch.cat([self._scores, torch.from_numpy(scores)], 1)
+        rows = torch.cat([self._rows, found], 1)
+        self._scores, places = joined.topk(min(self.num, joined.shape[1]), dim=1)
+        self._rows = rows.gather(1, places)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(num_queries, num) int64, in any order."""
+        return self._rows.numpy()
+
+    def ordered(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Scores and rows for each query, best first; among equals the first row."""
+        for scores, rows in zip(self._scores.numpy(), self._rows.numpy(), strict=True):
+            order = np.lexsort((rows, -scores))
+            yield scores[order], rows[order]

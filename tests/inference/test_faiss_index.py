@@ -1,0 +1,35 @@
+"""The FAISS index beside a search index finds the same."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modernbert.errors import InputError
+from modernbert.inference.faiss_index import write_faiss
+from modernbert.inference.search import SearchIndex, build_index
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_it_finds_the_same(tmp_path: Path, similarity: str) -> None:
+    faiss = pytest.importorskip("faiss")
+    draw = np.random.default_rng(0).standard_normal
+    stored, queries = draw((60, 12), np.float32), draw((3, 12), np.float32)
+    build_index(tmp_path / "i", [stored], similarity=similarity)  # type: ignore[arg-type]
+    path = write_faiss(tmp_path / "i")
+    assert {each.name for each in path.parent.iterdir()} >= {"index.faiss", "float32.npy"}
+    if similarity == "cosine":
+        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    scores, rows = faiss.read_index(str(path)).search(queries, 5)
+    for query, hits in enumerate(SearchIndex.open(tmp_path / "i").search(queries, 5)):
+        assert [hit.row for hit in hits] == rows[query].tolist()
+        np.testing.assert_allclose([hit.score for hit in hits], scores[query], atol=1e-5)
+
+
+def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_index(tmp_path / "i", [np.ones((2, 3), np.float32)])
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(InputError, match=r"pip install 'modernbert\[faiss\]'"):
+        write_faiss(tmp_path / "i")
