@@ -90,3 +90,11 @@ def test_refuses_a_run_shorter_than_its_schedule() -> None:
     SCHEDULE.check_fits(53_000)
     with pytest.raises(SettingsError, match="more than the run's 52999 tokens"):
         SCHEDULE.check_fits(52_999)
+
+
+def test_a_linear_decay_is_a_straight_line_to_the_end() -> None:
+    settings = ScheduleSettings(
+        peak_learning_rate=1.0, decay="linear", decay_tokens=900, final_fraction=0.0
+    )
+    rates = [learning_rate(settings, tokens, 1000) for tokens in (50, 100, 550, 1000)]
+    assert rates == pytest.approx([1.0, 1.0, 0.5, 0.0])

@@ -19,6 +19,7 @@ from modernbert.errors import (
 from modernbert.settings import load, to_toml
 from modernbert.training import checkpoint
 from modernbert.training.log import read_metrics
+from modernbert.training.optimizer import parameter_groups
 from modernbert.training.schedule import learning_rate
 from modernbert.training.trainer import Progress, Trainer, TrainingSettings
 
@@ -235,3 +236,27 @@ def test_settings_refuse_a_schedule_longer_than_the_run() -> None:
 def test_settings_survive_toml(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(to_toml(settings()))
     assert load(TrainingSettings, tmp_path / "recipe.toml") == settings()
+
+
+def test_a_phase_chooses_its_groups_and_when_it_ends(tmp_path: Path) -> None:
+    """A group's own factor multiplies the rate; an early end is an end like any other."""
+    module = ToyModule()
+    seen: list[int] = []
+
+    def groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+        first, *others = parameter_groups(module, weight_decay)
+        return [{**first, "rate_factor": 0.25}, *others]
+
+    own = phase(
+        settings_=settings(evaluate_every_steps=4),
+        groups=groups,
+        evaluates_first=False,
+        evaluated=lambda _module, step, _figures: seen.append(step),
+        stops=lambda: len(seen) == 2,
+    )
+    trainer = Trainer(module, [own], tmp_path)
+    result = trainer.run()
+    assert result.status == "finished" and trainer.finished
+    assert seen == [4, 8] and result.progress.step == 8
+    rates = [group["lr"] for group in trainer.optimizer.param_groups]
+    assert rates[0] == pytest.approx(0.25 * rates[1])

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from modernbert.errors import SettingsError
+from modernbert.training.optimizer import parameter_groups
 from modernbert.training.task import Progress, Task
 from modernbert.training.training_settings import TrainingSettings
 
@@ -18,6 +19,11 @@ def _nothing(_module: nn.Module) -> None:
 
 def _nobody(_module: nn.Module, _step: int, _figures: Mapping[str, float]) -> None:
     """Who listens to evaluations unless the phase says otherwise."""
+
+
+def _never() -> bool:
+    """When a phase ends before its tokens are seen, unless it says otherwise."""
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +40,10 @@ class Phase:
     start_from: the earlier phase whose last state this one starts from; that of the phase before
         when None. Its tokens are those of the run all the same: none is forgotten.
     identity: what else makes the phase what it is, as JSON values.
+    groups: the optimizer's groups of a module's parameters, from its weight decay; the rate of one
+        with a `rate_factor` is multiplied by it.
+    evaluates_first: whether there is an evaluation before its first step.
+    stops: whether it is to end now, though not all of its tokens were seen; for the last phase.
     begin: makes the module ready for it, at its beginning and after each resume in it.
     evaluated: hears of each evaluation of the phase, with the module as it is then.
     end: delivers the phase's result. It is called when all is saved, and once more after a resume
@@ -46,6 +56,9 @@ class Phase:
     goes_on: bool = False
     start_from: str | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
+    groups: Callable[[nn.Module, float], list[dict[str, Any]]] = parameter_groups
+    evaluates_first: bool = True
+    stops: Callable[[], bool] = _never
     begin: Callable[[nn.Module], None] = _nothing
     evaluated: Callable[[nn.Module, int, Mapping[str, float]], None] = _nobody
     end: Callable[[nn.Module], None] = _nothing

@@ -17,8 +17,9 @@ class ScheduleSettings:
 
     peak_learning_rate: the rate between warm-up and decay.
     warmup_tokens: over how many tokens the rate rises; 0 starts at the peak.
-    decay: `constant` keeps the peak to the end; `1-sqrt` lowers it over the last `decay_tokens`.
-    decay_tokens: the length of the decay, for `1-sqrt` only.
+    decay: `constant` keeps the peak to the end; `1-sqrt` and `linear` lower it over the last
+        `decay_tokens`.
+    decay_tokens: the length of the decay; 0 for `constant`.
     final_fraction: the rate after the last token, as a fraction of the peak.
 
     Raises:
@@ -27,7 +28,7 @@ class ScheduleSettings:
 
     peak_learning_rate: float
     warmup_tokens: int = 0
-    decay: Literal["constant", "1-sqrt"] = "constant"
+    decay: Literal["constant", "1-sqrt", "linear"] = "constant"
     decay_tokens: int = 0
     final_fraction: float = 0.001
 
@@ -43,10 +44,10 @@ class ScheduleSettings:
             raise SettingsError(
                 f"final_fraction: got {self.final_fraction}, expected a number from 0 to 1"
             )
-        if (self.decay == "1-sqrt") != (self.decay_tokens > 0):
+        if (self.decay != "constant") != (self.decay_tokens > 0):
             raise SettingsError(
-                f'decay_tokens: got {self.decay_tokens} with decay = "{self.decay}"; a decay of '
-                '"1-sqrt" needs its length in tokens, "constant" has none'
+                f'decay_tokens: got {self.decay_tokens} with decay = "{self.decay}"; "1-sqrt" and '
+                '"linear" need their length in tokens, "constant" has none'
             )
 
     def check_fits(self, total_tokens: int) -> None:
@@ -67,7 +68,8 @@ def learning_rate(settings: ScheduleSettings, tokens: int, total_tokens: int) ->
 
     Counting a step's own tokens gives the first step of a warm-up a rate above 0 and the last of
     a decay exactly `final_fraction` of the peak. With n tokens, N in total, N_c of decay and the
-    final fraction a, the decay is a + (1 - a) * (1 - sqrt((n - (N - N_c)) / N_c)).
+    final fraction a, the decay is a + (1 - a) * (1 - sqrt((n - (N - N_c)) / N_c)), or without
+    the root when it is linear.
 
     >>> settings = ScheduleSettings(
     ...     peak_learning_rate=8.0, warmup_tokens=100, decay="1-sqrt", decay_tokens=400,
@@ -81,6 +83,7 @@ def learning_rate(settings: ScheduleSettings, tokens: int, total_tokens: int) ->
     decayed = tokens - (total_tokens - settings.decay_tokens)
     if decayed <= 0:
         return settings.peak_learning_rate
-    remaining = 1 - math.sqrt(decayed / settings.decay_tokens)
+    share = decayed / settings.decay_tokens
+    remaining = 1 - (share if settings.decay == "linear" else math.sqrt(share))
     fraction = settings.final_fraction + (1 - settings.final_fraction) * remaining
     return settings.peak_learning_rate * fraction

@@ -23,7 +23,7 @@ from modernbert.training.health import Health
 from modernbert.training.interruption import Interruption
 from modernbert.training.isolation import seed_step, undisturbed
 from modernbert.training.log import MetricsLog, Observer
-from modernbert.training.optimizer import StableAdamW, parameter_groups
+from modernbert.training.optimizer import StableAdamW
 from modernbert.training.phase import Phase, Phases
 from modernbert.training.precision import autocast, compute_dtype
 from modernbert.training.schedule import learning_rate
@@ -97,7 +97,7 @@ class Trainer:
 
     @property
     def _phase_is_over(self) -> bool:
-        return self.phases.is_over(self.progress)
+        return self.phases.is_over(self.progress) or self.phase.stops()
 
     def run(self) -> Result:
         """Train from the last checkpoint, or the beginning, to the end or a signal.
@@ -128,7 +128,7 @@ class Trainer:
         """One with the phase's numbers; above all, weight decay is relative to its peak rate."""
         settings = self.settings
         return StableAdamW(
-            parameter_groups(self.module, settings.weight_decay),
+            self.phase.groups(self.module, settings.weight_decay),
             peak_learning_rate=settings.schedule.peak_learning_rate,
             betas=(settings.beta1, settings.beta2),
             eps=settings.eps,
@@ -273,7 +273,7 @@ class Trainer:
 
     def _update(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate_factor", 1.0)
         self.optimizer.step()
 
     def _gradients(self, step: Step) -> tuple[float, float]:
@@ -324,8 +324,9 @@ class Trainer:
     def _evaluate_when_due(self) -> None:
         """Evaluate at a phase's beginning, its end and every so many steps, each once."""
         step, every = self.progress.step, self.settings.evaluate_every_steps
-        begins = self._evaluated_step < 0
-        due = begins or self._phase_is_over or (every is not None and step % every == 0)
+        begins = self._evaluated_step < 0 and self.phase.evaluates_first
+        again = every is not None and step > 0 and step % every == 0
+        due = begins or again or self._phase_is_over
         if not due or self._evaluated_step == step:
             return
         started = time.perf_counter()
