@@ -1,12 +1,14 @@
-"""Run as a program, `python killed_runs.py WORLD OUTPUT DEATH...`: the small recipe, pretrained in
-one process after another, each of which is killed by SIGKILL, and then once more to the end.
+"""Run as a program, `python killed_runs.py WORLD OUTPUT one|three DEATH...`: the small recipe, of
+one phase or of three, pretrained in one process after another, each of which is killed by SIGKILL,
+and then once more to the end.
 
 A death is one of
 
     `step:N`     after the record of step N, while the data of later steps is being made
+    `phase:N`    when a phase has begun after step N, before its first evaluation
     `save:N`     in the middle of the save of step N, with its files half there
     `kept:N`     when that save is whole, before old checkpoints go and the log has it
-    `model:0`    while the finished run's model is written, before its tokenizer
+    `model:N`    while the model after N steps is written, before its tokenizer
     `after:S`    S seconds after the start, wherever that is
 """
 
@@ -30,11 +32,13 @@ from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training import checkpoint
 
 
-def run(world: World, output: Path, death: str) -> int:
+def run(world: World, output: Path, kind_of_run: str, death: str) -> int:
     """One start of the command."""
     kind, _, number = death.partition(":")
     observers: list[Callable[[dict[str, Any]], None]] = []
-    if kind == "step":
+    steps = [0]
+    observers.append(lambda record: steps.append(record["step"]))
+    if kind in ("step", "phase"):
         observers.append(lambda r: _die_if(r["kind"] == kind and r["step"] == int(number)))
     elif kind == "save":
         folder = checkpoint.folder_of(output, int(number))
@@ -43,11 +47,12 @@ def run(world: World, output: Path, death: str) -> int:
     elif kind == "kept":
         _die_in(checkpoint, "keep_newest", checkpoint.folder_of(output, int(number)).exists)
     elif kind == "model":
-        _die_in(Tokenizer, "save_pretrained", lambda: True)
+        _die_in(Tokenizer, "save_pretrained", lambda: steps[-1] == int(number))
     elif kind == "after":
         observers.append(lambda _: time.sleep(0.06))
         threading.Timer(float(number), _die_if, [True]).start()
-    return pretrain(world.recipe(output), observers).exit_code
+    recipe = world.phased(output) if kind_of_run == "three" else world.recipe(output)
+    return pretrain(recipe, observers).exit_code
 
 
 def _die_if(condition: bool) -> None:
@@ -66,12 +71,12 @@ def _die_in(owner: Any, name: str, condition: Callable[[], bool]) -> None:
     setattr(owner, name, die_or_call)
 
 
-def main(world: str, output: str, *deaths: str) -> None:
+def main(world: str, output: str, kind_of_run: str, *deaths: str) -> None:
     torch.set_num_threads(1)
     for death in [*deaths, ""]:
         process = os.fork()
         if process == 0:
-            os._exit(run(World(Path(world)), Path(output), death))
+            os._exit(run(World(Path(world)), Path(output), kind_of_run, death))
         _, status = os.waitpid(process, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

@@ -114,3 +114,22 @@ class World:
     def recipe(self, output: Path, **changes: Any) -> PretrainingRecipe:
         """That recipe: 12 steps, evaluations at 0, 5, 10 and 12, checkpoints at 4, 8 and 12."""
         return parse(PretrainingRecipe, self.settings(output, **changes), where="recipe")
+
+    def phased(self, output: Path, **changes: Any) -> PretrainingRecipe:
+        """Three phases: 4, 4 and 4 steps; the second is longer in its sequences and angles."""
+        longer = {
+            "packing": {"max_seqlen": 80},
+            "model": {"global_theta": 50_000.0},
+            "training": {"schedule": {"peak_learning_rate": 0.005, "warmup_tokens": 0}},
+        }
+        decay = {"decay": "1-sqrt", "decay_tokens": 1_500}
+        last = {
+            "name": "decay",
+            **longer,
+            "sources": [{"shards": str(self.sources[1])}],
+            "masking": {"rate": 0.15},
+            "training": {"schedule": {**longer["training"]["schedule"], **decay}},
+        }
+        settings = self.settings(output, training__total_tokens=1_500, **changes)
+        settings["phases"] = [{"name": "short"}, {"name": "extension", **longer}, last]
+        return parse(PretrainingRecipe, settings, where="recipe")

@@ -16,10 +16,10 @@ KILLED = "-9"
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(world: World, output: Path, *deaths: str) -> list[str]:
+def run(world: World, output: Path, kind_of_run: str, *deaths: str) -> list[str]:
     """Pretrain in one process after another; the exit codes, negative for a signal."""
     program = Path(__file__).with_name("killed_runs.py")
-    command = [sys.executable, str(program), str(world.path), str(output), *deaths]
+    command = [sys.executable, str(program), str(world.path), str(output), kind_of_run, *deaths]
     answer = subprocess.run(
         command,
         check=True,
@@ -41,31 +41,52 @@ def rows(output: Path, kind: str, *names: str) -> list[list[float]]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, world: World) -> Path:
-    output = tmp_path_factory.mktemp("unbroken") / "run"
-    assert run(world, output) == ["0"]
-    return output
+def unbroken(tmp_path_factory: pytest.TempPathFactory, world: World) -> dict[str, Path]:
+    """The folder of an unbroken run of each kind."""
+    outputs = {kind: tmp_path_factory.mktemp(kind) / "run" for kind in ("one", "three")}
+    for kind, output in outputs.items():
+        assert run(world, output, kind) == ["0"]
+    return outputs
 
 
 @pytest.mark.parametrize(
-    "deaths",
+    ("kind_of_run", "models", "deaths"),
     [
-        ("step:1", "save:4", "step:6", "kept:8", "step:11", "save:12", "model:0"),
-        ("after:random",) * 3,
+        (
+            "one",
+            ["model"],
+            ("step:1", "save:4", "step:6", "kept:8", "step:11", "save:12", "model:12"),
+        ),
+        ("one", ["model"], ("after:random",) * 3),
+        # The borders are at 4, where a checkpoint would come anyway, and at 9; the end is at 13.
+        (
+            "three",
+            ["short", "extension", "model"],
+            ("step:4", "save:4", "model:4", "phase:4", "step:5", "kept:8")
+            + ("save:9", "model:9", "phase:9", "step:10", "model:13"),
+        ),
+        ("three", ["short", "extension", "model"], ("after:random",) * 3),
     ],
-    ids=["at chosen moments", "at random moments"],
+    ids=["at chosen moments", "at random moments", "at borders of phases", "three at random"],
 )
 def test_killed_runs_end_with_the_same_bytes(
-    tmp_path: Path, world: World, unbroken: Path, deaths: tuple[str, ...]
+    tmp_path: Path,
+    world: World,
+    unbroken: dict[str, Path],
+    kind_of_run: str,
+    models: list[str],
+    deaths: tuple[str, ...],
 ) -> None:
     # Even the last steps alone, at 0.06 seconds a record, take longer: each death comes in time.
     deaths = tuple(d.replace("random", f"{random.uniform(0.05, 0.4):.3f}") for d in deaths)
-    output = tmp_path / "run"
-    assert run(world, output, *deaths) == [*[KILLED] * len(deaths), "0"], deaths
-    assert files(output / "model") == files(unbroken / "model"), deaths
+    output, whole = tmp_path / "run", unbroken[kind_of_run]
+    assert run(world, output, kind_of_run, *deaths) == [*[KILLED] * len(deaths), "0"], deaths
+    for model in models:
+        assert files(output / model) == files(whole / model), deaths
     assert not list(output.rglob(f"{TEMPORARY_PREFIX}*"))
     for kind, names in (
-        ("step", ["step", "tokens", "loss", "gradient_norm", "fill"]),
-        ("evaluation", ["step", "held_out_loss", "held_out_accuracy"]),
+        ("phase", ["phase", "step", "tokens"]),
+        ("step", ["phase", "step", "tokens", "loss", "gradient_norm", "fill"]),
+        ("evaluation", ["phase", "step", "held_out_loss", "held_out_accuracy"]),
     ):
-        assert rows(output, kind, *names) == rows(unbroken, kind, *names), deaths
+        assert rows(output, kind, *names) == rows(whole, kind, *names), deaths
