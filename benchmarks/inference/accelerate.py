@@ -1,0 +1,115 @@
+"""A live model of transformers before and after `modernbert.accelerate`: forward, and training.
+
+    python -m benchmarks.inference.accelerate
+    python -m benchmarks.inference.accelerate --layers 2 --workloads request-32 --seconds 2
+
+Claim: the same model object, called as before on padded batches, answers several times faster, and
+equal to 1e-5 at every real token; a forward and backward pass gains too.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.cpu.models import random_model
+from benchmarks.cpu.results import surroundings, write
+from benchmarks.cpu.timing import interleave, speedup
+from benchmarks.cpu.workloads import WORKLOADS, Workload, token_ids
+from modernbert import accelerate
+
+WITHIN = 1e-5
+DEFAULT = ("request-32", "512-ragged", "uniform-padded", "web", "512-fixed")
+Batch = dict[str, Tensor]
+
+
+def padded(workload: Workload) -> Batch:
+    """All sequences in one batch, padded on the right: (rows, columns) int64 both."""
+    ids = token_ids(workload.lengths)
+    columns = max(workload.lengths)
+    rows = [row + [0] * (columns - len(row)) for row in ids]
+    mask = torch.arange(columns) < torch.tensor(workload.lengths)[:, None]
+    return {"input_ids": torch.tensor(rows), "attention_mask": mask.long()}
+
+
+def largest_difference(before: Any, after: Any, batch: Batch) -> float:
+    """Of the hidden states of all real tokens."""
+    real = batch["attention_mask"] != 0
+    with torch.no_grad():
+        first, second = (model(**batch).last_hidden_state for model in (before, after))
+    return float((first - second)[real].abs().max())
+
+
+def forward(model: Any, batch: Batch) -> Callable[[], object]:
+    """A call without gradients."""
+
+    def call() -> None:
+        with torch.inference_mode():
+            model(**batch)
+
+    return call
+
+
+def step(model: Any, batch: Batch) -> Callable[[], object]:
+    """A forward and a backward pass, as in training."""
+    weights = batch["attention_mask"][..., None].float()
+
+    def call() -> None:
+        model.zero_grad()
+        (model(**batch).last_hidden_state * weights).sum().backward()
+
+    return call
+
+
+def measure(models: dict[str, Any], workload: Workload, seconds: float) -> dict[str, Any]:
+    """The figures of one workload; nothing is timed where outputs differ."""
+    batch = padded(workload)
+    difference = largest_difference(models["transformers"], models["accelerated"], batch)
+    row: dict[str, Any] = {
+        "description": workload.description,
+        "real_tokens": workload.total_tokens,
+        "padded_tokens": batch["input_ids"].numel(),
+        "largest_difference": difference,
+    }
+    if not difference < WITHIN:
+        return {**row, "failed": f"outputs differ by more than {WITHIN}"}
+    for name, made in (("forward", forward), ("forward_and_backward", step)):
+        turns = {key: made(model, batch) for key, model in models.items()}
+        for call in turns.values():
+            call()
+        times = interleave(turns, rounds=9, budget_seconds=seconds, min_turn_seconds=0.1)
+        row[name] = {
+            **{f"{key}_seconds": round(median(value), 5) for key, value in times.items()},
+            "speedup": round(speedup(times["accelerated"], times["transformers"]), 2),
+        }
+    return row
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print a line for each workload, and write them all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--workloads", default=",".join(DEFAULT))
+    parser.add_argument("--layers", type=int, default=11)
+    parser.add_argument("--seconds", type=float, default=20, help="for each figure")
+    parser.add_argument("--output", type=Path)
+    chosen = parser.parse_args(arguments)
+    around = surroundings(num_threads=torch.get_num_threads())
+    from transformers import AutoModel
+
+    source = random_model("base", chosen.layers)
+    loaded = [AutoModel.from_pretrained(source.folder).eval() for _ in range(2)]
+    models = {"transformers": loaded[0], "accelerated": accelerate(loaded[1])}
+    rows = {}
+    for name in chosen.workloads.split(","):
+        rows[name] = measure(models, WORKLOADS[name], chosen.seconds)
+        print(name, rows[name])
+    if chosen.output is not None:
+        write(chosen.output, {**around, "model": source.description, "workloads": rows})
+
+
+if __name__ == "__main__":
+    main()
