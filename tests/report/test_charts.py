@@ -47,8 +47,10 @@ def test_gaps_stay_gaps() -> None:
 
 
 def test_a_spike_of_a_faint_line_does_not_squash_the_others() -> None:
-    faint = Series(label="", x=[0, 1, 2], y=[1, 1e9, 1], kind="faint")
-    root = parse(line_chart("a", [faint, Series(label="m", x=[0, 2], y=[1, 2])], x=X, y=Axis()))
+    y = [1.0] * 500
+    y[250] = 1e9
+    faint = Series(label="", x=range(500), y=y, kind="faint")
+    root = parse(line_chart("a", [faint, Series(label="m", x=[0, 499], y=[1, 2])], x=X, y=Axis()))
     first, second = points(root.all("polyline", "line")[0])
     assert first[1] - second[1] > 150
     assert root.all("svg")[1].attributes["style"] == "overflow:hidden"
@@ -62,13 +64,20 @@ def test_nothing_to_draw(y: list[float]) -> None:
 
 
 def test_names_of_marks_do_not_overlap() -> None:
-    marks = [Mark(x=5, label="extension"), Mark(x=5.1, label="decay"), Mark(x=99.9, label="end")]
+    marks = [
+        Mark(x=x, label=name)
+        for name, x in (("one", 30), ("two", 31), ("three", 32), ("end", 99.9))
+    ]
     series = Series(label="", x=[0, 100], y=[0, 1])
     root = parse(line_chart("a", [series], x=X, y=Axis(), marks=marks))
-    assert len(root.all("line", "border")) == 3
+    assert len(root.all("line", "border")) == 4
     texts = {text.text: text.attributes for text in root.all("text")}
-    assert "extension" in texts and "decay" not in texts
-    assert texts["end"]["text-anchor"] == "end"
+    assert {name: place["text-anchor"] for name, place in texts.items() if name.isalpha()} == {
+        "one": "end",
+        "three": "start",
+        "end": "end",
+        "tokens": "middle",
+    }
 
 
 def test_a_timeline_has_a_row_for_what_happened() -> None:

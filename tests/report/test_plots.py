@@ -7,9 +7,11 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from tests.report.example_run import NUM_STEPS, write_run
 
 from modernbert.errors import RunError
-from modernbert.report.plots import plot_losses
+from modernbert.report.history import RunHistory
+from modernbert.report.plots import plot_losses, plot_run
 
 
 @pytest.fixture
@@ -38,13 +40,13 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Axes]:
 
 
 def test_a_png_of_a_readable_size(log: Path, tmp_path: Path) -> None:
-    plot_losses(log, tmp_path / "loss.png", baseline=6.63)
+    plot_losses(RunHistory.read(log), tmp_path / "loss.png", baseline=6.63)
     height, width, _ = imread(tmp_path / "loss.png").shape
     assert (width, height) == (1200, 720)
 
 
 def test_every_line_is_named_and_inside(log: Path, tmp_path: Path, drawn: list[Axes]) -> None:
-    plot_losses(log, tmp_path / "loss.png", baseline=9.5)
+    plot_losses(RunHistory.read(log), tmp_path / "loss.png", baseline=9.5)
     (axes,) = drawn
     legend = axes.get_legend()
     assert legend is not None
@@ -61,7 +63,7 @@ def test_every_line_is_named_and_inside(log: Path, tmp_path: Path, drawn: list[A
 def test_training_alone(log: Path, tmp_path: Path, drawn: list[Axes]) -> None:
     lines = log.read_text().splitlines()
     log.write_text(lines[0] + "\n")
-    plot_losses(log, tmp_path / "loss.png")
+    plot_losses(RunHistory.read(log), tmp_path / "loss.png")
     legend = drawn[0].get_legend()
     assert legend is not None and len(legend.get_texts()) == 1
 
@@ -69,12 +71,22 @@ def test_training_alone(log: Path, tmp_path: Path, drawn: list[Axes]) -> None:
 def test_a_picture_that_cannot_be_written_is_a_run_error(log: Path, tmp_path: Path) -> None:
     (tmp_path / "loss.png").mkdir()
     with pytest.raises(RunError, match=r"loss\.png: could not be written"):
-        plot_losses(log, tmp_path / "loss.png")
+        plot_losses(RunHistory.read(log), tmp_path / "loss.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.png", "metrics.jsonl"]
 
 
 def test_nothing_to_draw_is_a_run_error(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"kind": "checkpoint", "step": 0}\n')
-    with pytest.raises(RunError, match="holds no step yet"):
-        plot_losses(tmp_path / "metrics.jsonl", tmp_path / "loss.png")
+    for plot in (plot_losses, plot_run):
+        with pytest.raises(RunError, match="has no step yet"):
+            plot(RunHistory(), tmp_path / "loss.png")
     assert not (tmp_path / "loss.png").exists()
+
+
+def test_the_course_of_a_run(tmp_path: Path, drawn: list[Axes]) -> None:
+    history = RunHistory.read(write_run(tmp_path))
+    plot_run(history, tmp_path / "run.png")
+    assert len(drawn) == 6
+    for axes in drawn:
+        curve, *borders = axes.get_lines()[::-1]
+        assert len(curve.get_xdata()) == NUM_STEPS and len(borders) == 2
+        assert axes.get_xlim() == (0, 1000 * NUM_STEPS)

@@ -21,6 +21,7 @@ from modernbert.cli import (
     plan,
     prepare,
     pretrain,
+    report,
     rerank,
     search,
     serve,
@@ -36,7 +37,7 @@ class _InOrderOfUse(TyperGroup):
     """Lists the verbs as one needs them; the default order puts groups last."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        making = ["demo", "tokenizer", "prepare", "plan", "pretrain"]
+        making = ["demo", "tokenizer", "prepare", "plan", "pretrain", "report"]
         using = ["fill-mask", "embed", "search", "classify", "tag", "rerank", "serve", "info"]
         return making + using
 
@@ -55,6 +56,7 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.command()(prepare.prepare)
 app.command()(plan.plan)
 app.command()(pretrain.pretrain)
+app.command()(report.report)
 app.command()(fill_mask.fill_mask)
 app.command()(embed.embed)
 app.command()(search.search)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from modernbert.cli import report
 from modernbert.cli.fill_mask import predictions_line
-from modernbert.cli.pretrain import draw
 
 if TYPE_CHECKING:
     from modernbert.inference.fill_mask import FillMask
@@ -28,7 +28,7 @@ _SHOWN = 3
 def report_results(recipe: "PretrainingRecipe", recipe_path: Path) -> None:
     """Say how good the model has become, what it fills in, and where everything is."""
     baseline = held_out_baseline(recipe)
-    draw(recipe.output, baseline.loss)
+    report.write(recipe.output, baseline.loss)
     typer.echo("\n".join(figures(_evaluations(recipe.output), baseline)))
     typer.echo("\n".join(examples(recipe)))
     typer.echo("\n".join(_places(recipe.output, recipe_path)))
@@ -42,7 +42,7 @@ def held_out_baseline(recipe: "PretrainingRecipe") -> "Baseline":
     from modernbert.report.baseline import count_tokens, unigram_baseline
     from modernbert.tasks.pretraining import held_out_batches
 
-    folders = [ShardFolder.open(source.shards) for source in recipe.sources]
+    folders = [ShardFolder.open(source.shards) for source in recipe.phases[0].sources]
     counts = count_tokens(
         (shard.tokens for folder in folders for shard in folder.shards), folders[0].vocab_size
     )
@@ -89,16 +89,16 @@ def _first(predict: "FillMask", text: str) -> str:
 
 
 def _evaluations(run: Path) -> list[Mapping[str, Any]]:
-    from modernbert.report.metrics import read_rows
+    from modernbert.report.history import METRICS_FILE, RunHistory
 
-    return [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "evaluation"]
+    return RunHistory.read(run / METRICS_FILE).of_kind("evaluation")
 
 
 def _places(run: Path, recipe: Path) -> Iterator[str]:
     model = shlex.quote(str(run / "model"))
     yield ""
     yield f"model   {run / 'model'}"
-    yield f"plot    {run / 'loss.png'}"
+    yield f"report  {run / 'report.html'}"
     yield f"recipe  {recipe}"
     yield ""
     yield "Next:"

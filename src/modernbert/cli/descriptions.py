@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from modernbert.model.config import EncoderConfig
-    from modernbert.tasks.recipe import PretrainingRecipe
+    from modernbert.tasks.recipe import PhaseRecipe
 
 Description = dict[str, Any]
 
@@ -55,28 +55,32 @@ def describe_recipe(path: Path) -> Description:
     except TokenizerError as error:
         tokenizer = None
         note = {"tokenizer": f"{error}; sizes as with the published vocabulary"}
-    config = model_config(recipe, tokenizer)
+    configs = [model_config(phase, tokenizer) for phase in recipe.phases]
+    training = {
+        phase.name: describe_training(phase, config)
+        for phase, config in zip(recipe.phases, configs, strict=True)
+    }
     return {
         "kind": "recipe",
         **note,
-        "model": describe_config(config),
-        "training": describe_training(recipe, config),
+        "model": describe_config(configs[-1]),
+        "training": training if len(training) > 1 else training[recipe.phases[0].name],
         "settings": to_mapping(recipe),
     }
 
 
-def describe_training(recipe: "PretrainingRecipe", config: "EncoderConfig") -> Description:
-    """Steps and arithmetic of a recipe, as if every sequence were as long as the longest."""
+def describe_training(phase: "PhaseRecipe", config: "EncoderConfig") -> Description:
+    """Steps and arithmetic of a phase, as if every sequence were as long as the longest."""
     from modernbert.model.flops import flops_per_token
 
-    tokens_a_step = recipe.batch.bins_per_step * recipe.packing.bin_tokens
-    forward = flops_per_token(config, recipe.packing.max_seqlen, masked_share=recipe.masking.rate)
+    bin_tokens, total_tokens = phase.packing.bin_tokens, phase.training.total_tokens
+    forward = flops_per_token(config, phase.packing.max_seqlen, masked_share=phase.masking.rate)
     flops = round(_FORWARDS_A_STEP * forward)
     return {
-        "tokens_a_step": tokens_a_step,
-        "steps": -(-recipe.training.total_tokens // tokens_a_step),
+        "tokens_a_step": phase.batch.bins_per_step * bin_tokens,
+        "steps": phase.batch.num_steps(total_tokens, bin_tokens),
         "flops_a_token": flops,
-        "flops": flops * recipe.training.total_tokens,
+        "flops": flops * total_tokens,
     }
 
 
@@ -172,16 +176,14 @@ def describe_tokenizer(path: Path) -> Description:
 
 def describe_run(path: Path) -> Description:
     """How far a run has come, and its last figures."""
-    from modernbert.report.metrics import read_rows
+    from modernbert.report.history import METRICS_FILE, RunHistory
 
-    rows = read_rows(path / "metrics.jsonl")
-    steps = [row for row in rows if row["kind"] == "step"]
-    evaluations = [row for row in rows if row["kind"] == "evaluation"]
+    history = RunHistory.read(path / METRICS_FILE)
     return {
         "kind": "run",
         "finished": (path / "model" / "config.json").is_file(),
-        "last_step": _figures(steps),
-        "last_evaluation": _figures(evaluations),
+        "last_step": _figures([history.last_step] if history.last_step else []),
+        "last_evaluation": _figures(history.of_kind("evaluation")),
         "model": str(path / "model"),
     }
 

@@ -1,12 +1,12 @@
 """`modernbert pretrain`: a recipe to a model."""
 
-import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modernbert.cli import report
 from modernbert.cli.formatting import duration, short_count
 from modernbert.cli.options import AsJson, echo_json
 from modernbert.cli.terminal import Meter, tell
@@ -51,7 +51,7 @@ def pretrain(
 
 
 def train(recipe: "PretrainingRecipe", *, go_on: str) -> "Result":
-    """Pretrain with the progress on stderr, and draw the losses.
+    """Pretrain with the progress on stderr, and write its report.
 
     go_on: the command that takes an interrupted run up again.
 
@@ -65,7 +65,7 @@ def train(recipe: "PretrainingRecipe", *, go_on: str) -> "Result":
     if result.status == "interrupted":
         tell(f"stopped at step {result.progress.step:,}, all of it saved; go on with\n  {go_on}")
         raise typer.Exit(result.exit_code)
-    draw(recipe.output)
+    report.write(recipe.output)
     return result
 
 
@@ -104,12 +104,3 @@ def _evaluation_line(record: dict[str, Any]) -> str:
         f"held-out loss {record['held_out_loss']:.3f}  accuracy {record['held_out_accuracy']:.1%}  "
         f"({duration(record['seconds'])})"
     )
-
-
-def draw(run: Path, baseline: float | None = None) -> None:
-    """Draw the losses of a run into its folder."""
-    # It would announce on the first use on a machine that it looks for fonts.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from modernbert.report.plots import plot_losses
-
-    plot_losses(run / "metrics.jsonl", run / "loss.png", baseline)

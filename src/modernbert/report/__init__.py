@@ -1,15 +1,15 @@
-"""What a run has to show: its figures, read back from its log, and plots of them."""
+"""What a run has to show: its figures, read back from its log, and a page and plots of them."""
 
 from modernbert.report.baseline import Baseline, count_tokens, unigram_baseline
-from modernbert.report.metrics import Curve, read_curve, read_rows
-from modernbert.report.plots import plot_losses
+from modernbert.report.history import Curve, RunHistory
+from modernbert.report.run_report import ReportWriter, write_report
 
 __all__ = [
     "Baseline",
     "Curve",
+    "ReportWriter",
+    "RunHistory",
     "count_tokens",
-    "plot_losses",
-    "read_curve",
-    "read_rows",
     "unigram_baseline",
+    "write_report",
 ]

@@ -15,11 +15,13 @@ from modernbert.report.formats import Format, compact, log_ticks, ticks
 from modernbert.report.page import Html, element, join
 
 _WIDTH, _HEIGHT = 480, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 20, 40
 _INNER_WIDTH, _INNER_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 # Columns of a line; more than one can tell apart in the width of a chart.
 _BUCKETS = 240
 _ROW_HEIGHT = 22
+# Of a faint line's points, so many may stick out on either side.
+_FAINT_QUANTILE = 0.005
 _COLOURS = 5
 
 
@@ -29,7 +31,7 @@ class Series:
 
     x, y: (num_points,), x ascending.
     colour: 0 to 4.
-    kind: `line`; `dots`, a line with its points; `faint`, which the axis does not make room for.
+    kind: `line`; `dots`, a line with its points; `faint`, whose rare extremes may stick out.
     """
 
     label: str
@@ -204,21 +206,31 @@ def _x_scale(series: Sequence[Series], axis: Axis) -> _Scale:
 
 
 def _y_scale(series: Sequence[Series], axis: Axis) -> _Scale:
-    """Room for every line that is not faint, with a margin."""
-    shown = [line for line in series if line.kind != "faint"] or series
-    values = np.concatenate([np.asarray(line.y, dtype=float) for line in shown])
+    """Room for every line with a margin; for a faint one without its extremes."""
+    bounds = [_bounds(line, axis) for line in series]
+    found = [pair for pair in bounds if pair is not None] or [(1.0, 1.0)]
+    low, high = min(low for low, _ in found), max(high for _, high in found)
+    if axis.log:
+        return _scale(low / 1.25, high * 1.25, True, _HEIGHT - _BOTTOM, -_INNER_HEIGHT)
+    least = low if axis.low is None else min(axis.low, low)
+    most = high if axis.high is None else max(axis.high, high)
+    margin = 0.06 * ((most - least) or abs(most) or 1.0)
+    if axis.low is None or low < axis.low:
+        least = max(0.0, least - margin) if least >= 0 else least - margin
+    if axis.high is None or high > axis.high:
+        most += margin
+    return _scale(least, most, False, _HEIGHT - _BOTTOM, -_INNER_HEIGHT)
+
+
+def _bounds(line: Series, axis: Axis) -> tuple[float, float] | None:
+    values = np.asarray(line.y, dtype=float)
     values = values[np.isfinite(values) & (values > 0 if axis.log else True)]
     if not len(values):
-        values = np.ones(1)
-    low, high = float(values.min()), float(values.max())
-    if axis.log:
-        low, high = low / 1.25, high * 1.25
-    else:
-        margin = 0.06 * ((high - low) or abs(high) or 1.0)
-        low, high = (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
-    low = low if axis.low is None else min(axis.low, low)
-    high = high if axis.high is None else max(axis.high, high)
-    return _scale(low, high, axis.log, _HEIGHT - _BOTTOM, -_INNER_HEIGHT)
+        return None
+    if line.kind == "faint":
+        low, high = np.quantile(values, [_FAINT_QUANTILE, 1 - _FAINT_QUANTILE])
+        return float(low), float(high)
+    return float(values.min()), float(values.max())
 
 
 def _y_axis(scale: _Scale, axis: Axis) -> list[Html]:
@@ -244,20 +256,20 @@ def _x_axis(scale: _Scale, axis: Axis, y: float, left: float = _LEFT) -> list[Ht
 
 def _marks(marks: Sequence[Mark], scale: _Scale, bottom: float) -> list[Html]:
     """Broken lines with their names beside them; a name that has no room is left out."""
-    drawing: list[Html] = []
-    free, end = float(_LEFT), float(_WIDTH - _RIGHT)
-    for mark in marks:
-        x = float(scale([mark.x])[0])
-        if not _LEFT - 0.5 <= x <= end + 0.5:
-            continue
-        drawing.append(_rule(x, _TOP, x, bottom, "border"))
-        width = 7.0 * len(mark.label)
-        if x + 4 >= free and x + 4 + width <= end:
-            drawing.append(_text(x + 4, _TOP + 9, mark.label))
-            free = x + width + 10
-        elif x - 4 - width >= free:
-            drawing.append(_text(x - 4, _TOP + 9, mark.label, anchor="end"))
-            free = x + 4
+    places = [(float(scale([mark.x])[0]), mark.label) for mark in marks]
+    end = float(_WIDTH - _RIGHT)
+    places = [(x, label) for x, label in places if _LEFT - 0.5 <= x <= end + 0.5]
+    drawing = [_rule(x, _TOP - 16, x, bottom, "border") for x, _ in places]
+    free = float(_LEFT)
+    for index, (x, label) in enumerate(places):
+        width = 7.0 * len(label) + 3
+        room = places[index + 1][0] if index + 1 < len(places) else end
+        if x + width <= room:
+            drawing.append(_text(x + 3, _TOP - 6, label))
+            free = x + width + 4
+        elif x - width >= free:
+            drawing.append(_text(x - 3, _TOP - 6, label, anchor="end"))
+            free = x
     return drawing
 
 

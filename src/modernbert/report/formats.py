@@ -33,14 +33,14 @@ def percent(value: float) -> str:
 
 
 def num_bytes(value: float) -> str:
-    """Bytes in powers of 1024.
+    """Bytes in powers of 1000.
 
-    >>> num_bytes(0), num_bytes(1536), num_bytes(5 * 2**30)
-    ('0', '1.5 KiB', '5 GiB')
+    >>> num_bytes(0), num_bytes(1500), num_bytes(5e9)
+    ('0', '1.5 kB', '5 GB')
     """
-    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
-        if abs(value) >= 1024**power:
-            return f"{value / 1024**power:.3g} {unit}"
+    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
     return f"{value:.0f}"
 
 
@@ -80,12 +80,14 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 def log_ticks(low: float, high: float) -> list[float]:
     """Powers of ten, with 2 and 5 between where there are few, and thinned where there are many.
 
-    >>> log_ticks(0.3, 30), log_ticks(0.9, 1100)
-    ([0.5, 1.0, 2.0, 5.0, 10.0, 20.0], [1.0, 10.0, 100.0, 1000.0])
+    >>> log_ticks(0.3, 30), log_ticks(0.9, 1100), log_ticks(0.3, 0.6)
+    ([0.5, 1.0, 2.0, 5.0, 10.0, 20.0], [1.0, 10.0, 100.0, 1000.0], [0.3, 0.4, 0.5, 0.6])
     """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    factors = (1, 2, 5) if math.log10(high / low) <= 2.2 else (1,)
-    every = max(1, math.ceil((last - first) / 7))
-    powers = range(first, last + 1, every)
+    decades = math.log10(high) - math.log10(low)
+    if decades < 1:
+        return [value for value in ticks(low, high, 4) if value > 0]
+    factors = (1, 2, 5) if decades <= 2.2 else (1,)
+    powers = range(first, last + 1, max(1, math.ceil((last - first) / 7)))
     found = [float(f"{factor}e{power}") for power in powers for factor in factors]
     return [value for value in found if low <= value <= high]

@@ -1,0 +1,191 @@
+"""What a run's log says, `metrics.jsonl`: its steps in columns, everything else as rows.
+
+A million steps are a few arrays of numbers here, not a million dictionaries.
+"""
+
+import json
+import math
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from modernbert.errors import RunError
+
+METRICS_FILE = "metrics.jsonl"
+Row = Mapping[str, Any]
+
+# Of a step that is done once more, what told of its outcome does not count any longer.
+_OUTCOMES = ("evaluation", "checkpoint", "end")
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One figure over the course of a run.
+
+    tokens: (num_points,) how many the run had seen, ascending.
+    values: (num_points,) the figure at each.
+    """
+
+    tokens: np.ndarray
+    values: np.ndarray
+
+    def __bool__(self) -> bool:
+        return len(self.tokens) > 0
+
+    def after(self, tokens: float) -> "Curve":
+        """The points from a number of tokens on."""
+        late = self.tokens >= tokens
+        return Curve(self.tokens[late], self.values[late])
+
+    def smoothed(self, half_width: int) -> "Curve":
+        """Means of the points around each, as many before as after, so that nothing lags.
+
+        half_width: points on either side; fewer at the start, and after it at the end.
+
+        >>> Curve(np.arange(4), np.array([9.0, 3.0, 0.0, 3.0])).smoothed(1).values.tolist()
+        [9.0, 4.0, 2.0, 1.5]
+        """
+        index = np.arange(len(self.values))
+        reach = np.minimum(index, half_width)
+        first, end = index - reach, np.minimum(len(index), index + reach + 1)
+        sums = np.concatenate([np.zeros(1), np.cumsum(self.values)])
+        return Curve(self.tokens, (sums[end] - sums[first]) / (end - first))
+
+
+class RunHistory:
+    """The rows of a log that still count, in their order.
+
+    A run that was taken up again, or went back, does some steps once more: the later ones count.
+
+    events: all rows but those of steps.
+    last_step: the row of the last step; None before the first.
+    phases: the names of the phases in the order of their first steps; "" where steps name none.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[Row] = []
+        self.phases: list[str] = []
+        self.num_steps = 0
+        self.last_step: Row | None = None
+        self._columns: dict[str, array[float]] = {}
+        self._phase_of: array[int] = array("l")
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """A whole log; a line that a killed process left torn is passed over.
+
+        Raises:
+            RunError: there is no such file.
+        """
+        history = cls()
+        try:
+            with Path(path).open("rb") as lines:
+                for line in lines:
+                    if (row := _parse(line)) is not None:
+                        history.add(row)
+        except OSError as error:
+            raise RunError(f"{path}: no readable log of a run: {error.strerror}") from None
+        return history
+
+    def add(self, row: Row) -> None:
+        """The next row of the log."""
+        if row["kind"] == "step":
+            if self._last_number >= (step := number(row.get("step"))):
+                self._forget_from(step)
+            self._add_step(row)
+            return
+        if row["kind"] == "resume" and self._last_number > (step := number(row.get("step"))):
+            self._forget_from(step + 1)
+        self.events.append(row)
+
+    def column(self, figure: str) -> np.ndarray:
+        """(num_steps,) float64. A figure of every step, NaN for steps that lack it."""
+        if figure not in self._columns:
+            return np.full(self.num_steps, math.nan)
+        return np.array(self._columns[figure])
+
+    @property
+    def phase_of_steps(self) -> np.ndarray:
+        """(num_steps,) int64. The index in `phases` of the phase that each step belongs to."""
+        return np.array(self._phase_of, dtype=np.int64)
+
+    def curve(self, figure: str) -> Curve:
+        """A figure of the steps that have it."""
+        tokens, values = self.column("tokens"), self.column(figure)
+        present = np.isfinite(tokens) & ~np.isnan(values)
+        return Curve(tokens[present], values[present])
+
+    def event_curve(self, kind: str, figure: str) -> Curve:
+        """A figure of the rows of one kind; rows that lack it are passed over."""
+        rows = self.of_kind(kind)
+        points = np.array([[number(row.get("tokens")), number(row.get(figure))] for row in rows])
+        points = points.reshape(-1, 2)
+        points = points[np.isfinite(points).all(axis=1)]
+        return Curve(points[:, 0], points[:, 1])
+
+    def of_kind(self, *kinds: str) -> list[Row]:
+        """The rows of these kinds, which are none of steps."""
+        return [row for row in self.events if row["kind"] in kinds]
+
+    @property
+    def starts(self) -> list[Row]:
+        """The rows of the run's start and of its resumes."""
+        return self.of_kind("start", "resume")
+
+    @property
+    def last_tokens(self) -> float:
+        """How many tokens the run has seen so far."""
+        tokens = self._columns.get("tokens")
+        return tokens[-1] if tokens else 0.0
+
+    @property
+    def _last_number(self) -> float:
+        steps = self._columns.get("step")
+        return steps[-1] if steps else -1.0
+
+    def _add_step(self, row: Row) -> None:
+        for name, value in row.items():
+            if name not in ("kind", "phase") and name not in self._columns:
+                if not isinstance(value, int | float):
+                    continue
+                self._columns[name] = array("d", [math.nan] * self.num_steps)
+        for name, column in self._columns.items():
+            column.append(number(row.get(name)))
+        phase = str(row.get("phase", ""))
+        if phase not in self.phases:
+            self.phases.append(phase)
+        self._phase_of.append(self.phases.index(phase))
+        self.num_steps += 1
+        self.last_step = row
+
+    def _forget_from(self, step: float) -> None:
+        """Drop the steps from `step` on, and what was found out about them."""
+        steps = self.column("step")
+        kept = int(np.searchsorted(steps, step))
+        for column in self._columns.values():
+            del column[kept:]
+        del self._phase_of[kept:]
+        self.num_steps = kept
+        self.phases = self.phases[: max(self._phase_of, default=-1) + 1]
+        self.events = [
+            row
+            for row in self.events
+            if row["kind"] not in _OUTCOMES or number(row.get("step")) < step
+        ]
+
+
+def _parse(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("kind"), str) else None
+
+
+def number(value: Any) -> float:
+    """A value of a row as a number; NaN for anything else."""
+    return float(value) if isinstance(value, int | float) else math.nan
