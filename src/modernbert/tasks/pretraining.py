@@ -22,16 +22,17 @@ from torch import Tensor, nn
 from modernbert.data.collate import MaskedBatch, collate
 from modernbert.data.loader import prefetch
 from modernbert.data.packing import Bin, BinStream
-from modernbert.errors import RunError, ShardError
+from modernbert.errors import RunError
 from modernbert.files import new_folder, write_whole
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.settings import to_toml
+from modernbert.tasks.held_out import held_out_figures, predictions
 from modernbert.tasks.pretraining_data import PretrainingData, require_known_ids
 from modernbert.tasks.recipe import PretrainingRecipe
 from modernbert.tasks.starting_model import first_weights, starting_model
-from modernbert.tasks.vocabulary_loss import loss_and_hits, vocabulary_cross_entropy
+from modernbert.tasks.vocabulary_loss import vocabulary_cross_entropy
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training import run_folder
 from modernbert.training.log import Observer, tensorboard_log
@@ -117,9 +118,8 @@ class Pretraining:
             return torch.zeros((), device=self.device)
         assert isinstance(module, MaskedLanguageModel)
         batch = micro_batch.to(self.device, non_blocking=True)
-        predictions = _predictions(module, batch, self._dropout(batch, step))
         return vocabulary_cross_entropy(
-            predictions,
+            predictions(module, batch, self._dropout(batch, step)),
             module.decoder_weight,
             module.decoder_bias,
             batch.labels,
@@ -135,28 +135,12 @@ class Pretraining:
         if self.data.held_out is None:
             return {}
         assert isinstance(module, MaskedLanguageModel)
-        num_masked = 0
-        totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, hits
-        for batch in self.data.held_out_batches():
-            num_masked += batch.num_masked
-            totals += self._held_out_totals(module, batch.to(self.device, non_blocking=True))
-        if not num_masked:
-            raise ShardError(
-                f"{self.data.held_out.path}: so small that no token of it is masked; "
-                "hold out more documents"
-            )
-        loss, hits = (totals / num_masked).tolist()
-        return {"held_out_loss": loss, "held_out_accuracy": hits}
-
-    def _held_out_totals(self, module: MaskedLanguageModel, batch: MaskedBatch) -> Tensor:
-        totals = loss_and_hits(
-            _predictions(module, batch, None),
-            module.decoder_weight,
-            module.decoder_bias,
-            batch.labels,
+        return held_out_figures(
+            module,
+            self.data.held_out_batches(),
+            name=str(self.data.held_out.path),
             max_logits_bytes=self.phase.max_logits_bytes,
         )
-        return torch.stack([total.double() for total in totals])
 
     def _dropout(self, batch: MaskedBatch, step: int) -> Dropout | None:
         if not self.phase.dropout:
@@ -167,15 +151,6 @@ class Pretraining:
             keys=[(seed, step, bin_id) for bin_id in batch.bin_ids],
             num_tokens_each=batch.bin_tokens_each,
         )
-
-
-def _predictions(
-    module: MaskedLanguageModel, batch: MaskedBatch, dropout: Dropout | None
-) -> Tensor:
-    """(num_masked, hidden_size). What the head makes of the masked tokens."""
-    hidden = module.encoder(batch.batch, dropout=dropout)
-    predictions: Tensor = module.head(hidden.index_select(0, batch.masked_indices))
-    return predictions
 
 
 def _steps(data: PretrainingData, stream: BinStream, progress: Progress) -> Iterator[Step]:
