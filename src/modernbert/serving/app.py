@@ -21,7 +21,7 @@ from modernbert.serving import schemas
 from modernbert.serving.models import Kind, ServedModel
 from modernbert.serving.openapi import describe
 from modernbert.serving.refusal import Refusal, invalid, too_large, unavailable
-from modernbert.serving.routes import ROUTES, Route
+from modernbert.serving.routes import ROOT_ROUTES, ROUTES, Route
 from modernbert.serving.service import Call, Service
 
 R = TypeVar("R")
@@ -33,7 +33,8 @@ _PAGE_POLICY = (
 )
 _CLIENT_GONE = 499
 _BY_PATH = {route.path: route for route in ROUTES}
-_DEFAULT_PATHS: dict[Kind, str] = {
+_AT_ROOT = {route.path: route for route in ROOT_ROUTES}
+_ROOT_PATHS: dict[Kind, str] = {
     "embedding": "/embed",
     "sparse": "/embed_sparse",
     "classifier": "/predict",
@@ -64,8 +65,8 @@ def make_app(service: Service) -> Starlette:
 def _paths_of(http: "_Http", prefix: str, model: ServedModel | None) -> list[PathRoute]:
     """The paths below a model's name, or those of whichever model can do it."""
     shown = model or next(iter(http.service.models.values()))
-    default = _BY_PATH[_DEFAULT_PATHS[shown.kind]]
-    computing = {route.path: route for route in ROUTES}
+    default = (_BY_PATH | _AT_ROOT)[_ROOT_PATHS[shown.kind]]
+    computing = dict(_BY_PATH)
     computing |= {"/embeddings": _BY_PATH["/v1/embeddings"], "/invocations": default, "/": default}
     paths = [PathRoute(f"{prefix}/info", _locked(http.service, partial(http.info, shown)))]
     for path, route in computing.items():

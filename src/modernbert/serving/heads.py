@@ -37,6 +37,25 @@ async def predict(call: Call, request: schemas.PredictRequest) -> Any:
     return answers if is_list else answers[0]
 
 
+async def predict_or_classify(call: Call, request: schemas.PredictOrClassifyRequest) -> Any:
+    """`predict`; for a request with `parameters`, a list for each text, as the hub answers."""
+    parameters = request.parameters
+    if parameters is None:
+        return await predict(call, request)
+    texts, _ = as_pairs(request.inputs, "inputs")
+    logits = torch.stack(await _logits(call, texts, request, "inputs"))
+    activations = {"sigmoid": torch.sigmoid, "softmax": lambda rows: rows.softmax(-1)}
+    activate = activations.get(parameters.function_to_apply or "")
+    scores = _scores(call, logits) if parameters.function_to_apply is None else logits
+    return [
+        [
+            schemas.Prediction(each.score, each.label)
+            for each in _classifier(call).ranked(row, parameters.top_k)
+        ]
+        for row in (scores if activate is None else activate(scores))
+    ]
+
+
 async def rerank(call: Call, request: schemas.RerankRequest) -> Any:
     """The texts by their scores, best first; among equals the earlier comes first."""
     if not request.texts:

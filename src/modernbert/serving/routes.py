@@ -24,7 +24,7 @@ from modernbert.serving.encoding import (
     encode_inputs,
     require_fit,
 )
-from modernbert.serving.heads import fill_mask, predict, rerank, tag
+from modernbert.serving.heads import fill_mask, predict, predict_or_classify, rerank, tag
 from modernbert.serving.queue import Lane
 from modernbert.serving.refusal import Refusal, empty, invalid, too_large
 from modernbert.serving.service import Call
@@ -106,6 +106,14 @@ async def similarity(call: Call, request: schemas.SimilarityRequest) -> Any:
     vectors = await _pooled(call, texts, truncation, parameters.prompt_name, "inputs", extra=1)
     embedder = _embedder(call)
     return embedder.similarity(vectors[:1], vectors[1:])[0].tolist()
+
+
+async def embed_or_compare(call: Call, request: schemas.EmbedOrCompareRequest) -> Any:
+    """`embed`, or for sentences to compare `similarity`."""
+    if isinstance(request.inputs, schemas.SimilarityInput):
+        asked = schemas.SimilarityRequest(inputs=request.inputs, parameters=request.parameters)
+        return await similarity(call, asked)
+    return await embed(call, request)
 
 
 async def openai_embeddings(call: Call, request: schemas.OpenAIRequest) -> Any:
@@ -333,3 +341,23 @@ ROUTES = (
         openai_embeddings,
     ),
 )
+
+ROOT_ROUTES = (
+    Route(
+        "/embed",
+        "embedder",
+        "Texts to embed, or sentences to compare.",
+        schemas.EmbedOrCompareRequest,
+        list[Any],
+        embed_or_compare,
+    ),
+    Route(
+        "/predict",
+        "classifier",
+        "Texts to classify, as for /predict or as the hub's inference is asked.",
+        schemas.PredictOrClassifyRequest,
+        list[Any],
+        predict_or_classify,
+    ),
+)
+"""For `POST /`, to which the clients of the hub's inference send everything."""

@@ -82,6 +82,17 @@ class Prediction(Struct):
     label: str
 
 
+class ClassifyParameters(Struct, kw_only=True):
+    top_k: Annotated[int, Meta(ge=1)] | None = None
+    function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
+
+
+class PredictOrClassifyRequest(PredictRequest, kw_only=True):
+    """What clients send to the server's root; those of the hub's inference have `parameters`."""
+
+    parameters: ClassifyParameters | None = None
+
+
 class RerankRequest(Truncating, kw_only=True):
     query: Annotated[str, Meta(examples=["What is deep learning?"])]
     texts: Annotated[list[str], Meta(examples=[["Deep learning is ...", "Cheese is made of ..."]])]
@@ -111,6 +122,13 @@ class SimilarityRequest(Request, kw_only=True):
     parameters: SimilarityParameters | None = None
 
 
+class EmbedOrCompareRequest(EmbedRequest, kw_only=True):
+    """What clients send to the server's root: texts to embed, or sentences to compare."""
+
+    inputs: str | list[str | TokenId | list[TokenId]] | SimilarityInput  # type: ignore[assignment]
+    parameters: SimilarityParameters | None = None
+
+
 class TokenizeRequest(Request, kw_only=True):
     inputs: Texts
     add_special_tokens: bool = True
@@ -126,7 +144,7 @@ class SimpleToken(Struct):
 
 
 class DecodeRequest(Request, kw_only=True):
-    ids: Annotated[list[TokenId | list[TokenId]], Meta(examples=[[[510, 5347]]])]
+    ids: Annotated[list[TokenId | list[TokenId]], Meta(examples=[[[40, 41, 42]]])]
     skip_special_tokens: bool = True
 
 
