@@ -1,0 +1,90 @@
+"""Claim: every third layer global trains as fast at 8,192 tokens as at 1,024, all global does not.
+
+    python -m benchmarks.recipe.speed
+
+A step is the forward and the backward of the masked-token loss of one bin of 8,192 tokens, at the
+tiny size of the other claims and at the 32M size, in turn A B A B.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import median
+
+import torch
+
+from benchmarks.cpu import results
+from benchmarks.cpu.timing import interleave
+from benchmarks.cpu.workloads import token_ids
+from benchmarks.recipe.comparison import FOLDER
+from modernbert.batch import PackedBatch
+from modernbert.model.config import EncoderConfig, layer_kinds
+from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.initialize import initialize
+from modernbert.tasks.vocabulary_loss import vocabulary_cross_entropy
+
+_BIN_TOKENS = 8_192
+_MASKED_SHARE = 0.3
+_SIZES = {"tiny": 8_192, "32m": 50_368}
+
+
+def _step(model: MaskedLanguageModel, batch: PackedBatch, rows: torch.Tensor) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        predictions = model.head(model.encoder(batch).index_select(0, rows))
+        loss = vocabulary_cross_entropy(
+            predictions, model.decoder_weight, model.decoder_bias, batch.token_ids[rows]
+        )
+    loss.backward()
+    model.zero_grad(set_to_none=True)
+
+
+def _case(size: str, *, every: int, length: int) -> Callable[[], None]:
+    preset = EncoderConfig.preset(size, vocab_size=_SIZES[size])
+    kinds = layer_kinds(preset.num_layers, global_every=every)
+    config = EncoderConfig.preset(size, vocab_size=_SIZES[size], layer_kinds=kinds)
+    model = initialize(MaskedLanguageModel(config), seed=0).train()
+    lengths = [length] * (_BIN_TOKENS // length)
+    ids = [[each % config.vocab_size for each in row] for row in token_ids(lengths, seed=0)]
+    batch = PackedBatch.from_sequences(ids)
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.rand(batch.total_tokens, generator=generator) < _MASKED_SHARE
+    return partial(_step, model, batch, chosen.nonzero().flatten())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and write the figures."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--seconds", type=float, default=120)
+    made.add_argument("--sizes", default="tiny,32m")
+    made.add_argument("--threads", type=int, default=2)
+    options = made.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    around = results.surroundings(num_threads=options.threads)
+    cases = {
+        f"{size}, {'every third' if every == 3 else 'all'} global, {length}": _case(
+            size, every=every, length=length
+        )
+        for size in options.sizes.split(",")
+        for length in (1_024, 8_192)
+        for every in (3, 1)
+    }
+    timings = interleave(cases, rounds=options.rounds, budget_seconds=options.seconds)
+    speeds = {name: _BIN_TOKENS / median(each) for name, each in timings.items()}
+    for name, speed in speeds.items():
+        print(f"{name:40s} {speed:8,.0f} tokens/s")
+    result = {
+        "benchmark": "speed",
+        **around,
+        "precision": "bfloat16",
+        "bin_tokens": _BIN_TOKENS,
+        "seconds": timings,
+        "tokens_per_second": speeds,
+    }
+    results.write(FOLDER / "speed.json", result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
