@@ -61,6 +61,7 @@ from modernbert.training.phase import check_names
 from modernbert.training.trainer import TrainingSettings
 
 __all__ = [
+    "AveragingSettings",
     "BatchSettings",
     "EvaluationSettings",
     "ModelSettings",
@@ -73,7 +74,7 @@ __all__ = [
 ONLY_PHASE = "pretraining"
 _PHASES_OWN = ("name", "start_from")
 # A phase's model is in a folder of its name, beside these.
-_TAKEN_NAMES = ("averaged", "checkpoints", "model", "tensorboard")
+_TAKEN_NAMES = ("averaged", "candidates", "checkpoints", "model", "tensorboard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,26 +166,78 @@ class PhaseRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AveragingSettings:
+    """Which states of a phase are averaged at a run's end (P appendix "Final Checkpoints").
+
+    States are those that are evaluated; their models are kept until then, and afterwards too.
+
+    phase: its name; the last one when None.
+    last: how many of the newest.
+    best: how many besides, those of the lowest held-out loss.
+
+    Raises:
+        SettingsError: a number below 0, or fewer than two states.
+    """
+
+    phase: str | None = None
+    last: int = 0
+    best: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("last", "best"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name}: got {getattr(self, name)}, expected 0 or more")
+        if self.last + self.best < 2:
+            raise SettingsError(
+                f"got last = {self.last} and best = {self.best}, expected at least two states"
+            )
+
+    def chosen(self, losses: Mapping[str, float]) -> set[str]:
+        """The names of the states to average, of those evaluated so far.
+
+        losses: by name; the names sort as the states follow each other.
+
+        What is not chosen is not chosen later either, when there are more states.
+
+        >>> settings = AveragingSettings(last=1, best=2)
+        >>> sorted(settings.chosen({"1": 4.0, "2": 2.0, "3": 3.0, "4": 5.0}))
+        ['2', '3', '4']
+        """
+        names = sorted(losses)
+        last = set(names[max(0, len(names) - self.last) :])
+        others = sorted((losses[name], name) for name in names if name not in last)
+        return last | {name for _, name in others[: self.best]}
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainingRecipe:
     """How to pretrain a model, in one phase or several.
 
     output: the run's folder, which will hold the model in its folder `model`.
     tokenizer: folder or hub id of the one that made the shards.
     phases: in their order, each with all of its numbers.
+    averaging: of states of one phase, which gives a model beside `model`; None for none.
 
     Raises:
         SettingsError: phases that cannot follow each other: two of a name, a `start_from` that is
-            no earlier phase, models of different weights, or a theta that falls again.
+            no earlier phase, models of different weights, or a theta that falls again; or an
+            average of a phase that is not there or has no evaluation.
     """
 
     output: Path
     tokenizer: str
     phases: tuple[PhaseRecipe, ...]
+    averaging: AveragingSettings | None = None
 
     def __post_init__(self) -> None:
         check_names([(phase.name, phase.start_from) for phase in self.phases])
         for before, phase in zip(self.phases, self.phases[1:], strict=False):
             _check_same_model(before, phase)
+        if (index := self.averaged_phase) is not None and self.phases[index].evaluation is None:
+            raise SettingsError(
+                f"averaging: {self.phases[index].name}: has no evaluation, and so no states to "
+                "choose from"
+            )
 
     @classmethod
     def unfold(cls, mapping: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -211,6 +264,21 @@ class PretrainingRecipe:
         if rests != [{"name": ONLY_PHASE}]:
             folded["phases"] = rests
         return folded
+
+    @property
+    def averaged_phase(self) -> int | None:
+        """The number of the phase whose states are averaged; None without an average.
+
+        Raises:
+            SettingsError: there is no phase of that name.
+        """
+        if self.averaging is None:
+            return None
+        names = [phase.name for phase in self.phases]
+        name = self.averaging.phase or names[-1]
+        if name not in names:
+            raise SettingsError(f"averaging: phase: got {name!r}, expected one of {names}")
+        return names.index(name)
 
     def phase_before(self, index: int) -> int | None:
         """The number of the phase whose last state a phase starts from; None for the first."""

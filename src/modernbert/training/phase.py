@@ -45,7 +45,8 @@ class Phase:
     evaluates_first: whether there is an evaluation before its first step.
     stops: whether it is to end now, though not all of its tokens were seen; for the last phase.
     begin: makes the module ready for it, at its beginning and after each resume in it.
-    evaluated: hears of each evaluation of the phase, with the module as it is then.
+    evaluated: hears of each evaluation after a step of the phase, with the module as it is then.
+        It may hear of one again after a resume; the figures are the same then.
     end: delivers the phase's result. It is called when all is saved, and once more after a resume
         if the process died meanwhile, so it must mind what is there already.
     """

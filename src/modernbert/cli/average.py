@@ -1,0 +1,94 @@
+"""`modernbert average`: several states of a model to one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modernbert.cli.options import AsJson, echo_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from modernbert.tasks.averaging import Part
+
+
+def average(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Folders of models or checkpoints, or of runs that have kept some.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write.", show_default=False)
+    ],
+    last: Annotated[int | None, typer.Option(min=1, help="Only the last so many.")] = None,
+    best: Annotated[
+        int | None, typer.Option(min=1, help="Only the so many with the lowest held-out loss.")
+    ] = None,
+    weight: Annotated[
+        list[float] | None,
+        typer.Option(help="Of each model, in their order.", show_default="all alike"),
+    ] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Shards to evaluate the parts and the average on.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Evaluate on pieces of so many tokens, at random.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Average the weights of several states of one model.
+
+    With --held-out the losses of the parts and of their average are shown.
+    """
+    from modernbert.errors import InputError
+    from modernbert.tasks.averaging import (
+        PARTS_FILE,
+        HeldOut,
+        average_parts,
+        measured,
+        parts_of,
+        write_model,
+    )
+    from modernbert.tasks.averaging import best as best_of
+    from modernbert.tasks.model_state import load_tokenizer
+
+    if output.exists():
+        raise InputError(f"{output}: is there already; take another output")
+    parts = parts_of(models, weight or [])[-(last or 0) :]
+    tokenizer = load_tokenizer(parts[0].folder)
+    evaluation = HeldOut(held_out, tokenizer, max_tokens) if held_out is not None else None
+    if evaluation is not None:
+        parts = measured(parts, evaluation)
+    if best is not None:
+        parts = best_of(parts, best)
+    model = average_parts(parts)
+    figures = evaluation.figures(model) if evaluation is not None else {}
+    note: dict[str, Any] = {**figures, "parts": [part.as_mapping() for part in parts]}
+    try:
+        write_model(output, model.cpu(), tokenizer, {PARTS_FILE: note})
+    except OSError as error:
+        raise InputError(f"{output}: could not be written: {error}") from None
+    if as_json:
+        echo_json({**note, "model": str(output)})
+    else:
+        typer.echo("\n".join(_lines(parts, output, figures)))
+
+
+def _lines(
+    parts: "Sequence[Part]", output: Path, figures: "dict[str, float] | Any"
+) -> "Iterator[str]":
+    rows = [(str(part.folder), f"{part.weight:g}", part.figures) for part in parts]
+    rows.append((str(output), "", figures))
+    width = max(len(name) for name, _, _ in rows)
+    if figures:
+        yield f"{'':<{width}}  {'weight':>6}  {'loss':>7}  {'accuracy':>8}"
+    for name, weight, each in rows:
+        line = f"{name:<{width}}  {weight:>6}"
+        if each:
+            line += f"  {each['held_out_loss']:>7.4f}  {each['held_out_accuracy']:>8.1%}"
+        yield line.rstrip()
