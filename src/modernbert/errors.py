@@ -7,6 +7,8 @@
     ├── ConfigError                 a model's numbers: contradictory, absurd or not supported
     ├── TokenizerError              a tokenizer file that cannot be used
     ├── ModelFolderError            a model folder: missing, incomplete or of another shape
+    ├── ExportError                 a model that cannot be exported, or whose export differs
+    ├── HubError                    a folder that cannot be pushed to the hub
     ├── ShardError                  token shards: truncated, changed or not ours
     ├── RunError                    a run folder: another recipe's, or no usable checkpoint
     │   └── CheckpointError         one checkpoint: torn, changed or of another run
@@ -45,6 +47,14 @@ class TokenizerError(ModernBertError, ValueError):
 
 class ModelFolderError(ModernBertError):
     """A model folder that is missing, incomplete or does not fit its config."""
+
+
+class ExportError(ModernBertError):
+    """A model that cannot be exported here, or whose export computes something else."""
+
+
+class HubError(ModernBertError):
+    """A folder that is not fit for the hub, or that the hub did not take."""
 
 
 class ShardError(ModernBertError):

@@ -1,0 +1,104 @@
+"""`modernbert export`: a model for other engines."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modernbert.cli.inference_options import Model
+from modernbert.cli.options import AsJson, TextField, echo_json
+from modernbert.cli.terminal import tell
+
+if TYPE_CHECKING:
+    from modernbert.export.quantize import Int8Quality
+
+app = typer.Typer(help="Write a model for other engines.", no_args_is_help=True)
+
+Output = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="OUT", help="Folder to write to.", show_default=False),
+]
+
+
+class WeightPrecision(StrEnum):
+    """What weights are stored in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+@app.command()
+def onnx(
+    model: Model,
+    output: Output,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Write a file with int8 weights too, and measure it.")
+    ] = False,
+    sample: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Texts to measure int8 on: JSON Lines, Parquet, or a text a line.",
+            show_default="Python's manual",
+        ),
+    ] = None,
+    text_field: TextField = "text",
+    as_json: AsJson = False,
+) -> None:
+    """Write ONNX, checked against the model, as ONNX Runtime and others find it.
+
+    OUT gets the model's settings and tokenizer, and onnx/model.onnx in float32 for any number of
+    rows and columns. It may be the model's own folder.
+    """
+    from modernbert.export.onnx_export import export_onnx
+
+    texts = None if sample is None else _texts(sample, text_field)
+    report = export_onnx(model, output, int8=int8, sample=texts)
+    tell(f"{report.kind}: {report.folder}/onnx/model.onnx")
+    tell(f"largest difference from the model, over ragged batches: {report.largest_difference:.1e}")
+    if report.int8 is not None:
+        _tell_quality(report.int8)
+    if as_json:
+        echo_json(
+            {
+                "kind": report.kind,
+                "outputs": report.outputs,
+                "largest_difference": report.largest_difference,
+                "int8": None if report.int8 is None else vars(report.int8),
+            }
+        )
+
+
+@app.command()
+def safetensors(
+    model: Model,
+    output: Output,
+    precision: Annotated[
+        WeightPrecision, typer.Option("--precision", help="What to store the weights in.")
+    ] = WeightPrecision.BFLOAT16,
+    as_json: AsJson = False,
+) -> None:
+    """Write the model's folder again with its weights in another format."""
+    from modernbert.export.narrow_weights import export_weights
+
+    report = export_weights(model, output, precision=precision.value)
+    tell(f"{report.folder}: {report.source_megabytes} MB became {report.megabytes} MB")
+    tell(f"largest relative change of a weight: {report.largest_relative_change:.1e}")
+    if as_json:
+        echo_json({**vars(report), "folder": str(report.folder)})
+
+
+def _texts(sample: Path, text_field: str) -> list[str]:
+    from modernbert.cli.text_input import TextInput
+
+    return [record.text for record in TextInput(sample, text_field=text_field, strict=True)]
+
+
+def _tell_quality(quality: "Int8Quality") -> None:
+    tell(f"int8: {quality.float32_megabytes} MB became {quality.megabytes} MB")
+    tell(
+        f"int8: {quality.measure} with float32 {quality.mean:.4f} on average, "
+        f"{quality.least:.4f} at least, over {quality.num_texts} texts"
+    )

@@ -1,0 +1,1 @@
+"""Models in the formats of other engines, checked against the model that they are made from."""

@@ -1,0 +1,134 @@
+"""A model's folder as ONNX, for ONNX Runtime and all that run on it.
+
+    OUT/config.json, tokenizer.json, ...    as in the model's folder
+    OUT/onnx/model.onnx                     float32, any number of rows and columns
+    OUT/onnx/model_quantized.onnx           with int8 weights, when asked for
+    OUT/onnx/export.json                    what was measured
+
+sentence-transformers, fastembed and text-embeddings-inference look for the files at these places.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from modernbert.errors import ExportError
+from modernbert.export.packages import NEEDED, quiet, require_packages
+from modernbert.export.padded_model import INPUTS, OUTPUTS, PaddedModel
+from modernbert.export.quantize import Int8Quality, default_sample, quantize
+from modernbert.export.source import Source, copy_settings, open_source
+from modernbert.export.verify import largest_difference
+from modernbert.files import updated_folder
+
+ONNX_FOLDER = "onnx"
+MODEL_FILE = "model.onnx"
+QUANTIZED_FILE = "model_quantized.onnx"
+REPORT_FILE = "export.json"
+
+# LayerNormalization came with 17; 18 is the oldest that torch's exporter writes.
+OPSET = 18
+_EXAMPLE = (3, 150)
+# The largest message that a protobuf can be, with room for the graph.
+_MAX_BYTES = (1 << 31) - (1 << 24)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What was written and how it compares.
+
+    kind: transformers' name of the model.
+    largest_difference: from the model's own outputs, over ragged batches.
+    int8: the quality of the quantized file; None where none was asked for.
+    """
+
+    folder: Path
+    kind: str
+    outputs: tuple[str, ...]
+    opset: int
+    largest_difference: float
+    int8: Int8Quality | None = None
+
+
+def export_onnx(
+    folder_or_hub_id: Path | str,
+    output: Path | str,
+    *,
+    int8: bool = False,
+    sample: Sequence[str] | None = None,
+) -> ExportReport:
+    """Write a model as ONNX, compare it with the model, and keep it only if they agree.
+
+    output: a new folder, or one whose other files stay; it may be the model's own.
+    int8: write a second file with int8 weights, a scale for each column, and measure it.
+    sample: texts to measure it on; passages of Python's manual when None.
+
+    Raises:
+        ExportError: a package is missing, the model cannot be exported, or results differ.
+        ModelFolderError: no such model, or one that cannot be used.
+        TokenizerError: no tokenizer beside it, or one that cannot be used.
+    """
+    require_packages()
+    source = open_source(folder_or_hub_id)
+    target = Path(output).expanduser()
+    texts = list(sample) if sample is not None else default_sample() if int8 else []
+    if int8 and not texts:
+        raise ExportError("sample: got no text, expected some to measure int8 on")
+    try:
+        with updated_folder(target) as partial:
+            if target.resolve() != source.folder.resolve():
+                copy_settings(source, partial)
+            place = partial / source.encoder_folder.relative_to(source.folder) / ONNX_FOLDER
+            place.mkdir(parents=True, exist_ok=True)
+            report = _write(source, place, target, texts if int8 else None)
+            (place / REPORT_FILE).write_text(_as_json(report), encoding="utf-8")
+    except OSError as error:
+        raise ExportError(f"{target}: cannot be written: {error}") from None
+    return report
+
+
+def _write(source: Source, place: Path, target: Path, texts: Sequence[str] | None) -> ExportReport:
+    """The files of the folder `onnx`."""
+    file = place / MODEL_FILE
+    _trace(source, file)
+    difference = largest_difference(file, source.model)
+    quality = None if texts is None else quantize(source, file, place / QUANTIZED_FILE, texts)
+    return ExportReport(
+        folder=target,
+        kind=source.kind,
+        outputs=OUTPUTS[type(source.model)],
+        opset=OPSET,
+        largest_difference=difference,
+        int8=quality,
+    )
+
+
+def _trace(source: Source, file: Path) -> None:
+    rows, columns = torch.export.Dim("rows"), torch.export.Dim("columns")
+    ids = torch.full(_EXAMPLE, source.model.config.cls_token_id)
+    mask = torch.ones(_EXAMPLE, dtype=torch.int64)
+    mask[1, _EXAMPLE[1] // 2 :] = 0
+    num_bytes = 4 * sum(parameter.numel() for parameter in source.model.parameters())
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            PaddedModel(source.model).eval(),
+            (ids, mask),
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS[type(source.model)]),
+            dynamic_shapes={name: {0: rows, 1: columns} for name in INPUTS},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(file, external_data=num_bytes > _MAX_BYTES)
+
+
+def _as_json(report: ExportReport) -> str:
+    packages = {name: version(name) for name in ("torch", *NEEDED)}
+    content = {**asdict(report), "packages": packages}
+    del content["folder"]
+    return json.dumps(content, indent=2) + "\n"

@@ -1,0 +1,139 @@
+"""Every kind of model over padded rows, in plain operations that an exporter can write down.
+
+The weights are the model's own. Rows and columns may be of any number: tables of angles and masks
+are made in the graph, from the input's own length.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modernbert.model.config import LayerKind
+from modernbert.model.encoder import Encoder
+from modernbert.model.heads import (
+    MaskedLanguageModel,
+    SequenceClassifier,
+    SpanClassifier,
+    TokenClassifier,
+)
+from modernbert.model.pretrained import SavedModel
+
+# Added to scores that are not to count. Finite: a row of nothing but padding has no other scores.
+_NEVER = -1e30
+
+INPUTS = ("input_ids", "attention_mask")
+
+# What the outputs are called by those who read such files.
+OUTPUTS: dict[type[SavedModel], tuple[str, ...]] = {
+    Encoder: ("last_hidden_state",),
+    MaskedLanguageModel: ("logits",),
+    SequenceClassifier: ("logits",),
+    TokenClassifier: ("logits",),
+    SpanClassifier: ("start_logits", "end_logits"),
+}
+
+
+class PaddedModel(nn.Module):
+    """One of our models, taking (rows, columns) token ids and a mask.
+
+    model: an encoder or a model with a head, with float32 weights.
+    """
+
+    def __init__(self, model: SavedModel) -> None:
+        super().__init__()
+        self.model = model
+        encoder: Any = getattr(model, "encoder", model)
+        self.encoder: Encoder = encoder
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """The tensors that `OUTPUTS` names.
+
+        input_ids, attention_mask: (rows, columns) int64; the mask is 0 at padding, which stands
+        right of the tokens or left of them. Outputs at padding mean nothing.
+        """
+        model: Any = self.model
+        hidden = padded_hidden(self.encoder, input_ids, attention_mask)
+        if isinstance(model, Encoder):
+            return (hidden,)
+        if isinstance(model, SequenceClassifier):
+            pooled = _pooled(hidden, attention_mask, model.settings.pooling)
+            return (model.classifier(model.head(pooled)),)
+        # (rows x columns, width): a plain product with the vocabulary, whatever the rows
+        flat = model.head(hidden.flatten(0, 1))
+        if isinstance(model, MaskedLanguageModel):
+            logits = functional.linear(flat, model.decoder_weight, model.decoder_bias)
+        else:
+            logits = model.classifier(flat)
+        logits = logits.unflatten(0, input_ids.shape)
+        return logits.unbind(-1) if isinstance(model, SpanClassifier) else (logits,)
+
+
+def padded_hidden(encoder: Encoder, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """(rows, columns) int64 each to (rows, columns, hidden_size)."""
+    config = encoder.config
+    rows, columns = input_ids.shape
+    positions = torch.arange(columns, device=input_ids.device)
+    biases = _biases(attention_mask != 0, positions, config.window)
+    angles = {
+        kind: _angles(positions, config.head_size, config.theta(kind))
+        for kind in set(config.layer_kinds)
+    }
+    hidden = encoder.embeddings(input_ids).flatten(0, 1)  # (rows x columns, hidden_size)
+    for layer, kind in zip(encoder.layers, config.layer_kinds, strict=True):
+        parts: Any = layer
+        qkv = functional.linear(parts.attn_norm(hidden), parts.attn.Wqkv.weight)
+        qkv = qkv.view(rows, columns, 3, config.num_heads, config.head_size)
+        attended = _attend(qkv, angles[kind], biases[kind])
+        hidden = hidden + functional.linear(attended, parts.attn.Wo.weight)
+        halves = functional.linear(parts.mlp_norm(hidden), parts.mlp.Wi.weight)
+        activated, gate = halves.chunk(2, dim=-1)
+        gated = functional.gelu(activated) * gate
+        hidden = hidden + functional.linear(gated, parts.mlp.Wo.weight)
+    normed: Tensor = encoder.final_norm(hidden).unflatten(0, (rows, columns))
+    return normed
+
+
+def _attend(qkv: Tensor, angles: tuple[Tensor, Tensor], bias: Tensor) -> Any:
+    """(rows, columns, 3, num_heads, head_size) to (rows x columns, hidden_size)."""
+    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (rows, heads, columns, head_size)
+    query = _rotated(query, *angles) * qkv.shape[-1] ** -0.5
+    scores = query @ _rotated(key, *angles).transpose(-1, -2) + bias
+    attended = scores.softmax(dim=-1) @ value
+    return attended.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = heads.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def _angles(positions: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, (columns, head_size / 2) each."""
+    exponents = torch.arange(0, head_size, 2, dtype=torch.float32) / head_size
+    angles = positions.float()[:, None] * (1.0 / theta**exponents)
+    return angles.cos(), angles.sin()
+
+
+def _biases(present: Tensor, positions: Tensor, window: int) -> dict[LayerKind, Tensor]:
+    """What is added to scores: 0, or `_NEVER` at keys that a query does not see.
+
+    (rows, 1, 1, columns) for global layers, (rows, 1, columns, columns) for local ones.
+    """
+    keys = present[:, None, None, :]
+    near = (positions[:, None] - positions).abs() <= window
+    zero = torch.zeros(())
+    never = torch.full((), _NEVER)
+    return {
+        "global": torch.where(keys, zero, never),
+        "local": torch.where(keys & near, zero, never),
+    }
+
+
+def _pooled(hidden: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
+    """(rows, columns, width) to (rows, width)."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    weights = attention_mask[..., None].to(hidden.dtype)
+    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -1,0 +1,101 @@
+"""Whether an exported file computes what the model does, on batches that would tell."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modernbert.batch import PackedBatch
+from modernbert.errors import ExportError
+from modernbert.export.padded_model import OUTPUTS
+from modernbert.model.heads import SequenceClassifier, SpanClassifier
+from modernbert.model.pretrained import SavedModel
+
+# Of the largest output: two engines add in different orders.
+RELATIVE_TOLERANCE = 1e-4
+_BATCHES = ((1,), (7, 64, 65), (129, 3, 130, 1), (200, 63), (400,))
+
+
+class Session:
+    """An ONNX file in ONNX Runtime, on the CPU."""
+
+    def __init__(self, file: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session: Any = onnxruntime.InferenceSession(
+            str(file), options, providers=["CPUExecutionProvider"]
+        )
+
+    def __call__(self, token_ids: Tensor, present: Tensor) -> list[np.ndarray]:
+        """All outputs for (rows, columns) ids and which of them are there."""
+        feed = {"input_ids": token_ids.numpy(), "attention_mask": present.long().numpy()}
+        outputs: list[np.ndarray] = self._session.run(None, feed)
+        return outputs
+
+
+def largest_difference(file: Path, model: SavedModel) -> float:
+    """Compare with the model on ragged batches, shorter and longer than its window and around it.
+
+    Returns the largest difference of two outputs at a real token.
+
+    Raises:
+        ExportError: one that is more than rounding.
+    """
+    session, largest = Session(file), 0.0
+    for lengths in _BATCHES:
+        token_ids, present = _batch(lengths, model)
+        for left in (False, True) if _takes_left_padding(model) else (False,):
+            ids, mask = (token_ids.flip(1), present.flip(1)) if left else (token_ids, present)
+            outputs = session(ids.contiguous(), mask.contiguous())
+            for name, theirs, ours in zip(
+                OUTPUTS[type(model)], outputs, native_outputs(model, ids, mask), strict=True
+            ):
+                real = ... if isinstance(model, SequenceClassifier) else mask.numpy()
+                difference = _difference(ours, theirs, real)
+                largest = max(largest, difference)
+                if not difference <= RELATIVE_TOLERANCE * max(1.0, float(np.abs(ours).max())):
+                    raise ExportError(
+                        f"{name} differs from the model by {difference:.2g} at lengths {lengths}: "
+                        "the export is wrong and was not kept"
+                    )
+    return largest
+
+
+@torch.no_grad()
+def native_outputs(model: Any, token_ids: Tensor, present: Tensor) -> list[np.ndarray]:
+    """What the model says, with the shapes of the exported file's outputs."""
+    batch = PackedBatch.from_padded(token_ids, present)
+    values: Tensor = model(batch)
+    if isinstance(model, SequenceClassifier):
+        return [values.numpy()]
+    padded = batch.to_padded(values)
+    parts = padded.unbind(-1) if isinstance(model, SpanClassifier) else (padded,)
+    return [part.numpy() for part in parts]
+
+
+def _takes_left_padding(model: Any) -> bool:
+    """All but models that look at the first column."""
+    return not (isinstance(model, SequenceClassifier) and model.settings.pooling == "cls")
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray, real: Any) -> float:
+    """real: an index of the entries that count."""
+    if ours.shape != theirs.shape:
+        raise ExportError(f"got outputs {theirs.shape}, expected {ours.shape}")
+    return float(np.abs(ours - theirs)[real].max())
+
+
+def _batch(lengths: Sequence[int], model: SavedModel) -> tuple[Tensor, Tensor]:
+    """Random ids, cut to what the model reads, and which of them are there."""
+    cut = torch.tensor(lengths).clamp(max=model.config.max_seqlen)
+    columns = int(cut.max())
+    generator = torch.Generator().manual_seed(columns)
+    shape = (len(lengths), columns)
+    token_ids = torch.randint(model.config.vocab_size, shape, generator=generator)
+    return token_ids, torch.arange(columns) < cut[:, None]
