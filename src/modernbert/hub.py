@@ -1,10 +1,14 @@
-"""Finding a model's folder: one that is here, or one of the hub, fetched when need be."""
+"""Folders and the hub: finding a model's folder, here or there, and pushing one there.
+
+Nothing here knows what a model is; folders are told apart by the files in them.
+"""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from modernbert.errors import ModernBertError
+from modernbert.errors import HubError, ModernBertError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -50,3 +54,93 @@ def _fetch(hub_id: str, patterns: Sequence[str], error: type[ModernBertError]) -
         raise error(
             f"{hub_id}: no such folder here, and the hub did not give it: {reason}"
         ) from None
+
+
+CARD = "README.md"
+# Which kind of repository a folder is for, by a file that it has.
+_REPOSITORY_TYPES = {
+    "config.json": "model",
+    "modules.json": "model",
+    "tokenizer.json": "model",
+    "manifest.json": "dataset",  # token shards, vectors to search in
+}
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill")
+_REASONS = {
+    401: "the token was refused; run `hf auth login` again",
+    403: "the token may not write there; it needs the right to write to that owner",
+    404: "no such owner, or the token may not see it",
+}
+
+
+def push_folder(
+    folder: Path | str, hub_id: str, *, private: bool = False, message: str | None = None
+) -> str:
+    """Push a folder of a model, a tokenizer, an export, shards or an index to the hub.
+
+    The repository is made if need be; files there that the folder lacks stay. Hidden files and
+    what killed writers left are not pushed.
+
+    hub_id: `owner/name`.
+    private: for a repository that is made now; one that is there stays as it is.
+    message: of the commit.
+
+    Returns the address of the repository.
+
+    Raises:
+        HubError: a folder that is not fit for the hub, no token, or a refusal by the hub.
+    """
+    path = Path(folder).expanduser()
+    repository_type = check_folder(path)
+    if not _HUB_ID.fullmatch(hub_id) or "/" not in hub_id:
+        raise HubError(f"{hub_id}: expected the form owner/name")
+    import huggingface_hub  # slow to import
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise HubError(f"{hub_id}: HF_HUB_OFFLINE is set, so that nothing can be pushed")
+    if huggingface_hub.get_token() is None:
+        raise HubError(f"{hub_id}: no token here; run `hf auth login`, or set HF_TOKEN")
+    place: dict[str, Any] = {"repo_id": hub_id, "repo_type": repository_type}
+    api = huggingface_hub.HfApi()
+    try:
+        address = api.create_repo(**place, private=private, exist_ok=True)
+        api.upload_folder(
+            **place,
+            folder_path=path,
+            commit_message=message or f"Push {path.resolve().name}",
+            ignore_patterns=[".*", "**/.*"],
+        )
+    except Exception as failure:  # the hub client's errors share no base class
+        raise HubError(f"{hub_id}: nothing was pushed: {_reason(failure)}") from None
+    return str(address)
+
+
+def check_folder(folder: Path) -> str:
+    """Whether a folder is fit for the hub; the kind of repository that it is for.
+
+    Raises:
+        HubError: no folder, one of an unknown kind, without a card, or with pickles.
+    """
+    if not folder.is_dir():
+        raise HubError(f"{folder}: no such folder")
+    kinds = [kind for name, kind in _REPOSITORY_TYPES.items() if (folder / name).is_file()]
+    if not kinds:
+        raise HubError(f"{folder}: holds no model, tokenizer, export, shards or index to push")
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in _PICKLES:
+            raise HubError(
+                f"{path}: may be a pickle, which can run code; push safetensors and remove it"
+            )
+    card = folder / CARD
+    if not card.is_file() or not card.read_text(encoding="utf-8", errors="replace").strip():
+        raise HubError(
+            f"{folder}: has no card; write {CARD}: what it is, what it was trained on, what it is "
+            "for and not for, and its licence"
+        )
+    return kinds[0]
+
+
+def _reason(failure: Exception) -> str:
+    """One line about an error of the hub's client."""
+    status = getattr(getattr(failure, "response", None), "status_code", None)
+    text = (str(failure) or type(failure).__name__).splitlines()[0]
+    return _REASONS.get(status, text) if isinstance(status, int) else text

@@ -13,14 +13,18 @@ import typer
 from typer.core import TyperGroup
 
 from modernbert.cli import (
+    average,
     classify,
     demo,
     embed,
+    export,
     fill_mask,
+    finetune,
     info,
     plan,
     prepare,
     pretrain,
+    push,
     report,
     rerank,
     search,
@@ -37,9 +41,18 @@ class _InOrderOfUse(TyperGroup):
     """Lists the verbs as one needs them; the default order puts groups last."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        making = ["demo", "tokenizer", "prepare", "plan", "pretrain", "report"]
+        making = [
+            "demo",
+            "tokenizer",
+            "prepare",
+            "plan",
+            "pretrain",
+            "average",
+            "finetune",
+            "report",
+        ]
         using = ["fill-mask", "embed", "search", "classify", "tag", "rerank", "serve", "info"]
-        return making + using
+        return [*making, *using, "export", "push"]
 
 
 app = typer.Typer(
@@ -53,9 +66,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(export.app, name="export")
+app.add_typer(finetune.app, name="finetune")
 app.command()(prepare.prepare)
 app.command()(plan.plan)
 app.command()(pretrain.pretrain)
+app.command()(average.average)
 app.command()(report.report)
 app.command()(fill_mask.fill_mask)
 app.command()(embed.embed)
@@ -65,6 +81,7 @@ app.command()(tag.tag)
 app.command()(rerank.rerank)
 app.command()(serve.serve)
 app.command()(info.info)
+app.command()(push.push)
 app.command()(demo.demo)
 
 
