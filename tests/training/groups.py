@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from modernbert.errors import RunError
 from modernbert.training import checkpoint
+from modernbert.training.computation import ShardedComputation, recompute
 from modernbert.training.distributed import Group, joined
 from modernbert.training.optimizer import StableAdamW
-from modernbert.training.sharding import Sharded, fill, local, recompute, whole
+from modernbert.training.sharding import fill, local, whole
 
 _WIDTH = 6
 
@@ -121,18 +122,17 @@ def update_in_shards(recomputed: bool) -> dict[str, Any]:
         if recomputed:
             for layer in module.layers:
                 recompute(layer)
-        computation = Sharded(module, list(module.layers), group)
+        computation = ShardedComputation(module, list(module.layers), group)
         optimizer = StableAdamW(module.parameters(), peak_learning_rate=0.5, weight_decay=0.01)
         norms = []
         for step in range(3):
             with torch.no_grad():
-                computation(lambda: [module.hidden(torch.arange(4)) for _ in range(2)])
+                computation.run(lambda: [module.hidden(torch.arange(4)) for _ in range(2)])
             for index in range(2):
-                computation.last_micro_batch(index == 1)
+                computation.before_backward(is_last=index == 1)
                 token_ids = micro_batch(step, group.rank, index)
-                computation(lambda ids=token_ids: module.loss(ids)).backward()
-            norm = nn.utils.get_total_norm([p.grad for p in module.parameters()])
-            norms.append(float(whole(norm)))
+                computation.run(lambda ids=token_ids: module.loss(ids)).backward()
+            norms.append(float(computation.reduce(module, torch.zeros(1))))
             optimizer.step()
             optimizer.zero_grad()
         tensors = {
@@ -157,7 +157,7 @@ def fill_shards() -> dict[str, Any]:
     """Values that process 0 alone has, in a sharded module and in a plain tensor."""
     with joined(20) as group:
         module = Stack()
-        Sharded(module, list(module.layers), group)
+        ShardedComputation(module, list(module.layers), group)
         for name, parameter in module.named_parameters():
             values = torch.arange(parameter.numel()).view(parameter.shape).float()
             with torch.no_grad():

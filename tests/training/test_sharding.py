@@ -9,8 +9,9 @@ from tests.training import groups
 from torch import nn
 
 from modernbert.training import checkpoint
+from modernbert.training.computation import Computation, recompute
 from modernbert.training.optimizer import StableAdamW
-from modernbert.training.sharding import Whole, is_sharded, local, recompute, whole
+from modernbert.training.sharding import is_sharded, local, whole
 
 
 def reference(size: int) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def test_tensors_of_one_process_are_whole() -> None:
     tensor = torch.ones(3)
     assert not is_sharded(tensor)
     assert local(tensor) is tensor and whole(tensor) is tensor
-    assert Whole()(lambda: 5) == 5
+    assert Computation().run(lambda: 5) == 5
 
 
 def test_recomputing_changes_no_gradient() -> None:

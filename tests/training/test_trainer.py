@@ -184,10 +184,10 @@ def test_a_failing_save_stops_the_run_and_a_restart_mends_it(
     with monkeypatch.context() as patch:
         write = checkpoint._write_manifest
 
-        def fail_at_8(folder: Path, identity: Any) -> None:
+        def fail_at_8(folder: Path, *rest: Any) -> None:
             if folder.name.endswith("step-00000008"):
                 raise OSError(28, "No space left on device")
-            write(folder, identity)
+            write(folder, *rest)
 
         patch.setattr(checkpoint, "_write_manifest", fail_at_8)
         with pytest.raises(CheckpointError, match="No space left"):

@@ -6,7 +6,8 @@
         progress.json            the run's place: step, tokens, position
         manifest.json            size and sha256 of each file, the run's identity; sealed by a hash
 
-A folder bears its name only once all of it is on the disk. There is no pickle anywhere.
+A folder bears its name only once all of it is on the disk and was read back. There is no pickle
+anywhere. It is the same for any number of processes: tensors in shards are gathered to process 0.
 """
 
 import hashlib
@@ -18,13 +19,15 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from modernbert.errors import CheckpointError
 from modernbert.files import new_folder, remove_folder, remove_leftovers
+from modernbert.training.distributed import ALONE, Group
 from modernbert.training.run_folder import first_difference
+from modernbert.training.sharding import fill, gathered
+from modernbert.training.tensor_file import write_tensors
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -57,8 +60,9 @@ def save(
     optimizer: Optimizer,
     progress: Mapping[str, Any],
     identity: Mapping[str, Any],
+    group: Group = ALONE,
 ) -> None:
-    """Write a checkpoint to `folder`, which appears whole or not at all.
+    """Write a checkpoint to `folder`, which appears whole or not at all; all processes wait for it.
 
     progress: the run's place, as JSON values.
     identity: what makes the run this run; `load_latest` refuses another one's checkpoint.
@@ -66,15 +70,46 @@ def save(
     Raises:
         CheckpointError: the folder exists, or the disk is full or fails; nothing partial remains.
     """
+    files = {
+        file: gathered(tensors, group) for file, tensors in tensors_of(module, optimizer).items()
+    }
+    group.first(lambda: write(folder, files, progress, identity))
+
+
+def tensors_of(module: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each of a checkpoint's files, by their names in it."""
+    return {
+        _FILES[0]: module_tensors(module),
+        _FILES[1]: optimizer_tensors(module, optimizer),
+    }
+
+
+def write(
+    folder: Path,
+    files: Mapping[str, Mapping[str, Tensor]],
+    progress: Mapping[str, Any],
+    identity: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint of tensors that are on the host, and read it back before it has its name.
+
+    files: as `tensors_of` gives them, contiguous and on the CPU.
+
+    Raises:
+        CheckpointError: as `save`.
+    """
     if folder.exists():
         raise CheckpointError(f"{folder}: exists already; a checkpoint is never overwritten")
     try:
         with new_folder(folder) as partial:
-            _write_tensors(partial / _FILES[0], module_tensors(module))
-            _write_tensors(partial / _FILES[1], optimizer_tensors(module, optimizer))
+            fingerprints = {
+                name: write_tensors(partial / name, tensors) for name, tensors in files.items()
+            }
             (partial / _FILES[2]).write_text(json.dumps(dict(progress)) + "\n", encoding="utf-8")
-            _write_manifest(partial, identity)
-    except (OSError, SafetensorError) as error:
+            fingerprints[_FILES[2]] = _fingerprint(partial / _FILES[2])
+            _write_manifest(partial, fingerprints, identity)
+            if fault := find_fault(partial):
+                raise OSError(f"{fault} after it was written")
+    except OSError as error:
         raise CheckpointError(
             f"{folder}: could not be saved: {error}; earlier checkpoints are untouched: free some "
             "space and run the same command again"
@@ -82,46 +117,49 @@ def save(
 
 
 def load_latest(
-    run_folder: Path, module: nn.Module, optimizer: Optimizer, identity: Mapping[str, Any]
+    run_folder: Path,
+    module: nn.Module,
+    optimizer: Optimizer,
+    identity: Mapping[str, Any],
+    group: Group = ALONE,
 ) -> Loaded | None:
     """Put the newest intact checkpoint into `module` and `optimizer`; None when there is none.
 
     Every file is checked against the manifest first. A damaged checkpoint is renamed to
-    `*.damaged` and the one before it is taken. What killed saves left behind is removed.
+    `*.damaged` and the one before it is taken. What killed saves left behind is removed. All of
+    this process 0 does, and gives the others their tensors; so a checkpoint is the same for any
+    number of processes, sharded or not.
 
     Raises:
         CheckpointError: only damaged checkpoints are left, or one is of another run.
     """
-    parent = run_folder / FOLDER
-    if not parent.is_dir():
+    found = group.first(lambda: _find_latest(run_folder / FOLDER))
+    if found["folder"] is None:
         return None
-    remove_leftovers(parent)
-    warnings: list[str] = []
-    for folder in reversed(_checkpoints(parent)):
-        if (fault := find_fault(folder)) is None:
-            progress = _load(folder, module, optimizer, identity)
-            return Loaded(folder=folder, progress=progress, warnings=tuple(warnings))
-        aside = _set_aside(folder)
-        warnings.append(f"{folder.name} is damaged ({fault}); it is set aside as {aside.name}")
-    if damaged := sorted(path.name for path in parent.glob("*.damaged*")):
-        raise CheckpointError(
-            f"{parent}: no usable checkpoint, only {', '.join(damaged)}; "
-            "remove them to start the run from its beginning"
-        )
-    return None
+    folder = Path(found["folder"])
+    progress = _load(folder, module, optimizer, identity, group)
+    return Loaded(folder=folder, progress=progress, warnings=tuple(found["warnings"]))
 
 
 def load(
-    folder: Path, module: nn.Module, optimizer: Optimizer, identity: Mapping[str, Any]
+    folder: Path,
+    module: nn.Module,
+    optimizer: Optimizer,
+    identity: Mapping[str, Any],
+    group: Group = ALONE,
 ) -> dict[str, Any]:
     """Put one checkpoint into `module` and `optimizer`, verified first; its progress.
 
     Raises:
         CheckpointError: it is damaged or of another run.
     """
-    if fault := find_fault(folder):
-        raise CheckpointError(f"{folder}: is damaged ({fault}) and cannot be started from")
-    return _load(folder, module, optimizer, identity)
+
+    def check() -> None:
+        if fault := find_fault(folder):
+            raise CheckpointError(f"{folder}: is damaged ({fault}) and cannot be started from")
+
+    group.first(check)
+    return _load(folder, module, optimizer, identity, group)
 
 
 def newest_before(run_folder: Path, step: int) -> tuple[Path, int] | None:
@@ -181,18 +219,10 @@ def optimizer_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tens
     }
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    safetensors.torch.save_file(plain, path)
-    path.chmod(0o644)  # safetensors makes it readable by its owner alone
-
-
-def _write_manifest(folder: Path, identity: Mapping[str, Any]) -> None:
-    manifest = {
-        "format": FORMAT,
-        "files": {name: _fingerprint(folder / name) for name in _FILES},
-        "identity": dict(identity),
-    }
+def _write_manifest(
+    folder: Path, fingerprints: Mapping[str, Any], identity: Mapping[str, Any]
+) -> None:
+    manifest = {"format": FORMAT, "files": fingerprints, "identity": dict(identity)}
     sealed = {**manifest, "seal": _seal(manifest)}
     (folder / MANIFEST).write_text(json.dumps(sealed, indent=1), encoding="utf-8")
 
@@ -223,10 +253,61 @@ def _set_aside(folder: Path) -> Path:
     return folder.rename(aside)
 
 
+def _find_latest(parent: Path) -> dict[str, Any]:
+    """The newest intact checkpoint's folder, or None, and what was set aside on the way."""
+    warnings: list[str] = []
+    if not parent.is_dir():
+        return {"folder": None, "warnings": warnings}
+    remove_leftovers(parent)
+    for folder in reversed(_checkpoints(parent)):
+        if (fault := find_fault(folder)) is None:
+            return {"folder": str(folder), "warnings": warnings}
+        aside = _set_aside(folder)
+        warnings.append(f"{folder.name} is damaged ({fault}); it is set aside as {aside.name}")
+    if damaged := sorted(path.name for path in parent.glob("*.damaged*")):
+        raise CheckpointError(
+            f"{parent}: no usable checkpoint, only {', '.join(damaged)}; "
+            "remove them to start the run from its beginning"
+        )
+    return {"folder": None, "warnings": warnings}
+
+
+@torch.no_grad()
 def _load(
-    folder: Path, module: nn.Module, optimizer: Optimizer, identity: Mapping[str, Any]
+    folder: Path,
+    module: nn.Module,
+    optimizer: Optimizer,
+    identity: Mapping[str, Any],
+    group: Group,
 ) -> dict[str, Any]:
-    """Copy a verified checkpoint into place and give its progress."""
+    """Copy a verified checkpoint into place, in all processes, and give its progress."""
+    weights: dict[str, Tensor] = {}
+    states: dict[str, Tensor] = {}
+
+    def read() -> dict[str, Any]:
+        _check_manifest(folder, identity)
+        weights.update(_read_module(folder, module))
+        states.update(_read_optimizer(folder, module))
+        return {
+            "progress": json.loads((folder / _FILES[2]).read_text(encoding="utf-8")),
+            "states": {key: [list(each.shape), str(each.dtype)] for key, each in states.items()},
+        }
+
+    answer = group.first(read)
+    for name, tensor in module_tensors(module).items():
+        fill(tensor, weights.get(name), group)
+    parameters = dict(module.named_parameters())
+    optimizer.state.clear()
+    for key, (shape, dtype) in answer["states"].items():
+        name, _, state_name = key.rpartition(".")
+        state = _empty_state(parameters[name], torch.Size(shape), getattr(torch, dtype[6:]))
+        fill(state, states.get(key), group)
+        optimizer.state[parameters[name]][state_name] = state
+    progress: dict[str, Any] = answer["progress"]
+    return progress
+
+
+def _check_manifest(folder: Path, identity: Mapping[str, Any]) -> None:
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     if manifest["format"] != FORMAT:
         raise CheckpointError(
@@ -234,15 +315,11 @@ def _load(
         )
     if difference := first_difference(manifest["identity"], identity):
         raise CheckpointError(f"{folder}: is of another run: {difference}")
-    _load_module(folder, module)
-    _load_optimizer(folder, module, optimizer)
-    progress: dict[str, Any] = json.loads((folder / _FILES[2]).read_text(encoding="utf-8"))
-    return progress
 
 
-@torch.no_grad()
-def _load_module(folder: Path, module: nn.Module) -> None:
-    stored = safetensors.torch.load_file(folder / _FILES[0])
+def _read_module(folder: Path, module: nn.Module) -> dict[str, Tensor]:
+    """The weights of a checkpoint, which must be those of the module."""
+    stored: dict[str, Tensor] = safetensors.torch.load_file(folder / _FILES[0])
     tensors = module_tensors(module)
     if unmatched := sorted(stored.keys() ^ tensors.keys()):
         raise CheckpointError(f"{folder}: does not fit the module: {unmatched[0]!r} is in one only")
@@ -252,19 +329,22 @@ def _load_module(folder: Path, module: nn.Module) -> None:
                 f"{folder}: {name} is {tuple(stored[name].shape)} {stored[name].dtype}, "
                 f"the module's {tuple(tensor.shape)} {tensor.dtype}"
             )
-        tensor.copy_(stored[name])
+    return stored
 
 
-def _load_optimizer(folder: Path, module: nn.Module, optimizer: Optimizer) -> None:
-    stored = safetensors.torch.load_file(folder / _FILES[1])
+def _read_optimizer(folder: Path, module: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state in a checkpoint, which must be of the module's parameters."""
+    stored: dict[str, Tensor] = safetensors.torch.load_file(folder / _FILES[1])
     parameters = dict(module.named_parameters())
-    optimizer.state.clear()
-    for key, tensor in stored.items():
-        name, _, state_name = key.rpartition(".")
-        if name not in parameters:
+    for key in stored:
+        if (name := key.rpartition(".")[0]) not in parameters:
             raise CheckpointError(f"{folder}: holds optimizer state of an unknown {name!r}")
-        parameter = parameters[name]
-        if tensor.shape == parameter.shape:
-            # The parameter's own memory layout: sums over it must go in the same order as before.
-            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
-        optimizer.state[parameter][state_name] = tensor
+    return stored
+
+
+def _empty_state(parameter: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Where a state of the optimizer goes: to its parameter's place if it is of its shape."""
+    if shape != parameter.shape:
+        return torch.empty(shape, dtype=dtype)
+    # The parameter's own memory layout: sums over it must go in the same order as before.
+    return torch.empty_like(parameter, dtype=dtype)

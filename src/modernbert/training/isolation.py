@@ -8,9 +8,13 @@ import torch
 from torch import nn
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Set torch's generators for one step: the same at each start, whatever went before."""
-    (state,) = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Set torch's generators for one step: the same at each start, whatever went before.
+
+    rank: of this process; each draws its own numbers.
+    """
+    entropy = [seed, step, rank] if rank else [seed, step]
+    (state,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     torch.manual_seed(int(state))
 
 

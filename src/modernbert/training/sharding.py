@@ -1,86 +1,21 @@
-"""How a module's layers are computed: kept in shards (FSDP2), computed twice, compiled.
+"""Tensors whose values may be spread over processes: parts, wholes, and how they are filled.
 
-All of it is done in place, layer by layer, and leaves the names of the parameters as they are, so
-a checkpoint does not know of it. A parameter that is sharded is a `DTensor`: its values are spread
-over the processes, its shape and its name are those of the whole.
+A parameter that FSDP2 shards is a `DTensor`: its shape and its name are those of the whole. Any
+other tensor is whole in every process, and these functions give it back as it is.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from modernbert.training.distributed import Group
-
-Sharding = Literal["none", "full"]
-
-
-class Computation(Protocol):
-    """Calls a function of the module so that its parameters are there."""
-
-    def __call__(self, function: Callable[[], Any]) -> Any: ...
-
-    def last_micro_batch(self, is_last: bool) -> None:
-        """Tell whether the gradients are to be reduced with the next backward."""
-
-
-class Whole:
-    """The computation of a module that every process has as a whole."""
-
-    def __call__(self, function: Callable[[], Any]) -> Any:
-        """What the function gives."""
-        return function()
-
-    def last_micro_batch(self, is_last: bool) -> None:
-        """Nothing: the trainer reduces the gradients."""
-
-
-class Sharded(nn.Module):
-    """The computation of a module in shards: FSDP2 gathers each layer just before its use.
-
-    The module is a part of this one, whose forward is whatever is to be computed with it. So a
-    task may call any methods of the module, not its forward alone.
-    """
-
-    def __init__(self, module: nn.Module, layers: Sequence[nn.Module], group: Group) -> None:
-        super().__init__()
-        from torch.distributed.device_mesh import init_device_mesh  # a second, only where needed
-        from torch.distributed.fsdp import fully_shard
-
-        self.module = module
-        mesh = init_device_mesh(group.device.type, (group.size,))
-        for part in (*layers, self):
-            sharded: Any = fully_shard(part, mesh=mesh)
-            # The trainer divides by the targets of all processes; so gradients are sums.
-            sharded.set_gradient_divide_factor(1.0)
-            sharded.set_force_sum_reduction_for_comms(True)
-
-    def forward(self, function: Callable[[], Any]) -> Any:
-        """What the function gives, with the parameters outside the layers gathered."""
-        return function()
-
-    def last_micro_batch(self, is_last: bool) -> None:
-        """Gradients stay where they are until the backward of a step's last micro-batch."""
-        root: Any = self  # FSDP2 has made a class of its own of this one's
-        root.set_requires_gradient_sync(is_last)
-
-
-def recompute(layer: nn.Module) -> None:
-    """Keep no activations inside a layer: its forward is done again in the backward."""
-    layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-
-
-def compiled(layer: nn.Module) -> None:
-    """Compile a layer's forward at its first use, for batches of any length."""
-    layer.forward = torch.compile(layer.forward, dynamic=True)
 
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether this process holds only a part of the tensor's values."""
-    return hasattr(tensor, "full_tensor")
+    return hasattr(tensor, "full_tensor")  # not by its class, which takes a second to import
 
 
 def local(tensor: Any) -> Tensor:
@@ -101,6 +36,17 @@ def sum_over_shards(values: Tensor, like: Any) -> Tensor:
     return values
 
 
+@torch.no_grad()
+def gathered(tensors: Mapping[str, Tensor], group: Group) -> dict[str, Tensor]:
+    """Tensors whole, contiguous and on the host, in process 0 alone; all processes must ask."""
+    found = {}
+    for name, tensor in tensors.items():
+        values = whole(tensor.detach())  # one at a time, and let go where it is not wanted
+        if group.is_first:
+            found[name] = values.cpu().contiguous()
+    return found
+
+
 def fill(target: Any, source: Tensor | None, group: Group) -> None:
     """Give a tensor in all processes the values that process 0 brings; the others bring None.
 
@@ -116,4 +62,5 @@ def fill(target: Any, source: Tensor | None, group: Group) -> None:
     if source is None:
         source = torch.empty(target.shape, dtype=target.dtype)
     values = source.to(group.device)
-    target.copy_(distribute_tensor(values, target.device_mesh, target.placements))
+    with group.together():
+        target.copy_(distribute_tensor(values, target.device_mesh, target.placements))

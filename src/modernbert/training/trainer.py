@@ -3,13 +3,20 @@
 A run is a pure function of its module's first weights, its task and its settings: the rate
 depends on tokens alone, the random numbers of a step on the seed and the step alone. So a run
 that was killed and is started again ends with the very weights of an unbroken one.
+
+Several processes go through the loop together, each with its share of every step. They meet twice
+a step: before it, to add up its targets, and after it, to add up its gradients. What concerns all
+of them (when to save, whether to stop) is agreed on there. Process 0 alone keeps the run's folder.
 """
 
+import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +26,13 @@ from torch import nn
 from modernbert.errors import NonFiniteLossError, TrainingError
 from modernbert.files import remove_leftovers
 from modernbert.training import checkpoint, run_folder
+from modernbert.training.background import BackgroundSaver
+from modernbert.training.computation import Computation
 from modernbert.training.health import Health
 from modernbert.training.interruption import Interruption
 from modernbert.training.isolation import seed_step, undisturbed
 from modernbert.training.log import MetricsLog, Observer
+from modernbert.training.machine import peak_memory_bytes
 from modernbert.training.optimizer import StableAdamW
 from modernbert.training.phase import Phase, Phases
 from modernbert.training.precision import autocast, compute_dtype
@@ -45,7 +55,9 @@ class Trainer:
     observers: called with each record, after `metrics.jsonl` has it: `start` or `resume`,
         `phase` where one begins, `warning`, `step` or `skipped`, `spike`, `went_back`,
         `evaluation`, `checkpoint`, `end`.
+    computation: how the module is computed, and with which other processes; see `prepare`.
     identity: what else makes the run this run (data, model), as JSON values.
+    describe: what the first record of a start tells besides, as JSON values.
 
     Raises:
         SettingsError: phases that cannot follow each other; see `Phases`.
@@ -59,10 +71,15 @@ class Trainer:
         *,
         observers: Sequence[Observer] = (),
         device: torch.device | str = "cpu",
+        computation: Computation | None = None,
         identity: Mapping[str, Any] | None = None,
+        describe: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self.module, self.phases = module, Phases(phases)
+        self.computation = computation or Computation()
+        self.group = self.computation.group
         self.folder, self.device = folder, torch.device(device)
+        self._describe = describe
         self.identity = run_folder.plain(
             {**(identity or {}), "phases": {each.name: each.full_identity for each in phases}}
         )
@@ -71,8 +88,11 @@ class Trainer:
         self.optimizer = self._make_optimizer()
         self.health = Health()
         self.evaluation: dict[str, float] = {}
+        self._saver = BackgroundSaver(folder, self.identity, group=self.group)
         self._evaluated_step = self._saved_step = -1
         self._saved_at = time.monotonic()
+        self._save_is_due = self._stop_is_agreed = False
+        self._interruption = Interruption()
         self._speed: deque[tuple[int, float]] = deque(maxlen=_SPEED_WINDOW_STEPS)
 
     @property
@@ -107,22 +127,35 @@ class Trainer:
             CheckpointError: no usable checkpoint is left, or one cannot be saved.
             NonFiniteLossError: the loss or a gradient stays NaN or infinite; see `_go_back`.
             SettingsError: a precision that the device lacks.
+            ProcessError: another process cannot go on, is gone, or does not come.
         """
         for phase in self.phases:
             compute_dtype(self.device, phase.settings.precision)
-        with run_folder.locked(self.folder), Interruption() as interruption:
-            run_folder.claim(self.folder, self.identity)
-            remove_leftovers(self.folder)
+        self.group.agree("recipe", json.dumps(self.identity, sort_keys=True))
+        with self._own_folder(), self._interruption:
             warnings = self._restore()
             self.phase.begin(self.module)
             if self.finished:
                 self.phase.end(self.module)
                 return Result(status="already_finished", progress=self.progress, evaluation={})
             self._announce(warnings)
-            self._train(interruption)
-            result = self._result(interruption)
+            self._train()
+            result = self._result()
             self.observe("end", status=result.status)
             return result
+
+    @contextmanager
+    def _own_folder(self) -> Iterator[None]:
+        """Make the run's folder this run's, and hold it: process 0 does, for all."""
+        with ExitStack() as stack:
+
+            def hold() -> None:
+                stack.enter_context(run_folder.locked(self.folder))
+                run_folder.claim(self.folder, self.identity)
+                remove_leftovers(self.folder)
+
+            self.group.first(hold)
+            yield
 
     def _make_optimizer(self) -> StableAdamW:
         """One with the phase's numbers; above all, weight decay is relative to its peak rate."""
@@ -136,7 +169,9 @@ class Trainer:
 
     def _restore(self) -> tuple[str, ...]:
         """Load the newest checkpoint, if there is one; what was set aside is in the warnings."""
-        loaded = checkpoint.load_latest(self.folder, self.module, self.optimizer, self.identity)
+        loaded = checkpoint.load_latest(
+            self.folder, self.module, self.optimizer, self.identity, self.group
+        )
         if loaded is None:
             return ()
         place = dict(loaded.progress)
@@ -162,6 +197,7 @@ class Trainer:
             total_tokens=self.phases.total_tokens,
             evaluated_step=self._evaluated_step,
             phases=[phase.name for phase in self.phases[: self.progress.phase + 1]],
+            **self._describe(),
         )
         for message in warnings:
             self.observe("warning", message=message)
@@ -172,17 +208,17 @@ class Trainer:
         tokens, total = self.progress.tokens, self.settings.total_tokens
         self.observe("phase", tokens=tokens, phase_tokens=total)
 
-    def _train(self, interruption: Interruption) -> None:
+    def _train(self) -> None:
         """Phase after phase, until the end or a signal."""
         self.module.train()
-        self._train_phase(interruption)
+        self._train_phase()
         while self._phase_is_over:
             self._keep_end()
             self.phase.end(self.module)
-            if self._in_last_phase or interruption.signal_number is not None:
+            if self._in_last_phase or self._is_to_stop:
                 return
             self._enter_next_phase()
-            self._train_phase(interruption)
+            self._train_phase()
 
     def _enter_next_phase(self) -> None:
         """Go over to the next phase, from the state of now or from the end of an earlier one."""
@@ -190,7 +226,7 @@ class Trainer:
         phase: Phase = self.phases[self.progress.phase + 1]
         if phase.start_from is not None:
             folder = checkpoint.folder_of_end(self.folder, phase.start_from)
-            place = checkpoint.load(folder, self.module, self.optimizer, self.identity)
+            place = checkpoint.load(folder, self.module, self.optimizer, self.identity, self.group)
             position = place["position"]
         self.progress = replace(
             self.progress,
@@ -207,26 +243,66 @@ class Trainer:
         if not self.phases.is_source(self.progress.phase):
             return
         folder = checkpoint.folder_of_end(self.folder, self.phase.name)
-        if not folder.exists():
-            checkpoint.save(folder, self.module, self.optimizer, self._place(), self.identity)
+        if not self.group.first(folder.exists):
+            checkpoint.save(
+                folder, self.module, self.optimizer, self._place(), self.identity, self.group
+            )
 
-    def _train_phase(self, interruption: Interruption) -> None:
+    def _train_phase(self) -> None:
         """Steps, with evaluations and checkpoints between, until the phase's end or a signal."""
-        self._evaluate_when_due()
         steps = self.phase.task.steps(self.progress)
         try:
-            while not self._phase_is_over and interruption.signal_number is None:
-                started = time.perf_counter()
-                self._take(self._next(steps), started)
-                # After a signal there is no time to evaluate, unless this was the last step; the
-                # checkpoint remembers that it is due.
-                if self._phase_is_over or interruption.signal_number is None:
-                    self._evaluate_when_due()
-                    self._save_when_due()
+            # After a signal there is no time to evaluate, unless the last step was taken; the
+            # checkpoint remembers that it is due.
+            while not (self._phase_is_over or self._is_to_stop):
+                self._evaluate_when_due()
+                self._save_when_due()
+                if not self._phase_is_over:  # which an evaluation may decide
+                    self._go_on(steps)
+            if self._phase_is_over:
+                self._evaluate_when_due()
+            self._save()
+            self._saver.wait()
+            self._report_saves()
         finally:
+            self._saver.close()
             if (close := getattr(steps, "close", None)) is not None:
                 close()  # lets a task that works ahead stop its thread
-        self._save()
+
+    def _go_on(self, steps: Iterator[Step]) -> None:
+        """Take the next step, unless a process was told to stop meanwhile."""
+        started = time.perf_counter()
+        step = self._next(steps)
+        waited = time.perf_counter() - started
+        step = self._meet(step)
+        if not self._stop_is_agreed:
+            self._take(step, waited)
+
+    def _meet(self, step: Step) -> Step:
+        """The step with the targets of all; they agree on whether to stop, or to save after it."""
+        every = self.settings.checkpoint_every_seconds
+        elapsed = time.monotonic() - self._saved_at
+        rows = self.group.gather(
+            [
+                step.num_targets,
+                self._is_told_to_stop,
+                every is not None and elapsed >= every,
+            ]
+        )
+        num_targets, signals, _ = (sum(column) for column in zip(*rows, strict=True))
+        self._stop_is_agreed = signals > 0
+        self._save_is_due = bool(rows[0][2])  # by the clock of process 0
+        return replace(step, num_targets=int(num_targets))
+
+    @property
+    def _is_told_to_stop(self) -> bool:
+        """Whether this process was."""
+        return self._interruption.signal_number is not None
+
+    @property
+    def _is_to_stop(self) -> bool:
+        """Whether a process was told to stop, as far as all of them know."""
+        return self._stop_is_agreed or (self.group.size == 1 and self._is_told_to_stop)
 
     def _next(self, steps: Iterator[Step]) -> Step:
         step = next(steps, None)
@@ -237,9 +313,9 @@ class Trainer:
             )
         return step
 
-    def _take(self, step: Step, started: float) -> None:
+    def _take(self, step: Step, data_wait_seconds: float) -> None:
         """One step: gradients of all micro-batches, one update unless it is bad, one record."""
-        data_wait_seconds = time.perf_counter() - started
+        started = time.perf_counter() - data_wait_seconds
         rate = learning_rate(
             self.settings.schedule,
             self.phases.tokens_in(step.progress),
@@ -265,6 +341,8 @@ class Trainer:
             tokens_per_second=self._tokens_per_second(step.num_tokens, seconds),
             fill=step.fill,
             data_wait_seconds=data_wait_seconds,
+            memory_bytes=peak_memory_bytes(self.device),
+            **step.figures,
             seconds=seconds,
             **({} if verdict.reason is None else {"reason": verdict.reason}),
         )
@@ -278,20 +356,27 @@ class Trainer:
 
     def _gradients(self, step: Step) -> tuple[float, float]:
         """Accumulate the gradients of the step's mean loss; its value and the gradients' norm."""
-        seed_step(self.phase.settings.seed, step.progress.step)
-        num_targets = max(1, step.num_targets)
+        seed_step(self.phase.settings.seed, step.progress.step, self.group.rank)
         total = torch.zeros((), device=self.device)
-        for micro_batch in step.micro_batches:
-            with autocast(self.device, self.settings.precision):
-                loss = self.phase.task.loss(self.module, micro_batch, step=step.progress.step)
-            loss = loss.float() / num_targets
+        last = len(step.micro_batches) - 1
+        for index, micro_batch in enumerate(step.micro_batches):
+            loss = self.computation.run(partial(self._loss, micro_batch, step.progress.step))
+            loss = loss / max(1, step.num_targets)
             if loss.requires_grad:  # a micro-batch without a target may give a bare zero
+                self.computation.before_backward(is_last=index == last)
                 loss.backward()
             total += loss.detach()
-        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients).to(total)
-        value, gradient_norm = torch.stack([total, norm]).tolist()  # the step's one readback
+        told = torch.tensor(float(self._is_told_to_stop), device=self.device)
+        figures = torch.stack([total, told])
+        norm = self.computation.reduce(self.module, figures).to(total)
+        # The step's one readback.
+        value, told_to_stop, gradient_norm = torch.cat([figures, norm[None]]).tolist()
+        self._stop_is_agreed = self.group.size > 1 and told_to_stop > 0
         return value, gradient_norm
+
+    def _loss(self, micro_batch: Any, step: int) -> torch.Tensor:
+        with autocast(self.device, self.settings.precision):
+            return self.phase.task.loss(self.module, micro_batch, step=step).float()
 
     def _go_back(self, reason: str) -> None:
         """Take the weights of an earlier checkpoint and go on past the data that was skipped.
@@ -305,7 +390,10 @@ class Trainer:
         """
         skipped, last_taken = self.health.skipped_in_a_row, self.progress.step
         last_taken -= skipped
-        found = checkpoint.newest_before(self.folder, last_taken)
+        self._saver.wait()
+        found = self.group.first(
+            lambda: _as_json(checkpoint.newest_before(self.folder, last_taken))
+        )
         if found is None or found[1] <= self.health.went_back_at:
             advice = "look at the data, or begin a run with a lower learning rate"
             if found is not None:
@@ -315,8 +403,8 @@ class Trainer:
                 f"{'going back did not help' if found else 'there is no earlier checkpoint'}; "
                 f"{advice}"
             )
-        folder, step = found
-        checkpoint.load(folder, self.module, self.optimizer, self.identity)
+        folder, step = Path(found[0]), found[1]
+        checkpoint.load(folder, self.module, self.optimizer, self.identity, self.group)
         self.health.skipped_in_a_row, self.health.went_back_at = 0, self.progress.step
         self.observe("went_back", tokens=self.progress.tokens, to_step=step, skipped_steps=skipped)
         self._save()
@@ -331,37 +419,44 @@ class Trainer:
             return
         started = time.perf_counter()
         with undisturbed(self.module, self.device), autocast(self.device, self.settings.precision):
-            self.evaluation = self.phase.task.evaluate(self.module)
+            self.evaluation = self.computation.run(lambda: self.phase.task.evaluate(self.module))
         self._evaluated_step = step
         if self.evaluation:
             seconds = time.perf_counter() - started
             figures = {"tokens": self.progress.tokens, **self.evaluation, "seconds": seconds}
             self.observe("evaluation", **figures)
-            self.phase.evaluated(self.module, step, self.evaluation)
+            if not begins:
+                self.phase.evaluated(self.module, step, self.evaluation)
 
     def _save_when_due(self) -> None:
         """Save every so many steps or seconds, but no state that cannot be gone back to."""
-        steps, seconds = (
-            self.settings.checkpoint_every_steps,
-            self.settings.checkpoint_every_seconds,
-        )
-        due = (steps is not None and self.progress.step % steps == 0) or (
-            seconds is not None and time.monotonic() - self._saved_at >= seconds
-        )
+        self._report_saves()
+        every, step = self.settings.checkpoint_every_steps, self.progress.step
+        due = self._save_is_due or (every is not None and step > 0 and step % every == 0)
         if due and not self.health.skipped_in_a_row:
             self._save()
 
     def _save(self) -> None:
-        """Save the run's state unless the newest checkpoint has it already."""
+        """Begin to save the run's state unless the newest checkpoint has it already."""
         if self._saved_step == self.progress.step:
             return
-        started = time.perf_counter()
         folder = checkpoint.folder_of(self.folder, self.progress.step)
-        checkpoint.save(folder, self.module, self.optimizer, self._place(), self.identity)
-        checkpoint.keep_newest(self.folder, self.settings.keep_checkpoints)
+        keep = self.settings.keep_checkpoints
+        self._saver.save(folder, self.module, self.optimizer, self._place(), keep=keep)
         self._saved_step, self._saved_at = self.progress.step, time.monotonic()
-        seconds = time.perf_counter() - started
-        self.observe("checkpoint", tokens=self.progress.tokens, path=str(folder), seconds=seconds)
+
+    def _report_saves(self) -> None:
+        """Tell of the checkpoints that have come to be since; or of one that could not."""
+        for saved in self._saver.finished():
+            self.observe(
+                "checkpoint",
+                step=saved.progress["step"],
+                phase=self.phases[saved.progress["phase"]].name,
+                tokens=saved.progress["tokens"],
+                path=str(saved.folder),
+                seconds=saved.seconds,
+                paused_seconds=saved.paused_seconds,
+            )
 
     def _place(self) -> dict[str, Any]:
         """All of a checkpoint that is no tensor, as JSON values."""
@@ -372,7 +467,9 @@ class Trainer:
         }
 
     def observe(self, kind: str, **values: Any) -> None:
-        """Make a record of the run's place and tell it to every observer."""
+        """Make a record of the run's place and tell it to every observer, in process 0."""
+        if not self.group.is_first:
+            return
         record = {"kind": kind, "step": self.progress.step, "phase": self.phase.name, **values}
         for observer in self.observers:
             observer(record)
@@ -382,15 +479,25 @@ class Trainer:
         self._speed.append((num_tokens, seconds))
         return sum(n for n, _ in self._speed) / max(1e-9, sum(s for _, s in self._speed))
 
-    def _result(self, interruption: Interruption) -> Result:
+    def _result(self) -> Result:
         if self.finished:
             return Result(status="finished", progress=self.progress, evaluation=self.evaluation)
         return Result(
             status="interrupted",
             progress=self.progress,
             evaluation=self.evaluation,
-            signal_number=interruption.signal_number,
+            signal_number=self._signal_number(),
         )
+
+    def _signal_number(self) -> int:
+        """The signal that any of the processes got."""
+        return int(
+            max(number for (number,) in self.group.gather([self._interruption.signal_number or 0]))
+        )
+
+
+def _as_json(found: tuple[Path, int] | None) -> list[Any] | None:
+    return None if found is None else [str(found[0]), found[1]]
 
 
 def _finite(value: float) -> float | None:

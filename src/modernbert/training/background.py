@@ -1,0 +1,147 @@
+"""Checkpoints that are written while the training goes on.
+
+At a save the run's tensors are copied, by all processes together, into memory of process 0 that is
+used again from save to save. A thread there writes them, hashes them, reads them back, and only
+then lets the oldest checkpoint go. At most one save is on its way.
+"""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from modernbert.training import checkpoint
+from modernbert.training.distributed import ALONE, Group
+from modernbert.training.sharding import whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A checkpoint that is whole, verified and on the disk.
+
+    progress: the run's place in it.
+    seconds: from the copy to the end.
+    paused_seconds: of these the training stood still.
+    """
+
+    folder: Path
+    progress: Mapping[str, Any]
+    seconds: float
+    paused_seconds: float
+
+
+class BackgroundSaver:
+    """Saves a run's states, each in a thread of process 0.
+
+    `save` and `wait` are called by all processes of the group.
+    """
+
+    def __init__(
+        self, run_folder: Path, identity: Mapping[str, Any], *, group: Group = ALONE
+    ) -> None:
+        self.run_folder, self.identity, self.group = run_folder, identity, group
+        self._buffers: dict[str, dict[str, Tensor]] = {}
+        self._thread: threading.Thread | None = None
+        self._saved: list[Saved] = []
+        self._error: Exception | None = None
+
+    def save(
+        self,
+        folder: Path,
+        module: nn.Module,
+        optimizer: Optimizer,
+        progress: Mapping[str, Any],
+        *,
+        keep: int,
+    ) -> None:
+        """Begin to save the state of now; an earlier save that is on its way is awaited.
+
+        progress: the run's place, as JSON values.
+        keep: how many of the newest checkpoints stay.
+
+        Raises:
+            CheckpointError: that earlier save has failed.
+        """
+        self.wait()
+        started = time.perf_counter()
+        self._copy(checkpoint.tensors_of(module, optimizer))
+        if not self.group.is_first:
+            return
+        paused = time.perf_counter() - started
+        # Not a daemon: a process that ends for another reason still finishes its checkpoint.
+        self._thread = threading.Thread(
+            target=self._write, args=(folder, dict(progress), keep, started, paused), name="save"
+        )
+        self._thread.start()
+
+    def finished(self) -> Sequence[Saved]:
+        """The saves that have come to their end since this was last asked; does not wait.
+
+        Raises:
+            CheckpointError: one has failed.
+        """
+        self._raise_error()
+        saved, self._saved = self._saved, []
+        return saved
+
+    def wait(self) -> None:
+        """Wait for the save that is on its way; all processes go on together.
+
+        Raises:
+            CheckpointError: it has failed.
+        """
+        self.group.first(self._join)
+
+    def close(self) -> None:
+        """Wait for this process's own thread, whatever becomes of its save."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _join(self) -> None:
+        self.close()
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    @torch.no_grad()
+    def _copy(self, files: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Copy tensors, gathered one by one where they are sharded, into the buffers."""
+        for file, tensors in files.items():
+            buffers = self._buffers.setdefault(file, {})
+            for name in buffers.keys() - tensors.keys():
+                del buffers[name]  # state that was given up
+            for name, tensor in tensors.items():
+                values = whole(tensor.detach())
+                if not self.group.is_first:
+                    continue
+                if name not in buffers:
+                    on_gpu = values.device.type == "cuda"
+                    buffers[name] = torch.empty(values.shape, dtype=values.dtype, pin_memory=on_gpu)
+                buffers[name].copy_(values, non_blocking=True)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    def _write(
+        self, folder: Path, progress: dict[str, Any], keep: int, started: float, paused: float
+    ) -> None:
+        """The thread's work."""
+        try:
+            checkpoint.write(folder, self._buffers, progress, self.identity)
+            checkpoint.keep_newest(self.run_folder, keep)
+        except Exception as error:  # raised again where the training asks
+            self._error = error
+            return
+        seconds = time.perf_counter() - started
+        self._saved.append(
+            Saved(folder=folder, progress=progress, seconds=seconds, paused_seconds=paused)
+        )

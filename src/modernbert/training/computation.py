@@ -1,0 +1,152 @@
+"""How a module is computed: by one process or several, kept whole or in shards, and how its layers
+are: their activations kept or computed twice, their code as it is or compiled.
+
+All of it is done in place and leaves the names of the parameters as they are, so that a checkpoint
+does not know of it, and none of it changes what is trained, apart from rounding.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from modernbert.errors import SettingsError
+from modernbert.training.distributed import ALONE, DEFAULT_TIMEOUT_SECONDS, Group
+from modernbert.training.sharding import whole
+
+T = TypeVar("T")
+
+Sharding = Literal["none", "full"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputationSettings:
+    """How the processes of a run compute; a run may go on under others.
+
+    sharding: `full` keeps weights, gradients and optimizer state in shards over the processes
+        (FSDP2) and gathers each layer for its use; `none` keeps them whole in every process.
+    recompute: keep no activations inside a layer, but do its forward again in the backward.
+    compile: compile the layers with torch.compile.
+    timeout_seconds: after so long a process that does not come is given up, and named.
+
+    Raises:
+        SettingsError: a time that is not above 0.
+    """
+
+    sharding: Sharding = "none"
+    recompute: bool = False
+    compile: bool = False
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout_seconds < float("inf"):
+            raise SettingsError(f"timeout_seconds: got {self.timeout_seconds}, expected above 0")
+
+
+class Computation:
+    """The computation of a module that each process of a group has as a whole.
+
+    Each computes the gradients of its share of a step; `reduce` makes them those of the step.
+    """
+
+    def __init__(self, group: Group = ALONE) -> None:
+        self.group = group
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Call a function that uses the module, in all processes."""
+        return function()
+
+    def before_backward(self, *, is_last: bool) -> None:
+        """Called before each backward of a step, with whether it is the last."""
+
+    def reduce(self, module: nn.Module, figures: Tensor) -> Tensor:
+        """Make the gradients of all processes, and some figures, their sums; the gradients' norm.
+
+        With several processes a parameter without a gradient gets one of zeros, because it may
+        have one elsewhere.
+        """
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        if self.group.size > 1:
+            for parameter in trainable:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in trainable if p.grad is not None]
+        self.group.sum([*gradients, figures])
+        return torch.nn.utils.get_total_norm(gradients)
+
+
+class ShardedComputation(Computation):
+    """The computation of a module in shards: FSDP2 gathers each layer just before its use.
+
+    The loss of every micro-batch must depend on the module, as all processes reduce together.
+    """
+
+    def __init__(self, module: nn.Module, layers: Sequence[nn.Module], group: Group) -> None:
+        super().__init__(group)
+        from torch.distributed.device_mesh import init_device_mesh  # a second, only where needed
+        from torch.distributed.fsdp import fully_shard
+
+        root = _Root(module)
+        mesh = init_device_mesh(group.device.type, (group.size,))
+        for part in (*layers, root):
+            sharded: Any = fully_shard(part, mesh=mesh)
+            # The trainer divides by the targets of all processes; so gradients are sums.
+            sharded.set_gradient_divide_factor(1.0)
+            sharded.set_force_sum_reduction_for_comms(True)
+        self._root: Any = root
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Call a function with the parameters outside the layers gathered; a layer's are by it."""
+        with self.group.together():
+            result: T = self._root(function)
+            return result
+
+    def before_backward(self, *, is_last: bool) -> None:
+        """Gradients stay where they are until the last backward of a step."""
+        self._root.set_requires_gradient_sync(is_last)
+
+    def reduce(self, module: nn.Module, figures: Tensor) -> Tensor:
+        """Sum the figures; the gradients are sums already. Their norm is of all shards."""
+        self.group.sum([figures])
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        return whole(torch.nn.utils.get_total_norm(gradients))
+
+
+class _Root(nn.Module):
+    """What FSDP2 takes for the whole: its forward is whatever is done with the module.
+
+    So a task may call any methods of the module, not its forward alone.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+
+def prepare(
+    module: nn.Module, layers: Sequence[nn.Module], settings: ComputationSettings, group: Group
+) -> Computation:
+    """Get a module ready to be computed; before an optimizer is made of its parameters.
+
+    layers: its parts that are large and alike, in the order of their use.
+    """
+    for layer in layers:
+        if settings.recompute:
+            recompute(layer)
+        if settings.compile:
+            layer.forward = torch.compile(layer.forward, dynamic=True)
+    if settings.sharding == "full" and group.size > 1:
+        return ShardedComputation(module, layers, group)
+    return Computation(group)
+
+
+def recompute(layer: nn.Module) -> None:
+    """Keep no activations inside a layer: its forward is done again in the backward."""
+    layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
