@@ -32,8 +32,8 @@ def rows() -> Iterator[dict[str, Any]]:
             "fill": 0.99,
             "data_wait_seconds": 0.02,
             "seconds": 2.0,
-            "batch_tokens": 1000,
-            "mask_rate": 0.3 if phase != "decay" else 0.15,
+            "num_tokens": 1000,
+            "num_targets": 300 if phase != "decay" else 150,
             "flops": 2e10,
             "memory_bytes": 2_500_000_000,
         }

@@ -23,6 +23,7 @@ _ROW_HEIGHT = 22
 # Of a faint line's points, so many may stick out on either side.
 _FAINT_QUANTILE = 0.005
 _COLOURS = 5
+_HUGE = 1e100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +134,7 @@ def line_chart(
     marks: Sequence[Mark] = (),
 ) -> Html:
     """Lines over a common axis; empty when there is no point to draw."""
-    series = [line for line in series if np.isfinite(np.asarray(line.y, dtype=float)).any()]
+    series = [line for line in series if _bounds(line, y) is not None]
     if not series:
         return Html("")
     x_scale, y_scale = _x_scale(series, x), _y_scale(series, y)
@@ -208,7 +209,7 @@ def _x_scale(series: Sequence[Series], axis: Axis) -> _Scale:
 def _y_scale(series: Sequence[Series], axis: Axis) -> _Scale:
     """Room for every line with a margin; for a faint one without its extremes."""
     bounds = [_bounds(line, axis) for line in series]
-    found = [pair for pair in bounds if pair is not None] or [(1.0, 1.0)]
+    found = [pair for pair in bounds if pair is not None]
     low, high = min(low for low, _ in found), max(high for _, high in found)
     if axis.log:
         return _scale(low / 1.25, high * 1.25, True, _HEIGHT - _BOTTOM, -_INNER_HEIGHT)
@@ -223,8 +224,8 @@ def _y_scale(series: Sequence[Series], axis: Axis) -> _Scale:
 
 
 def _bounds(line: Series, axis: Axis) -> tuple[float, float] | None:
-    values = np.asarray(line.y, dtype=float)
-    values = values[np.isfinite(values) & (values > 0 if axis.log else True)]
+    values = _drawable(line.y, log=axis.log)
+    values = values[np.isfinite(values)]
     if not len(values):
         return None
     if line.kind == "faint":
@@ -274,9 +275,7 @@ def _marks(marks: Sequence[Mark], scale: _Scale, bottom: float) -> list[Html]:
 
 
 def _draw(line: Series, x_scale: _Scale, y_scale: _Scale, axis: Axis) -> list[Html]:
-    x, y = thinned(line.x, line.y)
-    if axis.log:
-        y = np.where(y > 0, y, np.nan)
+    x, y = thinned(line.x, _drawable(line.y, log=axis.log))
     drawn = "faint" if line.kind == "faint" else "line"
     colour = line.colour % _COLOURS
     places = np.column_stack([x_scale(x), y_scale(y)])
@@ -292,6 +291,13 @@ def _draw(line: Series, x_scale: _Scale, y_scale: _Scale, axis: Axis) -> list[Ht
             if np.isfinite(at).all()
         ]
     return drawing
+
+
+def _drawable(values: Sequence[float] | np.ndarray, *, log: bool) -> np.ndarray:
+    """The values, NaN for what no axis can show."""
+    array = np.asarray(values, dtype=float)
+    fine = np.abs(array) < _HUGE
+    return np.where(fine & (array > 1 / _HUGE) if log else fine, array, np.nan)
 
 
 def _unbroken(places: np.ndarray) -> list[np.ndarray]:

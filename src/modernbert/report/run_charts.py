@@ -33,10 +33,10 @@ def run_charts(history: RunHistory, baseline: float | None = None) -> list[Html]
         drawer.late_losses(),
         drawer.held_out(),
         drawer.plain("Learning rate", "learning_rate", "at each step"),
-        drawer.plain("Batch size", "batch_tokens", "tokens a step"),
-        drawer.plain("Masked tokens", "mask_rate", "share of all tokens", percent),
+        drawer.plain("Batch size", "num_tokens", "tokens a step"),
+        drawer.ratio("Masked tokens", "num_targets", "num_tokens", "share of all tokens", percent),
         drawer.means("Gradient norm", "gradient_norm", "before the step", log=True),
-        drawer.ratio("Speed", "batch_tokens", "seconds", "tokens a second"),
+        drawer.ratio("Speed", "num_tokens", "seconds", "tokens a second"),
         drawer.ratio(
             "Arithmetic",
             "flops",

@@ -34,17 +34,12 @@ def write_report(
     Raises:
         RunError: no log of a run, or a file that cannot be written.
     """
-    # It would announce on the first use on a machine that it looks for fonts.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from modernbert.report.plots import plot_losses, plot_run  # matplotlib is slow to import
-
     history = history or RunHistory.read(run_folder / METRICS_FILE)
     page = run_folder / REPORT_FILE
     title = run_folder.resolve().name
     write_page(page, run_page(history, title=title, recipe=_recipe(run_folder), baseline=baseline))
     if history.curve("loss"):
-        plot_losses(history, run_folder / LOSS_FILE, baseline)
-        plot_run(history, run_folder / RUN_FILE)
+        _draw(run_folder, history, baseline)
     return page
 
 
@@ -81,6 +76,15 @@ class ReportWriter:
         finally:
             ended = self._clock()
             self._next = ended + _PAUSE * (ended - started)
+
+
+def _draw(run_folder: Path, history: RunHistory, baseline: float | None) -> None:
+    # It would announce on the first use on a machine that it looks for fonts.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    from modernbert.report.plots import plot_losses, plot_run  # matplotlib is slow to import
+
+    plot_losses(history, run_folder / LOSS_FILE, baseline)
+    plot_run(history, run_folder / RUN_FILE)
 
 
 def _recipe(run_folder: Path) -> str:

@@ -4,6 +4,7 @@ The run's folder, `output` of the recipe, holds
 
     recipe.toml       the recipe with all its values
     metrics.jsonl     a line for each step, evaluation and checkpoint, of all phases
+    report.html       what there is to see, with loss.png and run.png
     tensorboard/      the same, where tensorboard is installed
     checkpoints/      what a run that was stopped goes on from
     NAME/             after each phase but the last, under its name: the model, as in model/
@@ -27,9 +28,11 @@ from modernbert.files import new_folder, write_whole
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
+from modernbert.report.run_report import ReportWriter
 from modernbert.settings import to_toml
 from modernbert.tasks.held_out import held_out_figures, predictions
 from modernbert.tasks.pretraining_data import PretrainingData, require_known_ids
+from modernbert.tasks.pretraining_facts import description, step_flops
 from modernbert.tasks.recipe import PretrainingRecipe
 from modernbert.tasks.starting_model import first_weights, starting_model
 from modernbert.tasks.vocabulary_loss import vocabulary_cross_entropy
@@ -65,10 +68,12 @@ def pretrain(recipe: PretrainingRecipe, observers: Sequence[Observer] = ()) -> R
         observers=[
             _RecipeFile(recipe),
             *tensorboard_log(recipe.output / "tensorboard"),
+            ReportWriter(recipe.output),
             *observers,
         ],
         device=device,
         identity=_identity(recipe, data[0].tokenizer),
+        describe=description(data[0].config, recipe, device),
     )
     return trainer.run()
 
@@ -171,6 +176,7 @@ def _steps(data: PretrainingData, stream: BinStream, progress: Progress) -> Iter
             num_targets=sum(each.num_masked for each in micro_batches),
             num_tokens=num_tokens,
             fill=num_tokens / (size * data.phase.packing.bin_tokens),
+            figures={"flops": step_flops(data.config, bins, masked_share=data.phase.masking.rate)},
         )
 
 

@@ -1,7 +1,7 @@
 """The words between a trainer and what it trains for: places, steps, tasks and results."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class Step:
     num_targets: predicted tokens of all micro-batches together; their mean is the loss.
     num_tokens: real tokens of all micro-batches together.
     fill: num_tokens over the capacity of the micro-batches.
+    figures: what else the step's record is to tell.
     """
 
     micro_batches: Sequence[Any]
@@ -37,6 +38,7 @@ class Step:
     num_targets: int
     num_tokens: int
     fill: float
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Task(Protocol):
