@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from modernbert.report.history import Curve, Row, RunHistory
+from modernbert.report.history import Curve, Row, RunHistory, number
 
 # A mean is over this fraction of the run on either side.
 _SMOOTHING = 0.015
@@ -77,10 +77,14 @@ def phase_accounts(history: RunHistory) -> list[PhaseAccount]:
 
 
 def matmul_ceiling(history: RunHistory) -> float | None:
-    """Operations a second of matrix products that were measured at the last start, if they were."""
+    """Operations a second of matrix products, of all processes, if they were measured.
+
+    As the last start or resume found them, on its machine.
+    """
     for row in reversed(history.starts):
-        if isinstance(rate := row.get("matmul_flops_per_second"), int | float) and rate > 0:
-            return float(rate)
+        rate = number(row.get("matmul_flops_per_second")) * (row.get("num_processes") or 1)
+        if rate > 0:
+            return rate
     return None
 
 

@@ -197,6 +197,7 @@ class Trainer:
             total_tokens=self.phases.total_tokens,
             evaluated_step=self._evaluated_step,
             phases=[phase.name for phase in self.phases[: self.progress.phase + 1]],
+            num_processes=self.group.size,
             **self._describe(),
         )
         for message in warnings:
