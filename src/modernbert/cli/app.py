@@ -21,6 +21,7 @@ from modernbert.cli import (
     fill_mask,
     finetune,
     info,
+    mine,
     plan,
     prepare,
     pretrain,
@@ -51,7 +52,17 @@ class _InOrderOfUse(TyperGroup):
             "finetune",
             "report",
         ]
-        using = ["fill-mask", "embed", "search", "classify", "tag", "rerank", "serve", "info"]
+        using = [
+            "fill-mask",
+            "embed",
+            "search",
+            "mine",
+            "classify",
+            "tag",
+            "rerank",
+            "serve",
+            "info",
+        ]
         return [*making, *using, "export", "push"]
 
 
@@ -76,6 +87,7 @@ app.command()(report.report)
 app.command()(fill_mask.fill_mask)
 app.command()(embed.embed)
 app.command()(search.search)
+app.command()(mine.mine)
 app.command()(classify.classify)
 app.command()(tag.tag)
 app.command()(rerank.rerank)

@@ -45,10 +45,12 @@ def scores_of_block(
     vectors: (total_vectors, dim), the documents one after the other.
     lengths: how many of them each document has.
     """
-    products = vectors @ np.concatenate(queries).T  # (total_vectors, vectors of queries)
-    best = np.maximum.reduceat(products, _starts(lengths), axis=0)
-    sums: np.ndarray = np.add.reduceat(best, _starts([len(q) for q in queries]), axis=1)
-    return sums.T
+    scores: np.ndarray = vectors @ np.concatenate(queries).T  # (total_vectors, those of queries)
+    if len(scores) != len(lengths):
+        scores = np.maximum.reduceat(scores, _starts(lengths), axis=0)
+    if scores.shape[1] != len(queries):
+        scores = np.add.reduceat(scores, _starts([len(query) for query in queries]), axis=1)
+    return scores.T
 
 
 def runs(lengths: Sequence[int] | np.ndarray, most: int) -> Iterator[slice]:

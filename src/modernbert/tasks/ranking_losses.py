@@ -1,0 +1,77 @@
+"""What retrieval and reranking minimise, as functions of scores.
+
+All give a SUM over queries, as a trainer's task does. The scores are float32.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def max_sim(
+    queries: Tensor, lengths: Tensor, documents: Tensor, document_lengths: Tensor
+) -> Tensor:
+    """How well each document answers each query: (num_queries, num_documents).
+
+    With one vector a text this is the dot product.
+
+    queries: (total_vectors, dim), those of all queries one after the other.
+    lengths: (num_queries,) int64, how many vectors each has; 1 or more.
+    documents, document_lengths: the same of documents.
+    """
+    products = documents @ queries.T  # (vectors of documents, vectors of queries)
+    if len(products) != len(document_lengths):
+        products = torch.segment_reduce(products, "max", lengths=document_lengths, axis=0)
+    scores = products.T  # (vectors of queries, num_documents)
+    if len(scores) == len(lengths):
+        return scores
+    rows = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+    return scores.new_zeros(len(lengths), scores.shape[1]).index_add(0, rows, scores)
+
+
+def in_batch(scores: Tensor, answers: Tensor, left_out: Tensor) -> Tensor:
+    """Cross entropy of each query's answer among all documents of the batch.
+
+    scores: (num_queries, num_documents), scaled.
+    answers: (num_queries,) int64, the document that answers each.
+    left_out: (num_queries, num_documents) bool, other documents that answer it too.
+    """
+    scores = scores.masked_fill(left_out, -torch.inf)
+    return functional.cross_entropy(scores, answers, reduction="sum")
+
+
+def margin_mse(scores: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Squared error of how far the first document of a query is ahead of each other one.
+
+    The mean over the other documents of a query (arXiv 2010.02666).
+
+    scores, teacher: for each query, (num_documents,).
+    """
+    losses = [
+        functional.mse_loss(own[0] - own[1:], other[0] - other[1:])
+        for own, other in zip(scores, teacher, strict=True)
+    ]
+    return torch.stack(losses).sum()
+
+
+def kl_divergence(scores: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """How far the chances of a query's documents are from those that the teacher gives them."""
+    losses = [
+        functional.kl_div(own.log_softmax(0), other.softmax(0), reduction="sum")
+        for own, other in zip(scores, teacher, strict=True)
+    ]
+    return torch.stack(losses).sum()
+
+
+def binary(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+    """Binary cross entropy, the mean over the documents of a query.
+
+    scores, labels: for each query, (num_documents,).
+    """
+    losses = [
+        functional.binary_cross_entropy_with_logits(own, wanted)
+        for own, wanted in zip(scores, labels, strict=True)
+    ]
+    return torch.stack(losses).sum()
