@@ -36,6 +36,32 @@ class MaskedBatch:
         """The number of tokens to predict."""
         return len(self.labels)
 
+    def filled_up(self, total_tokens: int, *, max_seqlen: int, token_id: int) -> "MaskedBatch":
+        """The same with a batch of a fixed shape: `PackedBatch.filled_up`.
+
+        The filling counts as one more bin, of the id -1, of which nothing is predicted.
+        """
+        missing = total_tokens - self.batch.total_tokens
+        return replace(
+            self,
+            batch=self.batch.filled_up(total_tokens, max_seqlen=max_seqlen, token_id=token_id),
+            bin_ids=(*self.bin_ids, -1),
+            bin_tokens_each=(*self.bin_tokens_each, missing),
+        )
+
+    def pin_memory(self) -> "MaskedBatch":
+        """The same batch in memory that a GPU can copy from while the CPU goes on."""
+        return replace(
+            self,
+            batch=self.batch.pin_memory(),
+            masked_indices=self.masked_indices.pin_memory(),
+            labels=self.labels.pin_memory(),
+        )
+
+    def without_targets(self) -> "MaskedBatch":
+        """The same tokens with nothing to predict, for a process that has no share of its own."""
+        return replace(self, masked_indices=self.masked_indices[:0], labels=self.labels[:0])
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "MaskedBatch":
         """The same batch on another device."""
         return replace(

@@ -30,11 +30,15 @@ def held_out_batches(
     seed: int,
     rate: float = EVALUATION_RATE,
     max_tokens: int | None = None,
+    part: int = 0,
+    parts: int = 1,
 ) -> Iterator[MaskedBatch]:
     """The same batches for every evaluation, one bin each, every piece of a document once.
 
     max_tokens: stop before the pieces, [CLS] and [SEP] included, exceed this. They are drawn at
         random from all documents, because the first few of a folder could be one long book.
+    part, parts: give every `parts`-th batch alone, from number `part` on. Each part has as many,
+        if need be one more without targets.
 
     Raises:
         ShardError: the folder holds no documents, or its bytes are not those that were written.
@@ -44,11 +48,17 @@ def held_out_batches(
     check_seed(seed)
     pieces = _held_out_pieces(folder, settings, seed=seed, max_tokens=max_tokens)
     packed = pack(pieces, settings.bin_tokens, seed=seed, block=0)
-    bins = (
-        Bin(index, packed.spans(index, folder.shards), folder.special_token_ids)
-        for index in range(packed.num_bins)
+
+    def batch(index: int) -> MaskedBatch:
+        spans = packed.spans(index, folder.shards)
+        each = Bin(index, spans, folder.special_token_ids)
+        return collate([each], vocab_size=folder.vocab_size, rate=rate, seed=seed)
+
+    last = packed.num_bins - 1
+    return (
+        batch(index) if index <= last else batch(last).without_targets()
+        for index in range(part, -(-packed.num_bins // parts) * parts, parts)
     )
-    return (collate([each], vocab_size=folder.vocab_size, rate=rate, seed=seed) for each in bins)
 
 
 def _held_out_pieces(

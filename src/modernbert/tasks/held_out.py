@@ -10,6 +10,7 @@ from modernbert.errors import ShardError
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.tasks.vocabulary_loss import MAX_LOGITS_BYTES, loss_and_hits
+from modernbert.training.distributed import ALONE, Group
 
 
 def held_out_figures(
@@ -18,8 +19,9 @@ def held_out_figures(
     *,
     name: str,
     max_logits_bytes: int = MAX_LOGITS_BYTES,
+    group: Group = ALONE,
 ) -> dict[str, float]:
-    """Mean loss and accuracy over the masked tokens of all batches.
+    """Mean loss and accuracy over the masked tokens of all batches, those of all processes.
 
     model: in evaluation mode, on its device.
     name: of the batches' shards, for an error.
@@ -28,16 +30,15 @@ def held_out_figures(
         ShardError: no token is masked, because there are so few.
     """
     device = model.decoder_weight.device
-    num_masked = 0
-    totals = torch.zeros(2, dtype=torch.float64, device=device)  # loss, hits
+    totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits, masked tokens
     for batch in batches:
-        num_masked += batch.num_masked
         there = batch.to(device, non_blocking=True)
         totals += _totals(model, there, max_logits_bytes)
+    group.sum([totals])
+    loss, hits, num_masked = totals.tolist()
     if not num_masked:
         raise ShardError(f"{name}: so small that no token of it is masked; hold out more documents")
-    loss, hits = (totals / num_masked).tolist()
-    return {"held_out_loss": loss, "held_out_accuracy": hits}
+    return {"held_out_loss": loss / num_masked, "held_out_accuracy": hits / num_masked}
 
 
 def predictions(model: MaskedLanguageModel, batch: MaskedBatch, dropout: Dropout | None) -> Tensor:
@@ -48,12 +49,12 @@ def predictions(model: MaskedLanguageModel, batch: MaskedBatch, dropout: Dropout
 
 
 def _totals(model: MaskedLanguageModel, batch: MaskedBatch, max_logits_bytes: int) -> Tensor:
-    """(2,) float64. The sums of the losses and of the hits."""
-    totals = loss_and_hits(
+    """(3,) float64. The sums of the losses and of the hits, and of how many tokens they are."""
+    loss, hits = loss_and_hits(
         predictions(model, batch, None),
         model.decoder_weight,
         model.decoder_bias,
         batch.labels,
         max_logits_bytes=max_logits_bytes,
     )
-    return torch.stack([total.double() for total in totals])
+    return torch.stack([loss.double(), hits.double(), loss.new_tensor(batch.num_masked).double()])

@@ -9,6 +9,8 @@ The run's folder, `output` of the recipe, holds
     checkpoints/      what a run that was stopped goes on from
     NAME/             after each phase but the last, under its name: the model, as in model/
     model/            at the end: the model and the tokenizer, as transformers loads them too
+    candidates/       of a recipe with [averaging]: the states that may become parts of the average
+    averaged/         and the average
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,17 +21,28 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from modernbert.data.collate import MaskedBatch, collate
 from modernbert.data.loader import prefetch
 from modernbert.data.packing import Bin, BinStream
 from modernbert.errors import RunError
-from modernbert.files import new_folder, write_whole
+from modernbert.files import write_whole
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.report.run_report import ReportWriter
 from modernbert.settings import to_toml
+from modernbert.tasks.averaging import (
+    AVERAGED_FOLDER,
+    CANDIDATES_FOLDER,
+    PARTS_FILE,
+    Candidates,
+    average_parts,
+    candidates,
+    write_model,
+)
+from modernbert.tasks.delivery import InFirstProcess
 from modernbert.tasks.held_out import held_out_figures, predictions
 from modernbert.tasks.pretraining_data import PretrainingData, require_known_ids
 from modernbert.tasks.pretraining_facts import description, step_flops
@@ -38,7 +51,11 @@ from modernbert.tasks.starting_model import first_weights, starting_model
 from modernbert.tasks.vocabulary_loss import vocabulary_cross_entropy
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training import run_folder
+from modernbert.training.computation import prepare
+from modernbert.training.distributed import ALONE, Group, joined
+from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, tensorboard_log
+from modernbert.training.precision import autocast
 from modernbert.training.trainer import Phase, Progress, Result, Step, Trainer
 
 MODEL_FOLDER = "model"
@@ -58,12 +75,17 @@ def pretrain(recipe: PretrainingRecipe, observers: Sequence[Observer] = ()) -> R
         ModernBertError: something in the recipe, or in what it names, cannot be used; see
             `PretrainingData.open` and `Trainer.run`.
     """
+    with joined(recipe.computation.timeout_seconds) as group:
+        return _pretrain(recipe, observers, group)
+
+
+def _pretrain(recipe: PretrainingRecipe, observers: Sequence[Observer], group: Group) -> Result:
     data = [PretrainingData.open(recipe, index) for index in range(len(recipe.phases))]
     _check_output(recipe)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = starting_model(data[0]).to(group.device)
     trainer = Trainer(
-        starting_model(data[0]).to(device),
-        [_phase(recipe, index, each, device) for index, each in enumerate(data)],
+        model,
+        [_phase(recipe, index, each, group) for index, each in enumerate(data)],
         recipe.output,
         observers=[
             _RecipeFile(recipe),
@@ -71,11 +93,16 @@ def pretrain(recipe: PretrainingRecipe, observers: Sequence[Observer] = ()) -> R
             ReportWriter(recipe.output),
             *observers,
         ],
-        device=device,
+        device=group.device,
+        computation=prepare(model, list(model.encoder.layers), recipe.computation, group),
         identity=_identity(recipe, data[0].tokenizer),
-        describe=description(data[0].config, recipe, device),
+        describe=description(data[0].config, recipe, group.device),
     )
-    return trainer.run()
+    result = trainer.run()
+    if result.status != "interrupted" and recipe.averaged_phase is not None:
+        averaged = data[recipe.averaged_phase]
+        group.first(lambda: _write_average(recipe, averaged, trainer))
+    return result
 
 
 def build_model(recipe: PretrainingRecipe) -> MaskedLanguageModel:
@@ -106,25 +133,32 @@ class Pretraining:
     """Predicting masked tokens: the `Task` of a `Trainer` whose module is a masked language model.
 
     A step is `bins_per_step` bins. Its masks depend on the seed and each bin's place in the data,
-    its dropout on these and the step; so neither depends on how bins are joined, or on a resume.
+    its dropout on these and the step; so neither depends on how bins are joined, on which process
+    computes them, or on a resume.
+
+    group: of the processes that share the bins of every step and of every evaluation.
     """
 
-    def __init__(self, data: PretrainingData, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, data: PretrainingData, device: torch.device | str = "cpu", group: Group = ALONE
+    ) -> None:
         self.data, self.phase, self.device = data, data.phase, torch.device(device)
+        self.group = group
         self._bins = data.bins()
 
     def steps(self, progress: Progress) -> Iterator[Step]:
         """The steps from a place on, made ahead in a thread."""
-        return prefetch(_steps(self.data, self._bins, progress), _STEPS_AHEAD)
+        return prefetch(_steps(self.data, self._bins, progress, self.group), _STEPS_AHEAD)
 
     def loss(self, module: nn.Module, micro_batch: MaskedBatch, *, step: int) -> Tensor:
         """The sum of the losses of the masked tokens; the others cost nothing after the encoder."""
-        if not micro_batch.num_masked:
-            return torch.zeros((), device=self.device)
         assert isinstance(module, MaskedLanguageModel)
         batch = micro_batch.to(self.device, non_blocking=True)
+        rows = predictions(module, batch, self._dropout(batch, step))
+        if not batch.num_masked:  # a zero with gradients, which all processes make together
+            return linear(rows, module.decoder_weight, module.decoder_bias).sum()
         return vocabulary_cross_entropy(
-            predictions(module, batch, self._dropout(batch, step)),
+            rows,
             module.decoder_weight,
             module.decoder_bias,
             batch.labels,
@@ -142,9 +176,10 @@ class Pretraining:
         assert isinstance(module, MaskedLanguageModel)
         return held_out_figures(
             module,
-            self.data.held_out_batches(),
+            self.data.held_out_batches(self.group),
             name=str(self.data.held_out.path),
             max_logits_bytes=self.phase.max_logits_bytes,
+            group=self.group,
         )
 
     def _dropout(self, batch: MaskedBatch, step: int) -> Dropout | None:
@@ -158,12 +193,15 @@ class Pretraining:
         )
 
 
-def _steps(data: PretrainingData, stream: BinStream, progress: Progress) -> Iterator[Step]:
+def _steps(
+    data: PretrainingData, stream: BinStream, progress: Progress, group: Group
+) -> Iterator[Step]:
+    """Steps of which this process reads its share, and knows the size of the whole."""
     while True:
         size = data.phase.batch.bins_at(progress.tokens - data.tokens_before)
         bins, position = stream.take(progress.position, size)
-        micro_batches = [_micro_batch(data, part) for part in _parts(bins, data)]
-        num_tokens = sum(each.batch.total_tokens for each in micro_batches)
+        micro_batches = _share(data, bins, group)
+        num_tokens = sum(each.num_tokens for each in bins)
         progress = replace(
             progress,
             step=progress.step + 1,
@@ -178,6 +216,17 @@ def _steps(data: PretrainingData, stream: BinStream, progress: Progress) -> Iter
             fill=num_tokens / (size * data.phase.packing.bin_tokens),
             figures={"flops": step_flops(data.config, bins, masked_share=data.phase.masking.rate)},
         )
+
+
+def _share(data: PretrainingData, bins: Sequence[Bin], group: Group) -> list[MaskedBatch]:
+    """The micro-batches of a step that are this process's: as many as any other process has."""
+    own = [bins[index] for index in group.part(len(bins))]
+    micro_batches = [_micro_batch(data, part) for part in _parts(own, data)]
+    most_bins = -(-len(bins) // group.size)
+    missing = -(-most_bins // data.phase.batch.bins_per_micro_batch) - len(micro_batches)
+    if missing:
+        micro_batches += [_micro_batch(data, bins[:1]).without_targets()] * missing
+    return micro_batches
 
 
 def _parts(bins: Sequence[Bin], data: PretrainingData) -> Iterator[list[Bin]]:
@@ -217,21 +266,47 @@ def _identity(recipe: PretrainingRecipe, tokenizer: Tokenizer) -> dict[str, Any]
     }
 
 
-def _phase(
-    recipe: PretrainingRecipe, index: int, data: PretrainingData, device: torch.device
-) -> Phase:
+def _phase(recipe: PretrainingRecipe, index: int, data: PretrainingData, group: Group) -> Phase:
     """What the trainer is told of a phase."""
     phase = recipe.phases[index]
-    return Phase(
+    told = Phase(
         name=phase.name,
-        task=Pretraining(data, device),
+        task=Pretraining(data, group.device, group),
         settings=phase.training,
         goes_on=recipe.data_begins(index) != index,
         start_from=phase.start_from,
         identity=data.identity,
         begin=_Configure(data.config),
-        end=_WriteModel(model_folder(recipe, index), data.tokenizer),
+        end=InFirstProcess(group, _WriteModel(model_folder(recipe, index), data.tokenizer)),
     )
+    if recipe.averaging is None or recipe.averaged_phase != index:
+        return told
+    folder = recipe.output / CANDIDATES_FOLDER
+    keep = Candidates(folder, recipe.averaging, data.tokenizer)
+    return replace(told, evaluated=InFirstProcess(group, keep))
+
+
+def _write_average(recipe: PretrainingRecipe, data: PretrainingData, trainer: Trainer) -> None:
+    """The mean of the states that were kept, with its loss beside theirs."""
+    folder = recipe.output / AVERAGED_FOLDER
+    if folder.exists():
+        return
+    parts = candidates(recipe.output / CANDIDATES_FOLDER)
+    model = average_parts(parts).to(trainer.device)
+    with (
+        undisturbed(model, trainer.device),
+        autocast(trainer.device, data.phase.training.precision),
+    ):
+        figures = Pretraining(data, trainer.device).evaluate(model)
+    note = {**figures, "parts": [part.as_mapping() for part in parts]}
+    try:
+        write_model(folder, model, data.tokenizer, {PARTS_FILE: note})
+    except OSError as error:
+        raise RunError(
+            f"{folder}: could not be written: {error}; the training is saved: free some space and "
+            "run the same command again"
+        ) from None
+    trainer.observe("averaging", **note, path=str(folder))
 
 
 @dataclass(frozen=True)
@@ -257,9 +332,7 @@ class _WriteModel:
             return
         assert isinstance(module, MaskedLanguageModel)
         try:
-            with new_folder(self.folder) as partial:
-                module.save_pretrained(partial)
-                self.tokenizer.save_pretrained(partial, model_max_length=module.config.max_seqlen)
+            write_model(self.folder, module, self.tokenizer)
         except OSError as error:
             raise RunError(
                 f"{self.folder}: could not be written: {error}; the training is saved: free some "

@@ -15,6 +15,7 @@ from modernbert.model.config import EncoderConfig
 from modernbert.settings import to_mapping
 from modernbert.tasks.recipe import PhaseRecipe, PretrainingRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.training.distributed import ALONE, Group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +69,10 @@ class PretrainingData:
         """The endless row of the bins to train on."""
         return BinStream(self.sources, self.phase.packing, seed=self.seed)
 
-    def held_out_batches(self) -> Iterator[MaskedBatch]:
+    def held_out_batches(self, group: Group = ALONE) -> Iterator[MaskedBatch]:
         """The batches of an evaluation, each time the same; none without held-out shards.
+
+        group: each of its processes gets its share, and all get as many.
 
         Raises:
             ShardError: the folder holds no documents, was changed, or holds unknown token ids.
@@ -82,6 +85,8 @@ class PretrainingData:
             self.phase.packing,
             seed=settings.seed,
             max_tokens=settings.max_tokens,
+            part=group.rank,
+            parts=group.size,
         ):
             require_known_ids(batch, [self.held_out])
             yield batch

@@ -57,6 +57,7 @@ from modernbert.tasks import phase_tables
 from modernbert.tasks.batch_settings import BatchSettings, RampSettings
 from modernbert.tasks.model_settings import ModelSettings
 from modernbert.tasks.vocabulary_loss import MAX_LOGITS_BYTES
+from modernbert.training.computation import ComputationSettings
 from modernbert.training.phase import check_names
 from modernbert.training.trainer import TrainingSettings
 
@@ -217,6 +218,7 @@ class PretrainingRecipe:
     tokenizer: folder or hub id of the one that made the shards.
     phases: in their order, each with all of its numbers.
     averaging: of states of one phase, which gives a model beside `model`; None for none.
+    computation: how the processes of the run compute.
 
     Raises:
         SettingsError: phases that cannot follow each other: two of a name, a `start_from` that is
@@ -228,6 +230,7 @@ class PretrainingRecipe:
     tokenizer: str
     phases: tuple[PhaseRecipe, ...]
     averaging: AveragingSettings | None = None
+    computation: ComputationSettings = field(default_factory=ComputationSettings)
 
     def __post_init__(self) -> None:
         check_names([(phase.name, phase.start_from) for phase in self.phases])
