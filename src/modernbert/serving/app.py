@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -27,6 +28,7 @@ from modernbert.serving.service import Call, Service
 R = TypeVar("R")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+_log = logging.getLogger(__name__)
 _PAGE = Path(__file__).with_name("page.html")
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
@@ -58,8 +60,7 @@ def make_app(service: Service) -> Starlette:
     ]
     for model in service.models.values():
         paths += _paths_of(http, f"/{model.name}", model)
-    handlers: dict[Any, Any] = {HTTPException: _not_found, Exception: _fault}
-    return Starlette(routes=paths, exception_handlers=handlers)
+    return Starlette(routes=paths, exception_handlers={HTTPException: _not_found})
 
 
 def _paths_of(http: "_Http", prefix: str, model: ServedModel | None) -> list[PathRoute]:
@@ -103,6 +104,10 @@ class _Http:
         except ClientDisconnect:
             telemetry.failures.labels("disconnected").inc()
             return Response(status_code=_CLIENT_GONE)
+        except Exception:
+            _log.exception("%s failed", route.path)
+            said = "internal error; the server's log says more"
+            return self._refused(route, Refusal(500, "Backend", said))
         finally:
             self.service.num_running -= 1
             telemetry.running.dec()
@@ -299,16 +304,10 @@ def _error(refusal: Refusal, *, is_openai: bool = False) -> Response:
     return _json(body, refusal.status, headers)
 
 
-async def _not_found(request: Request, error: HTTPException) -> Response:
+async def _not_found(request: Request, error: Exception) -> Response:
     """A path or a method that there is not."""
+    assert isinstance(error, HTTPException)
     is_path = error.status_code == 404
     said = f"{request.url.path}: no such path; see /openapi.json" if is_path else error.detail
     body = schemas.ErrorResponse(said, "NotFound" if is_path else "Validation")
     return _json(body, error.status_code, dict(error.headers or {}))
-
-
-async def _fault(_request: Request, _error: Exception) -> Response:
-    """A fault of this program: the log has it, the client does not."""
-    return _json(
-        schemas.ErrorResponse("internal error; the server's log says more", "Backend"), 500
-    )
