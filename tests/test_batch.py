@@ -144,3 +144,28 @@ def test_moving_keeps_everything() -> None:
     moved = batch.to("cpu")
     assert moved.to_padded().tolist() == [[0, 7, 8]]
     assert moved.cu_seqlens.dtype == torch.int32
+
+
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=9),
+    missing=st.integers(0, 30),
+)
+def test_filled_up_batches_have_a_fixed_shape(lengths: list[int], missing: int) -> None:
+    batch = PackedBatch.from_sequences([torch.arange(length) for length in lengths])
+    total = sum(lengths) + missing
+    filled = batch.filled_up(total, max_seqlen=6, token_id=9)
+    assert filled.total_tokens == total and filled.max_seqlen == 6
+    assert torch.equal(filled.token_ids[: batch.total_tokens], batch.token_ids)
+    assert (filled.token_ids[batch.total_tokens :] == 9).all()
+    assert filled.cu_seqlens[: len(lengths) + 1].tolist() == batch.cu_seqlens.tolist()
+    assert int(filled.lengths.max()) <= 6 and int(filled.lengths.sum()) == total
+    assert filled.num_sequences.bit_count() == 1
+    assert filled.cu_seqlens.dtype == torch.int32
+
+
+def test_filling_up_refuses_what_is_too_long() -> None:
+    batch = PackedBatch.from_sequences([[5, 6, 7]])
+    with pytest.raises(InputError, match="3 tokens with sequences of up to 3"):
+        batch.filled_up(2, max_seqlen=3, token_id=0)
+    with pytest.raises(InputError, match="expected at most 9 and 2"):
+        batch.filled_up(9, max_seqlen=2, token_id=0)

@@ -126,6 +126,40 @@ class PackedBatch:
         flat = values.new_full((rows * columns, *values.shape[1:]), padding_value)
         return torch.unflatten(flat.index_copy(0, indices, values), 0, (rows, columns))
 
+    def filled_up(self, total_tokens: int, *, max_seqlen: int, token_id: int) -> "PackedBatch":
+        """The same batch in a fixed shape, as compiled kernels want it: real tokens come first.
+
+        What is missing is filled with sequences of their own, so that no row of a kernel's output
+        is left as it was. The number of sequences becomes a power of two, by empty ones.
+
+        total_tokens: to fill up to.
+        max_seqlen: the longest sequence of any batch.
+        token_id: to fill with.
+
+        >>> batch = PackedBatch.from_sequences([[5, 6, 7], [8, 9]])
+        >>> batch.filled_up(8, max_seqlen=4, token_id=3).cu_seqlens.tolist()
+        [0, 3, 5, 8, 8]
+
+        Raises:
+            InputError: more tokens than that already, or a longer sequence.
+        """
+        missing = total_tokens - self.total_tokens
+        if missing < 0 or self.max_seqlen > max_seqlen:
+            raise InputError(
+                f"filled_up: got {self.total_tokens} tokens with sequences of up to "
+                f"{self.max_seqlen}, expected at most {total_tokens} and {max_seqlen}"
+            )
+        fill = range(self.total_tokens + max_seqlen, total_tokens, max_seqlen)
+        borders = [*fill, total_tokens] if missing else []
+        num_sequences = _power_of_two(self.num_sequences + len(borders))
+        borders += [total_tokens] * (num_sequences - self.num_sequences - len(borders))
+        more = self.cu_seqlens.new_tensor(borders)
+        return PackedBatch(
+            token_ids=torch.cat((self.token_ids, self.token_ids.new_full((missing,), token_id))),
+            cu_seqlens=torch.cat((self.cu_seqlens, more)),
+            max_seqlen=max_seqlen,
+        )
+
     def split(self, values: Tensor | None = None) -> tuple[Tensor, ...]:
         """The entries of each sequence, as views: num_sequences tensors (length, ...)."""
         values = self.token_ids if values is None else values
@@ -158,6 +192,12 @@ class PackedBatch:
         positions = torch.arange(self.total_tokens, device=self.token_ids.device)
         return positions - self.cu_seqlens[self.sequence_ids]
 
+    def pin_memory(self) -> "PackedBatch":
+        """The same batch in memory that a GPU can copy from while the CPU goes on."""
+        return replace(
+            self, token_ids=self.token_ids.pin_memory(), cu_seqlens=self.cu_seqlens.pin_memory()
+        )
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "PackedBatch":
         """The same batch on another device."""
         indices = self.padded_indices
@@ -187,6 +227,11 @@ def _as_ids(sequence: Sequence[int] | np.ndarray | Tensor, index: int) -> Tensor
 def _cumulative(lengths: Tensor) -> Tensor:
     """(n + 1,) int32 cumulative sums of (n,) lengths, from 0."""
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(torch.int32)
+
+
+def _power_of_two(number: int) -> int:
+    """The next one, not below `number`."""
+    return 1 << (number - 1).bit_length()
 
 
 def _describe(tensor: Tensor) -> str:

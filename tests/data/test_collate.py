@@ -98,3 +98,14 @@ def test_to_another_device(bins: list[Bin]) -> None:
 def test_no_bins() -> None:
     with pytest.raises(InputError, match="no bins"):
         join([])
+
+
+def test_filling_up_adds_nothing_to_predict(bins: list[Bin]) -> None:
+    batch = join(bins[:3])
+    total = batch.batch.total_tokens
+    filled = batch.filled_up(total + 50, max_seqlen=batch.batch.max_seqlen, token_id=3)
+    assert filled.labels is batch.labels and filled.masked_indices is batch.masked_indices
+    assert filled.batch.token_ids[:total].equal(batch.batch.token_ids)
+    assert filled.bin_tokens_each == (*batch.bin_tokens_each, 50)
+    assert sum(filled.bin_tokens_each) == filled.batch.total_tokens
+    assert len(set(filled.bin_ids)) == len(filled.bin_tokens_each)

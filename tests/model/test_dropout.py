@@ -75,3 +75,13 @@ def test_refuses_runs_that_do_not_fit() -> None:
         Dropout(0.1, keys=[(1,)], num_tokens_each=[1, 2])
     with pytest.raises(InputError, match="its runs have 3 tokens, the batch has 4"):
         Dropout(0.1, keys=[(1,)], num_tokens_each=[3])(torch.ones(4, 2), 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_draws_made_ahead_are_the_same(dtype: torch.dtype) -> None:
+    """Whatever type the layers' outputs have, and whatever was made of the residual stream."""
+    hidden = torch.ones(20, 64, dtype=dtype)
+    one, other = (Dropout(0.3, keys=[(1, 2), (1, 3)], num_tokens_each=[5, 15]) for _ in range(2))
+    other.draw(torch.ones(20, 64), num_layers=3)
+    for layer in range(3):
+        assert torch.equal(one(hidden, layer), other(hidden, layer))

@@ -11,6 +11,9 @@ from tests.reference.padded_encoder import dense_attention, dense_mask
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
+from modernbert.errors import ConfigError, InputError
+from modernbert.model import flex
+from modernbert.model.attention_choice import AttentionChoice
 from modernbert.model.kernels import attend
 from modernbert.model.layout import Layout
 
@@ -25,17 +28,19 @@ windows = st.none() | st.sampled_from([1, 2, 16, 31, 32, 33, 63, 64, 65, 100, 50
 class Case:
     """Random queries, keys and values, flat and padded, and a direction for the gradient."""
 
-    def __init__(self, lengths: Sequence[int], dtype: torch.dtype) -> None:
+    def __init__(self, lengths: Sequence[int], dtype: torch.dtype, size: int = SIZE) -> None:
         token_ids, self.present = ragged(lengths)
         self.batch = PackedBatch.from_padded(token_ids, self.present)
         generator = torch.Generator().manual_seed(0)
-        shape = (4, self.batch.total_tokens, HEADS, SIZE)
+        shape = (4, self.batch.total_tokens, HEADS, size)
         self.tensors = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
-    def flat(self, window: int | None) -> tuple[Tensor, ...]:
+    def flat(
+        self, window: int | None, *, attention: AttentionChoice = "auto"
+    ) -> tuple[Tensor, ...]:
         """The output, and the gradients of queries, keys and values."""
         inputs = [x.detach().requires_grad_() for x in self.tensors[:3]]
-        layout = Layout(self.batch, window if window is not None else 64)
+        layout = Layout(self.batch, 64 if window is None else window, attention=attention)
         output = attend(*inputs, layout, window=window)
         return output, *torch.autograd.grad(output, inputs, self.tensors[3])
 
@@ -49,10 +54,18 @@ class Case:
         return output, *torch.autograd.grad(output, inputs, self.tensors[3].double())
 
 
-def check(lengths: Sequence[int], window: int | None, dtype: torch.dtype, within: float) -> None:
+def check(
+    lengths: Sequence[int],
+    window: int | None,
+    dtype: torch.dtype,
+    within: float,
+    attention: AttentionChoice = "auto",
+) -> None:
     case = Case(lengths, dtype)
     names = ("output", "of queries", "of keys", "of values")
-    for name, got, expected in zip(names, case.flat(window), case.dense(window), strict=True):
+    for name, got, expected in zip(
+        names, case.flat(window, attention=attention), case.dense(window), strict=True
+    ):
         assert got.dtype == dtype
         assert largest_difference(got, expected) <= within, name
 
@@ -121,3 +134,101 @@ def test_on_cuda(lengths: list[int], window: int | None, dtype: torch.dtype) -> 
     for got, wanted in zip(case.flat(window), expected, strict=True):
         assert got.is_cuda and got.dtype == dtype
         assert largest_difference(got.cpu(), wanted) <= (5e-3 if dtype is torch.float32 else 0.05)
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=lengths_of_a_batch, window=windows)
+@example(lengths=[128, 128, 1, 300, 0, 127], window=None)
+@example(lengths=[128, 128, 1, 300, 0, 127], window=64)
+@example(lengths=[600], window=500)
+def test_blocks_of_flex_attention_hold_every_pair_that_sees(
+    lengths: list[int], window: int | None
+) -> None:
+    """A block is left out only where no pair sees, and taken whole only where all do."""
+    case = Case(lengths, torch.float32)
+    mask = flex.block_mask(case.batch, window)
+    sequences, total = case.batch.sequence_ids, case.batch.total_tokens
+    rows = torch.arange(total)
+    dense = sequences[:, None] == sequences
+    if window is not None:
+        dense &= (rows[:, None] - rows).abs() <= window
+    assert torch.equal(mask.mask_mod(None, None, rows[:, None], rows), dense)
+    for query in range(-(-total // flex.BLOCK)):
+        partial = _listed(mask.kv_num_blocks, mask.kv_indices, query)
+        whole = _listed(mask.full_kv_num_blocks, mask.full_kv_indices, query)
+        assert not partial & whole
+        for key in range(-(-total // flex.BLOCK)):
+            pairs = dense[_rows(query), _rows(key)]
+            assert key in partial | whole or not pairs.any()
+            assert key not in whole or (pairs.all() and pairs.shape == (128, 128))
+
+
+def _rows(block: int) -> slice:
+    return slice(flex.BLOCK * block, flex.BLOCK * (block + 1))
+
+
+def _listed(counts: Tensor | None, places: Tensor | None, row: int) -> set[int]:
+    assert counts is not None and places is not None
+    return set(places[0, 0, row, : int(counts[0, 0, row])].tolist())
+
+
+def test_flex_attention_leaves_blocks_out() -> None:
+    """Of 64 blocks a window of 64 needs three a row."""
+    batch = PackedBatch.from_sequences([torch.zeros(64 * flex.BLOCK, dtype=torch.int64)])
+    mask = flex.block_mask(batch, 64)
+    assert int(mask.kv_num_blocks.max()) == 3
+    assert int(flex.block_mask(batch, None).full_kv_num_blocks.min()) == 64
+
+
+@pytest.mark.parametrize("window", [None, 64])
+@pytest.mark.parametrize("lengths", [[100, 0, 1, 64, 150], [128, 129]])
+def test_flex_attention_is_equal_to_dense(lengths: list[int], window: int | None) -> None:
+    case = Case(lengths, torch.float32, size=16)
+    query, key, value = case.tensors[:3]
+    layout = Layout(case.batch, 64, attention="flex")
+    with torch.no_grad():
+        output = attend(query, key, value, layout, window=window)
+    assert largest_difference(output, case.dense(window)[0]) <= 5e-5
+
+
+def test_flex_attention_says_that_it_cannot_train_on_a_cpu() -> None:
+    case = Case([5], torch.float32, size=16)
+    query = case.tensors[0].requires_grad_()
+    with pytest.raises(InputError, match="no gradients on a CPU"):
+        attend(query, query, query, Layout(case.batch, 64, attention="flex"), window=None)
+
+
+@pytest.mark.parametrize("choice", ["varlen", "flash3"])
+def test_a_back_end_that_the_device_lacks_is_refused(choice: AttentionChoice) -> None:
+    batch = Case([5], torch.float32).batch
+    with pytest.raises(ConfigError, match=f'"{choice}" needs an NVIDIA GPU'):
+        Layout(batch, 64, attention=choice)
+
+
+def test_an_unknown_back_end_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected one of auto, varlen"):
+        Layout(Case([5], torch.float32).batch, 64, attention="flash")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("window", [None, 64])
+def test_blocks_on_request_as_a_gpu_without_varlen_takes_them(
+    dtype: torch.dtype, window: int | None
+) -> None:
+    within = 5e-5 if dtype is torch.float32 else 0.01
+    check([100, 1, 64, 30], window, dtype, within=within, attention="blocks")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("attention", ["flex", "blocks"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("window", [None, 64])
+def test_other_back_ends_on_cuda(
+    attention: AttentionChoice, dtype: torch.dtype, window: int | None
+) -> None:
+    case = Case([100, 0, 1, 64, 300, 129], dtype, size=64)
+    expected = case.dense(window)
+    case.batch, case.tensors = case.batch.to("cuda"), case.tensors.cuda()
+    for got, wanted in zip(case.flat(window, attention=attention), expected, strict=True):
+        assert largest_difference(got.cpu(), wanted) <= (5e-3 if dtype is torch.float32 else 0.1)

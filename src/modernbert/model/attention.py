@@ -39,7 +39,7 @@ def attend_rotated(
     window: how far a token sees on either side; None for the whole sequence.
     Returns (total_tokens, num_heads x head_size).
     """
-    if native.supports_attention(qkv, num_heads):
+    if layout.attention == "auto" and native.supports_attention(qkv, num_heads):
         return native.attend(qkv, table, layout, num_heads=num_heads, window=window)
     # (total_tokens, num_heads, head_size) each
     query, key, value = qkv.unflatten(1, (3, num_heads, -1)).unbind(1)

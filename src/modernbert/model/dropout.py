@@ -35,13 +35,23 @@ class Dropout:
         self._rate = rate
         self._keys = [tuple(key) for key in keys]
         self._num_tokens_each = list(num_tokens_each)
+        self._kept: list[Tensor] = []
 
     def __call__(self, hidden: Tensor, layer: int) -> Tensor:
         """Drop entries of the output of one layer's attention.
 
         hidden: (total_tokens, hidden_size).
         """
+        if self._kept:
+            return hidden * (self._kept[layer].to(hidden.dtype) / (1 - self._rate))
         return hidden * self._factors(hidden, layer)
+
+    def draw(self, like: Tensor, num_layers: int) -> None:
+        """Draw for all layers now, a byte an entry: a compiled forward cannot seed generators.
+
+        like: (total_tokens, hidden_size), of the type that the layers' outputs will have.
+        """
+        self._kept = [self._factors(like, layer) != 0 for layer in range(num_layers)]
 
     def _factors(self, hidden: Tensor, layer: int) -> Tensor:
         """0 or 1 / (1 - rate) for each entry, in the type of `hidden`."""

@@ -1,22 +1,23 @@
 """The encoder: token ids of a packed batch to one vector a token."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
-from modernbert.model.config import EncoderConfig
+from modernbert.model.attention_choice import AttentionChoice
+from modernbert.model.config import EncoderConfig, LayerKind
 from modernbert.model.dropout import Dropout
 from modernbert.model.layer import Layer, LayerNorm
 from modernbert.model.layout import Layout
 from modernbert.model.native.engine import Engine
 from modernbert.model.precision import PrecisionChoice, choose_precision
 from modernbert.model.pretrained import SavedModel
-from modernbert.model.rope import rotary_table
+from modernbert.model.rope import RotaryTable, rotary_table
 
 
 class Embeddings(nn.Module):
@@ -39,6 +40,7 @@ class Encoder(SavedModel):
     The weights are drawn by `modernbert.model.initialize` or read by `from_pretrained`; a module
     just made holds arbitrary ones.
 
+    attention: the back end of attention, where the layers are torch's: `attention_choice`.
     before_layer: called before each layer of a forward, if set. A server pauses a long batch here
         and computes short ones with the same encoder; it changes no result.
 
@@ -55,8 +57,10 @@ class Encoder(SavedModel):
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
         self.final_norm: nn.Module = LayerNorm(config.hidden_size, config.norm_eps)
         self.engine: Engine | None = None
+        self.attention: AttentionChoice = "auto"
         self.before_layer: Callable[[], None] | None = None
         self._autocasts = False
+        self._compiled: Callable[..., Tensor] | None = None
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
         """The hidden state of every token: (total_tokens, hidden_size).
@@ -78,18 +82,46 @@ class Encoder(SavedModel):
 
     def _forward(self, batch: PackedBatch, dropout: Dropout | None) -> Tensor:
         config = self.config
-        layout = Layout(batch, config.window)
+        layout = Layout(batch, config.window, attention=self.attention)
         tables = {
             kind: rotary_table(batch.position_ids, config.head_size, config.theta(kind))
             for kind in set(config.layer_kinds)
         }
         hidden = self.embeddings(batch.token_ids)
-        for layer, kind in zip(self.layers, config.layer_kinds, strict=True):
+        if self._compiled is not None:
+            layout.prepare()
+            if dropout is not None:
+                dropout.draw(hidden, config.num_layers)
+            hidden = self._compiled(hidden, tables, layout, dropout)
+        else:
+            hidden = self._run_layers(hidden, tables, layout, dropout)
+        normed: Tensor = self.final_norm(hidden)
+        return normed
+
+    def _run_layers(
+        self,
+        hidden: Tensor,
+        tables: Mapping[LayerKind, RotaryTable],
+        layout: Layout,
+        dropout: Dropout | None,
+    ) -> Tensor:
+        for layer, kind in zip(self.layers, self.config.layer_kinds, strict=True):
             if self.before_layer is not None:
                 self.before_layer()
             hidden = layer(hidden, tables[kind], layout, dropout)
-        normed: Tensor = self.final_norm(hidden)
-        return normed
+        return hidden
+
+    def compile_layers(self, backend: str | Callable[..., Any] = "inductor") -> Self:
+        """Let torch's compiler fuse norms, rotation, GeGLU and sums; meant for CUDA.
+
+        It compiles at the first forward of each shape, for a minute or so: give it batches of few
+        shapes, as `PackedBatch.filled_up` makes them. Attention by `blocks` follows each batch's
+        lengths and is compiled anew for each; `varlen`, `flash3` and `flex` are not.
+        """
+        self._compiled = torch.compile(
+            self._run_layers, dynamic=False, fullgraph=True, backend=backend
+        )
+        return self
 
     def for_inference(self, precision: PrecisionChoice = "auto") -> Self:
         """Get ready to compute hidden states as fast as the device can, and no gradients.

@@ -2,16 +2,22 @@
 
 One interface, `attend`, over back ends that the tests hold equal:
 
-- `varlen` on CUDA in half precision: `torch.nn.attention.varlen`;
+- `varlen` on CUDA in half precision: `torch.nn.attention.varlen`, from Ampere on;
+- `flash3`, the same with the kernels of FlashAttention 3 where that is installed;
+- `flex`, compiled FlexAttention, on CUDA in any precision;
 - `blocks` everywhere else: a local layer looks at blocks of rows and their two neighbours, at a
   cost that grows with the tokens and not with their square, and a global layer at one run of
   equally long sequences after another. Neither ever forms a mask of sequences by sequences.
+
+On CPUs with AVX-512 the C kernels of `native` stand before these.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from modernbert.errors import ConfigError
+from modernbert.model import flex
 from modernbert.model.layout import Layout
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -25,8 +31,21 @@ def attend(
     query, key, value: (total_tokens, num_heads, head_size), rotated already.
     window: how far a token sees on either side; None for the whole sequence.
     Returns (total_tokens, num_heads, head_size).
+
+    Raises:
+        ConfigError: the layout asks for a back end that cannot take these.
     """
-    if query.is_cuda and query.dtype in _HALF:
+    back_end = layout.attention
+    if back_end == "auto":
+        back_end = "varlen" if layout.has_varlen and query.dtype in _HALF else "blocks"
+    if back_end == "flex":
+        return flex.attend(query, key, value, layout.flex_mask(window))
+    if back_end in ("varlen", "flash3"):
+        if query.dtype not in _HALF:
+            raise ConfigError(
+                f'attention: "{back_end}" computes in bfloat16 or float16, got '
+                f'{str(query.dtype).removeprefix("torch.")}; take "auto" or compute in bfloat16'
+            )
         return _varlen(query, key, value, layout, window)
     if window is None:
         return _global_blocks(query, key, value, layout)

@@ -1,12 +1,17 @@
 """What the attention kernels derive from a batch's borders, once a forward and not once a layer."""
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
+from modernbert.model import flex
+from modernbert.model.attention_choice import AttentionChoice, choose_attention, has_varlen
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 MIN_BLOCK = 32
 
@@ -20,12 +25,24 @@ class Run(NamedTuple):
 
 
 class Layout:
-    """The borders of a batch's sequences, and the masks and runs that follow from them."""
+    """The borders of a batch's sequences, and the masks and runs that follow from them.
 
-    def __init__(self, batch: PackedBatch, window: int) -> None:
+    attention: the back end to take.
+
+    Raises:
+        ConfigError: a back end that the batch's device lacks.
+    """
+
+    def __init__(
+        self, batch: PackedBatch, window: int, *, attention: AttentionChoice = "auto"
+    ) -> None:
         self.batch = batch
         self.window = window
         self.block = max(window, MIN_BLOCK)
+        device = batch.token_ids.device
+        self.attention = choose_attention(attention, device)
+        self.has_varlen = has_varlen(device)
+        self._flex_masks: dict[int | None, BlockMask] = {}
 
     @cached_property
     def borders(self) -> Tensor:
@@ -66,3 +83,17 @@ class Layout:
         places = torch.arange(3 * size, device=device)
         near = (places[size : 2 * size, None] - places).abs() <= self.window  # (block, 3 x block)
         return near & (queries[:, :, None] == keys[:, None, :])
+
+    def prepare(self) -> None:
+        """Make now what a compiled forward will only read."""
+        if self.attention == "flex":
+            for window in (None, self.window):
+                self.flex_mask(window)
+        elif self.attention == "blocks" or not self.has_varlen:
+            _ = self.runs, self.local_mask
+
+    def flex_mask(self, window: int | None) -> "BlockMask":
+        """The blocks of FlexAttention of one kind of layer."""
+        if window not in self._flex_masks:
+            self._flex_masks[window] = flex.block_mask(self.batch, window)
+        return self._flex_masks[window]

@@ -1,0 +1,53 @@
+"""Which back end of attention is taken, and whether a device has it."""
+
+import functools
+from typing import Literal, get_args
+
+import torch
+
+from modernbert.errors import ConfigError
+
+AttentionChoice = Literal["auto", "varlen", "flash3", "flex", "blocks"]
+"""`auto` is `varlen` where that can run and `blocks` elsewhere (on CPUs with AVX-512 the C
+kernels); whether `flex` or `flash3` are faster on some GPU is not measured yet (docs/gpu.md)."""
+
+_AMPERE = (8, 0)
+
+
+def choose_attention(choice: AttentionChoice, device: torch.device) -> AttentionChoice:
+    """The same choice, once it is sure that the device can do it.
+
+    `flash3` makes torch use these kernels for `varlen` too, in the whole process.
+
+    Raises:
+        ConfigError: no such back end, or one that this device or this installation lacks.
+    """
+    if choice not in get_args(AttentionChoice):
+        names = ", ".join(get_args(AttentionChoice))
+        raise ConfigError(f"attention: got {choice!r}, expected one of {names}")
+    if choice in ("varlen", "flash3") and not has_varlen(device):
+        raise ConfigError(
+            f'attention: "{choice}" needs an NVIDIA GPU from Ampere on, got {device}; take "auto"'
+        )
+    if choice == "flash3":
+        _activate_flash3()
+    return choice
+
+
+def has_varlen(device: torch.device) -> bool:
+    """Whether `varlen` runs on a device."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
+
+
+@functools.cache
+def _activate_flash3() -> None:
+    """Put the kernels of FlashAttention 3 behind torch's own operators."""
+    try:
+        from torch.nn.attention import activate_flash_attention_impl
+
+        activate_flash_attention_impl("FA3")
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f'attention: "flash3" needs flash_attn_interface of FlashAttention 3 ({error}); '
+            'install it, or take "auto"'
+        ) from None

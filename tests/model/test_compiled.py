@@ -1,0 +1,121 @@
+"""The compiled forward: captured whole, once for a shape, and equal to the other one."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from tests.model.examples import largest_difference, small_config, with_random_weights
+from torch import Tensor
+
+from modernbert.batch import PackedBatch
+from modernbert.model import attention_choice, kernels
+from modernbert.model import layout as layouts
+from modernbert.model.dropout import Dropout
+from modernbert.model.encoder import Encoder
+from modernbert.model.layout import Layout
+
+TOTAL = 160
+MIXES = ([40, 30, 20, 5], [64, 1, 1, 64], [100, 7, 9, 1], [3, 64, 40, 2, 2])  # 8 when filled up
+
+
+class Counter:
+    """A compiler that runs the captured graph as it is and counts them."""
+
+    def __init__(self) -> None:
+        self.num_graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, _: Sequence[Tensor]) -> Callable[..., object]:
+        self.num_graphs += 1
+        return graph.forward
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> None:
+    torch._dynamo.reset()
+
+
+def encoder() -> Encoder:
+    return with_random_weights(Encoder(small_config()))
+
+
+def batch_of(lengths: Sequence[int]) -> PackedBatch:
+    generator = torch.Generator().manual_seed(len(lengths))
+    ids = [torch.randint(5, 128, (length,), generator=generator) for length in lengths]
+    return PackedBatch.from_sequences(ids).filled_up(TOTAL, max_seqlen=100, token_id=3)
+
+
+def dense_varlen(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: int | None
+) -> Tensor:
+    """Stands for the CUDA kernel: the same function of borders, by a mask of all pairs."""
+    rows = torch.arange(len(query))
+    sequences = torch.bucketize(rows, layout.batch.cu_seqlens[1:], right=True)
+    mask = sequences[:, None] == sequences
+    if window is not None:
+        mask = mask & ((rows[:, None] - rows).abs() <= window)
+    heads = (x.transpose(0, 1) for x in (query, key, value))
+    attended = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask)
+    return attended.transpose(0, 1)
+
+
+@pytest.fixture
+def varlen_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (attention_choice, layouts):
+        monkeypatch.setattr(module, "has_varlen", lambda _: True)
+    monkeypatch.setattr(kernels, "_varlen", dense_varlen)
+    monkeypatch.setattr(kernels, "_HALF", (torch.float32, torch.bfloat16))
+
+
+@pytest.mark.usefixtures("varlen_on_a_cpu")
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_one_graph_for_all_mixes_of_lengths_with_equal_gradients(rate: float) -> None:
+    counter = Counter()
+    plain, compiled = encoder(), encoder().compile_layers(counter)
+    plain.attention = "varlen"
+    for lengths in MIXES:
+        batch = batch_of(lengths)
+        outputs = []
+        for model in (plain, compiled):
+            dropout = Dropout(rate, keys=[(1,)], num_tokens_each=[TOTAL]) if rate else None
+            output = model(batch, dropout=dropout)
+            output[: sum(lengths)].square().sum().backward()
+            outputs.append(output.detach())
+        assert largest_difference(*outputs) < 1e-5
+    assert counter.num_graphs == 1
+    for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert largest_difference(one.grad, other.grad) < 1e-3 * float(one.grad.abs().max())
+
+
+@torch.no_grad()
+def test_flex_attention_is_captured_once() -> None:
+    counter = Counter()
+    plain, compiled = encoder(), encoder().compile_layers(counter)
+    compiled.attention = "flex"
+    for lengths in MIXES:
+        batch = batch_of(lengths)
+        assert largest_difference(plain(batch), compiled(batch)) < 1e-5
+    assert counter.num_graphs == 1
+
+
+@torch.no_grad()
+def test_blocks_are_equal_too() -> None:
+    plain, compiled = encoder(), encoder().compile_layers(Counter())
+    compiled.attention = "blocks"
+    for lengths in MIXES[:2]:
+        batch = batch_of(lengths)
+        assert largest_difference(plain(batch), compiled(batch)) < 1e-5
+
+
+@torch.no_grad()
+def test_filling_up_changes_no_real_token() -> None:
+    model = encoder()
+    for lengths in MIXES:
+        filled = batch_of(lengths)
+        total = sum(lengths)
+        batch = PackedBatch.from_sequences(list(filled.token_ids[:total].split(lengths)))
+        assert largest_difference(model(batch), model(filled)[:total]) < 1e-6
+
+
+def test_weights_of_a_compiled_encoder_have_their_own_names() -> None:
+    assert encoder().compile_layers(Counter()).state_dict().keys() == encoder().state_dict().keys()
