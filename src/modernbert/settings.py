@@ -32,14 +32,22 @@ def load(settings_class: type[T], path: Path | str) -> T:
     Raises:
         SettingsError: the file is missing, is no TOML, or does not fit the class.
     """
+    return parse(settings_class, load_mapping(path), where=str(path))
+
+
+def load_mapping(path: Path | str) -> dict[str, Any]:
+    """The content of a TOML file, not yet checked against a class.
+
+    Raises:
+        SettingsError: the file is missing or is no TOML.
+    """
     path = Path(path)
     try:
-        mapping = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: not a readable TOML file: {error}") from None
-    return parse(settings_class, mapping, where=str(path))
 
 
 def parse(settings_class: type[T], mapping: Mapping[str, Any], *, where: str) -> T:

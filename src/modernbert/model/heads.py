@@ -1,4 +1,4 @@
-"""What stands on an encoder: masked-token prediction, and classification of texts and of tokens.
+"""What stands on an encoder: masked-token prediction, labels of texts and of tokens, answers.
 
 All begin with the same block, so that a fine-tuned model can start from the one that pretraining
 has learnt.
@@ -152,5 +152,21 @@ class TokenClassifier(_Classifier):
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
         """(total_tokens, num_labels) logits."""
+        logits: Tensor = self.classifier(self.head(self.encoder(batch, dropout=dropout)))
+        return logits
+
+
+class SpanClassifier(_Classifier):
+    """Says of every token whether an answer begins or ends there."""
+
+    def __init__(self, config: EncoderConfig, settings: ClassifierSettings) -> None:
+        if len(settings.labels) != 2:
+            raise ConfigError(
+                f"labels: got {len(settings.labels)}, expected 2: where an answer begins and ends"
+            )
+        super().__init__(config, settings)
+
+    def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
+        """(total_tokens, 2) logits: of a beginning, and of an end."""
         logits: Tensor = self.classifier(self.head(self.encoder(batch, dropout=dropout)))
         return logits

@@ -20,12 +20,17 @@ from torch import Tensor, nn
 
 from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder
-from modernbert.model.heads import MaskedLanguageModel, SequenceClassifier, TokenClassifier
+from modernbert.model.heads import (
+    MaskedLanguageModel,
+    SequenceClassifier,
+    SpanClassifier,
+    TokenClassifier,
+)
 
 STANDARD_DEVIATION = 0.02
 CUTOFF = 2.0  # in standard deviations
 
-M = TypeVar("M", Encoder, MaskedLanguageModel, SequenceClassifier, TokenClassifier)
+M = TypeVar("M", Encoder, MaskedLanguageModel, SequenceClassifier, TokenClassifier, SpanClassifier)
 
 
 @torch.no_grad()

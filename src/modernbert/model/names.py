@@ -35,6 +35,7 @@ ARCHITECTURES = {
     "MaskedLanguageModel": "ModernBertForMaskedLM",
     "SequenceClassifier": "ModernBertForSequenceClassification",
     "TokenClassifier": "ModernBertForTokenClassification",
+    "SpanClassifier": "ModernBertForQuestionAnswering",
 }
 
 

@@ -1,0 +1,138 @@
+"""`modernbert finetune classify`, `regress`, `tag` and `answer`: labelled rows to a model."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from modernbert.cli import finetune_options as options
+from modernbert.cli.finetune_progress import Watch, result_lines, tell_of_job
+from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.terminal import Meter, tell
+
+if TYPE_CHECKING:
+    from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe
+    from modernbert.tasks.job import Verb
+
+_SUMMARIES: "dict[Verb, str]" = {
+    "classify": "Learn labels of texts or of pairs of texts: one of several, or any number.",
+    "regress": "Learn a number for each text or pair of texts.",
+    "tag": "Learn labels of words, such as the names of persons and places.",
+    "answer": "Learn to find the answers to questions in texts, or that there is none.",
+}
+_EPILOG = (
+    "The model's folder goes to stdout, the progress to stderr. Stopped at any moment, it goes on "
+    "where it was when the same command is run again."
+)
+
+
+def add_verbs(app: typer.Typer) -> None:
+    """Add the four verbs to the group."""
+    for verb, summary in _SUMMARIES.items():
+        app.command(name=verb, help=f"{summary}\n\n{_EPILOG}")(_command(verb))
+
+
+def _command(verb: "Verb") -> Any:
+    def command(
+        recipe: options.RecipeFile = None,
+        model: options.StartModel = None,
+        train: options.Rows = None,
+        dev: options.DevRows = None,
+        test: options.TestRows = None,
+        output: options.Output = None,
+        text: options.Text = None,
+        text_pair: options.TextPair = None,
+        label: options.Label = None,
+        label_separator: options.LabelSeparator = None,
+        max_seqlen: options.MaxSeqlen = None,
+        epochs: options.EpochsOption = None,
+        lr: options.Rates = None,
+        weight_decay: options.Decays = None,
+        batch_size: options.BatchSize = None,
+        batch_tokens: options.BatchTokensOption = None,
+        layer_decay: options.LayerDecay = None,
+        freeze_embeddings: options.FreezeEmbeddings = False,
+        freeze_layers: options.FreezeLayers = None,
+        pooling: options.PoolingOption = None,
+        class_weights: options.ClassWeightsOption = None,
+        precision: options.PrecisionChoice = None,
+        metric: options.Metric = None,
+        patience: options.Patience = None,
+        evaluations: options.Evaluations = None,
+        seeds: options.Seeds = None,
+        processes: options.Processes = None,
+        as_json: AsJson = False,
+    ) -> None:
+        each_epochs, many_epochs = options.one_or_several(epochs, "epochs", "epochs")
+        each_rate, many_rates = options.one_or_several(lr, "learning_rate", "learning_rates")
+        each_decay, many_decays = options.one_or_several(
+            weight_decay, "weight_decay", "weight_decays"
+        )
+        settings = options.recipe_of(
+            verb,
+            recipe,
+            {"model": model, "output": output},
+            data={
+                "train": train,
+                "dev": dev,
+                "test": test,
+                "text": text,
+                "text_pair": text_pair,
+                "label": label,
+                "label_separator": label_separator,
+                "max_seqlen": max_seqlen,
+            },
+            training={
+                "batch_size": batch_size,
+                "batch_tokens": batch_tokens,
+                "layer_decay": layer_decay,
+                "freeze_embeddings": freeze_embeddings or None,
+                "freeze_layers": freeze_layers,
+                "pooling": pooling and pooling.value,
+                "class_weights": class_weights and class_weights.value,
+                "precision": precision and precision.value,
+                "metric": metric,
+                "patience": patience,
+                "evaluations_per_epoch": evaluations,
+                **each_epochs,
+                **each_rate,
+                **each_decay,
+            },
+            sweep={
+                "seeds": None if seeds is None else list(range(seeds)),
+                "processes": processes,
+                **many_epochs,
+                **many_rates,
+                **many_decays,
+            },
+        )
+        run(verb, settings, as_json=as_json)
+
+    return command
+
+
+def run(verb: "Verb", recipe: "FineTuningRecipe", *, as_json: bool) -> None:
+    """Fine-tune with the progress on stderr and the result on stdout.
+
+    Raises:
+        typer.Exit: a signal has stopped the runs, which are saved.
+    """
+    from modernbert.tasks.fine_tuning_run import Interrupted
+    from modernbert.tasks.fine_tuning_runs import MODEL_FOLDER, fine_tune_all
+
+    try:
+        with Meter("reading") as meter:
+            watch = Watch(meter, num_runs=len(recipe.runs()))
+            results = fine_tune_all(verb, recipe, on_job=tell_of_job, on_record=watch)
+    except Interrupted as stopped:
+        tell(f"stopped, all of it saved; go on with\n  modernbert {shlex.join(sys.argv[1:])}")
+        raise typer.Exit(stopped.exit_code) from None
+    model: Path = recipe.output / MODEL_FOLDER
+    if as_json:
+        echo_json({"model": str(model), **results.to_mapping()})
+        return
+    for line in result_lines(results):
+        tell(line)
+    typer.echo(model)

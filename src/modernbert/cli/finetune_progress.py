@@ -1,0 +1,104 @@
+"""What a person sees of a fine-tuning: what was read, how far it is, what came of it."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from modernbert.cli.formatting import counted, duration
+from modernbert.cli.terminal import Meter, tell
+
+if TYPE_CHECKING:
+    from modernbert.tasks.fine_tuning_results import Combination, Results
+    from modernbert.tasks.job import Job
+
+_MAX_LABELS = 12
+
+
+def tell_of_job(job: "Job[Any]") -> None:
+    """Say what was read."""
+    for name, split in (("train", job.train), ("dev", job.dev), ("test", job.test)):
+        if split is not None:
+            tell(f"{name:<5}  {split.source}: {counted(len(split.examples), 'example')}")
+    for name, value in job.facts.items():
+        tell(f"{name}: {_fact(value)}")
+    for note in job.notes:
+        tell(f"note: {note}")
+    if job.dev is None:
+        tell("note: no dev rows, so the last weights are kept and nothing is measured; see --dev")
+
+
+class Watch:
+    """Shows the records of all runs: steps as a bar, evaluations as lines."""
+
+    def __init__(self, meter: Meter, num_runs: int) -> None:
+        self._meter, self._num_runs = meter, num_runs
+        self._numbers: dict[str, int] = {}
+        self._done: dict[str, float] = {}
+        self._totals: dict[str, int] = {}
+
+    def __call__(self, run: str, record: Mapping[str, Any]) -> None:
+        """One record of a run."""
+        kind = record["kind"]
+        if kind in ("start", "resume"):
+            self._begin(run, record)
+        elif kind == "step":
+            self._done[run] = record["tokens"] / self._totals[run]
+            self._meter.update(sum(self._done.values()), self._num_runs, _step_details(record))
+        elif kind == "evaluation":
+            tell(f"{self._prefix(run)}step {record['step']:>5,}  {scores_of(record)}")
+        elif kind in ("warning", "skipped"):
+            tell(f"{self._prefix(run)}{kind}: {record.get('message', record.get('reason'))}")
+
+    def _begin(self, run: str, record: Mapping[str, Any]) -> None:
+        self._numbers.setdefault(run, len(self._numbers) + 1)
+        self._totals[run] = record["total_tokens"]
+        if len(self._numbers) == 1:
+            self._meter.restart("fine-tuning")
+        if record["kind"] == "resume":
+            tell(f"{self._prefix(run)}going on from step {record['step']:,}")
+        elif self._num_runs > 1:
+            tell(f"{self._prefix(run)}begins")
+
+    def _prefix(self, run: str) -> str:
+        return "" if self._num_runs == 1 else f"{run}  "
+
+
+def scores_of(figures: Mapping[str, Any]) -> str:
+    """Scores beside each other."""
+    besides = ("kind", "step", "phase", "tokens", "seconds")
+    named = [f"{name} {value:.4f}" for name, value in figures.items() if name not in besides]
+    return "  ".join(named)
+
+
+def result_lines(results: "Results") -> Iterator[str]:
+    """The table of all runs when there are several, and the best scores."""
+    if len(results.outcomes) > 1:
+        yield f"{'learning rate':>13}  {'weight decay':>12}  {'epochs':>6}  {results.metric}"
+        for each in results.combinations:
+            yield _combination(each, results.metric)
+    best = results.best
+    for split in ("dev", "test"):
+        if figures := getattr(best, split):
+            yield f"{split:<4}  {scores_of(figures)}"
+    yield f"best weights after step {best.best_step:,} of {best.steps:,}; {duration(best.seconds)}"
+
+
+def _combination(each: "Combination", metric: str) -> str:
+    settings = f"{each.learning_rate:>13g}  {each.weight_decay:>12g}  {each.epochs:>6}"
+    shown = [
+        f"{split} {each.mean(split)[metric]:.4f} ± {each.spread(split)[metric]:.4f}"
+        for split in ("dev", "test")
+        if getattr(each.outcomes[0], split)
+    ]
+    return f"{settings}  {'  '.join(shown)}"
+
+
+def _step_details(record: Mapping[str, Any]) -> str:
+    return f"loss {record['loss']:.3f}  {record['tokens_per_second']:,.0f} tokens/s"
+
+
+def _fact(value: object) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    shown = [f"{name} ({count:,})" for name, count in list(value.items())[:_MAX_LABELS]]
+    more = len(value) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -1,0 +1,114 @@
+"""README.md of a fine-tuned model: what it is for, what it was trained on, how good it is."""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from modernbert.settings import to_toml
+from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe
+from modernbert.tasks.fine_tuning_results import Results
+from modernbert.tasks.job import Job
+
+# The hub's name of each kind, our class, and how a text is given to it.
+_USES = {
+    "classify": ("text-classification", "Classifier", 'model("A text.")'),
+    "regress": ("text-classification", "Classifier", 'model("A text.")'),
+    "tag": ("token-classification", "Tagger", 'model("A text with names.")'),
+    "answer": (
+        "question-answering",
+        "QuestionAnswerer",
+        'model("A question?", "A text that answers it.")',
+    ),
+}
+_PACKAGES = ("modernbert", "torch", "tokenizers", "safetensors", "numpy")
+
+
+def model_card(job: Job[Any], recipe: FineTuningRecipe, results: Results) -> str:
+    """The card as Markdown, with the header that the hub reads."""
+    kind, name, call = _USES[job.verb]
+    versions = {package: version(package) for package in _PACKAGES}
+    versions["python"] = platform.python_version()
+    return f"""\
+---
+library_name: transformers
+pipeline_tag: {kind}
+tags:
+- modernbert
+---
+
+# {recipe.output.name}
+
+A ModernBERT for {kind.replace("-", " ")}, made with `modernbert finetune {job.verb}`.
+
+```python
+from modernbert import {name}
+
+model = {name}.from_pretrained("FOLDER")
+print({call})
+```
+
+transformers loads it as well: `pipeline("{kind}", model="FOLDER")`.
+
+## Scores
+
+{_scores(results)}
+
+## Data
+
+{_list(_named(job))}
+
+## Settings
+
+It began with `{recipe.model}`. Learning rate {results.best.learning_rate:g}, weight decay
+{results.best.weight_decay:g}, {results.best.epochs} epochs, seed {results.best.seed}; the weights
+are those after step {results.best.best_step:,} of {results.best.steps:,}.
+
+```toml
+{to_toml(recipe).strip()}
+```
+
+## Versions
+
+{_list(versions)}
+"""
+
+
+def _scores(results: Results) -> str:
+    best, combination = results.best, results.best_combination
+    several = len(combination.outcomes) > 1
+    lines = ["| score | rows | value |" + (" mean over seeds |" if several else "")]
+    lines.append("|---|---|---|" + ("---|" if several else ""))
+    for split in ("dev", "test"):
+        for name, value in getattr(best, split).items():
+            line = f"| {name} | {split} | {value:.4f} |"
+            if several:
+                spread = combination.spread(split)[name]
+                line += f" {combination.mean(split)[name]:.4f} ± {spread:.4f} |"
+            lines.append(line)
+    if len(lines) == 2:
+        return "None: no rows were held out."
+    if best.dev:
+        lines.append(f"\nThe weights were chosen by {results.metric} on the dev rows.")
+    return "\n".join(lines)
+
+
+def _named(job: Job[Any]) -> dict[str, object]:
+    splits = {"train": job.train, "dev": job.dev, "test": job.test}
+    rows = {
+        name: f"{split.source}, {len(split.examples):,} examples"
+        for name, split in splits.items()
+        if split is not None
+    }
+    return {**rows, **job.facts, **{f"note {n}": each for n, each in enumerate(job.notes, 1)}}
+
+
+def _list(values: Mapping[str, object]) -> str:
+    return "\n".join(f"- {name}: {_text(value)}" for name, value in values.items())
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    shown = [f"{name} ({count:,})" for name, count in list(value.items())[:50]]
+    return ", ".join(shown) + (" ..." if len(value) > 50 else "")
