@@ -1,10 +1,13 @@
 """Whole or absent: what is seen under the final names at every moment."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from modernbert import files
 from modernbert.files import (
     TEMPORARY_PREFIX,
     new_file,
@@ -123,3 +126,98 @@ def test_remove_folder(tmp_path: Path) -> None:
     (tmp_path / "folder" / "a").touch()
     remove_folder(tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []
+
+
+def pair(folder: Path) -> tuple[str, str]:
+    return (folder / "a.json").read_text(), (folder / "deep" / "b.bin").read_text()
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A folder with two files that belong together, and others."""
+    folder = tmp_path / "model"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("a.json", "deep/b.bin", "deep/other", "vocabulary"):
+        (folder / name).write_text("old")
+    (folder / "link").symlink_to("vocabulary")
+    return folder
+
+
+def update(folder: Path) -> None:
+    with updated_folder(folder) as partial:
+        (partial / "deep").mkdir()
+        (partial / "a.json").write_text("new")
+        (partial / "deep" / "b.bin").write_text("new")
+
+
+@pytest.mark.parametrize("way", ["at once", "one by one", "no links", "from within"])
+def test_an_update_keeps_what_is_not_replaced(
+    old: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "one by one":
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    if way == "no links":
+        monkeypatch.setattr(os, "link", lambda *_, **__: os.open("/nowhere", os.O_RDONLY))
+    if way == "from within":
+        monkeypatch.chdir(old / "deep")
+    old.chmod(0o750)
+    update(old)
+    assert pair(old) == ("new", "new") and old.stat().st_mode & 0o777 == 0o750
+    assert names_in(old) == ["a.json", "deep", "link", "vocabulary"]
+    assert names_in(old / "deep") == ["b.bin", "other"]
+    assert (old / "link").is_symlink() and (old / "link").read_text() == "old"
+    assert names_in(old.parent) == ["model"]
+    if way == "from within":
+        assert names_in(Path.cwd()) == ["b.bin", "other"]
+
+
+def test_an_update_through_a_link(old: Path, tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to("model")
+    update(tmp_path / "latest")
+    assert (tmp_path / "latest").is_symlink() and pair(old) == ("new", "new")
+
+
+KILLED = """
+import os, sys, signal
+from pathlib import Path
+from modernbert import files
+
+left = int(sys.argv[2])
+
+def count(function):
+    def counted(*arguments, **options):
+        global left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        return function(*arguments, **options)
+    return counted
+
+for home, name in [(os, "fsync"), (os, "link"), (os, "mkdir"), (os, "unlink"), (os, "rename"),
+                   (os, "replace"), (os, "rmdir"), (files, "_exchange")]:
+    setattr(home, name, count(getattr(home, name)))
+with files.updated_folder(Path(sys.argv[1])) as partial:
+    (partial / "deep").mkdir()
+    (partial / "a.json").write_text("new")
+    (partial / "deep" / "b.bin").write_text("new")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the test's own swap is Linux's")
+def test_files_that_belong_together_are_of_one_time_at_every_kill(old: Path) -> None:
+    """Before each step of the file system in turn, until one update goes through."""
+    seen = set()
+    for steps in range(200):
+        found = subprocess.run(
+            [sys.executable, "-c", KILLED, str(old), str(steps)],
+            timeout=60,
+        ).returncode
+        seen.add(pair(old))
+        if found == 0:
+            break
+        if pair(old) == ("new", "new"):  # begin again from the old state
+            for name in ("a.json", "deep/b.bin"):
+                (old / name).write_text("old")
+    assert steps > 10 and found == 0
+    assert seen == {("old", "old"), ("new", "new")}
+    assert names_in(old.parent) == ["model"] and ".partial-update" not in names_in(old)

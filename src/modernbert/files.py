@@ -9,6 +9,7 @@ What a killed process leaves behind bears `TEMPORARY_PREFIX` and is cleared by `
     a folder that may be there already     with updated_folder(path) as folder: ...
 """
 
+import ctypes
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 TEMPORARY_PREFIX = ".partial-"
+_UPDATE = f"{TEMPORARY_PREFIX}update"
+
+_HERE = -100  # AT_FDCWD: a path that is not absolute begins at the current folder
+_EXCHANGE = 2  # RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS
 
 
 def write_whole(path: Path, *contents: bytes | memoryview) -> None:
@@ -61,22 +66,71 @@ def updated_folder(path: Path) -> Iterator[Path]:
     """A folder to fill whose files take their places in `path` when the block ends well.
 
     Where `path` is new it appears at once and whole. Where it exists, its other files stay, and
-    each file that is replaced is the whole old one or the whole new one.
+    all that are replaced are so at one moment: a folder with the new files and links to the others
+    changes places with it. Where the system cannot do that, files are replaced one by one, each
+    the whole old one or the whole new one.
     """
     if not path.exists():
         with new_folder(path) as temporary:
             yield temporary
         return
-    with _filled_folder(path / f"{TEMPORARY_PREFIX}update") as temporary:
+    with _filled_folder(path / _UPDATE) as temporary:
         yield temporary
         sync_tree(temporary)
-        for file in sorted(temporary.rglob("*")):
-            place = path / file.relative_to(temporary)
-            if file.is_dir():
-                place.mkdir(exist_ok=True)
-            else:
-                file.replace(place)
-                sync(place.parent)
+        if not _replace_at_once(path.resolve(), temporary):
+            _replace_one_by_one(path, temporary)
+
+
+def _replace_at_once(path: Path, update: Path) -> bool:
+    """Whether the files of `update` could take their places in `path` at one moment."""
+    if Path.cwd().is_relative_to(path):
+        return False  # whoever stands in the folder would be left in a deleted one
+    try:
+        with _filled_folder(path.with_name(TEMPORARY_PREFIX + path.name)) as beside:
+            _link(update, beside)
+            _link(path, beside)
+            shutil.copystat(path, beside)
+            sync_tree(beside)
+            exchanged = _exchange(beside, path)
+            sync(path.parent)
+        return exchanged
+    except OSError:
+        return False  # no links here, no right to write beside it, or a mount point
+
+
+def _link(source: Path, folder: Path) -> None:
+    """Give all that is in `source`, and not in `folder` yet, a second place there."""
+    for path in sorted(source.rglob("*")):
+        inner = path.relative_to(source)
+        place = folder / inner
+        if inner.parts[0] == _UPDATE or place.exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            place.mkdir()
+            shutil.copystat(path, place)
+        else:
+            os.link(path, place, follow_symlinks=False)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Whether two folders could change places at one moment, as Linux and macOS can do it."""
+    names = os.fsencode(first), os.fsencode(second)
+    system = ctypes.CDLL(None, use_errno=True)
+    if hasattr(system, "renameat2"):
+        return bool(system.renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0)
+    if hasattr(system, "renamex_np"):
+        return bool(system.renamex_np(*names, _EXCHANGE) == 0)
+    return False
+
+
+def _replace_one_by_one(path: Path, update: Path) -> None:
+    for file in sorted(update.rglob("*")):
+        place = path / file.relative_to(update)
+        if file.is_dir():
+            place.mkdir(exist_ok=True)
+        else:
+            file.replace(place)
+            sync(place.parent)
 
 
 def remove_folder(path: Path) -> None:
