@@ -56,7 +56,7 @@ def default_sample() -> list[str]:
         raise ExportError("this Python came without its manual: give texts as a sample") from None
     low, high = _SAMPLE_CHARACTERS
     passages = (p.strip() for topic in sorted(topics) for p in topics[topic].split("\n\n"))
-    long_enough = [passage[:high] for passage in passages if len(passage) >= low]
+    long_enough = list(dict.fromkeys(p[:high] for p in passages if len(p) >= low))
     return long_enough[:: max(1, len(long_enough) // _SAMPLE_TEXTS)][:_SAMPLE_TEXTS]
 
 
