@@ -1,4 +1,6 @@
-"""One retriever by sentence-transformers: `python -m benchmarks.finetune.peer_sentence_transformers`.
+"""One retriever by sentence-transformers.
+
+    python -m benchmarks.finetune.peer_sentence_transformers
 
 Its trainer with in-batch negatives (MultipleNegativesRankingLoss), means of tokens, AdamW with a
 linear warm-up and decay.

@@ -1,0 +1,131 @@
+"""One fine-tuning by this package: `python -m benchmarks.finetune.ours`."""
+
+import argparse
+import json
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.finetune.ranking import ndcg_at_10
+from benchmarks.finetune.workloads import WORKLOADS, Workload, read
+from modernbert.files import write_whole
+from modernbert.settings import parse
+
+
+def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Train and score once."""
+    return (_retrieve if workload.verb == "retrieve" else _fine_tune)(workload, folder, options)
+
+
+def _fine_tune(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe
+    from modernbert.tasks.fine_tuning_runs import fine_tune_all
+
+    mapping = {
+        "model": options.model,
+        "output": str(options.out.with_suffix("")),
+        "data": {
+            "train": str(folder / "train.jsonl"),
+            "test": str(folder / "test.jsonl"),
+            "max_seqlen": workload.max_tokens,
+        },
+        "training": {
+            "epochs": workload.epochs,
+            "batch_size": workload.batch_size,
+            "learning_rate": options.learning_rate,
+            "precision": options.precision,
+        },
+        "sweep": {"seeds": [options.seed], "processes": 1},
+    }
+    watch = _Watch()
+    recipe = parse(FineTuningRecipe, mapping, where=workload.name)
+    results = fine_tune_all(workload.verb, recipe, on_record=lambda _, record: watch(record))
+    (combination,) = results.combinations
+    (outcome,) = combination.outcomes
+    return {"score": outcome.test[_METRICS.get(workload.metric, workload.metric)], **watch.figures}
+
+
+def _retrieve(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    from modernbert.inference.embedder import Embedder
+    from modernbert.tasks.retrieval_recipe import RetrievalRecipe
+    from modernbert.tasks.retrieval_run import open_ranking_job, train_ranking
+
+    mapping = {
+        "model": options.model,
+        "output": str(options.out.with_suffix("")),
+        "data": {"train": str(folder / "train.jsonl"), "max_seqlen": workload.max_tokens},
+        "training": {
+            "epochs": workload.epochs,
+            "batch_size": workload.batch_size,
+            "learning_rate": options.learning_rate,
+            "precision": options.precision,
+            "seed": options.seed,
+        },
+    }
+    watch = _Watch()
+    recipe = parse(RetrievalRecipe, mapping, where=workload.name)
+    train_ranking(open_ranking_job("retrieve", recipe), observers=[watch])
+    embedder = Embedder.from_pretrained(recipe.output / "model", precision="float32")
+    corpus, queries = read(folder / "corpus.jsonl"), read(folder / "queries.jsonl")
+    vectors = [
+        embedder.encode([row["text"] for row in rows], normalize_embeddings=True)
+        for rows in (queries, corpus)
+    ]
+    ids = [[row["_id"] for row in rows] for rows in (queries, corpus)]
+    score = ndcg_at_10(vectors[0] @ vectors[1].T, *ids, read(folder / "qrels.jsonl"))
+    return {"score": score, **watch.figures}
+
+
+class _Watch:
+    """Adds up the seconds of the steps; the memory as the first began and after the last."""
+
+    def __init__(self) -> None:
+        self.seconds, self.steps = 0.0, 0
+        self.before = self.peak = 0
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """One record of the run."""
+        if record["kind"] in ("start", "resume"):
+            self.before = _peak_bytes()
+        elif record["kind"] == "step":
+            self.seconds += record["seconds"]
+            self.steps += 1
+            self.peak = _peak_bytes()
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """As the peers give them."""
+        return {
+            "seconds": self.seconds,
+            "steps": self.steps,
+            "peak_bytes": self.peak,
+            "peak_bytes_above_start": self.peak - self.before,
+        }
+
+
+_METRICS = {"entity_f1": "f1"}
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has held so far."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train once and write the figures."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("workload", choices=[each.name for each in WORKLOADS])
+    made.add_argument("folder", type=Path, help="of its files")
+    made.add_argument("out", type=Path)
+    made.add_argument("--model", required=True, help="folder to start from")
+    made.add_argument("--learning-rate", type=float, required=True)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    options = made.parse_args(arguments)
+    workload = next(each for each in WORKLOADS if each.name == options.workload)
+    write_whole(options.out, json.dumps(run(workload, options.folder, options)).encode())
+
+
+if __name__ == "__main__":
+    main()
