@@ -93,3 +93,24 @@ def test_workers_change_nothing(
         for workers in (1, 2)
     }
     assert len(fingerprints) == 1
+
+
+def test_in_tasks(run: Run, corpus: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
+    def prepare(output: str, *more: object) -> Any:
+        return run("prepare", corpus, tmp_path / output, "--tokenizer", tokenizer_folder, *more)
+
+    said = [prepare("tasks", "--task", task, "--tasks", 2, "--json").json for task in (1, 0)]
+    assert sum(each["documents"] for each in said) == 80
+    shards = prepare("tasks", "--json").json
+    assert shards["train"]["fingerprint"] == prepare("alone", "--json").json["train"]["fingerprint"]
+    assert prepare("other", "--task", 0, "--tasks", 1).stdout.startswith(
+        "task 0 of 1: 80 documents"
+    )
+
+
+@pytest.mark.parametrize("given", [("--task", 0), ("--tasks", 2), ("--task", 2, "--tasks", 2)])
+def test_tasks_that_do_not_exist(
+    run: Run, corpus: Path, tokenizer_folder: Path, tmp_path: Path, given: tuple[object, ...]
+) -> None:
+    answer = run("prepare", corpus, tmp_path / "out", "--tokenizer", tokenizer_folder, *given)
+    assert answer.exit_code == 2 and "task" in answer.stderr

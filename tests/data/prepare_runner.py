@@ -9,12 +9,13 @@ import resource
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.data import byte_encoder
 
 from modernbert.data import prepare as prepare_module
 from modernbert.data import spill
-from modernbert.data.prepare import PrepareSettings, prepare
+from modernbert.data.prepare import PrepareSettings, prepare, prepare_share
 from modernbert.data.shards import SpecialTokens
 from modernbert.errors import ModernBertError
 
@@ -41,6 +42,26 @@ def kill_at_sync(number: int) -> None:
     os.fsync = counted
 
 
+def work(options: dict[str, Any]) -> int:
+    """Prepare, or one share with `share` = [task, num_tasks]; the number of documents."""
+    inputs = [Path(path) for path in options["inputs"]]
+    arguments: dict[str, Any] = {
+        "encoder_factory": getattr(byte_encoder, options.get("encoder", "make_encode")),
+        "vocab_size": 256,
+        "special_token_ids": SPECIAL,
+        "tokenizer_fingerprint": "bytes",
+        "settings": PrepareSettings(**options.get("settings", {})),
+        "workers": options.get("workers", 1),
+    }
+    if "share" in options:
+        task, num_tasks = options["share"]
+        shared = prepare_share(
+            inputs, options["output"], task=task, num_tasks=num_tasks, **arguments
+        )
+        return shared.num_documents
+    return prepare(inputs, options["output"], **arguments).train.num_documents
+
+
 def main() -> None:
     options = json.loads(sys.argv[1])
     use_limits(**options.get("limits", SMALL))
@@ -50,20 +71,11 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        result = prepare(
-            [Path(path) for path in options["inputs"]],
-            options["output"],
-            encoder_factory=getattr(byte_encoder, options.get("encoder", "make_encode")),
-            vocab_size=256,
-            special_token_ids=SPECIAL,
-            tokenizer_fingerprint="bytes",
-            settings=PrepareSettings(**options.get("settings", {})),
-            workers=options.get("workers", 1),
-        )
+        documents = work(options)
     except ModernBertError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(json.dumps({"documents": result.train.num_documents, "kilobytes": grown}))
+    print(json.dumps({"documents": documents, "kilobytes": grown}))
 
 
 SMALL = {"unit_bytes": 3000, "run_tokens": 700, "bucket_tokens": 1500}

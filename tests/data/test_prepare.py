@@ -23,10 +23,11 @@ from tests.data.prepare_runner import SMALL, SPECIAL
 
 from modernbert.data import prepare as prepare_module
 from modernbert.data import spill
-from modernbert.data.prepare import PrepareProgress, PrepareResult, PrepareSettings, prepare
+from modernbert.data.prepare import PrepareResult, PrepareSettings, prepare
 from modernbert.data.records import Document
 from modernbert.data.shards import ShardFolder
 from modernbert.data.spill import document_keys
+from modernbert.data.tokenize_units import PrepareProgress
 from modernbert.data.tokenizing import _pieces, cut_before_space
 from modernbert.errors import DocumentError, InputError, RunError, SettingsError
 from modernbert.files import TEMPORARY_PREFIX

@@ -10,10 +10,12 @@ import typer
 from modernbert.cli.formatting import counted, short_count
 from modernbert.cli.options import AsJson, Corpus, TextField, echo_json
 from modernbert.cli.terminal import Meter, tell
+from modernbert.errors import InputError
 
 if TYPE_CHECKING:
-    from modernbert.data.prepare import PrepareProgress, PrepareResult, PrepareSettings
+    from modernbert.data.prepare import PrepareResult, PrepareSettings, ShareResult
     from modernbert.data.shards import ShardFolder
+    from modernbert.data.tokenize_units import PrepareProgress
 
 _STOPPED = 130  # what a shell expects after Ctrl-C
 
@@ -42,16 +44,32 @@ def prepare(
         int | None, typer.Option(min=1, help="Processes.", show_default="the cores")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 0,
+    task: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Tokenize one share of the corpus alone, of --tasks.", show_default=False
+        ),
+    ] = None,
+    tasks: Annotated[
+        int | None, typer.Option(min=1, help="How many shares there are.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tokenize a corpus into shuffled token shards.
 
     Stopped at any moment, it goes on where it was when the same command is run again.
+
+    For an array of jobs on a cluster: run it with --task I --tasks N for each I from 0 to N - 1, at
+    any time and together, and then once without them. That makes the shards, the same as without
+    tasks, and does whatever a task has left undone.
     """
     from modernbert.data.prepare import PrepareSettings
 
     settings = PrepareSettings(held_out=held_out, text_field=text_field, strict=strict, seed=seed)
     try:
+        if task is not None or tasks is not None:
+            _prepare_share(corpus, output, tokenizer, settings, task, tasks, workers, as_json)
+            return
         result = prepare_shards(corpus, output, tokenizer, settings, workers=workers)
     except KeyboardInterrupt:
         tell("stopped; nothing is lost: run the same command again to go on")
@@ -72,24 +90,12 @@ def prepare_shards(
 ) -> "PrepareResult":
     """Prepare a corpus with a tokenizer, with the progress on stderr."""
     from modernbert.data import prepare as preparation
-    from modernbert.data.shards import SpecialTokens
-    from modernbert.tokenizer.tokenizer import Tokenizer
 
-    loaded = Tokenizer.from_pretrained(tokenizer)
     with Meter("tokenizing") as meter:
         result = preparation.prepare(
             corpus,
             output,
-            encoder_factory=partial(_make_encoder, str(tokenizer)),
-            vocab_size=loaded.vocab_size,
-            special_token_ids=SpecialTokens(
-                cls=loaded.cls_token_id,
-                sep=loaded.sep_token_id,
-                pad=loaded.pad_token_id,
-                mask=loaded.mask_token_id,
-                unk=loaded.unk_token_id,
-            ),
-            tokenizer_fingerprint=loaded.fingerprint,
+            **_tokenizer_arguments(tokenizer),
             settings=settings,
             workers=workers,
             on_progress=partial(_show, meter),
@@ -97,6 +103,67 @@ def prepare_shards(
     if str(result.skipped):
         tell(str(result.skipped))
     return result
+
+
+def _prepare_share(
+    corpus: Sequence[Path],
+    output: Path,
+    tokenizer: str,
+    settings: "PrepareSettings",
+    task: int | None,
+    tasks: int | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    from modernbert.data.prepare import prepare_share
+
+    if task is None or tasks is None:
+        raise InputError("--task and --tasks: got one of them, expected both or none")
+    with Meter(f"task {task}") as meter:
+        result = prepare_share(
+            corpus,
+            output,
+            task=task,
+            num_tasks=tasks,
+            **_tokenizer_arguments(tokenizer),
+            settings=settings,
+            workers=workers,
+            on_progress=partial(_show, meter),
+        )
+    if as_json:
+        echo_json(_share_as_mapping(result))
+    else:
+        documents = counted(result.num_documents, "document")
+        typer.echo(f"task {task} of {tasks}: {documents}, {result.num_tokens:,} tokens")
+
+
+def _share_as_mapping(result: "ShareResult") -> dict[str, Any]:
+    return {
+        "units": result.num_units,
+        "documents": result.num_documents,
+        "tokens": result.num_tokens,
+        "already_finished": result.already_finished,
+    }
+
+
+def _tokenizer_arguments(tokenizer: str | Path) -> dict[str, Any]:
+    """What preparing asks of a tokenizer."""
+    from modernbert.data.shards import SpecialTokens
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    loaded = Tokenizer.from_pretrained(tokenizer)
+    return {
+        "encoder_factory": partial(_make_encoder, str(tokenizer)),
+        "vocab_size": loaded.vocab_size,
+        "special_token_ids": SpecialTokens(
+            cls=loaded.cls_token_id,
+            sep=loaded.sep_token_id,
+            pad=loaded.pad_token_id,
+            mask=loaded.mask_token_id,
+            unk=loaded.unk_token_id,
+        ),
+        "tokenizer_fingerprint": loaded.fingerprint,
+    }
 
 
 def _make_encoder(tokenizer: str) -> Callable[[Sequence[str]], list[list[int]]]:

@@ -4,40 +4,32 @@ Two passes. The first tokenizes the corpus, work unit by work unit, and spills t
 the disk, each with a random key; the second writes them into shards in the order of their keys.
 The result depends on the inputs, the settings and the tokenizer alone: not on the number of
 processes, and not on how often the work was stopped and taken up again.
+
+The first pass can be done in shares by independent tasks, on one machine or many: `prepare_share`.
 """
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Self
 
 import numpy as np
 
-from modernbert.data.corpus_files import find_files
-from modernbert.data.prepare_folder import PrepareFolder, claim_folder
+from modernbert.data.corpus_files import CorpusFile, find_files
+from modernbert.data.prepare_folder import PrepareFolder, claim_folder, share_folder
 from modernbert.data.records import Skipped
 from modernbert.data.shard_manifest import check_special_tokens, token_dtype
 from modernbert.data.shard_writer import DEFAULT_SHARD_TOKENS
 from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialTokens
 from modernbert.data.spill import RUN_TOKENS, Run, Spill, shuffled
-from modernbert.data.tokenizing import (
-    BATCH_CHARACTERS,
-    Encode,
-    Report,
-    TokenizingRules,
-    UnitProgress,
-    tokenize_unit,
-)
-from modernbert.data.work_pool import WorkPool
-from modernbert.data.work_units import UNIT_BYTES, WorkUnit, plan_units
-from modernbert.errors import DocumentError, SettingsError
+from modernbert.data.tokenize_units import OnProgress, PrepareProgress, tokenize_units
+from modernbert.data.tokenizing import Encode, TokenizingRules
+from modernbert.data.work_units import UNIT_BYTES, WorkUnit, plan_units, share_of
+from modernbert.errors import DocumentError, InputError, SettingsError
 from modernbert.settings import to_mapping
 
-# Below this, starting processes takes longer than they save.
-_SMALL_BYTES = 32 << 20
 _WRITING_STEPS = 1000
 
 
@@ -70,21 +62,6 @@ class PrepareSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareProgress:
-    """How far the work is.
-
-    done, total: bytes of the inputs' files while tokenizing, tokens while writing.
-    documents, tokens: tokenized so far, then written so far.
-    """
-
-    stage: Literal["tokenizing", "writing"]
-    done: int
-    total: int
-    documents: int
-    tokens: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class PrepareResult:
     """What was prepared.
 
@@ -100,7 +77,18 @@ class PrepareResult:
     already_finished: bool
 
 
-OnProgress = Callable[[PrepareProgress], None]
+@dataclass(frozen=True, kw_only=True)
+class ShareResult:
+    """What one task has tokenized.
+
+    num_units, num_documents, num_tokens: of its share of the corpus.
+    already_finished: the shards had been made by then.
+    """
+
+    num_units: int
+    num_documents: int
+    num_tokens: int
+    already_finished: bool
 
 
 def prepare(
@@ -132,156 +120,161 @@ def prepare(
         RunError: the output folder belongs to other inputs, settings or another tokenizer, an
             input has changed, the disk is full, or a worker process died.
     """
-    settings = settings or PrepareSettings()
-    check_special_tokens(special_token_ids, vocab_size)
-    files = find_files(inputs)
-    identity = {
-        "inputs": [str(given) for given in inputs],
-        "settings": to_mapping(settings),
-        "tokenizer": tokenizer_fingerprint,
-        "vocab_size": vocab_size,
-        "special_token_ids": to_mapping(special_token_ids),
-        "files": [[file.path, file.num_bytes, file.mtime_ns] for file in files],
-    }
-    with claim_folder(Path(output), identity) as folder:
+    call = _Call.of(
+        inputs, settings, vocab_size, special_token_ids, tokenizer_fingerprint, encoder_factory
+    )
+    progress = on_progress or (lambda _: None)
+    with claim_folder(Path(output), call.identity) as folder:
         already_finished = folder.is_finished
         if not already_finished:
-            progress = on_progress or (lambda _: None)
-            units = plan_units(files, unit_bytes=UNIT_BYTES)
-            spill = Spill(folder.unfinished, token_dtype(vocab_size))
-            rules = TokenizingRules(
-                text_field=settings.text_field,
-                strict=settings.strict,
-                seed=settings.seed,
-                vocab_size=vocab_size,
-                run_tokens=RUN_TOKENS,
-            )
-            _tokenize(units, spill, rules, encoder_factory, workers, progress)
-            open_writer = partial(
-                ShardWriter,
-                vocab_size=vocab_size,
-                special_token_ids=special_token_ids,
-                tokenizer_fingerprint=tokenizer_fingerprint,
-                shard_tokens=settings.shard_tokens,
-            )
-            _write(folder, units, spill, settings.held_out, open_writer, progress)
+            call.tokenize(folder, call.units, workers, progress)
+            _write(folder, call, progress)
         folder.remove_unfinished()
         return PrepareResult(
             train=ShardFolder.open(folder.path),
-            held_out=ShardFolder.open(folder.held_out) if settings.held_out else None,
+            held_out=ShardFolder.open(folder.held_out) if call.settings.held_out else None,
             skipped=folder.read_skipped(),
             already_finished=already_finished,
         )
 
 
-def _tokenize(
-    units: Sequence[WorkUnit],
-    spill: Spill,
-    rules: TokenizingRules,
+def prepare_share(
+    inputs: Sequence[Path | str],
+    output: Path | str,
+    *,
+    task: int,
+    num_tasks: int,
     encoder_factory: Callable[[], Encode],
-    workers: int | None,
-    on_progress: OnProgress,
-) -> None:
-    """Spill the tokens of all units that are not finished."""
-    spill.folder.mkdir(exist_ok=True)
-    tally = _Tally(units, spill, on_progress)
-    unfinished = [unit for unit in units if spill.finished(unit.index) is None]
-    if not unfinished:
-        return
-    num_cores = _num_cores()
-    num_workers = min(workers or _useful_workers(unfinished, num_cores), len(unfinished))
-    threads = max(1, num_cores // num_workers)
-    make_worker = partial(_make_worker, spill, rules, encoder_factory, threads)
-    # The largest first, so that none is left over when the other workers are done.
-    unfinished.sort(key=lambda unit: unit.expected_text_bytes, reverse=True)
-    if num_workers == 1:
-        work = make_worker()
-        for unit in unfinished:
-            work(unit, tally.update)
-        return
-    pool = WorkPool[WorkUnit, UnitProgress](num_workers, make_worker, threads=threads)
-    for message in pool.run(unfinished):
-        tally.update(message)
+    vocab_size: int,
+    special_token_ids: SpecialTokens,
+    tokenizer_fingerprint: str,
+    settings: PrepareSettings | None = None,
+    workers: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> ShareResult:
+    """Tokenize one share of the corpus, for `prepare` to make shards of when all are there.
 
+    The tasks may run at any time and in any order, together or not, on any machines that see the
+    inputs under the same paths and the output. One that was killed is called again and goes on
+    where it was. `prepare` with the same arguments then makes the shards, byte for byte those that
+    it makes alone; whatever share is missing it tokenizes itself.
 
-def _num_cores() -> int:
-    """The cores that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    task: the number of the share, from 0 to below `num_tasks`.
 
-
-def _useful_workers(units: Sequence[WorkUnit], num_cores: int) -> int:
-    """As many processes as the largest unit lets work to the end, the rest of the cores as threads.
-
-    Processes are better than threads, since reading and unpacking then run in parallel too.
+    Raises:
+        InputError: there is no such task.
+        ModernBertError: as `prepare`.
     """
-    expected = [unit.expected_text_bytes for unit in units]
-    if sum(expected) < _SMALL_BYTES:
-        return 1
-    return max(1, min(num_cores, sum(expected) // max(expected)))
-
-
-def _make_worker(
-    spill: Spill, rules: TokenizingRules, encoder_factory: Callable[[], Encode], threads: int
-) -> Callable[[WorkUnit, Report], None]:
-    encode = encoder_factory()
-
-    def work(unit: WorkUnit, report: Report) -> None:
-        batch_characters = BATCH_CHARACTERS * threads
-        tokenize_unit(unit, spill, encode, rules, report, batch_characters=batch_characters)
-
-    return work
-
-
-class _Tally:
-    """The progress of all units together."""
-
-    def __init__(self, units: Sequence[WorkUnit], spill: Spill, on_progress: OnProgress) -> None:
-        self._on_progress = on_progress
-        self._total_bytes = sum(unit.num_bytes for unit in units)
-        self._units: dict[int, UnitProgress] = {}
-        for unit in units:
-            runs = spill.runs(unit.index)
-            finished = spill.finished(unit.index) is not None
-            self._units[unit.index] = UnitProgress(
-                unit=unit.index,
-                bytes_done=unit.num_bytes if finished else 0,
-                documents=sum(run.num_documents for run in runs),
-                tokens=sum(run.num_tokens for run in runs),
-            )
-        self._tell()
-
-    def update(self, progress: UnitProgress) -> None:
-        self._units[progress.unit] = progress
-        self._tell()
-
-    def _tell(self) -> None:
-        units = self._units.values()
-        self._on_progress(
-            PrepareProgress(
-                stage="tokenizing",
-                done=sum(unit.bytes_done for unit in units),
-                total=self._total_bytes,
-                documents=sum(unit.documents for unit in units),
-                tokens=sum(unit.tokens for unit in units),
-            )
+    if not 0 <= task < num_tasks:
+        raise InputError(f"task: got {task} of {num_tasks}, expected 0 to {num_tasks - 1}")
+    call = _Call.of(
+        inputs, settings, vocab_size, special_token_ids, tokenizer_fingerprint, encoder_factory
+    )
+    units = share_of(call.units, task, num_tasks)
+    with share_folder(Path(output), call.identity, task=task, num_tasks=num_tasks) as folder:
+        already_finished = folder.is_finished
+        spill = call.spill(folder)
+        if not already_finished:
+            call.tokenize(folder, units, workers, on_progress or (lambda _: None))
+        runs = [run for unit in units for run in spill.runs(unit.index)]
+        return ShareResult(
+            num_units=len(units),
+            num_documents=sum(run.num_documents for run in runs),
+            num_tokens=sum(run.num_tokens for run in runs),
+            already_finished=already_finished,
         )
 
 
-def _write(
-    folder: PrepareFolder,
-    units: Sequence[WorkUnit],
-    spill: Spill,
-    held_out: float,
-    open_writer: Callable[[Path], ShardWriter],
-    on_progress: OnProgress,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """What a call was given, checked, and what follows from it."""
+
+    inputs: tuple[str, ...]
+    files: tuple[CorpusFile, ...]
+    settings: PrepareSettings
+    vocab_size: int
+    special_token_ids: SpecialTokens
+    tokenizer_fingerprint: str
+    encoder_factory: Callable[[], Encode]
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Sequence[Path | str],
+        settings: PrepareSettings | None,
+        vocab_size: int,
+        special_token_ids: SpecialTokens,
+        tokenizer_fingerprint: str,
+        encoder_factory: Callable[[], Encode],
+    ) -> Self:
+        check_special_tokens(special_token_ids, vocab_size)
+        return cls(
+            inputs=tuple(str(given) for given in inputs),
+            files=tuple(find_files(inputs)),
+            settings=settings or PrepareSettings(),
+            vocab_size=vocab_size,
+            special_token_ids=special_token_ids,
+            tokenizer_fingerprint=tokenizer_fingerprint,
+            encoder_factory=encoder_factory,
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the shards depend on, as JSON values."""
+        return {
+            "inputs": list(self.inputs),
+            "settings": to_mapping(self.settings),
+            "tokenizer": self.tokenizer_fingerprint,
+            "vocab_size": self.vocab_size,
+            "special_token_ids": to_mapping(self.special_token_ids),
+            "files": [[file.path, file.num_bytes, file.mtime_ns] for file in self.files],
+        }
+
+    @cached_property
+    def units(self) -> list[WorkUnit]:
+        """The corpus in work units, each time the same."""
+        return plan_units(self.files, unit_bytes=UNIT_BYTES)
+
+    def spill(self, folder: PrepareFolder) -> Spill:
+        """Where the runs of all units are."""
+        return Spill(folder.unfinished, token_dtype(self.vocab_size))
+
+    def tokenize(
+        self,
+        folder: PrepareFolder,
+        units: Sequence[WorkUnit],
+        workers: int | None,
+        on_progress: OnProgress,
+    ) -> None:
+        """Spill the tokens of those units that are not finished."""
+        rules = TokenizingRules(
+            text_field=self.settings.text_field,
+            strict=self.settings.strict,
+            seed=self.settings.seed,
+            vocab_size=self.vocab_size,
+            run_tokens=RUN_TOKENS,
+        )
+        spill = self.spill(folder)
+        tokenize_units(units, spill, rules, self.encoder_factory, workers, on_progress)
+
+    def open_writer(self, path: Path) -> ShardWriter:
+        """The writer of a new shard folder."""
+        return ShardWriter(
+            path,
+            vocab_size=self.vocab_size,
+            special_token_ids=self.special_token_ids,
+            tokenizer_fingerprint=self.tokenizer_fingerprint,
+            shard_tokens=self.settings.shard_tokens,
+        )
+
+
+def _write(folder: PrepareFolder, call: _Call, on_progress: OnProgress) -> None:
     """Write the spilled documents into shards, in the order of their keys."""
+    spill, held_out = call.spill(folder), call.settings.held_out
     skipped = Skipped()
-    for unit in units:
+    for unit in call.units:
         skipped.update(spill.finished(unit.index) or Skipped())
-    runs = [run for unit in units for run in spill.runs(unit.index)]
+    runs = [run for unit in call.units for run in spill.runs(unit.index)]
     num_documents = sum(run.num_documents for run in runs)
     if num_documents <= bool(held_out):
         folder.forget()
@@ -291,14 +284,14 @@ def _write(
         )
     folder.remove_held_out()
     folder.write_skipped(skipped)
-    inputs = {unit.index: unit.input for unit in units}
+    inputs = {unit.index: unit.input for unit in call.units}
     tell = _written(runs, on_progress)
     documents = ((inputs[run.unit], tokens) for run, tokens in shuffled(spill, runs))
     if held_out:
         # The order is random, so the first documents of it are a random choice.
         count = min(max(1, round(held_out * num_documents)), num_documents - 1)
-        _write_folder(open_writer(folder.held_out), islice(documents, count), tell)
-    _write_folder(open_writer(folder.path), documents, tell)
+        _write_folder(call.open_writer(folder.held_out), islice(documents, count), tell)
+    _write_folder(call.open_writer(folder.path), documents, tell)
 
 
 def _write_folder(

@@ -5,8 +5,9 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ _IDENTITY = "prepare.json"
 _SKIPPED = "skipped.json"
 _HELD_OUT = "held-out"
 _UNFINISHED = "unfinished"
+_RETRY_SECONDS, _PATIENCE_SECONDS = 0.05, 5.0
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -80,12 +82,55 @@ def claim_folder(path: Path, identity: Identity) -> Iterator[PrepareFolder]:
         RunError: it belongs to something else, is in use, lies within an input, or cannot be
             written, because the disk is full for instance.
     """
-    _check_not_within(path, identity["inputs"])
-    try:
+    with _explained(path):
+        _check_not_within(path, identity["inputs"])
         _make_folder(path)
         with _locked(path):
             _check_identity(path, identity)
             yield PrepareFolder(path)
+
+
+@contextmanager
+def share_folder(
+    path: Path, identity: Identity, *, task: int, num_tasks: int
+) -> Iterator[PrepareFolder]:
+    """Take a part in the folder for one task of several that work in it at the same time.
+
+    Raises:
+        RunError: as `claim_folder`, or this task is at work already.
+    """
+    with _explained(path):
+        _check_not_within(path, identity["inputs"])
+        _make_folder(path)
+        _begin_together(path, identity)
+        with _shared(path):
+            _check_identity(path, identity)
+            folder = PrepareFolder(path)
+            folder.unfinished.mkdir(exist_ok=True)
+            own = folder.unfinished / f"task-{task}-of-{num_tasks}"
+            own.mkdir(exist_ok=True)
+            with _locked(own):
+                yield folder
+
+
+def _begin_together(path: Path, identity: Identity) -> None:
+    """Make the folder this work's, though other tasks may do so at the same moment."""
+    give_up = time.monotonic() + _PATIENCE_SECONDS
+    while not (path / _IDENTITY).exists():
+        try:
+            with _locked(path):
+                _check_identity(path, identity)
+        except _InUse:
+            if time.monotonic() >= give_up:
+                raise
+            time.sleep(_RETRY_SECONDS)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Errors of the system as errors of a user, with what to do."""
+    try:
+        yield
     except OSError as error:
         if error.errno in _NOT_ALLOWED:
             raise RunError(f"{path}: cannot be written: {error}; choose another output") from None
@@ -110,17 +155,37 @@ def _make_folder(path: Path) -> None:
         raise RunError(f"{path}: not a folder; choose another output") from None
 
 
+class _InUse(RunError):
+    """Another process holds the folder."""
+
+
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
     """Hold the folder against another process; a process that dies lets go of it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise RunError(f"{path}: another process is at work in it; wait until it ends") from None
+        raise _InUse(f"{path}: another process is at work in it; wait until it ends") from None
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _shared(path: Path) -> Iterator[None]:
+    """Hold the folder together with others; one that is just beginning is waited for."""
+    give_up = time.monotonic() + _PATIENCE_SECONDS
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(_locked(path, fcntl.LOCK_SH))
+                break
+            except _InUse:
+                if time.monotonic() >= give_up:
+                    raise
+                time.sleep(_RETRY_SECONDS)
+        yield
 
 
 def _check_identity(path: Path, identity: Identity) -> None:

@@ -103,6 +103,12 @@ def plan_units(files: Sequence[CorpusFile], *, unit_bytes: int) -> list[WorkUnit
     return units
 
 
+def share_of(units: Sequence[WorkUnit], task: int, num_tasks: int) -> list[WorkUnit]:
+    """The units of one task of several: dealt out by size, so that the tasks have about as much."""
+    by_size = sorted(units, key=lambda unit: (-unit.expected_text_bytes, unit.index))
+    return sorted(by_size[task::num_tasks], key=lambda unit: unit.index)
+
+
 def _parts(file: CorpusFile, unit_bytes: int) -> list[Part]:
     if file.kind != "lines" or file.compression or file.num_bytes <= unit_bytes:
         return [Part(file=file)]

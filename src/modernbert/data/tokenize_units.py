@@ -1,0 +1,142 @@
+"""Working through units on all cores: tokenized, spilled, and told how far it is."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from modernbert.data.spill import Spill
+from modernbert.data.tokenizing import (
+    BATCH_CHARACTERS,
+    Encode,
+    Report,
+    TokenizingRules,
+    UnitProgress,
+    tokenize_unit,
+)
+from modernbert.data.work_pool import WorkPool
+from modernbert.data.work_units import WorkUnit
+
+# Below this, starting processes takes longer than they save.
+_SMALL_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareProgress:
+    """How far the work is.
+
+    done, total: bytes of the inputs' files while tokenizing, tokens while writing.
+    documents, tokens: tokenized so far, then written so far.
+    """
+
+    stage: Literal["tokenizing", "writing"]
+    done: int
+    total: int
+    documents: int
+    tokens: int
+
+
+OnProgress = Callable[[PrepareProgress], None]
+
+
+def tokenize_units(
+    units: Sequence[WorkUnit],
+    spill: Spill,
+    rules: TokenizingRules,
+    encoder_factory: Callable[[], Encode],
+    workers: int | None,
+    on_progress: OnProgress,
+) -> None:
+    """Spill the tokens of all units that are not finished.
+
+    workers: processes; None chooses as many as the cores and the files make useful. One works in
+        the calling process.
+
+    Raises:
+        ModernBertError: see `tokenize_unit` and `WorkPool.run`.
+    """
+    spill.folder.mkdir(exist_ok=True)
+    tally = _Tally(units, spill, on_progress)
+    unfinished = [unit for unit in units if spill.finished(unit.index) is None]
+    if not unfinished:
+        return
+    num_cores = _num_cores()
+    num_workers = min(workers or _useful_workers(unfinished, num_cores), len(unfinished))
+    threads = max(1, num_cores // num_workers)
+    make_worker = partial(_make_worker, spill, rules, encoder_factory, threads)
+    # The largest first, so that none is left over when the other workers are done.
+    unfinished.sort(key=lambda unit: unit.expected_text_bytes, reverse=True)
+    if num_workers == 1:
+        work = make_worker()
+        for unit in unfinished:
+            work(unit, tally.update)
+        return
+    pool = WorkPool[WorkUnit, UnitProgress](num_workers, make_worker, threads=threads)
+    for message in pool.run(unfinished):
+        tally.update(message)
+
+
+def _num_cores() -> int:
+    """The cores that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _useful_workers(units: Sequence[WorkUnit], num_cores: int) -> int:
+    """As many processes as the largest unit lets work to the end, the rest of the cores as threads.
+
+    Processes are better than threads, since reading and unpacking then run in parallel too.
+    """
+    expected = [unit.expected_text_bytes for unit in units]
+    if sum(expected) < _SMALL_BYTES:
+        return 1
+    return max(1, min(num_cores, sum(expected) // max(expected)))
+
+
+def _make_worker(
+    spill: Spill, rules: TokenizingRules, encoder_factory: Callable[[], Encode], threads: int
+) -> Callable[[WorkUnit, Report], None]:
+    encode = encoder_factory()
+
+    def work(unit: WorkUnit, report: Report) -> None:
+        batch_characters = BATCH_CHARACTERS * threads
+        tokenize_unit(unit, spill, encode, rules, report, batch_characters=batch_characters)
+
+    return work
+
+
+class _Tally:
+    """The progress of all units together."""
+
+    def __init__(self, units: Sequence[WorkUnit], spill: Spill, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self._total_bytes = sum(unit.num_bytes for unit in units)
+        self._units: dict[int, UnitProgress] = {}
+        for unit in units:
+            runs = spill.runs(unit.index)
+            finished = spill.finished(unit.index) is not None
+            self._units[unit.index] = UnitProgress(
+                unit=unit.index,
+                bytes_done=unit.num_bytes if finished else 0,
+                documents=sum(run.num_documents for run in runs),
+                tokens=sum(run.num_tokens for run in runs),
+            )
+        self._tell()
+
+    def update(self, progress: UnitProgress) -> None:
+        self._units[progress.unit] = progress
+        self._tell()
+
+    def _tell(self) -> None:
+        units = self._units.values()
+        self._on_progress(
+            PrepareProgress(
+                stage="tokenizing",
+                done=sum(unit.bytes_done for unit in units),
+                total=self._total_bytes,
+                documents=sum(unit.documents for unit in units),
+                tokens=sum(unit.tokens for unit in units),
+            )
+        )
