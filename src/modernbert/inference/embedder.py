@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modernbert.errors import ModelFolderError
+from modernbert.files import updated_folder
 from modernbert.inference.embedder_folder import read_settings, write_settings
 from modernbert.inference.embedder_settings import EmbedderSettings
 from modernbert.inference.inputs import EncodedText, require_list, with_prompt
@@ -77,16 +79,22 @@ class Embedder(TextModel[Encoder]):
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a folder that `from_pretrained` and sentence-transformers load.
 
+        Where the folder is there already, all its files change at one moment.
+
         Raises:
             ModelFolderError: the folder cannot be written.
             TokenizerError: as that, for the tokenizer.
         """
         packed_from = self._source if self.encoder.engine is not None else None
         encoder = self.encoder if packed_from is None else Encoder.from_pretrained(packed_from)
-        encoder.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder, model_max_length=self.max_seqlen)
         settings = replace(self.settings, max_seqlen=self.max_seqlen)
-        write_settings(Path(folder).expanduser(), settings, encoder.config.hidden_size)
+        try:
+            with updated_folder(Path(folder).expanduser()) as whole:
+                encoder.save_pretrained(whole)
+                self.tokenizer.save_pretrained(whole, model_max_length=self.max_seqlen)
+                write_settings(whole, settings, encoder.config.hidden_size)
+        except OSError as error:
+            raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
 
     @property
     def dim(self) -> int:
