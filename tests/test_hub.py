@@ -1,0 +1,154 @@
+"""Pushing: what is refused before anything is sent, what is sent, what the answers say."""
+
+import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from modernbert.errors import HubError
+from modernbert.hub import check_folder, push_folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model's folder with a card, and what should stay here."""
+    model = tmp_path / "mine"
+    (model / "onnx").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "onnx/model.onnx", "README.md", ".secret"):
+        (model / name).write_text("content")
+    (model / ".partial-update").mkdir()
+    (model / ".partial-update" / "config.json").write_text("half")
+    return model
+
+
+class Hub:
+    """Stands for huggingface_hub's client, and keeps what it is told."""
+
+    failure: Exception | None = None
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def create_repo(self, **arguments: Any) -> str:
+        self.calls.append(("create", arguments))
+        if self.failure is not None:
+            raise self.failure
+        return f"https://hub.example/{arguments['repo_id']}"
+
+    def upload_folder(self, **arguments: Any) -> None:
+        self.calls.append(("upload", arguments))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    import huggingface_hub
+
+    stub = Hub()
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: stub)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_secret")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    return stub
+
+
+def test_a_model_is_pushed(folder: Path, hub: Hub) -> None:
+    assert push_folder(folder, "me/mine", private=True) == "https://hub.example/me/mine"
+    (_, made), (_, sent) = hub.calls
+    assert made == {"repo_id": "me/mine", "repo_type": "model", "private": True, "exist_ok": True}
+    assert sent["folder_path"] == folder and sent["commit_message"] == "Push mine"
+    from huggingface_hub.utils import filter_repo_objects
+
+    paths = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    kept = filter_repo_objects(paths, ignore_patterns=sent["ignore_patterns"])
+    assert sorted(kept) == ["README.md", "config.json", "model.safetensors", "onnx/model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("tokenizer.json", "model"), ("modules.json", "model"), ("manifest.json", "dataset")],
+)
+def test_each_kind_of_folder_has_its_kind_of_repository(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    (tmp_path / name).write_text("{}")
+    (tmp_path / "README.md").write_text("A card.")
+    assert check_folder(tmp_path) == kind
+
+
+def test_folders_that_are_not_fit(folder: Path, hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(HubError, match=r"nowhere: no such folder"):
+        push_folder(tmp_path / "nowhere", "me/mine")
+    with pytest.raises(HubError, match="holds no model, tokenizer"):
+        push_folder(tmp_path, "me/mine")
+    with pytest.raises(HubError, match="mine: expected the form owner/name"):
+        push_folder(folder, "mine")
+    (folder / "onnx" / "old.pkl").write_text("")
+    with pytest.raises(HubError, match=r"old.pkl: may be a pickle"):
+        push_folder(folder, "me/mine")
+    (folder / "onnx" / "old.pkl").unlink()
+    (folder / "README.md").write_text(" \n")
+    with pytest.raises(HubError, match=r"has no card; write README.md"):
+        push_folder(folder, "me/mine")
+    assert hub.calls == []
+
+
+def test_without_a_token_or_offline(
+    folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    with monkeypatch.context() as changed:
+        changed.setattr(huggingface_hub, "get_token", lambda: None)
+        with pytest.raises(HubError, match="no token here; run `hf auth login`, or set HF_TOKEN"):
+            push_folder(folder, "me/mine")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
+        push_folder(folder, "me/mine")
+    assert hub.calls == []
+
+
+def test_without_a_network(folder: Path, hub: Hub) -> None:
+    hub.failure = ConnectionError("Name or service not known\nmore lines")
+    with pytest.raises(HubError, match=r"nothing was pushed: Name or service not known$"):
+        push_folder(folder, "me/mine")
+
+
+class Refusing(BaseHTTPRequestHandler):
+    status = 401
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.dumps({"error": "refused"}).encode()
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(401, "the token was refused"), (403, "may not write there"), (404, "no such owner")],
+)
+def test_refusals_by_a_real_server(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, status: int, said: str
+) -> None:
+    import huggingface_hub
+
+    client = huggingface_hub.HfApi
+    monkeypatch.setattr(Refusing, "status", status)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_secret")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(
+            huggingface_hub, "HfApi", lambda: client(endpoint=address, token="hf_secret")
+        )
+        Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(HubError, match=f"nothing was pushed: .*{said}"):
+            push_folder(folder, "me/mine")
+        server.shutdown()
