@@ -73,6 +73,32 @@ def derive(
     tell(f"{output}: ModernBERT's tokenizer of {tokenizer.vocab_size:,} entries")
 
 
+@app.command()
+def extend(
+    tokenizer: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Folder or hub id of a model or tokenizer.", show_default=False
+        ),
+    ],
+    output: Output,
+    token: Annotated[
+        list[str], typer.Option(help="A new token; may be given again.", show_default=False)
+    ],
+) -> None:
+    """Give names to free slots of a vocabulary, which keeps its size.
+
+    A pretraining that starts from the model with this tokenizer learns the new tokens.
+    """
+    from modernbert.tokenizer.extend import extend as name_slots
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    extended = name_slots(Tokenizer.from_pretrained(tokenizer), token)
+    extended.save_pretrained(output)
+    ids = ", ".join(f"{each} {extended.token_to_id(each)}" for each in token)
+    tell(f"{output}: {counted(len(token), 'new token')}: {ids}")
+
+
 def _texts(documents: Iterable["Document"], meter: Meter) -> Iterator[str]:
     """The texts; when they are all read, the meter says what comes then."""
     characters = 0

@@ -96,17 +96,23 @@ class Tokenizer:
         """
         write_folder(
             Path(folder),
-            json.loads(self._json),
+            self.definition,
             special_tokens={
                 f"{token.strip('[]').lower()}_token": token for token in definitions.SPECIAL_TOKENS
             },
             model_max_length=model_max_length or self.model_max_length,
         )
 
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The content of its tokenizer.json; a change of it changes nothing here."""
+        content: dict[str, Any] = json.loads(self._json)
+        return content
+
     @cached_property
     def fingerprint(self) -> str:
         """The sha256 (hex) of everything that decides the ids of a text."""
-        return definitions.fingerprint(json.loads(self._json))
+        return definitions.fingerprint(self.definition)
 
     def encode(
         self,
