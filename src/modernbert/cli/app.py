@@ -17,6 +17,7 @@ from modernbert.cli import (
     classify,
     demo,
     embed,
+    evaluate,
     export,
     fill_mask,
     finetune,
@@ -50,6 +51,7 @@ class _InOrderOfUse(TyperGroup):
             "pretrain",
             "average",
             "finetune",
+            "evaluate",
             "report",
         ]
         using = [
@@ -84,6 +86,7 @@ app.command()(plan.plan)
 app.command()(pretrain.pretrain)
 app.command()(average.average)
 app.command()(report.report)
+app.command()(evaluate.evaluate)
 app.command()(fill_mask.fill_mask)
 app.command()(embed.embed)
 app.command()(search.search)

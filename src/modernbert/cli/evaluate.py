@@ -1,0 +1,137 @@
+"""`modernbert evaluate`: how good a model is on a suite of tasks."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modernbert.cli.finetune_progress import Watch
+from modernbert.cli.formatting import duration
+from modernbert.cli.inference_options import (
+    Model,
+    Precision,
+    PrecisionOption,
+    speed_of,
+    warnings_told,
+)
+from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.terminal import Meter, tell
+from modernbert.errors import InputError
+
+if TYPE_CHECKING:
+    from modernbert.evaluation.run import TaskResult
+    from modernbert.evaluation.suite import TaskSettings
+
+
+def evaluate(
+    model: Model,
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE",
+            help="A .toml file, or one of glue, entities, answers, nfcorpus and long.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder that the paths of the suite are relative to.",
+            show_default="that of the suite's file",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the results.", show_default="runs/SUITE"),
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="Only this task; may be repeated.", show_default="all"),
+    ] = None,
+    start: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK=MODEL",
+            help="A model that was fine-tuned on a task from which others start, such as "
+            "mnli=runs/mnli/model.",
+            show_default=False,
+        ),
+    ] = None,
+    precision: PrecisionOption = Precision.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune and score a model on each task of a suite, and embed for retrieval.
+
+    A table goes to stdout, and everything into results.json of the output. Stopped at any moment,
+    it goes on where it was when the same command is run again.
+    """
+    from modernbert.evaluation.run import RESULTS_FILE, run_suite
+    from modernbert.evaluation.suite import read_suite
+    from modernbert.tasks.fine_tuning_run import Interrupted
+
+    chosen = read_suite(suite).only(tasks or [])
+    place = data if data is not None else Path(suite).parent
+    folder = output or Path("runs") / Path(suite).stem
+    with Meter("evaluating") as meter, warnings_told():
+        try:
+            results = run_suite(
+                chosen,
+                model,
+                folder,
+                data=place,
+                starts=_starts(start or []),
+                precision=precision.value,
+                watcher=_Watcher(meter),
+            )
+        except Interrupted as stopped:
+            tell("stopped, all of it saved; run the same command to go on")
+            raise typer.Exit(stopped.exit_code) from None
+    if as_json:
+        echo_json(results)
+        return
+    typer.echo("\n".join(_table(results)))
+    tell(f"{folder / RESULTS_FILE}: written")
+
+
+class _Watcher:
+    """Shows what is going on."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._watch = Watch(meter, num_runs=1)
+        self.embedded = speed_of(meter)
+
+    def begins(self, task: "TaskSettings") -> None:
+        """A task begins."""
+        self._meter.restart(task.name)
+        self._watch = Watch(self._meter, num_runs=task.seeds)
+        self.embedded = speed_of(self._meter)
+
+    def record(self, run: str, record: Mapping[str, Any]) -> None:
+        """One record of a fine-tuning."""
+        self._watch(run, record)
+
+    def ends(self, result: "TaskResult") -> None:
+        """A task is done."""
+        tell(f"{result.name}: {result.metric} {result.score:.4f}, {duration(result.seconds)}")
+
+
+def _starts(given: list[str]) -> dict[str, str]:
+    starts = {}
+    for each in given:
+        task, _, model = each.partition("=")
+        if not task or not model:
+            raise InputError(f"--start: got {each!r}, expected TASK=MODEL")
+        starts[task] = model
+    return starts
+
+
+def _table(results: Mapping[str, Any]) -> Iterator[str]:
+    width = max(len("average"), *(len(task["name"]) for task in results["tasks"]))
+    for task in results["tasks"]:
+        spread = f" ± {task['spread']:.4f}" if task["spread"] else ""
+        start = f"  from {task['start']}" if task["start"] else ""
+        score = f"{task['score']:.4f}{spread}"
+        yield f"{task['name']:<{width}}  {task['metric']:<10}  {score}{start}"
+    yield f"{'average':<{width}}  {'':<10}  {results['average']:.4f}"

@@ -1,0 +1,202 @@
+"""A suite from the first task to the table of its results.
+
+The folder, `output`, holds
+
+    TASK/result.json     what came of each task, which is not done again
+    TASK/...             the fine-tuning of a task that is learnt
+    results.json         everything together
+
+Stopped at any moment, the same call goes on where it was.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from modernbert.data.judged_texts import read_judged_texts
+from modernbert.errors import InputError, RunError
+from modernbert.evaluation.retrieval import METRICS, retrieval_scores
+from modernbert.evaluation.suite import Suite, TaskSettings
+from modernbert.files import write_whole
+from modernbert.inference.batching import Progress
+from modernbert.inference.loading import folder_fingerprint
+from modernbert.inference.retriever import load_retriever
+from modernbert.model.config_file import find_model
+from modernbert.model.precision import PrecisionChoice
+from modernbert.settings import to_mapping
+from modernbert.tasks.fine_tuning_runs import MODEL_FOLDER, fine_tune_all
+from modernbert.training.log import Record
+
+RESULT_FILE = "result.json"
+RESULTS_FILE = "results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """What came of a task.
+
+    score: of its metric, the mean over the seeds.
+    spread: its standard deviation over the seeds; 0 for one.
+    scores: all metrics, of the split that is named.
+    start: the task whose model it began with; empty for the model itself.
+    """
+
+    name: str
+    kind: str
+    metric: str
+    score: float
+    spread: float
+    split: str
+    scores: Mapping[str, float]
+    start: str
+    seconds: float
+
+
+class Watcher(Protocol):
+    """Hears what is going on."""
+
+    def begins(self, task: TaskSettings) -> None:
+        """A task begins."""
+
+    def record(self, run: str, record: Record) -> None:
+        """One record of a fine-tuning."""
+
+    def embedded(self, progress: Progress) -> None:
+        """How far documents are embedded."""
+
+    def ends(self, result: TaskResult) -> None:
+        """A task is done, now or before."""
+
+
+class Nobody:
+    """Hears nothing."""
+
+    def begins(self, task: TaskSettings) -> None:
+        """Nothing."""
+
+    def record(self, run: str, record: Record) -> None:
+        """Nothing."""
+
+    def embedded(self, progress: Progress) -> None:
+        """Nothing."""
+
+    def ends(self, result: TaskResult) -> None:
+        """Nothing."""
+
+
+def run_suite(
+    suite: Suite,
+    model: str,
+    output: Path,
+    *,
+    data: Path,
+    starts: Mapping[str, str] | None = None,
+    precision: PrecisionChoice = "auto",
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model on all tasks of a suite; returns the results as JSON values.
+
+    data: the folder that the suite's paths are relative to.
+    starts: for tasks that are not in the suite, folders of models that were fine-tuned on them.
+    precision: of embedding; trainings have their own.
+
+    Raises:
+        ModernBertError: the model, or the data of a task, cannot be used.
+        Interrupted: a signal came; the same call goes on.
+    """
+    watch = watcher or Nobody()
+    fingerprint = folder_fingerprint(find_model(model, weights=True))
+    models = dict(starts or {})
+    results = []
+    for task in suite.in_order():
+        watch.begins(task)
+        start = task.start_from if task.start_from in models else ""
+        identity = {"model": fingerprint, "start": start, "task": to_mapping(task)}
+        folder = output / task.name
+        result = _read_result(folder, identity)
+        if result is None:
+            began = time.monotonic()
+            if task.kind == "retrieve":
+                fields = _retrieve(task, model, data, precision, watch)
+            else:
+                begin = models[start] if start else model
+                fields = _fine_tune(task, begin, folder, data, watch)
+            seconds = time.monotonic() - began
+            result = TaskResult(
+                name=task.name,
+                kind=task.kind,
+                metric=task.metric,
+                start=start or "",
+                seconds=seconds,
+                **fields,
+            )
+            _write(folder / RESULT_FILE, {"identity": identity, "result": asdict(result)})
+        if task.kind != "retrieve":
+            models[task.name] = str(folder / MODEL_FOLDER)
+        watch.ends(result)
+        results.append(result)
+    summary = {
+        "suite": suite.name,
+        "model": model,
+        "model_fingerprint": fingerprint,
+        "average": sum(each.score for each in results) / len(results),
+        "tasks": [asdict(each) for each in results],
+    }
+    _write(output / RESULTS_FILE, summary)
+    return summary
+
+
+def _retrieve(
+    task: TaskSettings, model: str, data: Path, precision: PrecisionChoice, watch: Watcher
+) -> dict[str, Any]:
+    assert task.data is not None
+    judged = read_judged_texts(data / task.data, task.split)
+    metrics = tuple(dict.fromkeys((task.metric, *METRICS)))
+    retriever = load_retriever(model, precision)
+    scores = retrieval_scores(retriever, judged, metrics, on_progress=watch.embedded)
+    return {"score": scores[task.metric], "spread": 0.0, "split": task.split, "scores": scores}
+
+
+def _fine_tune(
+    task: TaskSettings, model: str, folder: Path, data: Path, watch: Watcher
+) -> dict[str, Any]:
+    verb: Any = task.kind
+    results = fine_tune_all(verb, task.recipe(model, folder, data), on_record=watch.record)
+    split = "test" if task.test is not None else "dev"
+    scores = results.best_combination.mean(split)
+    if task.metric not in scores:
+        raise InputError(
+            f"task {task.name!r}: metric {task.metric!r} is none of {', '.join(sorted(scores))}"
+        )
+    return {
+        "score": scores[task.metric],
+        "spread": results.best_combination.spread(split)[task.metric],
+        "split": split,
+        "scores": scores,
+    }
+
+
+def _read_result(folder: Path, identity: Mapping[str, Any]) -> TaskResult | None:
+    """The result of an earlier start, when it is of the same model and task."""
+    path = folder / RESULT_FILE
+    if not path.exists():
+        return None
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        result = TaskResult(**stored["result"])
+        before = stored["identity"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path}: not the result of a task: {error}; delete it") from None
+    if before != json.loads(json.dumps(identity)):
+        raise RunError(
+            f"{path}: is of another model or of another task; take another --output, or delete it"
+        )
+    return result
+
+
+def _write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")

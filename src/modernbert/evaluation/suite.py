@@ -1,0 +1,216 @@
+"""`Suite`: the tasks of an evaluation, as a small TOML file over local data.
+
+    name = "mine"
+
+    [[tasks]]
+    name = "sentiment"
+    kind = "classify"                        # fine-tuned, then scored
+    train = "sst2/train"                     # sst2/train.jsonl, .csv.gz, ... in the folder of data
+    dev = "sst2/dev"
+    metric = "accuracy"
+
+    [tasks.training]
+    epochs = 3
+
+    [[tasks]]
+    name = "medicine"
+    kind = "retrieve"                        # no training: queries and documents are embedded
+    data = "nfcorpus/test"
+    metric = "ndcg@10"
+
+Some are part of the package and are named instead of a file; `suite_names` lists them.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from modernbert.errors import InputError, SettingsError
+from modernbert.settings import load
+from modernbert.tasks.fine_tuning_recipe import (
+    DataSettings,
+    FineTuningRecipe,
+    FineTuningSettings,
+    SweepSettings,
+)
+
+TaskKind = Literal["classify", "regress", "tag", "answer", "retrieve"]
+
+_SUITES = Path(__file__).with_name("suites")
+_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+_PACKED = ("", ".gz", ".xz", ".zst")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """One task.
+
+    name: of its folder and of its row in the table.
+    kind: `retrieve`, or the verb of `modernbert finetune` by which it is learnt.
+    metric: the score that counts.
+    train, dev: rows to learn from and to score on, for all but `retrieve`.
+    test: scored in place of `dev`, which chooses the weights then.
+    data: the folder of judged texts, for `retrieve`.
+    split: of its judgements.
+    start_from: the task whose fine-tuned model this one begins with, where there is one.
+    text, text_pair, label, max_seqlen: as of `modernbert finetune`.
+    training: as of its recipe.
+    seeds: how many runs; the score is their mean.
+
+    Raises:
+        SettingsError: data that the kind lacks or has no use for.
+    """
+
+    name: str
+    kind: TaskKind
+    metric: str
+    train: str | None = None
+    dev: str | None = None
+    test: str | None = None
+    data: str | None = None
+    split: str = "test"
+    start_from: str | None = None
+    text: str | None = None
+    text_pair: str | None = None
+    label: tuple[str, ...] = ()
+    max_seqlen: int | None = None
+    training: FineTuningSettings = field(default_factory=FineTuningSettings)
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        needed = ("data",) if self.kind == "retrieve" else ("train", "dev")
+        for name in ("train", "dev", "data"):
+            if name in needed and getattr(self, name) is None:
+                raise SettingsError(f"task {self.name!r}: {name} is missing")
+            if name not in needed and getattr(self, name) is not None:
+                raise SettingsError(f"task {self.name!r}: {self.kind} has no use for {name}")
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise SettingsError(f"name: got {self.name!r}, expected the name of a folder")
+        if self.seeds < 1:
+            raise SettingsError(f"task {self.name!r}: seeds: got {self.seeds}, expected 1 or more")
+
+    def recipe(self, model: str, output: Path, data: Path) -> FineTuningRecipe:
+        """The fine-tuning of a task that is learnt.
+
+        model: to begin with.
+        data: the folder that paths are relative to.
+
+        Raises:
+            InputError: a file that is not there.
+        """
+        assert self.train is not None
+        found = {
+            name: None if path is None else str(find_table(data, path))
+            for name, path in (("train", self.train), ("dev", self.dev), ("test", self.test))
+        }
+        assert found["train"] is not None
+        return FineTuningRecipe(
+            model=model,
+            output=output,
+            data=DataSettings(
+                train=found["train"],
+                dev=found["dev"],
+                test=found["test"],
+                text=self.text,
+                text_pair=self.text_pair,
+                label=self.label,
+                max_seqlen=self.max_seqlen,
+            ),
+            training=replace(self.training, metric=self.training.metric or self.metric),
+            sweep=SweepSettings(seeds=tuple(range(self.seeds))),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """The tasks, in their order.
+
+    Raises:
+        SettingsError: no task, or a name twice.
+    """
+
+    name: str
+    tasks: tuple[TaskSettings, ...]
+
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        if not names:
+            raise SettingsError("tasks: got none, expected one or more")
+        if len(set(names)) < len(names):
+            raise SettingsError("tasks: a name is there twice")
+
+    def only(self, names: list[str]) -> "Suite":
+        """Some of the tasks; all when there are no names.
+
+        Raises:
+            InputError: a name that no task has.
+        """
+        known = [task.name for task in self.tasks]
+        for name in names:
+            if name not in known:
+                raise InputError(f"task {name!r}: not in the suite, which has {', '.join(known)}")
+        return (
+            self
+            if not names
+            else replace(self, tasks=tuple(task for task in self.tasks if task.name in names))
+        )
+
+    def in_order(self) -> list[TaskSettings]:
+        """The tasks, each behind the one that it starts from."""
+        done: list[TaskSettings] = []
+        names = {task.name: task for task in self.tasks}
+
+        def add(task: TaskSettings, above: tuple[str, ...]) -> None:
+            if task in done:
+                return
+            if task.name in above:
+                raise SettingsError(f"task {task.name!r}: start_from leads back to itself")
+            if task.start_from in names:
+                add(names[task.start_from], (*above, task.name))
+            done.append(task)
+
+        for task in self.tasks:
+            add(task, ())
+        return done
+
+
+def read_suite(path_or_name: str) -> Suite:
+    """Read a suite's file, or one of the package by its name.
+
+    Raises:
+        SettingsError: no such suite, or one that cannot be used.
+    """
+    own = _SUITES / f"{path_or_name}.toml"
+    if path_or_name in suite_names():
+        return load(Suite, own)
+    if not Path(path_or_name).suffix:
+        raise SettingsError(
+            f"suite: got {path_or_name!r}, expected a .toml file, or one of "
+            f"{', '.join(suite_names())}"
+        )
+    return load(Suite, path_or_name)
+
+
+def suite_names() -> list[str]:
+    """The suites of the package."""
+    return sorted(path.stem for path in _SUITES.glob("*.toml"))
+
+
+def find_table(folder: Path, name: str) -> Path:
+    """A file of rows by its path, whose ending may be left out.
+
+    Raises:
+        InputError: it is not there.
+    """
+    path = folder / name
+    if path.exists():
+        return path
+    for suffix in _SUFFIXES:
+        for packed in _PACKED:
+            candidate = path.with_name(f"{path.name}{suffix}{packed}")
+            if candidate.is_file():
+                return candidate
+    raise InputError(
+        f"{path}: no such file, with or without an ending such as .jsonl; name the folder of the "
+        "data with --data"
+    )

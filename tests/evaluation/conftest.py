@@ -1,0 +1,58 @@
+"""A tiny model, labelled rows, and a folder of judged texts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modernbert.model.config import EncoderConfig, layer_kinds
+from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.initialize import initialize
+from modernbert.tokenizer.train import train
+
+WORDS = ("good", "fine", "nice", "bad", "poor", "awful")
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def rows(number: int, first: int = 0) -> list[dict[str, Any]]:
+    return [
+        {"text": f"number {i} is {WORDS[i % 6]}", "label": "yes" if i % 6 < 3 else "no"}
+        for i in range(first, first + number)
+    ]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = train([row["text"] for row in rows(60)], vocab_size=448)
+    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
+    config = EncoderConfig.preset(
+        "tiny",
+        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
+        hidden_size=64,
+        num_heads=1,
+        intermediate_size=64,
+        max_seqlen=48,
+        layer_kinds=layer_kinds(2),
+    )
+    initialize(MaskedLanguageModel(config), seed=0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("first", "second"):
+        write(folder / name / "train.jsonl", rows(48))
+        write(folder / name / "dev.jsonl", rows(12, first=100))
+    write(folder / "judged" / "corpus.jsonl", [{"_id": w, "text": f"it is {w}"} for w in WORDS])
+    write(folder / "judged" / "queries.jsonl", [{"_id": f"q{w}", "text": w} for w in WORDS])
+    judgements = [{"query-id": f"q{w}", "corpus-id": w, "score": 1} for w in WORDS]
+    write(folder / "judged" / "qrels.jsonl", judgements)
+    return folder
