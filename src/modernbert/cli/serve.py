@@ -80,10 +80,10 @@ def serve(
         max_wait_seconds=max_wait,
         timeout_seconds=timeout,
     )
-    listener = bind(host, port)
-    service = Service([_load(model, precision) for model in models], settings)
-    address = f"http://{host}:{listener.getsockname()[1]}"
-    run(service, listener, on_ready=lambda: tell(f"serving on {address}"))
+    with bind(host, port) as listener:
+        service = Service([_load(model, precision) for model in models], settings)
+        address = f"http://{host}:{listener.getsockname()[1]}"
+        run(service, listener, on_ready=lambda: tell(f"serving on {address}"))
     tell("all requests are finished; goodbye")
 
 

@@ -1,0 +1,1 @@
+"""Serving beside other servers: throughput, latency, fairness, and a long soak."""

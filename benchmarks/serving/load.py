@@ -1,0 +1,139 @@
+"""Clients that put a server under load, each thread with a connection of its own."""
+
+import http.client
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock, Thread
+from time import monotonic, sleep
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request that can be sent.
+
+    kind: what its latency is counted under.
+    """
+
+    kind: str
+    path: str
+    body: bytes
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back.
+
+    due: when it should have been sent, so that a client that falls behind hides no waiting.
+    """
+
+    ask: Ask
+    status: int
+    content: bytes
+    due: float
+    done: float
+
+    @property
+    def seconds(self) -> float:
+        """From when it was due to its end."""
+        return self.done - self.due
+
+
+class Connection:
+    """One client's connection, opened anew after an error."""
+
+    def __init__(self, address: str, timeout: float = 300.0) -> None:
+        parts = urlsplit(address)
+        self._http = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+
+    def send(self, ask: Ask, due: float | None = None) -> Answer:
+        """Send one request and wait; a lost connection has the status 0."""
+        began = monotonic() if due is None else due
+        try:
+            self._http.request("POST", ask.path, ask.body, {"content-type": "application/json"})
+            response = self._http.getresponse()
+            return Answer(ask, response.status, response.read(), began, monotonic())
+        except (OSError, http.client.HTTPException):
+            self._http.close()
+            return Answer(ask, 0, b"", began, monotonic())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+
+def embed_ask(kind: str, path: str, inputs: Any, num_tokens: int) -> Ask:
+    """A request to embed."""
+    return Ask(kind, path, json.dumps({"inputs": inputs}).encode(), num_tokens)
+
+
+def closed_loop(
+    address: str,
+    next_ask: Callable[[int], Ask],
+    *,
+    num_clients: int,
+    seconds: float,
+    on_answer: Callable[[Answer], None],
+) -> None:
+    """Clients that each send the next request when the one before is answered.
+
+    next_ask: the request of a number; numbers are given out once each.
+    on_answer: is called from the clients' threads.
+    """
+    numbers, lock, end = iter(range(1 << 62)), Lock(), monotonic() + seconds
+
+    def client() -> None:
+        with Connection(address) as connection:
+            while monotonic() < end:
+                with lock:
+                    number = next(numbers)
+                on_answer(connection.send(next_ask(number)))
+
+    with _running([Thread(target=client) for _ in range(num_clients)]):
+        pass
+
+
+def open_loop(
+    address: str,
+    asks: Sequence[Ask],
+    *,
+    rate: float,
+    num_clients: int,
+    seed: int = 0,
+) -> list[Answer]:
+    """Requests at random times, `rate` a second on average, whether or not others are answered."""
+    gaps = np.random.default_rng(seed).exponential(1 / rate, len(asks))
+    begin = monotonic() + 0.1
+    times = (begin + gaps.cumsum()).tolist()
+    waiting, lock, answers = iter(zip(asks, times, strict=True)), Lock(), []
+
+    def client() -> None:
+        with Connection(address) as connection:
+            while True:
+                with lock:
+                    ask, due = next(waiting, (None, 0.0))
+                if ask is None:
+                    break
+                sleep(max(0.0, due - monotonic()))
+                answers.append(connection.send(ask, due))
+
+    with _running([Thread(target=client) for _ in range(num_clients)]):
+        pass
+    return answers
+
+
+@contextmanager
+def _running(threads: Sequence[Thread]) -> Iterator[None]:
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join()

@@ -1,0 +1,100 @@
+"""Servers as processes of their own: ours, sentence-transformers', infinity's."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+
+_START_SECONDS = 300
+_STOP_SECONDS = 60
+
+
+def ours(
+    model: Path, *, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> AbstractContextManager[str]:
+    """`modernbert serve`; gives its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "modernbert", "serve", str(model), f"--port={port}", *options]
+    return running(command, f"http://127.0.0.1:{port}", "/health", environment)
+
+
+def sentence_transformers(
+    model: Path, *, dtype: str, environment: Mapping[str, str] | None = None
+) -> AbstractContextManager[str]:
+    """The server of `peer.py`."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.serving.peer", str(model), str(port), dtype]
+    return running(command, f"http://127.0.0.1:{port}", "/health", environment)
+
+
+def infinity(
+    model: Path,
+    program: Path,
+    *,
+    dtype: str,
+    environment: Mapping[str, str] | None = None,
+) -> AbstractContextManager[str]:
+    """infinity-emb of an environment of its own.
+
+    program: its `infinity_emb`.
+    """
+    port = free_port()
+    command = [str(program), "v2", "--model-id", str(model), f"--port={port}", "--device=cpu"]
+    command += ["--engine=torch", f"--dtype={dtype}", "--host=127.0.0.1", "--no-bettertransformer"]
+    return running(command, f"http://127.0.0.1:{port}", "/health", environment)
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    address: str,
+    ready_path: str,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """A server from when it answers until it is asked to leave."""
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+        )
+        try:
+            _wait_until_ready(process, address + ready_path)
+            yield address
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            log.seek(0)
+            if process.returncode not in (0, -15, 143):
+                raise RuntimeError(f"{command[0]} left with {process.returncode}: {_tail(log)}")
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
+    deadline = monotonic() + _START_SECONDS
+    while process.poll() is None and monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            sleep(0.1)
+    raise RuntimeError(f"{url}: no answer")
+
+
+def _tail(log: object) -> str:
+    return log.read()[-2000:].decode(errors="replace")  # type: ignore[attr-defined]

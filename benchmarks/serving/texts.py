@@ -1,0 +1,80 @@
+"""The texts that are sent, and the model that is served."""
+
+import json
+import lzma
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.cpu.models import CACHE, draw_weights
+from benchmarks.serving.load import Ask, embed_ask
+from modernbert.files import new_folder
+from modernbert.inference.embedder import Embedder
+from modernbert.model.config import PRESETS, EncoderConfig, layer_kinds
+from modernbert.model.encoder import Encoder
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+_LONG_TOKENS = 8_192
+_SHORT_TOKENS = (16, 64)
+# Sentences, abstracts and reviews: most texts are short, and a few long.
+_SOURCES = (
+    ("sst2/dev.jsonl.xz", 2),
+    ("nfcorpus/test/corpus.jsonl.xz", 1),
+    ("imdb/test.jsonl.xz", 2),
+)
+
+
+def model_folder(data: Path, *, size: str, num_layers: int | None, cache: Path = CACHE) -> Path:
+    """An embedder of a size with random weights, made once.
+
+    data: the folder of real corpora, which has the published tokenizer.
+    """
+    layers = num_layers or len(PRESETS[size]["layer_kinds"])
+    folder = cache / f"serving-{size}-{layers}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        config = EncoderConfig.preset(size, layer_kinds=layer_kinds(layers))
+        tokenizer = Tokenizer.from_file(data / "tokenizer" / "modernbert.json")
+        with new_folder(folder) as made:
+            Embedder(draw_weights(Encoder(config)), tokenizer).save_pretrained(made)
+    return folder
+
+
+def ragged(data: Path, tokenizer: Tokenizer, *, count: int, seed: int = 0) -> list[Ask]:
+    """Requests of one real text each, in random order."""
+    shares = sum(share for _, share in _SOURCES)
+    texts: list[str] = []
+    for name, share in _SOURCES:
+        texts += islice(_texts(data / name), count * share // shares + 1)
+    order = np.random.default_rng(seed).permutation(len(texts))[:count]
+    return [_ask("ragged", texts[place], tokenizer) for place in order]
+
+
+def short_and_long(
+    data: Path, tokenizer: Tokenizer, *, num_short: int, num_long: int
+) -> tuple[list[Ask], list[Ask]]:
+    """Beginnings of books, of 16 to 64 tokens, and stretches of them, of 8,192."""
+    ids = tokenizer.encode(next(_texts(data / "books/dev.jsonl.xz")), special_tokens=False)
+    room = _LONG_TOKENS - 64  # decoded and encoded again, a text may have a few tokens more
+    long = [ids[start : start + room] for start in range(0, num_long * 997, 997)]
+    lengths = np.random.default_rng(0).integers(*_SHORT_TOKENS, num_short)
+    short = [ids[place * 71 :][: int(length)] for place, length in enumerate(lengths)]
+    return (
+        [_ask("short", tokenizer.decode(each), tokenizer) for each in short],
+        [_ask("long", tokenizer.decode(each), tokenizer) for each in long],
+    )
+
+
+def _ask(kind: str, text: str, tokenizer: Tokenizer) -> Ask:
+    ids: Sequence[int] = tokenizer.encode(text)
+    if len(ids) > _LONG_TOKENS:
+        text = tokenizer.decode(ids[1 : _LONG_TOKENS - 64])
+    return embed_ask(kind, "/embed", text, min(len(ids), _LONG_TOKENS))
+
+
+def _texts(path: Path) -> Iterator[str]:
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)["text"]
