@@ -2,7 +2,7 @@
 
 An instance becomes one, and an ordinary one again, by its `__class__` alone. Each bears the full
 name of its original, so that what goes by names, such as `architectures` in a saved config.json,
-does not notice; see docs/decisions/0015-accelerate.md for why it is done so.
+does not notice; see docs/decisions/accelerate.md for why it is done so.
 """
 
 import inspect
