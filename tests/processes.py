@@ -18,7 +18,15 @@ import torch
 
 from modernbert.errors import ModernBertError
 
-PRELOADED = ["torch.distributed.fsdp", "tests.processes", "tests.training.groups"]
+PRELOADED = [
+    "matplotlib.pyplot",
+    "torch._dynamo",  # what every optimizer imports on first use
+    "torch.distributed.fsdp",
+    "torch.utils.tensorboard",
+    "tests.processes",
+    "tests.training.groups",
+    "tests.tasks.groups",
+]
 _ERROR_CODE = 2
 
 

@@ -101,9 +101,10 @@ class ShardedComputation(Computation):
 
     def run(self, function: Callable[[], T]) -> T:
         """Call a function with the parameters outside the layers gathered; a layer's are by it."""
-        with self.group.together():
-            result: T = self._root(function)
-            return result
+        result: T = self._root(function)
+        if not torch.is_grad_enabled():
+            self._root.reshard()  # which otherwise the backward does
+        return result
 
     def before_backward(self, *, is_last: bool) -> None:
         """Gradients stay where they are until the last backward of a step."""

@@ -156,22 +156,29 @@ class Group:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Around what all processes do at once: names those that are missing when it fails.
+        """Around something that all processes do at once: names those that are missing.
 
         Raises:
             ProcessError: another process is gone, or did not come in time.
         """
-        if self._pulse is None:
+        if self._pulse is not None:
+            self._pulse.beat()
+        with self.watched():
             yield
-            return
-        self._pulse.beat()
-        started = time.monotonic()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Around what speaks with the other processes in ways of its own, as FSDP2 does.
+
+        Raises:
+            ProcessError: another process is gone, or did not come in time.
+        """
         try:
             yield
         except RuntimeError as error:
-            if not _is_of_connection(error):
+            if self._pulse is None or not _is_of_connection(error):
                 raise
-            raise ProcessError(self._pulse.explain(error, time.monotonic() - started)) from error
+            raise ProcessError(self._pulse.explain(error)) from error
 
 
 ALONE = Group()
@@ -247,12 +254,14 @@ class _Pulse:
     """Where each process has got to, in the store that they found each other by.
 
     beats: how many things all processes did together, as this one counts.
+    beat_at: when it came to the last of them.
     """
 
     store: Store
     rank: int
     size: int
     beats: int = 0
+    beat_at: float = 0.0
 
     def introduce(self) -> None:
         """Leave this process's number and host, so that a message can name them."""
@@ -260,7 +269,7 @@ class _Pulse:
 
     def beat(self) -> None:
         """Note that this process has come to the next thing that all do together."""
-        self.beats += 1
+        self.beats, self.beat_at = self.beats + 1, time.monotonic()
         try:
             self.store.set(f"beats/{self.rank}", str(self.beats))
         except RuntimeError:
@@ -276,7 +285,7 @@ class _Pulse:
         except RuntimeError:
             return  # nobody is left to read it
 
-    def explain(self, error: RuntimeError, seconds: float) -> str:
+    def explain(self, error: RuntimeError) -> str:
         """What became of whom, after something that all do together has failed."""
         try:
             self._await_others()
@@ -287,6 +296,7 @@ class _Pulse:
             absent = ["process 0, where they found each other"]
         who = ", ".join(absent) or "one of the processes"
         timed_out = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+        seconds = time.monotonic() - self.beat_at
         fate = f"did not come within {seconds:.0f} s" if timed_out else "is gone"
         return f"{who} {fate}; run the same command again and it goes on from the last checkpoint"
 

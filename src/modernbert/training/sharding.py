@@ -62,5 +62,5 @@ def fill(target: Any, source: Tensor | None, group: Group) -> None:
     if source is None:
         source = torch.empty(target.shape, dtype=target.dtype)
     values = source.to(group.device)
-    with group.together():
+    with group.watched():
         target.copy_(distribute_tensor(values, target.device_mesh, target.placements))

@@ -132,7 +132,7 @@ class Trainer:
         for phase in self.phases:
             compute_dtype(self.device, phase.settings.precision)
         self.group.agree("recipe", json.dumps(self.identity, sort_keys=True))
-        with self._own_folder(), self._interruption:
+        with self.group.watched(), self._own_folder(), self._interruption:
             warnings = self._restore()
             self.phase.begin(self.module)
             if self.finished:
