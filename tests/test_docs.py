@@ -18,7 +18,7 @@ import typer.main
 import modernbert
 from modernbert.cli.app import app
 from modernbert.settings import parse, to_mapping
-from modernbert.tasks.recipe import PretrainingRecipe
+from modernbert.tasks.recipe import PhaseRecipe, PretrainingRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(modernbert.__file__).parent
@@ -164,9 +164,14 @@ RECIPES = ROOT / "docs" / "recipes.md"
 TOP_OF_THE_FILE = "The top of the file"
 
 
+# Keys of a phase that have their table in the document under [[phases]]; the others are at the top.
+PHASES_OWN = ("name", "start_from")
+
+
 def settings_of(key: str) -> Any:
     """The settings class of a table of a recipe, such as `training.schedule`."""
-    found: Any = PretrainingRecipe
+    of_run = key.split(".")[0] in typing.get_type_hints(PretrainingRecipe)
+    found: Any = PretrainingRecipe if of_run else PhaseRecipe
     for part in key.split(".") if key else ():
         found = next(_classes_in(typing.get_type_hints(found)[part]))
     return found
@@ -204,6 +209,17 @@ def expected_defaults(settings: Any) -> dict[str, str | dict[str, Any]]:
     return expected
 
 
+def expected_of(table: str) -> dict[str, str | dict[str, Any]]:
+    """The same for a table of the document: a phase's keys may stand at the top too."""
+    expected = expected_defaults(settings_of(table))
+    if not table:
+        expected = expected_defaults(PretrainingRecipe) | expected
+    if table in ("", "phases"):
+        own = table == "phases"
+        return {name: each for name, each in expected.items() if (name in PHASES_OWN) == own}
+    return expected
+
+
 def read_default(said: str) -> Any:
     """`required`, `none`, or a value of TOML in backticks."""
     value = re.fullmatch(r"`(.+)`", said)
@@ -217,13 +233,14 @@ def test_recipes_lists_every_table() -> None:
             for inner in _classes_in(hint):
                 yield from walk(inner, f"{prefix}.{name}" if prefix else name)
 
-    assert sorted(tables_of_keys()) == sorted(walk(PretrainingRecipe, ""))
+    of_run = {table for table in walk(PretrainingRecipe, "") if "phases." not in table}
+    assert sorted(tables_of_keys()) == sorted({*of_run, *walk(PhaseRecipe, "")})
 
 
 @pytest.mark.parametrize("table", sorted(tables_of_keys()))
 def test_keys_and_defaults_of_a_recipe(table: str) -> None:
     said = {name: read_default(default) for name, default in tables_of_keys()[table].items()}
-    assert said == expected_defaults(settings_of(table))
+    assert said == expected_of(table)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
