@@ -1,0 +1,152 @@
+"""finetune retrieve, late-interaction and rerank, mine and evaluate, on tiny models."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modernbert.inference.retriever import load_retriever
+from modernbert.model.config import EncoderConfig, layer_kinds
+from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.initialize import initialize
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+Run = Callable[..., Any]
+WORDS = ("square", "root", "number")
+QUICK = ("--batch-size", 4, "--precision", "float32", "--lr", "0.001")
+
+
+@pytest.fixture(scope="session")
+def start(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    tokenizer = Tokenizer.from_pretrained(tokenizer_folder)
+    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
+    config = EncoderConfig.preset(
+        "tiny",
+        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
+        hidden_size=64,
+        num_heads=1,
+        intermediate_size=64,
+        max_seqlen=48,
+        layer_kinds=layer_kinds(2),
+    )
+    initialize(MaskedLanguageModel(config), seed=0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    rows = [
+        {"query": f"{word} of {i}", "positive": f"The {word} of number {i} is {i * i}."}
+        for i in range(6)
+        for word in WORDS
+    ]
+    return lines(tmp_path / "pairs.jsonl", rows)
+
+
+@pytest.mark.parametrize("kind", ["retrieve", "late-interaction", "rerank"])
+def test_from_rows_to_a_model_that_ranks(
+    run: Run, start: Path, pairs: Path, tmp_path: Path, kind: str
+) -> None:
+    mined = tmp_path / "mined.jsonl"
+    found = run("mine", pairs, start, "-o", mined, "--negatives", 2, "--skip", 1)
+    assert found.exit_code == 0, found.stderr
+    assert found.stdout == f"{mined}: 18 rows with 36 negatives\n"
+    output = tmp_path / "run"
+    data = ("--train", mined, "--dev", pairs, "--model", start, "--output", output)
+    answer = run("finetune", kind, *data, *QUICK)
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.stdout == f"{output / 'model'}\n"
+    assert "18 examples, 18 queries" in answer.stderr and "ndcg@10" in answer.stderr
+    again = run("finetune", kind, *data, *QUICK, "--json")
+    assert again.json["model"] == str(output / "model") and again.json["kind"] == kind
+    if kind == "rerank":
+        ranked = run("rerank", output / "model", "square of 2", "The square.", "not", "--json")
+        assert ranked.exit_code == 0 and len(ranked.stdout.splitlines()) == 2
+    else:
+        assert load_retriever(output / "model").dim == (64 if kind == "retrieve" else 128)
+        scored = run("evaluate", output / "model", suite(tmp_path), "-o", tmp_path / "e", "--json")
+        assert scored.exit_code == 0, scored.stderr
+        assert 0 <= scored.json["average"] <= 1
+
+
+def suite(folder: Path) -> Path:
+    judged = folder / "judged"
+    judged.mkdir()
+    lines(judged / "corpus.jsonl", [{"_id": word, "text": f"The {word}."} for word in WORDS])
+    lines(judged / "queries.jsonl", [{"_id": f"q{word}", "text": word} for word in WORDS])
+    rows = [{"query-id": f"q{word}", "corpus-id": word, "score": 1} for word in WORDS]
+    lines(judged / "qrels.jsonl", rows)
+    task = '[[tasks]]\nname = "judged"\nkind = "retrieve"\ndata = "judged"\nmetric = "mrr@10"\n'
+    (folder / "mine.toml").write_text(f'name = "mine"\n{task}')
+    return folder / "mine.toml"
+
+
+def test_a_table_for_a_person(run: Run, start: Path, tmp_path: Path) -> None:
+    answer = run("evaluate", start, suite(tmp_path), "-o", tmp_path / "out")
+    assert answer.exit_code == 0, answer.stderr
+    row, average = answer.stdout.splitlines()
+    assert row.split()[:2] == ["judged", "mrr@10"] and average.startswith("average")
+    assert row.split()[2] == average.split()[1]
+
+
+def test_a_recipe_with_options_over_it(
+    run: Run, start: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'model = "{start}"\n[data]\ntrain = "{pairs}"\n'
+        "[training]\nepochs = 9\nbatch_size = 6\nquery_prompt = 'ask: '\n"
+    )
+    answer = run("finetune", "retrieve", recipe, "--epochs", 1, "--matryoshka", 8, "--json")
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.json["steps"] == 3 and answer.json["dev"] == {}
+    written = (tmp_path / "runs" / "retrieve-pairs" / "recipe.toml").read_text()
+    assert "epochs = 1" in written and "matryoshka_dims = [" in written
+    loaded = load_retriever(tmp_path / "runs" / "retrieve-pairs" / "model")
+    assert loaded.settings.prompts["query"] == "ask: "
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("finetune", "retrieve", "--model", "m"), "--train: name the rows to learn from"),
+        (("finetune", "rerank", "--train", "rows"), "--model: name the model to begin with"),
+        (("finetune", "retrieve", "--train", "none.jsonl", "--model", "{start}"), "none.jsonl"),
+        (
+            ("finetune", "retrieve", "--train", "{pairs}", "--model", "{start}", "--loss", "kl"),
+            "needs scores",
+        ),
+        (("mine", "{pairs}", "{start}", "-o", "{pairs}"), "is there already"),
+        (("mine", "{pairs}", "{start}", "-o", "out.jsonl", "--depth", "0"), "depth: got 0"),
+        (("mine", "{pairs}", "{start}", "-o", "out.jsonl", "--margin", "9"), "no negative is left"),
+        (("evaluate", "{start}", "glu"), "expected a .toml file, or one of"),
+        (("evaluate", "{start}", "glue", "--task", "x"), "task 'x': not in the suite"),
+        (("evaluate", "{start}", "glue", "--start", "mnli"), "expected TASK=MODEL"),
+        (("evaluate", "{start}", "nfcorpus", "--data", "nowhere"), "no corpus.jsonl"),
+        (("evaluate", "{start}", "glue", "--task", "cola"), "no such file, with or without"),
+    ],
+)
+def test_one_line_that_says_what_to_do(
+    run: Run,
+    start: Path,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = run(*(each.format(start=start, pairs=pairs) for each in arguments))
+    assert answer.exit_code == 2 and message in answer.stderr, answer.stderr
+    (line,) = [line for line in answer.stderr.splitlines() if line.startswith("error:")]
+    assert line == answer.stderr.splitlines()[-1]
