@@ -57,6 +57,38 @@ def test_the_papers_base(run: Run, base: Path) -> None:
     assert shown["shards"] == "6,857"
 
 
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
+
+def test_every_phase_of_a_recipe(run: Run) -> None:
+    """The paper's base: 191.1, 36.3 and 7.5 hours, of which the first is given by the share."""
+    planned = run("plan", RECIPES / "base.toml", "--json", "--price", 2).json
+    phases = {phase["name"]: phase for phase in planned["phases"]}
+    assert list(phases) == ["pretraining", "extension", "decay"]
+    hours = {name: phase["hours"] for name, phase in phases.items()}
+    assert hours == {
+        "pretraining": pytest.approx(191.1),
+        "extension": pytest.approx(36.3, rel=0.25),
+        "decay": pytest.approx(7.5, rel=0.25),
+    }
+    assert planned["total"]["tokens"] == 2_019_000_000_000
+    assert planned["total"]["hours"] == pytest.approx(sum(hours.values()))
+    assert planned["total"]["cost"] == pytest.approx(16 * sum(hours.values()))
+    # The ramp's smaller steps make more of them than 1.719e12 / 4,718,592.
+    assert phases["pretraining"]["steps"] > 364_304 + 10_000
+    shown = run("plan", RECIPES / "base.toml").stdout
+    assert re.search(r"^ +pretraining +extension +decay +where it comes from$", shown, re.MULTILINE)
+    assert "all phases" in shown
+
+
+def test_a_model_that_grows_from_one_that_is_not_there(run: Run) -> None:
+    planned = run("plan", RECIPES / "large.toml", "--json").json
+    assert {phase["parameters"] for phase in planned["phases"]} == {395_881_664}
+    first, lowered, extension, decay = (phase["hours"] for phase in planned["phases"])
+    assert first + lowered == pytest.approx(420.4)
+    assert extension == pytest.approx(75.1, rel=0.25) and decay == pytest.approx(15.3, rel=0.25)
+
+
 def test_each_number_says_where_it_comes_from(run: Run, base: Path) -> None:
     shown = run("plan", base).stdout
     assert "what the paper's base reached on 8 H100; yours: --share" in shown
