@@ -10,13 +10,19 @@ if TYPE_CHECKING:
     from modernbert.inference.embedder import Embedder
     from modernbert.inference.fill_mask import FillMask
     from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
+    from modernbert.inference.question_answerer import QuestionAnswerer
     from modernbert.inference.reranker import Reranker
     from modernbert.inference.tagger import Tagger
     from modernbert.interop.accelerate import accelerate, restore
     from modernbert.interop.collator import DataCollatorWithPacking
     from modernbert.model.config import EncoderConfig
     from modernbert.model.encoder import Encoder
-    from modernbert.model.heads import MaskedLanguageModel, SequenceClassifier, TokenClassifier
+    from modernbert.model.heads import (
+        MaskedLanguageModel,
+        SequenceClassifier,
+        SpanClassifier,
+        TokenClassifier,
+    )
     from modernbert.tokenizer.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -32,8 +38,10 @@ __all__ = [
     "ModernBertError",
     "MultiVectorEmbedder",
     "PackedBatch",
+    "QuestionAnswerer",
     "Reranker",
     "SequenceClassifier",
+    "SpanClassifier",
     "Tagger",
     "TokenClassifier",
     "Tokenizer",
@@ -55,8 +63,10 @@ _HOMES = {
     "ModernBertError": "modernbert.errors",
     "MultiVectorEmbedder": "modernbert.inference.multi_vector_embedder",
     "PackedBatch": "modernbert.batch",
+    "QuestionAnswerer": "modernbert.inference.question_answerer",
     "Reranker": "modernbert.inference.reranker",
     "SequenceClassifier": "modernbert.model.heads",
+    "SpanClassifier": "modernbert.model.heads",
     "Tagger": "modernbert.inference.tagger",
     "TokenClassifier": "modernbert.model.heads",
     "Tokenizer": "modernbert.tokenizer.tokenizer",

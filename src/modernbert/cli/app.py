@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from modernbert.cli import (
+    answer,
     average,
     classify,
     demo,
@@ -61,6 +62,7 @@ class _InOrderOfUse(TyperGroup):
             "mine",
             "classify",
             "tag",
+            "answer",
             "rerank",
             "serve",
             "info",
@@ -93,6 +95,7 @@ app.command()(search.search)
 app.command()(mine.mine)
 app.command()(classify.classify)
 app.command()(tag.tag)
+app.command()(answer.answer)
 app.command()(rerank.rerank)
 app.command()(serve.serve)
 app.command()(info.info)

@@ -19,12 +19,13 @@ from modernbert.metrics.classification import (
     figures_of_labels,
     multi_label_scores,
 )
-from modernbert.tasks.fine_tuning_recipe import ClassWeights, FineTuningRecipe
+from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe
 from modernbert.tasks.job import Job, Mistake, Review, Source, Split
 from modernbert.tasks.labelled_texts import (
     LABELS,
     counts_of,
     label_indices,
+    label_weights,
     learn_labels,
     read_label_names,
 )
@@ -185,7 +186,7 @@ def _single_label(source: Source, column: str) -> Job[LabelledText]:
     targets = {
         name: label_indices(table, names[name], labels) for name, table in source.tables.items()
     }
-    weights = _weights(targets["train"], len(labels), source.recipe.training.class_weights)
+    weights = label_weights(targets["train"], len(labels), source.recipe.training.class_weights)
     objective = SingleLabel(labels, weights)
     return text_job(
         source,
@@ -275,11 +276,3 @@ def _decisions(outputs: Sequence[Tensor]) -> np.ndarray:
     """(rows, num_labels): whether a label is likelier than not."""
     decisions: np.ndarray = (torch.stack(list(outputs)) > 0).numpy()
     return decisions
-
-
-def _weights(targets: Sequence[int], num_labels: int, chosen: ClassWeights) -> Tensor | None:
-    """Weights with which all labels count alike, their mean over the rows being 1."""
-    if chosen == "equal":
-        return None
-    counts = torch.bincount(torch.tensor(targets), minlength=num_labels)
-    return len(targets) / (num_labels * counts.float())

@@ -45,7 +45,8 @@ class DataSettings:
         a text may have any number.
     label_separator: what stands between labels in one column of them, such as "|".
     max_seqlen: the longest sequence in tokens; what the model reads when None.
-    stride: how many tokens of a long context two neighbouring windows share, for answers.
+    stride: how many tokens of a long context two neighbouring windows share, for answers; 128
+        when None, or a quarter of a window.
 
     Raises:
         SettingsError: a number out of its range.
@@ -59,10 +60,10 @@ class DataSettings:
     label: tuple[str, ...] = ()
     label_separator: str | None = None
     max_seqlen: int | None = None
-    stride: int = 128
+    stride: int | None = None
 
     def __post_init__(self) -> None:
-        if self.stride < 0:
+        if self.stride is not None and self.stride < 0:
             raise SettingsError(f"stride: got {self.stride}, expected 0 or more")
         if self.label_separator == "":
             raise SettingsError("label_separator: got nothing, expected a text such as '|'")

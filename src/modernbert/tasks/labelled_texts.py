@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from modernbert.data.table import Table
 from modernbert.errors import InputError
 from modernbert.inference.inputs import Text
-from modernbert.tasks.fine_tuning_recipe import DataSettings
+from modernbert.tasks.fine_tuning_recipe import ClassWeights, DataSettings
 
 # In the order of preference; compared without capitals.
 PAIRS = (
@@ -181,3 +184,11 @@ def counts_of(names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
     """How many rows have each label."""
     counted = Counter(names)
     return {label: counted[label] for label in labels}
+
+
+def label_weights(targets: Sequence[int], num_labels: int, chosen: ClassWeights) -> Tensor | None:
+    """Weights with which all labels count alike, their mean over the rows being 1; or None."""
+    if chosen == "equal":
+        return None
+    counts = torch.bincount(torch.tensor(targets), minlength=num_labels)
+    return len(targets) / (num_labels * counts.float())

@@ -1,0 +1,62 @@
+"""`modernbert answer`: answers to questions about a text."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modernbert.cli.inference_options import (
+    BatchTokens,
+    Model,
+    Precision,
+    PrecisionOption,
+    results_of,
+)
+from modernbert.cli.options import AsJson, echo_json
+from modernbert.errors import InputError
+
+if TYPE_CHECKING:
+    from modernbert.inference.question_answerer import Answer
+
+
+def answer(
+    model: Model,
+    context: Annotated[
+        Path,
+        typer.Option("--context", "-c", help="File of the text that answers.", show_default=False),
+    ],
+    questions: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[QUESTION]...", help="Questions; without any, the lines of stdin."),
+    ] = None,
+    must_answer: Annotated[
+        bool, typer.Option("--must-answer", help="Answer even where none is likelier.")
+    ] = False,
+    precision: PrecisionOption = Precision.AUTO,
+    batch_tokens: BatchTokens = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the answers to questions in a text of any length.
+
+    With --json one object a line: the id, the question, the answer, its score and its place.
+    """
+    from modernbert.inference.question_answerer import QuestionAnswerer
+
+    try:
+        text = context.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{context}: not a readable text: {error}") from None
+    answerer = QuestionAnswerer.from_pretrained(model, precision=precision.value)
+
+    def run(given: Iterable[str]) -> "Iterator[Answer]":
+        pairs = ((question, text) for question in given)
+        return answerer.stream(pairs, must_answer=must_answer, batch_tokens=batch_tokens)
+
+    for record, found in results_of(questions, None, run, text_field="question"):
+        if as_json:
+            echo_json({"id": record.id, "question": record.text, "answer": asdict(found)})
+        else:
+            shown = f"{found.text}  ({found.score:.4f})" if found.text else "no answer"
+            typer.echo(f"{record.text}\n    {shown}")
