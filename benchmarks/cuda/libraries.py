@@ -1,0 +1,137 @@
+"""Sections `transformers` and `inference`: both sides in one run, on equal weights."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from benchmarks.cpu.engines import groups, pad
+from benchmarks.cuda.bench import MASKED_SHARE, Bench, Figures, Mix, Rows, TrainingStep
+from modernbert.batch import PackedBatch
+from modernbert.model.heads import MaskedLanguageModel
+
+_BATCH_SIZES = (8, 32, 128)  # rows; the best counts
+_INFERENCE_MIXES = ("512 fixed", "512 ragged", "8192 fixed", "8192 ragged")
+
+
+def transformers(bench: Bench) -> Rows:
+    """Training steps of transformers' padded model at its best batch size, beside ours."""
+    rows: Rows = {}
+    for size in bench.sizes:
+        ours, theirs = _pair(bench, size)
+        step, their_step = TrainingStep(bench, ours), _TheirStep(theirs)
+        for name, mix in bench.mixes("1024 ragged", "8192 ragged").items():
+            lengths = mix.lengths(bench.tokens(size))
+            own = sum(lengths) / bench.time(partial(step, bench.batch(size, mix)))
+            sequences = bench.sequences(lengths, bench.config(size).vocab_size)
+            best = _best(bench, their_step, sequences)
+            rows[f"{size} {name}"] = _compared(own, best)
+        del step, their_step, ours, theirs
+    return rows
+
+
+def inference(bench: Bench) -> Rows:
+    """Hidden states of many texts in bfloat16: ours packed, theirs sorted and padded."""
+    rows: Rows = {}
+    for size in bench.sizes:
+        ours, theirs = _pair(bench, size)
+        encoder = ours.encoder.for_inference("bfloat16" if bench.is_cuda else "auto")
+        for name, mix in bench.mixes(*_INFERENCE_MIXES).items():
+            lengths = mix.lengths(bench.tokens(size))
+            sequences = bench.sequences(lengths, bench.config(size).vocab_size)
+            call = partial(_encode_packed, bench, encoder, sequences, bench.tokens(size), mix)
+            own = sum(lengths) / bench.time(call)
+            best = _best(bench, partial(_encode_padded, theirs), sequences)
+            rows[f"{size} {name}"] = _compared(own, best)
+        for kind in ("512", "8192"):
+            fixed, ragged = (rows[f"{size} {kind} {each}"] for each in ("fixed", "ragged"))
+            ragged["of fixed"] = float(ragged["ours tokens/s"]) / float(fixed["ours tokens/s"])
+        del ours, theirs, encoder
+    return rows
+
+
+def _compared(own: float, best: tuple[float, int]) -> Figures:
+    speed, rows = best
+    return {
+        "ours tokens/s": own,
+        "transformers tokens/s": speed,
+        "rows a batch": rows,
+        "ratio": own / speed if speed else float("inf"),
+    }
+
+
+def _pair(bench: Bench, size: str) -> tuple[MaskedLanguageModel, Any]:
+    """Our model, and transformers' with the same weights on scaled dot-product attention."""
+    from transformers import AutoModelForMaskedLM
+
+    model = bench.model(size)
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(Path(folder) / "model")
+        theirs = AutoModelForMaskedLM.from_pretrained(
+            Path(folder) / "model", attn_implementation="sdpa"
+        )
+    return model, theirs.to(bench.device)
+
+
+def _best(
+    bench: Bench,
+    run: Callable[[torch.Tensor, torch.Tensor], object],
+    sequences: Sequence[Sequence[int]],
+) -> tuple[float, int]:
+    """Real tokens a second with the batch size that is fastest, and that size."""
+    found = [(0.0, 0)]
+    lengths = [len(sequence) for sequence in sequences]
+    for size in _BATCH_SIZES[: 1 if bench.tiny else None]:
+        batches = [
+            tuple(each.to(bench.device) for each in pad([sequences[place] for place in places]))
+            for places in groups(lengths, size)
+        ]
+
+        def all_batches(batches: Any = batches) -> None:
+            for ids, mask in batches:
+                run(ids, mask)
+
+        try:
+            found.append((sum(lengths) / bench.time(all_batches, warm_up=1), size))
+        except torch.OutOfMemoryError:
+            break
+    return max(found)
+
+
+class _TheirStep:
+    """Forward, backward and the update by torch's AdamW, fused where that exists."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.device = model, next(model.parameters()).device
+        fused = self.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
+
+    def __call__(self, ids: torch.Tensor, mask: torch.Tensor) -> None:
+        drawn = torch.rand(ids.shape, device=self.device) < MASKED_SHARE
+        labels = ids.where(drawn & mask.bool(), -100)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss = self.model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+@torch.inference_mode()
+def _encode_padded(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:
+    with torch.autocast(ids.device.type, torch.bfloat16):
+        model.model(input_ids=ids, attention_mask=mask)
+
+
+@torch.inference_mode()
+def _encode_packed(
+    bench: Bench, encoder: Any, sequences: Sequence[Sequence[int]], tokens: int, mix: Mix
+) -> None:
+    """Packing and the copy to the device are inside."""
+    batch = PackedBatch.from_sequences(sequences)
+    if bench.is_cuda:  # a shape that was compiled already
+        batch = batch.filled_up(tokens, max_seqlen=mix.longest, token_id=3)
+        batch = batch.pin_memory().to(bench.device, non_blocking=True)
+    encoder(batch)

@@ -1,0 +1,116 @@
+"""Everything that is to be measured on a GPU, in sections of less than nine minutes each.
+
+    python -m benchmarks.gpu --section correctness
+    python -m benchmarks.gpu --section training --section parts
+    python -m benchmarks.gpu --section mini                  again until it says `finished`
+    python -m benchmarks.gpu --device cpu --tiny             all of it in small, to try the code
+
+A section ends with a short table and is merged into one JSON of the day, with versions, clocks and
+commit; so sections can be run one by one, in any order and again.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.cpu import results
+from benchmarks.cuda import equality, libraries, parts, speeds
+from benchmarks.cuda.bench import Bench, Rows, versions
+from benchmarks.cuda.mini import RECIPE, mini
+from modernbert.errors import ModernBertError
+
+FOLDER = Path("benchmarks/results/gpu")
+
+SECTIONS: Mapping[str, Callable[[Bench], Rows]] = {
+    "correctness": equality.correctness,
+    "ceilings": speeds.ceilings,
+    "forward": speeds.forward,
+    "training": speeds.training,
+    "memory": speeds.memory,
+    "parts": parts.parts,
+    "transformers": libraries.transformers,
+    "flex": speeds.flex,
+    "inference": libraries.inference,
+    "mini": mini,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "--section", action="append", choices=SECTIONS, help="one of several; all but mini if none"
+    )
+    made.add_argument("--device", default="cuda", help="cuda, or cpu to try the code")
+    made.add_argument("--tiny", action="store_true", help="small models and batches")
+    made.add_argument("--recipe", type=Path, default=RECIPE, help="of the section mini")
+    made.add_argument("--out", type=Path, help="the JSON; that of the day when absent")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run sections, print their tables, merge them into the file; 1 if anything is not equal."""
+    options = parser().parse_args(arguments)
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("no CUDA device here; try the code with --device cpu --tiny", file=sys.stderr)
+        return 2
+    bench = Bench(device=device, tiny=options.tiny)
+    path = options.out or FOLDER / f"{datetime.now(UTC).date().isoformat()}.json"
+    unequal = False
+    for name in options.section or [name for name in SECTIONS if name != "mini"]:
+        section = partial(mini, recipe=options.recipe) if name == "mini" else SECTIONS[name]
+        begin = time.monotonic()
+        try:
+            rows = section(bench)
+        except ModernBertError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 2
+        minutes = (time.monotonic() - begin) / 60
+        merge(path, name, {"minutes": round(minutes, 2), "rows": rows}, bench)
+        print(f"\n{name} ({minutes:.1f} minutes)\n{table(rows)}", flush=True)
+        unequal |= any(figures.get("ok") == "NO" for figures in rows.values())
+    print(f"\n{path}")
+    return int(unequal)
+
+
+def merge(path: Path, name: str, found: Mapping[str, Any], bench: Bench) -> None:
+    """Put a section into the file, beside those that are there."""
+    whole = results.read(path) if path.exists() else {"benchmark": "gpu", "sections": {}}
+    around = results.surroundings(num_threads=torch.get_num_threads())
+    told = {key: around[key] for key in ("date", "commit", "uncommitted", "load_average")}
+    section = {**told, "versions": versions(bench), "tiny": bench.tiny, **found}
+    results.write(path, {**whole, "sections": {**whole["sections"], name: section}})
+
+
+def table(rows: Rows) -> str:
+    """A line for each row, its figures with three digits or more."""
+    width = max(map(len, rows), default=0)
+    return "\n".join(
+        f"  {name:{width}}  "
+        + "  ".join(f"{key} {_short(value)}" for key, value in figures.items())
+        for name, figures in rows.items()
+    )
+
+
+def _short(value: float | int | str) -> str:
+    """
+    >>> _short(123456.7), _short(0.01234), _short(3), _short("yes")
+    ('123,457', '0.0123', '3', 'yes')
+    """
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else value
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The sections for a GPU, each tried in small on a CPU, so that a GPU need not debug them."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from tests.tasks.small import World
+
+from benchmarks import gpu
+from benchmarks.cpu import results
+from benchmarks.cuda import bench as benches
+from benchmarks.cuda import mini as minis
+from benchmarks.cuda.bench import MIXES, Bench, Mix
+from benchmarks.cuda.parts import part_of
+from modernbert.settings import to_toml
+
+CPU = Bench(device=torch.device("cpu"), tiny=True)
+PEERS = {"transformers", "inference"}
+
+
+def run(section: str, out: Path, *more: str) -> int:
+    return gpu.main(["--device", "cpu", "--tiny", "--section", section, "--out", str(out), *more])
+
+
+@pytest.mark.parametrize("section", [name for name in gpu.SECTIONS if name != "mini"])
+def test_a_section_in_small(
+    section: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if section in PEERS:
+        pytest.importorskip("transformers")
+    out = tmp_path / "gpu.json"
+    results.write(out, {"benchmark": "gpu", "sections": {"other": {"rows": {}}}})
+    assert run(section, out) == 0
+    found = results.read(out)["sections"]
+    assert found.keys() == {"other", section}
+    assert found[section]["rows"] and found[section]["tiny"] and found[section]["commit"]
+    shown = capsys.readouterr().out
+    assert all(row in shown for row in found[section]["rows"])
+
+
+def test_mini_goes_on_in_parts(tmp_path: Path) -> None:
+    """Stopped after the first step of each part, and finished in the end."""
+    world = World.write(tmp_path / "world")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(to_toml(world.recipe(tmp_path / "run")), encoding="utf-8")
+    before = signal.getsignal(signal.SIGTERM)
+    first = minis.mini(CPU, recipe, minutes=0.0)
+    assert first["run"]["status"] == "interrupted" and first["run"]["step"] == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert run("mini", tmp_path / "gpu.json", "--recipe", str(recipe)) == 0
+    rows = results.read(tmp_path / "gpu.json")["sections"]["mini"]["rows"]
+    assert rows["run"]["status"] == "finished" and rows["run"]["step"] > 1
+    assert any("held-out loss" in figures for figures in rows.values())
+
+
+def test_without_data_mini_says_so_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("mini", tmp_path / "gpu.json", "--recipe", str(tmp_path / "none.toml")) == 2
+    assert "no such file" in capsys.readouterr().err
+    assert not (tmp_path / "gpu.json").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_it_names_the_other_way(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main(["--section", "ceilings"]) == 2
+    assert "--device cpu --tiny" in capsys.readouterr().err
+
+
+def test_an_unequal_output_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "benchmarks.cuda.equality.attend",
+        lambda query, key, value, *_, **__: query + key + value,
+    )
+    assert run("correctness", tmp_path / "gpu.json") == 1
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_mixes_fill_a_batch_nearly(name: str) -> None:
+    lengths = MIXES[name].lengths(65_536)
+    assert 65_536 - MIXES[name].longest <= sum(lengths) <= 65_536
+    assert min(lengths) >= 16 and max(lengths) <= MIXES[name].longest
+    assert (len(set(lengths)) == 1) == name.endswith("fixed")
+
+
+def test_a_batch_tells_its_filling_apart() -> None:
+    batch = CPU.batch("tiny", Mix(100, 60, 20))
+    real = benches.real_tokens(batch)
+    assert batch.batch.total_tokens == 1_024 > real > 900
+    assert int(batch.masked_indices.max()) < real
+
+
+@pytest.mark.parametrize(
+    ("kernel", "part"),
+    [
+        ("void pytorch_flash::flash_fwd_kernel<...>", "attention"),
+        ("nvjet_tst_192x192_64x4", "products"),
+        ("sm90_xmma_gemm_bf16bf16", "products"),
+        ("void at::native::multi_tensor_apply_kernel<...>", "optimizer"),
+        ("Memcpy HtoD (Pinned -> Device)", "copies"),
+        ("triton_per_fused_native_layer_norm_0", "norms, rotation, GeGLU, loss"),
+    ],
+)
+def test_kernels_are_told_apart_by_name(kernel: str, part: str) -> None:
+    assert part_of(kernel) == part
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_correctness_on_cuda(tmp_path: Path) -> None:
+    arguments = ["--section", "correctness", "--tiny", "--out", str(tmp_path / "gpu.json")]
+    assert gpu.main(arguments) == 0
+    assert (tmp_path / "gpu.json").exists()
