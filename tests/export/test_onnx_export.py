@@ -140,6 +140,19 @@ def test_into_the_models_own_folder_with_int8(model_folder: Folder, tmp_path: Pa
     assert np.abs(hidden[0].mean(axis=0) - embedder.encode(SAMPLE[0])).max() < 1e-5
 
 
+def test_large_models_have_their_weights_beside(
+    model_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_export, "_MAX_BYTES", 0)
+    report = export_onnx(model_folder("tagger"), tmp_path / "out", int8=True, sample=SAMPLE)
+    names = {path.name for path in (tmp_path / "out/onnx").iterdir()}
+    assert {"model.onnx.data", "model_quantized.onnx.data"} <= names
+    assert report.int8 is not None and report.int8.float32_megabytes > 0.2
+    ids = torch.tensor([[5, 6, 7]])
+    for name in ("model.onnx", "model_quantized.onnx"):
+        assert run(tmp_path / "out/onnx" / name, ids, torch.ones_like(ids))["logits"].any()
+
+
 def test_a_wrong_export_is_not_kept(
     model_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

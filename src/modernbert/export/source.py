@@ -7,6 +7,7 @@ from pathlib import Path
 
 from modernbert.errors import ExportError
 from modernbert.inference.embedder_folder import read_settings
+from modernbert.inference.modules_folder import read_modules
 from modernbert.model.config_file import find_model, read_config_file
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import (
@@ -18,6 +19,7 @@ from modernbert.model.heads import (
 from modernbert.model.names import ARCHITECTURES
 from modernbert.model.pooling import Pooling
 from modernbert.model.pretrained import SavedModel
+from modernbert.model.weights import INDEX_FILE
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 _KINDS: tuple[type[SavedModel], ...] = (
@@ -27,8 +29,8 @@ _KINDS: tuple[type[SavedModel], ...] = (
     TokenClassifier,
     SpanClassifier,
 )
-_COPIED = (".json", ".md", ".txt", ".jinja", ".model")
-_WEIGHT_INDEX = "model.safetensors.index.json"
+_WEIGHTS = ".safetensors"
+_COPIED = (".json", ".md", ".txt", ".jinja", _WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,17 @@ def open_source(folder_or_hub_id: Path | str) -> Source:
         ExportError: a kind of model that cannot be exported.
     """
     folder = find_model(folder_or_hub_id, weights=True)
-    encoder_folder, settings = read_settings(folder)
-    cls = Encoder if (folder / "modules.json").is_file() else _kind_of(encoder_folder)
+    steps = read_modules(folder)
+    encoder_folder = folder / steps[0].path if steps else folder
+    kinds = [step.kind for step in steps]
+    # Later steps of sentence-transformers take hidden states, whatever head the folder holds.
+    takes_hidden = kinds[:1] == ["Transformer"] and len(kinds) > 1
+    cls = Encoder if takes_hidden else _kind_of(encoder_folder)
     model = cls.from_pretrained(encoder_folder)
     tokenizer = Tokenizer.from_pretrained(encoder_folder)
-    return Source(folder, encoder_folder, model.eval(), tokenizer, settings.pooling)
+    is_embedder = kinds[1:2] == ["Pooling"] and set(kinds[2:]) <= {"Normalize"}
+    pooling = read_settings(folder)[1].pooling if is_embedder else "mean"
+    return Source(folder, encoder_folder, model.eval(), tokenizer, pooling)
 
 
 def _kind_of(folder: Path) -> type[SavedModel]:
@@ -77,14 +85,18 @@ def _kind_of(folder: Path) -> type[SavedModel]:
 
 
 def copy_settings(source: Source, folder: Path) -> None:
-    """Copy all that is no weights, and complete the tokenizer's files.
+    """Copy all but the weights that are exported, and complete the tokenizer's files.
 
-    Some engines ask for special_tokens_map.json, which transformers 5 does not write.
+    Weights of further steps, such as a dense layer, come along. Some engines ask for
+    special_tokens_map.json, which transformers 5 does not write.
     """
     for path in sorted(source.folder.rglob("*")):
         place = path.relative_to(source.folder)
-        hidden = any(part.startswith(".") for part in place.parts)
-        if path.suffix in _COPIED and path.is_file() and not hidden and path.name != _WEIGHT_INDEX:
+        is_hidden = any(part.startswith(".") for part in place.parts)
+        is_exported = path.parent == source.encoder_folder and (
+            path.suffix == _WEIGHTS or path.name == INDEX_FILE
+        )
+        if path.suffix in _COPIED and path.is_file() and not is_hidden and not is_exported:
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / place)
     beside_config = folder / source.encoder_folder.relative_to(source.folder)
