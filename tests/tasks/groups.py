@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.full_disk import largest_file
 from tests.tasks.small import World
 
 from modernbert.data.collate import MaskedBatch
@@ -29,17 +30,22 @@ def train(world: str, output: str, changes: dict[str, Any], fault: str = "") -> 
         `told:N`      to stop, by SIGTERM, while it computes step N
         `nan:N`       the loss of step N is no number there
         `hangs:N`     it sleeps where it should compute step N
-        `torn:N`      its shards change before step N
+        `full:N`      no file can grow beyond 1,000 bytes from step N on
+        `torn:N`      once the shards are open, and not yet read, N of their bytes change
+        `lost:N`      once the shards are open, the tokens of all but N are deleted
+        `other:N`     its recipe has the seed N
     """
     rank, kind, number = [*fault.split(":"), "", "", ""][:3]
     if os.environ.get("RANK", "0") == rank:
-        _prepare(kind, int(number), Path(output))
+        if kind == "other":
+            changes = {**changes, "seed": int(number)}
+        _prepare(kind, int(number), Path(output), World(Path(world)))
     recipe = World(Path(world)).recipe(Path(output), **changes)
     result = pretrain(recipe)
     return [result.status, result.progress.step, result.exit_code]
 
 
-def _prepare(kind: str, number: int, output: Path) -> None:
+def _prepare(kind: str, number: int, output: Path, world: World) -> None:
     if kind == "save":
         folder = checkpoint.folder_of(output, number)
         partial = folder.with_name(TEMPORARY_PREFIX + folder.name)
@@ -52,6 +58,14 @@ def _prepare(kind: str, number: int, output: Path) -> None:
 
         checkpoint._write_manifest = die_or_write
         return
+    if kind in ("torn", "lost"):
+        begin = Pretraining.steps
+
+        def after_fault(task: Pretraining, progress: Progress) -> Any:
+            (_tear if kind == "torn" else _lose)(world, number)
+            return begin(task, progress)
+
+        Pretraining.steps = after_fault  # type: ignore[method-assign]
     loss = Pretraining.loss
     happened = []
 
@@ -65,11 +79,36 @@ def _prepare(kind: str, number: int, output: Path) -> None:
         elif kind == "told":
             os.kill(os.getpid(), signal.SIGTERM)
         elif kind == "hangs":
-            time.sleep(6)
+            time.sleep(12)
             os._exit(9)
+        elif kind == "full":
+            _fill_the_disk()
         return value * float("nan") if kind == "nan" else value
 
     Pretraining.loss = with_fault  # type: ignore[method-assign]
+
+
+def _fill_the_disk() -> None:
+    """Only for the files of checkpoints: metrics are small, and stay writable."""
+    write = checkpoint.write_tensors
+
+    def write_little(*arguments: Any) -> Any:
+        with largest_file(1000):
+            return write(*arguments)
+
+    checkpoint.write_tensors = write_little  # type: ignore[assignment]
+
+
+def _tear(world: World, num_bytes: int) -> None:
+    for path in world.path.glob("*/*.tokens"):
+        content = bytearray(path.read_bytes())
+        content[:num_bytes] = bytes(byte ^ 1 for byte in content[:num_bytes])
+        path.write_bytes(content)
+
+
+def _lose(world: World, num_left: int) -> None:
+    for path in sorted(world.path.glob("*/*.tokens"))[num_left:]:
+        path.unlink()
 
 
 def batches(world: str, output: str, changes: dict[str, Any], num_steps: int) -> list[Any]:

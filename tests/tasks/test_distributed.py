@@ -1,5 +1,6 @@
 """Pretraining with several processes: the same batches, losses and weights as with one."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from tests.processes import results, run_together
 from tests.tasks import groups
 from tests.tasks.groups import rows
 from tests.tasks.small import World
+
+from modernbert.files import TEMPORARY_PREFIX
 
 # Five bins a step: with two or four processes some have one more than others.
 CHANGES: dict[str, Any] = {
@@ -104,3 +107,101 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert [each.result for each in one] == [["interrupted", 8, 143]]
     assert results(train(world, output, 4)) == [["finished", 12, 0]] * 4
     assert_alike(output, alone)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory, world: World) -> Path:
+    """An unbroken run of two processes."""
+    output = tmp_path_factory.mktemp("together") / "run"
+    assert results(train(world, output, 2)) == [["finished", 12, 0]] * 2
+    return output
+
+
+def assert_same_bytes(output: Path, expected: Path) -> None:
+    for path in (expected / "model").iterdir():
+        assert path.read_bytes() == (output / "model" / path.name).read_bytes(), path.name
+    assert losses(output) == losses(expected)
+    assert not list(output.rglob(f"{TEMPORARY_PREFIX}*"))
+
+
+def test_killed_processes_end_with_the_same_bytes(
+    world: World, together: Path, tmp_path: Path
+) -> None:
+    """In the middle of a step, of a save, and of later steps; now the one, now the other."""
+    output = tmp_path / "run"
+    for death in ("1:killed:3", "0:save:4", "0:killed:7", "1:killed:10"):
+        dead = int(death[0])
+        ended = train(world, output, 2, death)
+        assert ended[dead].exit_code == -9
+        assert ended[1 - dead].error.startswith(f"ProcessError: process {dead}"), ended
+    assert results(train(world, output, 2)) == [["finished", 12, 0]] * 2
+    assert_same_bytes(output, together)
+
+
+def test_a_signal_to_one_ends_all_after_the_same_step(
+    world: World, together: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    assert [each.result for each in train(world, output, 2, "1:told:5")] == [
+        ["interrupted", 5, 143]
+    ] * 2
+    assert [row["step"] for row in rows(output, "checkpoint")] == [4, 5]
+    assert results(train(world, output, 2)) == [["finished", 12, 0]] * 2
+    assert_same_bytes(output, together)
+
+
+def test_a_step_that_is_no_number_in_one_process_is_skipped_by_all(
+    world: World, together: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    assert results(train(world, output, 2, "1:nan:6")) == [["finished", 12, 0]] * 2
+    (skipped,) = rows(output, "skipped")
+    assert skipped["step"] == 6 and "the loss is nan" in skipped["reason"]
+    assert len(losses(output)) == 11 and np.isfinite(losses(output)).all()
+    assert losses(output)[:5] == losses(together)[:5]
+    assert all(np.isfinite(values).all() for values in weights(output).values())
+
+
+def test_a_process_that_hangs_is_named(world: World, together: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    hasty = {"computation": {"timeout_seconds": 5.0}}
+    first, second = train(world, output, 2, "1:hangs:6", **hasty)
+    assert first.exit_code == 2 and second.exit_code == 9
+    assert first.error.startswith("ProcessError: process 1 (id "), first.error
+    assert re.search(r"did not come within \d+ s", first.error)
+    assert results(train(world, output, 2)) == [["finished", 12, 0]] * 2
+    assert_same_bytes(output, together)
+
+
+def test_a_full_disk_in_a_save_stops_all_and_loses_nothing(
+    world: World, together: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    first, second = train(world, output, 2, "0:full:8")
+    assert first.error.startswith("CheckpointError:") and "could not be saved" in first.error
+    assert "File too large" in first.error
+    assert second.error.startswith("ProcessError: process 0 (id ") and "File too" in second.error
+    names = sorted(path.name for path in (output / "checkpoints").iterdir())
+    assert names == ["step-00000004"]
+    assert results(train(world, output, 2)) == [["finished", 12, 0]] * 2
+    assert_same_bytes(output, together)
+
+
+@pytest.mark.parametrize("fault", ["1:torn:3", "1:lost:0"])
+def test_shards_that_change_under_a_run_stop_all(tmp_path: Path, fault: str) -> None:
+    world, output = World.write(tmp_path / "world"), tmp_path / "run"
+    ended = train(world, output, 2, fault)
+    errors = [each.error for each in ended]
+    assert all(str(world.path) in error for error in errors), errors
+    assert {error.partition(":")[0] for error in errors} <= {"ShardError", "ProcessError"}
+    assert any(error.startswith("ShardError:") for error in errors)
+
+
+def test_processes_with_other_recipes_or_a_run_of_another_are_refused(
+    world: World, together: Path
+) -> None:
+    first, second = train(world, together, 2, seed=9)
+    assert first.error.startswith("RunError:") and "belongs to another recipe" in first.error
+    assert second.error.startswith("ProcessError: process 0 cannot go on: ")
+    for ended in train(world, together, 2, "1:other:9"):
+        assert ended.error.startswith("ProcessError: recipe: process 1 has another one than")

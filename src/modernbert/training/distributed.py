@@ -28,7 +28,7 @@ from modernbert.errors import ModernBertError, ProcessError, SettingsError
 DEFAULT_TIMEOUT_SECONDS = 600.0
 
 _BUCKET_BYTES = 1 << 25
-_GRACE_SECONDS = 1.0  # for the others to come, after one is gone
+_GRACE_SECONDS = 2.0  # for the others to come, after one is gone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,7 @@ def joined(timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> Iterator[Group]:
     except BaseException as error:
         if not isinstance(error, ProcessError):
             group._pulse.leave_word(error)
-        raise  # the others may be waiting: what is shared with them goes with the process
+        raise
     dist.destroy_process_group()
 
 
@@ -279,31 +279,36 @@ class _Pulse:
             ) from None
 
     def leave_word(self, error: BaseException) -> None:
-        """Tell the others why this process goes."""
+        """Tell the others why this process goes, and give them the time to read it."""
         try:
             self.store.set(f"word/{self.rank}", str(error) or type(error).__name__)
+            if self.rank == 0 and dist.get_backend() == "gloo":
+                dist.destroy_process_group()  # so the others notice; with its end the store may go
+                self._await(lambda: all(self._get(f"read/{r}") for r in range(1, self.size)))
         except RuntimeError:
             return  # nobody is left to read it
 
     def explain(self, error: RuntimeError) -> str:
         """What became of whom, after something that all do together has failed."""
         try:
-            self._await_others()
-            if words := self._words():
+            # Those who are only slower shall come, so that none of them is named.
+            self._await(lambda: len(self._behind()) <= 1 or bool(self._words()))
+            words, absent = self._words(), [self._name(rank) for rank in self._behind()]
+            self.store.set(f"read/{self.rank}", "yes")
+            if words:
                 return "; ".join(words)
-            absent = [self._name(rank) for rank in self._behind()]
         except RuntimeError:
-            absent = ["process 0, where they found each other"]
+            absent = ["process 0, where they found each other,"]
         who = ", ".join(absent) or "one of the processes"
         timed_out = "timed out" in str(error).lower() or "timeout" in str(error).lower()
         seconds = time.monotonic() - self.beat_at
         fate = f"did not come within {seconds:.0f} s" if timed_out else "is gone"
         return f"{who} {fate}; run the same command again and it goes on from the last checkpoint"
 
-    def _await_others(self) -> None:
-        """Let those who are only slower come, so that none of them is named."""
+    def _await(self, condition: Callable[[], bool]) -> None:
+        """Wait until it holds, but not for long."""
         end = time.monotonic() + _GRACE_SECONDS
-        while len(self._behind()) > 1 and not self._words() and time.monotonic() < end:
+        while not condition() and time.monotonic() < end:
             time.sleep(0.05)
 
     def _behind(self) -> list[int]:
