@@ -251,11 +251,11 @@ def test_a_pause_between_layers_changes_no_bit(config: EncoderConfig) -> None:
     nested: list[torch.Tensor] = []
 
     def pause() -> None:
-        encoder.before_layer = None
+        encoder.pause = None
         nested.append(encoder(other))
-        encoder.before_layer = pause
+        encoder.pause = pause
 
-    encoder.before_layer = pause
+    encoder.pause = pause
     assert torch.equal(encoder(batch), expected)
     assert len(nested) == config.num_layers
     assert all(torch.equal(result, expected_other) for result in nested)

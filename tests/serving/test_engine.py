@@ -86,8 +86,8 @@ def test_a_long_batch_pauses_before_each_layer_for_short_ones() -> None:
         for layer in range(3):
             if layer == 2:
                 engine.submit(late)
-            assert ENCODER.before_layer is not None
-            ENCODER.before_layer()
+            assert ENCODER.pause is not None
+            ENCODER.pause()
             events.append(f"layer {layer}")
         return sums(batch)
 
@@ -100,7 +100,7 @@ def test_a_long_batch_pauses_before_each_layer_for_short_ones() -> None:
         assert values([*long_jobs, *short, *late]) == [70, 5, 6]
     engine.close()
     assert events == ["short", "layer 0", "layer 1", "late", "layer 2"]
-    assert ENCODER.before_layer is None
+    assert ENCODER.pause is None
 
 
 def test_short_ones_get_no_more_than_their_share() -> None:
@@ -108,7 +108,7 @@ def test_short_ones_get_no_more_than_their_share() -> None:
     clock, reached, computed = Clock(), [], []
 
     def short(batch: PackedBatch) -> Sequence[int]:
-        assert ENCODER.before_layer is None
+        assert ENCODER.pause is None
         clock.now += 10
         computed.append(reached[-1])
         return sums(batch)
@@ -116,8 +116,8 @@ def test_short_ones_get_no_more_than_their_share() -> None:
     def long(batch: PackedBatch) -> Sequence[int]:
         for layer in range(12):
             reached.append(layer)
-            assert ENCODER.before_layer is not None
-            ENCODER.before_layer()
+            assert ENCODER.pause is not None
+            ENCODER.pause()
             clock.now += 1
         return sums(batch)
 
@@ -135,7 +135,7 @@ def test_short_ones_get_no_more_than_their_share() -> None:
 
 def test_batches_of_short_ones_do_not_pause() -> None:
     hooks: list[Any] = []
-    jobs = job(lambda batch: hooks.append(ENCODER.before_layer) or sums(batch), 5, 5)
+    jobs = job(lambda batch: hooks.append(ENCODER.pause) or sums(batch), 5, 5)
     engine = started(jobs)
     assert values(jobs) == [5, 10]
     engine.close()
@@ -147,8 +147,8 @@ def test_a_long_batch_that_nobody_waits_for_stops() -> None:
 
     def long(batch: PackedBatch) -> Sequence[int]:
         for layer in range(1000):
-            assert ENCODER.before_layer is not None
-            ENCODER.before_layer()
+            assert ENCODER.pause is not None
+            ENCODER.pause()
             layers.append(layer)
             began.set()
             assert gone.wait(SECONDS)

@@ -1,6 +1,6 @@
 """The encoder: token ids of a packed batch to one vector a token."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Self
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
 from modernbert.model.attention_choice import AttentionChoice
-from modernbert.model.config import EncoderConfig, LayerKind
+from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.layer import Layer, LayerNorm
 from modernbert.model.layout import Layout
 from modernbert.model.native.engine import Engine
 from modernbert.model.precision import PrecisionChoice, choose_precision
 from modernbert.model.pretrained import SavedModel
-from modernbert.model.rope import RotaryTable, rotary_table
+from modernbert.model.rope import rotary_table
 
 
 class Embeddings(nn.Module):
@@ -41,8 +41,9 @@ class Encoder(SavedModel):
     just made holds arbitrary ones.
 
     attention: the back end of attention, where the layers are torch's: `attention_choice`.
-    before_layer: called before each layer of a forward, if set. A server pauses a long batch here
-        and computes short ones with the same encoder; it changes no result.
+    pause: called, if set, before each layer of a forward, and by the C kernels within those of many
+        tokens too. A server computes short batches here, with the same encoder, while a long one
+        is under way; it changes no result.
 
     >>> from modernbert.model.initialize import initialize
     >>> encoder = initialize(Encoder(EncoderConfig.preset("tiny", vocab_size=512)), seed=0)
@@ -58,9 +59,8 @@ class Encoder(SavedModel):
         self.final_norm: nn.Module = LayerNorm(config.hidden_size, config.norm_eps)
         self.engine: Engine | None = None
         self.attention: AttentionChoice = "auto"
-        self.before_layer: Callable[[], None] | None = None
+        self.pause: Callable[[], None] | None = None
         self._autocasts = False
-        self._compiled: Callable[..., Tensor] | None = None
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
         """The hidden state of every token: (total_tokens, hidden_size).
@@ -75,7 +75,7 @@ class Encoder(SavedModel):
         if self.engine is not None:
             if dropout is not None:
                 raise InputError("dropout: this model is packed for inference and cannot train")
-            return self.engine(batch, self.before_layer)
+            return self.engine(batch, self.pause)
         device = batch.token_ids.device.type
         with torch.autocast(device, torch.bfloat16) if self._autocasts else nullcontext():
             return self._forward(batch, dropout)
@@ -88,39 +88,24 @@ class Encoder(SavedModel):
             for kind in set(config.layer_kinds)
         }
         hidden = self.embeddings(batch.token_ids)
-        if self._compiled is not None:
-            layout.prepare()
-            if dropout is not None:
-                dropout.draw(hidden, config.num_layers)
-            hidden = self._compiled(hidden, tables, layout, dropout)
-        else:
-            hidden = self._run_layers(hidden, tables, layout, dropout)
+        layout.prepare()
+        for layer, kind in zip(self.layers, config.layer_kinds, strict=True):
+            if self.pause is not None:
+                self.pause()
+            draws = None if dropout is None else dropout.draw(hidden, layer.index)
+            hidden = layer(hidden, tables[kind], layout, draws)
         normed: Tensor = self.final_norm(hidden)
         return normed
-
-    def _run_layers(
-        self,
-        hidden: Tensor,
-        tables: Mapping[LayerKind, RotaryTable],
-        layout: Layout,
-        dropout: Dropout | None,
-    ) -> Tensor:
-        for layer, kind in zip(self.layers, self.config.layer_kinds, strict=True):
-            if self.before_layer is not None:
-                self.before_layer()
-            hidden = layer(hidden, tables[kind], layout, dropout)
-        return hidden
 
     def compile_layers(self, backend: str | Callable[..., Any] = "inductor") -> Self:
         """Let torch's compiler fuse norms, rotation, GeGLU and sums; meant for CUDA.
 
-        It compiles at the first forward of each shape, for a minute or so: give it batches of few
-        shapes, as `PackedBatch.filled_up` makes them. Attention by `blocks` follows each batch's
-        lengths and is compiled anew for each; `varlen`, `flash3` and `flex` are not.
+        Layers of a kind are compiled as one, at the first forward of each shape: give it batches
+        of few shapes, as `PackedBatch.filled_up` makes them. Attention by `blocks` follows each
+        batch's lengths and is compiled anew for each; `varlen`, `flash3` and `flex` are not.
         """
-        self._compiled = torch.compile(
-            self._run_layers, dynamic=False, fullgraph=True, backend=backend
-        )
+        for layer in self.layers:
+            layer.forward = torch.compile(layer.forward, backend=backend)
         return self
 
     def for_inference(self, precision: PrecisionChoice = "auto") -> Self:

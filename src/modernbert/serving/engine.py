@@ -1,8 +1,7 @@
 """`BatchEngine`: one thread that computes whatever waits, batch after batch.
 
 A batch is packed as soon as the one before is done: alone a request waits for nobody, and under
-load batches grow by themselves. Between two layers of a long batch, waiting short jobs are
-computed: see docs/decisions/batching-and-yielding.md.
+load batches grow by themselves. In the pauses of a long batch, waiting short jobs are computed: see docs/decisions/batching-and-yielding.md.
 """
 
 import logging
@@ -136,7 +135,7 @@ class BatchEngine:
 
 
 class _Pauses:
-    """Called before each layer of a long batch: lets short jobs go first, within their share."""
+    """Called in the pauses of a long batch: lets short jobs go first, within their share."""
 
     def __init__(self, engine: BatchEngine, jobs: Sequence[Job]) -> None:
         self.seconds = 0.0
@@ -176,12 +175,12 @@ def _outcome(jobs: Sequence[Job], pauses: "_Pauses | None") -> Sequence[Any] | E
 
 @contextmanager
 def _hooked(encoder: Encoder, hook: Callable[[], None] | None) -> Iterator[None]:
-    """Have a function called before each layer; another batch's is back afterwards."""
-    previous, encoder.before_layer = encoder.before_layer, hook
+    """Have a function called in the pauses of a forward; another batch's is back afterwards."""
+    previous, encoder.pause = encoder.pause, hook
     try:
         yield
     finally:
-        encoder.before_layer = previous
+        encoder.pause = previous
 
 
 def _is_out_of_memory(error: Exception) -> bool:

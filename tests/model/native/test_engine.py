@@ -266,18 +266,34 @@ class TestForInference:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_pause_between_layers_changes_no_bit(
-    encoder: Encoder, engines: dict[str, Engine], precision: str
+@pytest.mark.parametrize("lengths", [[700, 3], [2500, 1800], [5]], ids=str)
+def test_pauses_change_no_bit(
+    encoder: Encoder, engines: dict[str, Engine], precision: str, lengths: list[int]
 ) -> None:
-    """Even when other batches, and longer ones, are computed in the pause."""
+    """Even when other batches, and longer ones, are computed in them."""
     if precision not in engines:
         pytest.skip(f"no {precision} here")
-    engine, long = Engine(encoder, precision), batch_of([700, 3])
+    engine, long = Engine(encoder, precision), batch_of(lengths)
     others = [batch_of([2]), batch_of([1500, 40])]
     expected_long, *expected_others = (engines[precision](batch) for batch in (long, *others))
     nested: list[Tensor] = []
     hidden = engine(long, lambda: nested.append(engine(others[len(nested) % 2])))
     assert torch.equal(hidden, expected_long)
-    assert len(nested) == encoder.config.num_layers
+    assert len(nested) > encoder.config.num_layers
+    assert (len(nested) > 3 * encoder.config.num_layers) == (sum(lengths) > 4000)
     for place, result in enumerate(nested):
         assert torch.equal(result, expected_others[place % 2])
+
+
+def test_what_a_pause_raises_ends_the_pass(engines: dict[str, Engine]) -> None:
+    calls: list[int] = []
+
+    def pause() -> None:
+        calls.append(len(calls))
+        if len(calls) == 3:
+            raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        engines["float32"](batch_of([50]), pause)
+    assert calls == [0, 1, 2]
+    assert torch.equal(engines["float32"](batch_of([50])), engines["float32"](batch_of([50])))

@@ -23,7 +23,13 @@ typedef struct {
     long num_sequences, total;
 } Batch;
 
-#define FEW_ROWS 96 /* for each thread: below this many, columns are shared */
+/* What whoever waits for the result may do in between; it returns 0 to go on. */
+typedef int (*Pause)(void);
+
+enum { DONE, NO_MEMORY, STOPPED };
+
+#define FEW_ROWS 96     /* for each thread: below this many, columns are shared */
+#define PAUSE_ROWS 2048 /* at most so many between two pauses */
 
 static long entry_size(int kind) { return kind == KIND_F32 ? 4 : kind == KIND_BF16 ? 2 : 1; }
 
@@ -115,7 +121,10 @@ typedef struct {
     const Batch *batch;
     float *stream;   /* [total][hidden] */
     void *attention; /* [total][3 hidden], float32 or bfloat16; attention writes over the queries */
+    Pause pause;     /* NULL for none */
 } Pass;
+
+static int stops(const Pass *pass) { return pass->pause && pass->pause(); }
 
 static Rows inputs_of(const Shape *shape, const Workspace *w, long width) {
     long step = width * entry_size(shape->kind);
@@ -200,50 +209,71 @@ static void complete(const Pass *pass, const Layer *layer, long first, long end,
     multiply(s->kind, &rows, &layer->down, first, end, 0, s->hidden / PANEL, &stream);
 }
 
+/* A few heads at a time where there are pauses: heads know nothing of each other. */
 static int attend_in_place(const Pass *pass, const Layer *layer) {
     const Shape *s = pass->shape;
-    long size = VALUE_SIZE(s->kind);
-    char *queries = pass->attention;
-    AttentionInput input = {
-        .query = queries,
-        .key = queries + s->hidden * size,
-        .value = queries + 2 * s->hidden * size,
-        .step = 3 * s->hidden,
-        .borders = pass->batch->borders,
-        .num_sequences = pass->batch->num_sequences,
-        .num_heads = s->num_heads,
-        .window = layer->is_global ? -1 : s->window,
-        .is_bf16 = IS_NARROW(s->kind),
-        .num_threads = s->num_threads,
-    };
-    return modernbert_attend(&input, queries, 3 * s->hidden, NULL);
+    long size = VALUE_SIZE(s->kind), many = s->num_heads;
+    if (pass->pause && layer->is_global) many = 1 + s->num_threads / 4;
+    for (long head = 0; head < s->num_heads; head += many) {
+        if (head && stops(pass)) return STOPPED;
+        char *queries = (char *)pass->attention + head * HEAD * size;
+        AttentionInput input = {
+            .query = queries,
+            .key = queries + s->hidden * size,
+            .value = queries + 2 * s->hidden * size,
+            .step = 3 * s->hidden,
+            .borders = pass->batch->borders,
+            .num_sequences = pass->batch->num_sequences,
+            .num_heads = head + many < s->num_heads ? many : s->num_heads - head,
+            .window = layer->is_global ? -1 : s->window,
+            .is_bf16 = IS_NARROW(s->kind),
+            .num_threads = s->num_threads,
+        };
+        if (modernbert_attend(&input, queries, 3 * s->hidden, NULL)) return NO_MEMORY;
+    }
+    return DONE;
 }
 
-/* By rows: `before` NULL for the first layer's projection, `after` NULL at the end. */
-static int layer_by_rows(const Pass *pass, const Layer *before, const Layer *after) {
+/* Blocks of `rows` rows in [begin, end): `before` NULL for the first layer's projection, `after` NULL
+   at the end. */
+static int blocks_of_rows(const Pass *pass, const Layer *before, const Layer *after, long rows,
+                          long begin, long end_of_all) {
     const Shape *s = pass->shape;
-    long total = pass->batch->total, most = s->kind == KIND_F32 ? 96 : 192;
-    long blocks = (total + most - 1) / most;
-    blocks = (blocks + s->num_threads - 1) / s->num_threads * s->num_threads;
-    long rows = ((total + blocks - 1) / blocks + STRIP_ROWS - 1) / STRIP_ROWS * STRIP_ROWS;
-    int failed = 0;
+    int failed = DONE;
 #pragma omp parallel num_threads(s->num_threads)
     {
         char *memory = memory_of_thread(workspace_bytes(s, rows));
         if (!memory) {
 #pragma omp atomic write
-            failed = 1;
+            failed = NO_MEMORY;
         }
 #pragma omp for schedule(dynamic, 1)
-        for (long first = 0; first < total; first += rows) {
+        for (long first = begin; first < end_of_all; first += rows) {
             if (!memory) continue;
-            long end = first + rows < total ? first + rows : total;
+            long end = first + rows < end_of_all ? first + rows : end_of_all;
             Workspace w = lay_out(s, memory, rows, first);
             if (before) complete(pass, before, first, end, &w);
             if (after) project(pass, after, first, end, &w);
         }
     }
     return failed;
+}
+
+static int layer_by_rows(const Pass *pass, const Layer *before, const Layer *after) {
+    const Shape *s = pass->shape;
+    long total = pass->batch->total, most = s->kind == KIND_F32 ? 96 : 192;
+    long blocks = (total + most - 1) / most;
+    blocks = (blocks + s->num_threads - 1) / s->num_threads * s->num_threads;
+    long rows = ((total + blocks - 1) / blocks + STRIP_ROWS - 1) / STRIP_ROWS * STRIP_ROWS;
+    long turns = PAUSE_ROWS / (rows * s->num_threads); /* blocks of each thread between pauses */
+    long many = pass->pause ? (turns ? turns : 1) * s->num_threads * rows : total;
+    for (long begin = 0; begin < total; begin += many) {
+        if (begin && stops(pass)) return STOPPED;
+        long end = begin + many < total ? begin + many : total;
+        int failed = blocks_of_rows(pass, before, after, rows, begin, end);
+        if (failed) return failed;
+    }
+    return DONE;
 }
 
 /* One product shared by all threads of a parallel region. */
@@ -258,7 +288,7 @@ static int layer_by_columns(const Pass *pass, const Layer *before, const Layer *
     const Shape *s = pass->shape;
     long total = pass->batch->total, width = s->hidden > s->inner ? s->hidden : s->inner;
     char *memory = memory_of_thread(workspace_bytes(s, total));
-    if (!memory) return 1;
+    if (!memory) return NO_MEMORY;
     Workspace shared = lay_out(s, memory, total, 0);
     Target stream = stream_target(pass), gate = gate_target(pass, &shared);
 #pragma omp parallel num_threads(s->num_threads)
@@ -294,7 +324,7 @@ static int layer_by_columns(const Pass *pass, const Layer *before, const Layer *
             multiply_shared(pass, &hidden, &after->qkv, &target);
         }
     }
-    return 0;
+    return DONE;
 }
 
 static int between_attentions(const Pass *pass, const Layer *before, const Layer *after) {
@@ -313,17 +343,20 @@ void modernbert_embed(const Shape *shape, const float *embeddings, const float *
 }
 
 /* Layers [first, end) of `num_layers`. `attention`, [total][3 hidden], carries the projections of
-   layer `end` over to the next call. Returns 0, or 1 when there is no memory. */
+   layer `end` over to the next call. `pause` is called before each layer, and within those of many
+   rows; it may make passes of its own. Returns DONE, NO_MEMORY or STOPPED. */
 int modernbert_layers(const Shape *shape, const Layer *layers, long num_layers, long first,
-                      long end, const Batch *batch, float *stream, void *attention) {
-    Pass pass = {shape, batch, stream, attention};
-    if (first == 0 && between_attentions(&pass, NULL, layers)) return 1;
-    for (long i = first; i < end; i++) {
-        if (attend_in_place(&pass, layers + i)) return 1;
-        if (between_attentions(&pass, layers + i, i + 1 < num_layers ? layers + i + 1 : NULL))
-            return 1;
+                      long end, const Batch *batch, float *stream, void *attention, Pause pause) {
+    Pass pass = {shape, batch, stream, attention, pause};
+    int failed = DONE;
+    if (first == 0) failed = stops(&pass) ? STOPPED : between_attentions(&pass, NULL, layers);
+    for (long i = first; i < end && !failed; i++) {
+        const Layer *next = i + 1 < num_layers ? layers + i + 1 : NULL;
+        if (i && stops(&pass)) return STOPPED;
+        failed = attend_in_place(&pass, layers + i);
+        if (!failed) failed = between_attentions(&pass, layers + i, next);
     }
-    return 0;
+    return failed;
 }
 
 /* The last norm, in place. */

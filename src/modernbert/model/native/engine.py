@@ -1,7 +1,7 @@
 """`Engine`: an encoder's forward pass in C, with the weights packed for the CPU's units."""
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ HEAD_SIZE = 64
 PANEL = 64
 _KINDS: dict[Precision, int] = {"float32": 0, "bfloat16": 1, "int8": 2}
 _FIRST_ANGLES = 1024
+_PAUSE = ctypes.CFUNCTYPE(ctypes.c_int)
 
 
 def supports(config: EncoderConfig, precision: Precision) -> bool:
@@ -151,12 +152,11 @@ class Engine:
         self._layers = (_Layer * config.num_layers)(*map(self._pack, encoder.layers))
         self._angles: dict[LayerKind, Tensor] = {}
 
-    def __call__(
-        self, batch: PackedBatch, before_layer: Callable[[], None] | None = None
-    ) -> Tensor:
+    def __call__(self, batch: PackedBatch, pause: Callable[[], None] | None = None) -> Tensor:
         """(total_tokens, hidden_size) float32. The hidden state of every token.
 
-        before_layer: called before each layer; it may compute other batches with this engine.
+        pause: called before each layer, and within those of many tokens; it may compute other
+            batches with this engine, and what it raises ends the pass.
 
         Raises:
             InputError: no token.
@@ -180,17 +180,20 @@ class Engine:
             ctypes.c_long(total),
             _at(stream),
         )
-        for first, end in _stretches(config.num_layers, before_layer):
-            failed = kernels.modernbert_layers(
-                shape,
-                self._layers,
-                *(ctypes.c_long(n) for n in (config.num_layers, first, end)),
-                ctypes.byref(described),
-                _at(stream),
-                _at(attention),
-            )
-            if failed:
-                raise MemoryError("the encoder's kernels could not get their buffers")
+        pauses = _Pauses(pause)
+        failed = kernels.modernbert_layers(
+            shape,
+            self._layers,
+            *(ctypes.c_long(n) for n in (config.num_layers, 0, config.num_layers)),
+            ctypes.byref(described),
+            _at(stream),
+            _at(attention),
+            pauses.function,
+        )
+        if pauses.error is not None:
+            raise pauses.error
+        if failed:
+            raise MemoryError("the encoder's kernels could not get their buffers")
         kernels.modernbert_normalize(
             shape, _at(self._final_norm), ctypes.c_long(total), _at(stream)
         )
@@ -249,16 +252,24 @@ class Engine:
             layer.angles = self._angles[kind].data_ptr()
 
 
-def _stretches(
-    num_layers: int, before_layer: Callable[[], None] | None
-) -> Iterator[tuple[int, int]]:
-    """Which layers [first, end) are computed at one go: all, or one after each pause."""
-    if before_layer is None:
-        yield 0, num_layers
-        return
-    for layer in range(num_layers):
-        before_layer()
-        yield layer, layer + 1
+class _Pauses:
+    """A function of Python that the kernels call; what it raises is kept, and stops them.
+
+    function: for the kernels; a null pointer when there is nothing to call.
+    """
+
+    def __init__(self, pause: Callable[[], None] | None) -> None:
+        self.error: BaseException | None = None
+        self._pause = pause
+        self.function = _PAUSE() if pause is None else _PAUSE(self._call)
+
+    def _call(self) -> int:
+        try:
+            if self._pause is not None:
+                self._pause()
+        except BaseException as error:
+            self.error = error
+        return int(self.error is not None)
 
 
 def _copy(weight: Tensor) -> Tensor:
