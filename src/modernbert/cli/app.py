@@ -1,7 +1,8 @@
 """The verbs put together, and what becomes of their errors.
 
 Exit codes: 0 done; 1 a fault of this program, with its traceback; 2 something that the user can
-put right, with one line that says what; 130 and 143 stopped by Ctrl-C and by SIGTERM.
+put right, with one line that says what; 75 another process of the run is gone, so that the same
+command is to be run again; 130 and 143 stopped by Ctrl-C and by SIGTERM, all of it saved.
 """
 
 import os
@@ -35,9 +36,10 @@ from modernbert.cli import (
     tag,
     tokenizer,
 )
-from modernbert.errors import ModernBertError
+from modernbert.errors import ModernBertError, ProcessError
 
 USER_ERROR = 2
+RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class _InOrderOfUse(TyperGroup):
@@ -127,10 +129,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=arguments, prog_name="modernbert")
     except ModernBertError as error:
         # The messages are one line by contract; a foreign text within one may not be.
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(USER_ERROR)
+        print(f"{_who()}error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(RUN_AGAIN if isinstance(error, ProcessError) else USER_ERROR)
     finally:
         _flush_stdout()
+
+
+def _who() -> str:
+    """Which of several processes speaks; any of them may be the one that has failed."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    return f"process {os.environ.get('RANK', '?')}: " if several else ""
 
 
 def _flush_stdout() -> None:

@@ -9,7 +9,7 @@ import typer
 from modernbert.cli import report
 from modernbert.cli.formatting import duration, short_count
 from modernbert.cli.options import AsJson, echo_json
-from modernbert.cli.terminal import Meter, tell
+from modernbert.cli.terminal import Meter, is_first_process, tell
 
 if TYPE_CHECKING:
     from modernbert.tasks.recipe import PretrainingRecipe
@@ -29,12 +29,16 @@ def pretrain(
 
     Stopped at any moment, even by kill -9, it goes on where it was when the same command is run
     again, and ends with the same weights.
+
+    Under torchrun several processes train together.
     """
     from modernbert.settings import load
     from modernbert.tasks.recipe import PretrainingRecipe
 
     settings = load(PretrainingRecipe, recipe)
     result = train(settings, go_on=f"modernbert pretrain {shlex.quote(str(recipe))}")
+    if not is_first_process():
+        return
     model = settings.output / "model"
     if as_json:
         echo_json(
@@ -65,7 +69,8 @@ def train(recipe: "PretrainingRecipe", *, go_on: str) -> "Result":
     if result.status == "interrupted":
         tell(f"stopped at step {result.progress.step:,}, all of it saved; go on with\n  {go_on}")
         raise typer.Exit(result.exit_code)
-    report.write(recipe.output)
+    if is_first_process():
+        report.write(recipe.output)
     return result
 
 

@@ -1,5 +1,6 @@
 """What a person sees while a verb works: on stderr, so that stdout stays data."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,9 +16,15 @@ _SECONDS_BETWEEN_LINES = 15.0
 _TEXT_WIDTH = 72
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks: alone, or number 0 under torchrun."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0"
+
+
 def tell(message: str = "") -> None:
-    """One line for the person at the terminal."""
-    print(message, file=sys.stderr, flush=True)
+    """One line for the person at the terminal, from the first process alone."""
+    if is_first_process():
+        print(message, file=sys.stderr, flush=True)
 
 
 class Meter:
@@ -35,7 +42,7 @@ class Meter:
         self._last_line = -_SECONDS_BETWEEN_LINES
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and is_first_process():
             self._bar = _Bar(self.title)
         self._last_line = self._clock()
         return self
