@@ -12,7 +12,7 @@ import torch
 from tests.tasks import labelled
 
 from modernbert.batch import PackedBatch
-from modernbert.errors import InputError, ModelFolderError, RunError
+from modernbert.errors import InputError, ModelFolderError, RunError, SettingsError
 from modernbert.inference.classifier import Classifier
 from modernbert.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from modernbert.tasks.fine_tuning_results import Results
@@ -196,6 +196,25 @@ def test_without_dev_rows_the_last_weights_are_kept(
     assert results.best.dev == {} and results.best.best_step == results.best.steps == 12
     assert SequenceClassifier.from_pretrained(tmp_path / "run" / "model").labels == ("bad", "good")
     assert "no rows were held out" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+def test_a_handful_of_examples(model: Path, rows: tuple[Path, Path], tmp_path: Path) -> None:
+    few = labelled.write_rows(tmp_path / "few.jsonl", labelled.reviews(40, seed=2))
+    recipe = labelled.recipe(
+        model, tmp_path / "run", few, rows[1], training__learning_rate=2e-3, training__few_shot=True
+    )
+    with pytest.raises(Interrupted):
+        fine_tune_all("classify", recipe, on_record=stop_at(20))
+    results = fine_tune_all("classify", recipe)
+    assert results.best.dev["accuracy"] > 0.85
+    classifier = Classifier.from_pretrained(tmp_path / "run" / "model", precision="float32")
+    assert classifier("the story was lovely")[0].label == "good"
+    with pytest.raises(SettingsError, match="few_shot: is for one label a text"):
+        scores = labelled.write_rows(tmp_path / "scores.jsonl", rows_for("regress"))
+        fine_tune_all(
+            "regress",
+            labelled.recipe(model, tmp_path / "other", scores, training__few_shot=True),
+        )
 
 
 def test_a_metric_that_there_is_not(model: Path, rows: tuple[Path, Path], tmp_path: Path) -> None:

@@ -129,6 +129,9 @@ ClassWeightsOption = Annotated[
     ClassWeights | None,
     typer.Option("--class-weights", help="balanced: labels count alike.", show_default="equal"),
 ]
+FewShot = Annotated[
+    bool, typer.Option("--few-shot", help="Learn one label a text from a handful of rows.")
+]
 PrecisionChoice = Annotated[
     TrainingPrecision | None,
     typer.Option("--precision", help="What to compute in.", show_default="auto"),

@@ -87,6 +87,7 @@ class FineTuningSettings:
     freeze_layers: how many of the first layers stay as they are.
     pooling: of texts, for labels and numbers: the first token or the mean of all.
     class_weights: `balanced` lets each label count alike, however rare it is.
+    few_shot: whether to learn from a handful of rows: see `few_shot`.
     precision: what to compute in; the weights are float32.
     metric: by which the best weights are chosen; the task's own when None.
     evaluations_per_epoch: on the rows of `dev`.
@@ -108,6 +109,7 @@ class FineTuningSettings:
     freeze_layers: int = 0
     pooling: Pooling = "mean"
     class_weights: ClassWeights = "equal"
+    few_shot: bool = False
     precision: Precision = "auto"
     metric: str | None = None
     evaluations_per_epoch: int = 1

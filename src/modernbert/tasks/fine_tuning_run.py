@@ -14,16 +14,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from modernbert.errors import RunError
 from modernbert.files import remove_folder, write_whole
 from modernbert.inference.batching import batch_tokens_for
+from modernbert.model.heads import SequenceClassifier
+from modernbert.model.pretrained import SavedModel
 from modernbert.settings import to_mapping
 from modernbert.tasks.best_model import BestModel
 from modernbert.tasks.epochs import Epochs
-from modernbert.tasks.fine_tuning import FineTuning, evaluate
+from modernbert.tasks.few_shot import (
+    PASSES_PER_EPOCH,
+    Likeness,
+    TextVectors,
+    fit_last_layer,
+    require_single_label,
+)
+from modernbert.tasks.fine_tuning import FineTuning, Objective, evaluate
 from modernbert.tasks.fine_tuning_recipe import FineTuningSettings, Run
 from modernbert.tasks.first_model import freeze, layer_groups, training_device
-from modernbert.tasks.job import Job
+from modernbert.tasks.job import Job, Model, Split
 from modernbert.training import checkpoint
 from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, read_metrics
@@ -88,7 +100,9 @@ def fine_tune(
     result = trainer.run()
     if result.status == "interrupted":
         raise Interrupted(result.exit_code)
-    if not best.figures:
+    if run.training.few_shot:
+        best.keep(_with_last_layer(job, run.training, trainer.module))
+    elif not best.figures:
         best.keep(trainer.module)
     outcome = Outcome(
         name=run.name,
@@ -100,8 +114,8 @@ def fine_tune(
         tokens=result.progress.tokens,
         best_step=best.best_step or result.progress.step,
         seconds=_seconds(folder),
-        dev=best.best_figures,
-        test=_test_scores(job, run.training, best.folder),
+        dev=best.best_figures or _scores(job, run.training, best.folder, job.dev),
+        test=_scores(job, run.training, best.folder, job.test),
     )
     write_whole(folder / OUTCOME_FILE, json.dumps(asdict(outcome), indent=1).encode() + b"\n")
     if (folder / checkpoint.FOLDER).exists():
@@ -125,30 +139,17 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 
 def _trainer(
-    job: Job[Any], run: Run, folder: Path, model: str, observers: Sequence[Observer]
+    job: Job[Any], run: Run, folder: Path, start: str, observers: Sequence[Observer]
 ) -> tuple[Trainer, BestModel]:
     settings, device = run.training, training_device()
-    module = job.build(run.seed).to(device)
-    freeze(module, settings)
-    epochs = Epochs(
-        lengths=[len(example.token_ids) for example in job.train.examples],
-        batch_size=settings.batch_size,
-        batch_tokens=settings.batch_tokens,
-        seed=run.seed,
-    )
+    model = job.build(run.seed).to(device)
+    freeze(model, settings)
+    task, module = _task(job, run, model, device)
     best = BestModel(folder, settings.metric or job.objective.metric, settings.patience)
-    task = FineTuning(
-        job.objective,
-        job.train.examples,
-        job.dev.examples if job.dev else (),
-        epochs,
-        device=device,
-        micro_batch_tokens=settings.micro_batch_tokens,
-    )
     phase = Phase(
         name="fine-tuning",
         task=task,
-        settings=_training_settings(run, epochs, job.config.hidden_size),
+        settings=_training_settings(run, task.epochs, job.config.hidden_size),
         groups=lambda module, decay: layer_groups(module, decay, settings.layer_decay),
         evaluates_first=False,
         evaluated=best.evaluated,
@@ -157,7 +158,7 @@ def _trainer(
     values = to_mapping(settings)
     identity = {
         "verb": job.verb,
-        "model": model,
+        "model": start,
         "examples": job.fingerprint,
         "settings": {name: each for name, each in values.items() if name not in _FREE_SETTINGS},
     }
@@ -165,6 +166,36 @@ def _trainer(
         module, [phase], folder, observers=[best, *observers], device=device, identity=identity
     )
     return trainer, best
+
+
+def _task(
+    job: Job[Any], run: Run, model: Model, device: torch.device
+) -> tuple[FineTuning[Any], nn.Module]:
+    """What is learnt from which examples, and the module that learns it."""
+    settings, train = run.training, job.train.examples
+    objective: Objective[Any] = job.objective
+    module: nn.Module = model
+    dev: Sequence[Any] = job.dev.examples if job.dev else ()
+    if settings.few_shot:
+        require_single_label(objective)
+        assert isinstance(model, SequenceClassifier)
+        objective, module, dev = Likeness(), TextVectors(model), ()
+        train = [example for example in train for _ in range(PASSES_PER_EPOCH)]
+    epochs = Epochs(
+        lengths=[len(example.token_ids) for example in train],
+        batch_size=settings.batch_size,
+        batch_tokens=settings.batch_tokens,
+        seed=run.seed,
+    )
+    task = FineTuning(
+        objective,
+        train,
+        dev,
+        epochs,
+        device=device,
+        micro_batch_tokens=settings.micro_batch_tokens,
+    )
+    return task, module
 
 
 def _training_settings(run: Run, epochs: Epochs, hidden_size: int) -> TrainingSettings:
@@ -190,15 +221,26 @@ def _training_settings(run: Run, epochs: Epochs, hidden_size: int) -> TrainingSe
     )
 
 
-def _test_scores(job: Job[Any], settings: FineTuningSettings, folder: Path) -> dict[str, float]:
-    """The scores of the best weights on rows that nothing was chosen by."""
-    if job.test is None:
+def _with_last_layer(job: Job[Any], settings: FineTuningSettings, module: nn.Module) -> SavedModel:
+    """The classifier of a few-shot run."""
+    assert isinstance(module, TextVectors)
+    device = training_device()
+    tokens = batch_tokens_for(device, settings.micro_batch_tokens)
+    with undisturbed(module, device), autocast(device, settings.precision):
+        return fit_last_layer(module, job.train.examples, device, tokens)
+
+
+def _scores(
+    job: Job[Any], settings: FineTuningSettings, folder: Path, split: Split[Any] | None
+) -> dict[str, float]:
+    """The scores of the weights that are kept; none without rows."""
+    if split is None:
         return {}
     device = training_device()
     model = job.load(str(folder)).to(device)
     tokens = batch_tokens_for(device, settings.micro_batch_tokens)
     with undisturbed(model, device), autocast(device, settings.precision):
-        return evaluate(model, job.objective, job.test.examples, device, tokens)
+        return evaluate(model, job.objective, split.examples, device, tokens)
 
 
 def _seconds(folder: Path) -> float:

@@ -108,9 +108,7 @@ def _tensors(source: SavedModel) -> dict[str, Tensor]:
 
 
 def _encoder(model: nn.Module) -> Encoder:
-    encoder = model.get_submodule("encoder")
-    assert isinstance(encoder, Encoder)
-    return encoder
+    return next(part for part in model.modules() if isinstance(part, Encoder))
 
 
 def training_device() -> torch.device:

@@ -1,0 +1,103 @@
+"""`modernbert finetune`: options and recipes, what a person sees, and what becomes of mistakes."""
+
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Run
+from tests.tasks import labelled
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelled.write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> tuple[Path, Path]:
+    return (
+        labelled.write_rows(tmp_path / "train.jsonl", labelled.reviews(24)),
+        labelled.write_rows(tmp_path / "dev.jsonl", labelled.reviews(12, seed=1)),
+    )
+
+
+def test_a_first_command(
+    run: Run, model: Path, rows: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ("--model", model, "--train", rows[0], "--dev", rows[1], "--epochs", 1)
+    answer = run("finetune", "classify", *command)
+    assert answer.exit_code == 0
+    assert answer.stdout == "runs/classify-train/model\n"
+    assert "labels: bad (" in answer.stderr and "accuracy 0." in answer.stderr
+    classified = run("classify", "runs/classify-train/model", "the film was fine", "--json")
+    assert {each["label"] for each in classified.json["labels"]} == {"good", "bad"}
+
+
+def test_a_recipe_and_options_over_it(
+    run: Run, model: Path, rows: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'model = "{model}"\noutput = "{tmp_path}/out"\n[data]\ntrain = "{rows[0]}"\n'
+        f'dev = "{rows[1]}"\n[training]\nepochs = 9\nprecision = "float32"\n'
+    )
+    options = ("--epochs", 1, "--lr", "1e-4", "--lr", "1e-3", "--processes", 1)
+    answer = run("finetune", "classify", recipe, *options, "--json")
+    assert answer.exit_code == 0
+    assert answer.json["model"] == f"{tmp_path}/out/model"
+    assert [each["learning_rate"] for each in answer.json["combinations"]] == [1e-4, 1e-3]
+    assert {each["epochs"] for each in answer.json["runs"]} == {1}
+
+
+def test_questions_are_learnt_and_asked(run: Run, model: Path, tmp_path: Path) -> None:
+    row = {
+        "question": "how was it",
+        "context": "the film was good",
+        "answers": [{"text": "good", "answer_start": 13}],
+    }
+    train = labelled.write_rows(tmp_path / "train.jsonl", [row] * 8)
+    options = ("--epochs", 20, "--lr", 5e-3, "--batch-size", 8, "--output", tmp_path / "out")
+    assert run("finetune", "answer", "-m", model, "--train", train, *options).exit_code == 0
+    (tmp_path / "text.txt").write_text("the film was good")
+    command = ("answer", tmp_path / "out" / "model", "--context", tmp_path / "text.txt")
+    found = run(*command, "how was it", "--json").json
+    assert found["answer"]["text"] == "good" and found["answer"]["start"] == 13
+    assert "good  (" in run(*command, "how was it").stdout
+    missing = run("answer", model, "--context", tmp_path / "none.txt", "how")
+    assert missing.exit_code == 2 and "none.txt: not a readable text" in missing.stderr
+
+
+MISTAKES = {
+    "no model": ((), "--model: name the model to begin with"),
+    "no rows": (("-m", "MODEL"), "--train: name the rows to learn from"),
+    "no file": (("-m", "MODEL", "--train", "none.csv"), "none.csv: no such file or folder"),
+    "no folder": (("-m", "none/at/all", "--train", "TRAIN"), "none/at/all: no such folder"),
+    "no column": (
+        ("-m", "MODEL", "--train", "TRAIN", "--label", "lable"),
+        "no column 'lable'; did you mean 'label'?",
+    ),
+    "epochs": (("-m", "MODEL", "--train", "TRAIN", "--epochs", "0"), "epochs: got 0, expected 1"),
+    "freeze": (
+        ("-m", "MODEL", "--train", "TRAIN", "--freeze-layers", "3"),
+        "freeze_layers: got 3, expected at most 2",
+    ),
+    "seeds": (("-m", "MODEL", "--train", "TRAIN", "--lr", "1", "--lr", "1"), "twice"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line(
+    case: str,
+    run: Run,
+    model: Path,
+    rows: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options, message = MISTAKES[case]
+    names = {"MODEL": str(model), "TRAIN": str(rows[0])}
+    answer = run("finetune", "classify", *(names.get(each, each) for each in options))
+    assert answer.exit_code == 2
+    assert message in answer.stderr.splitlines()[-1]
+    assert "Traceback" not in answer.stderr
