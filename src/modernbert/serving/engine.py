@@ -1,7 +1,8 @@
 """`BatchEngine`: one thread that computes whatever waits, batch after batch.
 
 A batch is packed as soon as the one before is done: alone a request waits for nobody, and under
-load batches grow by themselves. In the pauses of a long batch, waiting short jobs are computed: see docs/decisions/batching-and-yielding.md.
+load batches grow by themselves. In the pauses of a long batch, waiting short jobs are computed: see
+docs/decisions/batching-and-yielding.md.
 """
 
 import logging
