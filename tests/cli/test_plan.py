@@ -125,10 +125,19 @@ def test_options_reach_the_plan(run: Run, base: Path) -> None:
     assert phase("--kind", "a100")["hours"] == pytest.approx(plain["hours"] * 989.4 / 312)
 
 
+def test_a_cpu_is_measured_unless_it_is_told(run: Run) -> None:
+    planned = run("plan", RECIPES / "rehearsal.toml", "--kind", "cpu", "--json").json
+    assert planned["machine"]["num_gpus"] == 1
+    assert planned["machine"]["peak_tflops"] > 0
+    assert planned["sources"]["peak"] == "measured here, all cores"
+    given = run("plan", RECIPES / "rehearsal.toml", "--kind", "cpu", "--peak", 2, "--json").json
+    assert given["machine"]["peak_tflops"] == 2 and given["sources"]["peak"] == "given"
+
+
 def test_what_speaks_against_it_is_told(run: Run, base: Path) -> None:
     answer = run("plan", base, "--kind", "l4", "--gpus", 128)
     assert answer.exit_code == 0
-    assert "warning: pretraining: 48 GB a process do not fit the 24 GB of L4" in answer.stderr
+    assert re.search(r"pretraining: 4\d GB a process do not fit the 24 GB of L4", answer.stderr)
     assert "for each of 128 processes" in answer.stderr
 
 
@@ -138,7 +147,6 @@ def test_what_speaks_against_it_is_told(run: Run, base: Path) -> None:
         (("--kind", "h10"), "did you mean h100"),
         (("--share", "1.5"), "share: got 1.5"),
         (("--gpus", "0"), "gpus: got 0"),
-        (("--kind", "cpu"), "peak: not known for CPU"),
         (("--preset", "huge"), "preset: got 'huge'"),
         (("--tokenize-rate", "0"), "tokens a second: got 0"),
         (("--mean-document-tokens", "0"), "document lengths: got a mean of 0"),

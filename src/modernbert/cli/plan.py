@@ -9,7 +9,7 @@ from modernbert.cli.options import AsJson, echo_json
 from modernbert.cli.terminal import tell
 
 if TYPE_CHECKING:
-    from modernbert.planning import DataPlan, Machine, PhasePlan
+    from modernbert.planning import DataPlan, Machine, Phase, PhasePlan
 
 
 def plan(
@@ -17,7 +17,10 @@ def plan(
         Path,
         typer.Argument(metavar="RECIPE.toml", help="What is to be trained.", show_default=False),
     ],
-    gpus: Annotated[int, typer.Option(help="Processes, one a GPU.")] = 8,
+    gpus: Annotated[
+        int | None,
+        typer.Option(help="Processes, one a GPU.", show_default="8, and 1 on a CPU"),
+    ] = None,
     kind: Annotated[str, typer.Option(help="Of the GPUs, such as a100, l4 or rtx4090.")] = "h100",
     share: Annotated[
         float | None,
@@ -28,7 +31,10 @@ def plan(
     ] = None,
     peak: Annotated[
         float | None,
-        typer.Option(help="TFLOP/s of one GPU.", show_default="its datasheet's"),
+        typer.Option(
+            help="TFLOP/s of one GPU.",
+            show_default="its datasheet's; with --kind cpu what this machine reaches",
+        ),
     ] = None,
     price: Annotated[
         float | None,
@@ -80,9 +86,12 @@ def plan(
         load(PretrainingRecipe, recipe), preset=preset, mean_document_tokens=mean_document_tokens
     )
     nearest = nearest_run(phases[0].config)
+    measured = chip.is_cpu and peak is None
+    if measured:
+        peak = _measured_peak(phases[0])
     machine = Machine(
         chip=chip,
-        num_gpus=gpus,
+        num_gpus=gpus if gpus is not None else 1 if chip.is_cpu else 8,
         share_of_peak=nearest.share_of_peak if share is None else share,
         sharded=sharded,
         recompute=recompute,
@@ -92,12 +101,24 @@ def plan(
     plans = [plan_phase(phase, machine) for phase in phases]
     data = _data_plan(plans, tokenize_rate, cores)
     sources = _sources(machine, nearest.size if share is None else None, tokenize_rate, cores)
+    if measured:
+        sources["peak"] = "measured here, all cores"
     if as_json:
         echo_json(as_mapping(plans, data, sources))
         return
     typer.echo("\n".join(table(plans, data, sources)))
     for warning in (warning for each in plans for warning in each.warnings):
         tell(f"warning: {warning}")
+
+
+def _measured_peak(phase: "Phase") -> float:
+    """TFLOP/s of a large matrix product on this machine's CPU, in the format of a phase."""
+    import torch
+
+    from modernbert.training.machine import matmul_flops_per_second
+
+    dtype = torch.bfloat16 if phase.precision == "bfloat16" else torch.float32
+    return matmul_flops_per_second(torch.device("cpu"), dtype) / 1e12
 
 
 def _data_plan(plans: "list[PhasePlan]", rate: float | None, cores: int) -> "DataPlan":
