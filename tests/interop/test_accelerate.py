@@ -211,6 +211,33 @@ def test_other_types(make: Make) -> None:
     assert error < 1.2 * theirs
 
 
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_autocast(make: Make, with_gradients: bool) -> None:
+    options = inputs()
+    model, mask = make("ForMaskedLM"), options["attention_mask"] != 0
+    with torch.set_grad_enabled(with_gradients):
+        exact = model(**options).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            theirs = model(**options).logits
+            ours = accelerate(model)(**options).logits
+    assert ours.dtype is theirs.dtype and ours.requires_grad == theirs.requires_grad
+    error, their_error = ((x - exact)[mask].abs().mean() for x in (ours, theirs))
+    assert error < 1.2 * their_error
+
+
+@pytest.mark.parametrize("way", ["compiled", "exported"])
+def test_what_is_traced_is_the_original(make: Make, way: str) -> None:
+    model, ids = make("Model"), inputs()["input_ids"]
+    with torch.no_grad():
+        before = model(ids).last_hidden_state
+        accelerate(model)
+        if way == "compiled":
+            traced = torch.compile(model, backend="eager")
+        else:
+            traced = torch.export.export(model, (ids,), strict=False).module()
+        assert (traced(ids).last_hidden_state - before).abs().max() < 1e-6
+
+
 def test_ids_outside_the_vocabulary_are_transformers_affair(make: Make) -> None:
     model = accelerate(make("Model"))
     with torch.no_grad(), pytest.raises(IndexError):
