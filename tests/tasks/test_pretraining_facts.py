@@ -7,6 +7,7 @@ import torch
 from tests.tasks.small import World
 
 from modernbert.data.packing import Bin, Span
+from modernbert.data.shards import ShardFolder
 from modernbert.model.config import EncoderConfig
 from modernbert.model.flops import flops_per_token
 from modernbert.report.history import RunHistory
@@ -15,8 +16,6 @@ from modernbert.tasks.pretraining_facts import step_flops
 
 
 def test_a_step_is_a_forward_and_a_backward_of_each_sequence(world: World) -> None:
-    from modernbert.data.shards import ShardFolder
-
     folder = ShardFolder.open(world.sources[0])
     shard, config = folder.shards[0], EncoderConfig.preset("tiny")
     spans = (Span(shard, 0, 30), Span(shard, 30, 60), Span(shard, 60, 70))
@@ -37,3 +36,16 @@ def test_the_report_of_a_run_has_its_figures(world: World, tmp_path: Path) -> No
     history = RunHistory.read(tmp_path / "run" / "metrics.jsonl")
     assert history.starts[0]["matmul_flops_per_second"] > 1e6
     assert (history.column("flops") > 1e6).all() and (history.column("memory_bytes") > 5e7).all()
+
+
+def test_a_run_on_remote_shards_is_that_on_local_ones(world: World, tmp_path: Path) -> None:
+    addresses = [{"shards": f"file://{folder}"} for folder in world.sources]
+    changes = {"sources": addresses, "shard_cache": {"folder": str(tmp_path / "cache")}}
+    pretrain(world.recipe(tmp_path / "remote", **changes))
+    local = [{"shards": str(folder)} for folder in world.sources]
+    pretrain(world.recipe(tmp_path / "local", sources=local))
+    weights = [
+        (tmp_path / name / "model" / "model.safetensors").read_bytes()
+        for name in ("remote", "local")
+    ]
+    assert weights[0] == weights[1] and list((tmp_path / "cache").glob("*.data"))

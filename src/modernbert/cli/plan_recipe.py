@@ -86,7 +86,7 @@ def lengths_of(recipe: "PhaseRecipe", mean_document_tokens: float | None) -> "Do
     if mean_document_tokens is not None:
         source = f"lognormal, with the mean of {mean_document_tokens:,.0f} that was given"
         return DocumentLengths.lognormal(mean_document_tokens, source=source)
-    if not all((each.shards / "manifest.json").is_file() for each in recipe.sources):
+    if not all((Path(each.shards) / "manifest.json").is_file() for each in recipe.sources):
         return WEB
     parts = [_measured(each.shards) for each in recipe.sources]
     if len(parts) == 1:
@@ -95,7 +95,7 @@ def lengths_of(recipe: "PhaseRecipe", mean_document_tokens: float | None) -> "Do
     return DocumentLengths.mixed(parts, weights, source="measured in the recipe's shards")
 
 
-def _measured(folder: Path) -> "DocumentLengths":
+def _measured(folder: str) -> "DocumentLengths":
     """Those of a folder's first shard: documents are shuffled over all of them."""
     import numpy as np
 

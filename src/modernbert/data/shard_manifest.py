@@ -110,26 +110,35 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
             f"{path}: no finished shard folder ({MANIFEST} is missing); "
             "make one with `modernbert prepare`"
         ) from None
+    return parse_manifest(content, str(file))
+
+
+def parse_manifest(content: bytes, name: str) -> tuple[Manifest, str]:
+    """The manifest in a file's content, and its sha256; `name` is that of the file.
+
+    Raises:
+        ShardError: it cannot be used.
+    """
     try:
         mapping = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ShardError(f"{file}: not readable: {error}; prepare the corpus again") from None
+        raise ShardError(f"{name}: not readable: {error}; prepare the corpus again") from None
     if not isinstance(mapping, dict) or mapping.get("format") != FORMAT:
-        raise ShardError(f"{file}: another program's format, expected {FORMAT!r}")
+        raise ShardError(f"{name}: another program's format, expected {FORMAT!r}")
     if mapping.get("version") != VERSION:
         raise ShardError(
-            f"{file}: got version {mapping.get('version')!r} of the format, expected {VERSION}; "
+            f"{name}: got version {mapping.get('version')!r} of the format, expected {VERSION}; "
             "prepare the corpus again"
         )
     try:
-        manifest = parse(Manifest, mapping, where=str(file))
+        manifest = parse(Manifest, mapping, where=name)
     except SettingsError as error:
         raise ShardError(str(error)) from None
-    _check_manifest(file, manifest)
+    _check_manifest(name, manifest)
     return manifest, hashlib.sha256(content).hexdigest()
 
 
-def _check_manifest(file: Path, manifest: Manifest) -> None:
+def _check_manifest(file: str, manifest: Manifest) -> None:
     """The counts of a manifest must agree with one another."""
     width = np.dtype(manifest.dtype).itemsize
     for shard in manifest.shards:

@@ -7,21 +7,22 @@ manifest is written last: a folder without it is unfinished. Documents are kept 
 special tokens, so that the same shards serve every sequence length.
 """
 
-import hashlib
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
+from modernbert.data.remote_files import is_remote
+from modernbert.data.shard_cache import CacheSettings
+from modernbert.data.shard_files import LocalFiles, RemoteFiles, ShardFiles
 from modernbert.data.shard_manifest import (
     LITTLE_ENDIAN,
     MANIFEST,
-    FileRecord,
     ShardRecord,
     Source,
     SpecialTokens,
+    parse_manifest,
     read_manifest,
 )
 from modernbert.data.shard_writer import ShardWriter
@@ -29,14 +30,15 @@ from modernbert.errors import ShardError
 
 __all__ = ["Shard", "ShardFolder", "ShardWriter", "Source", "SpecialTokens"]
 
-_verified: set[tuple[str, int, int, str]] = set()
+# Offsets that were looked through in this process, by their hashes.
+_ascending: set[str] = set()
 
 
 @dataclass(frozen=True)
 class Shard:
     """One shard; each of its files is mapped and its hash checked at the first touch."""
 
-    folder: Path
+    files: ShardFiles
     dtype: str
     record: ShardRecord
 
@@ -50,49 +52,45 @@ class Shard:
         """The number of tokens of all documents together."""
         return self.record.num_tokens
 
-    @cached_property
+    @property
     def offsets(self) -> np.ndarray:
         """(num_documents + 1,) uint64. Where each document begins in `tokens`, and the end.
 
         Raises:
             ShardError: the file's bytes are not those that were written, or do not ascend.
         """
-        offsets = self._map(self.record.offsets, "<u8")
-        ascend = bool((offsets[1:] > offsets[:-1]).all())
-        if not (ascend and offsets[0] == 0 and offsets[-1] == self.num_tokens):
-            raise ShardError(
-                f"{self.folder / self.record.offsets.name}: offsets do not ascend from 0 to "
-                f"{self.num_tokens}; prepare the corpus again"
-            )
+        file = self.record.offsets
+        offsets = self.files.map(file, "<u8")
+        if file.sha256 not in _ascending:
+            ascend = bool((offsets[1:] > offsets[:-1]).all())
+            if not (ascend and offsets[0] == 0 and offsets[-1] == self.num_tokens):
+                raise ShardError(
+                    f"{self.files.name_of(file)}: offsets do not ascend from 0 to "
+                    f"{self.num_tokens}; prepare the corpus again"
+                )
+            _ascending.add(file.sha256)
         return offsets
 
-    @cached_property
+    @property
     def tokens(self) -> np.ndarray:
         """(num_tokens,) uint16 or uint32. The ids of all documents, one after another.
 
         Raises:
             ShardError: the file's bytes are not those that were written.
         """
-        return self._map(self.record.tokens, LITTLE_ENDIAN[self.dtype])
-
-    def _map(self, file: FileRecord, dtype: str) -> np.ndarray:
-        _verify_once(self.folder, file)
-        return np.memmap(self.folder / file.name, dtype=dtype, mode="r")
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Another process maps the files itself instead of receiving a copy of them.
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return self.files.map(self.record.tokens, LITTLE_ENDIAN[self.dtype])
 
 
 @dataclass(frozen=True)
 class ShardFolder:
     """An opened folder of token shards.
 
+    path: of the folder, or its address in object storage.
     shards: in the order in which they were written.
     fingerprint: sha256 of the manifest, and so of everything in the folder.
     """
 
-    path: Path
+    path: Path | str
     shards: tuple[Shard, ...]
     num_documents: int
     num_tokens: int
@@ -103,21 +101,34 @@ class ShardFolder:
     fingerprint: str
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
-        """Read the manifest and check the size of every file; the tokens are not touched.
+    def open(cls, path: Path | str, cache: CacheSettings | None = None) -> Self:
+        """Read the manifest; the tokens are not touched.
+
+        Of a local folder the size of every file is checked. Files of a remote one are fetched one
+        by one when they are first used, and checked then.
+
+        path: a folder, or an address that fsspec knows, such as s3://bucket/folder.
+        cache: where files of a remote folder are kept.
 
         Raises:
             ShardError: no finished shard folder, another format, or a file that is missing,
                 truncated or too long.
         """
-        path = Path(path)
-        manifest, fingerprint = read_manifest(path)
-        for record in manifest.shards:
-            _check_size(path, record.tokens)
-            _check_size(path, record.offsets)
+        files: ShardFiles
+        if is_remote(path):
+            path = str(path).rstrip("/")
+            files = RemoteFiles(path, cache or CacheSettings())
+            manifest, fingerprint = parse_manifest(files.read_manifest(), f"{path}/{MANIFEST}")
+        else:
+            path = Path(path)
+            files = LocalFiles(path)
+            manifest, fingerprint = read_manifest(path)
+            for record in manifest.shards:
+                files.check_size(record.tokens)
+                files.check_size(record.offsets)
         return cls(
             path=path,
-            shards=tuple(Shard(path, manifest.dtype, record) for record in manifest.shards),
+            shards=tuple(Shard(files, manifest.dtype, record) for record in manifest.shards),
             num_documents=manifest.num_documents,
             num_tokens=manifest.num_tokens,
             vocab_size=manifest.vocab_size,
@@ -135,49 +146,11 @@ class ShardFolder:
         """
         for shard in self.shards:
             for file in (shard.record.offsets, shard.record.tokens):
-                _verify(self.path, file)
+                shard.files.verify(file)
             _ = shard.offsets
             if (highest := int(shard.tokens.max())) >= self.vocab_size:
+                name = shard.files.name_of(shard.record.tokens)
                 raise ShardError(
-                    f"{self.path / shard.record.tokens.name}: token id {highest} is outside the "
-                    f"vocabulary of {self.vocab_size}; prepare the corpus again"
+                    f"{name}: token id {highest} is outside the vocabulary of {self.vocab_size}; "
+                    "prepare the corpus again"
                 )
-
-
-def _check_size(folder: Path, file: FileRecord) -> None:
-    path = folder / file.name
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        raise ShardError(f"{path}: missing, though {MANIFEST} lists it; copy it again") from None
-    if size != file.num_bytes:
-        change = "truncated" if size < file.num_bytes else "too long"
-        raise ShardError(
-            f"{path}: {change}: got {size} bytes, expected {file.num_bytes}; copy it again"
-        )
-
-
-def _verify_once(folder: Path, file: FileRecord) -> None:
-    """Hash a file at its first touch in this process, and again only if it has changed."""
-    _check_size(folder, file)
-    if _identity(folder, file) not in _verified:
-        _verify(folder, file)
-
-
-def _verify(folder: Path, file: FileRecord) -> None:
-    _check_size(folder, file)
-    identity = _identity(folder, file)
-    with (folder / file.name).open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    if digest != file.sha256:
-        raise ShardError(
-            f"{folder / file.name}: its bytes have changed since they were written "
-            "(sha256 differs); copy it again or prepare the corpus again"
-        )
-    _verified.add(identity)
-
-
-def _identity(folder: Path, file: FileRecord) -> tuple[str, int, int, str]:
-    path = (folder / file.name).resolve()
-    status = path.stat()
-    return str(path), status.st_ino, status.st_mtime_ns, file.sha256

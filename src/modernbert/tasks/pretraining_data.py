@@ -51,8 +51,11 @@ class PretrainingData:
         """
         phase = recipe.phases[index]
         tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)
-        sources = tuple((ShardFolder.open(each.shards), each.weight) for each in phase.sources)
-        held_out = ShardFolder.open(phase.evaluation.shards) if phase.evaluation else None
+        cache = recipe.shard_cache
+        sources = tuple(
+            (ShardFolder.open(each.shards, cache), each.weight) for each in phase.sources
+        )
+        held_out = ShardFolder.open(phase.evaluation.shards, cache) if phase.evaluation else None
         for folder in [*(folder for folder, _ in sources), *([held_out] if held_out else [])]:
             _check_tokenizer(folder, tokenizer, recipe.tokenizer)
         return cls(

@@ -21,10 +21,10 @@ def step_flops(config: EncoderConfig, bins: Sequence[Bin], *, masked_share: floa
     """Floating-point operations of a step over these bins, forward and backward."""
     lengths, counts = np.unique(np.concatenate([each.lengths for each in bins]), return_counts=True)
     forward = sum(
-        count * length * flops_per_token(config, length, masked_share=masked_share)
+        float(count * length) * flops_per_token(config, length, masked_share=masked_share)
         for length, count in zip(lengths.tolist(), counts.tolist(), strict=True)
     )
-    return (1 + _BACKWARD) * forward
+    return float((1 + _BACKWARD) * forward)
 
 
 def description(

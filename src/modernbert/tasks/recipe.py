@@ -51,6 +51,7 @@ from typing import Any
 from modernbert.data.masking import MaskingSettings
 from modernbert.data.mixture import check_seed
 from modernbert.data.packing import PackingSettings
+from modernbert.data.shard_cache import CacheSettings
 from modernbert.errors import SettingsError
 from modernbert.settings import check_keys, parse
 from modernbert.tasks import phase_tables
@@ -82,14 +83,14 @@ _TAKEN_NAMES = ("averaged", "candidates", "checkpoints", "model", "tensorboard")
 class SourceSettings:
     """Shards to train on.
 
-    shards: the folder that `modernbert prepare` wrote.
+    shards: the folder that `modernbert prepare` wrote, or its address in object storage.
     weight: the source's share of the tokens, relative to the other sources'.
 
     Raises:
         SettingsError: a weight that is not above 0.
     """
 
-    shards: Path
+    shards: str
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -101,7 +102,7 @@ class SourceSettings:
 class EvaluationSettings:
     """What the model is evaluated on, always with 15% of the tokens masked.
 
-    shards: a folder of documents that are not trained on.
+    shards: a folder of documents that are not trained on, or its address.
     max_tokens: as many of their pieces as these hold, drawn at random; None for all.
     seed: of that choice and of the masks.
 
@@ -109,7 +110,7 @@ class EvaluationSettings:
         SettingsError: a number out of its range.
     """
 
-    shards: Path
+    shards: str
     max_tokens: int | None = None
     seed: int = 0
 
@@ -219,6 +220,7 @@ class PretrainingRecipe:
     phases: in their order, each with all of its numbers.
     averaging: of states of one phase, which gives a model beside `model`; None for none.
     computation: how the processes of the run compute.
+    shard_cache: where files of shards in object storage are kept.
 
     Raises:
         SettingsError: phases that cannot follow each other: two of a name, a `start_from` that is
@@ -231,6 +233,7 @@ class PretrainingRecipe:
     phases: tuple[PhaseRecipe, ...]
     averaging: AveragingSettings | None = None
     computation: ComputationSettings = field(default_factory=ComputationSettings)
+    shard_cache: CacheSettings = field(default_factory=CacheSettings)
 
     def __post_init__(self) -> None:
         check_names([(phase.name, phase.start_from) for phase in self.phases])

@@ -1,0 +1,185 @@
+"""Files of object storage, fetched through fsspec in spite of failures, stalls and short reads.
+
+Every attempt is a thread of its own that is watched: when no byte comes for a while it is given
+up, and the next attempt begins after a pause that doubles each time.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from modernbert.errors import SettingsError, ShardError
+
+_CHUNK_BYTES = 1 << 22
+_POLL_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 30.0
+_FIRST_PAUSE_SECONDS = 0.5
+# Trying again would not help.
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchSettings:
+    """How patient to be with a storage.
+
+    timeout_seconds: after so long without a byte an attempt is given up.
+    attempts: how many there are.
+
+    Raises:
+        SettingsError: a number out of its range.
+    """
+
+    timeout_seconds: float = 60.0
+    attempts: int = 6
+
+    def __post_init__(self) -> None:
+        for name in ("timeout_seconds", "attempts"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name}: got {getattr(self, name)}, expected above 0")
+
+
+def is_remote(path: Path | str) -> bool:
+    """Whether it is an address such as s3://bucket/folder, not a path.
+
+    >>> is_remote("s3://bucket/shards"), is_remote("shards/books")
+    (True, False)
+    """
+    return "://" in str(path)
+
+
+def read_remote(url: str, settings: FetchSettings) -> bytes:
+    """The content of a small file.
+
+    Raises:
+        ShardError: it is not there, or cannot be read.
+    """
+    chunks: list[bytes] = []
+
+    def attempt(watch: "_Watch") -> None:
+        chunks.clear()
+        for chunk in watch.chunks(url):
+            chunks.append(chunk)
+
+    _persist(url, attempt, settings)
+    return b"".join(chunks)
+
+
+def fetch(url: str, target: Path, settings: FetchSettings, *, num_bytes: int, sha256: str) -> None:
+    """Copy a file to `target`, whole and with these bytes or not at all.
+
+    Raises:
+        ShardError: it is not there, cannot be read, or its bytes are others at every attempt.
+    """
+
+    def attempt(watch: "_Watch") -> None:
+        # The name is the attempt's own: one that was given up may come to life again.
+        partial = target.with_name(f"{target.name}.{watch.number}")
+        try:
+            with partial.open("wb") as file:
+                _copy(watch, url, file, num_bytes, sha256)
+            watch.check()
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    _persist(url, attempt, settings)
+
+
+def _copy(watch: "_Watch", url: str, file: BinaryIO, num_bytes: int, sha256: str) -> None:
+    digest, count = hashlib.sha256(), 0
+    for chunk in watch.chunks(url):
+        file.write(chunk)
+        digest.update(chunk)
+        count += len(chunk)
+    if count != num_bytes:
+        raise _Broken(f"got {count} bytes, expected {num_bytes}")
+    if digest.hexdigest() != sha256:
+        raise _Broken("its bytes are not those that were written (sha256 differs)")
+
+
+class _Broken(Exception):
+    """What came is not the file."""
+
+
+class _GivenUp(Exception):
+    """Nobody waits for this attempt any longer."""
+
+
+class _Watch:
+    """One attempt: when it last moved, and whether it is still wanted."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.wanted = True
+        self.moved_at = time.monotonic()
+
+    def check(self) -> None:
+        """Note that something came; stop here if it is too late."""
+        self.moved_at = time.monotonic()
+        if not self.wanted:
+            raise _GivenUp
+
+    def chunks(self, url: str) -> Any:
+        """The bytes of a file, a chunk at a time."""
+        filesystem, path = _filesystem(url)
+        with filesystem.open(path, "rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                self.check()
+                yield chunk
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    filesystem, path = url_to_fs(url)  # type: ignore[no-untyped-call]
+    return filesystem, path
+
+
+def _persist(url: str, attempt: Callable[[_Watch], None], settings: FetchSettings) -> None:
+    """Attempt until it succeeds; the last failure is what is told."""
+    pause, failure = _FIRST_PAUSE_SECONDS, ""
+    for number in range(settings.attempts):
+        if number:
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        error = _watched(attempt, number, settings.timeout_seconds)
+        if error is None:
+            return
+        if isinstance(error, ImportError | ValueError):  # of fsspec: a protocol without its library
+            raise ShardError(f"{url}: cannot be opened: {error}") from None
+        if isinstance(error, _FINAL):
+            raise ShardError(f"{url}: cannot be read: {_text(error)}; check the address") from None
+        failure = _text(error)
+    raise ShardError(
+        f"{url}: could not be fetched in {settings.attempts} attempts; at last: {failure}"
+    )
+
+
+def _watched(
+    attempt: Callable[[_Watch], None], number: int, timeout_seconds: float
+) -> BaseException | None:
+    """Let an attempt run as long as something comes; what went wrong, or None."""
+    watch, outcome = _Watch(number), list[BaseException]()
+
+    def run() -> None:
+        try:
+            attempt(watch)
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, name=f"fetch-{number}", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_POLL_SECONDS)
+        if thread.is_alive() and time.monotonic() - watch.moved_at > timeout_seconds:
+            watch.wanted = False
+            return TimeoutError(f"no byte came for {timeout_seconds:g} seconds")
+    return outcome[0] if outcome else None
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
