@@ -128,7 +128,7 @@ def test_the_map_has_a_line_for_each_file() -> None:
     files = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*")
-        if path.suffix in (".py", ".c", ".h", ".toml", ".html")
+        if path.suffix in (".py", ".c", ".h", ".toml", ".html", ".css")
         and path.name not in ("__init__.py", "__main__.py")
     }
     assert (files - named, named - files) == (set(), set())  # without a row, without a file
