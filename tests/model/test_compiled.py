@@ -1,4 +1,4 @@
-"""The compiled forward: captured whole, once for a shape, and equal to the other one."""
+"""Compiled layers: captured whole, once for each kind and shape, and equal to the others."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,11 +10,13 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.model import attention_choice, kernels
 from modernbert.model import layout as layouts
+from modernbert.model.config import LayerKind
 from modernbert.model.dropout import Dropout
 from modernbert.model.encoder import Encoder
 from modernbert.model.layout import Layout
 
 TOTAL = 160
+NUM_KINDS = 3  # the first layer, which has no attention norm; local ones; other global ones
 MIXES = ([40, 30, 20, 5], [64, 1, 1, 64], [100, 7, 9, 1], [3, 64, 40, 2, 2])  # 8 when filled up
 
 
@@ -35,7 +37,8 @@ def fresh_compiler() -> None:
 
 
 def encoder() -> Encoder:
-    return with_random_weights(Encoder(small_config()))
+    kinds: tuple[LayerKind, ...] = ("global", "local", "local") * 4
+    return with_random_weights(Encoder(small_config(layer_kinds=kinds)), gain=0.7)
 
 
 def batch_of(lengths: Sequence[int]) -> PackedBatch:
@@ -68,7 +71,7 @@ def varlen_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("varlen_on_a_cpu")
 @pytest.mark.parametrize("rate", [0.0, 0.1])
-def test_one_graph_for_all_mixes_of_lengths_with_equal_gradients(rate: float) -> None:
+def test_a_graph_a_kind_for_all_mixes_of_lengths_with_equal_gradients(rate: float) -> None:
     counter = Counter()
     plain, compiled = encoder(), encoder().compile_layers(counter)
     plain.attention = "varlen"
@@ -81,7 +84,7 @@ def test_one_graph_for_all_mixes_of_lengths_with_equal_gradients(rate: float) ->
             output[: sum(lengths)].square().sum().backward()
             outputs.append(output.detach())
         assert largest_difference(*outputs) < 1e-5
-    assert counter.num_graphs == 1
+    assert counter.num_graphs == NUM_KINDS
     for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
         assert one.grad is not None and other.grad is not None
         assert largest_difference(one.grad, other.grad) < 1e-3 * float(one.grad.abs().max())
@@ -95,7 +98,7 @@ def test_flex_attention_is_captured_once() -> None:
     for lengths in MIXES:
         batch = batch_of(lengths)
         assert largest_difference(plain(batch), compiled(batch)) < 1e-5
-    assert counter.num_graphs == 1
+    assert counter.num_graphs == NUM_KINDS
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ the number of processes and a resume leave them unchanged.
 
 import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,37 +36,35 @@ class Dropout:
         self._rate = rate
         self._keys = [tuple(key) for key in keys]
         self._num_tokens_each = list(num_tokens_each)
-        self._kept: list[Tensor] = []
 
-    def __call__(self, hidden: Tensor, layer: int) -> Tensor:
-        """Drop entries of the output of one layer's attention.
+    def draw(self, hidden: Tensor, layer: int) -> "Draws":
+        """What one layer drops of the output of its attention.
 
-        hidden: (total_tokens, hidden_size).
+        hidden: (total_tokens, hidden_size), for its shape and device alone.
         """
-        if self._kept:
-            return hidden * (self._kept[layer].to(hidden.dtype) / (1 - self._rate))
-        return hidden * self._factors(hidden, layer)
-
-    def draw(self, like: Tensor, num_layers: int) -> None:
-        """Draw for all layers now, a byte an entry: a compiled forward cannot seed generators.
-
-        like: (total_tokens, hidden_size), of the type that the layers' outputs will have.
-        """
-        self._kept = [self._factors(like, layer) != 0 for layer in range(num_layers)]
-
-    def _factors(self, hidden: Tensor, layer: int) -> Tensor:
-        """0 or 1 / (1 - rate) for each entry, in the type of `hidden`."""
-        factors = torch.empty_like(hidden)
         if sum(self._num_tokens_each) != len(hidden):
             raise InputError(
                 f"dropout: its runs have {sum(self._num_tokens_each)} tokens, "
                 f"the batch has {len(hidden)}"
             )
+        kept = torch.empty(hidden.shape, dtype=torch.bool, device=hidden.device)
         generator = torch.Generator(hidden.device)
-        for key, rows in zip(self._keys, factors.split(self._num_tokens_each), strict=True):
+        for key, rows in zip(self._keys, kept.split(self._num_tokens_each), strict=True):
             generator.manual_seed(_seed(*key, layer))
             rows.bernoulli_(1 - self._rate, generator=generator)
-        return factors.div_(1 - self._rate)
+        return Draws(kept, 1 / (1 - self._rate))
+
+
+class Draws(NamedTuple):
+    """Of one layer: which entries are kept, (total_tokens, hidden_size) bool, and their growth."""
+
+    kept: Tensor
+    growth: float
+
+
+def drop(hidden: Tensor, draws: Draws) -> Tensor:
+    """Make 0 of what is not kept, and larger what is: (total_tokens, hidden_size) to the same."""
+    return torch.where(draws.kept, hidden * draws.growth, 0.0)
 
 
 def _seed(*numbers: int) -> int:

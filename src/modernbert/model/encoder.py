@@ -89,10 +89,10 @@ class Encoder(SavedModel):
         }
         hidden = self.embeddings(batch.token_ids)
         layout.prepare()
-        for layer, kind in zip(self.layers, config.layer_kinds, strict=True):
+        for index, (layer, kind) in enumerate(zip(self.layers, config.layer_kinds, strict=True)):
             if self.pause is not None:
                 self.pause()
-            draws = None if dropout is None else dropout.draw(hidden, layer.index)
+            draws = None if dropout is None else dropout.draw(hidden, index)
             hidden = layer(hidden, tables[kind], layout, draws)
         normed: Tensor = self.final_norm(hidden)
         return normed

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from modernbert.model.attention import Attention
 from modernbert.model.config import EncoderConfig
-from modernbert.model.dropout import Dropout
+from modernbert.model.dropout import Draws, drop
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
 from modernbert.model.rope import RotaryTable
@@ -65,12 +65,12 @@ class Layer(nn.Module):
         self.mlp = GatedMLP(config)
 
     def forward(
-        self, hidden: Tensor, table: RotaryTable, layout: Layout, dropout: Dropout | None
+        self, hidden: Tensor, table: RotaryTable, layout: Layout, draws: Draws | None
     ) -> Tensor:
-        """(total_tokens, hidden_size) to the same; `dropout` is of the attention's output."""
+        """(total_tokens, hidden_size) to the same; `draws` drop of the attention's output."""
         attended = self.attn(self.attn_norm(hidden), table, layout)
-        if dropout is not None:
-            attended = dropout(attended, self.index)
+        if draws is not None:
+            attended = drop(attended, draws)
         hidden = hidden + attended
         changed: Tensor = hidden + self.mlp(self.mlp_norm(hidden))
         return changed

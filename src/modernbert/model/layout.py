@@ -42,6 +42,7 @@ class Layout:
         device = batch.token_ids.device
         self.attention = choose_attention(attention, device)
         self.has_varlen = has_varlen(device)
+        self.on_accelerator = device.type != "cpu"
         self._flex_masks: dict[int | None, BlockMask] = {}
 
     @cached_property
@@ -85,11 +86,11 @@ class Layout:
         return near & (queries[:, :, None] == keys[:, None, :])
 
     def prepare(self) -> None:
-        """Make now what a compiled forward will only read."""
+        """Make now, on a GPU or on request, what compiled layers will only read."""
         if self.attention == "flex":
             for window in (None, self.window):
                 self.flex_mask(window)
-        elif self.attention == "blocks" or not self.has_varlen:
+        elif self.attention == "blocks" or (self.on_accelerator and not self.has_varlen):
             _ = self.runs, self.local_mask
 
     def flex_mask(self, window: int | None) -> "BlockMask":

@@ -138,7 +138,7 @@ def _layer_bytes(
     norms = 2 * (_FLOAT * width + 2 * _FLOAT) + 2 * size * width  # inputs, and outputs as operands
     # GeGLU keeps both halves and its result; torch's own the activated half too.
     mlp = size * glu * (3 if kernels == "native" else 4)
-    mask = size * width if dropout else 0
+    mask = width if dropout else 0  # a byte an entry
     sums = _FLOAT * config.num_heads  # one a row and head
     return norms + _attention_bytes(config, kind, kernels, size) + sums + mask + mlp
 

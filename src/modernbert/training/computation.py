@@ -142,7 +142,7 @@ def prepare(
         if settings.recompute:
             recompute(layer)
         if settings.compile:
-            layer.forward = torch.compile(layer.forward, dynamic=True)
+            layer.forward = torch.compile(layer.forward)
     if settings.sharding == "full" and group.size > 1:
         return ShardedComputation(module, layers, group)
     return Computation(group)
