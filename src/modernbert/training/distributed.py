@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -225,6 +226,8 @@ def _join(size: int, timeout_seconds: float) -> Group:
     try:
         store, rank, size = next(rendezvous("env://", timeout=timeout))
         store.set_timeout(timeout)
+        # After a restart torchrun's store still knows what the dead processes have written.
+        store = PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         pulse = _Pulse(store=PrefixStore("pulse", store), rank=rank, size=size)
         pulse.introduce()
         dist.init_process_group(
@@ -264,8 +267,9 @@ class _Pulse:
     beat_at: float = 0.0
 
     def introduce(self) -> None:
-        """Leave this process's number and host, so that a message can name them."""
-        self.store.set(f"name/{self.rank}", f"id {os.getpid()} on {socket.gethostname()}")
+        """Leave this process's id and host, so that a message can name them."""
+        self.store.set(f"id/{self.rank}", str(os.getpid()))
+        self.store.set(f"host/{self.rank}", socket.gethostname())
 
     def beat(self) -> None:
         """Note that this process has come to the next thing that all do together."""
@@ -293,7 +297,8 @@ class _Pulse:
         try:
             # Those who are only slower shall come, so that none of them is named.
             self._await(lambda: len(self._behind()) <= 1 or bool(self._words()))
-            words, absent = self._words(), [self._name(rank) for rank in self._behind()]
+            words = self._words()
+            absent = [self._name(rank) for rank in self._gone() or self._behind()]
             self.store.set(f"read/{self.rank}", "yes")
             if words:
                 return "; ".join(words)
@@ -316,15 +321,31 @@ class _Pulse:
             rank for rank in range(self.size) if int(self._get(f"beats/{rank}") or "0") < self.beats
         ]
 
+    def _gone(self) -> list[int]:
+        """Which processes of this host have ended."""
+        host = socket.gethostname()
+        here = [rank for rank in range(self.size) if self._get(f"host/{rank}") == host]
+        return [rank for rank in here if _has_ended(int(self._get(f"id/{rank}")))]
+
     def _words(self) -> list[str]:
         words = {rank: self._get(f"word/{rank}") for rank in range(self.size)}
         return [f"{self._name(rank)} cannot go on: {word}" for rank, word in words.items() if word]
 
     def _name(self, rank: int) -> str:
-        return f"process {rank} ({self._get(f'name/{rank}') or 'never seen'})"
+        who, host = self._get(f"id/{rank}"), self._get(f"host/{rank}")
+        return f"process {rank} (id {who} on {host})" if host else f"process {rank} (never seen)"
 
     def _get(self, key: str) -> str:
         return self.store.get(key).decode() if self.store.check([key]) else ""
+
+
+def _has_ended(process_id: int) -> bool:
+    """Whether a process of this host is gone, or only waits for its parent to notice."""
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return Path("/proc/self").exists()
+    return state == "Z"
 
 
 def _is_of_connection(error: RuntimeError) -> bool:
