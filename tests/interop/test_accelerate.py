@@ -342,6 +342,10 @@ CHANGES = {
     "load_state_dict": load_other,
     "another module": replace_linear,
     "a hook": lambda model: model.layers[1].mlp.Wo.register_forward_hook(doubled),
+    "a hook on the embeddings": lambda model: model.embeddings.register_forward_hook(doubled),
+    "another forward": lambda model: setattr(
+        model.layers[0].mlp.Wo, "forward", lambda values: values @ values.new_ones(64, 128)
+    ),
     "a hook on a layer": lambda model: model.layers[1].register_forward_hook(doubled),
     "a hook on attention": lambda model: model.layers[1].attn.register_forward_hook(doubled),
     "more words": lambda model: model.resize_token_embeddings(500),

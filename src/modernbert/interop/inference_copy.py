@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
-from modernbert.interop.their_layers import encoder_config
+from modernbert.interop.their_layers import encoder_config, is_watched
 from modernbert.model.encoder import Encoder
 from modernbert.model.precision import choose_precision
 
@@ -86,8 +86,12 @@ class _Copy:
         )
 
     def _has_hooks(self) -> bool:
-        leaves = (part for part in self._parts if part._parameters)
-        return any(part._forward_hooks or part._forward_pre_hooks for part in leaves)
+        """Whether somebody waits for a call of a part, or has put another in its place."""
+        return any(
+            "forward" in vars(part)
+            or ((part._forward_hooks or part._forward_pre_hooks) and is_watched(part))
+            for part in self._parts
+        )
 
     def _packed(self, model: Any) -> Encoder | None:
         config = encoder_config(model)

@@ -117,10 +117,10 @@ def _is_plain(layer: Any) -> bool:
     attention, mlp = layer.attn, layer.mlp
     if layer.training and attention.attention_dropout:
         return False  # of probabilities, which the kernels never hold
-    return not any("forward" in vars(part) or _is_watched(part) for part in (layer, attention, mlp))
+    return not any("forward" in vars(part) or is_watched(part) for part in (layer, attention, mlp))
 
 
-def _is_watched(part: nn.Module) -> bool:
+def is_watched(part: nn.Module) -> bool:
     """Whether a module has hooks, other than those by which transformers collects outputs."""
     hooks = (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
     hooks += (*part._backward_hooks.values(), *part._backward_pre_hooks.values())
