@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# How long the server is put under twice the load that it takes.
+SOAK_SECONDS ?= 120
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 
 .PHONY: demo test lint format types clean
@@ -22,7 +24,7 @@ demo: $(VENV)/.installed
 	$(BIN)/modernbert demo demo
 
 test: lint types $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	MODERNBERT_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
