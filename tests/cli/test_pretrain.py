@@ -78,3 +78,33 @@ def test_what_is_set_aside_is_told(tmp_path: Path, capsys: pytest.CaptureFixture
     shown = capsys.readouterr().err
     assert "warning: " in shown
     assert "going on from step 4\n" in shown
+
+
+def test_what_is_rare_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    records = [
+        {"kind": "start", "step": 0, "total_tokens": 100},
+        {"kind": "phase", "step": 0, "phase": "first", "phase_tokens": 50},
+        {"kind": "phase", "step": 7, "phase": "decay", "phase_tokens": 50_000},
+        {"kind": "skipped", "step": 8, "reason": "the loss is nan, the gradient norm 1.0"},
+        {"kind": "spike", "step": 9, "loss": 9.0, "median": 2.5},
+        {"kind": "went_back", "step": 10, "to_step": 4, "skipped_steps": 6},
+        {
+            "kind": "averaging",
+            "step": 11,
+            "held_out_loss": 2.0,
+            "parts": [{"held_out_loss": 2.1}, {"held_out_loss": 2.25}],
+            "path": "run/averaged",
+        },
+        {"kind": "checkpoint", "step": 12},
+    ]
+    with Meter("pretraining", clock=Clock()) as meter:
+        watch = Watch(meter)
+        for record in records:
+            watch(record)
+    assert capsys.readouterr().err.splitlines() == [
+        "phase decay: 50.0k tokens",
+        "step      8  skipped: the loss is nan, the gradient norm 1.0",
+        "step      9  spike: the loss is 9.000, usual is 2.500",
+        "step     10  back to the weights of step 4 after 6 skipped steps",
+        "average of 2 states  held-out loss 2.000, alone 2.100, 2.250  run/averaged",
+    ]

@@ -1,6 +1,7 @@
 """`modernbert pretrain`: a recipe to a model."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,7 @@ def pretrain(
                 "tokens": result.progress.tokens,
                 "evaluation": result.evaluation,
                 "model": str(model),
+                "phases": [phase.name for phase in settings.phases],
             }
         )
     else:
@@ -86,14 +88,10 @@ class Watch:
         kind = record["kind"]
         if kind in ("start", "resume"):
             self._total_tokens = record["total_tokens"]
-            if kind == "resume":
-                tell(f"going on from step {record['step']:,}")
-        elif kind == "step":
+        if kind == "step":
             self._meter.update(record["tokens"], self._total_tokens, _step_details(record))
-        elif kind == "evaluation":
-            tell(_evaluation_line(record))
-        elif kind == "warning":
-            tell(f"warning: {record['message']}")
+        elif kind in _LINES and (line := _LINES[kind](record)):
+            tell(line)
 
 
 def _step_details(record: dict[str, Any]) -> str:
@@ -109,3 +107,36 @@ def _evaluation_line(record: dict[str, Any]) -> str:
         f"held-out loss {record['held_out_loss']:.3f}  accuracy {record['held_out_accuracy']:.1%}  "
         f"({duration(record['seconds'])})"
     )
+
+
+def _phase_line(record: dict[str, Any]) -> str:
+    """Nothing where a run begins: with one phase there is nothing to tell."""
+    if not record["step"]:
+        return ""
+    return f"phase {record['phase']}: {short_count(record['phase_tokens'])} tokens"
+
+
+def _averaging_line(record: dict[str, Any]) -> str:
+    parts = ", ".join(f"{part['held_out_loss']:.3f}" for part in record["parts"])
+    return (
+        f"average of {len(record['parts'])} states  held-out loss {record['held_out_loss']:.3f}, "
+        f"alone {parts}  {record['path']}"
+    )
+
+
+_LINES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "resume": lambda record: f"going on from step {record['step']:,}",
+    "phase": _phase_line,
+    "evaluation": _evaluation_line,
+    "averaging": _averaging_line,
+    "warning": lambda record: f"warning: {record['message']}",
+    "skipped": lambda record: f"step {record['step']:>6,}  skipped: {record['reason']}",
+    "spike": lambda record: (
+        f"step {record['step']:>6,}  spike: the loss is {record['loss']:.3f}, "
+        f"usual is {record['median']:.3f}"
+    ),
+    "went_back": lambda record: (
+        f"step {record['step']:>6,}  back to the weights of step {record['to_step']:,} after "
+        f"{record['skipped_steps']} skipped steps"
+    ),
+}
