@@ -59,6 +59,22 @@ def first_steps(
         steps.close()
 
 
+def test_filling_up_gives_one_shape_and_the_same_loss(world: World, tmp_path: Path) -> None:
+    """Also where a step's last micro-batch has fewer bins; dropout included."""
+    recipe = world.recipe(tmp_path / "run", dropout=0.1)
+    data, model = PretrainingData.open(recipe), build_model(recipe)
+    losses: list[list[float]] = []
+    for fill_up in (False, True):
+        task = Pretraining(data, fill_up=fill_up)
+        batches = [
+            each for step in islice(task.steps(Progress()), 3) for each in step.micro_batches
+        ]
+        shapes = {batch.batch.total_tokens for batch in batches}
+        assert (shapes == {256}) == fill_up
+        losses.append([float(task.loss(model, batch, step=1).detach()) for batch in batches])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def num_tokens(batches: Sequence[MaskedBatch]) -> int:
     return sum(batch.batch.total_tokens for batch in batches)
 

@@ -28,6 +28,7 @@ from modernbert.data.loader import prefetch
 from modernbert.data.packing import Bin, BinStream
 from modernbert.errors import RunError
 from modernbert.files import write_whole
+from modernbert.model.attention_choice import choose_attention
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
@@ -52,6 +53,7 @@ from modernbert.tasks.vocabulary_loss import vocabulary_cross_entropy
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training import run_folder
 from modernbert.training.computation import prepare
+from modernbert.training.device_copies import copied_ahead
 from modernbert.training.distributed import ALONE, Group, joined
 from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, tensorboard_log
@@ -83,6 +85,7 @@ def _pretrain(recipe: PretrainingRecipe, observers: Sequence[Observer], group: G
     data = [PretrainingData.open(recipe, index) for index in range(len(recipe.phases))]
     _check_output(recipe)
     model = starting_model(data[0]).to(group.device)
+    model.encoder.attention = choose_attention(recipe.attention, group.device)
     trainer = Trainer(
         model,
         [_phase(recipe, index, each, group) for index, each in enumerate(data)],
@@ -137,18 +140,41 @@ class Pretraining:
     computes them, or on a resume.
 
     group: of the processes that share the bins of every step and of every evaluation.
+    fill_up: give all micro-batches the shape of a full one, for compiled layers.
     """
 
     def __init__(
-        self, data: PretrainingData, device: torch.device | str = "cpu", group: Group = ALONE
+        self,
+        data: PretrainingData,
+        device: torch.device | str = "cpu",
+        group: Group = ALONE,
+        *,
+        fill_up: bool = False,
     ) -> None:
         self.data, self.phase, self.device = data, data.phase, torch.device(device)
-        self.group = group
+        self.group, self.fill_up = group, fill_up
         self._bins = data.bins()
 
     def steps(self, progress: Progress) -> Iterator[Step]:
-        """The steps from a place on, made ahead in a thread."""
-        return prefetch(_steps(self.data, self._bins, progress, self.group), _STEPS_AHEAD)
+        """The steps from a place on, made ahead in a thread and copied ahead to a GPU."""
+        made = _steps(self.data, self._bins, progress, self.group)
+        with prefetch(made, _STEPS_AHEAD) as ahead:
+            yield from copied_ahead(ahead, self._on_device, self.device)
+
+    def _on_device(self, step: Step) -> Step:
+        batches = step.micro_batches
+        if self.fill_up:
+            packing = self.phase.packing
+            shape = {
+                "total_tokens": self.phase.batch.bins_per_micro_batch * packing.bin_tokens,
+                "max_seqlen": packing.max_seqlen,
+                "token_id": self.data.config.pad_token_id,
+            }
+            batches = [each.filled_up(**shape) for each in batches]
+        if self.device.type == "cuda":
+            batches = [each.pin_memory() for each in batches]
+        batches = [each.to(self.device, non_blocking=True) for each in batches]
+        return replace(step, micro_batches=batches)
 
     def loss(self, module: nn.Module, micro_batch: MaskedBatch, *, step: int) -> Tensor:
         """The sum of the losses of the masked tokens; the others cost nothing after the encoder."""
@@ -271,7 +297,7 @@ def _phase(recipe: PretrainingRecipe, index: int, data: PretrainingData, group: 
     phase = recipe.phases[index]
     told = Phase(
         name=phase.name,
-        task=Pretraining(data, group.device, group),
+        task=Pretraining(data, group.device, group, fill_up=recipe.computation.compile),
         settings=phase.training,
         goes_on=recipe.data_begins(index) != index,
         start_from=phase.start_from,

@@ -53,6 +53,7 @@ from modernbert.data.mixture import check_seed
 from modernbert.data.packing import PackingSettings
 from modernbert.data.shard_cache import CacheSettings
 from modernbert.errors import SettingsError
+from modernbert.model.attention_choice import AttentionChoice
 from modernbert.settings import check_keys, parse
 from modernbert.tasks import phase_tables
 from modernbert.tasks.batch_settings import BatchSettings, RampSettings
@@ -219,6 +220,7 @@ class PretrainingRecipe:
     tokenizer: folder or hub id of the one that made the shards.
     phases: in their order, each with all of its numbers.
     averaging: of states of one phase, which gives a model beside `model`; None for none.
+    attention: its back end; `auto` takes what the device has.
     computation: how the processes of the run compute.
     shard_cache: where files of shards in object storage are kept.
 
@@ -232,6 +234,7 @@ class PretrainingRecipe:
     tokenizer: str
     phases: tuple[PhaseRecipe, ...]
     averaging: AveragingSettings | None = None
+    attention: AttentionChoice = "auto"
     computation: ComputationSettings = field(default_factory=ComputationSettings)
     shard_cache: CacheSettings = field(default_factory=CacheSettings)
 
