@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,20 @@ def test_each_matryoshka_dimension_has_a_loss(tmp_path: Path, start: Path) -> No
     assert twice[0] == pytest.approx(2 * plain[0], rel=1e-5)
     other = gradients(open_ranking_job("retrieve", recipe(start, tmp_path, matryoshka_dims=[4])))
     assert plain[0] < other[0] != pytest.approx(twice[0], rel=1e-3)
+
+
+def test_known_answers_are_no_negatives_of_each_other(tmp_path: Path, start: Path) -> None:
+    made = recipe(start, tmp_path)
+    answers = [{"query": "which", "positive": document(name, 1)} for name in NAMES]
+    write(tmp_path / "train.jsonl", answers)
+    assert gradients(open_ranking_job("retrieve", made))[0] == pytest.approx(0, abs=1e-6)
+    write(tmp_path / "train.jsonl", [*answers, {"query": "other", "positive": "here"}])
+    job = open_ranking_job("retrieve", recipe_of_size(made, 9))
+    assert gradients(job)[0] > 0.1
+
+
+def recipe_of_size(made: RetrievalRecipe, batch_size: int) -> RetrievalRecipe:
+    return replace(made, training=replace(made.training, batch_size=batch_size))
 
 
 def test_a_folder_of_judged_texts(tmp_path: Path, start: Path) -> None:
