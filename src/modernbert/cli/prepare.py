@@ -53,6 +53,19 @@ def prepare(
     tasks: Annotated[
         int | None, typer.Option(min=1, help="How many shares there are.", show_default=False)
     ] = None,
+    from_datatrove: Annotated[
+        bool,
+        typer.Option(
+            "--from-datatrove", help="The corpus is token files that datatrove wrote (.ds, .index)."
+        ),
+    ] = False,
+    end_token: Annotated[
+        str | None,
+        typer.Option(
+            help="The token that datatrove put after each document, if it is not [SEP].",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tokenize a corpus into shuffled token shards.
@@ -70,7 +83,10 @@ def prepare(
         if task is not None or tasks is not None:
             _prepare_share(corpus, output, tokenizer, settings, task, tasks, workers, as_json)
             return
-        result = prepare_shards(corpus, output, tokenizer, settings, workers=workers)
+        if from_datatrove:
+            result = _import_datatrove(corpus, output, tokenizer, settings, end_token)
+        else:
+            result = prepare_shards(corpus, output, tokenizer, settings, workers=workers)
     except KeyboardInterrupt:
         tell("stopped; nothing is lost: run the same command again to go on")
         raise typer.Exit(_STOPPED) from None
@@ -98,6 +114,43 @@ def prepare_shards(
             **_tokenizer_arguments(tokenizer),
             settings=settings,
             workers=workers,
+            on_progress=partial(_show, meter),
+        )
+    if str(result.skipped):
+        tell(str(result.skipped))
+    return result
+
+
+def _import_datatrove(
+    corpus: Sequence[Path],
+    output: Path,
+    tokenizer: str,
+    settings: "PrepareSettings",
+    end_token: str | None,
+) -> "PrepareResult":
+    from modernbert.data import prepare as preparation
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    loaded = Tokenizer.from_pretrained(tokenizer)
+    arguments = _tokenizer_arguments(tokenizer)
+    del arguments["encoder_factory"]
+
+    end_token_id = None if end_token is None else loaded.token_to_id(end_token)
+    if end_token is not None and end_token_id is None:
+        raise InputError(f"--end-token: got {end_token!r}, which the tokenizer does not have")
+
+    def reencode(token_ids: list[int]) -> list[int]:
+        (ids,) = loaded.encode_batch([loaded.decode(token_ids)], special_tokens=False)
+        return list(ids)
+
+    with Meter("reading token files") as meter:
+        result = preparation.import_datatrove(
+            corpus,
+            output,
+            **arguments,
+            reencode=reencode,
+            end_token_id=end_token_id,
+            settings=settings,
             on_progress=partial(_show, meter),
         )
     if str(result.skipped):

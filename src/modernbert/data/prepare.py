@@ -8,6 +8,7 @@ processes, and not on how often the work was stopped and taken up again.
 The first pass can be done in shares by independent tasks, on one machine or many: `prepare_share`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from modernbert.data.corpus_files import CorpusFile, find_files
+from modernbert.data.datatrove_files import Reencode, TokenFileImporter, find_token_files
 from modernbert.data.prepare_folder import PrepareFolder, claim_folder, share_folder
 from modernbert.data.records import Skipped
 from modernbert.data.shard_manifest import check_special_tokens, token_dtype
@@ -26,7 +28,7 @@ from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialToke
 from modernbert.data.spill import RUN_TOKENS, Run, Spill, shuffled
 from modernbert.data.tokenize_units import OnProgress, PrepareProgress, tokenize_units
 from modernbert.data.tokenizing import Encode, TokenizingRules
-from modernbert.data.work_units import UNIT_BYTES, WorkUnit, plan_units, share_of
+from modernbert.data.work_units import UNIT_BYTES, Part, WorkUnit, plan_units, share_of
 from modernbert.errors import DocumentError, InputError, SettingsError
 from modernbert.settings import to_mapping
 
@@ -120,9 +122,51 @@ def prepare(
         RunError: the output folder belongs to other inputs, settings or another tokenizer, an
             input has changed, the disk is full, or a worker process died.
     """
-    call = _Call.of(
+    call = _TextCall.of(
         inputs, settings, vocab_size, special_token_ids, tokenizer_fingerprint, encoder_factory
     )
+    return _prepare(call, output, workers, on_progress)
+
+
+def import_datatrove(
+    inputs: Sequence[Path | str],
+    output: Path | str,
+    *,
+    reencode: Reencode,
+    end_token_id: int | None,
+    vocab_size: int,
+    special_token_ids: SpecialTokens,
+    tokenizer_fingerprint: str,
+    settings: PrepareSettings | None = None,
+    on_progress: OnProgress | None = None,
+) -> PrepareResult:
+    """Make token shards of the token files that datatrove wrote, shuffled over all of them.
+
+    inputs: folders of `.ds` files with their `.index`, or such files.
+    reencode: from a document's ids to text and back, to find out whether these are the ids of the
+        tokenizer that is given.
+    end_token_id: the token that datatrove put after each document, besides [SEP]; None for none.
+
+    Raises:
+        ModernBertError: as `prepare`; and for files that cannot be used.
+    """
+    check_special_tokens(special_token_ids, vocab_size)
+    call = _TokenFileCall(
+        inputs=tuple(str(given) for given in inputs),
+        files=tuple(find_token_files(inputs)),
+        settings=settings or PrepareSettings(),
+        vocab_size=vocab_size,
+        special_token_ids=special_token_ids,
+        tokenizer_fingerprint=tokenizer_fingerprint,
+        reencode=reencode,
+        end_token_id=end_token_id,
+    )
+    return _prepare(call, output, None, on_progress)
+
+
+def _prepare(
+    call: "_Call", output: Path | str, workers: int | None, on_progress: OnProgress | None
+) -> PrepareResult:
     progress = on_progress or (lambda _: None)
     with claim_folder(Path(output), call.identity) as folder:
         already_finished = folder.is_finished
@@ -167,7 +211,7 @@ def prepare_share(
     """
     if not 0 <= task < num_tasks:
         raise InputError(f"task: got {task} of {num_tasks}, expected 0 to {num_tasks - 1}")
-    call = _Call.of(
+    call = _TextCall.of(
         inputs, settings, vocab_size, special_token_ids, tokenizer_fingerprint, encoder_factory
     )
     units = share_of(call.units, task, num_tasks)
@@ -186,7 +230,7 @@ def prepare_share(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Call:
+class _Call(ABC):
     """What a call was given, checked, and what follows from it."""
 
     inputs: tuple[str, ...]
@@ -195,6 +239,53 @@ class _Call:
     vocab_size: int
     special_token_ids: SpecialTokens
     tokenizer_fingerprint: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the shards depend on, as JSON values."""
+        return {
+            "inputs": list(self.inputs),
+            "settings": to_mapping(self.settings),
+            "tokenizer": self.tokenizer_fingerprint,
+            "vocab_size": self.vocab_size,
+            "special_token_ids": to_mapping(self.special_token_ids),
+            "files": [[file.path, file.num_bytes, file.mtime_ns] for file in self.files],
+        }
+
+    @property
+    @abstractmethod
+    def units(self) -> list[WorkUnit]:
+        """The corpus in work units, each time the same."""
+
+    @abstractmethod
+    def tokenize(
+        self,
+        folder: PrepareFolder,
+        units: Sequence[WorkUnit],
+        workers: int | None,
+        on_progress: OnProgress,
+    ) -> None:
+        """Spill the tokens of those units that are not finished."""
+
+    def spill(self, folder: PrepareFolder) -> Spill:
+        """Where the runs of all units are."""
+        return Spill(folder.unfinished, token_dtype(self.vocab_size))
+
+    def open_writer(self, path: Path) -> ShardWriter:
+        """The writer of a new shard folder."""
+        return ShardWriter(
+            path,
+            vocab_size=self.vocab_size,
+            special_token_ids=self.special_token_ids,
+            tokenizer_fingerprint=self.tokenizer_fingerprint,
+            shard_tokens=self.settings.shard_tokens,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TextCall(_Call):
+    """Texts are to be tokenized."""
+
     encoder_factory: Callable[[], Encode]
 
     @classmethod
@@ -218,26 +309,9 @@ class _Call:
             encoder_factory=encoder_factory,
         )
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """All that the shards depend on, as JSON values."""
-        return {
-            "inputs": list(self.inputs),
-            "settings": to_mapping(self.settings),
-            "tokenizer": self.tokenizer_fingerprint,
-            "vocab_size": self.vocab_size,
-            "special_token_ids": to_mapping(self.special_token_ids),
-            "files": [[file.path, file.num_bytes, file.mtime_ns] for file in self.files],
-        }
-
     @cached_property
     def units(self) -> list[WorkUnit]:
-        """The corpus in work units, each time the same."""
         return plan_units(self.files, unit_bytes=UNIT_BYTES)
-
-    def spill(self, folder: PrepareFolder) -> Spill:
-        """Where the runs of all units are."""
-        return Spill(folder.unfinished, token_dtype(self.vocab_size))
 
     def tokenize(
         self,
@@ -246,7 +320,6 @@ class _Call:
         workers: int | None,
         on_progress: OnProgress,
     ) -> None:
-        """Spill the tokens of those units that are not finished."""
         rules = TokenizingRules(
             text_field=self.settings.text_field,
             strict=self.settings.strict,
@@ -257,15 +330,40 @@ class _Call:
         spill = self.spill(folder)
         tokenize_units(units, spill, rules, self.encoder_factory, workers, on_progress)
 
-    def open_writer(self, path: Path) -> ShardWriter:
-        """The writer of a new shard folder."""
-        return ShardWriter(
-            path,
+
+@dataclass(frozen=True, kw_only=True)
+class _TokenFileCall(_Call):
+    """Files of tokens are to be taken over; each is a unit."""
+
+    reencode: Reencode
+    end_token_id: int | None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "end_token_id": self.end_token_id}
+
+    @cached_property
+    def units(self) -> list[WorkUnit]:
+        return [WorkUnit(index=i, parts=(Part(file=file),)) for i, file in enumerate(self.files)]
+
+    def tokenize(
+        self,
+        folder: PrepareFolder,
+        units: Sequence[WorkUnit],
+        workers: int | None,  # noqa: ARG002 - it is only copying
+        on_progress: OnProgress,
+    ) -> None:
+        importer = TokenFileImporter(
+            spill=self.spill(folder),
+            seed=self.settings.seed,
+            strict=self.settings.strict,
+            run_tokens=RUN_TOKENS,
             vocab_size=self.vocab_size,
             special_token_ids=self.special_token_ids,
-            tokenizer_fingerprint=self.tokenizer_fingerprint,
-            shard_tokens=self.settings.shard_tokens,
+            end_token_id=self.end_token_id,
+            reencode=self.reencode,
         )
+        importer.run(units, on_progress)
 
 
 def _write(folder: PrepareFolder, call: _Call, on_progress: OnProgress) -> None:
