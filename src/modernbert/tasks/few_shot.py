@@ -4,8 +4,8 @@ After SetFit (Tunstall et al., arXiv 2209.11055): first the vectors of texts are
 cosine of two is 1 where their labels are equal and 0 where they are not; then a logistic
 regression is fitted to the vectors.
 
-Unlike there, the vector of a text is what the prediction block makes of the pooled hidden states, so
-that the regression is the last layer of an ordinary classifier; and a step compares all of its
+Unlike there, the vector of a text is what the prediction block makes of the pooled hidden states,
+so that the regression is the last layer of an ordinary classifier; and a step compares all of its
 texts with one another instead of sampling pairs.
 """
 
