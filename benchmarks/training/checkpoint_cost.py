@@ -1,0 +1,161 @@
+"""Claim: a checkpoint of base in the background, once in ten minutes, costs under 2% of the speed.
+
+    python -m benchmarks.training.checkpoint_cost --minutes 5
+
+Steps of pretraining are timed while nothing is saved, then a save begins and steps go on until it
+is whole, verified and on the disk; and again, as long as there is time. A save costs the time for
+which it stops the training, and what the steps beside it take longer than those before it.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.cpu import results
+from modernbert.batch import PackedBatch
+from modernbert.model.config import PRESETS, EncoderConfig
+from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.initialize import initialize
+from modernbert.tasks.vocabulary_loss import vocabulary_cross_entropy
+from modernbert.training import checkpoint
+from modernbert.training.background import BackgroundSaver
+from modernbert.training.optimizer import StableAdamW, parameter_groups
+from modernbert.training.precision import autocast
+
+RESULT = Path("benchmarks/results/training/checkpoint_cost.json")
+MASKED_SHARE = 0.3
+
+
+class Save(NamedTuple):
+    """What one save did to the steps around it.
+
+    quiet_seconds: a step's median just before it.
+    paused_seconds: the training stood still.
+    beside_seconds: of each step that ended while it was on its way.
+    seconds: until it was whole.
+    """
+
+    quiet_seconds: float
+    paused_seconds: float
+    beside_seconds: list[float]
+    seconds: float
+
+    @property
+    def cost_seconds(self) -> float:
+        """How much later the training is for it."""
+        slower = sum(self.beside_seconds) - len(self.beside_seconds) * self.quiet_seconds
+        return self.paused_seconds + slower
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--size", choices=list(PRESETS), default="base")
+    made.add_argument("--tokens", type=int, default=1024, help="of a step, in one sequence")
+    made.add_argument("--minutes", type=float, default=5.0, help="no new save after these")
+    made.add_argument("--quiet-steps", type=int, default=8, help="before each save")
+    made.add_argument("--interval", type=float, default=600.0, help="seconds from save to save")
+    made.add_argument("--threads", type=int, default=os.cpu_count())
+    made.add_argument("--folder", type=Path, help="where to save; a temporary one when absent")
+    made.add_argument("--out", type=Path, default=RESULT)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and write."""
+    options = parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    around = results.surroundings(num_threads=options.threads)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        saves, num_bytes = measure(options, Path(folder))
+    cost = median(save.cost_seconds for save in saves)
+    result = {
+        "benchmark": "checkpoint_cost",
+        **around,
+        "model": options.size,
+        "tokens_a_step": options.tokens,
+        "checkpoint_bytes": num_bytes,
+        "saves": [save._asdict() for save in saves],
+        "cost_seconds": cost,
+        "interval_seconds": options.interval,
+        "share": cost / options.interval,
+    }
+    results.write(options.out, result)
+    print(
+        f"{options.size}: {num_bytes / 1e9:.2f} GB, a save costs {cost:.2f} s "
+        f"({median(save.paused_seconds for save in saves):.2f} s of them still), "
+        f"every {options.interval:.0f} s {cost / options.interval:.2%}; {len(saves)} saves"
+    )
+    return 0
+
+
+def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Save], int]:
+    """The saves that fit into the time, one at least, and the size of a checkpoint."""
+    model, optimizer, step = training(options.size, options.tokens)
+    saver = BackgroundSaver(folder, {})
+    saves: list[Save] = []
+    end = time.monotonic() + 60 * options.minutes
+    step()  # makes the optimizer's state
+    while not saves or time.monotonic() < end:
+        quiet = median(seconds(step) for _ in range(options.quiet_steps))
+        place = checkpoint.folder_of(folder, len(saves))
+        saver.save(place, model, optimizer, {"step": len(saves)}, keep=1)
+        beside: list[float] = []
+        while not (found := saver.finished()):
+            beside.append(seconds(step))
+        saves.append(
+            Save(
+                quiet_seconds=quiet,
+                paused_seconds=found[0].paused_seconds,
+                beside_seconds=beside,
+                seconds=found[0].seconds,
+            )
+        )
+    # The first save also makes the memory that the later ones use again.
+    return saves[1:] or saves, sum(path.stat().st_size for path in place.iterdir())
+
+
+def training(
+    size: str, num_tokens: int
+) -> tuple[MaskedLanguageModel, StableAdamW, Callable[[], Any]]:
+    """A model, its optimizer, and a step of pretraining on random tokens."""
+    config = EncoderConfig.preset(size)
+    model = initialize(MaskedLanguageModel(config), seed=0)
+    optimizer = StableAdamW(parameter_groups(model, 1e-5), peak_learning_rate=1e-4)
+    generator = torch.Generator().manual_seed(0)
+    token_ids = torch.randint(5, config.vocab_size - 100, (num_tokens,), generator=generator)
+    batch = PackedBatch.from_sequences([token_ids.tolist()])
+    rows = (torch.rand(num_tokens, generator=generator) < MASKED_SHARE).nonzero().flatten()
+
+    def step() -> None:
+        with autocast("cpu", "auto"):
+            hidden = model.head(model.encoder(batch)[rows])
+            loss = vocabulary_cross_entropy(
+                hidden, model.decoder_weight, model.decoder_bias, token_ids[rows]
+            )
+        (loss / len(rows)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return model, optimizer, step
+
+
+def seconds(step: Callable[[], Any]) -> float:
+    """How long a step takes."""
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    sys.exit(main())
