@@ -29,7 +29,8 @@ typedef int (*Pause)(void);
 enum { DONE, NO_MEMORY, STOPPED };
 
 #define FEW_ROWS 96     /* for each thread: below this many, columns are shared */
-#define PAUSE_ROWS 2048 /* at most so many between two pauses */
+#define PAUSE_ROWS 512  /* at most so many between two pauses */
+#define PAUSE_TASKS 4   /* of a global attention, for each thread, between two pauses */
 
 static long entry_size(int kind) { return kind == KIND_F32 ? 4 : kind == KIND_BF16 ? 2 : 1; }
 
@@ -209,29 +210,35 @@ static void complete(const Pass *pass, const Layer *layer, long first, long end,
     multiply(s->kind, &rows, &layer->down, first, end, 0, s->hidden / PANEL, &stream);
 }
 
-/* A few heads at a time where there are pauses: heads know nothing of each other. */
+/* Where there are pauses, a few tasks at a time. */
 static int attend_in_place(const Pass *pass, const Layer *layer) {
     const Shape *s = pass->shape;
-    long size = VALUE_SIZE(s->kind), many = s->num_heads;
-    if (pass->pause && layer->is_global) many = 1 + s->num_threads / 4;
-    for (long head = 0; head < s->num_heads; head += many) {
-        if (head && stops(pass)) return STOPPED;
-        char *queries = (char *)pass->attention + head * HEAD * size;
-        AttentionInput input = {
-            .query = queries,
-            .key = queries + s->hidden * size,
-            .value = queries + 2 * s->hidden * size,
-            .step = 3 * s->hidden,
-            .borders = pass->batch->borders,
-            .num_sequences = pass->batch->num_sequences,
-            .num_heads = head + many < s->num_heads ? many : s->num_heads - head,
-            .window = layer->is_global ? -1 : s->window,
-            .is_bf16 = IS_NARROW(s->kind),
-            .num_threads = s->num_threads,
-        };
-        if (modernbert_attend(&input, queries, 3 * s->hidden, NULL)) return NO_MEMORY;
+    long size = VALUE_SIZE(s->kind), count;
+    char *queries = pass->attention;
+    AttentionInput input = {
+        .query = queries,
+        .key = queries + s->hidden * size,
+        .value = queries + 2 * s->hidden * size,
+        .step = 3 * s->hidden,
+        .borders = pass->batch->borders,
+        .num_sequences = pass->batch->num_sequences,
+        .num_heads = s->num_heads,
+        .window = layer->is_global ? -1 : s->window,
+        .is_bf16 = IS_NARROW(s->kind),
+        .num_threads = s->num_threads,
+    };
+    Piece *pieces = pieces_of(&input, &count);
+    if (!pieces) return NO_MEMORY;
+    long tasks = count * s->num_heads, failed = DONE;
+    long many = pass->pause && layer->is_global ? PAUSE_TASKS * s->num_threads : tasks;
+    for (long first = 0; first < tasks && !failed; first += many) {
+        long end = first + many < tasks ? first + many : tasks;
+        if (first && stops(pass)) failed = STOPPED;
+        else if (attend_tasks(&input, pieces, first, end, queries, 3 * s->hidden, NULL))
+            failed = NO_MEMORY;
     }
-    return DONE;
+    free(pieces);
+    return failed;
 }
 
 /* Blocks of `rows` rows in [begin, end): `before` NULL for the first layer's projection, `after` NULL

@@ -210,13 +210,11 @@ static Piece *pieces_of(const AttentionInput *in, long *count) {
     return pieces;
 }
 
-/* out: [total][out_step], may be the queries' own memory. log_sums: [num_heads][total] or NULL.
-   Returns 0, or 1 when there is no memory. */
-int modernbert_attend(const AttentionInput *in, void *out, long out_step, float *log_sums) {
-    long count, total = in->borders[in->num_sequences];
+/* Tasks [first, end), each one head of one piece; they know nothing of each other. */
+static int attend_tasks(const AttentionInput *in, const Piece *pieces, long first, long end,
+                        void *out, long out_step, float *log_sums) {
+    long total = in->borders[in->num_sequences];
     int failed = 0;
-    Piece *pieces = pieces_of(in, &count);
-    if (!pieces) return 1;
 #pragma omp parallel num_threads(in->num_threads)
     {
         Scratch *scratch = scratch_of_thread();
@@ -225,7 +223,7 @@ int modernbert_attend(const AttentionInput *in, void *out, long out_step, float 
             failed = 1;
         }
 #pragma omp for schedule(dynamic, 1)
-        for (long task = 0; task < count * in->num_heads; task++) {
+        for (long task = first; task < end; task++) {
             const Piece *piece = pieces + task / in->num_heads;
             long head = task % in->num_heads;
             long at = piece->start * in->step + head * HEAD;
@@ -239,6 +237,16 @@ int modernbert_attend(const AttentionInput *in, void *out, long out_step, float 
                              AT(in->value, in, at), in->step, target, out_step, sums, scratch))
         }
     }
+    return failed;
+}
+
+/* out: [total][out_step], may be the queries' own memory. log_sums: [num_heads][total] or NULL.
+   Returns 0, or 1 when there is no memory. */
+int modernbert_attend(const AttentionInput *in, void *out, long out_step, float *log_sums) {
+    long count;
+    Piece *pieces = pieces_of(in, &count);
+    if (!pieces) return 1;
+    int failed = attend_tasks(in, pieces, 0, count * in->num_heads, out, out_step, log_sums);
     free(pieces);
     return failed;
 }
