@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     around = results.surroundings(num_threads=options.threads)
     names = options.peers.split(",") if options.peers else peers.engines_for(workload)
     engines, absent = _build(names, model, options.threads)
+    absent |= {} if options.peers else peers.left_out(workload)
     if options.prepare:
         print(*(f"{name}: {reason}" for name, reason in absent.items()), sep="\n")
         return 0

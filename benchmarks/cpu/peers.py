@@ -19,6 +19,13 @@ Builder = Callable[[Model, int], Engine]
 # Above so many columns an engine gives its scratch memory back after each batch: with several
 # engines in one process the attention scores of each would not fit beside one another.
 _MANY_COLUMNS = 2_048
+_LEFT_OUT_WHEN_LONG = {
+    "sentence-transformers": "its model is that of transformers",
+    "fastembed": "it runs ONNX Runtime",
+    "onnxruntime": "keeps the scores of all heads at once: 17 GB at 8,192 tokens",
+    "openvino": "its CPU plugin ends the process at 8,192 tokens (2026.4.1); --peers tries again",
+    "bert": "its positions end at 512",
+}
 _BERT_LAYERS_EACH = 12 / 22  # BERT-base has 12 layers where ModernBERT-base has 22
 
 
@@ -27,6 +34,11 @@ def engines_for(workload: Workload) -> list[str]:
     if not workload.is_long:
         return [*OURS, *TRANSFORMERS, *TEXT_LIBRARIES, *RUNTIMES, *BERT]
     return [*OURS, *TRANSFORMERS]  # benchmarks/README.md says why not the others
+
+
+def left_out(workload: Workload) -> dict[str, str]:
+    """Who is not asked, and why."""
+    return dict(_LEFT_OUT_WHEN_LONG) if workload.is_long else {}
 
 
 def build(name: str, model: Model, num_threads: int) -> Engine:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.cpu import __main__ as driver
 from benchmarks.cpu import plots, results, targets
-from benchmarks.cpu.peers import BUILDERS, engines_for
+from benchmarks.cpu.peers import BUILDERS, engines_for, left_out
 from benchmarks.cpu.training_step import BATCHES, check, example
 from benchmarks.cpu.workloads import WORKLOADS
 
@@ -51,6 +51,15 @@ def test_targets_read_rows_that_are_run() -> None:
 def test_every_engine_that_is_asked_for_can_be_built() -> None:
     for workload in WORKLOADS.values():
         assert set(engines_for(workload)) <= BUILDERS.keys()
+
+
+def test_whoever_is_left_out_of_long_input_is_named_with_the_reason() -> None:
+    workload = WORKLOADS["8192-padded"]
+    absent = {name.split()[0] for name in BUILDERS} - {
+        name.split()[0] for name in engines_for(workload)
+    }
+    assert absent == left_out(workload).keys() and all(left_out(workload).values())
+    assert left_out(WORKLOADS["512-fixed"]) == {}
 
 
 def run_driver(*arguments: str) -> list[str]:
