@@ -142,6 +142,13 @@ def test_early_stopping_keeps_the_best(
     best = max(evaluations, key=lambda record: record["accuracy"])
     assert results.best.best_step == best["step"] < evaluations[-1]["step"] < 144
     assert len(evaluations) == evaluations.index(best) + 3
+    broken = labelled.recipe(
+        model, tmp_path / "broken", *rows, training__epochs=12, training__patience=2
+    )
+    with pytest.raises(Interrupted):
+        fine_tune_all("classify", broken, on_record=stop_at(best["step"] + 2))
+    again = fine_tune_all("classify", broken).best
+    assert (again.best_step, again.steps) == (results.best.best_step, results.best.steps)
 
 
 def test_seeds_and_rates_make_a_table(model: Path, rows: tuple[Path, Path], tmp_path: Path) -> None:

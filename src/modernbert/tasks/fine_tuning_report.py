@@ -130,11 +130,11 @@ def _curves(history: RunHistory, results: Results, epoch: int) -> list[Html]:
     marks = [Mark(x=place) for place in best_tokens[-1:]]
     x = Axis(label="epochs", low=0.0)
     losses = [
-        _series("training", history.curve("loss"), epoch, colour=0, kind="faint"),
+        _series("", history.curve("loss"), epoch, colour=0, kind="faint"),
         _series("dev", history.event_curve("evaluation", "loss"), epoch, colour=1, kind="dots"),
     ]
     smooth = history.curve("loss").smoothed(10)
-    losses.insert(1, _series("training, smoothed", smooth, epoch, colour=0))
+    losses.insert(1, _series("training", smooth, epoch, colour=0))
     charts = [line_chart("Loss", losses, x=x, y=Axis(), marks=marks)]
     for name in results.best.dev:
         if name != "loss":
