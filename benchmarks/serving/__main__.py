@@ -13,6 +13,7 @@ one after the other, and then again: A B C A B C. Of each are measured
 import argparse
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from threading import Thread
@@ -51,8 +52,10 @@ def main() -> None:
     }
     for index in range(arguments.rounds):
         for name, start in servers.items():
+            path = "/embeddings" if name.startswith("infinity") else "/embed"
+            sent = [[replace(ask, path=path) for ask in each] for each in (asks, *mixed)]
             with start() as address:
-                figures = measure(address, asks, mixed, seconds=arguments.seconds)
+                figures = measure(address, *sent, seconds=arguments.seconds)
             print(f"round {index + 1}, {name}: {figures}", flush=True)
             result["rounds"][name].append(figures)
             result["summary"] = {each: summary(r) for each, r in result["rounds"].items() if r}
@@ -62,13 +65,16 @@ def main() -> None:
 def measure(
     address: str,
     asks: Sequence[Ask],
-    mixed: tuple[Sequence[Ask], Sequence[Ask]],
+    short: Sequence[Ask],
+    long: Sequence[Ask],
     *,
     seconds: float,
 ) -> dict[str, Any]:
     """All figures of one server."""
     _saturate(address, asks, seconds / 4)  # to warm up
     saturation = _saturate(address, asks, seconds)
+    if not saturation["requests_per_second"]:
+        raise RuntimeError(f"{address}: no request was answered")
     rate = saturation["requests_per_second"] / 2
     half = open_loop(
         address, _cycled(asks, max(20, int(rate * seconds))), rate=rate, num_clients=_OPEN_CLIENTS
@@ -76,7 +82,7 @@ def measure(
     return {
         "saturation": saturation,
         "half": {"requests_per_second": rate, **latencies(half)},
-        "mixed": _beside_long(address, *mixed, seconds=seconds),
+        "mixed": _beside_long(address, short, long, seconds=seconds),
     }
 
 

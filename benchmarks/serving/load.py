@@ -71,8 +71,9 @@ class Connection:
 
 
 def embed_ask(kind: str, path: str, inputs: Any, num_tokens: int) -> Ask:
-    """A request to embed."""
-    return Ask(kind, path, json.dumps({"inputs": inputs}).encode(), num_tokens)
+    """A request to embed, in the words of either API: servers pass over fields that they lack."""
+    body = json.dumps({"inputs": inputs, "input": inputs}).encode()
+    return Ask(kind, path, body, num_tokens)
 
 
 def closed_loop(

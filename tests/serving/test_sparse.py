@@ -21,15 +21,18 @@ def folder(folders: dict[str, Path], tmp_path: Path) -> Path:
     """A masked language model with the files that make a SparseEncoder of it."""
     for file in folders["masked"].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    kind = "sentence_transformers.sparse_encoder.models."
-    steps = [("", kind + "MLMTransformer"), ("1_SpladePooling", kind + "SpladePooling")]
+    home = "sentence_transformers.sparse_encoder.modules"
+    steps = [
+        ("", f"{home}.mlm_transformer.MLMTransformer"),
+        ("1_SpladePooling", f"{home}.splade_pooling.SpladePooling"),
+    ]
     modules = [
         {"idx": index, "name": str(index), "path": path, "type": name}
         for index, (path, name) in enumerate(steps)
     ]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     settings = {"pooling_strategy": "max", "activation_function": "relu"}
-    write_pooling(tmp_path, **settings, embedding_dimension=448)
+    write_pooling(tmp_path, **settings)
     return tmp_path
 
 
@@ -39,13 +42,16 @@ def write_pooling(folder: Path, **settings: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_as_sentence_transformers(folder: Path) -> None:
+def test_as_sentence_transformers(folders: dict[str, Path], tmp_path: Path) -> None:
     import httpx
     from sentence_transformers import SparseEncoder
+    from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
 
-    theirs = SparseEncoder(str(folder), device="cpu").encode(TEXTS, show_progress_bar=False)
-    expected = theirs.to_dense().numpy()
-    model = load(folder, name="sparse", precision="float32")
+    steps = [MLMTransformer(str(folders["masked"])), SpladePooling("max")]
+    theirs = SparseEncoder(modules=steps, device="cpu")
+    theirs.save_pretrained(str(tmp_path))
+    expected = theirs.encode(TEXTS, show_progress_bar=False).to_dense().numpy()
+    model = load(tmp_path, name="sparse", precision="float32")
     with serving(Service([model])) as address, httpx.Client(base_url=address) as client:
         answer = client.post("/embed_sparse", json={"inputs": TEXTS})
         assert answer.status_code == 200, answer.text
