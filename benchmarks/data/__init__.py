@@ -1,0 +1,1 @@
+"""How fast the data come: the loader, opening a run, and preparing a corpus."""

@@ -1,0 +1,125 @@
+"""Claim: the loader keeps ahead of training by at least ten times on two cores.
+
+    python -m benchmarks.data.loader
+
+Both are measured one after the other, in rounds: the loader in one thread, with everything that it
+does (mixture, packing, masking, joining, reading from the mapped shards); and training steps of
+the sizes with all threads, forward and backward of the loss of the loader's own batches. Between
+two rounds the place in the data moves on, over borders of blocks too.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.cpu import results
+from benchmarks.data.options import FOLDER, parser
+from benchmarks.data.shards import web_shards
+from modernbert.data.collate import MaskedBatch, collate
+from modernbert.data.packing import BinStream, PackingSettings
+from modernbert.model.config import EncoderConfig
+from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.initialize import initialize
+from modernbert.tasks.vocabulary_loss import vocabulary_cross_entropy
+from modernbert.training.precision import autocast
+
+WANTED = 10.0
+_RATE = 0.3
+
+
+def batches(stream: BinStream, position: int = 0) -> Iterator[MaskedBatch]:
+    """Micro-batches of one bin, without end."""
+    while True:
+        bins, position = stream.take(position, 1)
+        yield collate(bins, vocab_size=stream.vocab_size, rate=_RATE, seed=0)
+
+
+def loader_speed(source: Iterator[MaskedBatch], num_batches: int) -> float:
+    """Tokens a second of the loader alone."""
+    began = time.perf_counter()
+    tokens = sum(next(source).batch.total_tokens for _ in range(num_batches))
+    return tokens / (time.perf_counter() - began)
+
+
+def training_speed(model: MaskedLanguageModel, batch: MaskedBatch) -> float:
+    """Tokens a second of a forward and a backward."""
+    model.zero_grad()
+    began = time.perf_counter()
+    with autocast("cpu", "auto"):
+        hidden = model.encoder(batch.batch).index_select(0, batch.masked_indices)
+        loss = vocabulary_cross_entropy(
+            model.head(hidden), model.decoder_weight, model.decoder_bias, batch.labels
+        )
+    loss.backward()
+    return batch.batch.total_tokens / (time.perf_counter() - began)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and write; 1 if the loader is not fast enough for a size."""
+    made = parser(__doc__ or "", rounds=3)
+    made.add_argument("--sizes", default="tiny,32m,base", help="by commas")
+    made.add_argument("--tokens", type=int, default=40_000_000, help="of the shards")
+    made.add_argument("--batches", type=int, default=400, help="of the loader in a round")
+    made.add_argument("--bin-tokens", type=int, default=8192, help="of a batch")
+    options = made.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    result = {
+        "benchmark": "loader",
+        **results.surroundings(num_threads=options.threads),
+        "batch_tokens": options.bin_tokens,
+        "shard_tokens": options.tokens,
+        **measure(options),
+    }
+    results.write(options.out or FOLDER / "loader.json", result)
+    _tell(result)
+    return int(min(each["times"] for each in result["sizes"].values()) < WANTED)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """The loader's speed, and beside it that of each size."""
+    folder = web_shards(options.cache / f"web-{options.tokens}", options.tokens)
+    packing = PackingSettings(
+        bin_tokens=options.bin_tokens, max_seqlen=min(1024, options.bin_tokens)
+    )
+    source = batches(BinStream([(folder, 1.0)], packing, seed=0))
+    models = {
+        size: initialize(MaskedLanguageModel(EncoderConfig.preset(size, vocab_size=50_368)), seed=0)
+        for size in options.sizes.split(",")
+    }
+    batch = next(source)
+    short = PackingSettings(bin_tokens=128, max_seqlen=128)
+    warm_up = next(batches(BinStream([(folder, 1.0)], short, seed=0)))
+    for model in models.values():
+        training_speed(model, warm_up)
+    loading: list[float] = []
+    training: dict[str, list[float]] = {size: [] for size in models}
+    for _ in range(options.rounds):
+        loading.append(loader_speed(source, options.batches))
+        for size, model in models.items():
+            training[size].append(training_speed(model, batch))
+    return {
+        "loader_tokens_per_second": loading,
+        "sizes": {
+            size: {
+                "training_tokens_per_second": speeds,
+                "times": median(loading) / median(speeds),
+            }
+            for size, speeds in training.items()
+        },
+    }
+
+
+def _tell(result: Mapping[str, Any]) -> None:
+    print(f"loader: {median(result['loader_tokens_per_second']):,.0f} tokens/s in one thread")
+    for size, each in result["sizes"].items():
+        speed = median(each["training_tokens_per_second"])
+        print(f"  {size:5s} {speed:10,.0f} tokens/s of training: {each['times']:.0f} times")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
