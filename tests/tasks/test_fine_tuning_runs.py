@@ -89,6 +89,8 @@ def test_a_second_start_finds_everything_done(
     other = labelled.recipe(model, output, *rows, training__epochs=7)
     with pytest.raises(RunError, match=r"belongs to another recipe: training\.epochs"):
         fine_tune_all("classify", other)
+    with pytest.raises(RunError, match=r"belongs to another recipe: examples"):
+        fine_tune_all("classify", labelled.recipe(model, output, *rows))  # no test rows
 
 
 def stop_at(step: int) -> Callable[[str, dict[str, Any]], None]:

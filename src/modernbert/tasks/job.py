@@ -90,10 +90,15 @@ class Job(Generic[E]):
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 (hex) of all examples to train on, their targets included."""
+        """The sha256 (hex) of all examples, their targets included.
+
+        Those of `dev` choose the weights and those of `test` are in the results, so they count.
+        """
         digest = sha256()
-        for example in self.train.examples:
-            digest.update(repr(example).encode())
+        for split in (self.train, self.dev, self.test):
+            digest.update(b"split")
+            for example in split.examples if split else ():
+                digest.update(repr(example).encode())
         return digest.hexdigest()
 
 
