@@ -20,8 +20,9 @@ from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.settings import parse
+from modernbert.tasks.retrieval_examples import Kind
 from modernbert.tasks.retrieval_recipe import RetrievalRecipe
-from modernbert.tasks.retrieval_run import Kind, RankingJob, open_ranking_job, train_ranking
+from modernbert.tasks.retrieval_run import RankingJob, open_ranking_job, train_ranking
 from modernbert.tokenizer.train import train
 from modernbert.training.task import Progress
 

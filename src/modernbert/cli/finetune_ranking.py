@@ -15,8 +15,8 @@ from modernbert.cli.terminal import Meter, tell
 from modernbert.errors import SettingsError
 
 if TYPE_CHECKING:
+    from modernbert.tasks.retrieval_examples import Kind
     from modernbert.tasks.retrieval_recipe import RetrievalRecipe
-    from modernbert.tasks.retrieval_run import Kind
 
 _SUMMARIES: "dict[Kind, str]" = {
     "retrieve": "Learn one vector a text, so that queries lie near the documents that answer them.",

@@ -83,7 +83,7 @@ def mine(
         raise InputError(f"{output}: is there already; delete it or name another file")
     data = read_retrieval_data(rows, split)
     texts = read_corpus(rows, data, split, more=corpus)
-    tell(f"{counted(len(data.known), 'query')}, {counted(len(texts), 'document')}")
+    tell(f"{len(data.known):,} queries, {counted(len(texts), 'document')}")
     retriever = load_retriever(model, precision.value)
     scorer = None if teacher is None else Reranker.from_pretrained(teacher)
     written = total = 0
