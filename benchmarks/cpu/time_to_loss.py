@@ -53,8 +53,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tune, or compare as long as there is time, or do one run; 0 when all is done."""
     options = parser().parse_args(arguments)
-    text = Text.prepare(options.cache / "text")
     if options.one:
+        text = Text.prepare(options.cache / "text")
         command.use_threads(options)
         name, budget = json.loads(options.one)
         print(json.dumps(asdict(SYSTEMS[name](text, Budget(**budget)))))
@@ -63,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.tune:
         tune(rates, options)
         return 0
+    if not rates.exists() or results.read(rates).get("best", {}).keys() != SYSTEMS.keys():
+        print(f"{rates}: not there or not finished; run this with --tune first", file=sys.stderr)
+        return 2
     return compare(options.out or results.FOLDER / "time-to-loss.json", rates, options)
 
 

@@ -144,3 +144,13 @@ def test_a_comparison_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     assert status == 0
     whole = compare(tmp_path, monkeypatch, seconds=10_000)[1]
     assert whole == all_calls and len(whole) > 5
+
+
+def test_without_rates_it_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = tmp_path / "rates.json"
+    assert time_to_loss.main(["--rates", str(rates)]) == 2
+    results.write(rates, {"best": {OURS: {"rate": 1e-3}}})
+    assert time_to_loss.main(["--rates", str(rates)]) == 2
+    assert capsys.readouterr().err.count("--tune first") == 2
