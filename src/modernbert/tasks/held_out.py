@@ -57,4 +57,6 @@ def _totals(model: MaskedLanguageModel, batch: MaskedBatch, max_logits_bytes: in
         batch.labels,
         max_logits_bytes=max_logits_bytes,
     )
-    return torch.stack([loss.double(), hits.double(), loss.new_tensor(batch.num_masked).double()])
+    return torch.stack(
+        [loss.double(), hits.double(), torch.full_like(loss, batch.num_masked).double()]
+    )

@@ -367,7 +367,7 @@ class Trainer:
                 self.computation.before_backward(is_last=index == last)
                 loss.backward()
             total += loss.detach()
-        told = torch.tensor(float(self._is_told_to_stop), device=self.device)
+        told = torch.full_like(total, self._is_told_to_stop)
         figures = torch.stack([total, told])
         norm = self.computation.reduce(self.module, figures).to(total)
         # The step's one readback.
