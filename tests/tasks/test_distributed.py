@@ -94,6 +94,7 @@ def test_several_processes_train_as_one_does(
             assert path.read_bytes() == (output / "model" / path.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(
     world: World, alone: Path, tmp_path: Path
 ) -> None:
@@ -124,6 +125,7 @@ def assert_same_bytes(output: Path, expected: Path) -> None:
     assert not list(output.rglob(f"{TEMPORARY_PREFIX}*"))
 
 
+@pytest.mark.slow
 def test_killed_processes_end_with_the_same_bytes(
     world: World, together: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +164,7 @@ def test_a_step_that_is_no_number_in_one_process_is_skipped_by_all(
     assert all(np.isfinite(values).all() for values in weights(output).values())
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_named(world: World, together: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     hasty = {"computation": {"timeout_seconds": 5.0}}
