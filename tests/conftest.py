@@ -1,6 +1,7 @@
 """What all tests share: where the local corpora are, and one thread for torch."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,13 @@ import torch
 
 def pytest_configure() -> None:
     # Two workers on two cores: one thread each, and figures that do not depend on the load.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """One thread again after a test whose script takes others: sums depend on their number."""
+    yield
     torch.set_num_threads(1)
 
 

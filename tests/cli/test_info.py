@@ -94,7 +94,7 @@ def test_a_tokenizer(run: Run, world: World) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("output = 3", "output: got 3, expected a path in quotes"),
+        ("output = 3", "key 'sources' is missing"),
         ("outputt = 'x'", "unknown key 'outputt'; did you mean 'output'?"),
         ("output = ", "not a readable TOML file"),
     ],

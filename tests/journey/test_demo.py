@@ -80,8 +80,9 @@ def test_its_own_recipe(tmp_path: Path) -> None:
     demo_verb._write_recipe(folder)
     recipe = load(PretrainingRecipe, folder.recipe)
     assert recipe.output == folder.run and recipe.tokenizer == str(folder.tokenizer)
-    assert [source.shards for source in recipe.sources] == [folder.train_shards]
-    assert recipe.evaluation and recipe.evaluation.shards == folder.held_out_shards
-    config = recipe.model.config(max_seqlen=recipe.packing.max_seqlen, vocab_size=8192)
+    (phase,) = recipe.phases
+    assert [source.shards for source in phase.sources] == [str(folder.train_shards)]
+    assert phase.evaluation and phase.evaluation.shards == str(folder.held_out_shards)
+    config = phase.model.config(max_seqlen=phase.packing.max_seqlen, vocab_size=8192)
     assert config.num_layers == 6 and config.hidden_size == 256
-    assert recipe.training.schedule.decay == "1-sqrt"
+    assert phase.training.schedule.decay == "1-sqrt"
