@@ -32,7 +32,7 @@ def test_a_skipped_step_leaves_weights_and_averages_alone(tmp_path: Path) -> Non
 
     def look(record: dict[str, Any]) -> None:
         if record["kind"] in ("step", "skipped") and record["step"] in (4, 5):
-            state = checkpoint.optimizer_tensors(trainer.module, trainer.optimizer)
+            state = checkpoint.optimizer_tensors(trainer.module, trainer.state.optimizer)
             seen.append((weights(trainer.module), [tensor.tolist() for tensor in state.values()]))
 
     trainer.observers = (*trainer.observers, look)
@@ -67,7 +67,8 @@ def test_too_many_in_a_row_go_back_to_an_earlier_checkpoint(tmp_path: Path) -> N
     assert (back["step"], back["to_step"], back["skipped_steps"]) == (13, 8, 3)
     other = ToyModule(seed=5)
     spare = Trainer(other, [phase(settings_=few)], tmp_path)
-    checkpoint.load(checkpoint.folder_of(tmp_path, 8), other, spare.optimizer, trainer.identity)
+    kept = checkpoint.folder_of(tmp_path, 8)
+    checkpoint.load(kept, other, spare.state.optimizer, trainer.identity)
     assert at_13 == [weights(other)]
     # No checkpoint is made of a run that is skipping, and one at once when it is back.
     assert [row["step"] for row in rows(tmp_path, "checkpoint")][:4] == [4, 8, 13, 16]

@@ -94,8 +94,8 @@ def test_the_optimizer_goes_over_with_the_numbers_of_the_phase(tmp_path: Path) -
 
     def look(record: dict[str, Any]) -> None:
         if record["kind"] == "evaluation" and record["step"] == 6:
-            state = checkpoint.optimizer_tensors(trainer.module, trainer.optimizer)
-            seen.append((trainer.optimizer, {name: t.clone() for name, t in state.items()}))
+            state = checkpoint.optimizer_tensors(trainer.module, trainer.state.optimizer)
+            seen.append((trainer.state.optimizer, {name: t.clone() for name, t in state.items()}))
 
     trainer.observers = (*trainer.observers, look)
     trainer.run()

@@ -256,7 +256,7 @@ def test_a_phase_chooses_its_groups_and_when_it_ends(tmp_path: Path) -> None:
     )
     trainer = Trainer(module, [own], tmp_path)
     result = trainer.run()
-    assert result.status == "finished" and trainer.finished
+    assert result.status == "finished" and trainer.state.finished
     assert seen == [4, 8] and result.progress.step == 8
-    rates = [group["lr"] for group in trainer.optimizer.param_groups]
+    rates = [group["lr"] for group in trainer.state.optimizer.param_groups]
     assert rates[0] == pytest.approx(0.25 * rates[1])

@@ -194,8 +194,8 @@ def train(folder: Path, kind_of_run: str = "one", death: str = "") -> int:
         whole = phases(step_seconds)
     trainer = Trainer(module, whole, folder, observers=observers)
     if kind == "end":
-        keep = trainer._keep_end
-        trainer._keep_end = lambda: (_die_if(trainer.progress.step == int(number)), keep())
+        keep = trainer.state.keep_end
+        trainer.state.keep_end = lambda: (_die_if(trainer.progress.step == int(number)), keep())
     result = trainer.run()
     (folder / "weights").write_bytes(weights(module))
     return result.exit_code
