@@ -171,3 +171,16 @@ def test_loss_and_hits(limit: int) -> None:
 def test_hits_of_no_rows() -> None:
     loss, hits = loss_and_hits(*operands(rows=0))
     assert (loss.item(), hits.item()) == (0.0, 0)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("num_labels", [1, 20, ROWS - 1])
+def test_of_rows_after_the_labels_nothing_is_asked(limit: int, num_labels: int) -> None:
+    *tensors, labels = operands()
+    asked = labels[:num_labels]
+    expected = with_gradients(plain(tensors[0][:num_labels], *tensors[1:], asked), *tensors)
+    loss = vocabulary_cross_entropy(*tensors, asked, max_logits_bytes=limit)
+    for ours, theirs in zip(with_gradients(loss, *tensors), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    loss, _ = loss_and_hits(*tensors, asked, max_logits_bytes=limit)
+    torch.testing.assert_close(loss, expected[0])

@@ -9,6 +9,7 @@ from modernbert.data.collate import MaskedBatch
 from modernbert.errors import ShardError
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
+from modernbert.tasks.cpu_shapes import missing_rows
 from modernbert.tasks.vocabulary_loss import MAX_LOGITS_BYTES, loss_and_hits
 from modernbert.training.distributed import ALONE, Group
 
@@ -42,9 +43,15 @@ def held_out_figures(
 
 
 def predictions(model: MaskedLanguageModel, batch: MaskedBatch, dropout: Dropout | None) -> Tensor:
-    """(num_masked, hidden_size). What the head makes of the masked tokens."""
+    """(num_masked, hidden_size). What the head makes of the masked tokens.
+
+    On a CPU a few rows may follow, of which nothing is asked: see `tasks.cpu_shapes`.
+    """
     hidden = model.encoder(batch.batch, dropout=dropout)
-    rows: Tensor = model.head(hidden.index_select(0, batch.masked_indices))
+    indices = batch.masked_indices
+    if hidden.device.type == "cpu":
+        indices = torch.cat([indices, indices.new_zeros(missing_rows(len(indices)))])
+    rows: Tensor = model.head(hidden.index_select(0, indices))
     return rows
 
 

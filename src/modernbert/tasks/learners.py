@@ -26,6 +26,7 @@ from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import MultiVectorModel, projection
 from modernbert.model.pooling import pool
+from modernbert.tasks.cpu_shapes import filled
 from modernbert.tasks.retrieval_recipe import RetrievalRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
 
@@ -97,7 +98,7 @@ class TextLearner(nn.Module):
 
     def forward(self, batch: PackedBatch, side: Side) -> Vectors:
         """Their vectors."""
-        hidden = self.encoder(batch).float()
+        hidden = self.encoder(filled(batch))[: batch.total_tokens].float()
         prompt = "" if self.embedder.settings.pool_prompt else self._prompts[side]
         if prompt:
             num_tokens = len(self.embedder.tokenizer.encode(prompt)) - 1

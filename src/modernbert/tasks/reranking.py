@@ -11,6 +11,7 @@ from modernbert.inference.batching import batch_tokens_for, packs
 from modernbert.inference.inputs import Text, TextEncoder
 from modernbert.metrics.ranking import ranked, ranking_scores
 from modernbert.tasks.epochs import Epochs
+from modernbert.tasks.fine_tuning import outputs_of
 from modernbert.tasks.ranking_losses import binary, kl_divergence, margin_mse
 from modernbert.tasks.retrieval_data import RankedTexts, RetrievalData
 from modernbert.tasks.retrieval_recipe import RetrievalTrainingSettings
@@ -70,7 +71,7 @@ class Reranking:
         """The sum of the losses of some queries."""
         ids = [self._ids[row] for row in micro_batch]
         batch = PackedBatch.from_sequences([x for pair in ids for x in pair], device=self.device)
-        outputs = self.scale * module(batch).float().squeeze(1)
+        outputs = self.scale * outputs_of(module, batch).squeeze(1)
         scores = outputs.split([len(each) for each in ids])
         examples = [self.data.examples[row] for row in micro_batch]
         if self.settings.loss == "binary":
@@ -96,7 +97,7 @@ class Reranking:
         found: dict[int, float] = {}
         for pack in packs([len(each) for each in ids], self.micro_batch_tokens):
             batch = PackedBatch.from_sequences([ids[place] for place in pack], device=self.device)
-            found.update(zip(pack, module(batch).float().squeeze(1).tolist(), strict=True))
+            found.update(zip(pack, outputs_of(module, batch).squeeze(1).tolist(), strict=True))
         return [found[place] for place in range(len(ids))]
 
     def _pairs(self, example: RankedTexts) -> list[list[int]]:

@@ -33,10 +33,10 @@ def vocabulary_cross_entropy(
 ) -> Tensor:
     """The sum of the losses of predicting `labels` by `hidden @ weight.T + bias`.
 
-    hidden: (num_rows, hidden_size); without a row the loss is a plain zero.
+    hidden: (num_rows, hidden_size); of rows after the last label nothing is asked.
     weight: (vocab_size, hidden_size).
     bias: (vocab_size,).
-    labels: (num_rows,) int64.
+    labels: (num_labels,) int64, no more than there are rows; without one the loss is a plain zero.
     max_logits_bytes: as float32; there is always at least one row of logits.
     Returns a float32 scalar (float64 for such operands). Products are done in the format of
     autocast, where that is on; each gradient has the format of its tensor. The gradients are made
@@ -68,7 +68,7 @@ def loss_and_hits(
     operands = _in_compute_format(hidden, weight, bias)
     loss = torch.zeros((), dtype=_wide(operands[0].dtype), device=hidden.device)
     hits = torch.zeros((), dtype=torch.int64, device=hidden.device)
-    for rows in _chunks(len(labels), 4 * len(weight), max_logits_bytes):
+    for rows in _chunks(len(hidden), 4 * len(weight), max_logits_bytes):
         for part, targets in _blocks(_logits(rows, *operands), labels[rows]):
             log_probabilities = part.log_softmax(1, dtype=loss.dtype)
             loss -= log_probabilities.gather(1, targets[:, None]).sum()
@@ -88,7 +88,7 @@ class _LossWithGradients(torch.autograd.Function):
         d_hidden, d_weight = torch.empty_like(hidden), torch.empty_like(weight)
         d_bias = torch.zeros_like(bias, dtype=loss.dtype)
         with torch.autocast(hidden.device.type, enabled=False):
-            for rows in _chunks(len(labels), 4 * len(weight), max_bytes):
+            for rows in _chunks(len(hidden), 4 * len(weight), max_bytes):
                 d_logits = _logits(rows, *operands)
                 loss += _become_gradients(d_logits, labels[rows], d_bias)
                 d_hidden[rows] = d_logits @ operands[1]
@@ -108,6 +108,8 @@ class _LossWithGradients(torch.autograd.Function):
 def _become_gradients(logits: Tensor, labels: Tensor, d_bias: Tensor) -> Tensor:
     """Replace (num_rows, vocab_size) logits by the gradients of their losses; the losses' sum.
 
+    labels: (num_labels,) int64; rows after them get gradients of zero.
+
     d_bias: (vocab_size,), to which the gradients of all rows are added.
     """
     wide = _wide(logits.dtype)
@@ -122,6 +124,7 @@ def _become_gradients(logits: Tensor, labels: Tensor, d_bias: Tensor) -> Tensor:
         gradients = probabilities.scatter_(1, columns, picked.expm1())  # p, and p - 1 at the label
         d_bias += gradients.sum(0)
         part.copy_(gradients)
+    logits[len(labels) :].zero_()
     return loss
 
 
@@ -154,7 +157,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _blocks(logits: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """A few rows at a time, as views, with their labels."""
+    """A few rows at a time that have labels, as views, with these."""
     block_bytes = _CPU_BLOCK_BYTES if logits.device.type == "cpu" else _GPU_BLOCK_BYTES
     for rows in _chunks(len(labels), 4 * logits.shape[1], block_bytes):
         yield logits[rows], labels[rows]
