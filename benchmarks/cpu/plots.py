@@ -235,7 +235,7 @@ def _title() -> dict[str, Any]:
 
 def _style(axes: Axes) -> None:
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_TEXT, length=0, labelsize=8)
+    axes.tick_params(which="both", colors=_TEXT, length=0, labelsize=8)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#bbbbbb")
 
