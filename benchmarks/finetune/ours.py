@@ -2,15 +2,17 @@
 
 import argparse
 import json
-import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.finetune.ranking import ndcg_at_10
 from benchmarks.finetune.workloads import WORKLOADS, Workload, read
 from modernbert.files import write_whole
 from modernbert.settings import parse
+from modernbert.training.machine import peak_memory_bytes
 
 
 def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -87,11 +89,11 @@ class _Watch:
     def __call__(self, record: dict[str, Any]) -> None:
         """One record of the run."""
         if record["kind"] in ("start", "resume"):
-            self.before = _peak_bytes()
+            self.before = peak_memory_bytes(torch.device("cpu"))
         elif record["kind"] == "step":
             self.seconds += record["seconds"]
             self.steps += 1
-            self.peak = _peak_bytes()
+            self.peak = peak_memory_bytes(torch.device("cpu"))
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -105,11 +107,6 @@ class _Watch:
 
 
 _METRICS = {"entity_f1": "f1"}
-
-
-def _peak_bytes() -> int:
-    """The most memory that this process has held so far."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -20,10 +20,11 @@ from sentence_transformers.losses import MultipleNegativesRankingLoss
 from sentence_transformers.models import Pooling, Transformer
 from sentence_transformers.training_args import SentenceTransformerTrainingArguments
 
-from benchmarks.finetune.peer_transformers import WARMUP_SHARE, _peak_bytes
+from benchmarks.finetune.peer_transformers import arguments
 from benchmarks.finetune.ranking import ndcg_at_10
 from benchmarks.finetune.workloads import WORKLOADS, Workload, read
 from modernbert.files import write_whole
+from modernbert.training.machine import peak_memory_bytes
 
 
 def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -32,26 +33,10 @@ def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[s
     pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
     model = SentenceTransformer(modules=[transformer, pooling], device="cpu").to(torch.float32)
     rows = read(folder / "train.jsonl")
-    num_steps = workload.epochs * -(-len(rows) // workload.batch_size)
-    before = _peak_bytes()
+    before = peak_memory_bytes(torch.device("cpu"))
     trainer = SentenceTransformerTrainer(
         model=model,
-        args=SentenceTransformerTrainingArguments(
-            output_dir=str(options.out.with_suffix("")),
-            num_train_epochs=workload.epochs,
-            per_device_train_batch_size=workload.batch_size,
-            learning_rate=options.learning_rate,
-            warmup_steps=int(WARMUP_SHARE * num_steps),
-            weight_decay=0.01,
-            seed=options.seed,
-            bf16=options.precision == "bfloat16",
-            use_cpu=True,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-            logging_steps=1000,
-        ),
+        args=SentenceTransformerTrainingArguments(**arguments(workload, options, len(rows))),
         train_dataset=Dataset.from_list(
             [{k: row[k] for k in ("query", "positive")} for row in rows]
         ),
@@ -60,7 +45,7 @@ def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[s
     started = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - started
-    peak = _peak_bytes()
+    peak = peak_memory_bytes(torch.device("cpu"))
     return {
         "score": _score(model, folder),
         "seconds": seconds,

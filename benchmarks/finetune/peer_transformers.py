@@ -6,7 +6,6 @@ and decay. Precision bfloat16 by autocast where the CPU has it, its faster one h
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from transformers import (
 
 from benchmarks.finetune.workloads import WORKLOADS, Row, Workload, read
 from modernbert.files import write_whole
+from modernbert.training.machine import peak_memory_bytes
 
 WARMUP_SHARE = 0.1
 _STRIDE = 128
@@ -55,17 +55,21 @@ def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[s
         workload, options.model, tokenizer, train
     )
     encoded = Rows([each for row in train for each in encode(row)])
-    before = _peak_bytes()
+    before = peak_memory_bytes(torch.device("cpu"))
     trainer = Trainer(
         model=model,
-        args=_arguments(workload, options, len(encoded)),
+        args=TrainingArguments(
+            **arguments(workload, options, len(encoded)),
+            per_device_eval_batch_size=workload.batch_size,
+            train_sampling_strategy="group_by_length" if options.grouped else "random",
+        ),
         train_dataset=encoded,
         data_collator=collate,
     )
     started = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - started
-    peak = _peak_bytes()
+    peak = peak_memory_bytes(torch.device("cpu"))
     started = time.perf_counter()
     value = score(trainer, test)
     return {
@@ -78,27 +82,26 @@ def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[s
     }
 
 
-def _arguments(workload: Workload, options: argparse.Namespace, num_rows: int) -> TrainingArguments:
+def arguments(workload: Workload, options: argparse.Namespace, num_rows: int) -> dict[str, Any]:
+    """What a trainer of transformers' kind is told."""
     num_steps = workload.epochs * -(-num_rows // workload.batch_size)
-    return TrainingArguments(
-        output_dir=str(options.out.with_suffix("")),
-        num_train_epochs=workload.epochs,
-        per_device_train_batch_size=workload.batch_size,
-        per_device_eval_batch_size=workload.batch_size,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=int(WARMUP_SHARE * num_steps),
-        weight_decay=0.01,
-        seed=options.seed,
-        bf16=options.precision == "bfloat16",
-        use_cpu=True,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        logging_steps=1000,
-        train_sampling_strategy="group_by_length" if options.grouped else "random",
-    )
+    return {
+        "output_dir": str(options.out.with_suffix("")),
+        "num_train_epochs": workload.epochs,
+        "per_device_train_batch_size": workload.batch_size,
+        "learning_rate": options.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": int(WARMUP_SHARE * num_steps),
+        "weight_decay": 0.01,
+        "seed": options.seed,
+        "bf16": options.precision == "bfloat16",
+        "use_cpu": True,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "logging_steps": 1000,
+    }
 
 
 def _sequence_setup(workload: Workload, model: str, tokenizer: Any, train: Sequence[Row]) -> tuple:
@@ -246,9 +249,9 @@ def _best_answer(model: Any, row: Row, encoded: Any) -> str:
 
 
 def _answer_f1(found: str, row: Row) -> float:
-    from modernbert.metrics import answer_f1
+    from modernbert.metrics.answers import overlap_f1
 
-    return answer_f1(found, [answer["text"] for answer in row["answers"]])
+    return overlap_f1(found, [answer["text"] for answer in row["answers"]])
 
 
 def _accuracy(wanted: np.ndarray, logits: np.ndarray) -> float:
@@ -279,11 +282,6 @@ _SETUPS = {
     "tag": _tagging_setup,
     "answer": _answering_setup,
 }
-
-
-def _peak_bytes() -> int:
-    """The most memory that this process has held so far."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

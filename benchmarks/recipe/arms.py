@@ -40,9 +40,12 @@ class Arm:
 
 
 def _training(tokens: int, rate: float, *, warmup: int, decay: int) -> dict[str, Any]:
-    schedule: dict[str, Any] = {"peak_learning_rate": rate, "warmup_tokens": warmup}
-    if decay:
-        schedule |= {"decay": "1-sqrt", "decay_tokens": decay}
+    schedule = {
+        "peak_learning_rate": rate,
+        "warmup_tokens": warmup,
+        "decay": "1-sqrt" if decay else "constant",
+        "decay_tokens": decay,
+    }
     return {
         "total_tokens": tokens,
         "checkpoint_every_steps": CHECKPOINT_STEPS,
@@ -127,19 +130,3 @@ def shared_recipe(*, seed: int) -> dict[str, Any]:
             **_training(TOKENS, 1.5e-3, warmup=200_000, decay=800_000),
         },
     }
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The base with the changes laid over it, table by table; a schedule is replaced whole.
-
-    >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
-    {'a': {'b': 1, 'c': 3}}
-    """
-    result = dict(base)
-    for key, value in changes.items():
-        both_tables = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        if both_tables and key != "schedule":
-            result[key] = merged(result[key], value)
-        else:
-            result[key] = value
-    return result

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 import modernbert.tasks.pretraining as pretraining
-from benchmarks.recipe.arms import ARMS, Arm, merged, shared_recipe
+from benchmarks.recipe.arms import ARMS, Arm, shared_recipe
 from modernbert.data.collate import MaskedBatch, collate
 from modernbert.data.loader import held_out_batches
 from modernbert.data.packing import PackingSettings
@@ -28,6 +28,7 @@ from modernbert.files import write_whole
 from modernbert.model.grow import grow
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.settings import parse
+from modernbert.tasks.phase_tables import merge
 from modernbert.tasks.recipe import PretrainingRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
 
@@ -55,7 +56,7 @@ def _recipe(
     arm: Arm, seed: int, corpora: Path, folder: Path, runs: Path, scale: float
 ) -> PretrainingRecipe:
     names = ("books", "reviews") if arm.corpus == "mixed" else ("books",)
-    mapping = merged(shared_recipe(seed=seed), arm.recipe)
+    mapping = merge(shared_recipe(seed=seed), arm.recipe)
     if arm.start is not None:
         start = runs / arm.start / str(seed) / "model"
         if arm.layer_map is not None:

@@ -2,23 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from modernbert.errors import InputError
+from modernbert.inference.batching import Encoded
 from modernbert.inference.inputs import Side, Text, TextEncoder
 from modernbert.serving.refusal import Refusal, empty, invalid, too_large
 from modernbert.tokenizer.tokenizer import Tokenizer
-
-
-class Encoded(Protocol):
-    """What an input has become."""
-
-    @property
-    def token_ids(self) -> list[int]: ...
-
-    @property
-    def is_truncated(self) -> bool: ...
-
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Encoded)

@@ -2,8 +2,11 @@
 
 import pytest
 
-from benchmarks.recipe.arms import ARMS, merged
+from benchmarks.recipe.arms import ARMS, shared_recipe
 from benchmarks.recipe.comparison import CLAIMS, Claim, compare, interval, table
+from modernbert.settings import parse
+from modernbert.tasks.phase_tables import merge
+from modernbert.tasks.recipe import PretrainingRecipe
 
 CLAIM = Claim(
     name="claim", claim="a beats b", better="a", worse="b", measure=lambda scores: scores["mixed"]
@@ -50,9 +53,10 @@ def test_one_seed_is_no_comparison() -> None:
     assert "not run" in table({"claim": None})
 
 
-def test_a_changed_schedule_replaces_the_whole_one() -> None:
-    base = {"training": {"total_tokens": 1, "schedule": {"decay": "1-sqrt", "decay_tokens": 5}}}
-    changes = {"training": {"schedule": {"warmup_tokens": 2}}}
-    assert merged(base, changes) == {
-        "training": {"total_tokens": 1, "schedule": {"warmup_tokens": 2}}
-    }
+def test_every_arm_makes_a_recipe() -> None:
+    for arm in ARMS:
+        whole = merge(shared_recipe(seed=1), arm.recipe)
+        whole |= {"output": "run", "tokenizer": "tokenizer", "sources": [{"shards": "shards"}]}
+        (phase,) = parse(PretrainingRecipe, whole, where=arm.name).phases
+        assert phase.seed == phase.training.seed == 1
+        assert (phase.training.schedule.decay == "constant") == (arm.name == "constant")
