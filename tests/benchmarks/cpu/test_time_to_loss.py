@@ -84,7 +84,8 @@ def test_the_lowest_rate_is_found_downhill() -> None:
         assert lowest(lambda rate, best=best: abs(rate - best)) == pytest.approx(best)
 
 
-def test_the_shortest_budget_is_found_by_halves() -> None:
+@pytest.mark.parametrize("first", FRACTIONS)
+def test_the_shortest_budget_is_found_from_any_guess(first: float) -> None:
     for place, fraction in enumerate(FRACTIONS):
         tried: list[float] = []
 
@@ -92,9 +93,10 @@ def test_the_shortest_budget_is_found_by_halves() -> None:
             tried.append(at)
             return at >= enough
 
-        assert shortest(reaches) == place
-        assert len(tried) <= 4
-    assert shortest(lambda _: False) is None
+        assert shortest(reaches, first) == place
+        assert len(tried) == len(set(tried)) <= 2 + abs(place - FRACTIONS.index(first))
+        assert place == 0 or FRACTIONS[place - 1] in tried  # known to be too short
+    assert shortest(lambda _: False, first) is None
 
 
 def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> tuple[int, Any]:
