@@ -79,6 +79,47 @@ def test_csv_gives_back_any_text(tmp_path: Path, texts: list[str]) -> None:
     assert list(read_table(tmp_path / "a.csv").rows) == rows
 
 
+@pytest.mark.parametrize("separator", [",", ";"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(st.lists(st.text(st.sampled_from('ab;,"\n\t '))))
+def test_the_header_tells_what_separates(
+    tmp_path: Path, separator: str, quoting: Any, texts: list[str]
+) -> None:
+    """Whatever stands in the rows, they are read back."""
+    rows = [{"text": text, "label": "x"} for text in [*texts, "a; b", "a, b"]]
+    with (tmp_path / "a.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, ["text", "label"], delimiter=separator, quoting=quoting)
+        writer.writeheader()
+        writer.writerows(rows)
+    assert list(read_table(tmp_path / "a.csv").rows) == rows
+
+
+HEADERS = {
+    "text;label": ("text", "label"),
+    "text,label": ("text", "label"),
+    "text,label;score": ("text", "label;score"),  # with a comma, commas separate
+    '"text; long",label': ("text; long", "label"),
+    '"text, long";label': ("text, long", "label"),
+    '"text; long"': ("text; long",),
+    "text": ("text",),
+}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_commas_separate_unless_the_header_has_only_semicolons(
+    tmp_path: Path, header: str, line_end: str
+) -> None:
+    columns = HEADERS[header]
+    separator = ";" if header in ("text;label", '"text, long";label') else ","
+    values = separator.join(['"x; y, z"'] * len(columns))
+    (tmp_path / "a.csv").write_bytes(f"{header}{line_end}{values}{line_end}".encode())
+    table = read_table(tmp_path / "a.csv")
+    assert table.columns == columns
+    assert list(table.rows) == [dict.fromkeys(columns, "x; y, z")]
+
+
 def test_tabs_quote_nothing_and_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_bytes(b'\xef\xbb\xbftext\tlabel\n"Well", he said\tgood\nit\'s 5" long\tbad\n')
@@ -135,6 +176,8 @@ def test_a_split_is_named(saved: Path) -> None:
 
 BAD: dict[str, tuple[str, bytes, str]] = {
     "more values": ("a.csv", b"text,label\nx,y\na,b,c\n", r"line 3: has 3 values for 2 columns"),
+    "semicolons": ("a.csv", b"text;label\na;b;c\n", "put a text with a semicolon or a line end in"),
+    "tabs": ("a.tsv", b"text\tlabel\na\tb\tc\n", r"a tab or a line end needs a \.csv or \.jsonl"),
     "empty": ("a.csv", b"", r"is empty; expected a first line"),
     "no rows": ("a.csv", b"text,label\n", r"has no rows"),
     "twice": ("a.csv", b"text,text\nx,y\n", r"two columns are named 'text'"),

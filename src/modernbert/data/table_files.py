@@ -1,6 +1,6 @@
 """Labelled data of files of many kinds, and of data sets of the `datasets` library.
 
-    .csv, .tsv                 the first line names the columns
+    .csv, .tsv                 the first line names the columns; in .csv with commas or semicolons
     .jsonl, .ndjson            one JSON object a line
     .json                      the same, one list of objects, or questions as SQuAD publishes them
     .parquet, .arrow           columns; class labels of the `datasets` library get their names
@@ -18,8 +18,9 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from modernbert.data.corpus_files import CorpusFile, find_files, open_unpacked
 from modernbert.data.table import Row, Table
@@ -27,6 +28,12 @@ from modernbert.data.table_sets import may_be_hub_id, read_columns, read_folder,
 from modernbert.errors import DocumentError
 
 _PACKED = (".gz", ".xz", ".zst")
+# For a row with too many or too few values, by what separates them.
+_REMEDIES = {
+    ",": "put a text with a comma or a line end in quotation marks",
+    ";": "put a text with a semicolon or a line end in quotation marks",
+    "\t": "a text with a tab or a line end needs a .csv or .jsonl file",
+}
 
 
 def read_table(source: Path | str) -> Table:
@@ -94,13 +101,17 @@ def _unpacked(file: CorpusFile, read: Callable[[io.TextIOWrapper], Table]) -> Ta
 
 def _from_csv(source: str, text: io.TextIOWrapper, *, tab: bool) -> Table:
     csv.field_size_limit(sys.maxsize)
+    header = next(text, "")
+    lines = chain([header], text)
+    separator = "\t" if tab else _separator(header)
     # Tab-separated files as GLUE has them hold quotation marks that quote nothing.
-    reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE) if tab else csv.reader(text)
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL
+    reader = csv.reader(lines, delimiter=separator, quoting=quoting)
     try:
         columns = tuple(next(reader, ()))
         _require_names(source, columns)
         rows = [
-            _csv_row(columns, values, f"{source}, line {reader.line_num}")
+            _csv_row(columns, values, f"{source}, line {reader.line_num}", separator)
             for values in reader
             if values
         ]
@@ -109,11 +120,23 @@ def _from_csv(source: str, text: io.TextIOWrapper, *, tab: bool) -> Table:
     return Table(source=source, columns=columns, rows=rows)
 
 
-def _csv_row(columns: Sequence[str], values: Sequence[str], where: str) -> Row:
+def _separator(header: str) -> str:
+    """What stands between the columns of a CSV file, from the line that names them.
+
+    A semicolon, as spreadsheet programs of many countries save it, where the line has one and no
+    comma; a comma else. What is within quotation marks does not count.
+
+    >>> _separator("text;label"), _separator("text,label;2"), _separator('"a; b"')
+    (';', ',', ',')
+    """
+    outside = "".join(header.split('"')[::2])
+    return ";" if ";" in outside and "," not in outside else ","
+
+
+def _csv_row(columns: Sequence[str], values: Sequence[str], where: str, separator: str) -> Row:
     if len(values) != len(columns):
         raise DocumentError(
-            f"{where}: has {len(values)} values for {len(columns)} columns; put a text with a "
-            "comma, a tab or a line end in quotation marks"
+            f"{where}: has {len(values)} values for {len(columns)} columns; {_REMEDIES[separator]}"
         )
     return dict(zip(columns, values, strict=True))
 

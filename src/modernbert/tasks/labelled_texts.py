@@ -166,7 +166,7 @@ def _number(value: Any, where: str, column: str) -> float:
         number = None
     if number is None or isinstance(value, bool):
         got = "nothing" if value in (None, "") else repr(value)
-        raise InputError(f"{where}: column {column!r}: got {got}, expected a number")
+        raise InputError(f"{where}: column {column!r}: got {got}, expected a number such as 0.5")
     if not math.isfinite(number):
         raise InputError(
             f"{where}: column {column!r}: the score is {number}; repair it or leave the row out"
