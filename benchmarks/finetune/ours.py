@@ -51,7 +51,7 @@ def _fine_tune(workload: Workload, folder: Path, options: argparse.Namespace) ->
 def _retrieve(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from modernbert.inference.embedder import Embedder
     from modernbert.tasks.retrieval_recipe import RetrievalRecipe
-    from modernbert.tasks.retrieval_run import open_ranking_job, train_ranking
+    from modernbert.tasks.retrieval_run import train_ranking
 
     mapping = {
         "model": options.model,
@@ -62,12 +62,12 @@ def _retrieve(workload: Workload, folder: Path, options: argparse.Namespace) -> 
             "batch_size": workload.batch_size,
             "learning_rate": options.learning_rate,
             "precision": options.precision,
-            "seed": options.seed,
         },
+        "sweep": {"seeds": [options.seed], "processes": 1},
     }
     watch = _Watch()
     recipe = parse(RetrievalRecipe, mapping, where=workload.name)
-    train_ranking(open_ranking_job("retrieve", recipe), observers=[watch])
+    train_ranking("retrieve", recipe, on_record=lambda _, record: watch(record))
     embedder = Embedder.from_pretrained(recipe.output / "model", precision="float32")
     corpus, queries = read(folder / "corpus.jsonl"), read(folder / "queries.jsonl")
     vectors = [

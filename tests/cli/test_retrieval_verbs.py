@@ -67,7 +67,7 @@ def test_from_rows_to_a_model_that_ranks(
     assert answer.stdout == f"{output / 'model'}\n"
     assert "18 examples, 18 queries" in answer.stderr and "ndcg@10" in answer.stderr
     again = run("finetune", kind, *data, *QUICK, "--json")
-    assert again.json["model"] == str(output / "model") and again.json["kind"] == kind
+    assert again.json["model"] == str(output / "model") and again.json["verb"] == kind
     if kind == "rerank":
         ranked = run("rerank", output / "model", "square of 2", "The square.", "not", "--json")
         assert ranked.exit_code == 0 and len(ranked.stdout.splitlines()) == 2
@@ -109,7 +109,7 @@ def test_a_recipe_with_options_over_it(
     )
     answer = run("finetune", "retrieve", recipe, "--epochs", 1, "--matryoshka", 8, "--json")
     assert answer.exit_code == 0, answer.stderr
-    assert answer.json["steps"] == 3 and answer.json["dev"] == {}
+    assert answer.json["best"]["steps"] == 3 and answer.json["best"]["dev"] == {}
     written = (tmp_path / "runs" / "retrieve-pairs" / "recipe.toml").read_text()
     assert "epochs = 1" in written and "matryoshka_dims = [" in written
     loaded = load_retriever(tmp_path / "runs" / "retrieve-pairs" / "model")

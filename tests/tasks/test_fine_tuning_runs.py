@@ -16,8 +16,8 @@ from modernbert.errors import InputError, ModelFolderError, RunError, SettingsEr
 from modernbert.inference.classifier import Classifier
 from modernbert.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from modernbert.tasks.fine_tuning_results import Results
-from modernbert.tasks.fine_tuning_run import Interrupted
 from modernbert.tasks.fine_tuning_runs import fine_tune_all
+from modernbert.tasks.outcome import Interrupted
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,26 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.nn import Module
+from tests.tasks.ranked import NAMES, document, held_out, query, recipe, write, write_model
 
 from modernbert.errors import DocumentError, InputError, ModernBertError, RunError
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.reranker import Reranker
-from modernbert.model.config import EncoderConfig, layer_kinds
-from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.initialize import initialize
 from modernbert.settings import parse
+from modernbert.tasks.outcome import Interrupted
 from modernbert.tasks.retrieval_examples import Kind
+from modernbert.tasks.retrieval_job import RankingJob, open_ranking_job
 from modernbert.tasks.retrieval_recipe import RetrievalRecipe
-from modernbert.tasks.retrieval_run import RankingJob, open_ranking_job, train_ranking
-from modernbert.tokenizer.train import train
+from modernbert.tasks.retrieval_run import train_ranking
 from modernbert.training.task import Progress
 
-NAMES = ("alpha", "bravo", "carol", "delta", "eagle", "fable", "grape", "hotel")
-ASKED = dict(
-    zip(NAMES, ("red", "blue", "cyan", "pink", "gold", "grey", "jade", "lime"), strict=True)
-)
 KINDS: list[Kind] = ["retrieve", "late-interaction", "rerank"]
 needs_peer = pytest.mark.skipif(
     importlib.util.find_spec("sentence_transformers") is None,
@@ -37,88 +30,9 @@ needs_peer = pytest.mark.skipif(
 )
 
 
-def document(name: str, number: int) -> str:
-    return f"here is {name} with the number {number}"
-
-
-def query(name: str) -> str:
-    return f"where is {ASKED[name]}"
-
-
-def rows(number: int, *, seed: int, scores: bool = False) -> list[dict[str, Any]]:
-    """A query asks for a colour; the document that has the name of that colour answers."""
-    choose = random.Random(seed)
-    found = []
-    for index in range(number):
-        name, other, third = choose.sample(NAMES, 3)
-        row: dict[str, Any] = {
-            "query": query(name),
-            "positive": document(name, index % 9),
-            "negative_1": document(other, index % 9),
-            "negative_2": document(third, index % 7),
-        }
-        found.append({**row, "scores": [5.0, 1.0, 0.0]} if scores else row)
-    return found
-
-
-def held_out() -> list[dict[str, Any]]:
-    """Each name once, and every other as what does not answer."""
-    return [
-        {
-            "query": query(name),
-            "positive": document(name, 11),
-            "negatives": [document(other, 11) for other in NAMES if other != name],
-        }
-        for name in NAMES
-    ]
-
-
-def write(path: Path, lines: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("start")
-    tokenizer = train(
-        [document(name, i) + " where" for i, name in enumerate(NAMES)], vocab_size=448
-    )
-    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
-    config = EncoderConfig.preset(
-        "tiny",
-        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
-        hidden_size=64,
-        num_heads=1,
-        intermediate_size=64,
-        max_seqlen=48,
-        layer_kinds=layer_kinds(2),
-    )
-    initialize(MaskedLanguageModel(config), seed=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def recipe(start: Path, folder: Path, *, scores: bool = False, **training: Any) -> RetrievalRecipe:
-    train_file = write(folder / "train.jsonl", rows(160, seed=0, scores=scores))
-    dev_file = write(folder / "dev.jsonl", held_out())
-    return parse(
-        RetrievalRecipe,
-        {
-            "model": str(start),
-            "output": str(folder / "run"),
-            "data": {"train": str(train_file), "dev": str(dev_file)},
-            "training": {
-                "epochs": 6,
-                "learning_rate": 3e-3,
-                "batch_size": 8,
-                "precision": "float32",
-                "dim": 32,
-                **training,
-            },
-        },
-        where="test",
-    )
+    return write_model(tmp_path_factory.mktemp("start"))
 
 
 def load(kind: Kind, folder: Path) -> Any:
@@ -128,30 +42,29 @@ def load(kind: Kind, folder: Path) -> Any:
     return cls.from_pretrained(folder, precision="float32")
 
 
-def finished(kind: Kind, made: RetrievalRecipe) -> dict[str, Any]:
-    result, results = train_ranking(open_ranking_job(kind, made))
-    assert result.exit_code == 0
-    return results
-
-
 @pytest.mark.parametrize("scores", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_something_is_learnt_and_delivered(
     tmp_path: Path, start: Path, kind: Kind, scores: bool
 ) -> None:
-    made = recipe(start, tmp_path, scores=scores, seed=3)
+    made = recipe(start, tmp_path, scores=scores, sweep={"seeds": [3]})
     job = open_ranking_job(kind, made)
-    before = job.task.evaluate(job.module)["ndcg@10"]
-    results = finished(kind, made)
-    assert results["dev"]["ndcg@10"] > (before + 0.1 if kind == "rerank" else 0.9)
+    before = job.task.evaluate(job.first(3).module)["ndcg@10"]
+    results = train_ranking(kind, made)
+    assert results.best.dev["ndcg@10"] > (before + 0.1 if kind == "rerank" else 0.9)
     output = made.output
     assert {path.name for path in output.iterdir()} >= {"model", "results.json", "recipe.toml"}
-    assert not (output / "checkpoints").exists() and not (output / "best").exists()
-    assert "ndcg@10" in (output / "model" / "README.md").read_text()
-    assert json.loads((output / "results.json").read_text()) == results
+    (folder,) = (output / "runs").iterdir()
+    assert not (folder / "checkpoints").exists() and not (folder / "best").exists()
+    score = f"{results.best.dev['ndcg@10']:.4f}"
+    assert f"| ndcg@10 | {score} |" in (output / "model" / "README.md").read_text()
+    assert json.loads((output / "results.json").read_text()) == results.to_mapping()
+    page = (output / "report.html").read_text()
+    assert "Learning rate" in page and score in page
     load(kind, output / "model")
-    again, found = train_ranking(open_ranking_job(kind, made))
-    assert again.status == "already_finished" and found == results
+    weights = [path.read_bytes() for path in sorted(output.rglob("model/**/*.safe*"))]
+    assert train_ranking(kind, made).to_mapping() == results.to_mapping()
+    assert weights == [path.read_bytes() for path in sorted(output.rglob("model/**/*.safe*"))]
 
 
 @needs_peer
@@ -161,7 +74,7 @@ def test_sentence_transformers_gives_the_same(tmp_path: Path, start: Path, kind:
     import sentence_transformers as peer
 
     made = recipe(start, tmp_path, epochs=1, query_prompt="ask: ", skip_punctuation=True)
-    finished(kind, made)
+    train_ranking(kind, made)
     folder = str(made.output / "model")
     own = load(kind, made.output / "model")
     texts = [document(name, i) for i, name in enumerate(NAMES)] + ["", "where is alpha. " * 20]
@@ -187,7 +100,7 @@ def test_a_margin_reranker_has_plain_scores_there_too(tmp_path: Path, start: Pat
     import sentence_transformers as peer
 
     made = recipe(start, tmp_path, scores=True, epochs=1)
-    finished("rerank", made)
+    train_ranking("rerank", made)
     own = load("rerank", made.output / "model")
     assert own.activation == "Identity"
     pairs = [("where is alpha", document(name, 1)) for name in NAMES]
@@ -196,14 +109,14 @@ def test_a_margin_reranker_has_plain_scores_there_too(tmp_path: Path, start: Pat
 
 
 def gradients(job: RankingJob) -> tuple[float, dict[str, torch.Tensor]]:
-    assert isinstance(job.module, Module)
+    module = job.first(0).module
     step = next(job.task.steps(Progress()))
     total = torch.zeros(())
     for micro_batch in step.micro_batches:
-        loss = job.task.loss(job.module, micro_batch, step=1)
+        loss = job.task.loss(module, micro_batch, step=1)
         loss.backward()
         total += loss.detach()
-    named = job.module.named_parameters()
+    named = module.named_parameters()
     return float(total), {name: p.grad for name, p in named if p.grad is not None}
 
 
@@ -237,7 +150,7 @@ def test_activations_are_let_go_where_there_are_several_packs(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        job.task.loss(job.module, step.micro_batches[0], step=1)
+        job.task.loss(job.first(0).module, step.micro_batches[0], step=1)
     # One layer alone keeps more than five numbers for each of a token's 64.
     assert (sum(kept) < 5 * 64 * step.num_tokens) is (micro_batch_tokens == 40)
 
@@ -251,17 +164,18 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
     unbroken = recipe(start, tmp_path / "whole", epochs=2)
-    finished(kind, unbroken)
+    train_ranking(kind, unbroken)
     broken = recipe(start, tmp_path / "stopped", epochs=2)
 
-    def stop(record: Any) -> None:
+    def stop(_run: str, record: Any) -> None:
         if record["kind"] == "step" and record["step"] in (3, 11):
             signal.raise_signal(signal.SIGTERM)
 
     for _ in range(2):
-        result, _results = train_ranking(open_ranking_job(kind, broken), [stop])
-        assert result.exit_code == 143
-    finished(kind, broken)
+        with pytest.raises(Interrupted) as stopped:
+            train_ranking(kind, broken, on_record=stop)
+        assert stopped.value.exit_code == 143
+    train_ranking(kind, broken)
     files = [p.relative_to(unbroken.output) for p in (unbroken.output / "model").rglob("*.safe*")]
     assert files
     for file in files:
@@ -305,8 +219,8 @@ def test_a_folder_of_judged_texts(tmp_path: Path, start: Path) -> None:
     made = recipe(start, tmp_path, batch_size=4, epochs=20)
     data = {"train": str(folder), "dev": str(folder)}
     settings = parse(type(made.data), data, where="test")
-    results = finished("retrieve", RetrievalRecipe(**{**vars(made), "data": settings}))
-    assert results["dev"]["ndcg@10"] > 0.6
+    results = train_ranking("retrieve", RetrievalRecipe(**{**vars(made), "data": settings}))
+    assert results.best.dev["ndcg@10"] > 0.6
 
 
 BAD = [
@@ -349,6 +263,11 @@ def test_settings_that_cannot_be(
 
 def test_a_metric_that_is_none_and_a_folder_of_another_run(tmp_path: Path, start: Path) -> None:
     with pytest.raises(InputError, match="expected one such as"):
-        finished("retrieve", recipe(start, tmp_path, metric="accuracy"))
-    with pytest.raises(RunError, match="belongs to another recipe"):
-        finished("retrieve", recipe(start, tmp_path, seed=9))
+        train_ranking("retrieve", recipe(start, tmp_path, metric="accuracy"))
+    made = recipe(start, tmp_path, epochs=1)
+    train_ranking("retrieve", made)  # what was refused has left nothing behind
+    with pytest.raises(RunError, match="belongs to another recipe: sweep"):
+        train_ranking("retrieve", recipe(start, tmp_path, epochs=1, sweep={"seeds": [9]}))
+    write(tmp_path / "dev.jsonl", held_out()[1:])
+    with pytest.raises(RunError, match="belongs to another recipe: examples"):
+        train_ranking("retrieve", made)

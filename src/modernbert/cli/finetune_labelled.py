@@ -1,19 +1,14 @@
 """`modernbert finetune classify`, `regress`, `tag` and `answer`: labelled rows to a model."""
 
-import shlex
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from modernbert.cli import finetune_options as options
-from modernbert.cli.finetune_progress import Watch, result_lines, tell_of_job
-from modernbert.cli.options import AsJson, echo_json
-from modernbert.cli.terminal import Meter, tell
+from modernbert.cli.finetune_progress import report, tell_of_job
+from modernbert.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe
     from modernbert.tasks.job import Verb
 
 _SUMMARIES: "dict[Verb, str]" = {
@@ -47,11 +42,13 @@ def _command(verb: "Verb") -> Any:
         label: options.Label = None,
         label_separator: options.LabelSeparator = None,
         max_seqlen: options.MaxSeqlen = None,
+        stride: options.Stride = None,
         epochs: options.EpochsOption = None,
         lr: options.Rates = None,
         weight_decay: options.Decays = None,
         batch_size: options.BatchSize = None,
         batch_tokens: options.BatchTokensOption = None,
+        micro_batch_tokens: options.MicroBatchTokens = None,
         layer_decay: options.LayerDecay = None,
         freeze_embeddings: options.FreezeEmbeddings = False,
         freeze_layers: options.FreezeLayers = None,
@@ -66,12 +63,12 @@ def _command(verb: "Verb") -> Any:
         processes: options.Processes = None,
         as_json: AsJson = False,
     ) -> None:
-        each_epochs, many_epochs = options.one_or_several(epochs, "epochs", "epochs")
-        each_rate, many_rates = options.one_or_several(lr, "learning_rate", "learning_rates")
-        each_decay, many_decays = options.one_or_several(
-            weight_decay, "weight_decay", "weight_decays"
-        )
+        from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe
+        from modernbert.tasks.fine_tuning_runs import fine_tune_all
+
+        each, several = options.sweep_of(epochs, lr, weight_decay, seeds, processes)
         settings = options.recipe_of(
+            FineTuningRecipe,
             verb,
             recipe,
             {"model": model, "output": output},
@@ -84,10 +81,12 @@ def _command(verb: "Verb") -> Any:
                 "label": label,
                 "label_separator": label_separator,
                 "max_seqlen": max_seqlen,
+                "stride": stride,
             },
             training={
                 "batch_size": batch_size,
                 "batch_tokens": batch_tokens,
+                "micro_batch_tokens": micro_batch_tokens,
                 "layer_decay": layer_decay,
                 "freeze_embeddings": freeze_embeddings or None,
                 "freeze_layers": freeze_layers,
@@ -98,43 +97,14 @@ def _command(verb: "Verb") -> Any:
                 "metric": metric,
                 "patience": patience,
                 "evaluations_per_epoch": evaluations,
-                **each_epochs,
-                **each_rate,
-                **each_decay,
+                **each,
             },
-            sweep={
-                "seeds": None if seeds is None else list(range(seeds)),
-                "processes": processes,
-                **many_epochs,
-                **many_rates,
-                **many_decays,
-            },
+            sweep=several,
         )
-        run(verb, settings, as_json=as_json)
+        report(
+            settings,
+            lambda watch: fine_tune_all(verb, settings, on_job=tell_of_job, on_record=watch),
+            as_json=as_json,
+        )
 
     return command
-
-
-def run(verb: "Verb", recipe: "FineTuningRecipe", *, as_json: bool) -> None:
-    """Fine-tune with the progress on stderr and the result on stdout.
-
-    Raises:
-        typer.Exit: a signal has stopped the runs, which are saved.
-    """
-    from modernbert.tasks.fine_tuning_run import Interrupted
-    from modernbert.tasks.fine_tuning_runs import MODEL_FOLDER, fine_tune_all
-
-    try:
-        with Meter("reading") as meter:
-            watch = Watch(meter, num_runs=len(recipe.runs()))
-            results = fine_tune_all(verb, recipe, on_job=tell_of_job, on_record=watch)
-    except Interrupted as stopped:
-        tell(f"stopped, all of it saved; go on with\n  modernbert {shlex.join(sys.argv[1:])}")
-        raise typer.Exit(stopped.exit_code) from None
-    model: Path = recipe.output / MODEL_FOLDER
-    if as_json:
-        echo_json({"model": str(model), **results.to_mapping()})
-        return
-    for line in result_lines(results):
-        tell(line)
-    typer.echo(model)

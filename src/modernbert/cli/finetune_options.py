@@ -2,14 +2,13 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from modernbert.errors import SettingsError
 
-if TYPE_CHECKING:
-    from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe
+R = TypeVar("R")
 
 
 class Pooling(StrEnum):
@@ -108,6 +107,10 @@ Decays = Annotated[
     typer.Option("--weight-decay", help="A step; several: a sweep.", show_default="1e-06"),
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Sequences of a step.", show_default="32")]
+MicroBatchTokens = Annotated[
+    int | None,
+    typer.Option(help="Tokens computed at once; changes memory alone.", show_default="by device"),
+]
 BatchTokensOption = Annotated[
     int | None, typer.Option("--batch-tokens", help="Tokens of a step instead.", show_default=False)
 ]
@@ -121,6 +124,13 @@ FreezeEmbeddings = Annotated[
 FreezeLayers = Annotated[
     int | None,
     typer.Option(help="Leave so many of the first layers as they are.", show_default="0"),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens that neighbouring windows of a long context share, for answers.",
+        show_default="128 or a quarter of a window",
+    ),
 ]
 PoolingOption = Annotated[
     Pooling | None, typer.Option("--pooling", help="One vector of a text.", show_default="mean")
@@ -151,15 +161,14 @@ Processes = Annotated[int | None, typer.Option(help="Runs at once.", show_defaul
 
 
 def recipe_of(
-    verb: str, recipe: Path | None, top: dict[str, Any], **tables: dict[str, Any]
-) -> "FineTuningRecipe":
+    recipe_class: type[R], verb: str, recipe: Path | None, top: dict[str, Any], **tables: Any
+) -> R:
     """A recipe file, if any, with the options over it; what is None was not given.
 
     Raises:
         SettingsError: something is missing, or out of its range.
     """
     from modernbert.settings import load_mapping, parse
-    from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe
 
     values = {} if recipe is None else load_mapping(recipe)
     values |= _given(top)
@@ -172,16 +181,33 @@ def recipe_of(
         raise SettingsError("--model: name the model to begin with, a folder or an id of the hub")
     if "train" not in values.get("data", {}):
         raise SettingsError("--train: name the rows to learn from, such as --train train.csv")
-    return parse(FineTuningRecipe, values, where="options" if recipe is None else str(recipe))
+    return parse(recipe_class, values, where="options" if recipe is None else str(recipe))
 
 
-def one_or_several(
-    values: list[Any] | None, name: str, names: str
+def sweep_of(
+    epochs: list[int] | None,
+    lr: list[float] | None,
+    weight_decay: list[float] | None,
+    seeds: int | None,
+    processes: int | None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """An option that can be repeated, as an entry of `training` or one of `sweep`."""
-    if not values:
-        return {}, {}
-    return ({name: values[0]}, {}) if len(values) == 1 else ({}, {names: list(values)})
+    """What of these options goes into `training`, and what, where one is repeated, into `sweep`."""
+    training: dict[str, Any] = {}
+    sweep: dict[str, Any] = {
+        "seeds": None if seeds is None else list(range(seeds)),
+        "processes": processes,
+    }
+    given: dict[str, tuple[str, list[Any] | None]] = {
+        "epochs": ("epochs", epochs),
+        "learning_rate": ("learning_rates", lr),
+        "weight_decay": ("weight_decays", weight_decay),
+    }
+    for name, (names, values) in given.items():
+        if values and len(values) == 1:
+            training[name] = values[0]
+        elif values:
+            sweep[names] = list(values)
+    return training, sweep
 
 
 def _given(table: dict[str, Any]) -> dict[str, Any]:

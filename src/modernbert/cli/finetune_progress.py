@@ -1,16 +1,57 @@
 """What a person sees of a fine-tuning: what was read, how far it is, what came of it."""
 
-from collections.abc import Iterator, Mapping
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from modernbert.cli.formatting import counted, duration
+from modernbert.cli.options import echo_json
 from modernbert.cli.terminal import Meter, tell
 
 if TYPE_CHECKING:
     from modernbert.tasks.fine_tuning_results import Combination, Results
     from modernbert.tasks.job import Job
+    from modernbert.tasks.retrieval_job import RankingJob
 
 _MAX_LABELS = 12
+_NO_DEV = "note: no dev rows, so the last weights are kept and nothing is measured; see --dev"
+
+
+def report(recipe: Any, train: "Callable[[Watch], Results]", *, as_json: bool) -> None:
+    """Train with the progress on stderr, and the result on stdout.
+
+    train: all runs of the recipe; a watch hears of each record.
+
+    Raises:
+        typer.Exit: a signal has stopped the runs, which are saved.
+    """
+    from modernbert.tasks.all_runs import MODEL_FOLDER
+    from modernbert.tasks.outcome import Interrupted
+
+    try:
+        with Meter("reading") as meter:
+            results = train(Watch(meter, num_runs=len(recipe.runs())))
+    except Interrupted as stopped:
+        tell(f"stopped, all of it saved; go on with\n  modernbert {shlex.join(sys.argv[1:])}")
+        raise typer.Exit(stopped.exit_code) from None
+    model = recipe.output / MODEL_FOLDER
+    if as_json:
+        echo_json({"model": str(model), **results.to_mapping()})
+        return
+    for line in result_lines(results):
+        tell(line)
+    typer.echo(model)
+
+
+def tell_of_ranking(job: "RankingJob") -> None:
+    """Say what was read."""
+    for note in job.notes:
+        tell(note)
+    if job.recipe.data.dev is None:
+        tell(_NO_DEV)
 
 
 def tell_of_job(job: "Job[Any]") -> None:
@@ -23,7 +64,7 @@ def tell_of_job(job: "Job[Any]") -> None:
     for note in job.notes:
         tell(f"note: {note}")
     if job.dev is None:
-        tell("note: no dev rows, so the last weights are kept and nothing is measured; see --dev")
+        tell(_NO_DEV)
 
 
 class Watch:

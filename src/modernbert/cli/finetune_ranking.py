@@ -1,22 +1,16 @@
 """`modernbert finetune retrieve`, `late-interaction`, `rerank`: queries and what answers them."""
 
-import shlex
-import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from modernbert.cli import finetune_options as options
-from modernbert.cli.finetune_progress import Watch, scores_of
-from modernbert.cli.options import AsJson, echo_json
-from modernbert.cli.terminal import Meter, tell
-from modernbert.errors import SettingsError
+from modernbert.cli.finetune_progress import report, tell_of_ranking
+from modernbert.cli.options import AsJson
 
 if TYPE_CHECKING:
     from modernbert.tasks.retrieval_examples import Kind
-    from modernbert.tasks.retrieval_recipe import RetrievalRecipe
 
 _SUMMARIES: "dict[Kind, str]" = {
     "retrieve": "Learn one vector a text, so that queries lie near the documents that answer them.",
@@ -94,28 +88,21 @@ SkipPunctuation = Annotated[
         "--skip-punctuation", help="A new late-interaction model leaves it out of documents."
     ),
 ]
-Epochs = Annotated[int | None, typer.Option(help="How often each row is seen.", show_default="1")]
-Rate = Annotated[
-    float | None,
+Epochs = Annotated[
+    list[int] | None,
     typer.Option(
-        "--lr",
-        help="Highest learning rate.",
-        show_default="5e-5 for a width of 768, larger for smaller models",
+        "--epochs", help="How often each row is seen; several: a sweep.", show_default="1"
     ),
 ]
-Decay = Annotated[float | None, typer.Option(help="A step.", show_default="1e-06")]
 BatchSize = Annotated[
     int | None,
     typer.Option(help="Queries of a step, of any number: see docs.", show_default="32"),
 ]
-MicroBatchTokens = Annotated[
+BatchTokens = Annotated[
     int | None,
-    typer.Option(
-        help="Tokens computed at once; more are computed twice.", show_default="by device"
-    ),
+    typer.Option(help="Tokens of a step, queries with documents, instead.", show_default=False),
 ]
 Metric = Annotated[str | None, typer.Option(help="That chooses.", show_default="ndcg@10")]
-Seed = Annotated[int | None, typer.Option(help="Of new weights and of order.", show_default="0")]
 
 
 def add_verbs(app: typer.Typer) -> None:
@@ -145,18 +132,28 @@ def _command(kind: "Kind") -> Any:
         dim: Dim = None,
         skip_punctuation: SkipPunctuation = False,
         epochs: Epochs = None,
-        lr: Rate = None,
-        weight_decay: Decay = None,
+        lr: options.Rates = None,
+        weight_decay: options.Decays = None,
         batch_size: BatchSize = None,
-        micro_batch_tokens: MicroBatchTokens = None,
+        batch_tokens: BatchTokens = None,
+        micro_batch_tokens: options.MicroBatchTokens = None,
+        layer_decay: options.LayerDecay = None,
+        freeze_embeddings: options.FreezeEmbeddings = False,
+        freeze_layers: options.FreezeLayers = None,
         precision: options.PrecisionChoice = None,
         metric: Metric = None,
         patience: options.Patience = None,
         evaluations: options.Evaluations = None,
-        seed: Seed = None,
+        seeds: options.Seeds = None,
+        processes: options.Processes = None,
         as_json: AsJson = False,
     ) -> None:
-        settings = _recipe(
+        from modernbert.tasks.retrieval_recipe import RetrievalRecipe
+        from modernbert.tasks.retrieval_run import train_ranking
+
+        each, several = options.sweep_of(epochs, lr, weight_decay, seeds, processes)
+        settings = options.recipe_of(
+            RetrievalRecipe,
             kind,
             recipe,
             {"model": model, "output": output},
@@ -178,71 +175,24 @@ def _command(kind: "Kind") -> Any:
                 "pooling": pooling and pooling.value,
                 "dim": dim,
                 "skip_punctuation": skip_punctuation or None,
-                "epochs": epochs,
-                "learning_rate": lr,
-                "weight_decay": weight_decay,
                 "batch_size": batch_size,
+                "batch_tokens": batch_tokens,
+                "layer_decay": layer_decay,
+                "freeze_embeddings": freeze_embeddings or None,
+                "freeze_layers": freeze_layers,
                 "micro_batch_tokens": micro_batch_tokens,
                 "precision": precision and precision.value,
                 "metric": metric,
                 "patience": patience,
                 "evaluations_per_epoch": evaluations,
-                "seed": seed,
+                **each,
             },
+            sweep=several,
         )
-        _run(kind, settings, as_json=as_json)
+        report(
+            settings,
+            lambda watch: train_ranking(kind, settings, on_job=tell_of_ranking, on_record=watch),
+            as_json=as_json,
+        )
 
     return command
-
-
-def _recipe(
-    kind: "Kind", recipe: Path | None, top: dict[str, Any], **tables: dict[str, Any]
-) -> "RetrievalRecipe":
-    from modernbert.settings import load_mapping, parse
-    from modernbert.tasks.retrieval_recipe import RetrievalRecipe
-
-    values = {} if recipe is None else load_mapping(recipe)
-    values |= _given(top)
-    for name, table in tables.items():
-        if given := _given(table):
-            values[name] = {**values.get(name, {}), **given}
-    if "train" not in values.get("data", {}):
-        raise SettingsError("--train: name the rows to learn from, such as --train train.jsonl")
-    if "model" not in values:
-        raise SettingsError("--model: name the model to begin with, a folder or an id of the hub")
-    name = Path(values["data"]["train"]).name.split(".")[0]
-    values.setdefault("output", f"runs/{kind}-{name}")
-    return parse(RetrievalRecipe, values, where="options" if recipe is None else str(recipe))
-
-
-def _run(kind: "Kind", recipe: "RetrievalRecipe", *, as_json: bool) -> None:
-    from modernbert.tasks.retrieval_run import MODEL_FOLDER, open_ranking_job, train_ranking
-
-    with Meter("reading") as meter:
-        job = open_ranking_job(kind, recipe)
-        for note in job.notes:
-            tell(note)
-        if recipe.data.dev is None:
-            tell("note: no dev rows, so the last weights are kept and nothing is measured")
-        watch = Watch(meter, num_runs=1)
-        result, results = train_ranking(job, [lambda record: watch(kind, record)])
-    if result.status == "interrupted":
-        tell(f"stopped, all of it saved; go on with\n  modernbert {shlex.join(sys.argv[1:])}")
-        raise typer.Exit(result.exit_code)
-    model = recipe.output / MODEL_FOLDER
-    if as_json:
-        echo_json({"model": str(model), **results})
-        return
-    if results["dev"]:
-        tell(f"dev   {scores_of(results['dev'])}")
-    tell(f"best weights after step {results['best_step']:,} of {results['steps']:,}")
-    typer.echo(model)
-
-
-def _given(table: dict[str, Any]) -> dict[str, Any]:
-    """What was said; paths as texts, as in a recipe."""
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in table.items()
-        if value is not None and value != []
-    }

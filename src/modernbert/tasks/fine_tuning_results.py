@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from modernbert.tasks.fine_tuning_run import Outcome
+from modernbert.tasks.outcome import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,48 +1,27 @@
-"""All runs of a fine-tuning recipe, and the folder that comes of them.
+"""All runs of a recipe for labelled rows; see `all_runs` for the folder that comes of them."""
 
-The folder, `output` of the recipe, holds
-
-    recipe.toml       the recipe with all its values
-    runs/             a folder for each run: see `fine_tuning_run`
-    results.json      every run's scores, their means and their spread over the seeds
-    model/            the best model with its tokenizer, as transformers loads it too
-    report.html       curves, figures of each label, and what the model is most wrong about
-
-Stopped at any moment, the same call goes on where it was.
-"""
-
-import json
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from modernbert.errors import RunError
-from modernbert.files import new_folder, remove_folder, write_whole
 from modernbert.inference.loading import folder_fingerprint
 from modernbert.model.config_file import find_model
-from modernbert.settings import to_mapping, to_toml
-from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe, Run
+from modernbert.tasks.all_runs import MODEL_FOLDER, RunObserver, nobody, run_all
+from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe, FineTuningSettings
 from modernbert.tasks.fine_tuning_report import write_report
 from modernbert.tasks.fine_tuning_results import Results
-from modernbert.tasks.fine_tuning_run import Outcome, fine_tune
+from modernbert.tasks.fine_tuning_run import fine_tune
 from modernbert.tasks.job import Job, Verb
 from modernbert.tasks.jobs import open_job
 from modernbert.tasks.model_card import model_card
-from modernbert.tasks.run_pool import RunPool, num_processes
-from modernbert.training import run_folder
-from modernbert.training.log import Record
+from modernbert.tasks.outcome import Outcome
+from modernbert.tasks.run_pool import Train
+from modernbert.tasks.run_settings import Run
+from modernbert.training.log import Observer
 
-MODEL_FOLDER = "model"
-RESULTS_FILE = "results.json"
-REPORT_FILE = "report.html"
-
-RunObserver = Callable[[str, Record], None]
-"""Hears of each record of each run, by the name of the run."""
-
-
-def nobody(_run: str, _record: Record) -> None:
-    """Hears of nothing."""
+__all__ = ["MODEL_FOLDER", "fine_tune_all"]
 
 
 def fine_tune_all(
@@ -63,74 +42,64 @@ def fine_tune_all(
     """
     job = open_job(verb, recipe)
     on_job(job)
-    with run_folder.locked(recipe.output):
-        run_folder.claim(recipe.output, _identity(job, recipe))
-        write_whole(recipe.output / "recipe.toml", to_toml(recipe).encode())
-        outcomes = _outcomes(job, recipe, on_record)
-        results = Results.of(
-            outcomes,
-            verb=verb,
-            metric=recipe.training.metric or job.objective.metric,
-            notes=job.notes,
-            facts=job.facts,
-        )
-        _deliver(job, recipe, results)
-    return results
-
-
-def _outcomes(job: Job[Any], recipe: FineTuningRecipe, on_record: RunObserver) -> list[Outcome]:
-    """Of all runs, in their order; one after another, or several at once."""
-    runs = recipe.runs()
     model = folder_fingerprint(find_model(recipe.model, weights=True))
-    together = num_processes(recipe.sweep.processes, len(runs))
-    if together > 1:
-        return RunPool(job.verb, recipe, model).run(runs, together, on_record)
-    return [_one(job, recipe, run, model, on_record) for run in runs]
+    work = LabelledRuns(job=job, recipe=recipe, model=model)
+    return run_all(work, partial(_reopen, verb, recipe, model), on_record)
 
 
-def _one(
-    job: Job[Any], recipe: FineTuningRecipe, run: Run, model: str, on_record: RunObserver
-) -> Outcome:
-    folder = place_of(recipe, run.name)
-    return fine_tune(
-        job, run, folder, model=model, observers=[lambda record: on_record(run.name, record)]
-    )
+@dataclass(frozen=True, kw_only=True)
+class LabelledRuns:
+    """The `Work` of labelled rows.
+
+    model: the fingerprint of the first model.
+    """
+
+    job: Job[Any]
+    recipe: FineTuningRecipe
+    model: str
+
+    @property
+    def verb(self) -> str:
+        """Of the command line."""
+        return self.job.verb
+
+    @property
+    def metric(self) -> str:
+        """The score that chooses."""
+        return self.recipe.training.metric or self.job.objective.metric
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Of the data."""
+        return self.job.notes
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Of the data."""
+        return self.job.facts
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the runs depend on besides the settings."""
+        return {"examples": self.job.fingerprint}
+
+    def train(
+        self, run: Run[FineTuningSettings], folder: Path, observers: Sequence[Observer]
+    ) -> Outcome:
+        """Train one run."""
+        return fine_tune(self.job, run, folder, model=self.model, observers=observers)
+
+    def complete(self, folder: Path, results: Results) -> None:
+        """Add the tokenizer and the card."""
+        self.job.tokenizer.save_pretrained(folder, model_max_length=self.job.config.max_seqlen)
+        card = model_card(self.job, self.recipe, results)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+    def report(self, results: Results, best: Path, path: Path) -> None:
+        """Write the page."""
+        write_report(self.job, self.recipe, results, best, path)
 
 
-def place_of(recipe: FineTuningRecipe, name: str) -> Path:
-    """The folder of a run."""
-    return recipe.output / "runs" / name
-
-
-def _deliver(job: Job[Any], recipe: FineTuningRecipe, results: Results) -> None:
-    """Write the results, the report and the model; the other runs' models are let go."""
-    best = place_of(recipe, results.best.name) / "best"
-    folder = recipe.output / MODEL_FOLDER
-    content = json.dumps(results.to_mapping(), indent=1, ensure_ascii=False) + "\n"
-    write_whole(recipe.output / RESULTS_FILE, content.encode())
-    if not folder.exists():
-        write_report(job, recipe, results, best, recipe.output / REPORT_FILE)
-        try:
-            with new_folder(folder) as partial:
-                shutil.copytree(best, partial, dirs_exist_ok=True)
-                job.tokenizer.save_pretrained(partial, model_max_length=job.config.max_seqlen)
-                card = model_card(job, recipe, results)
-                (partial / "README.md").write_text(card, encoding="utf-8")
-        except OSError as error:
-            raise RunError(
-                f"{folder}: could not be written: {error}; the training is saved: free some "
-                "space and run the same command again"
-            ) from None
-    for outcome in results.outcomes:
-        if (left := place_of(recipe, outcome.name) / "best").exists():
-            remove_folder(left)
-
-
-def _identity(job: Job[Any], recipe: FineTuningRecipe) -> dict[str, Any]:
-    """What the results depend on: the same folder is not for another recipe."""
-    values = to_mapping(recipe)
-    values["sweep"].pop("processes", None)
-    values["training"].pop("micro_batch_tokens", None)
-    for name in ("output", "data"):
-        values.pop(name)
-    return {"verb": job.verb, **values, "examples": job.fingerprint}
+def _reopen(verb: Verb, recipe: FineTuningRecipe, model: str) -> Train:
+    """The same in another process."""
+    return LabelledRuns(job=open_job(verb, recipe), recipe=recipe, model=model).train

@@ -20,7 +20,7 @@ from modernbert.model.heads import (
 from modernbert.model.initialize import initialize
 from modernbert.model.names import ARCHITECTURES
 from modernbert.model.pretrained import SavedModel
-from modernbert.tasks.fine_tuning_recipe import FineTuningSettings
+from modernbert.tasks.run_settings import RunSettings
 from modernbert.training.optimizer import parameter_groups
 
 M = TypeVar("M", SequenceClassifier, TokenClassifier, SpanClassifier)
@@ -55,18 +55,27 @@ def first_model(
     return model
 
 
-def freeze(model: nn.Module, settings: FineTuningSettings) -> None:
+def require_layers(config: EncoderConfig, settings: RunSettings) -> None:
+    """Refuse to freeze more layers than there are.
+
+    Raises:
+        SettingsError: there are fewer.
+    """
+    if settings.freeze_layers > config.num_layers:
+        raise SettingsError(
+            f"freeze_layers: got {settings.freeze_layers}, expected at most {config.num_layers}, "
+            "the layers of the model"
+        )
+
+
+def freeze(model: nn.Module, settings: RunSettings) -> None:
     """Leave out of the training what the settings say.
 
     Raises:
         SettingsError: more layers than there are.
     """
     encoder = _encoder(model)
-    if settings.freeze_layers > len(encoder.layers):
-        raise SettingsError(
-            f"freeze_layers: got {settings.freeze_layers}, expected at most {len(encoder.layers)}, "
-            "the layers of the model"
-        )
+    require_layers(encoder.config, settings)
     if settings.freeze_embeddings:
         encoder.embeddings.requires_grad_(False)
     for layer in encoder.layers[: settings.freeze_layers]:

@@ -16,6 +16,7 @@ from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from modernbert.tasks.fine_tuning import E, Objective
 from modernbert.tasks.fine_tuning_recipe import DataSettings, FineTuningRecipe
+from modernbert.tasks.first_model import require_layers
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 Verb = Literal["classify", "regress", "tag", "answer"]
@@ -126,8 +127,10 @@ class Source:
             TokenizerError: no tokenizer beside it.
             DocumentError: a table that cannot be read, or whose ids are not distinct.
             InputError: a tokenizer of another vocabulary, or a length that the model cannot read.
+            SettingsError: more layers to freeze than there are.
         """
         config = EncoderConfig.from_pretrained(recipe.model)
+        require_layers(config, recipe.training)
         tokenizer = Tokenizer.from_pretrained(recipe.model)
         require_same_vocabulary(config, tokenizer)
         data = recipe.data

@@ -1,10 +1,10 @@
 """Models of either kind while they learn: texts of a side to vectors, with gradients."""
 
 import string
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from modernbert.batch import PackedBatch
 from modernbert.errors import SettingsError
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import read_settings
-from modernbert.inference.inputs import TextEncoder
+from modernbert.inference.inputs import EncodedText, TextEncoder
 from modernbert.inference.loading import longest_sequence
 from modernbert.inference.modules_folder import read_modules
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
@@ -54,27 +54,25 @@ class Vectors(NamedTuple):
         return cls(torch.cat(list(texts)), lengths)
 
 
-class Learner(Protocol):
-    """What the training of a retriever needs of its module.
+@dataclass(frozen=True)
+class Sides:
+    """Texts of a side to token ids; it needs no model."""
 
-    scale: what similarities are multiplied by unless something else is asked for.
-    """
+    encoders: Mapping[Side, Callable[[list[str]], Sequence[EncodedText]]]
+    prompts: Mapping[Side, str] = field(default_factory=dict)
 
-    scale: float
-    dim: int
-
-    def encode(self, texts: Sequence[str], side: Side) -> list[list[int]]:
+    def __call__(self, texts: Sequence[str], side: Side) -> list[list[int]]:
         """The token ids of texts of one side."""
-
-    def __call__(self, batch: PackedBatch, side: Side) -> Vectors:
-        """Their vectors."""
-
-    def save(self, folder: Path) -> None:
-        """Write a folder that the classes for retrieval load."""
+        prompt = self.prompts.get(side, "")
+        return [each.token_ids for each in self.encoders[side]([prompt + t for t in texts])]
 
 
 class TextLearner(nn.Module):
-    """One vector a text."""
+    """One vector a text.
+
+    scale: what similarities are multiplied by unless something else is asked for.
+    sides: how its texts become token ids.
+    """
 
     scale = 20.0
 
@@ -83,23 +81,17 @@ class TextLearner(nn.Module):
         self.encoder, self.dim = embedder.encoder, embedder.dim
         self.embedder, settings = embedder, embedder.settings
         document = settings.first_prompt(("document", "passage", "corpus"))
-        self._prompts = {"query": settings.first_prompt(("query",)), "document": document}
-        lengths = {"query": query_max_seqlen, "document": None}
-        self._encoders = {
-            side: TextEncoder(embedder.tokenizer, min(length or longest, longest))
-            for side, length in lengths.items()
-            for longest in [embedder.max_seqlen]
-        }
-
-    def encode(self, texts: Sequence[str], side: Side) -> list[list[int]]:
-        """The token ids of texts of one side."""
-        prompted = [self._prompts[side] + text for text in texts]
-        return [each.token_ids for each in self._encoders[side](prompted)]
+        longest = embedder.max_seqlen
+        query = TextEncoder(embedder.tokenizer, min(query_max_seqlen or longest, longest))
+        self.sides = Sides(
+            {"query": query, "document": TextEncoder(embedder.tokenizer, longest)},
+            {"query": settings.first_prompt(("query",)), "document": document},
+        )
 
     def forward(self, batch: PackedBatch, side: Side) -> Vectors:
         """Their vectors."""
         hidden = self.encoder(filled(batch))[: batch.total_tokens].float()
-        prompt = "" if self.embedder.settings.pool_prompt else self._prompts[side]
+        prompt = "" if self.embedder.settings.pool_prompt else self.sides.prompts[side]
         if prompt:
             num_tokens = len(self.embedder.tokenizer.encode(prompt)) - 1
             hidden, batch = without_beginnings(hidden, batch, num_tokens)
@@ -112,7 +104,7 @@ class TextLearner(nn.Module):
 
 
 class TokenLearner(nn.Module):
-    """One vector a token."""
+    """One vector a token; see `TextLearner`."""
 
     scale = 1.0
 
@@ -121,17 +113,13 @@ class TokenLearner(nn.Module):
         self.vectors_of, self.dim, self.embedder = embedder.vectors_of, embedder.dim, embedder
         sides: tuple[Side, ...] = ("query", "document")
         tokenizer, settings = embedder.tokenizer, embedder.settings
-        self._encoders = {
-            side: SideEncoder(tokenizer, settings, side, embedder.max_seqlen) for side in sides
-        }
+        self.sides = Sides(
+            {side: SideEncoder(tokenizer, settings, side, embedder.max_seqlen) for side in sides}
+        )
         self._skipped = {
             side: torch.tensor(skipped_token_ids(tokenizer, settings, side), dtype=torch.int64)
             for side in sides
         }
-
-    def encode(self, texts: Sequence[str], side: Side) -> list[list[int]]:
-        """The token ids of texts of one side."""
-        return [each.token_ids for each in self._encoders[side](texts)]
 
     def forward(self, batch: PackedBatch, side: Side) -> Vectors:
         """Their vectors."""
@@ -180,8 +168,10 @@ def text_learner(recipe: RetrievalRecipe) -> TextLearner:
     return learner
 
 
-def token_learner(recipe: RetrievalRecipe) -> TokenLearner:
+def token_learner(recipe: RetrievalRecipe, seed: int) -> TokenLearner:
     """A multi-vector model to begin with: a new projection, or the folder's own.
+
+    seed: of a new projection.
 
     Raises:
         ModelFolderError: no such model, or one that cannot be used.
@@ -196,7 +186,7 @@ def token_learner(recipe: RetrievalRecipe) -> TokenLearner:
         projections, settings, place = found.projections, found.settings, found.encoder
     else:
         encoder, place = Encoder.from_pretrained(folder), folder
-        projections = [projection(encoder.config.hidden_size, training.dim, seed=training.seed)]
+        projections = [projection(encoder.config.hidden_size, training.dim, seed=seed)]
         skipped = tuple(string.punctuation) if training.skip_punctuation else ()
         settings = MultiVectorSettings(prompts=MARKERS, skiplist=skipped)
     prompts = dict(settings.prompts)

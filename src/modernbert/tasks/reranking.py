@@ -1,7 +1,9 @@
 """Training a reranker, which reads a query and a document together: the `Task` of a `Trainer`."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +11,11 @@ from torch import Tensor, nn
 from modernbert.batch import PackedBatch
 from modernbert.inference.batching import batch_tokens_for, packs
 from modernbert.inference.inputs import Text, TextEncoder
-from modernbert.metrics.ranking import ranked, ranking_scores
+from modernbert.metrics.ranking import ranked
 from modernbert.tasks.epochs import Epochs
 from modernbert.tasks.fine_tuning import outputs_of
 from modernbert.tasks.ranking_losses import binary, kl_divergence, margin_mse
+from modernbert.tasks.rankings import Rankings
 from modernbert.tasks.retrieval_data import RankedTexts, RetrievalData
 from modernbert.tasks.retrieval_recipe import RetrievalTrainingSettings
 from modernbert.training.task import Progress, Step
@@ -44,8 +47,14 @@ class Reranking:
         self.epochs = Epochs(
             lengths=[sum(map(len, ids)) for ids in self._ids],
             batch_size=settings.batch_size,
-            seed=settings.seed,
+            batch_tokens=settings.batch_tokens,
         )
+
+    def seeded(self, seed: int) -> Self:
+        """The same with the rows in another order."""
+        other = copy(self)
+        other.epochs = replace(self.epochs, seed=seed)
+        return other
 
     def steps(self, progress: Progress) -> Iterator[Step]:
         """The steps from a place on; a query's documents stay together."""
@@ -79,19 +88,26 @@ class Reranking:
         teacher = [torch.tensor(example.scores, device=self.device) for example in examples]
         return (margin_mse if self.settings.loss == "margin" else kl_divergence)(scores, teacher)
 
-    @torch.no_grad()
     def evaluate(self, module: nn.Module) -> dict[str, float]:
         """How well the documents of each query of `dev` are ranked."""
+        found = self.rankings(module)
+        return {} if found is None else found.scores([*METRICS, self.settings.metric])
+
+    @torch.no_grad()
+    def rankings(self, module: nn.Module) -> Rankings | None:
+        """The documents of each query of `dev`, the best first; None without any."""
         if not self._dev:
-            return {}
-        rankings, judgements = {}, {}
+            return None
+        documents: dict[str, str] = {}
+        found, judgements = {}, {}
         for number, example in enumerate(self._dev):
             scores = self._scores(module, self._pairs(example))
-            names = [str(place) for place in range(len(scores))]
-            rankings[str(number)] = ranked(dict(zip(names, scores, strict=True)))
+            names = [f"{number}.{place}" for place in range(len(scores))]
+            documents.update(zip(names, example.documents, strict=True))
+            found[str(number)] = ranked(dict(zip(names, scores, strict=True)))
             judgements[str(number)] = dict.fromkeys(names[: example.relevant], 1)
-        metrics = list(dict.fromkeys([*METRICS, self.settings.metric]))
-        return ranking_scores(rankings, judgements, metrics)
+        queries = {str(number): example.query for number, example in enumerate(self._dev)}
+        return Rankings(queries=queries, documents=documents, found=found, judgements=judgements)
 
     def _scores(self, module: nn.Module, ids: Sequence[list[int]]) -> list[float]:
         found: dict[int, float] = {}

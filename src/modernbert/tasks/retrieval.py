@@ -1,4 +1,4 @@
-"""Training a retriever: the `Task` of a `Trainer` whose module is a `Learner`.
+"""Training a retriever: the `Task` of a `Trainer` whose module is one of `learners`.
 
     examples -> a step's queries and documents -> vectors, pack by pack -> scores -> loss
 
@@ -8,8 +8,9 @@ that a batch may be of any size (GradCache, arXiv 2101.06983).
 """
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,10 @@ from modernbert.data.judged_texts import JudgedTexts
 from modernbert.inference.batching import batch_tokens_for, packs
 from modernbert.inference.multi_vector_settings import Side
 from modernbert.inference.ranking import rank_documents
-from modernbert.metrics.ranking import ranking_scores
 from modernbert.tasks.epochs import Epochs
-from modernbert.tasks.learners import Learner, Vectors
+from modernbert.tasks.learners import Sides, Vectors
 from modernbert.tasks.ranking_losses import in_batch, kl_divergence, margin_mse, max_sim
+from modernbert.tasks.rankings import Rankings
 from modernbert.tasks.retrieval_data import RankedTexts, RetrievalData
 from modernbert.tasks.retrieval_recipe import RetrievalTrainingSettings
 from modernbert.training.task import Progress, Step
@@ -37,31 +38,37 @@ _BLOCK_TEXTS = 256
 class Retrieval:
     """Learning which documents answer a query.
 
-    learner: the module to train, for its encoding of texts.
+    encode: texts of a side to token ids.
     data: the examples.
     dev: what to evaluate on; nothing is evaluated when None.
+    scale: what similarities are multiplied by.
     """
 
     def __init__(
         self,
-        learner: Learner,
+        encode: Sides,
         data: RetrievalData,
         settings: RetrievalTrainingSettings,
         dev: JudgedTexts | None = None,
         *,
+        scale: float,
         device: torch.device | str = "cpu",
     ) -> None:
         self.data, self.settings, self.dev = data, settings, dev
-        self.learner = learner
-        self.device = torch.device(device)
+        self.encode, self.scale, self.device = encode, scale, torch.device(device)
         self.micro_batch_tokens = batch_tokens_for(self.device, settings.micro_batch_tokens)
-        self.scale = learner.scale if settings.scale is None else settings.scale
-        self._ids = _encoded(learner, data.examples)
+        self._ids = _encoded(encode, data.examples)
         self.epochs = Epochs(
             lengths=[self._num_tokens(each) for each in data.examples],
             batch_size=settings.batch_size,
-            seed=settings.seed,
+            batch_tokens=settings.batch_tokens,
         )
+
+    def seeded(self, seed: int) -> Self:
+        """The same with the rows in another order."""
+        other = copy(self)
+        other.epochs = replace(self.epochs, seed=seed)
+        return other
 
     def steps(self, progress: Progress) -> Iterator[Step]:
         """The steps from a place on."""
@@ -95,27 +102,32 @@ class Retrieval:
                 losses.append(self._loss(queries, documents, micro_batch, texts))
             return torch.stack(losses).sum()
 
-    @torch.no_grad()
     def evaluate(self, module: nn.Module) -> dict[str, float]:
         """How well the documents of `dev` are ranked for its queries."""
+        found = self.rankings(module)
+        return {} if found is None else found.scores([*METRICS, self.settings.metric])
+
+    @torch.no_grad()
+    def rankings(self, module: nn.Module) -> Rankings | None:
+        """The best documents of `dev` for each of its queries; None without any."""
         if self.dev is None:
-            return {}
+            return None
         query_ids, document_ids = list(self.dev.queries), list(self.dev.documents)
+        queries = self._blocks(module, self.dev.queries.values(), "query")
         found = rank_documents(
-            [
-                x
-                for block in self._blocks(module, self.dev.queries.values(), "query")
-                for x in block
-            ],
+            [vectors for block in queries for vectors in block],
             self._blocks(module, self.dev.documents.values(), "document"),
             _DEPTH,
         )
-        rankings = {
-            query: [document_ids[row] for row in rows]
-            for query, (_, rows) in zip(query_ids, found, strict=True)
-        }
-        metrics = list(dict.fromkeys([*METRICS, self.settings.metric]))
-        return ranking_scores(rankings, self.dev.judgements, metrics)
+        return Rankings(
+            queries=self.dev.queries,
+            documents=self.dev.documents,
+            found={
+                query: [document_ids[row] for row in rows]
+                for query, (_, rows) in zip(query_ids, found, strict=True)
+            },
+            judgements=self.dev.judgements,
+        )
 
     def _loss(
         self,
@@ -163,7 +175,7 @@ class Retrieval:
         given = list(texts)
         for start in range(0, len(given), _BLOCK_TEXTS):
             block = given[start : start + _BLOCK_TEXTS]
-            ids = self.learner.encode(block, side)
+            ids = self.encode(block, side)
             found: dict[int, Any] = {}
             for pack in packs([len(each) for each in ids], self.micro_batch_tokens):
                 batch = PackedBatch.from_sequences([ids[row] for row in pack], device=self.device)
@@ -185,11 +197,11 @@ def _cut(vectors: Vectors, dim: int | None) -> Vectors:
     return Vectors(functional.normalize(vectors.values[:, :dim], dim=-1), vectors.lengths)
 
 
-def _encoded(learner: Learner, examples: Sequence[RankedTexts]) -> dict[str, dict[str, list[int]]]:
+def _encoded(encode: Sides, examples: Sequence[RankedTexts]) -> dict[str, dict[str, list[int]]]:
     """The token ids of each text of each side."""
     queries = list(dict.fromkeys(each.query for each in examples))
     documents = list(dict.fromkeys(text for each in examples for text in each.documents))
     return {
-        "query": dict(zip(queries, learner.encode(queries, "query"), strict=True)),
-        "document": dict(zip(documents, learner.encode(documents, "document"), strict=True)),
+        "query": dict(zip(queries, encode(queries, "query"), strict=True)),
+        "document": dict(zip(documents, encode(documents, "document"), strict=True)),
     }

@@ -1,10 +1,11 @@
 """The model card of a retriever or of a reranker: data, settings, scores, versions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 from modernbert.settings import to_mapping
+from modernbert.tasks.fine_tuning_results import Results
 from modernbert.tasks.retrieval_recipe import RetrievalRecipe
 
 _USES = {
@@ -19,13 +20,17 @@ _USES = {
 }
 
 
-def retrieval_card(
-    kind: str, recipe: RetrievalRecipe, results: Mapping[str, Any], notes: Sequence[str]
-) -> str:
+def retrieval_card(kind: str, recipe: RetrievalRecipe, results: Results) -> str:
     """The card as Markdown."""
     gives, own, other, pipeline = _USES[kind]
-    settings = {**to_mapping(recipe.data), **to_mapping(recipe.training)}
-    scores = results["dev"]
+    best = results.best
+    chosen = {
+        "learning_rate": f"{best.learning_rate:g}",
+        "weight_decay": f"{best.weight_decay:g}",
+        "epochs": best.epochs,
+        "seed": best.seed,
+    }
+    settings = {**to_mapping(recipe.data), **to_mapping(recipe.training), **chosen}
     packages = {name: version(name) for name in ("modernbert", "torch", "tokenizers")}
     return "\n".join(
         [
@@ -42,11 +47,11 @@ def retrieval_card(
             "",
             "## Data",
             "",
-            *(f"- {note}" for note in notes),
+            *(f"- {note}" for note in results.notes),
             "",
             "## Scores on the held-out data",
             "",
-            *(_table("metric", {name: f"{value:.4f}" for name, value in scores.items()})),
+            *_table("metric", _scores(results)),
             "",
             "## Settings",
             "",
@@ -64,3 +69,14 @@ def _table(name: str, rows: Mapping[str, Any]) -> list[str]:
     if not rows:
         return ["None."]
     return [f"| {name} | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
+
+
+def _scores(results: Results) -> dict[str, str]:
+    """Of the best run; beside each, of several seeds, their mean and spread."""
+    combination = results.best_combination
+    scores = {name: f"{value:.4f}" for name, value in results.best.dev.items()}
+    if len(combination.outcomes) > 1:
+        mean, spread = combination.mean("dev"), combination.spread("dev")
+        for name in scores:
+            scores[name] += f" (mean over seeds {mean[name]:.4f} ± {spread[name]:.4f})"
+    return scores

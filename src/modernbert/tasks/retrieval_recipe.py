@@ -10,6 +10,9 @@
     [training]
     epochs = 1
 
+    [sweep]                                  # only for several runs
+    seeds = [0, 1, 2]
+
 Whatever is left out has the value that stands in the class.
 """
 
@@ -20,7 +23,7 @@ from typing import Literal
 
 from modernbert.errors import SettingsError
 from modernbert.model.pooling import Pooling
-from modernbert.training.precision import Precision
+from modernbert.tasks.run_settings import Run, RunSettings, SweepSettings, runs_of
 
 Loss = Literal["in-batch", "margin", "kl", "binary"]
 
@@ -54,16 +57,14 @@ class RetrievalDataSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalTrainingSettings:
-    """How to train.
+class RetrievalTrainingSettings(RunSettings):
+    """How to train; see `RunSettings` for the rest.
+
+    A row is a query with its documents: `batch_size` counts queries, of which each one's document
+    is a negative of the others with `in-batch`, and `batch_tokens` the tokens of queries with their
+    documents. What is more than `micro_batch_tokens` is computed twice.
 
     epochs: how often each row is seen.
-    learning_rate: the highest; 5e-5 x 768 / hidden_size when None.
-    weight_decay: of matrices and embeddings, a step at the highest rate: see `StableAdamW`.
-    warmup_fraction: of the run; over the rest the rate goes down to 0, linearly.
-    batch_size: queries of a step; with `in-batch` each one's document is a negative of the others.
-    micro_batch_tokens: the most tokens whose activations are held at once; by device when None.
-        Larger batches are computed twice, and the result is the same.
     loss: `in-batch`, `margin` or `kl` for retrieval, `binary`, `margin` or `kl` for reranking;
         when None, `margin` where the rows have scores, `in-batch` or `binary` where not.
     scale: what similarities are multiplied by; 20 for one vector a text and 1 else when None.
@@ -72,22 +73,13 @@ class RetrievalTrainingSettings:
     query_prompt, document_prompt: what a new retriever puts before texts; by kind when None.
     dim: numbers of a vector of a new multi-vector model.
     skip_punctuation: whether such a model leaves punctuation out of documents.
-    precision: what to compute in; the weights are float32.
     metric: by which the best weights are chosen.
-    evaluations_per_epoch: on `dev`.
-    patience: evaluations without a better one after which a run stops; None for never.
-    seed: of new weights and of the order of the rows.
 
     Raises:
         SettingsError: a number out of its range.
     """
 
     epochs: int = 1
-    learning_rate: float | None = None
-    weight_decay: float = 1e-6
-    warmup_fraction: float = 0.1
-    batch_size: int = 32
-    micro_batch_tokens: int | None = None
     loss: Loss | None = None
     scale: float | None = None
     matryoshka_dims: tuple[int, ...] = ()
@@ -96,31 +88,16 @@ class RetrievalTrainingSettings:
     document_prompt: str | None = None
     dim: int = 128
     skip_punctuation: bool = False
-    precision: Precision = "auto"
     metric: str = "ndcg@10"
-    evaluations_per_epoch: int = 1
-    patience: int | None = None
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batch_tokens", "dim", "evaluations_per_epoch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{name}: got {value}, expected 1 or more")
-        for name in ("learning_rate", "scale"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise SettingsError(f"{name}: got {value}, expected above 0")
-        if not 0 <= self.warmup_fraction < 1:
-            raise SettingsError(
-                f"warmup_fraction: got {self.warmup_fraction}, expected from 0 to below 1"
-            )
+        super().__post_init__()
+        if self.dim < 1:
+            raise SettingsError(f"dim: got {self.dim}, expected 1 or more")
+        if self.scale is not None and not 0 < self.scale < math.inf:
+            raise SettingsError(f"scale: got {self.scale}, expected above 0")
         if any(dim < 1 for dim in self.matryoshka_dims):
             raise SettingsError("matryoshka_dims: expected numbers from 1 on")
-        if self.patience is not None and self.patience < 1:
-            raise SettingsError(f"patience: got {self.patience}, expected 1 or more")
-        if self.seed < 0:
-            raise SettingsError(f"seed: got {self.seed}, expected 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,3 +112,8 @@ class RetrievalRecipe:
     output: Path
     data: RetrievalDataSettings
     training: RetrievalTrainingSettings = field(default_factory=RetrievalTrainingSettings)
+    sweep: SweepSettings = field(default_factory=SweepSettings)
+
+    def runs(self) -> list[Run[RetrievalTrainingSettings]]:
+        """All runs, the seeds of one combination beside each other."""
+        return runs_of(self.training, self.sweep)

@@ -5,19 +5,17 @@ import os
 import queue
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
 from modernbert.errors import ModernBertError, TrainingError
-from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe, Run
-from modernbert.tasks.fine_tuning_run import Interrupted, Outcome, fine_tune, read_outcome
-from modernbert.tasks.job import Verb
-from modernbert.tasks.jobs import open_job
+from modernbert.tasks.outcome import Interrupted, Outcome, read_outcome
+from modernbert.tasks.run_settings import Run
 from modernbert.training.interruption import Interruption
-from modernbert.training.log import Record
+from modernbert.training.log import Observer, Record
 
 _POLL_SECONDS = 0.2
 
@@ -29,49 +27,52 @@ def num_processes(asked: int | None, num_runs: int) -> int:
     return min(asked, num_runs)
 
 
-@dataclass(frozen=True)
-class RunPool:
-    """Trains runs of a recipe in processes that share the cores.
+Place = tuple[Run[Any], Path]
+"""A run, and its folder."""
 
-    model: the fingerprint of the first model.
+
+class Train(Protocol):
+    """Trains one run into its folder."""
+
+    def __call__(
+        self, run: Run[Any], folder: Path, observers: Sequence[Observer], /
+    ) -> Outcome: ...
+
+
+def run_together(
+    open_train: Callable[[], Train],
+    places: Sequence[Place],
+    together: int,
+    on_record: Callable[[str, Record], None],
+) -> list[Outcome]:
+    """The outcomes of all runs, in their order, trained in processes that share the cores.
+
+    open_train: can be pickled; reads the data in each process, and gives what trains a run.
+    together: how many processes; each takes every so-many-th run.
+
+    Raises:
+        Interrupted: a signal came; each process has saved its run.
+        ModernBertError: what a process has met; the others have stopped and saved.
     """
-
-    verb: Verb
-    recipe: FineTuningRecipe
-    model: str
-
-    def run(
-        self, runs: Sequence[Run], together: int, on_record: Callable[[str, Record], None]
-    ) -> list[Outcome]:
-        """The outcomes of all runs, in their order.
-
-        together: how many processes; each takes every so-many-th run.
-
-        Raises:
-            Interrupted: a signal came; each process has saved its run.
-            ModernBertError: what a process has met; the others have stopped and saved.
-        """
-        context = multiprocessing.get_context("spawn")  # a forked torch may hang
-        messages: Any = context.Queue()
-        workers = [
-            context.Process(target=_work, args=(self, runs[first::together], together, messages))
-            for first in range(together)
-        ]
-        with Interruption() as interruption:
-            for worker in workers:
-                worker.start()
-            failure = _listen(workers, messages, on_record, interruption)
-        if failure is not None:
-            raise failure
-        if interruption.signal_number is not None:
-            raise Interrupted(128 + interruption.signal_number)
-        outcomes = [read_outcome(self.folder(run)) for run in runs]
-        assert all(outcome is not None for outcome in outcomes)
-        return [outcome for outcome in outcomes if outcome is not None]
-
-    def folder(self, run: Run) -> Any:
-        """Of a run."""
-        return self.recipe.output / "runs" / run.name
+    context = multiprocessing.get_context("spawn")  # a forked torch may hang
+    messages: Any = context.Queue()
+    workers = [
+        context.Process(
+            target=_work, args=(open_train, places[first::together], together, messages)
+        )
+        for first in range(together)
+    ]
+    with Interruption() as interruption:
+        for worker in workers:
+            worker.start()
+        failure = _listen(workers, messages, on_record, interruption)
+    if failure is not None:
+        raise failure
+    if interruption.signal_number is not None:
+        raise Interrupted(128 + interruption.signal_number)
+    outcomes = [read_outcome(folder) for _, folder in places]
+    assert all(outcome is not None for outcome in outcomes)
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
 def _listen(
@@ -111,21 +112,23 @@ def _stop(workers: Sequence[BaseProcess]) -> None:
             os.kill(worker.pid, signal.SIGTERM)
 
 
-def _work(pool: RunPool, runs: Sequence[Run], together: int, messages: Any) -> None:
+def _work(
+    open_train: Callable[[], Train], places: Sequence[Place], together: int, messages: Any
+) -> None:
     """The life of one process."""
     os.setpgrp()  # a Ctrl-C is for the parent, which passes it on once
     parent = os.getppid()
     torch.set_num_threads(max(1, torch.get_num_threads() // together))
     try:
-        job = open_job(pool.verb, pool.recipe)
-        for run in runs:
+        train = open_train()
+        for run, folder in places:
 
             def observe(record: Record, name: str = run.name) -> None:
                 messages.put((name, record))
                 if os.getppid() != parent:  # it was killed: save and end
                     signal.raise_signal(signal.SIGTERM)
 
-            fine_tune(job, run, pool.folder(run), model=pool.model, observers=[observe])
+            train(run, folder, [observe])
     except Interrupted:
         pass
     except ModernBertError as error:

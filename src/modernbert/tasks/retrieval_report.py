@@ -1,0 +1,58 @@
+"""The page of a ranking's training: scores, curves, and the queries that it is most wrong on."""
+
+from pathlib import Path
+
+from modernbert.report.page import Html, section, table
+from modernbert.tasks.fine_tuning_results import Results
+from modernbert.tasks.retrieval_job import RankingJob
+from modernbert.tasks.run_report import write_run_report
+from modernbert.tasks.text_job import shown
+from modernbert.training.isolation import undisturbed
+from modernbert.training.precision import autocast
+
+_QUERIES = 25
+
+
+def write_ranking_report(job: RankingJob, results: Results, best: Path, path: Path) -> None:
+    """Write the page.
+
+    best: the folder of the best model; it ranks the documents of `dev` once more.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    write_run_report(
+        path,
+        job.recipe,
+        results,
+        best,
+        examples=len(job.task.data.examples),
+        epoch_tokens=job.task.epochs.num_tokens,
+        review=_wrong_queries(job, results, best),
+    )
+
+
+def _wrong_queries(job: RankingJob, results: Results, best: Path) -> list[Html]:
+    """The worst queries; nothing without held-out ones, or where all answers stand first."""
+    if job.recipe.data.dev is None:
+        return []
+    device, metric = job.task.device, job.recipe.training.metric
+    module = job.build(results.best.seed, str(best)).module
+    with undisturbed(module, device), autocast(device, job.recipe.training.precision):
+        rankings = job.task.rankings(module)
+    wrong = [] if rankings is None else rankings.wrong(metric)
+    if not wrong:
+        return []
+    rows = [
+        [
+            shown(each.query),
+            f"{each.score:.3f}",
+            shown(each.answer),
+            "not found" if each.place is None else each.place,
+            shown(each.instead),
+        ]
+        for each in wrong[:_QUERIES]
+    ]
+    header = ["query", metric, "answer", "place of the first answer", "first that is none"]
+    note = f"The {len(rows)} worst of {len(wrong):,} on {job.recipe.data.dev}."
+    return [section("Where it is most wrong", table(header, rows), note=note)]
