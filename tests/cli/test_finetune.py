@@ -67,6 +67,28 @@ def test_questions_are_learnt_and_asked(run: Run, model: Path, tmp_path: Path) -
     assert missing.exit_code == 2 and "none.txt: not a readable text" in missing.stderr
 
 
+def test_windows_share_so_many_tokens(run: Run, model: Path, tmp_path: Path) -> None:
+    row = {
+        "question": "how was it",
+        "context": "the film was a story of seven people " * 9 + "good",
+        "answers": [{"text": "good", "answer_start": 9 * 37}],
+    }
+    train = labelled.write_rows(tmp_path / "train.jsonl", [row] * 2)
+    options = ("-m", model, "--train", train, "--epochs", 1, "--max-seqlen", 32, "--json")
+    tokens = {
+        stride: run(
+            "finetune", "answer", *options, "--stride", stride, "-o", tmp_path / str(stride)
+        ).json["best"]["tokens"]
+        for stride in (0, 12)
+    }
+    assert tokens[12] > 1.3 * tokens[0]  # what two windows share is read twice
+    (tmp_path / "text.txt").write_text(row["context"])
+    command = ("answer", tmp_path / "0" / "model", "-c", tmp_path / "text.txt", "how was it")
+    assert run(*command, "--stride", 3).exit_code == 0
+    refused = run(*command, "--stride", 900)
+    assert refused.exit_code == 2 and "stride: got 900 with room for" in refused.stderr
+
+
 MISTAKES = {
     "no model": ((), "--model: name the model to begin with"),
     "no rows": (("-m", "MODEL"), "--train: name the rows to learn from"),
@@ -81,8 +103,18 @@ MISTAKES = {
         ("-m", "MODEL", "--train", "TRAIN", "--freeze-layers", "3"),
         "freeze_layers: got 3, expected at most 2",
     ),
+    "stride": (("-m", "MODEL", "--train", "TRAIN", "--stride", "-1"), "stride: got -1, expected 0"),
     "seeds": (("-m", "MODEL", "--train", "TRAIN", "--lr", "1", "--lr", "1"), "twice"),
 }
+
+
+def test_what_was_refused_does_not_hold_the_folder(
+    run: Run, model: Path, rows: tuple[Path, Path], tmp_path: Path
+) -> None:
+    command = ("finetune", "classify", "-m", model, "--train", rows[0], "-o", tmp_path / "out")
+    quick = ("--epochs", 1, "--freeze-layers")
+    assert run(*command, *quick, 3).exit_code == 2
+    assert run(*command, *quick, 2).exit_code == 0
 
 
 @pytest.mark.parametrize("case", MISTAKES)

@@ -1,6 +1,7 @@
 """finetune retrieve, late-interaction and rerank, mine and evaluate, on tiny models."""
 
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,28 @@ def test_a_recipe_with_options_over_it(
     assert loaded.settings.prompts["query"] == "ask: "
 
 
+def test_a_sweep_and_a_table_of_it(run: Run, start: Path, pairs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    data = ("--train", pairs, "--dev", pairs, "--model", start, "--output", output)
+    sweep = ("--seeds", 2, "--lr", "1e-7", "--lr", "1e-3", "--epochs", 1, "--processes", 1)
+    parts = ("--layer-decay", 0.5, "--freeze-embeddings", "--freeze-layers", 1)
+    steps = ("--batch-tokens", 120, "--micro-batch-tokens", 60, "--precision", "float32")
+    answer = run("finetune", "rerank", *data, *sweep, *parts, *steps)
+    assert answer.exit_code == 0, answer.stderr
+    assert "learning rate  weight decay  epochs  ndcg@10" in answer.stderr
+    assert answer.stderr.count(" ± ") == 2
+    found = run("finetune", "rerank", *data, *sweep, *parts, *steps, "--json").json
+    assert [each["seeds"] for each in found["combinations"]] == [[0, 1], [0, 1]]
+    assert [each["learning_rate"] for each in found["combinations"]] == [1e-7, 1e-3]
+    with (output / "recipe.toml").open("rb") as file:
+        written = tomllib.load(file)
+    assert written["sweep"]["learning_rates"] == [1e-7, 1e-3]
+    given = {"layer_decay": 0.5, "freeze_embeddings": True, "freeze_layers": 1}
+    given |= {"batch_tokens": 120, "micro_batch_tokens": 60, "epochs": 1}
+    assert written["training"].items() >= given.items()
+    assert "Learning rate" in (output / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -125,6 +148,14 @@ def test_a_recipe_with_options_over_it(
         (
             ("finetune", "retrieve", "--train", "{pairs}", "--model", "{start}", "--loss", "kl"),
             "needs scores",
+        ),
+        (
+            ("finetune", "retrieve", "--train", "{pairs}", "-m", "{start}", "--batch-tokens", "0"),
+            "batch_tokens: got 0, expected 1",
+        ),
+        (
+            ("finetune", "rerank", "--train", "{pairs}", "-m", "{start}", "--freeze-layers", "9"),
+            "freeze_layers: got 9, expected at most 2",
         ),
         (("mine", "{pairs}", "{start}", "-o", "{pairs}"), "is there already"),
         (("mine", "{pairs}", "{start}", "-o", "out.jsonl", "--depth", "0"), "depth: got 0"),

@@ -34,6 +34,14 @@ def answer(
     must_answer: Annotated[
         bool, typer.Option("--must-answer", help="Answer even where none is likelier.")
     ] = False,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Tokens that neighbouring windows of a long text share.",
+            show_default="128 or a quarter of a window",
+        ),
+    ] = None,
     precision: PrecisionOption = Precision.AUTO,
     batch_tokens: BatchTokens = None,
     as_json: AsJson = False,
@@ -48,7 +56,7 @@ def answer(
         text = context.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{context}: not a readable text: {error}") from None
-    answerer = QuestionAnswerer.from_pretrained(model, precision=precision.value)
+    answerer = QuestionAnswerer.from_pretrained(model, precision=precision.value, stride=stride)
 
     def run(given: Iterable[str]) -> "Iterator[Answer]":
         pairs = ((question, text) for question in given)
