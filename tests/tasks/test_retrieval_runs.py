@@ -1,12 +1,13 @@
 """Rankings in several runs: frozen parts, rates by depth, seeds, sweeps, and the page of them."""
 
+import json
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tasks.ranked import recipe, write_model
+from tests.tasks.ranked import recipe, write, write_model
 
 from modernbert.errors import RunError, SettingsError
 from modernbert.inference.multi_vector_folder import read_folder
@@ -175,6 +176,26 @@ def test_runs_in_processes_give_what_one_process_gives(
     for found, expected in zip(results.outcomes, swept[1].outcomes, strict=True):
         assert (found.name, found.dev) == (expected.name, pytest.approx(expected.dev, abs=1e-4))
     assert len({run for run, kind in heard if kind == "end"}) == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "cut"),
+    [
+        ("retrieve", ["1 of 2 queries", "1 of 5 documents"]),
+        ("late-interaction", ["1 of 2 queries", "1 of 5 documents"]),
+        ("rerank", ["2 of 5 pairs"]),
+    ],
+)
+def test_texts_that_are_cut_are_counted(
+    start: Path, tmp_path: Path, kind: Kind, cut: list[str]
+) -> None:
+    made = recipe(start, tmp_path)
+    assert not any("are cut there" in note for note in open_ranking_job(kind, made).notes)
+    long = {"query": "where " * 60, "positive": "here " * 60, "negative": "here is alpha"}
+    lines = (tmp_path / "train.jsonl").read_text().splitlines()
+    write(tmp_path / "train.jsonl", [*map(json.loads, lines[:1]), long])
+    notes = [note for note in open_ranking_job(kind, made).notes if "are cut there" in note]
+    assert [note.split(": ")[1].partition(" are longer than 48 tokens")[0] for note in notes] == cut
 
 
 @pytest.mark.parametrize("kind", KINDS)

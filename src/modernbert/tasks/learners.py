@@ -61,10 +61,10 @@ class Sides:
     encoders: Mapping[Side, Callable[[list[str]], Sequence[EncodedText]]]
     prompts: Mapping[Side, str] = field(default_factory=dict)
 
-    def __call__(self, texts: Sequence[str], side: Side) -> list[list[int]]:
-        """The token ids of texts of one side."""
+    def __call__(self, texts: Sequence[str], side: Side) -> Sequence[EncodedText]:
+        """The texts of one side with their token ids."""
         prompt = self.prompts.get(side, "")
-        return [each.token_ids for each in self.encoders[side]([prompt + t for t in texts])]
+        return self.encoders[side]([prompt + text for text in texts])
 
 
 class TextLearner(nn.Module):

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
 from modernbert.inference.batching import batch_tokens_for, packs
-from modernbert.inference.inputs import Text, TextEncoder
+from modernbert.inference.inputs import EncodedText, Text, TextEncoder
 from modernbert.metrics.ranking import ranked
 from modernbert.tasks.epochs import Epochs
 from modernbert.tasks.fine_tuning import outputs_of
 from modernbert.tasks.ranking_losses import binary, kl_divergence, margin_mse
 from modernbert.tasks.rankings import Rankings
 from modernbert.tasks.retrieval_data import RankedTexts, RetrievalData
+from modernbert.tasks.retrieval_examples import cut_notes
 from modernbert.tasks.retrieval_recipe import RetrievalTrainingSettings
 from modernbert.training.task import Progress, Step
 
@@ -28,6 +29,8 @@ class Reranking:
 
     encode: pairs to token ids, cut where they are too long.
     data, dev: the examples; nothing is evaluated without any of `dev`.
+
+    `notes` says how many pairs are cut.
     """
 
     def __init__(
@@ -43,7 +46,9 @@ class Reranking:
         self.micro_batch_tokens = batch_tokens_for(self.device, settings.micro_batch_tokens)
         self.scale = 1.0 if settings.scale is None else settings.scale
         self._encode, self._dev = encode, [] if dev is None else merged(dev)
-        self._ids = [self._pairs(example) for example in data.examples]
+        pairs = [self._encoded(example) for example in data.examples]
+        self.notes = cut_notes(data.source, "pairs", [each for row in pairs for each in row])
+        self._ids = [[each.token_ids for each in row] for row in pairs]
         self.epochs = Epochs(
             lengths=[sum(map(len, ids)) for ids in self._ids],
             batch_size=settings.batch_size,
@@ -117,8 +122,11 @@ class Reranking:
         return [found[place] for place in range(len(ids))]
 
     def _pairs(self, example: RankedTexts) -> list[list[int]]:
+        return [each.token_ids for each in self._encoded(example)]
+
+    def _encoded(self, example: RankedTexts) -> list[EncodedText]:
         pairs: list[Text] = [(example.query, text) for text in example.documents]
-        return [each.token_ids for each in self._encode(pairs)]
+        return self._encode(pairs)
 
     def _labels(self, example: RankedTexts) -> Tensor:
         labels = torch.zeros(len(example.documents), device=self.device)

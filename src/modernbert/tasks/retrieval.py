@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from modernbert.batch import PackedBatch
 from modernbert.data.judged_texts import JudgedTexts
 from modernbert.inference.batching import batch_tokens_for, packs
+from modernbert.inference.inputs import EncodedText
 from modernbert.inference.multi_vector_settings import Side
 from modernbert.inference.ranking import rank_documents
 from modernbert.tasks.epochs import Epochs
@@ -27,6 +28,7 @@ from modernbert.tasks.learners import Sides, Vectors
 from modernbert.tasks.ranking_losses import in_batch, kl_divergence, margin_mse, max_sim
 from modernbert.tasks.rankings import Rankings
 from modernbert.tasks.retrieval_data import RankedTexts, RetrievalData
+from modernbert.tasks.retrieval_examples import cut_notes
 from modernbert.tasks.retrieval_recipe import RetrievalTrainingSettings
 from modernbert.training.task import Progress, Step
 
@@ -42,6 +44,8 @@ class Retrieval:
     data: the examples.
     dev: what to evaluate on; nothing is evaluated when None.
     scale: what similarities are multiplied by.
+
+    `notes` says how many texts are cut.
     """
 
     def __init__(
@@ -57,7 +61,16 @@ class Retrieval:
         self.data, self.settings, self.dev = data, settings, dev
         self.encode, self.scale, self.device = encode, scale, torch.device(device)
         self.micro_batch_tokens = batch_tokens_for(self.device, settings.micro_batch_tokens)
-        self._ids = _encoded(encode, data.examples)
+        encoded = _encoded(encode, data.examples)
+        self._ids = {
+            side: {text: each.token_ids for text, each in texts.items()}
+            for side, texts in encoded.items()
+        }
+        self.notes = [
+            note
+            for side, name in (("query", "queries"), ("document", "documents"))
+            for note in cut_notes(data.source, name, list(encoded[side].values()))
+        ]
         self.epochs = Epochs(
             lengths=[self._num_tokens(each) for each in data.examples],
             batch_size=settings.batch_size,
@@ -175,7 +188,7 @@ class Retrieval:
         given = list(texts)
         for start in range(0, len(given), _BLOCK_TEXTS):
             block = given[start : start + _BLOCK_TEXTS]
-            ids = self.encode(block, side)
+            ids = [each.token_ids for each in self.encode(block, side)]
             found: dict[int, Any] = {}
             for pack in packs([len(each) for each in ids], self.micro_batch_tokens):
                 batch = PackedBatch.from_sequences([ids[row] for row in pack], device=self.device)
@@ -197,8 +210,8 @@ def _cut(vectors: Vectors, dim: int | None) -> Vectors:
     return Vectors(functional.normalize(vectors.values[:, :dim], dim=-1), vectors.lengths)
 
 
-def _encoded(encode: Sides, examples: Sequence[RankedTexts]) -> dict[str, dict[str, list[int]]]:
-    """The token ids of each text of each side."""
+def _encoded(encode: Sides, examples: Sequence[RankedTexts]) -> dict[str, dict[str, EncodedText]]:
+    """Each text of each side, as token ids."""
     queries = list(dict.fromkeys(each.query for each in examples))
     documents = list(dict.fromkeys(text for each in examples for text in each.documents))
     return {

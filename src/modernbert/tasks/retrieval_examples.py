@@ -1,9 +1,11 @@
 """The examples of a recipe as its loss wants them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 from modernbert.errors import InputError
+from modernbert.inference.inputs import EncodedText
 from modernbert.tasks.retrieval_data import RetrievalData, read_retrieval_data
 from modernbert.tasks.retrieval_recipe import Loss, RetrievalRecipe
 
@@ -48,3 +50,17 @@ def prepared(kind: Kind, recipe: RetrievalRecipe) -> tuple[RetrievalData, Loss, 
     if left := len(examples) - len(kept):
         notes.append(f"{data.source}: {left:,} queries without an answer are left out")
     return replace(data, examples=kept), loss, notes
+
+
+def cut_notes(source: str, name: str, texts: Sequence[EncodedText]) -> list[str]:
+    """How many texts were too long, in a line; none where nothing is cut.
+
+    name: what they are, such as "documents".
+    """
+    cut = [len(each.token_ids) for each in texts if each.is_truncated]
+    if not cut:
+        return []
+    return [
+        f"{source}: {len(cut):,} of {len(texts):,} {name} are longer than {max(cut):,} tokens and "
+        "are cut there"
+    ]

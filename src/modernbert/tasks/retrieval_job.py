@@ -88,21 +88,15 @@ def _retrieval_job(
         return Ranker(learner.to(device), learner.save)
 
     learner = _learner(kind, recipe, recipe.sweep.seeds[0])
-    scale = recipe.training.scale
+    scale = learner.scale if recipe.training.scale is None else recipe.training.scale
+    task = Retrieval(learner.sides, data, recipe.training, dev, scale=scale, device=device)
     return RankingJob(
         kind=kind,
         recipe=recipe,
-        task=Retrieval(
-            learner.sides,
-            data,
-            recipe.training,
-            dev,
-            scale=learner.scale if scale is None else scale,
-            device=device,
-        ),
+        task=task,
         config=learner.embedder.model.config,
         build=build,
-        notes=notes,
+        notes=[*notes, *task.notes],
         fingerprint=_fingerprint(recipe, data, dev),
     )
 
@@ -132,13 +126,14 @@ def _rerank_job(
 
     held_out = recipe.data.dev
     dev = None if held_out is None else read_retrieval_data(held_out, recipe.data.dev_split)
+    task = Reranking(TextEncoder(tokenizer, max_seqlen), data, settings, dev, device=device)
     return RankingJob(
         kind=kind,
         recipe=recipe,
-        task=Reranking(TextEncoder(tokenizer, max_seqlen), data, settings, dev, device=device),
+        task=task,
         config=config,
         build=build,
-        notes=notes,
+        notes=[*notes, *task.notes],
         fingerprint=_fingerprint(recipe, data, dev),
     )
 

@@ -11,6 +11,7 @@ from modernbert.training.isolation import undisturbed
 from modernbert.training.precision import autocast
 
 _QUERIES = 25
+_CHARACTERS = 300
 
 
 def write_ranking_report(job: RankingJob, results: Results, best: Path, path: Path) -> None:
@@ -45,14 +46,14 @@ def _wrong_queries(job: RankingJob, results: Results, best: Path) -> list[Html]:
         return []
     rows = [
         [
-            shown(each.query),
+            shown(each.query, _CHARACTERS),
             f"{each.score:.3f}",
-            shown(each.answer),
+            shown(each.answer, _CHARACTERS),
             "not found" if each.place is None else each.place,
-            shown(each.instead),
+            shown(each.instead, _CHARACTERS),
         ]
         for each in wrong[:_QUERIES]
     ]
-    header = ["query", metric, "answer", "place of the first answer", "first that is none"]
+    header = ["query", metric, "answer", "place of the first answer", "first that is no answer"]
     note = f"The {len(rows)} worst of {len(wrong):,} on {job.recipe.data.dev}."
     return [section("Where it is most wrong", table(header, rows), note=note)]

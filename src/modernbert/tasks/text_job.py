@@ -62,10 +62,13 @@ def text_job(
     )
 
 
-def shown(text: Text) -> str:
-    """A text, or a pair, as a person reads it in a report."""
+def shown(text: Text, most: int = _SHOWN_CHARACTERS) -> str:
+    """A text, or a pair, as a person reads it in a report.
+
+    most: characters.
+    """
     whole = text if isinstance(text, str) else "  |  ".join(text)
-    return whole if len(whole) <= _SHOWN_CHARACTERS else whole[:_SHOWN_CHARACTERS] + " ..."
+    return whole if len(whole) <= most else whole[:most] + " ..."
 
 
 def _notes(
