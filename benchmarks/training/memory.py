@@ -1,0 +1,136 @@
+"""Claim: pretraining at base size takes the memory that `modernbert plan` predicted, within 15%.
+
+    python -m benchmarks.training.memory
+
+For each case a recipe is planned and then trained for a few steps, both by the command line, each
+in a process of its own. What is compared is the most memory that the process had resident; the
+corpus is the one of `time_to_loss`, its tokenizer has all of base's entries.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from benchmarks.cpu import results
+from benchmarks.cpu.models import CACHE
+from benchmarks.cpu.text import Text
+from modernbert.cli.prepare import prepare_shards
+from modernbert.cli.tokenizer import train_on
+from modernbert.data.prepare import PrepareSettings
+
+RESULT = Path("benchmarks/results/training/memory.json")
+WITHIN = 0.15
+VOCAB_SIZE = 50_368
+# Longest sequence, tokens of a bin, activations computed again.
+CASES = ((1_024, 4_096, False), (8_192, 8_192, False), (8_192, 8_192, True))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--size", default="base", help="a preset")
+    made.add_argument("--vocab-size", type=int, default=VOCAB_SIZE)
+    made.add_argument("--steps", type=int, default=6, help="of each run")
+    made.add_argument("--cache", type=Path, default=CACHE, help="folder of corpus and shards")
+    made.add_argument("--out", type=Path, default=RESULT)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and write; 1 if a prediction is too far off."""
+    options = parser().parse_args(arguments)
+    around = results.surroundings(num_threads=os.cpu_count() or 1)
+    corpus = prepare(options.cache, options.vocab_size)
+    cases = []
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            cases.append(measure(options, corpus, Path(folder), *case))
+        found = {**around, "benchmark": "memory_as_planned", "model": options.size, "cases": cases}
+        results.write(options.out, found)
+        print(describe(cases[-1]), flush=True)
+    return int(max(abs(each["ratio"] - 1) for each in cases) > WITHIN)
+
+
+def prepare(cache: Path, vocab_size: int) -> Path:
+    """The folder of tokenizer and shards, made once."""
+    text = Text.prepare(cache / "text").folder / "corpus" / "train.jsonl"
+    folder = cache / f"memory-{vocab_size}"
+    if not (folder / "tokenizer" / "tokenizer_config.json").exists():
+        train_on([text], vocab_size).save_pretrained(folder / "tokenizer")
+    prepare_shards([text], folder / "shards", folder / "tokenizer", PrepareSettings())
+    return folder
+
+
+def measure(
+    options: argparse.Namespace,
+    corpus: Path,
+    folder: Path,
+    max_seqlen: int,
+    bin_tokens: int,
+    recompute: bool,
+) -> dict[str, Any]:
+    """Planned and real bytes of one case."""
+    recipe = folder / "recipe.toml"
+    recipe.write_text(
+        tomli_w.dumps(
+            {
+                "output": str(folder / "run"),
+                "tokenizer": str(corpus / "tokenizer"),
+                "sources": [{"shards": str(corpus / "shards")}],
+                "model": {"preset": options.size},
+                "packing": {"max_seqlen": max_seqlen, "bin_tokens": bin_tokens},
+                "batch": {"bins_per_step": 1, "bins_per_micro_batch": 1},
+                "computation": {"recompute": recompute},
+                "training": {
+                    "total_tokens": options.steps * bin_tokens,
+                    "schedule": {"peak_learning_rate": 1e-4},
+                },
+            }
+        )
+    )
+    again = ["--recompute"] if recompute else []
+    plan = json.loads(_run("plan", str(recipe), "--kind", "cpu", "--json", *again))
+    _run("pretrain", str(recipe))
+    records = map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines())
+    real = max(each["memory_bytes"] for each in records if each["kind"] == "step")
+    planned = plan["phases"][0]["memory"]["total"]
+    return {
+        "max_seqlen": max_seqlen,
+        "bin_tokens": bin_tokens,
+        "recompute": recompute,
+        "planned_bytes": planned,
+        "real_bytes": real,
+        "ratio": real / planned,
+    }
+
+
+def describe(case: Mapping[str, Any]) -> str:
+    """A case in a line."""
+    return (
+        f"{case['bin_tokens']:,} tokens, up to {case['max_seqlen']:,} each"
+        f"{', recomputed' if case['recompute'] else ''}: planned "
+        f"{case['planned_bytes'] / 1e9:.2f} GB, real {case['real_bytes'] / 1e9:.2f} GB, "
+        f"ratio {case['ratio']:.2f}"
+    )
+
+
+def _run(*arguments: str) -> str:
+    command = [sys.executable, "-m", "modernbert", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"modernbert {arguments[0]}: {done.stderr[-2_000:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
