@@ -4,8 +4,8 @@
 
 The library alone encodes the texts, which are in memory already, in batches on all cores and drops
 the ids. Preparing reads the files, encodes, spills, shuffles and writes shards. In turn, in rounds.
-The corpus is the text of the Python installation, as often as it takes; each copy is shuffled and
-is a file of its own.
+The corpus is the text of the Python installation, as often as it takes, each time in another order;
+once as many files, which processes share, and once as one, which threads share.
 """
 
 import json
@@ -27,30 +27,32 @@ from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
 from modernbert.data.prepare import PrepareSettings
 from modernbert.data.python_corpus import collect
+from modernbert.files import new_folder
 
 WANTED_SHARE = 0.9
 _VOCAB_SIZE = 16_384
 _BATCH_CHARACTERS = 2 << 20
+_FILES = 48
 
 
 def corpus(folder: Path, num_bytes: int) -> tuple[Path, Path]:
     """A folder of JSON Lines of about so many bytes, and of a tokenizer; made once."""
-    texts, tokenizer = folder / f"texts-{num_bytes}", folder / "tokenizer"
+    texts, tokenizer = folder / f"corpus-{num_bytes}", folder / "tokenizer"
     if not (folder / "python" / "train.jsonl").exists():
         collect(folder / "python")
     if not (tokenizer / "tokenizer_config.json").exists():
         train_on([folder / "python" / "train.jsonl"], _VOCAB_SIZE).save_pretrained(tokenizer)
     if not texts.exists():
-        lines = (folder / "python" / "train.jsonl").read_text(encoding="utf-8").splitlines(True)
-        shutil.rmtree(folder / "new", ignore_errors=True)
-        (folder / "new").mkdir()
-        written = number = 0
-        while written < num_bytes:
-            random.Random(number).shuffle(lines)
-            path = folder / "new" / f"{number:03d}.jsonl"
-            path.write_text("".join(lines), encoding="utf-8")
-            written, number = written + path.stat().st_size, number + 1
-        (folder / "new").rename(texts)
+        lines = (folder / "python" / "train.jsonl").read_bytes().splitlines(True)
+        random.Random(0).shuffle(lines)
+        lines *= -(-num_bytes // sum(map(len, lines)))
+        with new_folder(texts) as made:
+            (made / "many").mkdir()
+            for number in range(_FILES):
+                path = made / "many" / f"{number:03d}.jsonl"
+                path.write_bytes(b"".join(lines[number::_FILES]))
+            (made / "one").mkdir()
+            (made / "one" / "all.jsonl").write_bytes(b"".join(lines))
     return texts, tokenizer
 
 
@@ -94,20 +96,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = made.parse_args(arguments)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     texts, tokenizer = corpus(options.cache, options.bytes)
-    given = batches(texts)
+    given = batches(texts / "one")
     num_bytes = sum(len(text.encode(errors="replace")) for batch in given for text in batch)
     around = results.surroundings(num_threads=options.threads)
     turns = {
         "library": partial(
             library_seconds, Library.from_file(str(tokenizer / "tokenizer.json")), given
         ),
-        "prepare": partial(prepare_seconds, texts, tokenizer, options.cache / "shards"),
+        **{
+            name: partial(prepare_seconds, texts / name, tokenizer, options.cache / "shards")
+            for name in ("many", "one")
+        },
     }
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(options.rounds):
         for name, turn in turns.items():
             seconds[name].append(turn())
-    share = median(a / b for a, b in zip(seconds["library"], seconds["prepare"], strict=True))
+    share = {
+        name: median(a / b for a, b in zip(seconds["library"], seconds[name], strict=True))
+        for name in ("many", "one")
+    }
     result = {
         "benchmark": "preparing",
         **around,
@@ -121,8 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results.write(options.out or FOLDER / "preparing.json", result)
     for name, speed in result["megabytes_per_second"].items():
         print(f"{name:8s} {speed:6.1f} MB/s")
-    print(f"preparing runs at {share:.0%} of the library's speed")
-    return int(share < WANTED_SHARE)
+    for name, each in share.items():
+        print(f"preparing, files: {name}, runs at {each:.0%} of the library's speed")
+    return int(min(share.values()) < WANTED_SHARE)
 
 
 if __name__ == "__main__":

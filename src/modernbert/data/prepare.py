@@ -28,7 +28,14 @@ from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialToke
 from modernbert.data.spill import RUN_TOKENS, Run, Spill, shuffled
 from modernbert.data.tokenize_units import OnProgress, PrepareProgress, tokenize_units
 from modernbert.data.tokenizing import Encode, TokenizingRules
-from modernbert.data.work_units import UNIT_BYTES, Part, WorkUnit, plan_units, share_of
+from modernbert.data.work_units import (
+    UNIT_BYTES,
+    Part,
+    WorkUnit,
+    even_unit_bytes,
+    plan_units,
+    share_of,
+)
 from modernbert.errors import DocumentError, InputError, SettingsError
 from modernbert.settings import to_mapping
 
@@ -311,7 +318,7 @@ class _TextCall(_Call):
 
     @cached_property
     def units(self) -> list[WorkUnit]:
-        return plan_units(self.files, unit_bytes=UNIT_BYTES)
+        return plan_units(self.files, unit_bytes=min(UNIT_BYTES, even_unit_bytes(self.files)))
 
     def tokenize(
         self,

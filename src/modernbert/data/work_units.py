@@ -12,6 +12,8 @@ from modernbert.data.documents import read_file
 from modernbert.data.records import Document, Reading, RecordRules
 
 UNIT_BYTES = 64 << 20
+_LEAST_UNIT_BYTES = 2 << 20
+_WANTED_UNITS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,12 @@ class UnitReader:
             yield from read_file(self._reading)
             self._reading = None
             self._bytes_before += part.num_bytes
+
+
+def even_unit_bytes(files: Sequence[CorpusFile]) -> int:
+    """So large that there are enough units for many cores to end at about the same time."""
+    expected = sum(file.expected_text_bytes for file in files)
+    return max(_LEAST_UNIT_BYTES, expected // _WANTED_UNITS)
 
 
 def plan_units(files: Sequence[CorpusFile], *, unit_bytes: int) -> list[WorkUnit]:

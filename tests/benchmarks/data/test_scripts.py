@@ -41,11 +41,12 @@ def test_opening(cache: Path, tmp_path: Path) -> None:
 
 
 def test_preparing_compares_the_same_texts(cache: Path) -> None:
-    texts, tokenizer = cache / "texts-1", cache / "tokenizer"
+    texts, tokenizer = cache / "corpus-1", cache / "tokenizer"
     (cache / "python").mkdir(parents=True)
     lines = [json.dumps({"text": f"the text of number {number}"}) for number in range(50)]
     (cache / "python" / "train.jsonl").write_text("\n".join(lines) + "\n")
     assert preparing.corpus(cache, 1) == (texts, tokenizer)
-    given = preparing.batches(texts)
-    assert sum(len(batch) for batch in given) == 50
-    assert preparing.prepare_seconds(texts, tokenizer, cache / "shards") > 0
+    for name in ("many", "one"):
+        given = preparing.batches(texts / name)
+        assert sum(len(batch) for batch in given) == 50
+        assert preparing.prepare_seconds(texts / name, tokenizer, cache / "shards") > 0
