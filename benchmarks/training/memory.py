@@ -103,7 +103,7 @@ def measure(
     _run("pretrain", str(recipe))
     records = map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines())
     real = max(each["memory_bytes"] for each in records if each["kind"] == "step")
-    planned = plan["phases"][0]["memory"]["total"]
+    planned = plan["phases"][0]["memory_bytes"]["total"]
     return {
         "max_seqlen": max_seqlen,
         "bin_tokens": bin_tokens,

@@ -134,6 +134,26 @@ def test_a_cpu_is_measured_unless_it_is_told(run: Run) -> None:
     assert given["machine"]["peak_tflops"] == 2 and given["sources"]["peak"] == "given"
 
 
+@pytest.mark.parametrize(
+    ("units", "precision", "form"),
+    [
+        (True, "auto", "bfloat16"),
+        (False, "auto", "float32"),
+        (True, "float32", "float32"),
+        (False, "bfloat16", "bfloat16"),
+    ],
+)
+def test_a_cpu_computes_as_in_training(
+    run: Run, base: Path, monkeypatch: pytest.MonkeyPatch, units: bool, precision: str, form: str
+) -> None:
+    monkeypatch.setattr("modernbert.training.precision._has_bfloat16_units", lambda _: units)
+    base.write_text(BASE.replace("total_tokens", f'precision = "{precision}", total_tokens'))
+    options = ("--kind", "cpu", "--peak", 1)
+    assert f"1 TFLOP/s each in {form} (given)" in run("plan", base, *options).stdout
+    memory = run("plan", base, *options, "--json").json["phases"][0]["memory_bytes"]
+    assert (memory["weight_copies"] > 0) == (form == "bfloat16")
+
+
 def test_what_speaks_against_it_is_told(run: Run, base: Path) -> None:
     answer = run("plan", base, "--kind", "l4", "--gpus", 128)
     assert answer.exit_code == 0
@@ -185,7 +205,7 @@ def test_vocabulary_and_lengths_of_what_is_there(world: World, tmp_path: Path, r
     assert phase.lengths.mean == pytest.approx(3 / (2 / means[0] + 1 / means[1]))
     (tmp_path / "small.toml").write_text(to_toml(recipe))
     shown = run("plan", tmp_path / "small.toml", "--kind", "cpu", "--peak", 0.5, "--gpus", 1).stdout
-    assert "1 x CPU, data parallel; 0.5 TFLOP/s each in float32 (given)" in shown
+    assert "1 x CPU, data parallel; 0.5 TFLOP/s each in " in shown
     assert "documents of pretraining: measured in the recipe's shards" in shown
 
 

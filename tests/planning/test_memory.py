@@ -1,6 +1,7 @@
 """Memory: activations against what autograd keeps, the rest against what is allocated."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -150,8 +151,22 @@ def test_an_update_can_be_the_fullest_moment() -> None:
     memory = plan_memory(
         phase(config=EncoderConfig.preset("1b"), micro_batch_tokens=128), machine()
     )
-    lasting = memory.weights + memory.gradients + memory.optimizer + memory.program
+    lasting = memory.weights + memory.gradients + memory.optimizer + memory.program + memory.gaps
     assert memory.total == lasting + memory.update
+
+
+def test_a_cpu_loses_memory_to_gaps() -> None:
+    """By tokens, width and layers alike, whether activations are kept or not."""
+    tiny, base = EncoderConfig.preset("tiny"), EncoderConfig.preset("base")
+
+    def gaps(**changes: Any) -> int:
+        return plan_memory(phase(**changes), machine("cpu")).gaps
+
+    assert gaps(config=base, micro_batch_tokens=8_192) == 8 * 8_192 * 768 * 22
+    assert gaps(config=tiny, micro_batch_tokens=4_096) == 8 * 4_096 * 256 * 6
+    again = plan_memory(phase(), machine("cpu", recompute=True))
+    assert again.gaps == gaps() and again.total < plan_memory(phase(), machine("cpu")).total
+    assert plan_memory(phase(), machine("h100")).gaps == 0
 
 
 def test_kernels_follow_the_machine() -> None:

@@ -44,7 +44,8 @@ def rows() -> Iterator[dict[str, Any]]:
     yield {"kind": "skipped", "step": 61, "reason": "the loss is nan"}
     yield {"kind": "spike", "step": 70, "tokens": 70_000, "message": "4.0 where 2.0 is usual"}
     yield {"kind": "warning", "step": 120, "message": f"{EVIL} set aside"}
-    yield {"kind": "averaged", "step": 120, "parts": {"a": 2.0}}  # of a kind that is not known
+    parts = [{"step": 110, "loss": 2.0}, {"step": 120, "loss": 2.0}]
+    yield {"kind": "averaged", "step": 120, "parts": parts}
 
 
 def write_run(folder: Path) -> Path:

@@ -97,7 +97,7 @@ def test_a_row_for_each_phase(root: Node) -> None:
 
 def test_what_is_out_of_the_ordinary_is_told(root: Node) -> None:
     assert cells(root.all("table")[1])[1:] == [
-        ["120", "averaged", 'parts {"a": 2.0}'],
+        ["120", "averaged", "parts step 110 loss 2; step 120 loss 2"],
         ["120", "warning", f"{EVIL} set aside"],
         ["70", "spike", "4.0 where 2.0 is usual"],
         ["61", "skipped", "the loss is nan"],

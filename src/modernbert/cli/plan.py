@@ -1,5 +1,6 @@
 """`modernbert plan`: what a recipe takes, before anything is paid for."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,6 +86,8 @@ def plan(
     phases = phases_of(
         load(PretrainingRecipe, recipe), preset=preset, mean_document_tokens=mean_document_tokens
     )
+    if chip.is_cpu:
+        phases = [_for_this_cpu(phase) for phase in phases]
     nearest = nearest_run(phases[0].config)
     measured = chip.is_cpu and peak is None
     if measured:
@@ -109,6 +112,16 @@ def plan(
     typer.echo("\n".join(table(plans, data, sources)))
     for warning in (warning for each in plans for warning in each.warnings):
         tell(f"warning: {warning}")
+
+
+def _for_this_cpu(phase: "Phase") -> "Phase":
+    """The phase with the precision that `auto` comes to on this machine, as training takes it."""
+    import torch
+
+    from modernbert.training.precision import compute_dtype
+
+    bfloat16 = compute_dtype("cpu", phase.precision) is torch.bfloat16
+    return replace(phase, precision="bfloat16" if bfloat16 else "float32")
 
 
 def _measured_peak(phase: "Phase") -> float:

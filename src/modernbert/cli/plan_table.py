@@ -110,7 +110,8 @@ _MEMORY = {
     "vocabulary": "logits in memory at a time, and the decoder's gradient",
     "working": "inside one layer's backward",
     "update": "of the optimizer; the four above are gone then",
-    "program": "assumed; what the allocator loses to gaps is not counted",
+    "program": "assumed",
+    "gaps": "between buffers in a CPU's heap, measured with glibc",
 }
 
 

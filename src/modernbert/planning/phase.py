@@ -116,7 +116,7 @@ class Machine:
     def in_bfloat16(self, precision: Precision) -> bool:
         """Whether products are done in bfloat16; `auto` takes it where a GPU has units for it.
 
-        CPUs differ in that: for one that has them, the recipe must say "bfloat16".
+        CPUs differ in that: for one that has them, the precision must be "bfloat16" here.
 
         Raises:
             InputError: bfloat16 is asked for, and a GPU lacks it.

@@ -119,8 +119,13 @@ def _event(row: Row) -> Sequence[str]:
 
 
 def _text(value: Any) -> str:
+    """A value of a record in words; a list of mappings, such as the parts of an average, too."""
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name.replace('_', ' ')} {_text(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return "; ".join(_text(inner) for inner in value)
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -20,7 +20,7 @@ def test_the_prediction_is_held_to_the_peak(
         given = tomllib.loads(Path(recipe).read_text())
         if verb == "plan":
             asked.append((given["packing"]["max_seqlen"], "--recompute" in options))
-            return json.dumps({"phases": [{"memory": {"total": 2_000}}]})
+            return json.dumps({"phases": [{"memory_bytes": {"total": 2_000}}]})
         folder = Path(given["output"])
         folder.mkdir()
         records = [
