@@ -26,6 +26,8 @@ def test_sequences_come_out_as_they_went_in(sequences: list[list[int]]) -> None:
     batch = PackedBatch.from_sequences(sequences)
     assert [part.tolist() for part in batch.split()] == sequences
     assert batch.lengths.tolist() == [len(sequence) for sequence in sequences]
+    assert batch.num_tokens_each == tuple(len(sequence) for sequence in sequences)
+    assert batch.to("cpu").num_tokens_each == batch.num_tokens_each
     assert batch.total_tokens == sum(map(len, sequences))
     assert batch.num_sequences == len(sequences)
     assert batch.max_seqlen == max(map(len, sequences))

@@ -25,6 +25,8 @@ class PackedBatch:
     max_seqlen: the longest sequence in tokens, or a fixed upper bound of it.
     padded_shape, padded_indices: set by `from_padded` only, so that `to_padded` puts every token
         back where it was; (total_tokens,) int64 indices into the flattened (rows, columns).
+    num_tokens_each: the lengths of the sequences on the host, where they are known without asking
+        the device.
     """
 
     token_ids: Tensor
@@ -32,6 +34,7 @@ class PackedBatch:
     max_seqlen: int
     padded_shape: tuple[int, int] | None = None
     padded_indices: Tensor | None = None
+    num_tokens_each: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.token_ids.ndim != 1 or self.token_ids.dtype != torch.int64:
@@ -62,11 +65,13 @@ class PackedBatch:
         rows = [_as_ids(sequence, index) for index, sequence in enumerate(sequences)]
         if not rows:
             raise InputError("no sequences: a batch needs at least one")
-        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int32)
+        lengths = [len(row) for row in rows]
+        cu_seqlens = _cumulative(torch.tensor(lengths, dtype=torch.int32))
         return cls(
             token_ids=torch.cat(rows).to(device=device),
-            cu_seqlens=_cumulative(lengths).to(device=device),
-            max_seqlen=int(lengths.max()),
+            cu_seqlens=cu_seqlens.to(device=device),
+            max_seqlen=max(lengths),
+            num_tokens_each=tuple(lengths),
         )
 
     @classmethod
@@ -163,7 +168,8 @@ class PackedBatch:
     def split(self, values: Tensor | None = None) -> tuple[Tensor, ...]:
         """The entries of each sequence, as views: num_sequences tensors (length, ...)."""
         values = self.token_ids if values is None else values
-        return torch.split(values, self.lengths.tolist())
+        known = self.num_tokens_each
+        return torch.split(values, self.lengths.tolist() if known is None else list(known))
 
     @property
     def total_tokens(self) -> int:

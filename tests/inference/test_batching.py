@@ -1,7 +1,7 @@
 """Windows, packs, and results in the order of the items."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
 import pytest
@@ -89,6 +89,36 @@ def test_a_generator_is_not_read_ahead_of_its_window() -> None:
         assert taken == 100 * number
     assert sum(map(len, islice(results, 50))) == 5000
     assert taken == 5300
+
+
+@given(
+    lengths=st.lists(st.integers(1, 12)), batch_tokens=st.integers(1, 40), number=st.integers(0, 4)
+)
+def test_batches_in_flight_change_no_result(
+    lengths: list[int], batch_tokens: int, number: int
+) -> None:
+    plain = work_on_lengths(batch_tokens)
+    assert list(replace(plain, in_flight=number).run(lengths)) == list(plain.run(lengths))
+
+
+def test_results_are_read_when_the_next_batch_is_launched() -> None:
+    happened: list[str] = []
+
+    class Read(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            happened.append(f"read {self[0]}")
+            return super().__iter__()
+
+    def compute(batch: PackedBatch) -> Read:
+        happened.append(f"launch {int(batch.token_ids[0])}")
+        return Read(batch.token_ids[:1].tolist())
+
+    work = replace(work_on_lengths(1, max_items=2), compute=compute, in_flight=1)
+    blocks = work.run([5, 4, 3])
+    assert [result for _, result in next(blocks)] == [5, 4]
+    assert happened == ["launch 5", "launch 4", "read 5", "launch 3", "read 4"]
+    assert [result for _, result in next(blocks)] == [3]
+    assert happened[-1] == "read 3"
 
 
 def test_progress_is_told_after_every_batch() -> None:

@@ -93,6 +93,26 @@ def test_neighbours_change_nothing(
     np.testing.assert_allclose(together, each, atol=1e-5 if precision == "float32" else 5e-2)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_compiled_on_cuda(folder: Path) -> None:
+    """Batches of many shapes, launched one ahead."""
+    texts = TEXTS * 20
+    plain = Embedder.from_pretrained(folder, precision="bfloat16")
+    compiled = Embedder.from_pretrained(folder, precision="bfloat16").compile()
+    assert plain.device.type == compiled.device.type == "cuda"
+    expected = plain.encode(texts)
+    for batch_tokens in (None, 50, 200):
+        vectors = compiled.encode(texts, batch_tokens=batch_tokens)
+        np.testing.assert_allclose(vectors, expected, atol=0.05)
+
+
+def test_compiling_changes_nothing_on_a_cpu(embedder: Embedder) -> None:
+    expected = embedder.encode(TEXTS)
+    assert embedder.compile() is embedder
+    np.testing.assert_array_equal(embedder.encode(TEXTS), expected)
+
+
 def test_a_generator_is_streamed(embedder: Embedder) -> None:
     taken = 0
 

@@ -1,6 +1,7 @@
 """Compiled layers: captured whole, once for each kind and shape, and equal to the others."""
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.model import attention_choice, kernels
+from modernbert.model import encoder as encoders
 from modernbert.model import layout as layouts
 from modernbert.model.config import LayerKind
 from modernbert.model.dropout import Dropout
@@ -88,6 +90,68 @@ def test_a_graph_a_kind_for_all_mixes_of_lengths_with_equal_gradients(rate: floa
     for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
         assert one.grad is not None and other.grad is not None
         assert largest_difference(one.grad, other.grad) < 1e-3 * float(one.grad.abs().max())
+
+
+@torch.library.custom_op("modernbert_tests::varlen", mutates_args=())
+def varlen_operator(
+    query: Tensor, key: Tensor, value: Tensor, borders: Tensor, longest: int, window: list[int]
+) -> Tensor:
+    """To the compiler what the CUDA kernel is: opaque, with the longest sequence as a number."""
+    assert int(borders.diff().max()) <= longest
+    layout = SimpleNamespace(batch=SimpleNamespace(cu_seqlens=borders))
+    reach = None if window[0] < 0 else window[0]
+    return dense_varlen(query, key, value, layout, reach).contiguous()  # type: ignore[arg-type]
+
+
+@varlen_operator.register_fake
+def _(
+    query: Tensor, key: Tensor, value: Tensor, borders: Tensor, longest: int, window: list[int]
+) -> Tensor:
+    del key, value, borders, longest, window
+    return torch.empty_like(query)
+
+
+def opaque_varlen(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: int | None
+) -> Tensor:
+    batch, reach = layout.batch, [-1, -1] if window is None else [window, window]
+    result: Tensor = varlen_operator(query, key, value, batch.cu_seqlens, batch.max_seqlen, reach)
+    return result
+
+
+@torch.inference_mode()
+@pytest.mark.usefixtures("varlen_on_a_cpu")
+def test_for_inference_a_graph_a_kind_for_batches_of_all_shapes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without filling up: tokens, sequences and the longest one all vary."""
+    monkeypatch.setattr(kernels, "_varlen", opaque_varlen)
+    counter = Counter()
+    plain, compiled = encoder(), encoder().compile_layers(counter, dynamic=True)
+    plain.attention = compiled.attention = "varlen"
+    for lengths in ([2, 2], [2], [40, 30, 20, 5], [7] * 23, [100], [3, 100, 1, 9], [2, 2]):
+        batch = PackedBatch.from_sequences([torch.arange(5, 5 + length) for length in lengths])
+        assert largest_difference(plain(batch), compiled(batch)) < 1e-5
+    assert counter.num_graphs == NUM_KINDS
+
+
+def test_only_attention_by_varlen_is_compiled_for_inference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[bool | None] = []
+
+    def compile_layers(self: Encoder, *, dynamic: bool | None) -> Encoder:
+        compiled.append(dynamic)
+        return self
+
+    monkeypatch.setattr(Encoder, "compile_layers", compile_layers)
+    model = encoder().for_inference()
+    assert model.compile_for_inference() is model and compiled == []
+    monkeypatch.setattr(encoders, "has_varlen", lambda _: True)
+    model._autocasts = False
+    assert model.compile_for_inference() is model and compiled == []
+    model._autocasts = True
+    assert model.compile_for_inference() is model and compiled == [True]
 
 
 @torch.no_grad()

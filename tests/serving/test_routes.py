@@ -17,6 +17,7 @@ from torch.nn import functional
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError, ModelFolderError
 from modernbert.inference.inputs import TextEncoder
+from modernbert.model.encoder import Encoder
 from modernbert.serving.models import ServedModel, kind_of, load
 from modernbert.serving.service import Service
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -267,6 +268,23 @@ def test_one_model_alone_takes_requests_for_any(serve: Serve) -> None:
     client, _ = serve("embedder")
     assert post(client, "/embed", inputs="12", model="text-embedding-3-small")
     refused(client, "/rerank", 424, query="a", texts=["b"])
+
+
+def test_a_model_is_compiled_before_the_first_request(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[list[int]] = []
+
+    def compile_for_inference(self: Encoder) -> Encoder:
+        self.register_forward_pre_hook(lambda _, given: shapes.append(given[0].lengths.tolist()))
+        return self
+
+    monkeypatch.setattr(Encoder, "compile_for_inference", compile_for_inference)
+    for name in ("embedder", "tagger", "masked"):
+        load(folders[name])
+        assert shapes == []
+        load(folders[name], compile=True)
+        assert shapes.pop() == [2, 2]
 
 
 def test_names_of_models(folders: dict[str, Path], models: list[ServedModel]) -> None:

@@ -12,6 +12,7 @@ from modernbert.cli.embedding_job import EmbeddingJob, ids_beside
 from modernbert.cli.formatting import counted
 from modernbert.cli.inference_options import (
     BatchTokens,
+    Compile,
     IdField,
     Model,
     Precision,
@@ -87,6 +88,7 @@ def embed(
         ),
     ] = None,
     precision: PrecisionOption = Precision.AUTO,
+    compile: Compile = False,
     batch_tokens: BatchTokens = None,
     text_field: TextField = "text",
     id_field: IdField = "id",
@@ -106,6 +108,8 @@ def embed(
     reader = TextInput(input_file, text_field=text_field, id_field=id_field, strict=strict)
     folder = find_model(model, weights=True)
     embedder = load_retriever(folder, precision.value)
+    if compile:
+        embedder.compile()
     multi = isinstance(embedder, MultiVectorEmbedder)
     chosen = _kind(kind, output, multi=multi, faiss=faiss)
     options: dict[str, Any] = {"truncate_dim": truncate_dim, "normalize_embeddings": normalize}

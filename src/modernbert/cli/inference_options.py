@@ -43,6 +43,14 @@ PrecisionOption = Annotated[
     typer.Option("--precision", help="What to compute in; auto takes what is fastest here."),
 ]
 
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="On a GPU, let torch's compiler fuse the layers: faster, after some tens of seconds.",
+    ),
+]
+
 BatchTokens = Annotated[
     int | None,
     typer.Option(min=1, help="The most tokens computed at once.", show_default="by device"),

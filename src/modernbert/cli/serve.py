@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modernbert.cli.inference_options import Precision, PrecisionOption
+from modernbert.cli.inference_options import Compile, Precision, PrecisionOption
 from modernbert.cli.terminal import tell
 from modernbert.errors import InputError
 
@@ -37,6 +37,7 @@ def serve(
         ),
     ] = None,
     precision: PrecisionOption = Precision.AUTO,
+    compile: Compile = False,
     auto_truncate: Annotated[
         bool, typer.Option("--auto-truncate", help="Cut texts that are too long.")
     ] = False,
@@ -81,19 +82,19 @@ def serve(
         timeout_seconds=timeout,
     )
     with bind(host, port) as listener:
-        service = Service([_load(model, precision) for model in models], settings)
+        service = Service([_load(model, precision, compile) for model in models], settings)
         address = f"http://{host}:{listener.getsockname()[1]}"
         run(service, listener, on_ready=lambda: tell(f"serving on {address}"))
     tell("all requests are finished; goodbye")
 
 
-def _load(argument: str, precision: Precision) -> "ServedModel":
+def _load(argument: str, precision: Precision, compile: bool) -> "ServedModel":
     from modernbert.serving.models import load
 
     name, separator, model = argument.partition("=")
     if not separator or Path(argument).exists():
         name, model = "", argument
-    loaded = load(model, name=name or None, precision=precision.value)
+    loaded = load(model, name=name or None, precision=precision.value, compile=compile)
     tell(f"{loaded.name}: {loaded.kind.replace('_', ' ')}, {loaded.dtype}")
     return loaded
 

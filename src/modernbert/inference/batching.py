@@ -5,6 +5,7 @@
 Only one window of items is held at a time, so that an endless generator can be streamed.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -13,6 +14,7 @@ import torch
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
+from modernbert.inference.launching import Launched, launch
 
 DEFAULT_BATCH_TOKENS = 8192
 """For a CPU. Base size in bfloat16, ragged texts, two cores: 1,024, 2,048 and 4,096 tokens gave
@@ -73,6 +75,9 @@ class Work(Generic[T, E, R]):
     size: of an item, in characters; it bounds what a window holds.
     device: where the batches are to be.
     batch_tokens: the most tokens of a batch, but one sequence in any case.
+    in_flight: how many batches are launched before the results of an earlier one are read, so that
+        a GPU computes while the next texts are encoded and packed; None for one on a GPU, and none
+        on a CPU, which computes a batch while it is launched.
     """
 
     encode: Callable[[list[T]], list[E]]
@@ -81,6 +86,7 @@ class Work(Generic[T, E, R]):
     device: torch.device
     batch_tokens: int = DEFAULT_BATCH_TOKENS
     window: WindowSettings = field(default_factory=WindowSettings)
+    in_flight: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch_tokens < 1:
@@ -94,22 +100,54 @@ class Work(Generic[T, E, R]):
         on_progress: is told after every batch.
         """
         done = Progress()
-        for window in windows(items, self.size, self.window):
-            encoded = self.encode(window)
-            results: dict[int, R] = {}
-            for pack in packs([len(each.token_ids) for each in encoded], self.batch_tokens):
-                chosen = [encoded[place] for place in pack]
-                results.update(zip(pack, self._compute(chosen), strict=True))
-                done = _advanced(done, chosen)
-                if on_progress is not None:
-                    on_progress(done)
-            yield [(each, results[place]) for place, each in enumerate(encoded)]
+        in_flight = self.in_flight
+        if in_flight is None:
+            in_flight = int(self.device.type == "cuda")
+        for pack in _delayed(self._launched(items), in_flight):
+            window = pack.window
+            window.results.update(zip(pack.places, pack.launched.wait(), strict=True))
+            done = _advanced(done, [window.encoded[place] for place in pack.places])
+            if on_progress is not None:
+                on_progress(done)
+            if len(window.results) == len(window.encoded):
+                yield window.in_order()
 
-    def _compute(self, encoded: Sequence[E]) -> Sequence[R]:
-        sequences = [each.token_ids for each in encoded]
-        batch = PackedBatch.from_sequences(sequences, device=self.device)
-        with torch.inference_mode():
-            return self.compute(batch)
+    def _launched(self, items: Iterable[T]) -> "Iterator[_Pack[E, R]]":
+        for texts in windows(items, self.size, self.window):
+            window: _Window[E, R] = _Window(self.encode(texts))
+            lengths = [len(each.token_ids) for each in window.encoded]
+            for places in packs(lengths, self.batch_tokens):
+                sequences = (window.encoded[place].token_ids for place in places)
+                yield _Pack(window, places, launch(self.compute, sequences, self.device))
+
+
+class _Window(Generic[E, R]):
+    """What has been read at a time, and the results that are there by now."""
+
+    def __init__(self, encoded: list[E]) -> None:
+        self.encoded, self.results = encoded, dict[int, R]()
+
+    def in_order(self) -> list[tuple[E, R]]:
+        return [(each, self.results[place]) for place, each in enumerate(self.encoded)]
+
+
+@dataclass(frozen=True)
+class _Pack(Generic[E, R]):
+    """Places of a window that are computed together."""
+
+    window: _Window[E, R]
+    places: list[int]
+    launched: Launched[R]
+
+
+def _delayed(items: Iterable[T], number: int) -> Iterator[T]:
+    """Each item when so many more have been taken."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > number:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def batch_tokens_for(device: torch.device, asked: int | None = None) -> int:

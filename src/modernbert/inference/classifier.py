@@ -10,6 +10,7 @@ from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.inputs import EncodedText, Text, require_list
+from modernbert.inference.launching import to_host
 from modernbert.inference.text_model import TextModel
 from modernbert.model.heads import ProblemType, SequenceClassifier
 
@@ -101,7 +102,7 @@ class Classifier(TextModel[SequenceClassifier]):
     def compute(self, batch: PackedBatch) -> Sequence[Tensor]:
         """For each sequence its logits, (num_labels,) float32, on the CPU."""
         logits: Tensor = self.model(batch)
-        return logits.float().cpu().unbind()
+        return to_host(logits.float()).unbind()
 
     def ranked(self, scores: Tensor, top_k: int | None = None) -> list[LabelScore]:
         """The labels of one text by their scores, (num_labels,), best first."""

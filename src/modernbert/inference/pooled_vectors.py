@@ -12,6 +12,7 @@ from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.embedder_settings import EmbedderSettings
+from modernbert.inference.launching import to_host
 from modernbert.model.encoder import Encoder
 from modernbert.model.pooling import pool
 
@@ -78,7 +79,7 @@ class PooledVectors:
         vectors = vectors[:, : self.truncate_dim]
         if self.normalize:
             vectors = functional.normalize(vectors)
-        return vectors.cpu().unbind()
+        return to_host(vectors).unbind()
 
 
 def without_beginnings(

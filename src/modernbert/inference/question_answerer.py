@@ -10,6 +10,7 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer, Work, batch_tokens_for
+from modernbert.inference.launching import to_host
 from modernbert.inference.loading import (
     device_of,
     load_for_inference,
@@ -169,4 +170,4 @@ class QuestionAnswerer:
             )
 
     def _logits(self, batch: PackedBatch) -> Sequence[Tensor]:
-        return batch.split(self.model(batch).float().cpu())
+        return batch.split(to_host(self.model(batch).float()))

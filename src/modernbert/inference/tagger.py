@@ -8,6 +8,7 @@ from modernbert.batch import PackedBatch
 from modernbert.inference.batching import Observer
 from modernbert.inference.entities import Entity, LabelledSpan, merged
 from modernbert.inference.inputs import require_list
+from modernbert.inference.launching import to_host
 from modernbert.inference.text_model import TextModel
 from modernbert.inference.words import EncodedWords, TextOrWords, encode, num_characters
 from modernbert.model.heads import TokenClassifier
@@ -98,7 +99,7 @@ class Tagger(TextModel[TokenClassifier]):
     def compute(self, batch: PackedBatch) -> Sequence[tuple[Tensor, Tensor]]:
         """For each sequence the probability of each token's likeliest label, and its index."""
         best = self.model(batch).float().softmax(-1).max(-1)
-        scores, indices = batch.split(best.values.cpu()), batch.split(best.indices.cpu())
+        scores, indices = batch.split(to_host(best.values)), batch.split(to_host(best.indices))
         return list(zip(scores, indices, strict=True))
 
     def encode(self, texts: Sequence[TextOrWords]) -> list[EncodedWords]:

@@ -15,6 +15,7 @@ from modernbert.inference.loading import (
     longest_sequence,
     require_same_vocabulary,
 )
+from modernbert.model.encoder import Encoder
 from modernbert.model.precision import PrecisionChoice
 from modernbert.model.pretrained import SavedModel
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -62,6 +63,16 @@ class TextModel(Generic[M]):
         model: Any
         model, tokenizer = load_for_inference(cls.model_class, folder_or_hub_id, precision)
         return cls(model, tokenizer, max_seqlen=max_seqlen)
+
+    def compile(self) -> Self:
+        """Have torch's compiler fuse the layers on a GPU; see `Encoder.compile_for_inference`.
+
+        The first batch then waits for the compiler, some tens of seconds.
+        """
+        model: Any = self.model
+        encoder: Encoder = model if isinstance(model, Encoder) else model.encoder
+        encoder.compile_for_inference()
+        return self
 
     @property
     def device(self) -> torch.device:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
-from modernbert.model.attention_choice import AttentionChoice
+from modernbert.model.attention_choice import AttentionChoice, has_varlen
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.layer import Layer, LayerNorm
@@ -97,15 +97,29 @@ class Encoder(SavedModel):
         normed: Tensor = self.final_norm(hidden)
         return normed
 
-    def compile_layers(self, backend: str | Callable[..., Any] = "inductor") -> Self:
+    def compile_layers(
+        self, backend: str | Callable[..., Any] = "inductor", *, dynamic: bool | None = None
+    ) -> Self:
         """Let torch's compiler fuse norms, rotation, GeGLU and sums; meant for CUDA.
 
         Layers of a kind are compiled as one, at the first forward of each shape: give it batches
         of few shapes, as `PackedBatch.filled_up` makes them. Attention by `blocks` follows each
         batch's lengths and is compiled anew for each; `varlen`, `flash3` and `flex` are not.
+
+        dynamic: compile once, for batches of all shapes.
         """
         for layer in self.layers:
-            layer.forward = torch.compile(layer.forward, backend=backend)
+            layer.forward = torch.compile(layer.forward, backend=backend, dynamic=dynamic)
+        return self
+
+    def compile_for_inference(self) -> Self:
+        """After `for_inference`: have the compiler fuse the layers where attention is `varlen`.
+
+        Compiled once, at the first forward, for batches of all shapes. Elsewhere nothing changes:
+        the C kernels of a CPU are compiled already, and `blocks` would be anew for each batch.
+        """
+        if self._autocasts and has_varlen(self.embeddings.tok_embeddings.weight.device):
+            self.compile_layers(dynamic=True)
         return self
 
     def for_inference(self, precision: PrecisionChoice = "auto") -> Self:

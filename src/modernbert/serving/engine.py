@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from modernbert.batch import PackedBatch
+from modernbert.inference.launching import launch
 from modernbert.inference.loading import device_of
 from modernbert.model.encoder import Encoder
 from modernbert.serving.queue import Computed, Job, JobQueue
@@ -161,10 +161,9 @@ def _outcome(jobs: Sequence[Job], pauses: "_Pauses | None") -> Sequence[Any] | E
     """The results of a batch; or what went wrong, without what that would keep in memory."""
     lane = jobs[0].lane
     try:
-        with _hooked(lane.encoder, pauses), torch.inference_mode():
-            device = device_of(lane.encoder)
+        with _hooked(lane.encoder, pauses):
             sequences = (job.token_ids for job in jobs)
-            return lane.compute(PackedBatch.from_sequences(sequences, device=device))
+            return launch(lane.compute, sequences, device_of(lane.encoder)).wait()
     except _AbandonedError:
         return Refusal(503, "Unhealthy", "given up")
     except Exception as error:

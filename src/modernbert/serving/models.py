@@ -12,7 +12,8 @@ from modernbert.errors import InputError, ModelFolderError
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.fill_mask import FillMask
-from modernbert.inference.loading import longest_sequence
+from modernbert.inference.launching import launch
+from modernbert.inference.loading import device_of, longest_sequence
 from modernbert.inference.reranker import Reranker
 from modernbert.inference.tagger import Tagger
 from modernbert.model.config_file import find_model, read_config_file
@@ -82,7 +83,11 @@ class ServedModel:
 
 
 def load(
-    folder_or_hub_id: Path | str, *, name: str | None = None, precision: PrecisionChoice = "auto"
+    folder_or_hub_id: Path | str,
+    *,
+    name: str | None = None,
+    precision: PrecisionChoice = "auto",
+    compile: bool = False,
 ) -> ServedModel:
     """Load the model of a folder, or of the hub, as what it is.
 
@@ -90,6 +95,7 @@ def load(
     with one output is a reranker. A masked language model fills masks, and embeds too.
 
     name: what requests call it; the folder's name when None.
+    compile: have the layers of a model on a GPU fused, now and not at the first request.
 
     Raises:
         InputError: a name that cannot stand in a path.
@@ -108,7 +114,10 @@ def load(
     model = model.classifier if isinstance(model, Reranker) else model
     encoder = model.encoder if isinstance(model, Embedder) else model.model.encoder
     tokenizer = model.tokenizer
-    device = next(encoder.parameters()).device
+    device = device_of(encoder)
+    if compile:
+        ends = [tokenizer.cls_token_id, tokenizer.sep_token_id]
+        launch(encoder.compile_for_inference(), [ends, ends], device).wait()
     limit = getattr(model, "max_seqlen", None) or longest_sequence(encoder.config, tokenizer)
     return ServedModel(
         name=name,
