@@ -1,20 +1,34 @@
 """Sections `transformers` and `inference`: both sides in one run, on equal weights."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from benchmarks.cpu.engines import groups, pad
 from benchmarks.cuda.bench import MASKED_SHARE, Bench, Figures, Mix, Rows, TrainingStep
 from modernbert.batch import PackedBatch
+from modernbert.inference.batching import Work, packs
+from modernbert.inference.launching import to_host
+from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.pooling import pool
+from modernbert.model.precision import PrecisionChoice
 
 _BATCH_SIZES = (8, 32, 128)  # rows; the best counts
 _INFERENCE_MIXES = ("512 fixed", "512 ragged", "8192 fixed", "8192 ragged")
+_BATCHES = 4
+
+
+class Ids(NamedTuple):
+    """A text that has been encoded already."""
+
+    token_ids: list[int]
+    is_truncated: bool = False
 
 
 def transformers(bench: Bench) -> Rows:
@@ -34,22 +48,43 @@ def transformers(bench: Bench) -> Rows:
 
 
 def inference(bench: Bench) -> Rows:
-    """Hidden states of many texts in bfloat16: ours packed, theirs sorted and padded."""
+    """Vectors of many texts in bfloat16: ours packed, theirs sorted and padded.
+
+    Ours three times over: `uncompiled`; `ours`, compiled once for batches of all shapes, which is
+    what `Embedder.compile` does; and compiled for the one shape that batches are filled up to.
+    """
     rows: Rows = {}
     for size in bench.sizes:
-        ours, theirs = _pair(bench, size)
-        encoder = ours.encoder.for_inference("bfloat16" if bench.is_cuda else "auto")
+        ours, theirs = _pair(bench, size, compiled=False)
+        precision: PrecisionChoice = "bfloat16" if bench.is_cuda else "auto"
+        plain, compiled, of_one_shape = (
+            deepcopy(ours.encoder).for_inference(precision) for _ in range(3)
+        )
+        compiled.compile_for_inference()
+        of_one_shape.compile_layers()
+        tokens = bench.tokens(size)
         for name, mix in bench.mixes(*_INFERENCE_MIXES).items():
-            lengths = mix.lengths(bench.tokens(size))
-            sequences = bench.sequences(lengths, bench.config(size).vocab_size)
-            call = partial(_encode_packed, bench, encoder, sequences, bench.tokens(size), mix)
-            own = sum(lengths) / bench.time(call)
-            best = _best(bench, partial(_encode_padded, theirs), sequences)
-            rows[f"{size} {name}"] = _compared(own, best)
+            lengths = mix.lengths(_BATCHES * tokens)
+            texts = [Ids(ids) for ids in bench.sequences(lengths, bench.config(size).vocab_size)]
+
+            def speed(call: Callable[[], object], lengths: Sequence[int] = lengths) -> float:
+                return sum(lengths) / bench.time(call)
+
+            own, uncompiled = (
+                speed(partial(_vectors_of, bench, each, texts, tokens))
+                for each in (compiled, plain)
+            )
+            filled = speed(partial(_filled_up, bench, of_one_shape, texts, tokens, mix))
+            best = _best(bench, partial(_encode_padded, theirs), [each.token_ids for each in texts])
+            rows[f"{size} {name}"] = {
+                **_compared(own, best),
+                "uncompiled tokens/s": uncompiled,
+                "of one shape tokens/s": filled,
+            }
         for kind in ("512", "8192"):
             fixed, ragged = (rows[f"{size} {kind} {each}"] for each in ("fixed", "ragged"))
             ragged["of fixed"] = float(ragged["ours tokens/s"]) / float(fixed["ours tokens/s"])
-        del ours, theirs, encoder
+        del ours, theirs, plain, compiled, of_one_shape
     return rows
 
 
@@ -63,11 +98,13 @@ def _compared(own: float, best: tuple[float, int]) -> Figures:
     }
 
 
-def _pair(bench: Bench, size: str) -> tuple[MaskedLanguageModel, Any]:
+def _pair(
+    bench: Bench, size: str, *, compiled: bool | None = None
+) -> tuple[MaskedLanguageModel, Any]:
     """Our model, and transformers' with the same weights on scaled dot-product attention."""
     from transformers import AutoModelForMaskedLM
 
-    model = bench.model(size)
+    model = bench.model(size, compiled=compiled)
     with TemporaryDirectory() as folder:
         model.save_pretrained(Path(folder) / "model")
         theirs = AutoModelForMaskedLM.from_pretrained(
@@ -125,13 +162,29 @@ def _encode_padded(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:
         model.model(input_ids=ids, attention_mask=mask)
 
 
+def _vectors_of(bench: Bench, encoder: Encoder, texts: Sequence[Ids], tokens: int) -> None:
+    """As an embedder does it: packed on the host, a batch ahead, the vectors copied back."""
+
+    def compute(batch: PackedBatch) -> Sequence[torch.Tensor]:
+        return to_host(pool(encoder(batch).float(), batch, "cls")).unbind()
+
+    work = Work(
+        encode=list[Ids],
+        compute=compute,
+        size=lambda text: len(text.token_ids),
+        device=bench.device,
+        batch_tokens=tokens,
+    )
+    for _ in work.run(texts):
+        pass
+
+
 @torch.inference_mode()
-def _encode_packed(
-    bench: Bench, encoder: Any, sequences: Sequence[Sequence[int]], tokens: int, mix: Mix
-) -> None:
-    """Packing and the copy to the device are inside."""
-    batch = PackedBatch.from_sequences(sequences)
-    if bench.is_cuda:  # a shape that was compiled already
-        batch = batch.filled_up(tokens, max_seqlen=mix.longest, token_id=3)
-        batch = batch.pin_memory().to(bench.device, non_blocking=True)
-    encoder(batch)
+def _filled_up(bench: Bench, encoder: Encoder, texts: Sequence[Ids], tokens: int, mix: Mix) -> None:
+    """The same batches, each in the shape that was compiled already; nothing is read back."""
+    for places in packs([len(text.token_ids) for text in texts], tokens):
+        batch = PackedBatch.from_sequences(texts[place].token_ids for place in places)
+        if bench.is_cuda:
+            batch = batch.filled_up(tokens, max_seqlen=mix.longest, token_id=3)
+            batch = batch.pin_memory().to(bench.device, non_blocking=True)
+        encoder(batch)

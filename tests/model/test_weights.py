@@ -1,6 +1,7 @@
 """Reading and writing tensors: headers first, damage told by name, pickles never."""
 
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,17 @@ def check(folder: Path) -> None:
 def test_one_file(tmp_path: Path) -> None:
     write_tensors(tmp_path, TENSORS)
     check(tmp_path)
+
+
+def test_whoever_reads_the_settings_reads_the_weights(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    write_tensors(tmp_path, TENSORS)
+    (weights,) = tmp_path.glob("*.safetensors")
+    mode = (tmp_path / "config.json").stat().st_mode
+    assert weights.stat().st_mode == mode
+    weights.chmod(0o640)
+    write_tensors(tmp_path, TENSORS)
+    assert stat.S_IMODE(weights.stat().st_mode) == 0o640
 
 
 def test_several_files(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from typing import Literal, get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from modernbert.errors import ConfigError, ExportError
 from modernbert.files import updated_folder
 from modernbert.model.config_file import CONFIG_FILE, find_model, read_config_file
-from modernbert.model.weights import INDEX_FILE, WEIGHTS_FILE, read_headers
+from modernbert.model.weights import INDEX_FILE, WEIGHTS_FILE, read_headers, write_safetensors
 
 WeightPrecision = Literal["float32", "bfloat16", "float16"]
 
@@ -122,7 +122,7 @@ def _convert(files: list[Path], folder: Path, precision: WeightPrecision) -> flo
         if all(tensors[name].isfinite().all() for name in lost):
             raise ExportError(f"{lost[0]}: has weights beyond what {precision} holds")
         raise ExportError(f"{lost[0]}: has weights that are no numbers")
-    save_file(narrow, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_safetensors(folder / WEIGHTS_FILE, narrow)
     config_file = folder / CONFIG_FILE
     config = json.loads(config_file.read_text(encoding="utf-8"))
     config |= {key: precision for key in ("dtype", "torch_dtype") if _names_dtype(config, key)}

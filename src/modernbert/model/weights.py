@@ -64,10 +64,24 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         OSError: the file cannot be written.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_safetensors(folder / WEIGHTS_FILE, stored)
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file that whoever may read its neighbours may read too.
+
+    tensors: on the CPU, contiguous, in memory of their own.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.touch()
+    mode = path.stat().st_mode
     try:
-        save_file(stored, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as error:
         raise OSError(str(error)) from None
+    path.chmod(mode)  # the library, from its version 0.8 on, lets the owner alone read it
 
 
 def _weight_files(folder: Path) -> list[Path]:
