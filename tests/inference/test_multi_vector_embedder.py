@@ -12,7 +12,7 @@ from tests.inference.conftest import shaken
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
-from modernbert.errors import InputError, TruncationWarning
+from modernbert.errors import InputError, ModelFolderError, TruncationWarning
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_settings import MultiVectorSettings, QueryExpansion
 from modernbert.model.config import EncoderConfig
@@ -131,6 +131,34 @@ def test_saved_and_loaded(
     loaded.save_pretrained(tmp_path / "again")
     again = MultiVectorEmbedder.from_pretrained(tmp_path / "again", precision="float32")
     np.testing.assert_allclose(again.encode_query("not")[0], made.encode_query("not")[0], atol=1e-5)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(
+    tmp_path: Path,
+    tokenizer: Tokenizer,
+    config: EncoderConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make(tokenizer, config).save_pretrained(tmp_path / "model")
+
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    before, other = files(), make(tokenizer, config, similarity="meanmaxsim")
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("modernbert.inference.multi_vector_embedder.write_folder", full)
+        with pytest.raises(ModelFolderError, match="no space left"):
+            other.save_pretrained(tmp_path / "model")
+    assert files() == before
+    other.save_pretrained(tmp_path / "model")
+    assert (
+        MultiVectorEmbedder.from_pretrained(tmp_path / "model").settings
+        != make(tokenizer, config).settings
+    )
 
 
 def test_bad_input_is_named(

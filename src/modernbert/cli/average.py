@@ -46,6 +46,7 @@ def average(
     With --held-out the losses of the parts and of their average are shown.
     """
     from modernbert.errors import InputError
+    from modernbert.hub import CARD
     from modernbert.tasks.averaging import (
         PARTS_FILE,
         HeldOut,
@@ -56,6 +57,7 @@ def average(
     )
     from modernbert.tasks.averaging import best as best_of
     from modernbert.tasks.model_state import load_tokenizer
+    from modernbert.tasks.pretraining_card import average_card
 
     if output.exists():
         raise InputError(f"{output}: is there already; take another output")
@@ -70,7 +72,8 @@ def average(
     figures = evaluation.figures(model) if evaluation is not None else {}
     note: dict[str, Any] = {**figures, "parts": [part.as_mapping() for part in parts]}
     try:
-        write_model(output, model.cpu(), tokenizer, {PARTS_FILE: note})
+        card = average_card(model.config, figures, parts, name=output.resolve().name)
+        write_model(output, model.cpu(), tokenizer, {PARTS_FILE: note, CARD: card})
     except OSError as error:
         raise InputError(f"{output}: could not be written: {error}") from None
     if as_json:

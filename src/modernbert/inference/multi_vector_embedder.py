@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
-from modernbert.errors import InputError
+from modernbert.errors import InputError, ModelFolderError
+from modernbert.files import updated_folder
 from modernbert.inference.batching import Observer
 from modernbert.inference.inputs import EncodedText, require_list, with_prompt
 from modernbert.inference.loading import load_for_inference
@@ -90,15 +91,21 @@ class MultiVectorEmbedder(TextModel[Encoder]):
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a folder that `from_pretrained` and sentence-transformers load.
 
+        Where the folder is there already, all its files change at one moment.
+
         Raises:
             ModelFolderError: the folder cannot be written.
             TokenizerError: as that, for the tokenizer.
         """
-        self._trainable().save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder, model_max_length=self.max_seqlen)
         settings = replace(self.settings, max_seqlen=self.max_seqlen)
-        projections = list(self.vectors_of.projections)
-        write_folder(Path(folder).expanduser(), projections, settings)  # type: ignore[arg-type]
+        projections: Any = list(self.vectors_of.projections)
+        try:
+            with updated_folder(Path(folder).expanduser()) as whole:
+                self._trainable().save_pretrained(whole)
+                self.tokenizer.save_pretrained(whole, model_max_length=self.max_seqlen)
+                write_folder(whole, projections, settings)
+        except OSError as error:
+            raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
 
     def encode_query(
         self, texts: str | Iterable[str], **options: Unpack[MultiVectorOptions]

@@ -168,7 +168,9 @@ def write_model(
     tokenizer: Tokenizer,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """A model's folder with its tokenizer and some JSON files, whole or not at all.
+    """A model's folder with its tokenizer and some other files, whole or not at all.
+
+    notes: what is in these: a text as it is, all else as JSON.
 
     Raises:
         OSError: it cannot be written.
@@ -177,7 +179,8 @@ def write_model(
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial, model_max_length=model.config.max_seqlen)
         for name, note in (notes or {}).items():
-            (partial / name).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+            text = note if isinstance(note, str) else json.dumps(note, indent=1) + "\n"
+            (partial / name).write_text(text, encoding="utf-8")
 
 
 def parts_of(paths: Sequence[Path], weights: Sequence[float] = ()) -> list[Part]:

@@ -1,11 +1,9 @@
 """README.md of a fine-tuned model: what it is for, what it was trained on, how good it is."""
 
-import platform
-from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from modernbert.settings import to_toml
+from modernbert.tasks.card import bullets, header, versions
 from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe
 from modernbert.tasks.fine_tuning_results import Results
 from modernbert.tasks.job import Job
@@ -21,22 +19,13 @@ _USES = {
         'model("A question?", "A text that answers it.")',
     ),
 }
-_PACKAGES = ("modernbert", "torch", "tokenizers", "safetensors", "numpy")
 
 
 def model_card(job: Job[Any], recipe: FineTuningRecipe, results: Results) -> str:
     """The card as Markdown, with the header that the hub reads."""
     kind, name, call = _USES[job.verb]
-    versions = {package: version(package) for package in _PACKAGES}
-    versions["python"] = platform.python_version()
     return f"""\
----
-library_name: transformers
-pipeline_tag: {kind}
-tags:
-- modernbert
----
-
+{header(library="transformers", pipeline=kind)}
 # {recipe.output.name}
 
 A ModernBERT for {kind.replace("-", " ")}, made with `modernbert finetune {job.verb}`.
@@ -56,7 +45,7 @@ transformers loads it as well: `pipeline("{kind}", model="FOLDER")`.
 
 ## Data
 
-{_list(_named(job))}
+{bullets(_named(job))}
 
 ## Settings
 
@@ -70,7 +59,7 @@ are those after step {results.best.best_step:,} of {results.best.steps:,}.
 
 ## Versions
 
-{_list(versions)}
+{bullets(versions())}
 """
 
 
@@ -101,14 +90,3 @@ def _named(job: Job[Any]) -> dict[str, object]:
         if split is not None
     }
     return {**rows, **job.facts, **{f"note {n}": each for n, each in enumerate(job.notes, 1)}}
-
-
-def _list(values: Mapping[str, object]) -> str:
-    return "\n".join(f"- {name}: {_text(value)}" for name, value in values.items())
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, Mapping):
-        return str(value)
-    shown = [f"{name} ({count:,})" for name, count in list(value.items())[:50]]
-    return ", ".join(shown) + (" ..." if len(value) > 50 else "")

@@ -28,10 +28,12 @@ from modernbert.data.loader import prefetch
 from modernbert.data.packing import Bin, BinStream
 from modernbert.errors import RunError
 from modernbert.files import write_whole
+from modernbert.hub import CARD
 from modernbert.model.attention_choice import choose_attention
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
+from modernbert.report.history import METRICS_FILE
 from modernbert.report.run_report import ReportWriter
 from modernbert.settings import to_toml
 from modernbert.tasks.averaging import (
@@ -45,6 +47,7 @@ from modernbert.tasks.averaging import (
 )
 from modernbert.tasks.delivery import InFirstProcess
 from modernbert.tasks.held_out import held_out_figures, predictions
+from modernbert.tasks.pretraining_card import pretraining_card
 from modernbert.tasks.pretraining_data import PretrainingData, require_known_ids
 from modernbert.tasks.pretraining_facts import description, step_flops
 from modernbert.tasks.recipe import PretrainingRecipe
@@ -56,7 +59,7 @@ from modernbert.training.computation import prepare
 from modernbert.training.device_copies import copied_ahead
 from modernbert.training.distributed import ALONE, Group, joined
 from modernbert.training.isolation import undisturbed
-from modernbert.training.log import Observer, tensorboard_log
+from modernbert.training.log import Observer, read_metrics, tensorboard_log
 from modernbert.training.precision import autocast
 from modernbert.training.trainer import Phase, Progress, Result, Step, Trainer
 
@@ -303,7 +306,7 @@ def _phase(recipe: PretrainingRecipe, index: int, data: PretrainingData, group: 
         start_from=phase.start_from,
         identity=data.identity,
         begin=_Configure(data.config),
-        end=InFirstProcess(group, _WriteModel(model_folder(recipe, index), data.tokenizer)),
+        end=InFirstProcess(group, _WriteModel(recipe, index, data.tokenizer)),
     )
     if recipe.averaging is None or recipe.averaged_phase != index:
         return told
@@ -325,8 +328,10 @@ def _write_average(recipe: PretrainingRecipe, data: PretrainingData, trainer: Tr
     ):
         figures = Pretraining(data, trainer.device).evaluate(model)
     note = {**figures, "parts": [part.as_mapping() for part in parts]}
+    assert recipe.averaged_phase is not None
+    card = pretraining_card(recipe, recipe.averaged_phase, model.config, figures, parts)
     try:
-        write_model(folder, model, data.tokenizer, {PARTS_FILE: note})
+        write_model(folder, model, data.tokenizer, {PARTS_FILE: note, CARD: card})
     except OSError as error:
         raise RunError(
             f"{folder}: could not be written: {error}; the training is saved: free some space and "
@@ -348,22 +353,33 @@ class _Configure:
 
 @dataclass(frozen=True)
 class _WriteModel:
-    """Writes a model's folder unless it is there: a run's weights are always the same."""
+    """Writes a model's folder after a phase, unless it is there: its weights are always the same."""
 
-    folder: Path
+    recipe: PretrainingRecipe
+    index: int
     tokenizer: Tokenizer
 
     def __call__(self, module: nn.Module) -> None:
-        if self.folder.exists():
+        folder = model_folder(self.recipe, self.index)
+        if folder.exists():
             return
         assert isinstance(module, MaskedLanguageModel)
+        card = pretraining_card(self.recipe, self.index, module.config, self._figures())
         try:
-            write_model(self.folder, module, self.tokenizer)
+            write_model(folder, module, self.tokenizer, {CARD: card})
         except OSError as error:
             raise RunError(
-                f"{self.folder}: could not be written: {error}; the training is saved: free some "
+                f"{folder}: could not be written: {error}; the training is saved: free some "
                 "space and run the same command again"
             ) from None
+
+    def _figures(self) -> dict[str, Any]:
+        """Of the phase's last evaluation."""
+        name, figures = self.recipe.phases[self.index].name, dict[str, Any]()
+        for row in read_metrics(self.recipe.output / METRICS_FILE):
+            if row["kind"] == "evaluation" and row.get("phase", name) == name:
+                figures = row
+        return figures
 
 
 def _check_output(recipe: PretrainingRecipe) -> None:

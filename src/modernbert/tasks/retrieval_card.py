@@ -1,10 +1,10 @@
 """The model card of a retriever or of a reranker: data, settings, scores, versions."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from modernbert.settings import to_mapping
+from modernbert.tasks.card import bullets, header, versions
 from modernbert.tasks.fine_tuning_results import Results
 from modernbert.tasks.retrieval_recipe import RetrievalRecipe
 
@@ -31,15 +31,9 @@ def retrieval_card(kind: str, recipe: RetrievalRecipe, results: Results) -> str:
         "seed": best.seed,
     }
     settings = {**to_mapping(recipe.data), **to_mapping(recipe.training), **chosen}
-    packages = {name: version(name) for name in ("modernbert", "torch", "tokenizers")}
     return "\n".join(
         [
-            "---",
-            "library_name: sentence-transformers",
-            f"pipeline_tag: {pipeline}",
-            "tags: [modernbert]",
-            "---",
-            "",
+            header(library="sentence-transformers", pipeline=pipeline),
             f"# A ModernBERT that gives {gives}",
             "",
             f"Trained from `{recipe.model}` by `modernbert finetune {kind}`. It is loaded by "
@@ -59,7 +53,7 @@ def retrieval_card(kind: str, recipe: RetrievalRecipe, results: Results) -> str:
             "",
             "## Versions",
             "",
-            *_table("package", packages),
+            bullets(versions()),
             "",
         ]
     )

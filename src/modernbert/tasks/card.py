@@ -1,0 +1,29 @@
+"""What the cards of all models tell alike."""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+
+_PACKAGES = ("modernbert", "torch", "tokenizers", "safetensors", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that made a model."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+
+
+def header(*, library: str, pipeline: str) -> str:
+    """What the hub reads: the library that loads the model, and what it is for."""
+    return f"---\nlibrary_name: {library}\npipeline_tag: {pipeline}\ntags:\n- modernbert\n---\n"
+
+
+def bullets(values: Mapping[str, object]) -> str:
+    """A list of names and values; of a mapping the first 50."""
+    return "\n".join(f"- {name}: {_text(value)}" for name, value in values.items())
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    shown = [f"{name} ({count:,})" for name, count in list(value.items())[:50]]
+    return ", ".join(shown) + (" ..." if len(value) > 50 else "")
