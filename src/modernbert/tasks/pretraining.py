@@ -353,7 +353,7 @@ class _Configure:
 
 @dataclass(frozen=True)
 class _WriteModel:
-    """Writes a model's folder after a phase, unless it is there: its weights are always the same."""
+    """Writes the model after a phase, unless it is there: its weights are always the same."""
 
     recipe: PretrainingRecipe
     index: int
