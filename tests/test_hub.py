@@ -1,6 +1,9 @@
 """Pushing: what is refused before anything is sent, what is sent, what the answers say."""
 
 import json
+import os
+import subprocess
+import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -152,3 +155,14 @@ def test_refusals_by_a_real_server(
         with pytest.raises(HubError, match=f"nothing was pushed: .*{said}"):
             push_folder(folder, "me/mine")
         server.shutdown()
+
+
+def test_in_a_process_that_has_imported_nothing_else(folder: Path) -> None:
+    """Offline, in one line."""
+    command = [sys.executable, "-m", "modernbert", "push", str(folder), "someone/mine"]
+    around = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    answer = subprocess.run(command, env=around, capture_output=True, text=True)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == (
+        "error: someone/mine: HF_HUB_OFFLINE is set, so that nothing can be pushed\n"
+    )

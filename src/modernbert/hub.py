@@ -94,8 +94,9 @@ def push_folder(
     if not _HUB_ID.fullmatch(hub_id) or "/" not in hub_id:
         raise HubError(f"{hub_id}: expected the form owner/name")
     import huggingface_hub  # slow to import
+    from huggingface_hub import constants  # no attribute of the package until it is imported
 
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         raise HubError(f"{hub_id}: HF_HUB_OFFLINE is set, so that nothing can be pushed")
     if huggingface_hub.get_token() is None:
         raise HubError(f"{hub_id}: no token here; run `hf auth login`, or set HF_TOKEN")
