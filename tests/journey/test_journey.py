@@ -53,6 +53,7 @@ def test_what_a_run_leaves(journey: Journey) -> None:
     names = {path.name for path in journey.output.iterdir()}
     assert names >= {"checkpoints", "loss.png", "metrics.jsonl", "model", "recipe.toml"}
     assert {path.name for path in journey.model.iterdir()} == {
+        "README.md",
         "config.json",
         "model.safetensors",
         "special_tokens_map.json",
