@@ -98,8 +98,7 @@ def measure(
             }
         )
     )
-    again = ["--recompute"] if recompute else []
-    plan = json.loads(_run("plan", str(recipe), "--kind", "cpu", "--json", *again))
+    plan = json.loads(_run("plan", str(recipe), "--kind", "cpu", "--json"))
     _run("pretrain", str(recipe))
     records = map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines())
     real = max(each["memory_bytes"] for each in records if each["kind"] == "step")

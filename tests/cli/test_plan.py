@@ -120,6 +120,11 @@ def test_options_reach_the_plan(run: Run, base: Path) -> None:
     plain = phase()
     assert phase("--sharded")["memory_bytes"]["weights"] < plain["memory_bytes"]["weights"]
     assert phase("--recompute")["hours"] > plain["hours"]
+    again, sharded = phase("--recompute"), phase("--sharded")
+    for computation, same in (("recompute = true", again), ('sharding = "full"', sharded)):
+        base.write_text(f"{BASE}computation = {{ {computation} }}\n")
+        assert phase() == same
+    base.write_text(BASE)
     assert phase("--mean-document-tokens", 100)["hours"] < plain["hours"]
     assert phase("--preset", "large")["parameters"] == 395_881_664
     assert phase("--kind", "a100")["hours"] == pytest.approx(plain["hours"] * 989.4 / 312)

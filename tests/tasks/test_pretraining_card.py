@@ -55,7 +55,7 @@ def test_the_figures_are_those_of_the_phases_last_evaluation(finished: Pretraini
     for phase, name in (("short", "short"), ("extension", "extension"), ("decay", "model")):
         own = [row for row in rows if row["kind"] == "evaluation" and row["phase"] == phase]
         card = card_of(finished.output / name)
-        assert f"- held out loss: {own[-1]['held_out_loss']:.3f}\n" in card
+        assert f"- loss {own[-1]['held_out_loss']:.3f}\n" in card
         assert "seconds" not in card
 
 
@@ -68,7 +68,7 @@ def test_what_it_was_trained_on(finished: PretrainingRecipe, world: World) -> No
         ["decay", "1,500", "80", "384", "15%", "0.005", second],
     ]
     assert "149,655,232 parameters: 22 layers of width 768" in card
-    assert "- held out loss: 2.346\n- held out accuracy: 45.7%\n" in card
+    assert "## On held-out text\n\n- loss 2.346\n- accuracy 45.7%\n" in card
     assert "- torch: " in card
 
 
@@ -80,7 +80,7 @@ def test_without_evaluation_and_with_another_beginning(tmp_path: Path, world: Wo
     recipe = parse(PretrainingRecipe, settings, where="recipe")
     lower = replace(recipe.phases[0], name="lower", start_from="pretraining")
     card = pretraining_card(replace(recipe, phases=(*recipe.phases, lower)), 1, CONFIG, {})
-    assert "No text was held out." in card
+    assert "held-out" not in card
     assert "It began with the weights of `else`." in card
     assert [row[0] for row in phases_in(card)] == ["pretraining", "lower, from pretraining"]
     assert phases_in(card)[0][3] == "up to 1,024"
@@ -89,7 +89,7 @@ def test_without_evaluation_and_with_another_beginning(tmp_path: Path, world: Wo
 def test_an_average_names_its_parts(finished: PretrainingRecipe) -> None:
     told = (
         "The weights are the mean of 2 states of a training:\n\n"
-        "- step-7, weight 1, held out loss: 2.346, held out accuracy: 45.7%\n"
+        "- step-7, weight 1, loss 2.346, accuracy 45.7%\n"
         "- c, weight 1\n"
     )
     assert told in pretraining_card(finished, 2, CONFIG, FIGURES, PARTS)

@@ -47,7 +47,7 @@ Compile = Annotated[
     bool,
     typer.Option(
         "--compile",
-        help="On a GPU, let torch's compiler fuse the layers: faster, after some tens of seconds.",
+        help="On a GPU, let torch's compiler fuse the layers, which takes a while at first.",
     ),
 ]
 

@@ -42,10 +42,15 @@ def plan(
         typer.Option(help="Of a GPU hour, in any currency.", show_default="no cost is told"),
     ] = None,
     sharded: Annotated[
-        bool, typer.Option("--sharded", help="Spread weights and optimizer over the processes.")
+        bool,
+        typer.Option(
+            "--sharded",
+            help="As sharding of a recipe: in parts over the processes.",
+        ),
     ] = False,
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="Compute activations again instead of keeping them.")
+        bool,
+        typer.Option("--recompute", help="As in a recipe: compute activations again."),
     ] = False,
     mean_document_tokens: Annotated[
         float | None,
@@ -82,10 +87,8 @@ def plan(
     from modernbert.settings import load
     from modernbert.tasks.recipe import PretrainingRecipe
 
-    chip = find_chip(kind)
-    phases = phases_of(
-        load(PretrainingRecipe, recipe), preset=preset, mean_document_tokens=mean_document_tokens
-    )
+    chip, settings = find_chip(kind), load(PretrainingRecipe, recipe)
+    phases = phases_of(settings, preset=preset, mean_document_tokens=mean_document_tokens)
     if chip.is_cpu:
         phases = [_for_this_cpu(phase) for phase in phases]
     nearest = nearest_run(phases[0].config)
@@ -96,8 +99,8 @@ def plan(
         chip=chip,
         num_gpus=gpus if gpus is not None else 1 if chip.is_cpu else 8,
         share_of_peak=nearest.share_of_peak if share is None else share,
-        sharded=sharded,
-        recompute=recompute,
+        sharded=sharded or settings.computation.sharding == "full",
+        recompute=recompute or settings.computation.recompute,
         peak_tflops=peak,
         price_per_gpu_hour=price,
     )

@@ -29,7 +29,6 @@ from modernbert.data.spill import RUN_TOKENS, Run, Spill, shuffled
 from modernbert.data.tokenize_units import OnProgress, PrepareProgress, tokenize_units
 from modernbert.data.tokenizing import Encode, TokenizingRules
 from modernbert.data.work_units import (
-    UNIT_BYTES,
     Part,
     WorkUnit,
     even_unit_bytes,
@@ -318,7 +317,7 @@ class _TextCall(_Call):
 
     @cached_property
     def units(self) -> list[WorkUnit]:
-        return plan_units(self.files, unit_bytes=min(UNIT_BYTES, even_unit_bytes(self.files)))
+        return plan_units(self.files, unit_bytes=even_unit_bytes(self.files))
 
     def tokenize(
         self,

@@ -91,9 +91,12 @@ class UnitReader:
 
 
 def even_unit_bytes(files: Sequence[CorpusFile]) -> int:
-    """So large that there are enough units for many cores to end at about the same time."""
+    """So large that there are enough units for many cores to end at about the same time.
+
+    At most `UNIT_BYTES`.
+    """
     expected = sum(file.expected_text_bytes for file in files)
-    return max(_LEAST_UNIT_BYTES, expected // _WANTED_UNITS)
+    return min(UNIT_BYTES, max(_LEAST_UNIT_BYTES, expected // _WANTED_UNITS))
 
 
 def plan_units(files: Sequence[CorpusFile], *, unit_bytes: int) -> list[WorkUnit]:

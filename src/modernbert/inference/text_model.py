@@ -67,7 +67,7 @@ class TextModel(Generic[M]):
     def compile(self) -> Self:
         """Have torch's compiler fuse the layers on a GPU; see `Encoder.compile_for_inference`.
 
-        The first batch then waits for the compiler, some tens of seconds.
+        The first batch then waits for the compiler.
         """
         model: Any = self.model
         encoder: Encoder = model if isinstance(model, Encoder) else model.encoder

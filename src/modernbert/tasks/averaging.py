@@ -166,11 +166,11 @@ def write_model(
     folder: Path,
     model: MaskedLanguageModel,
     tokenizer: Tokenizer,
-    notes: Mapping[str, Any] | None = None,
+    files: Mapping[str, Any] | None = None,
 ) -> None:
     """A model's folder with its tokenizer and some other files, whole or not at all.
 
-    notes: what is in these: a text as it is, all else as JSON.
+    files: the content of each: a text as it is, all else as JSON.
 
     Raises:
         OSError: it cannot be written.
@@ -178,8 +178,8 @@ def write_model(
     with new_folder(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial, model_max_length=model.config.max_seqlen)
-        for name, note in (notes or {}).items():
-            text = note if isinstance(note, str) else json.dumps(note, indent=1) + "\n"
+        for name, content in (files or {}).items():
+            text = content if isinstance(content, str) else json.dumps(content, indent=1) + "\n"
             (partial / name).write_text(text, encoding="utf-8")
 
 

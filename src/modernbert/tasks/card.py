@@ -7,9 +7,10 @@ from importlib.metadata import version
 _PACKAGES = ("modernbert", "torch", "tokenizers", "safetensors", "numpy")
 
 
-def versions() -> dict[str, str]:
-    """Of Python and the packages that made a model."""
-    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+def versions() -> str:
+    """The last section: Python and the packages that made the model."""
+    found = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    return f"## Versions\n\n{bullets(found)}\n"
 
 
 def header(*, library: str, pipeline: str) -> str:

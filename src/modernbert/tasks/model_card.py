@@ -57,10 +57,7 @@ are those after step {results.best.best_step:,} of {results.best.steps:,}.
 {to_toml(recipe).strip()}
 ```
 
-## Versions
-
-{bullets(versions())}
-"""
+{versions()}"""
 
 
 def _scores(results: Results) -> str:

@@ -33,7 +33,6 @@ from modernbert.model.attention_choice import choose_attention
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.report.history import METRICS_FILE
 from modernbert.report.run_report import ReportWriter
 from modernbert.settings import to_toml
 from modernbert.tasks.averaging import (
@@ -61,7 +60,7 @@ from modernbert.training.distributed import ALONE, Group, joined
 from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, read_metrics, tensorboard_log
 from modernbert.training.precision import autocast
-from modernbert.training.trainer import Phase, Progress, Result, Step, Trainer
+from modernbert.training.trainer import METRICS_FILE, Phase, Progress, Result, Step, Trainer
 
 MODEL_FOLDER = "model"
 RECIPE_FILE = "recipe.toml"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from modernbert.model.config import EncoderConfig
 from modernbert.tasks.averaging import Part
-from modernbert.tasks.card import bullets, header, versions
+from modernbert.tasks.card import header, versions
 from modernbert.tasks.recipe import PhaseRecipe, PretrainingRecipe
 
-_FIGURES = {"held_out_loss": "{:.3f}", "held_out_accuracy": "{:.1%}"}
+_FIGURES = {"held_out_loss": ("loss", ".3f"), "held_out_accuracy": ("accuracy", ".1%")}
 
 
 def pretraining_card(
@@ -27,39 +27,33 @@ def pretraining_card(
     figures: of its last evaluation; empty where there is none.
     parts: where the weights are the mean of several states, these.
     """
-    phases = [_row(phase) for phase in recipe.phases[: index + 1]]
-    averaged = ["", *_parts(parts)] if parts else []
-    return "\n".join(
-        [
-            header(library="transformers", pipeline="fill-mask"),
-            f"# {recipe.output.name}",
-            "",
-            *_model(config),
-            "",
-            "## Held-out text",
-            "",
-            *(_figures(figures) or ["No text was held out."]),
-            *averaged,
-            "",
-            "## Training",
-            "",
-            "| phase | tokens | longest sequence | tokens a step | masked | peak rate | data |",
-            "|---|---|---|---|---|---|---|",
-            *phases,
-            "",
-            *_beginning(recipe.phases[0]),
-            "## Versions",
-            "",
-            bullets(versions()),
-            "",
-        ]
-    )
+    training = [
+        "## Training",
+        "",
+        "| phase | tokens | longest sequence | tokens a step | masked | peak rate | data |",
+        "|---|---|---|---|---|---|---|",
+        *(_row(phase) for phase in recipe.phases[: index + 1]),
+        "",
+        *_beginning(recipe.phases[0]),
+    ]
+    return _card(recipe.output.name, config, figures, parts, training)
 
 
 def average_card(
     config: EncoderConfig, figures: Mapping[str, float], parts: Sequence[Part], *, name: str
 ) -> str:
     """The card of a mean of states of which no recipe is known, as Markdown."""
+    return _card(name, config, figures, parts)
+
+
+def _card(
+    name: str,
+    config: EncoderConfig,
+    figures: Mapping[str, float],
+    parts: Sequence[Part],
+    training: Sequence[str] = (),
+) -> str:
+    told = [f"- {each}" for each in _figures(figures)]
     return "\n".join(
         [
             header(library="transformers", pipeline="fill-mask"),
@@ -67,14 +61,10 @@ def average_card(
             "",
             *_model(config),
             "",
-            *_parts(parts),
-            "",
-            *_figures(figures),
-            "",
-            "## Versions",
-            "",
-            bullets(versions()),
-            "",
+            *(["## On held-out text", "", *told, ""] if told else []),
+            *([*_parts(parts), ""] if parts else []),
+            *training,
+            versions(),
         ]
     )
 
@@ -130,15 +120,16 @@ def _beginning(phase: PhaseRecipe) -> list[str]:
 
 def _figures(figures: Mapping[str, float]) -> list[str]:
     return [
-        f"- {name.replace('_', ' ')}: {form.format(figures[name])}"
-        for name, form in _FIGURES.items()
-        if name in figures
+        f"{name} {figures[key]:{form}}" for key, (name, form) in _FIGURES.items() if key in figures
     ]
 
 
 def _parts(parts: Sequence[Part]) -> list[str]:
-    lines = [f"The weights are the mean of {len(parts)} states of a training:", ""]
-    for part in parts:
-        told = [line.removeprefix("- ") for line in _figures(part.figures)]
-        lines.append(f"- {', '.join([part.folder.name, f'weight {part.weight:g}', *told])}")
-    return lines
+    return [
+        f"The weights are the mean of {len(parts)} states of a training:",
+        "",
+        *(
+            f"- {', '.join([part.folder.name, f'weight {part.weight:g}', *_figures(part.figures)])}"
+            for part in parts
+        ),
+    ]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modernbert.settings import to_mapping
-from modernbert.tasks.card import bullets, header, versions
+from modernbert.tasks.card import header, versions
 from modernbert.tasks.fine_tuning_results import Results
 from modernbert.tasks.retrieval_recipe import RetrievalRecipe
 
@@ -51,10 +51,7 @@ def retrieval_card(kind: str, recipe: RetrievalRecipe, results: Results) -> str:
             "",
             *_table("setting", settings),
             "",
-            "## Versions",
-            "",
-            bullets(versions()),
-            "",
+            versions(),
         ]
     )
 

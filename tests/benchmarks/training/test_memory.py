@@ -16,10 +16,10 @@ def test_the_prediction_is_held_to_the_peak(
 ) -> None:
     asked = []
 
-    def run(verb: str, recipe: str, *options: str) -> str:
+    def run(verb: str, recipe: str, *_: str) -> str:
         given = tomllib.loads(Path(recipe).read_text())
         if verb == "plan":
-            asked.append((given["packing"]["max_seqlen"], "--recompute" in options))
+            asked.append((given["packing"]["max_seqlen"], given["computation"]["recompute"]))
             return json.dumps({"phases": [{"memory_bytes": {"total": 2_000}}]})
         folder = Path(given["output"])
         folder.mkdir()
