@@ -12,8 +12,8 @@ import torch
 from benchmarks.cpu.engines import groups, pad
 from benchmarks.cuda.bench import MASKED_SHARE, Bench, Figures, Mix, Rows, TrainingStep
 from modernbert.batch import PackedBatch
+from modernbert.device_copies import to_host
 from modernbert.inference.batching import Work, packs
-from modernbert.inference.launching import to_host
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.pooling import pool

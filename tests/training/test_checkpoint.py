@@ -172,7 +172,7 @@ def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "FORMAT", 99)
         save(tmp_path, 4)
-    with pytest.raises(CheckpointError, match="format 99, this version reads 1"):
+    with pytest.raises(CheckpointError, match="format 99, this version reads 2"):
         checkpoint.load_latest(tmp_path, *make(), IDENTITY)
 
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.training.test_trainer import rows, train
 from tests.training.toy import ToyModule, ToyTask, phase, settings, weights
 
 from modernbert.errors import NonFiniteLossError, SettingsError
 from modernbert.training import checkpoint
-from modernbert.training.health import Health
-from modernbert.training.trainer import Trainer
+from modernbert.training.health import Health, Verdict
+from modernbert.training.trainer import Trainer, TrainingSettings
 
 
 def test_a_step_that_is_not_finite_is_skipped(tmp_path: Path) -> None:
@@ -33,7 +35,9 @@ def test_a_skipped_step_leaves_weights_and_averages_alone(tmp_path: Path) -> Non
     def look(record: dict[str, Any]) -> None:
         if record["kind"] in ("step", "skipped") and record["step"] in (4, 5):
             state = checkpoint.optimizer_tensors(trainer.module, trainer.state.optimizer)
-            seen.append((weights(trainer.module), [tensor.tolist() for tensor in state.values()]))
+            averages = {key: tensor for key, tensor in state.items() if ".exp_avg" in key}
+            assert averages
+            seen.append((weights(trainer.module), [each.tolist() for each in averages.values()]))
 
     trainer.observers = (*trainer.observers, look)
     trainer.run()
@@ -98,22 +102,28 @@ def test_going_back_again_when_there_is_a_newer_checkpoint(tmp_path: Path) -> No
     assert [row["to_step"] for row in rows(tmp_path, "went_back")] == [8, 16]
 
 
-@pytest.mark.parametrize("stop", range(5, 20))
-def test_a_run_that_skips_and_goes_back_resumes_exactly(tmp_path: Path, stop: int) -> None:
+@pytest.mark.parametrize("in_flight", [0, 1])
+@pytest.mark.parametrize("stop", range(5, 25))
+def test_a_run_that_skips_and_goes_back_resumes_exactly(
+    tmp_path: Path, stop: int, in_flight: int
+) -> None:
     few = settings(max_skipped_steps=2, spike_factor=1.5, skip_spikes=True)
 
     def task() -> ToyTask:
-        return ToyTask(poisoned_steps=[7, 11, 12, 13], spiking_steps=[18])
+        return ToyTask(poisoned_steps=[7, 11, 12, 13], spiking_steps=[24])
 
-    whole = train(tmp_path / "whole", task(), settings=few)
+    whole = train(tmp_path / "whole", task(), settings=few, in_flight=in_flight)
+    assert [row["step"] for row in rows(tmp_path / "whole", "skipped")] == [7, 11, 12, 13, 24]
 
     def die(record: dict[str, Any]) -> None:
         if record["kind"] in ("step", "skipped") and record["step"] == stop:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "broken", task(), settings=few, observers=[die])
-    resumed = train(tmp_path / "broken", task(), ToyModule(seed=3), settings=few)
+        train(tmp_path / "broken", task(), settings=few, observers=[die], in_flight=in_flight)
+    resumed = train(
+        tmp_path / "broken", task(), ToyModule(seed=3), settings=few, in_flight=in_flight
+    )
     assert weights(resumed) == weights(whole)
     for kind in ("step", "skipped", "spike", "went_back"):
         broken, unbroken = (
@@ -134,18 +144,46 @@ def test_spikes_are_told_and_skipped_only_when_asked(tmp_path: Path) -> None:
     assert not rows(tmp_path / "blind", "spike")
 
 
+def judged(
+    health: Health, losses: list[float], watchful: TrainingSettings, first_step: int = 1
+) -> list[Verdict]:
+    """The verdicts on steps that are taken when their device takes them."""
+    verdicts = []
+    for step, loss in enumerate(losses, first_step):
+        taken = math.isfinite(loss) and loss <= health.limit(step, watchful)
+        verdicts.append(health.judge(step, loss, 1.0, watchful, taken=taken))
+    return verdicts
+
+
 def test_the_first_steps_are_no_measure() -> None:
-    health, watchful = Health(), settings(spike_factor=2.0)
-    verdicts = [health.judge(loss, 1.0, watchful) for loss in [0.1, 9.0, *[1.0] * 14, 9.0]]
-    assert [verdict.spike is not None for verdict in verdicts] == [False] * 16 + [True]
+    """Sixteen are; and of the step before the one that is judged nothing is known yet."""
+    for ordinary, spikes in ((14, False), (15, True)):
+        watchful = settings(spike_factor=2.0)
+        verdicts = judged(Health(), [0.1, 9.0, *[1.0] * ordinary, 9.0], watchful)
+        assert [verdict.spike is not None for verdict in verdicts][:-1] == [False] * (2 + ordinary)
+        assert (verdicts[-1].spike is not None) == spikes
+
+
+@given(st.lists(st.floats(0.1, 20) | st.just(math.nan), min_size=20, max_size=200))
+def test_the_limit_is_the_same_before_and_after_the_last_step_is_read(
+    losses: list[float],
+) -> None:
+    health, strict = Health(), settings(spike_factor=1.5, skip_spikes=True)
+    for step, loss in enumerate(losses, 1):
+        taken = math.isfinite(loss) and loss <= health.limit(step, strict)
+        before = health.limit(step + 1, strict)
+        health.judge(step, loss, 1.0, strict, taken=taken)
+        assert health.limit(step + 1, strict) == before
 
 
 def test_what_health_remembers_survives_json() -> None:
     health, watchful = Health(), settings(spike_factor=2.0)
-    for loss in (1.1, 1.2, math.nan):
-        health.judge(loss, 1.0, watchful)
+    judged(health, [1.1, 1.2, math.nan], watchful)
     other = Health()
     other.restore(json.loads(json.dumps(health.state())))
+    assert other.state() == health.state()
+    more = [3.0] * 40
+    assert judged(other, more, watchful, 4) == judged(health, more, watchful, 4)
     assert other.state() == health.state()
 
 

@@ -144,6 +144,46 @@ def test_batches_of_many_tensors_equal_one_at_a_time(monkeypatch: pytest.MonkeyP
     assert all(torch.equal(p, q) for p, q in zip(alone, together, strict=True))
 
 
+def averages(optimizer: StableAdamW) -> list[list[float]]:
+    states = (optimizer.state[p] for group in optimizer.param_groups for p in group["params"])
+    return [state[key].tolist() for state in states for key in ("exp_avg", "exp_avg_sq")]
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1.0])
+def test_a_step_that_is_not_taken_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, on_device: bool, bad: float
+) -> None:
+    """By the host's word, or by the device's, which the host does not read."""
+    ours, plain = make_parameters(), make_parameters()
+    optimizer, other = (
+        StableAdamW(groups(parameters), peak_learning_rate=PEAK) for parameters in (ours, plain)
+    )
+    update = optimizer._update
+
+    def step(flag: bool) -> None:
+        taken = torch.tensor(flag)
+        if not on_device:
+            optimizer.step(taken=taken)
+            return
+        with monkeypatch.context() as patch:
+            patch.setattr(optimizer, "_update", lambda p, n, group, _: update(p, n, group, taken))
+            optimizer.step()
+
+    for number in range(5):
+        for parameters in (ours, plain):
+            set_gradients(parameters, number)
+        step(True)
+        other.step()
+    assert all(torch.equal(p, q) for p, q in zip(ours, plain, strict=True))
+    before = [p.tolist() for p in ours], averages(optimizer)
+    for parameter in ours:
+        parameter.grad.mul_(bad)
+    step(False)
+    assert ([p.tolist() for p in ours], averages(optimizer)) == before
+    assert {int(state["step"]) for state in optimizer.state.values()} == {6}
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_equals_the_cpu_without_reading_back() -> None:
@@ -153,9 +193,11 @@ def test_cuda_equals_the_cpu_without_reading_back() -> None:
         set_gradients(host, step)
         for here, there in zip(host, device, strict=True):
             there.grad = here.grad.cuda()
-        optimizers[0].step()
+        taken = torch.tensor(step not in (7, 8))
+        on_device = taken.cuda()
+        optimizers[0].step(taken=taken)
         torch.cuda.set_sync_debug_mode("error" if step else "default")
-        optimizers[1].step()
+        optimizers[1].step(taken=on_device)
         torch.cuda.set_sync_debug_mode("default")
     for here, there in zip(host, device, strict=True):
         torch.testing.assert_close(here, there.cpu(), rtol=1e-5, atol=3e-7)

@@ -3,12 +3,22 @@
 import math
 import os
 import signal
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.training.toy import TOKENS_A_STEP, ToyModule, ToyTask, phase, settings, weights
+from tests.training.toy import (
+    TOKENS_A_STEP,
+    VOCABULARY,
+    ToyModule,
+    ToyTask,
+    phase,
+    settings,
+    weights,
+)
 
 from modernbert.errors import (
     CheckpointError,
@@ -21,7 +31,7 @@ from modernbert.training import checkpoint
 from modernbert.training.log import read_metrics
 from modernbert.training.optimizer import parameter_groups
 from modernbert.training.schedule import learning_rate
-from modernbert.training.trainer import Progress, Trainer, TrainingSettings
+from modernbert.training.trainer import Progress, Step, Trainer, TrainingSettings
 
 Record = dict[str, Any]
 
@@ -34,7 +44,10 @@ def train(
     folder: Path, task: ToyTask | None = None, module: ToyModule | None = None, **options: Any
 ) -> ToyModule:
     module = module or ToyModule()
-    Trainer(module, [phase(task, options.pop("settings", None))], folder, **options).run()
+    in_flight = options.pop("in_flight", 0)
+    trainer = Trainer(module, [phase(task, options.pop("settings", None))], folder, **options)
+    trainer._steps_in_flight = in_flight  # of a GPU 1
+    trainer.run()
     return module
 
 
@@ -88,12 +101,89 @@ def test_gradients_of_micro_batches_equal_those_of_one_batch(tmp_path: Path) -> 
     for task in (ToyTask(num_micro_batches=1), ToyTask(num_micro_batches=8, num_without_targets=1)):
         module = ToyModule(dropout=0.0)
         trainer = Trainer(module, [phase(task)], tmp_path)
-        loss, norm = trainer._gradients(next(task.steps(Progress())))
+        loss, _, norm = trainer._gradients(next(task.steps(Progress())))
         flat = torch.cat([p.grad.flatten() for p in module.parameters()])
-        assert norm == pytest.approx(float(flat.norm()), rel=1e-6)
-        gradients.append((loss, flat))
+        assert float(norm) == pytest.approx(float(flat.norm()), rel=1e-6)
+        gradients.append((float(loss), flat))
     assert gradients[0][0] == pytest.approx(gradients[1][0], abs=1e-6)
     torch.testing.assert_close(gradients[0][1], gradients[1][1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("every", [None, 1, 4])
+def test_reading_a_step_when_the_next_is_on_its_way_changes_nothing(
+    tmp_path: Path, every: int | None
+) -> None:
+    """What a GPU does: the same weights and the same records in the same order."""
+    watchful = settings(
+        spike_factor=1.5,
+        skip_spikes=True,
+        checkpoint_every_steps=every,
+        evaluate_every_steps=every,
+    )
+    trained, told, launched = [], [], []
+    for in_flight in (0, 1):
+        task, seen = ToyTask(poisoned_steps=[7, 8], spiking_steps=[22]), []
+        steps = task.steps
+
+        def counted(progress: Progress, steps: Any = steps, seen: list[Any] = seen) -> Any:
+            for step in steps(progress):
+                seen.append(("launched", step.progress.step))
+                yield step
+
+        def observe(record: Record, seen: list[Any] = seen) -> None:
+            if record["kind"] != "checkpoint":  # which is told when a thread is done
+                seen.append((record["kind"], record["step"], record.get("loss")))
+
+        task.steps = counted
+        folder = tmp_path / str(in_flight)
+        module = train(folder, task, settings=watchful, observers=[observe], in_flight=in_flight)
+        trained.append(weights(module))
+        launched.append(seen)
+        told.append([each for each in seen if each[0] != "launched"])
+    assert trained[0] == trained[1] and told[0] == told[1]
+    assert [row["step"] for row in rows(tmp_path / "1", "skipped")] == [7, 8, 22]
+    if every is None:
+        place = [each[:2] for each in launched[1]].index
+        assert all(place(("launched", n + 1)) < place(("step", n)) for n in (1, 5, 10, 29))
+
+
+class _OnCuda(ToyTask):
+    """The same micro-batch again and again, which is on the device already."""
+
+    def steps(self, progress: Progress) -> Iterator[Step]:
+        token_ids = torch.arange(TOKENS_A_STEP, device="cuda") % VOCABULARY
+        for step in super().steps(progress):
+            yield replace(step, micro_batches=[token_ids])
+
+    def loss(self, module: ToyModule, micro_batch: torch.Tensor, *, step: int) -> torch.Tensor:
+        logits = module(micro_batch).float()
+        if step in self.poisoned_steps:
+            logits = logits * math.nan
+        return torch.nn.functional.cross_entropy(logits, micro_batch, reduction="sum")
+
+    def evaluate(self, _: ToyModule) -> dict[str, float]:
+        return {}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_no_step_is_waited_for(tmp_path: Path) -> None:
+    def strict(record: Record) -> None:
+        if record["kind"] in ("step", "skipped") and record["step"] in (3, 25):
+            mode = "error" if record["step"] == 3 else "default"
+            torch.cuda.set_sync_debug_mode(mode)
+
+    module = ToyModule().cuda()
+    few = settings(
+        evaluate_every_steps=None, checkpoint_every_steps=None, spike_factor=2.0, skip_spikes=True
+    )
+    task = _OnCuda(poisoned_steps=[12])
+    try:
+        Trainer(module, [phase(task, few)], tmp_path, observers=[strict], device="cuda").run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [row["step"] for row in rows(tmp_path, "skipped")] == [12]
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
 
 
 def test_evaluations_and_checkpoints_leave_the_weights_alone(tmp_path: Path) -> None:

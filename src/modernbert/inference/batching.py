@@ -13,8 +13,9 @@ from typing import Generic, Protocol, TypeVar
 import torch
 
 from modernbert.batch import PackedBatch
+from modernbert.device_copies import Underway
 from modernbert.errors import InputError
-from modernbert.inference.launching import Launched, launch
+from modernbert.inference.launching import launch
 
 DEFAULT_BATCH_TOKENS = 8192
 """For a CPU. Base size in bfloat16, ragged texts, two cores: 1,024, 2,048 and 4,096 tokens gave
@@ -137,7 +138,7 @@ class _Pack(Generic[E, R]):
 
     window: _Window[E, R]
     places: list[int]
-    launched: Launched[R]
+    launched: Underway[Sequence[R]]
 
 
 def _delayed(items: Iterable[T], number: int) -> Iterator[T]:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
+from modernbert.device_copies import to_host
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.inputs import EncodedText, Text, require_list
-from modernbert.inference.launching import to_host
 from modernbert.inference.text_model import TextModel
 from modernbert.model.heads import ProblemType, SequenceClassifier
 

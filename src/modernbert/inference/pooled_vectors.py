@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
+from modernbert.device_copies import to_host
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.embedder_settings import EmbedderSettings
-from modernbert.inference.launching import to_host
 from modernbert.model.encoder import Encoder
 from modernbert.model.pooling import pool
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
+from modernbert.device_copies import to_host
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer, Work, batch_tokens_for
-from modernbert.inference.launching import to_host
 from modernbert.inference.loading import (
     device_of,
     load_for_inference,

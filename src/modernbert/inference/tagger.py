@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
+from modernbert.device_copies import to_host
 from modernbert.inference.batching import Observer
 from modernbert.inference.entities import Entity, LabelledSpan, merged
 from modernbert.inference.inputs import require_list
-from modernbert.inference.launching import to_host
 from modernbert.inference.text_model import TextModel
 from modernbert.inference.words import EncodedWords, TextOrWords, encode, num_characters
 from modernbert.model.heads import TokenClassifier

@@ -26,6 +26,7 @@ from torch.nn.functional import linear
 from modernbert.data.collate import MaskedBatch, collate
 from modernbert.data.loader import prefetch
 from modernbert.data.packing import Bin, BinStream
+from modernbert.device_copies import copied_ahead
 from modernbert.errors import RunError
 from modernbert.files import write_whole
 from modernbert.hub import CARD
@@ -55,7 +56,6 @@ from modernbert.tasks.vocabulary_loss import vocabulary_cross_entropy
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training import run_folder
 from modernbert.training.computation import prepare
-from modernbert.training.device_copies import copied_ahead
 from modernbert.training.distributed import ALONE, Group, joined
 from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, read_metrics, tensorboard_log

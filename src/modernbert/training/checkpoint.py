@@ -31,7 +31,7 @@ from modernbert.training.tensor_file import write_tensors
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 _FILES = ("model.safetensors", "optimizer.safetensors", "progress.json")
 
 

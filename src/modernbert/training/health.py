@@ -10,14 +10,17 @@ from modernbert.training.training_settings import TrainingSettings
 
 _WINDOW_STEPS = 64
 _LEAST_STEPS = 16  # before these a median says little
+_LATE = (
+    2  # a step is measured by those up to so many before it: of the last nothing may be known yet
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What is said of a step before it is taken.
+    """What is said of a step.
 
     spike: the median that its loss exceeds by far, or None.
-    reason: why the step is not to be taken, or None.
+    reason: why the step was not taken, or None.
     """
 
     spike: float | None = None
@@ -27,6 +30,9 @@ class Verdict:
 class Health:
     """A run's memory of its losses; it is part of every checkpoint, so that a resume decides alike.
 
+    Whether a step is taken is decided where its loss is, by `limit`; the host learns of it later,
+    and maybe only when the next step is on its way. So `limit` does not look at the step before.
+
     skipped_in_a_row: steps that were not taken since the last one that was.
     went_back_at: the step at which the run last went back to an earlier checkpoint, or -1.
     """
@@ -34,40 +40,60 @@ class Health:
     def __init__(self) -> None:
         self.skipped_in_a_row = 0
         self.went_back_at = -1
-        self._losses: deque[float] = deque(maxlen=_WINDOW_STEPS)
+        # The last steps that were taken, and their losses.
+        self._losses: deque[tuple[int, float]] = deque(maxlen=_WINDOW_STEPS + _LATE - 1)
 
-    def judge(self, loss: float, gradient_norm: float, settings: TrainingSettings) -> Verdict:
-        """Whether a step is taken; what is skipped is counted and leaves no other trace."""
-        verdict = self._verdict(loss, gradient_norm, settings)
-        if verdict.reason is not None:
-            self.skipped_in_a_row += 1
-            return verdict
-        self.skipped_in_a_row = 0
-        if settings.spike_factor is not None:
-            self._losses.append(loss)
+    def limit(self, step: int, settings: TrainingSettings) -> float:
+        """The highest loss with which a step is taken; infinite for any."""
+        usual = self._usual(step, settings)
+        if usual is None or settings.spike_factor is None or not settings.skip_spikes:
+            return math.inf
+        return settings.spike_factor * usual
+
+    def judge(
+        self,
+        step: int,
+        loss: float,
+        gradient_norm: float,
+        settings: TrainingSettings,
+        *,
+        taken: bool,
+    ) -> Verdict:
+        """Remember a step and what became of it; what was skipped is counted and no more.
+
+        taken: whether loss and norm were finite and the loss within `limit`.
+        """
+        usual = self._usual(step, settings)
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+            verdict = Verdict(reason=f"the loss is {loss}, the gradient norm {gradient_norm}")
+        elif usual is not None and loss > (settings.spike_factor or math.inf) * usual:
+            reason = f"the loss is {loss:.4g} where {usual:.4g} is usual"
+            verdict = Verdict(spike=usual, reason=None if taken else reason)
+        else:
+            verdict = Verdict()
+        self.skipped_in_a_row = 0 if taken else self.skipped_in_a_row + 1
+        if taken and settings.spike_factor is not None:
+            self._losses.append((step, loss))
         return verdict
 
-    def _verdict(self, loss: float, gradient_norm: float, settings: TrainingSettings) -> Verdict:
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            return Verdict(reason=f"the loss is {loss}, the gradient norm {gradient_norm}")
-        if settings.spike_factor is None or len(self._losses) < _LEAST_STEPS:
-            return Verdict()
-        usual = median(self._losses)
-        if loss <= settings.spike_factor * usual:
-            return Verdict()
-        reason = f"the loss is {loss:.4g} where {usual:.4g} is usual"
-        return Verdict(spike=usual, reason=reason if settings.skip_spikes else None)
+    def _usual(self, step: int, settings: TrainingSettings) -> float | None:
+        """The median loss by which a step is measured, or None."""
+        losses = [loss for earlier, loss in self._losses if earlier <= step - _LATE]
+        if settings.spike_factor is None or len(losses) < _LEAST_STEPS:
+            return None
+        return median(losses[-_WINDOW_STEPS:])
 
     def state(self) -> dict[str, Any]:
         """The memory as JSON values."""
         return {
             "skipped_in_a_row": self.skipped_in_a_row,
             "went_back_at": self.went_back_at,
-            "losses": list(self._losses),
+            "losses": [list(each) for each in self._losses],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Remember what `state` gave."""
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.went_back_at = state["went_back_at"]
-        self._losses = deque(state["losses"], maxlen=_WINDOW_STEPS)
+        self._losses.clear()
+        self._losses.extend((step, loss) for step, loss in state["losses"])

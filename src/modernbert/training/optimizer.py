@@ -26,6 +26,7 @@ class StableAdamW(Optimizer):
 
     The weight decay is fully decoupled: at the peak rate a weight shrinks by `weight_decay` a
     step, whatever that rate is. Everything is tensor arithmetic; nothing is read back to the host.
+    A step that is not taken counts all the same, as the host need not know of it.
 
     Of a tensor that is sharded over processes each process updates its part; `mean` is over the
     whole tensor all the same.
@@ -70,22 +71,32 @@ class StableAdamW(Optimizer):
                     )
 
     @overload
-    def step(self, closure: None = None) -> None: ...
+    def step(self, closure: None = None, *, taken: Tensor | None = None) -> None: ...
     @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float], *, taken: Tensor | None = None) -> float: ...
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient; the others keep weight and state."""
+    def step(
+        self, closure: Callable[[], float] | None = None, *, taken: Tensor | None = None
+    ) -> float | None:
+        """Update every parameter that has a gradient; the others keep weight and state.
+
+        taken: a boolean, where the parameters are; False leaves all weights and averages as they
+            are, whatever the gradients. Only the CPU's is looked at by the host.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        is_skipped = False
+        if taken is not None and taken.device.type == "cpu":
+            is_skipped, taken = not taken, None
         for group in self.param_groups:
             with_gradient = [p for p in group["params"] if p.grad is not None]
             for parameter in with_gradient:
                 self._advance(parameter)
-            for step, parameters in self._batches(with_gradient):
-                self._update(parameters, step, group)
+            if not is_skipped:
+                for step, parameters in self._batches(with_gradient):
+                    self._update(parameters, step, group, taken)
         return loss
 
     def _advance(self, parameter: Tensor) -> None:
@@ -112,21 +123,33 @@ class StableAdamW(Optimizer):
         for (step, *_), batch in alike.items():
             yield step, batch
 
-    def _update(self, parameters: list[Tensor], step: int, group: dict[str, Any]) -> None:
-        """One step of tensors on one device; the formulas are those of the class."""
+    def _update(
+        self, parameters: list[Tensor], step: int, group: dict[str, Any], taken: Tensor | None
+    ) -> None:
+        """One step of tensors on one device; the formulas are those of the class.
+
+        taken: see `step`; None for a step that is.
+        """
         (beta1, beta2), eps = group["betas"], group["eps"]
         gradients = [local(p.grad) for p in parameters if p.grad is not None]
         means = [local(self.state[p]["exp_avg"]) for p in parameters]
         squares = [local(self.state[p]["exp_avg_sq"]) for p in parameters]
         weights = [local(p) for p in parameters]
-        fresh = (1 - beta2) / (1 - beta2**step)
-        torch._foreach_lerp_(means, gradients, (1 - beta1) / (1 - beta1**step))
-        torch._foreach_mul_(squares, 1 - fresh)
-        torch._foreach_addcmul_(squares, gradients, gradients, value=fresh)
+        share: Tensor | float = 1.0  # of the step that is taken: all of it, or 0
+        if taken is not None:
+            for gradient in gradients:
+                gradient.masked_fill_(~taken, 0)  # a product with 0 would leave a NaN
+            share = taken.to(weights[0].dtype)
+        new_mean, new_square = (1 - beta1) / (1 - beta1**step), (1 - beta2) / (1 - beta2**step)
+        torch._foreach_mul_(means, 1 - share + share * (1 - new_mean))
+        torch._foreach_add_(means, gradients, alpha=new_mean)
+        torch._foreach_mul_(squares, 1 - share + share * (1 - new_square))
+        torch._foreach_addcmul_(squares, gradients, gradients, value=new_square)
 
         denominators = torch._foreach_sqrt(squares)
         surprises = torch._foreach_div(gradients, torch._foreach_maximum(denominators, eps))
         scales = _scales(surprises, parameters)
+        torch._foreach_mul_(scales, share)
         torch._foreach_add_(denominators, eps)
         updates = torch._foreach_div(means, denominators)
         if group["weight_decay"]:

@@ -7,10 +7,12 @@ that was killed and is started again ends with the very weights of an unbroken o
 Several processes go through the loop together, each with its share of every step. They meet twice
 a step: before it, to add up its targets, and after it, to add up its gradients. What concerns all
 of them (when to save, whether to stop) is agreed on there. Process 0 alone keeps the run's folder.
+
+A GPU is not waited for: it decides by itself whether a step is taken, and what became of a step is
+read when the next one is on its way.
 """
 
 import json
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,12 +25,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from modernbert.device_copies import to_host, underway
 from modernbert.errors import TrainingError
 from modernbert.files import remove_leftovers
 from modernbert.training import run_folder
 from modernbert.training.computation import Computation
 from modernbert.training.interruption import Interruption
 from modernbert.training.isolation import seed_step, undisturbed
+from modernbert.training.launched_step import LaunchedStep, Stopwatch, step_record
 from modernbert.training.log import MetricsLog, Observer
 from modernbert.training.machine import peak_memory_bytes
 from modernbert.training.phase import Phase
@@ -41,7 +45,6 @@ from modernbert.training.training_settings import TrainingSettings
 __all__ = ["Phase", "Progress", "Result", "Step", "Task", "Trainer", "TrainingSettings"]
 
 METRICS_FILE = "metrics.jsonl"
-_SPEED_WINDOW_STEPS = 20
 
 
 class Trainer:
@@ -85,7 +88,9 @@ class Trainer:
         self.evaluation: dict[str, float] = {}
         self._save_is_due = self._stop_is_agreed = False
         self._interruption = Interruption()
-        self._speed: deque[tuple[int, float]] = deque(maxlen=_SPEED_WINDOW_STEPS)
+        self._watch = Stopwatch()
+        self._launched: deque[LaunchedStep] = deque()
+        self._steps_in_flight = int(self.device.type == "cuda")
 
     @property
     def module(self) -> nn.Module:
@@ -191,6 +196,7 @@ class Trainer:
                 self._save_when_due()
                 if not self.state.phase_is_over:  # which an evaluation may decide
                     self._go_on(steps)
+            self._read_all()
             if self.state.phase_is_over:
                 self._evaluate_when_due()
             self.state.save()
@@ -247,48 +253,69 @@ class Trainer:
         return step
 
     def _take(self, step: Step, data_wait_seconds: float) -> None:
-        """One step: gradients of all micro-batches, one update unless it is bad, one record."""
+        """One step: gradients of all micro-batches, and one update unless it is bad."""
         started = time.perf_counter() - data_wait_seconds
         rate = learning_rate(
             self.settings.schedule,
             self.state.phases.tokens_in(step.progress),
             self.settings.total_tokens,
         )
-        loss, gradient_norm = self._gradients(step)
-        verdict = self.state.health.judge(loss, gradient_norm, self.settings)
-        if verdict.reason is None:
-            self._update(rate)
-        self.state.optimizer.zero_grad()
-        self.state.progress = step.progress  # the data of a skipped step has been seen all the same
-        if verdict.spike is not None:
-            self.observe("spike", tokens=step.progress.tokens, loss=loss, median=verdict.spike)
-        seconds = time.perf_counter() - started
-        self.observe(
-            "step" if verdict.reason is None else "skipped",
-            tokens=step.progress.tokens,
-            loss=_finite(loss),
-            learning_rate=rate,
-            gradient_norm=_finite(gradient_norm),
-            num_tokens=step.num_tokens,
-            num_targets=step.num_targets,
-            tokens_per_second=self._tokens_per_second(step.num_tokens, seconds),
-            fill=step.fill,
-            data_wait_seconds=data_wait_seconds,
-            memory_bytes=peak_memory_bytes(self.device),
-            **step.figures,
-            seconds=seconds,
-            **({} if verdict.reason is None else {"reason": verdict.reason}),
+        loss, told_to_stop, gradient_norm = self._gradients(step)
+        limit = self.state.health.limit(step.progress.step, self.settings)
+        taken = loss.isfinite() & gradient_norm.isfinite() & (loss <= limit)
+        self._update(rate, taken)
+        figures = torch.stack([loss, told_to_stop, gradient_norm, taken.to(loss)])
+        self._launched.append(
+            LaunchedStep(
+                step=step,
+                rate=rate,
+                figures=underway(to_host(figures), self.device),
+                started=started,
+                data_wait_seconds=data_wait_seconds,
+            )
         )
-        if self.state.health.skipped_in_a_row > self.settings.max_skipped_steps:
-            self._go_back(verdict.reason or "")
+        self.state.progress = step.progress  # the data of a skipped step has been seen all the same
+        self._read_all(but=self._steps_in_flight)
 
-    def _update(self, rate: float) -> None:
+    def _read_all(self, but: int = 0) -> None:
+        """Read what became of the steps but the last ones; go back when too many were skipped."""
+        reason = ""
+        while len(self._launched) > (0 if self._skips_too_many else but):
+            reason = self._read(self._launched.popleft())
+        if self._skips_too_many:
+            self._go_back(reason)
+
+    @property
+    def _skips_too_many(self) -> bool:
+        return self.state.health.skipped_in_a_row > self.settings.max_skipped_steps
+
+    def _read(self, launched: LaunchedStep) -> str:
+        """Wait for a step and make a record of it; why it was skipped, if it was."""
+        loss, told_to_stop, gradient_norm, taken = launched.figures.wait().tolist()
+        self._stop_is_agreed = self.group.size > 1 and told_to_stop > 0
+        number = launched.step.progress.step
+        verdict = self.state.health.judge(
+            number, loss, gradient_norm, self.settings, taken=bool(taken)
+        )
+        record = step_record(launched, loss, gradient_norm, verdict, self._watch)
+        if verdict.spike is not None:
+            place = {"step": number, "tokens": record["tokens"]}
+            self.observe("spike", **place, loss=loss, median=verdict.spike)
+        kind = "step" if verdict.reason is None else "skipped"
+        self.observe(kind, **record, memory_bytes=peak_memory_bytes(self.device))
+        return verdict.reason or ""
+
+    def _update(self, rate: float, taken: torch.Tensor) -> None:
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate * group.get("rate_factor", 1.0)
-        self.state.optimizer.step()
+        self.state.optimizer.step(taken=taken)
+        self.state.optimizer.zero_grad()
 
-    def _gradients(self, step: Step) -> tuple[float, float]:
-        """Accumulate the gradients of the step's mean loss; its value and the gradients' norm."""
+    def _gradients(self, step: Step) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Accumulate the gradients of the step's mean loss.
+
+        Returns the loss, how many processes were told to stop, and the gradients' norm.
+        """
         seed_step(self.settings.seed, step.progress.step, self.group.rank)
         total = torch.zeros((), device=self.device)
         last = len(step.micro_batches) - 1
@@ -302,10 +329,8 @@ class Trainer:
         told = torch.full_like(total, self._is_told_to_stop)
         figures = torch.stack([total, told])
         norm = self.computation.reduce(self.module, figures).to(total)
-        # The step's one readback.
-        value, told_to_stop, gradient_norm = torch.cat([figures, norm[None]]).tolist()
-        self._stop_is_agreed = self.group.size > 1 and told_to_stop > 0
-        return value, gradient_norm
+        value, told_to_stop = figures.unbind()
+        return value, told_to_stop, norm
 
     def _loss(self, micro_batch: Any, step: int) -> torch.Tensor:
         with autocast(self.device, self.settings.precision):
@@ -327,6 +352,7 @@ class Trainer:
         due = begins or again or state.phase_is_over
         if not due or state.evaluated_step == step:
             return
+        self._read_all()
         started = time.perf_counter()
         with (
             undisturbed(self.module, self.device),
@@ -346,6 +372,8 @@ class Trainer:
         self._report_saves()
         every, step = self.settings.checkpoint_every_steps, self.progress.step
         due = self._save_is_due or (every is not None and step > 0 and step % every == 0)
+        if due:
+            self._read_all()
         if due and not self.state.health.skipped_in_a_row:
             self.state.save()
 
@@ -363,7 +391,7 @@ class Trainer:
             )
 
     def observe(self, kind: str, **values: Any) -> None:
-        """Make a record of the run's place and tell it to every observer, in process 0."""
+        """Make a record, of the run's place unless `values` say where, for every observer."""
         if not self.group.is_first:
             return
         record = {
@@ -374,11 +402,6 @@ class Trainer:
         }
         for observer in self.observers:
             observer(record)
-
-    def _tokens_per_second(self, num_tokens: int, seconds: float) -> float:
-        """Over the last steps together, waiting for data included."""
-        self._speed.append((num_tokens, seconds))
-        return sum(n for n, _ in self._speed) / max(1e-9, sum(s for _, s in self._speed))
 
     def _result(self) -> Result:
         if self.state.finished:
@@ -395,8 +418,3 @@ class Trainer:
         return int(
             max(number for (number,) in self.group.gather([self._interruption.signal_number or 0]))
         )
-
-
-def _finite(value: float) -> float | None:
-    """The value, or None where JSON has no number for it."""
-    return value if math.isfinite(value) else None

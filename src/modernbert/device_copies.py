@@ -1,9 +1,11 @@
-"""Copying the next step's data to a GPU while it still computes the one before."""
+"""To a GPU and back without waiting: data on its way while the GPU computes, results read later."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -42,3 +44,32 @@ def _arrived(item: T, event: "torch.cuda.Event", device: torch.device) -> T:
     """The item, for whatever is queued on the device from now on."""
     torch.cuda.current_stream(device).wait_event(event)
     return item
+
+
+@dataclass(frozen=True)
+class Underway(Generic[T]):
+    """What a GPU may still be computing, as `to_host` made it."""
+
+    result: T
+    event: "torch.cuda.Event | None" = None
+
+    def wait(self) -> T:
+        """The result, ready to be read."""
+        if self.event is not None:
+            self.event.synchronize()
+        return self.result
+
+
+def underway(result: T, device: torch.device) -> Underway[T]:
+    """A result that is there when all that was launched on the device so far is done."""
+    if device.type != "cuda":
+        return Underway(result)
+    return Underway(result, torch.cuda.current_stream(device).record_event())
+
+
+def to_host(values: Tensor) -> Tensor:
+    """Values on the CPU; those of a GPU are there once they have been waited for."""
+    if values.device.type != "cuda":
+        return values.cpu()
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return host.copy_(values, non_blocking=True)
