@@ -15,6 +15,8 @@ from torch import nn
 
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_settings import EmbedderSettings
+from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
+from modernbert.inference.multi_vector_settings import MultiVectorSettings
 from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import (
@@ -24,6 +26,7 @@ from modernbert.model.heads import (
     TokenClassifier,
 )
 from modernbert.model.initialize import initialize
+from modernbert.model.multi_vector import MultiVectorModel, projection
 from modernbert.serving.models import ServedModel, load
 from modernbert.serving.server import Server, bind
 from modernbert.serving.service import Service
@@ -90,6 +93,13 @@ def folders(
     settings = EmbedderSettings(prompts={"query": "number: "}, pool_prompt=False)
     encoder = shaken(initialize(Encoder(config), seed=0))
     Embedder(encoder, tokenizer, settings).save_pretrained(home / "embedder")
+    marked = MultiVectorSettings(
+        prompts={"query": "[unused0]", "document": "[unused1]"},
+        query_max_seqlen=32,
+        skiplist=(".", ","),
+    )
+    vectors = MultiVectorModel(encoder, [projection(64, 16, seed=1)])
+    MultiVectorEmbedder(vectors, tokenizer, marked).save_pretrained(home / "vectors")
     return {path.name: path for path in sorted(home.iterdir())}
 
 

@@ -9,7 +9,7 @@ from optimi import StableAdamW as ReferenceStableAdamW
 from torch import nn
 
 from modernbert.errors import InputError, SettingsError
-from modernbert.training.optimizer import StableAdamW, parameter_groups
+from modernbert.training.optimizer import StableAdamW, clip_gradients, parameter_groups
 
 PEAK = 8e-3
 
@@ -142,6 +142,35 @@ def test_batches_of_many_tensors_equal_one_at_a_time(monkeypatch: pytest.MonkeyP
             patch.setattr(many, "_batches", lambda parameters, step=step: [(step + 1, parameters)])
             many.step()
     assert all(torch.equal(p, q) for p, q in zip(alone, together, strict=True))
+
+
+def test_without_update_clipping_it_is_adamw() -> None:
+    ours, theirs = make_parameters(), make_parameters()
+    options = {"betas": (0.9, 0.999), "eps": 1e-8}
+    optimizer = StableAdamW(
+        ours, peak_learning_rate=PEAK, weight_decay=1e-4, update_clipping=False, **options
+    )
+    reference = torch.optim.AdamW(theirs, lr=PEAK, weight_decay=1e-4 / PEAK, **options)
+    for step in range(30):
+        for parameters in (ours, theirs):
+            set_gradients(parameters, step)
+        optimizer.step()
+        reference.step()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("most", [0.01, 1e9])
+def test_gradients_are_clipped_as_torch_does(most: float) -> None:
+    module = nn.Sequential(nn.Linear(5, 3), nn.LayerNorm(3))
+    module(torch.randn(7, 5)).square().sum().backward()
+    other = copy.deepcopy(module)
+    for one, two in zip(module.parameters(), other.parameters(), strict=True):
+        two.grad = one.grad.clone()
+    norm = torch.nn.utils.clip_grad_norm_(other.parameters(), most)
+    clip_gradients(module, norm, most)
+    for one, two in zip(module.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=2e-3, atol=0)
 
 
 def averages(optimizer: StableAdamW) -> list[list[float]]:

@@ -147,6 +147,21 @@ def test_reading_a_step_when_the_next_is_on_its_way_changes_nothing(
         assert all(place(("launched", n + 1)) < place(("step", n)) for n in (1, 5, 10, 29))
 
 
+def test_gradients_are_clipped_before_the_update(tmp_path: Path) -> None:
+    """Tiny limits make the weights of two runs agree whose losses differ in scale alone."""
+    trained = []
+    for name, scale in (("one", 1.0), ("ten", 10.0)):
+        task = ToyTask()
+        loss = task.loss
+        task.loss = lambda *a, loss=loss, scale=scale, **k: scale * loss(*a, **k)
+        clipped = settings(gradient_clipping=1e-2, update_clipping=False, weight_decay=0.0)
+        trained.append(train(tmp_path / name, task, settings=clipped))
+    norms = [rows(tmp_path / name, "step")[0]["gradient_norm"] for name in ("one", "ten")]
+    assert norms[1] == pytest.approx(10 * norms[0], rel=1e-4) and norms[0] > 1e-2
+    for one, ten in zip(*(module.parameters() for module in trained), strict=True):
+        torch.testing.assert_close(one, ten, rtol=0, atol=1e-3)
+
+
 class _OnCuda(ToyTask):
     """The same micro-batch again and again, which is on the device already."""
 

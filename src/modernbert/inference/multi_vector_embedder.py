@@ -140,7 +140,7 @@ class MultiVectorEmbedder(TextModel[Encoder]):
             )
         windows: Iterator[list[tuple[EncodedText, Tensor]]] = self.run(
             with_prompt(texts, ""),
-            _SideVectors(self, side),
+            SideVectors(self, side),
             encode=SideEncoder(self.tokenizer, self.settings, side, self.max_seqlen),
             **options,
         )
@@ -180,7 +180,7 @@ class MultiVectorEmbedder(TextModel[Encoder]):
         return self._plain
 
 
-class _SideVectors:
+class SideVectors:
     """What is done with a batch of one side."""
 
     def __init__(self, embedder: MultiVectorEmbedder, side: Side) -> None:

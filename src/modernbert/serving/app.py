@@ -38,6 +38,7 @@ _BY_PATH = {route.path: route for route in ROUTES}
 _AT_ROOT = {route.path: route for route in ROOT_ROUTES}
 _ROOT_PATHS: dict[Kind, str] = {
     "embedding": "/embed",
+    "multi_vector": "/embed_all",
     "sparse": "/embed_sparse",
     "classifier": "/predict",
     "reranker": "/rerank",

@@ -12,9 +12,10 @@ from modernbert.inference.entities import merged
 from modernbert.inference.fill_mask import FillMask
 from modernbert.inference.inputs import Text, TextEncoder
 from modernbert.inference.words import TextOrWords
-from modernbert.serving import schemas
+from modernbert.serving import late_interaction, schemas
+from modernbert.serving.answers import require_finite
 from modernbert.serving.encoding import as_pairs, encode_texts, require_fit
-from modernbert.serving.refusal import Refusal, empty, invalid, too_large
+from modernbert.serving.refusal import empty, invalid, too_large
 from modernbert.serving.service import Call
 
 MOST_PREDICTIONS = 100
@@ -60,9 +61,12 @@ async def rerank(call: Call, request: schemas.RerankRequest) -> Any:
     """The texts by their scores, best first; among equals the earlier comes first."""
     if not request.texts:
         raise empty("texts")
-    pairs: list[Text] = [(request.query, text) for text in request.texts]
-    logits = torch.stack(await _logits(call, pairs, request, "texts"))
-    scores = (logits if request.raw_scores else _scores(call, logits))[:, 0].tolist()
+    if call.model.multi_vector is not None:
+        scores = (await late_interaction.score(call, request)).tolist()
+    else:
+        pairs: list[Text] = [(request.query, text) for text in request.texts]
+        logits = torch.stack(await _logits(call, pairs, request, "texts"))
+        scores = (logits if request.raw_scores else _scores(call, logits))[:, 0].tolist()
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     return [
         schemas.Rank(index, scores[index], request.texts[index] if request.return_text else None)
@@ -138,9 +142,7 @@ async def _logits(
     sequences = await _sequences(call, texts, request, name)
     classifier = _classifier(call)
     logits = await call.compute(call.model.lane("logits", lambda: classifier.compute), sequences)
-    if not all(row.isfinite().all() for row in logits):
-        raise Refusal(424, "Backend", "the model gave numbers that are not finite")
-    return logits
+    return [require_finite(row) for row in logits]
 
 
 def _scores(call: Call, logits: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from modernbert.inference.embedder import Embedder
 from modernbert.inference.fill_mask import FillMask
 from modernbert.inference.launching import launch
 from modernbert.inference.loading import device_of, longest_sequence
+from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
+from modernbert.inference.multi_vector_folder import is_multi_vector
 from modernbert.inference.reranker import Reranker
 from modernbert.inference.tagger import Tagger
 from modernbert.model.config_file import find_model, read_config_file
@@ -25,8 +27,11 @@ from modernbert.serving.queue import Lane
 from modernbert.serving.sparse import SparseEmbedder, is_sparse
 from modernbert.tokenizer.tokenizer import Tokenizer
 
-Kind = Literal["embedding", "sparse", "classifier", "reranker", "tagger", "masked_lm"]
+Kind = Literal[
+    "embedding", "multi_vector", "sparse", "classifier", "reranker", "tagger", "masked_lm"
+]
 
+_POOLINGS: dict[Kind, str] = {"sparse": "splade", "multi_vector": "colbert"}
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 
@@ -47,6 +52,7 @@ class ServedModel:
     tokenizer: Tokenizer
     max_seqlen: int
     embedder: Embedder | None = None
+    multi_vector: MultiVectorEmbedder | None = None
     sparse: SparseEmbedder | None = None
     classifier: Classifier | None = None
     reranker: Reranker | None = None
@@ -55,8 +61,18 @@ class ServedModel:
     _lanes: dict[Hashable, Lane] = field(default_factory=dict, repr=False)
 
     def can(self, ability: str) -> bool:
-        """Whether it has an ability: the name of one of the fields above, or of none needed."""
+        """Whether it has an ability: the name of a part, or of none needed."""
         return not ability or getattr(self, ability) is not None
+
+    @property
+    def token_embedder(self) -> Embedder | MultiVectorEmbedder | None:
+        """What gives one vector a token."""
+        return self.embedder if self.multi_vector is None else self.multi_vector
+
+    @property
+    def ranker(self) -> Reranker | MultiVectorEmbedder | None:
+        """What ranks texts by how well they answer a query."""
+        return self.reranker if self.multi_vector is None else self.multi_vector
 
     def lane(
         self, key: Hashable, make: Callable[[], Callable[[PackedBatch], Sequence[Any]]]
@@ -71,8 +87,8 @@ class ServedModel:
         """The kind and what belongs to it, as `/info` tells it."""
         if self.embedder is not None and self.kind == "embedding":
             return {"embedding": {"pooling": self.embedder.settings.pooling}}
-        if self.kind == "sparse":
-            return {"embedding": {"pooling": "splade"}}
+        if self.kind in _POOLINGS:
+            return {"embedding": {"pooling": _POOLINGS[self.kind]}}
         labelled = self.classifier or self.tagger
         labels = [] if labelled is None else list(labelled.labels)
         names = {
@@ -91,8 +107,9 @@ def load(
 ) -> ServedModel:
     """Load the model of a folder, or of the hub, as what it is.
 
-    A model folder that sentence-transformers wrote embeds; so does a bare encoder. A classifier
-    with one output is a reranker. A masked language model fills masks, and embeds too.
+    A model folder that sentence-transformers wrote embeds, with one vector a text or a token; so
+    does a bare encoder. A classifier with one output is a reranker. A masked language model fills
+    masks, and embeds too.
 
     name: what requests call it; the folder's name when None.
     compile: have the layers of a model on a GPU fused, now and not at the first request.
@@ -112,7 +129,8 @@ def load(
     parts = _PARTS[kind](folder, precision)
     model = next(part for part in parts.values() if part is not None)
     model = model.classifier if isinstance(model, Reranker) else model
-    encoder = model.encoder if isinstance(model, Embedder) else model.model.encoder
+    network = model.encoder if isinstance(model, Embedder) else model.model
+    encoder = network if isinstance(network, Encoder) else network.encoder
     tokenizer = model.tokenizer
     device = device_of(encoder)
     if compile:
@@ -138,6 +156,8 @@ def kind_of(folder: Path) -> Kind:
     """
     if is_sparse(folder):
         return "sparse"
+    if is_multi_vector(folder):
+        return "multi_vector"
     if (folder / "modules.json").is_file() and _begins_with_encoder(folder):
         return "embedding"
     published = read_config_file(folder)
@@ -171,6 +191,12 @@ def _load_embedder(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
     return {"embedder": Embedder.from_pretrained(folder, precision=precision)}
 
 
+def _load_multi_vector(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
+    embedder = MultiVectorEmbedder.from_pretrained(folder, precision=precision)
+    embedder.encode_query("")  # so that all it needs is there before the first request
+    return {"multi_vector": embedder}
+
+
 def _load_sparse(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
     return {"sparse": SparseEmbedder.from_pretrained(folder, precision=precision)}
 
@@ -196,6 +222,7 @@ def _load_masked_lm(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
 
 _PARTS: dict[Kind, Callable[[Path, PrecisionChoice], dict[str, Any]]] = {
     "embedding": _load_embedder,
+    "multi_vector": _load_multi_vector,
     "sparse": _load_sparse,
     "classifier": _load_classifier,
     "reranker": _load_reranker,

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from msgspec import Struct
 from torch import Tensor
@@ -16,7 +15,8 @@ from modernbert.errors import InputError
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.inputs import TextEncoder
 from modernbert.inference.pooled_vectors import PooledVectors
-from modernbert.serving import schemas
+from modernbert.serving import late_interaction, schemas
+from modernbert.serving.answers import as_lists, require_finite, require_small
 from modernbert.serving.encoding import (
     TextOrIds,
     Truncation,
@@ -26,13 +26,10 @@ from modernbert.serving.encoding import (
 )
 from modernbert.serving.heads import fill_mask, predict, predict_or_classify, rerank, tag
 from modernbert.serving.queue import Lane
-from modernbert.serving.refusal import Refusal, empty, invalid, too_large
+from modernbert.serving.refusal import Refusal, empty, invalid
 from modernbert.serving.service import Call
 
 Answer = Callable[[Call, Any], Awaitable[Any]]
-
-MAX_NUMBERS = 1 << 23
-"""Of an answer: 8 million numbers are about 150 MB of JSON."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +66,15 @@ async def embed(call: Call, request: schemas.EmbedRequest) -> Any:
 
 async def embed_all(call: Call, request: schemas.EmbedAllRequest) -> Any:
     """One vector for each token of each input."""
+    if call.model.multi_vector is not None:
+        return await late_interaction.embed_side(call, request)
     truncation = call.truncation(request)
     inputs = as_inputs(request.inputs, "inputs")
     sequences = await _encoded(call, inputs, truncation, request.prompt_name, "inputs")
-    width = call.model.encoder.config.hidden_size
-    if (numbers := sum(map(len, sequences)) * width) > MAX_NUMBERS:
-        raise too_large(f"inputs: the answer would be {numbers:,} numbers; send fewer texts")
+    require_small(sum(map(len, sequences)) * call.model.encoder.config.hidden_size, "inputs")
     encoder = call.model.encoder
     lane = call.model.lane("hidden", lambda: lambda batch: _hidden(encoder(batch), batch))
-    return await call.off_loop(_as_lists, await call.compute(lane, sequences))
+    return await call.off_loop(as_lists, await call.compute(lane, sequences))
 
 
 async def embed_sparse(call: Call, request: schemas.EmbedSparseRequest) -> Any:
@@ -205,9 +202,7 @@ async def _pooled(
     sequences = await _encoded(call, inputs, truncation, prompt_name, name, extra=extra)
     prompt = _prompt(call, prompt_name)
     vectors = torch.stack(await call.compute(_pooling_lane(call, prompt), sequences))
-    if not vectors.isfinite().all():
-        raise Refusal(424, "Backend", "the model gave numbers that are not finite")
-    return vectors
+    return require_finite(vectors)
 
 
 def _pooling_lane(call: Call, prompt: str) -> Lane:
@@ -237,12 +232,6 @@ def _hidden(hidden: Tensor, batch: PackedBatch) -> Sequence[Tensor]:
     return [each.clone() for each in batch.split(hidden.float().cpu())]
 
 
-def _as_lists(tensors: Sequence[Tensor]) -> list[Any]:
-    if not all(np.isfinite(each.numpy()).all() for each in tensors):
-        raise Refusal(424, "Backend", "the model gave numbers that are not finite")
-    return [each.tolist() for each in tensors]
-
-
 def _tokens(call: Call, text: str, special_tokens: bool) -> list[schemas.SimpleToken]:
     tokenizer = call.model.tokenizer
     try:
@@ -269,7 +258,7 @@ ROUTES = (
     ),
     Route(
         "/embed_all",
-        "embedder",
+        "token_embedder",
         "One vector for each token of each text.",
         schemas.EmbedAllRequest,
         list[list[list[float]]],
@@ -301,7 +290,7 @@ ROUTES = (
     ),
     Route(
         "/rerank",
-        "reranker",
+        "ranker",
         "Texts by how well they answer a query, best first.",
         schemas.RerankRequest,
         list[schemas.Rank],

@@ -38,6 +38,7 @@ class StableAdamW(Optimizer):
         before each step by whoever holds the schedule.
     betas, eps: as above (P table 3).
     weight_decay: for the groups that do not set their own.
+    update_clipping: whether the rate is lowered as above; without it, this is AdamW.
 
     Raises:
         SettingsError: a rate, beta, eps or decay out of its range.
@@ -52,6 +53,7 @@ class StableAdamW(Optimizer):
         betas: tuple[float, float] = (0.9, 0.98),
         eps: float = 1e-6,
         weight_decay: float = 0.0,
+        update_clipping: bool = True,
     ) -> None:
         _check(peak_learning_rate, betas, eps, weight_decay)
         defaults = {
@@ -60,6 +62,7 @@ class StableAdamW(Optimizer):
             "betas": betas,
             "eps": eps,
             "weight_decay": weight_decay,
+            "update_clipping": update_clipping,
         }
         super().__init__(parameters, defaults)
         for group in self.param_groups:
@@ -147,8 +150,10 @@ class StableAdamW(Optimizer):
         torch._foreach_addcmul_(squares, gradients, gradients, value=new_square)
 
         denominators = torch._foreach_sqrt(squares)
-        surprises = torch._foreach_div(gradients, torch._foreach_maximum(denominators, eps))
-        scales = _scales(surprises, parameters)
+        scales = [torch.ones((), dtype=each.dtype, device=each.device) for each in weights]
+        if group["update_clipping"]:
+            surprises = torch._foreach_div(gradients, torch._foreach_maximum(denominators, eps))
+            scales = _scales(surprises, parameters)
         torch._foreach_mul_(scales, share)
         torch._foreach_add_(denominators, eps)
         updates = torch._foreach_div(means, denominators)
@@ -156,6 +161,16 @@ class StableAdamW(Optimizer):
             decay = group["weight_decay"] / group["peak_learning_rate"]
             torch._foreach_add_(updates, weights, alpha=decay)
         torch._foreach_addcmul_(weights, updates, scales, value=-group["lr"])
+
+
+@torch.no_grad()
+def clip_gradients(module: nn.Module, norm: Tensor, most: float) -> None:
+    """Scale the gradients of a module down to a norm, where theirs together is larger.
+
+    norm: theirs, a tensor of no dimension; it is not read back.
+    """
+    gradients = [local(p.grad) for p in module.parameters() if p.grad is not None]
+    torch._foreach_mul_(gradients, (most / norm.clamp(min=most)).to(gradients[0].dtype))
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

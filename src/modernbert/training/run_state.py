@@ -206,6 +206,7 @@ class RunState:
             peak_learning_rate=settings.schedule.peak_learning_rate,
             betas=(settings.beta1, settings.beta2),
             eps=settings.eps,
+            update_clipping=settings.update_clipping,
         )
 
     def _renew_optimizer(self) -> None:

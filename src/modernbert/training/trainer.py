@@ -35,6 +35,7 @@ from modernbert.training.isolation import seed_step, undisturbed
 from modernbert.training.launched_step import LaunchedStep, Stopwatch, step_record
 from modernbert.training.log import MetricsLog, Observer
 from modernbert.training.machine import peak_memory_bytes
+from modernbert.training.optimizer import clip_gradients
 from modernbert.training.phase import Phase
 from modernbert.training.precision import autocast, compute_dtype
 from modernbert.training.run_state import RunState
@@ -263,6 +264,8 @@ class Trainer:
         loss, told_to_stop, gradient_norm = self._gradients(step)
         limit = self.state.health.limit(step.progress.step, self.settings)
         taken = loss.isfinite() & gradient_norm.isfinite() & (loss <= limit)
+        if self.settings.gradient_clipping is not None:
+            clip_gradients(self.module, gradient_norm, self.settings.gradient_clipping)
         self._update(rate, taken)
         figures = torch.stack([loss, told_to_stop, gradient_norm, taken.to(loss)])
         self._launched.append(

@@ -26,6 +26,9 @@ class TrainingSettings:
     schedule: the learning rate over those tokens.
     weight_decay: of matrices and embeddings, a step at the peak rate.
     beta1, beta2, eps: of StableAdamW.
+    update_clipping: of StableAdamW; without it, it is AdamW.
+    gradient_clipping: the largest norm of the gradients, to which they are scaled down; None, as in
+        the paper, for any.
     precision: what to compute in; the weights are float32.
     seed: of the random numbers that a module draws while training.
     max_skipped_steps: a step whose loss or gradient is NaN or infinite is skipped; after more than
@@ -46,6 +49,8 @@ class TrainingSettings:
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-6
+    update_clipping: bool = True
+    gradient_clipping: float | None = None
     precision: Precision = "auto"
     seed: int = 0
     max_skipped_steps: int = 5
@@ -59,6 +64,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in (
             "total_tokens",
+            "gradient_clipping",
             "evaluate_every_steps",
             "checkpoint_every_steps",
             "checkpoint_every_seconds",
