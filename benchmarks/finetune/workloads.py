@@ -56,29 +56,29 @@ WORKLOADS = (
         name="sst2", verb="classify", metric="accuracy", num_train=8_000, num_test=None, epochs=2
     ),
     Workload(
-        name="cola", verb="classify", metric="matthews", num_train=None, num_test=None, epochs=3
+        name="cola", verb="classify", metric="matthews", num_train=None, num_test=None, epochs=2
     ),
     Workload(
-        name="mrpc", verb="classify", metric="accuracy", num_train=None, num_test=None, epochs=3
+        name="mrpc", verb="classify", metric="accuracy", num_train=None, num_test=None, epochs=2
     ),
     Workload(
-        name="rte", verb="classify", metric="accuracy", num_train=None, num_test=None, epochs=3
+        name="rte", verb="classify", metric="accuracy", num_train=None, num_test=None, epochs=2
     ),
     Workload(
-        name="stsb", verb="regress", metric="spearman", num_train=None, num_test=None, epochs=3
+        name="stsb", verb="regress", metric="spearman", num_train=None, num_test=None, epochs=2
     ),
     Workload(
         name="conll2003", verb="tag", metric="entity_f1", num_train=6_000, num_test=1_500, epochs=3
     ),
     Workload(name="subjqa", verb="answer", metric="f1", num_train=2_000, num_test=500, epochs=2),
     Workload(
-        name="nfcorpus", verb="retrieve", metric="ndcg@10", num_train=4_000, num_test=None, epochs=1
+        name="nfcorpus", verb="retrieve", metric="ndcg@10", num_train=2_000, num_test=None, epochs=1
     ),
     Workload(
         name="imdb",
         verb="classify",
         metric="accuracy",
-        num_train=1_600,
+        num_train=800,
         num_test=800,
         epochs=2,
         batch_size=16,
@@ -88,7 +88,7 @@ WORKLOADS = (
         name="authors",
         verb="classify",
         metric="accuracy",
-        num_train=96,
+        num_train=48,
         num_test=64,
         epochs=2,
         batch_size=8,
