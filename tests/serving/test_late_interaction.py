@@ -36,8 +36,9 @@ def test_vectors_of_both_sides(client: httpx.Client, embedder: MultiVectorEmbedd
     assert same(post(client, "/vectors/embed_all", inputs=TEXTS), documents)
     named = post(client, "/vectors/embed_all", inputs=TEXTS, prompt_name="document")
     assert same(named, documents)
-    (query,) = post(client, "/embed_all", inputs=TEXTS[4], prompt_name="query", model="vectors")
-    assert same([query], embedder.encode_query(TEXTS[4]))
+    asked = {"inputs": TEXTS[0], "prompt_name": "query"}
+    (query,) = post(client, "/embed_all", model="vectors", **asked)
+    assert same([query], embedder.encode_query(TEXTS[0]))
     skipped = len(embedder.tokenizer.encode("[unused1]" + TEXTS[3])) - len(documents[3])
     assert skipped == 2  # the comma and the full stop
 
@@ -60,9 +61,11 @@ def test_expanded_queries(folders: dict[str, Path], tmp_path: Path) -> None:
     MultiVectorEmbedder(vectors, tokenizer, filled).save_pretrained(tmp_path / "expanded")
     model = load(tmp_path / "expanded", precision="float32")
     assert model.multi_vector is not None
-    expected = model.multi_vector.encode_query(TEXTS)
+    texts = [TEXTS[0], "", TEXTS[3]]
+    expected = model.multi_vector.encode_query(texts)
+    assert [len(each) for each in expected] == [24, 24, 24]
     with serving(Service([model])) as address, httpx.Client(base_url=address) as client:
-        assert same(post(client, "/", inputs=TEXTS, prompt_name="query"), expected)
+        assert same(post(client, "/", inputs=texts, prompt_name="query"), expected)
         info = client.get("/info").json()
     assert info["model_type"] == {"embedding": {"pooling": "colbert"}}
     assert info["routes"] == ["/embed_all", "/rerank", "/tokenize", "/decode"]

@@ -24,9 +24,7 @@ async def embed_side(call: Call, request: schemas.EmbedAllRequest) -> Any:
         raise empty("inputs")
     if not all(isinstance(text, str) for text in texts):
         raise invalid("inputs: got token ids, but what this model reads begins with markers")
-    side = request.prompt_name or "document"
-    if side not in ("query", "document"):
-        raise invalid(f"prompt_name: got {side!r}, expected query or document")
+    side = _side(request.prompt_name)
     whole = [str(text) for text in texts]
     sequences = await _encoded(call, whole, side, request, "inputs")
     require_small(sum(map(len, sequences)) * _embedder(call).dim, "inputs")
@@ -46,6 +44,13 @@ async def score(call: Call, request: schemas.RerankRequest) -> Tensor:
         [require_finite(each).numpy() for each in documents],
     )
     return torch.from_numpy(compared[0])
+
+
+def _side(prompt_name: str | None) -> Side:
+    sides: dict[str, Side] = {"query": "query", "document": "document"}
+    if (found := sides.get(prompt_name or "document")) is None:
+        raise invalid(f"prompt_name: got {prompt_name!r}, expected query or document")
+    return found
 
 
 def _embedder(call: Call) -> MultiVectorEmbedder:
