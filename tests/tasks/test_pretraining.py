@@ -188,8 +188,9 @@ def gradients(recipe: PretrainingRecipe, step: Step) -> tuple[float, torch.Tenso
             parameter.mul_(4) if parameter.ndim > 1 else None
     phase = Phase(name="pretraining", task=task, settings=recipe.phases[0].training)
     trainer = Trainer(model, [phase], recipe.output)
-    loss, _ = trainer._gradients(step)
-    return loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    loss, _, _ = trainer._gradients(step)
+    found = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    return float(loss), torch.cat(found)
 
 
 def test_micro_batches_equal_one_batch(world: World, output: Path) -> None:
