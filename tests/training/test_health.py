@@ -78,6 +78,19 @@ def test_too_many_in_a_row_go_back_to_an_earlier_checkpoint(tmp_path: Path) -> N
     assert [row["step"] for row in rows(tmp_path, "checkpoint")][:4] == [4, 8, 13, 16]
 
 
+@pytest.mark.parametrize(("poison", "skipped"), [((11, 12, 13), None), ((11, 12, 13, 14), 4)])
+def test_a_step_on_its_way_is_read_before_going_back(
+    tmp_path: Path, poison: tuple[int, ...], skipped: int | None
+) -> None:
+    """When that one is good there is no need to go back."""
+    few = settings(max_skipped_steps=2, keep_checkpoints=50)
+    train(tmp_path, ToyTask(poisoned_steps=poison), settings=few, in_flight=1)
+    assert [row["step"] for row in rows(tmp_path, "skipped")] == list(poison)
+    backs = rows(tmp_path, "went_back")
+    expected = [] if skipped is None else [(14, 8, 4)]
+    assert [(row["step"], row["to_step"], row["skipped_steps"]) for row in backs] == expected
+
+
 def test_only_a_checkpoint_before_the_last_good_step_is_of_use(tmp_path: Path) -> None:
     few = settings(max_skipped_steps=2, keep_checkpoints=50)
     train(tmp_path, ToyTask(poisoned_steps=[9, 10, 11]), settings=few)

@@ -10,9 +10,7 @@ from modernbert.training.training_settings import TrainingSettings
 
 _WINDOW_STEPS = 64
 _LEAST_STEPS = 16  # before these a median says little
-_LATE = (
-    2  # a step is measured by those up to so many before it: of the last nothing may be known yet
-)
+_LATE = 2  # so many steps before a step end those that it is measured by
 
 
 @dataclass(frozen=True, kw_only=True)
