@@ -167,6 +167,7 @@ def test_gradients_are_clipped_as_torch_does(most: float) -> None:
     other = copy.deepcopy(module)
     for one, two in zip(module.parameters(), other.parameters(), strict=True):
         two.grad = one.grad.clone()
+    clip_gradients(nn.Linear(2, 2), torch.tensor(0.0), most)  # has no gradients yet
     norm = torch.nn.utils.clip_grad_norm_(other.parameters(), most)
     clip_gradients(module, norm, most)
     for one, two in zip(module.parameters(), other.parameters(), strict=True):

@@ -150,10 +150,11 @@ class StableAdamW(Optimizer):
         torch._foreach_addcmul_(squares, gradients, gradients, value=new_square)
 
         denominators = torch._foreach_sqrt(squares)
-        scales = [torch.ones((), dtype=each.dtype, device=each.device) for each in weights]
         if group["update_clipping"]:
             surprises = torch._foreach_div(gradients, torch._foreach_maximum(denominators, eps))
             scales = _scales(surprises, parameters)
+        else:
+            scales = [each.new_ones(()) for each in weights]
         torch._foreach_mul_(scales, share)
         torch._foreach_add_(denominators, eps)
         updates = torch._foreach_div(means, denominators)
@@ -170,6 +171,8 @@ def clip_gradients(module: nn.Module, norm: Tensor, most: float) -> None:
     norm: theirs, a tensor of no dimension; it is not read back.
     """
     gradients = [local(p.grad) for p in module.parameters() if p.grad is not None]
+    if not gradients:  # of a step without a target
+        return
     torch._foreach_mul_(gradients, (most / norm.clamp(min=most)).to(gradients[0].dtype))
 
 
