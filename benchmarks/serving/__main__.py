@@ -11,7 +11,7 @@ one after the other, and then again: A B C A B C. Of each are measured
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,20 @@ Start = Callable[[], AbstractContextManager[str]]
 _CLIENTS = 32
 _OPEN_CLIENTS = 256
 _SHORT_RATE = 2.0
+_PATHS = {
+    "tokens_per_second": ("saturation", "tokens_per_second"),
+    "half_median_seconds": ("half", "median_seconds"),
+    "half_p99_seconds": ("half", "p99_seconds"),
+    "short_p99_beside_long_seconds": ("mixed", "short", "p99_seconds"),
+    "long_median_seconds": ("mixed", "long", "median_seconds"),
+}
+_COMPARED = (
+    ("ours float32", "sentence-transformers float32"),
+    ("ours float32", "infinity float32"),
+    ("ours auto", "sentence-transformers bfloat16"),
+    ("ours auto", "sentence-transformers float32"),
+    ("ours auto", "infinity float32"),
+)
 
 
 def main() -> None:
@@ -59,6 +73,7 @@ def main() -> None:
             print(f"round {index + 1}, {name}: {figures}", flush=True)
             result["rounds"][name].append(figures)
             result["summary"] = {each: summary(r) for each, r in result["rounds"].items() if r}
+            result["ratios"] = ratios(result["rounds"])
             write(arguments.output, result)
 
 
@@ -135,14 +150,20 @@ def latencies(answers: Sequence[Answer]) -> dict[str, Any]:
 
 def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The figures that targets are about: medians over the rounds."""
-    paths = {
-        "tokens_per_second": ("saturation", "tokens_per_second"),
-        "half_median_seconds": ("half", "median_seconds"),
-        "half_p99_seconds": ("half", "p99_seconds"),
-        "short_p99_beside_long_seconds": ("mixed", "short", "p99_seconds"),
-        "long_median_seconds": ("mixed", "long", "median_seconds"),
-    }
-    return {name: median(_at(each, path) for each in rounds) for name, path in paths.items()}
+    return {name: median(_at(each, path) for each in rounds) for name, path in _PATHS.items()}
+
+
+def ratios(rounds: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, dict[str, float]]:
+    """Of ours over a peer's at equal precision, and of `auto` over all: medians of the rounds'."""
+    found: dict[str, dict[str, float]] = {}
+    for our, their in _COMPARED:
+        pairs = list(zip(rounds.get(our, ()), rounds.get(their, ()), strict=False))
+        if pairs:
+            found[f"{our} over {their}"] = {
+                name: median(_at(o, path) / _at(t, path) for o, t in pairs)
+                for name, path in _PATHS.items()
+            }
+    return found
 
 
 def _at(value: Any, path: Sequence[str]) -> float:

@@ -44,12 +44,20 @@ def model_folder(data: Path, *, size: str, num_layers: int | None, cache: Path =
 
 def ragged(data: Path, tokenizer: Tokenizer, *, count: int, seed: int = 0) -> list[Ask]:
     """Requests of one real text each, in random order."""
+    return [_ask("ragged", text, tokenizer) for text in ragged_texts(data, count=count, seed=seed)]
+
+
+def ragged_texts(data: Path, *, count: int, seed: int = 0) -> list[str]:
+    """Real texts of all lengths, in random order.
+
+    data: the folder of real corpora.
+    """
     shares = sum(share for _, share in _SOURCES)
     texts: list[str] = []
     for name, share in _SOURCES:
         texts += islice(_texts(data / name), count * share // shares + 1)
     order = np.random.default_rng(seed).permutation(len(texts))[:count]
-    return [_ask("ragged", texts[place], tokenizer) for place in order]
+    return [texts[place] for place in order]
 
 
 def short_and_long(

@@ -1,0 +1,237 @@
+"""Texts to vectors, in whole calls: `Embedder.encode` beside everyone else who does it.
+
+    python -m benchmarks.inference.embedding DATA
+
+Claim: in `auto` precision at least twice the throughput of the best peer in float32, and 1.2 times
+that of the best in any precision whose vectors have a cosine of 0.99 with those of float32.
+
+DATA is the folder of real corpora: sentences, abstracts and reviews come in random order.
+Tokenizing, sorting, padding, pooling and normalising are timed with the rest. ONNX Runtime and
+OpenVINO get that from here, as a program around them would do it.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.cpu import exports, peers
+from benchmarks.cpu.engines import Precision
+from benchmarks.cpu.models import CACHE, Model
+from benchmarks.cpu.results import surroundings, write
+from benchmarks.cpu.timing import fastest, interleave, speedup
+from benchmarks.serving.texts import model_folder, ragged_texts
+from modernbert.inference.embedder import Embedder
+from modernbert.inference.loading import device_of
+from modernbert.model.precision import PrecisionChoice, choose_precision
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+REFERENCE = "sentence-transformers float32"
+COSINE_FROM = 0.99
+
+
+class Encoding(NamedTuple):
+    """Somebody who encodes.
+
+    encode: texts and a batch size to unit vectors, (texts, hidden_size) float32.
+    batch_sizes: that may be chosen from.
+    """
+
+    precision: Precision
+    encode: Callable[[list[str], int], Any]
+    batch_sizes: tuple[int, ...] = (1, 4, 16)
+
+
+def ours(model: Model, choice: PrecisionChoice) -> Encoding:
+    """`Embedder`, which chooses its batches by itself."""
+    embedder = Embedder.from_pretrained(model.folder, precision=choice)
+
+    def encode(texts: list[str], _: int) -> Any:
+        return embedder.encode(texts, normalize_embeddings=True)
+
+    precision, _ = choose_precision(embedder.encoder.config, choice, device_of(embedder.encoder))
+    return Encoding(precision, encode, (1,))
+
+
+def sentence_transformers(model: Model, precision: Precision) -> Encoding:
+    """Its `encode`, with weights in that precision."""
+    from sentence_transformers import SentenceTransformer
+
+    kwargs = {"dtype": getattr(torch, precision)}
+    loaded = SentenceTransformer(str(model.folder), device="cpu", model_kwargs=kwargs)
+
+    def encode(texts: list[str], batch_size: int) -> Any:
+        return loaded.encode(
+            texts, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
+        )
+
+    return Encoding(precision, encode)
+
+
+def fastembed(model: Model, num_threads: int) -> Encoding:
+    """Its `embed` of a custom local model."""
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    name = f"benchmark/{model.cache.name}"
+    TextEmbedding.add_custom_model(
+        model=name,
+        pooling=PoolingType.MEAN,
+        normalization=True,
+        sources=ModelSource(hf=name),
+        dim=model.config.hidden_size,
+        model_file="model.onnx",
+    )
+    folder = _beside_onnx(model)
+    loaded = TextEmbedding(name, threads=num_threads, specific_model_path=str(folder))
+
+    def encode(texts: list[str], batch_size: int) -> Any:
+        return np.stack(list(loaded.embed(texts, batch_size)))
+
+    return Encoding("float32", encode)
+
+
+def runtime(model: Model, num_threads: int, name: str) -> Encoding:
+    """ONNX Runtime or OpenVINO, sorted by length, padded, averaged and normalised here."""
+    engine = peers.build(name, model, num_threads)
+    tokenizer = Tokenizer.from_pretrained(model.folder)
+
+    def encode(texts: list[str], batch_size: int) -> Any:
+        states = engine.encode(tokenizer.encode_batch(texts), batch_size)
+        means: Tensor = torch.stack([each.float().mean(0) for each in states])
+        return torch.nn.functional.normalize(means).numpy()
+
+    return Encoding(engine.precision, encode)
+
+
+def builders(model: Model, num_threads: int) -> dict[str, Callable[[], Encoding]]:
+    """Everyone, ours first."""
+    choices: tuple[PrecisionChoice, ...] = ("auto", "float32", "int8")
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    return {
+        **{f"ours {choice}": partial(ours, model, choice) for choice in choices},
+        **{
+            f"sentence-transformers {precision}": partial(sentence_transformers, model, precision)
+            for precision in precisions
+        },
+        "fastembed float32": partial(fastembed, model, num_threads),
+        **{name: partial(runtime, model, num_threads, name) for name in peers.RUNTIMES},
+    }
+
+
+def measure(
+    encodings: Mapping[str, Encoding],
+    texts: list[str],
+    num_tokens: int,
+    *,
+    rounds: int,
+    seconds: float,
+) -> dict[str, dict[str, Any]]:
+    """Of everyone the quality, the batch size that was fastest in a trial, and the speed."""
+    few = texts[: max(1, len(texts) // 3)]
+    rows: dict[str, dict[str, Any]] = {}
+    for name, each in encodings.items():
+        size = _best_batch_size(each, few)
+        rows[name] = {"precision": each.precision, "batch_size": size}
+    vectors = {
+        name: np.asarray(each.encode(texts, rows[name]["batch_size"]))
+        for name, each in encodings.items()
+    }
+    turns: dict[str, Callable[[], object]] = {
+        name: partial(each.encode, texts, rows[name]["batch_size"])
+        for name, each in encodings.items()
+    }
+    times = interleave(turns, rounds=rounds, budget_seconds=seconds)
+    for name, row in rows.items():
+        row["min_cosine"] = float((vectors[name] * vectors[REFERENCE]).sum(1).min())
+        row["largest_difference"] = float(np.abs(vectors[name] - vectors[REFERENCE]).max())
+        row["seconds"] = times[name]
+        row["tokens_per_second"] = num_tokens / median(times[name])
+    return rows
+
+
+def _best_batch_size(encoding: Encoding, texts: list[str]) -> int:
+    encoding.encode(texts[:2], 1)  # to warm up
+    if len(encoding.batch_sizes) == 1:
+        return encoding.batch_sizes[0]
+    tries = {
+        str(size): interleave(
+            {"one": partial(encoding.encode, texts, size)}, rounds=1, budget_seconds=0
+        )["one"]
+        for size in encoding.batch_sizes
+    }
+    return int(fastest(tries))
+
+
+def summary(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Our `auto` over the best peer in float32, and over the best whose vectors are good enough."""
+    theirs = {name: row for name, row in rows.items() if not name.startswith("ours")}
+    groups = {
+        "float32": [name for name, row in theirs.items() if row["precision"] == "float32"],
+        "any": [name for name, row in theirs.items() if row["min_cosine"] >= COSINE_FROM],
+    }
+    found = {}
+    for group, names in groups.items():
+        best = max(names, key=lambda name: float(rows[name]["tokens_per_second"]))
+        ratio = speedup(rows["ours auto"]["seconds"], rows[best]["seconds"])
+        found[group] = {"best_peer": best, "speedup": ratio}
+    return found
+
+
+def _beside_onnx(model: Model) -> Path:
+    """A folder with the tokenizer and the exported model, as fastembed wants it."""
+    folder = model.cache / "fastembed"
+    folder.mkdir(exist_ok=True)
+    files = [file for file in model.folder.glob("*.json") if file.name != "modules.json"]
+    for file in (*files, exports.onnx_file(model)):
+        link = folder / file.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(file.resolve())
+    return folder
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print a line for each, and write them all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--layers", type=int, help="fewer than base has, for a quick look")
+    parser.add_argument("--texts", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=600, help="no round that would end later")
+    parser.add_argument("--only", help="some of them, by commas")
+    chosen = parser.parse_args(arguments)
+    around = surroundings(num_threads=torch.get_num_threads())
+    folder = model_folder(chosen.data, size="base", num_layers=chosen.layers)
+    cache = CACHE / f"{folder.name}-exports"
+    cache.mkdir(parents=True, exist_ok=True)
+    model = Model(folder=folder, description=f"{folder.name}, random weights", cache=cache)
+    texts = ragged_texts(chosen.data, count=chosen.texts)
+    lengths = [len(ids) for ids in Tokenizer.from_pretrained(folder).encode_batch(texts)]
+    makers = builders(model, torch.get_num_threads())
+    names = chosen.only.split(",") if chosen.only else list(makers)
+    encodings, absent = {}, {}
+    for name in names:
+        try:
+            encodings[name] = makers[name]()
+        except Exception as error:  # whatever another library raises
+            absent[name] = f"{type(error).__name__}: {error}"[:200]
+    rows = measure(encodings, texts, sum(lengths), rounds=chosen.rounds, seconds=chosen.seconds)
+    for name, row in rows.items():
+        print(
+            f"{name:32s} {row['tokens_per_second']:7.0f} tokens/s, cosine {row['min_cosine']:.5f}"
+        )
+    result = {"model": model.description, "lengths": lengths, "absent": absent, "rows": rows}
+    print(*absent.items(), result.setdefault("summary", summary(rows)), sep="\n")
+    if chosen.output is not None:
+        write(chosen.output, {**around, **result})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""How figures of rounds become ratios."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.serving.__main__ import ratios, summary
+
+
+def figures(tokens: float, seconds: float) -> dict[str, Any]:
+    latency = {"median_seconds": seconds, "p99_seconds": 2 * seconds}
+    return {
+        "saturation": {"tokens_per_second": tokens},
+        "half": latency,
+        "mixed": {"short": latency, "long": latency},
+    }
+
+
+def test_ratios_are_medians_of_the_ratios_within_rounds() -> None:
+    rounds = {
+        "ours float32": [figures(300, 1), figures(100, 1), figures(200, 1)],
+        "sentence-transformers float32": [figures(100, 4), figures(50, 4), figures(100, 4)],
+        "infinity float32": [],
+    }
+    found = ratios(rounds)
+    assert list(found) == ["ours float32 over sentence-transformers float32"]
+    row = found["ours float32 over sentence-transformers float32"]
+    assert row["tokens_per_second"] == 2
+    assert row["short_p99_beside_long_seconds"] == pytest.approx(0.25)
+
+
+def test_a_round_without_an_answer_is_not_a_number() -> None:
+    row = figures(100, 1)
+    row["mixed"] = {"short": {"p99_seconds": None}, "long": {"median_seconds": None}}
+    found = summary([row])
+    assert found["tokens_per_second"] == 100
+    assert found["short_p99_beside_long_seconds"] != found["short_p99_beside_long_seconds"]
