@@ -57,7 +57,7 @@ def test_something_is_learnt_and_delivered(
     (folder,) = (output / "runs").iterdir()
     assert not (folder / "checkpoints").exists() and not (folder / "best").exists()
     score = f"{results.best.dev['ndcg@10']:.4f}"
-    assert f"| ndcg@10 | {score} |" in (output / "model" / "README.md").read_text()
+    assert f"| ndcg@10 | dev | {score} |" in (output / "model" / "README.md").read_text()
     assert json.loads((output / "results.json").read_text()) == results.to_mapping()
     page = (output / "report.html").read_text()
     assert "Learning rate" in page and score in page

@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tasks.ranked import recipe, write, write_model
+from tests.tasks.ranked import held_out, recipe, write, write_model
 
 from modernbert.errors import RunError, SettingsError
 from modernbert.inference.multi_vector_folder import read_folder
@@ -129,6 +130,38 @@ def test_the_model_of_the_best_run_is_delivered(
     assert found == pytest.approx(results.best.dev, abs=1e-6)
     assert len(list((output / "runs").iterdir())) == 4
     assert not list((output / "runs").glob("*/best"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_to_test_on_are_scored_with_the_weights_that_are_kept(
+    kind: Kind, start: Path, tmp_path: Path
+) -> None:
+    made = recipe(start, tmp_path, epochs=1, learning_rate=1e-5)  # so that not all is right
+    few = write(tmp_path / "test.jsonl", held_out()[:5])
+    tested = replace(made, data=replace(made.data, test=str(few)))
+    best = train_ranking(kind, tested).best
+    job = open_ranking_job(kind, replace(made, data=replace(made.data, dev=str(few))))
+    module = job.build(0, str(made.output / "model")).module.eval()
+    assert best.test == pytest.approx(job.task.evaluate(module), abs=1e-6)
+    assert best.test != best.dev
+    assert "| ndcg@10 | test |" in (made.output / "model" / "README.md").read_text()
+
+
+def test_without_dev_rows_the_page_shows_those_to_test_on(start: Path, tmp_path: Path) -> None:
+    made = recipe(start, tmp_path, epochs=1, learning_rate=1e-7)
+    data = replace(made.data, dev=None, test=made.data.dev)
+    best = train_ranking("retrieve", replace(made, data=data)).best
+    assert not best.dev and best.test["ndcg@10"] < 1
+    page = (made.output / "report.html").read_text()
+    assert "Where it is most wrong" in page and "ndcg@10 (test)" in page
+
+
+def test_other_rows_to_test_on_are_another_run(start: Path, tmp_path: Path) -> None:
+    made = recipe(start, tmp_path, epochs=1)
+    train_ranking("retrieve", made)
+    few = write(tmp_path / "test.jsonl", held_out()[:5])
+    with pytest.raises(RunError):
+        train_ranking("retrieve", replace(made, data=replace(made.data, test=str(few))))
 
 
 def test_the_page_has_the_runs_and_the_worst_queries(start: Path, tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ Rows = Annotated[
 DevRows = Annotated[
     str | None, typer.Option(help="The same; they choose the best weights.", show_default=False)
 ]
+TestRows = Annotated[
+    str | None,
+    typer.Option(help="The same; they are scored once, at the end.", show_default=False),
+]
 Split = Annotated[str | None, typer.Option(help="Of the judgements of a folder.")]
 Negatives = Annotated[
     int | None,
@@ -117,8 +121,10 @@ def _command(kind: "Kind") -> Any:
         model: options.StartModel = None,
         train: Rows = None,
         dev: DevRows = None,
+        test: TestRows = None,
         train_split: Split = None,
         dev_split: Split = None,
+        test_split: Split = None,
         output: options.Output = None,
         negatives: Negatives = None,
         max_seqlen: options.MaxSeqlen = None,
@@ -160,8 +166,10 @@ def _command(kind: "Kind") -> Any:
             data={
                 "train": train,
                 "dev": dev,
+                "test": test,
                 "train_split": train_split,
                 "dev_split": dev_split,
+                "test_split": test_split,
                 "num_negatives": negatives,
                 "max_seqlen": max_seqlen,
                 "query_max_seqlen": query_max_seqlen,

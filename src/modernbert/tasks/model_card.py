@@ -3,7 +3,7 @@
 from typing import Any
 
 from modernbert.settings import to_toml
-from modernbert.tasks.card import bullets, header, versions
+from modernbert.tasks.card import bullets, header, score_table, versions
 from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe
 from modernbert.tasks.fine_tuning_results import Results
 from modernbert.tasks.job import Job
@@ -41,7 +41,7 @@ transformers loads it as well: `pipeline("{kind}", model="FOLDER")`.
 
 ## Scores
 
-{_scores(results)}
+{score_table(results)}
 
 ## Data
 
@@ -58,25 +58,6 @@ are those after step {results.best.best_step:,} of {results.best.steps:,}.
 ```
 
 {versions()}"""
-
-
-def _scores(results: Results) -> str:
-    best, combination = results.best, results.best_combination
-    several = len(combination.outcomes) > 1
-    lines = ["| score | rows | value |" + (" mean over seeds |" if several else "")]
-    lines.append("|---|---|---|" + ("---|" if several else ""))
-    for split in ("dev", "test"):
-        for name, value in getattr(best, split).items():
-            line = f"| {name} | {split} | {value:.4f} |"
-            if several:
-                spread = combination.spread(split)[name]
-                line += f" {combination.mean(split)[name]:.4f} ± {spread:.4f} |"
-            lines.append(line)
-    if len(lines) == 2:
-        return "None: no rows were held out."
-    if best.dev:
-        lines.append(f"\nThe weights were chosen by {results.metric} on the dev rows.")
-    return "\n".join(lines)
 
 
 def _named(job: Job[Any]) -> dict[str, object]:

@@ -61,6 +61,12 @@ class Reranking:
         other.epochs = replace(self.epochs, seed=seed)
         return other
 
+    def on(self, held_out: RetrievalData) -> Self:
+        """The same, evaluated on other examples."""
+        other = copy(self)
+        other._dev = merged(held_out)
+        return other
+
     def steps(self, progress: Progress) -> Iterator[Step]:
         """The steps from a place on; a query's documents stay together."""
         lengths = self.epochs.lengths

@@ -83,6 +83,12 @@ class Retrieval:
         other.epochs = replace(self.epochs, seed=seed)
         return other
 
+    def on(self, held_out: JudgedTexts) -> Self:
+        """The same, evaluated on other texts."""
+        other = copy(self)
+        other.dev = held_out
+        return other
+
     def steps(self, progress: Progress) -> Iterator[Step]:
         """The steps from a place on."""
         for rows, position in self.epochs.steps(progress.position):

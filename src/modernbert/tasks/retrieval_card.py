@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modernbert.settings import to_mapping
-from modernbert.tasks.card import header, versions
+from modernbert.tasks.card import header, score_table, versions
 from modernbert.tasks.fine_tuning_results import Results
 from modernbert.tasks.retrieval_recipe import RetrievalRecipe
 
@@ -43,9 +43,9 @@ def retrieval_card(kind: str, recipe: RetrievalRecipe, results: Results) -> str:
             "",
             *(f"- {note}" for note in results.notes),
             "",
-            "## Scores on the held-out data",
+            "## Scores",
             "",
-            *_table("metric", _scores(results)),
+            score_table(results),
             "",
             "## Settings",
             "",
@@ -57,17 +57,4 @@ def retrieval_card(kind: str, recipe: RetrievalRecipe, results: Results) -> str:
 
 
 def _table(name: str, rows: Mapping[str, Any]) -> list[str]:
-    if not rows:
-        return ["None."]
     return [f"| {name} | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
-
-
-def _scores(results: Results) -> dict[str, str]:
-    """Of the best run; beside each, of several seeds, their mean and spread."""
-    combination = results.best_combination
-    scores = {name: f"{value:.4f}" for name, value in results.best.dev.items()}
-    if len(combination.outcomes) > 1:
-        mean, spread = combination.mean("dev"), combination.spread("dev")
-        for name in scores:
-            scores[name] += f" (mean over seeds {mean[name]:.4f} ± {spread[name]:.4f})"
-    return scores

@@ -1,7 +1,8 @@
 """`RankingJob`: the training of a retriever or reranker, with all that its recipe names opened."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +28,8 @@ from modernbert.tasks.retrieval_data import RetrievalData, as_judged_texts, read
 from modernbert.tasks.retrieval_examples import Kind, prepared
 from modernbert.tasks.retrieval_recipe import RetrievalRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.training.isolation import undisturbed
+from modernbert.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class RankingJob:
     """One kind of ranking on given data, from a given model, for any number of runs.
 
     recipe: with the loss that was chosen.
+    test: the task evaluated on the rows to test on; None without such.
     build: a model of this kind from a seed and a folder: that of the recipe before its first step,
         or one that was trained from it.
     notes: what a user should know of the data, a line each.
@@ -51,6 +55,7 @@ class RankingJob:
     kind: Kind
     recipe: RetrievalRecipe
     task: Retrieval | Reranking
+    test: Retrieval | Reranking | None
     config: EncoderConfig
     build: Callable[[int, str], Ranker]
     notes: Sequence[str]
@@ -59,6 +64,13 @@ class RankingJob:
     def first(self, seed: int) -> Ranker:
         """The model before its first step."""
         return self.build(seed, self.recipe.model)
+
+    @contextmanager
+    def reading(self, seed: int, folder: Path) -> Iterator[nn.Module]:
+        """A model that was trained, from its folder, to be evaluated."""
+        module, device = self.build(seed, str(folder)).module, self.task.device
+        with undisturbed(module, device), autocast(device, self.recipe.training.precision):
+            yield module
 
 
 def open_ranking_job(kind: Kind, recipe: RetrievalRecipe) -> RankingJob:
@@ -81,7 +93,8 @@ def open_ranking_job(kind: Kind, recipe: RetrievalRecipe) -> RankingJob:
 def _retrieval_job(
     kind: Kind, recipe: RetrievalRecipe, data: RetrievalData, notes: Sequence[str]
 ) -> RankingJob:
-    device, dev = training_device(), _dev(recipe)
+    device, given = training_device(), recipe.data
+    dev, test = _judged(given.dev, given.dev_split), _judged(given.test, given.test_split)
 
     def build(seed: int, model: str) -> Ranker:
         learner = _learner(kind, replace(recipe, model=model), seed)
@@ -94,10 +107,11 @@ def _retrieval_job(
         kind=kind,
         recipe=recipe,
         task=task,
+        test=None if test is None else task.on(test),
         config=learner.embedder.model.config,
         build=build,
         notes=[*notes, *task.notes],
-        fingerprint=_fingerprint(recipe, data, dev),
+        fingerprint=_fingerprint(recipe, data, {"dev": dev, "test": test}),
     )
 
 
@@ -124,41 +138,48 @@ def _rerank_job(
             ),
         )
 
-    held_out = recipe.data.dev
-    dev = None if held_out is None else read_retrieval_data(held_out, recipe.data.dev_split)
+    given = recipe.data
+    dev, test = _rows(given.dev, given.dev_split), _rows(given.test, given.test_split)
     task = Reranking(TextEncoder(tokenizer, max_seqlen), data, settings, dev, device=device)
     return RankingJob(
         kind=kind,
         recipe=recipe,
         task=task,
+        test=None if test is None else task.on(test),
         config=config,
         build=build,
         notes=[*notes, *task.notes],
-        fingerprint=_fingerprint(recipe, data, dev),
+        fingerprint=_fingerprint(recipe, data, {"dev": dev, "test": test}),
     )
 
 
-def _dev(recipe: RetrievalRecipe) -> JudgedTexts | None:
-    dev, split = recipe.data.dev, recipe.data.dev_split
-    if dev is None:
+def _rows(source: str | None, split: str) -> RetrievalData | None:
+    return None if source is None else read_retrieval_data(source, split)
+
+
+def _judged(source: str | None, split: str) -> JudgedTexts | None:
+    if source is None:
         return None
-    if is_judged_folder(Path(dev)):
-        return read_judged_texts(dev, split)
-    return as_judged_texts(read_retrieval_data(dev, split), dev)
+    if is_judged_folder(Path(source)):
+        return read_judged_texts(source, split)
+    return as_judged_texts(read_retrieval_data(source, split), source)
 
 
 def _fingerprint(
-    recipe: RetrievalRecipe, data: RetrievalData, dev: JudgedTexts | RetrievalData | None
+    recipe: RetrievalRecipe,
+    data: RetrievalData,
+    held_out: Mapping[str, JudgedTexts | RetrievalData | None],
 ) -> str:
-    """Of the examples, and of what chooses the weights; wherever they were read."""
+    """Of the examples, and of all that is scored; wherever they were read."""
     values = to_mapping(recipe.data)
     lengths = {name: values.get(name) for name in ("max_seqlen", "query_max_seqlen")}
     digest = sha256(json.dumps(lengths).encode())
     rows: list[Any] = [asdict(example) for example in data.examples]
-    if isinstance(dev, RetrievalData):
-        rows += ["dev", *(asdict(example) for example in dev.examples)]
-    elif dev is not None:
-        rows += ["dev", dev.queries, dev.judgements, *dev.documents.items()]
+    for name, texts in held_out.items():
+        if isinstance(texts, RetrievalData):
+            rows += [name, *(asdict(example) for example in texts.examples)]
+        elif texts is not None:
+            rows += [name, texts.queries, texts.judgements, *texts.documents.items()]
     for row in rows:
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()

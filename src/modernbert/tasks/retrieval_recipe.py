@@ -34,7 +34,8 @@ class RetrievalDataSettings:
 
     train: rows with queries and documents, or a folder of judged texts.
     dev: the same, to evaluate on while training.
-    train_split, dev_split: of the judgements of a folder.
+    test: the same, to score once with the weights that are kept.
+    train_split, dev_split, test_split: of the judgements of a folder.
     num_negatives: the most that are taken of a row; all when None.
     max_seqlen: the longest document in tokens; what the model reads when None.
     query_max_seqlen: the longest query in tokens; as documents when None.
@@ -45,8 +46,10 @@ class RetrievalDataSettings:
 
     train: str
     dev: str | None = None
+    test: str | None = None
     train_split: str = "train"
     dev_split: str = "dev"
+    test_split: str = "test"
     num_negatives: int | None = None
     max_seqlen: int | None = None
     query_max_seqlen: int | None = None

@@ -7,8 +7,6 @@ from modernbert.tasks.fine_tuning_results import Results
 from modernbert.tasks.retrieval_job import RankingJob
 from modernbert.tasks.run_report import write_run_report
 from modernbert.tasks.text_job import shown
-from modernbert.training.isolation import undisturbed
-from modernbert.training.precision import autocast
 
 _QUERIES = 25
 _CHARACTERS = 300
@@ -17,7 +15,7 @@ _CHARACTERS = 300
 def write_ranking_report(job: RankingJob, results: Results, best: Path, path: Path) -> None:
     """Write the page.
 
-    best: the folder of the best model; it ranks the documents of `dev` once more.
+    best: the folder of the best model; it ranks the documents of `dev`, or of `test`, once more.
 
     Raises:
         RunError: it cannot be written.
@@ -35,12 +33,12 @@ def write_ranking_report(job: RankingJob, results: Results, best: Path, path: Pa
 
 def _wrong_queries(job: RankingJob, results: Results, best: Path) -> list[Html]:
     """The worst queries; nothing without held-out ones, or where all answers stand first."""
-    if job.recipe.data.dev is None:
+    data, metric = job.recipe.data, job.recipe.training.metric
+    task = job.task if data.dev is not None else job.test
+    if task is None:
         return []
-    device, metric = job.task.device, job.recipe.training.metric
-    module = job.build(results.best.seed, str(best)).module
-    with undisturbed(module, device), autocast(device, job.recipe.training.precision):
-        rankings = job.task.rankings(module)
+    with job.reading(results.best.seed, best) as module:
+        rankings = task.rankings(module)
     wrong = [] if rankings is None else rankings.wrong(metric)
     if not wrong:
         return []
@@ -55,5 +53,5 @@ def _wrong_queries(job: RankingJob, results: Results, best: Path) -> list[Html]:
         for each in wrong[:_QUERIES]
     ]
     header = ["query", metric, "answer", "place of the first answer", "first that is no answer"]
-    note = f"The {len(rows)} worst of {len(wrong):,} on {job.recipe.data.dev}."
+    note = f"The {len(rows)} worst of {len(wrong):,} on {data.dev or data.test}."
     return [section("Where it is most wrong", table(header, rows), note=note)]

@@ -113,7 +113,10 @@ class RankingRuns:
         def deliver(trained: nn.Module) -> tuple[Scores, Scores]:
             if not best.figures:
                 best.keep(trained)
-            return best.best_figures, {}
+            if job.test is None:
+                return best.best_figures, {}
+            with job.reading(run.seed, best.folder) as kept:
+                return best.best_figures, job.test.evaluate(kept)
 
         return Beginning(
             name=job.kind,
