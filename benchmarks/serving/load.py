@@ -53,15 +53,25 @@ class Connection:
         self._http = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
 
     def send(self, ask: Ask, due: float | None = None) -> Answer:
-        """Send one request and wait; a lost connection has the status 0."""
+        """Send one request and wait; a lost connection has the status 0.
+
+        A connection that the server has closed meanwhile, because it stood idle, is opened anew.
+        """
         began = monotonic() if due is None else due
+        is_kept = self._http.sock is not None
         try:
-            self._http.request("POST", ask.path, ask.body, {"content-type": "application/json"})
-            response = self._http.getresponse()
-            return Answer(ask, response.status, response.read(), began, monotonic())
-        except (OSError, http.client.HTTPException):
+            status, content = self._ask(ask)
+        except (OSError, http.client.HTTPException) as error:
             self._http.close()
-            return Answer(ask, 0, b"", began, monotonic())
+            if is_kept and isinstance(error, http.client.RemoteDisconnected | BrokenPipeError):
+                return self.send(ask, began)
+            status, content = 0, b""
+        return Answer(ask, status, content, began, monotonic())
+
+    def _ask(self, ask: Ask) -> tuple[int, bytes]:
+        self._http.request("POST", ask.path, ask.body, {"content-type": "application/json"})
+        response = self._http.getresponse()
+        return response.status, response.read()
 
     def __enter__(self) -> Self:
         return self

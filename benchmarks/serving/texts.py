@@ -64,9 +64,14 @@ def short_and_long(
     data: Path, tokenizer: Tokenizer, *, num_short: int, num_long: int
 ) -> tuple[list[Ask], list[Ask]]:
     """Beginnings of books, of 16 to 64 tokens, and stretches of them, of 8,192."""
-    ids = tokenizer.encode(next(_texts(data / "books/dev.jsonl.xz")), special_tokens=False)
     room = _LONG_TOKENS - 64  # decoded and encoded again, a text may have a few tokens more
-    long = [ids[start : start + room] for start in range(0, num_long * 997, 997)]
+    starts = range(0, num_long * 997, 997)
+    ids: list[int] = []
+    for book in _texts(data / "books/dev.jsonl.xz"):
+        ids += tokenizer.encode(book, special_tokens=False)
+        if len(ids) >= max(starts[-1] + room, num_short * 71 + max(_SHORT_TOKENS)):
+            break
+    long = [ids[start : start + room] for start in starts]
     lengths = np.random.default_rng(0).integers(*_SHORT_TOKENS, num_short)
     short = [ids[place * 71 :][: int(length)] for place, length in enumerate(lengths)]
     return (
