@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from time import sleep
 
 import pytest
 
@@ -28,14 +30,42 @@ class Echo(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def address() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+class Brief(Echo):
+    """Closes each connection after its answer, without a word, as servers do with idle ones."""
+
+    def do_POST(self) -> None:
+        super().do_POST()
+        self.close_connection = True
+
+
+@contextmanager
+def served(handler: type[Echo]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with served(Echo) as found:
+        yield found
+
+
+def test_a_connection_that_was_closed_while_it_was_idle_is_opened_anew() -> None:
+    ask = embed_ask("text", "/embed", "a text", 2)
+    with served(Brief) as address, Connection(address) as connection:
+        assert connection.send(ask).status == 200
+        sleep(0.1)
+        assert connection.send(ask).status == 200
+
+
+def test_a_server_that_is_gone_gives_the_status_0() -> None:
+    with served(Echo) as address, Connection(address) as connection:
+        pass
+    assert connection.send(embed_ask("text", "/embed", "a text", 2)).status == 0
 
 
 def test_every_request_is_sent_once_and_answered(address: str) -> None:
