@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from modernbert.tasks.retrieval_job import RankingJob
 
 _MAX_LABELS = 12
-_NO_DEV = (
-    "note: no dev rows, so the last weights are kept, unmeasured on the way; see --dev"
-)
+_NO_DEV = "note: no dev rows, so the last weights are kept, unmeasured on the way; see --dev"
 
 
 def report(recipe: Any, train: "Callable[[Watch], Results]", *, as_json: bool) -> None:
