@@ -201,11 +201,11 @@ BAD_FILES = [
     ("a.json", b'[{"text": "x"}]', "a.json: JSON, but not one object a line"),
     ("a.parquet", b"PAR1 and then nothing", "a.parquet: truncated or unreadable"),
     ("a.arrow", b"nothing of the kind", "a.arrow: truncated or unreadable"),
-    ("a.parquet.gz", gzip.compress(b"abc"), "a.parquet.gz: truncated or unreadable"),
+    ("a.parquet.gz", gzip.compress(b"abc", mtime=0), "a.parquet.gz: truncated or unreadable"),
     ("a.txt.gz", b"never packed", "a.txt.gz: truncated or unreadable"),
     ("a.txt.xz", b"never packed", "a.txt.xz: truncated or unreadable"),
     ("a.txt.zst", b"never packed", "a.txt.zst: truncated or unreadable"),
-    ("a.txt.gz", gzip.compress(b"ab\0cd"), "a.txt.gz: binary"),
+    ("a.txt.gz", gzip.compress(b"ab\0cd", mtime=0), "a.txt.gz: binary"),
 ]
 
 
