@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.cpu import command, peers, products, results
 from benchmarks.cpu.engines import Distance, Engine, Sequences, distance
 from benchmarks.cpu.models import Model
-from benchmarks.cpu.timing import fastest, interleave, speedup
+from benchmarks.cpu.timing import best_batch_size, interleave, speedup
 from benchmarks.cpu.workloads import WORKLOADS, Workload, token_ids
 from modernbert.model.flops import flops_per_token
 
@@ -154,16 +154,7 @@ def _best_batch_size(engine: Engine, sequences: Sequences, workload: Workload) -
     """Tried once each, after a short piece to warm up."""
     engine.encode([sequences[0][:512]], None)
     choices = (None,) if engine.name.startswith("ours") else workload.batch_sizes()
-    if len(choices) == 1:
-        return choices[0]
-    tries = {
-        str(size): interleave(
-            {"one": partial(engine.encode, sequences, size)}, rounds=1, budget_seconds=0
-        )["one"]
-        for size in choices
-    }
-    best = fastest(tries)
-    return None if best == "None" else int(best)
+    return best_batch_size(partial(engine.encode, sequences), choices)
 
 
 def _speedups(

@@ -1,6 +1,6 @@
 """The peers, by name; each is built from the same model folder when it is asked for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -185,27 +185,41 @@ class _Fastembed:
     precision: Precision = "float32"
 
     def __init__(self, model: Model, num_threads: int) -> None:
-        from fastembed import TextEmbedding
-        from fastembed.common.model_description import ModelSource, PoolingType
-
-        known = f"benchmark/{model.cache.name}"
-        if known not in {each["model"] for each in TextEmbedding.list_supported_models()}:
-            TextEmbedding.add_custom_model(
-                model=known,
-                pooling=PoolingType.MEAN,
-                normalization=False,
-                sources=ModelSource(hf=known),
-                dim=model.config.hidden_size,
-                model_file="model.onnx",
-            )
-        self._model = TextEmbedding(
-            known, threads=num_threads, specific_model_path=str(_with_words(model, onnx=True))
-        )
+        self._model = fastembed_model(model, _with_words(model, onnx=True), num_threads)
 
     def encode(self, sequences: Sequences, batch_size: int | None) -> list[Tensor]:
         """(hidden_size,) float32 of each: the mean of its hidden states."""
         embeddings = self._model.embed(_as_texts(sequences), batch_size or len(sequences))
         return [torch.from_numpy(embedding) for embedding in embeddings]
+
+
+def fastembed_model(
+    model: Model, folder: Path, num_threads: int, *, normalization: bool = False
+) -> Any:
+    """fastembed's model of a local folder with a tokenizer and a model.onnx; means of tokens."""
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    known = f"benchmark/{model.cache.name}-{folder.name}"
+    if known not in {each["model"] for each in TextEmbedding.list_supported_models()}:
+        TextEmbedding.add_custom_model(
+            model=known,
+            pooling=PoolingType.MEAN,
+            normalization=normalization,
+            sources=ModelSource(hf=known),
+            dim=model.config.hidden_size,
+            model_file="model.onnx",
+        )
+    return TextEmbedding(known, threads=num_threads, specific_model_path=str(folder))
+
+
+def link_files(folder: Path, files: Iterable[Path]) -> None:
+    """Have a folder name files that lie elsewhere, in place of those that it named before."""
+    folder.mkdir(exist_ok=True)
+    for file in files:
+        link = folder / file.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(file.resolve())
 
 
 def _as_texts(sequences: Sequences) -> list[str]:
@@ -231,10 +245,7 @@ def _with_words(model: Model, *, onnx: bool = False) -> Path:
     ).save_pretrained(folder)
     files = [model.folder / "config.json"]
     files += [exports.onnx_file(model)] if onnx else [model.folder / "model.safetensors"]
-    for file in files:
-        link = folder / file.name
-        link.unlink(missing_ok=True)
-        link.symlink_to(file.resolve())
+    link_files(folder, files)
     return folder
 
 

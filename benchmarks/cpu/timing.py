@@ -2,7 +2,11 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
+from typing import TypeVar
+
+B = TypeVar("B", bound=int | None)
 
 # Threads of the engine before may still spin for more work.
 _SETTLE_SECONDS = 0.02
@@ -49,6 +53,17 @@ def _turn(call: Callable[[], object], min_seconds: float, clock: Callable[[], fl
 def speedup(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """How many times faster we are: the median of the ratios of every round."""
     return median(their / our for our, their in zip(ours, theirs, strict=True))
+
+
+def best_batch_size(encode: Callable[[B], object], sizes: Sequence[B]) -> B:
+    """The size with which one call is fastest, tried once each; a single one is not tried."""
+    if len(sizes) == 1:
+        return sizes[0]
+    tries = {
+        str(place): interleave({"one": partial(encode, size)}, rounds=1, budget_seconds=0)["one"]
+        for place, size in enumerate(sizes)
+    }
+    return sizes[int(fastest(tries))]
 
 
 def fastest(seconds: Mapping[str, Sequence[float]]) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.finetune.workloads import WORKLOADS, Workload, prepare
+from modernbert.files import remove_folder
 
 LEARNING_RATE = 4.5e-4  # what `modernbert finetune` takes for a width of 256
 SEEDS = (0, 1, 2)
@@ -73,6 +74,8 @@ def _run(
     script: str, seed: int | None, workload: Workload, folder: Path, out: Path, model: str
 ) -> bool:
     out.parent.mkdir(parents=True, exist_ok=True)
+    if (left := out.with_suffix("")).exists():  # of a run that was killed: it is timed whole
+        remove_folder(left)
     command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.finetune.{script}"]
     command += [workload.name, str(folder), str(out)]
     if seed is not None:

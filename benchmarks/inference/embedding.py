@@ -25,7 +25,7 @@ from benchmarks.cpu import exports, peers
 from benchmarks.cpu.engines import Precision
 from benchmarks.cpu.models import CACHE, Model
 from benchmarks.cpu.results import surroundings, write
-from benchmarks.cpu.timing import fastest, interleave, speedup
+from benchmarks.cpu.timing import best_batch_size, interleave, speedup
 from benchmarks.serving.texts import model_folder, ragged_texts
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.loading import device_of
@@ -76,20 +76,10 @@ def sentence_transformers(model: Model, precision: Precision) -> Encoding:
 
 def fastembed(model: Model, num_threads: int) -> Encoding:
     """Its `embed` of a custom local model."""
-    from fastembed import TextEmbedding
-    from fastembed.common.model_description import ModelSource, PoolingType
-
-    name = f"benchmark/{model.cache.name}"
-    TextEmbedding.add_custom_model(
-        model=name,
-        pooling=PoolingType.MEAN,
-        normalization=True,
-        sources=ModelSource(hf=name),
-        dim=model.config.hidden_size,
-        model_file="model.onnx",
-    )
-    folder = _beside_onnx(model)
-    loaded = TextEmbedding(name, threads=num_threads, specific_model_path=str(folder))
+    folder = model.cache / "fastembed"
+    files = [file for file in model.folder.glob("*.json") if file.name != "modules.json"]
+    peers.link_files(folder, [*files, exports.onnx_file(model)])
+    loaded = peers.fastembed_model(model, folder, num_threads, normalization=True)
 
     def encode(texts: list[str], batch_size: int) -> Any:
         return np.stack(list(loaded.embed(texts, batch_size)))
@@ -137,7 +127,8 @@ def measure(
     few = texts[: max(1, len(texts) // 3)]
     rows: dict[str, dict[str, Any]] = {}
     for name, each in encodings.items():
-        size = _best_batch_size(each, few)
+        each.encode(few[:2], 1)  # to warm up
+        size = best_batch_size(partial(each.encode, few), each.batch_sizes)
         rows[name] = {"precision": each.precision, "batch_size": size}
     vectors = {
         name: np.asarray(each.encode(texts, rows[name]["batch_size"]))
@@ -156,19 +147,6 @@ def measure(
     return rows
 
 
-def _best_batch_size(encoding: Encoding, texts: list[str]) -> int:
-    encoding.encode(texts[:2], 1)  # to warm up
-    if len(encoding.batch_sizes) == 1:
-        return encoding.batch_sizes[0]
-    tries = {
-        str(size): interleave(
-            {"one": partial(encoding.encode, texts, size)}, rounds=1, budget_seconds=0
-        )["one"]
-        for size in encoding.batch_sizes
-    }
-    return int(fastest(tries))
-
-
 def summary(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Our `auto` over the best peer in float32, and over the best whose vectors are good enough."""
     theirs = {name: row for name, row in rows.items() if not name.startswith("ours")}
@@ -182,18 +160,6 @@ def summary(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         ratio = speedup(rows["ours auto"]["seconds"], rows[best]["seconds"])
         found[group] = {"best_peer": best, "speedup": ratio}
     return found
-
-
-def _beside_onnx(model: Model) -> Path:
-    """A folder with the tokenizer and the exported model, as fastembed wants it."""
-    folder = model.cache / "fastembed"
-    folder.mkdir(exist_ok=True)
-    files = [file for file in model.folder.glob("*.json") if file.name != "modules.json"]
-    for file in (*files, exports.onnx_file(model)):
-        link = folder / file.name
-        link.unlink(missing_ok=True)
-        link.symlink_to(file.resolve())
-    return folder
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
