@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         "--section", action="append", choices=SECTIONS, help="one of several; all but mini if none"
     )
     made.add_argument("--device", default="cuda", help="cuda, or cpu to try the code")
+    made.add_argument("--seconds", type=float, default=2.0, help="that a measurement is repeated")
     made.add_argument("--tiny", action="store_true", help="small models and batches")
     made.add_argument("--recipe", type=Path, default=RECIPE, help="of the section mini")
     made.add_argument("--out", type=Path, help="the JSON; that of the day when absent")
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if device.type == "cuda" and not torch.cuda.is_available():
         print("no CUDA device here; try the code with --device cpu --tiny", file=sys.stderr)
         return 2
-    bench = Bench(device=device, tiny=options.tiny)
+    bench = Bench(device=device, tiny=options.tiny, seconds=options.seconds)
     path = options.out or FOLDER / f"{datetime.now(UTC).date().isoformat()}.json"
     unequal = False
     for name in options.section or [name for name in SECTIONS if name != "mini"]:

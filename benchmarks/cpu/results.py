@@ -28,10 +28,13 @@ _FLAGS = ("avx2", "fma", "avx_vnni", "amx_bf16", "amx_int8", "amx_tile")
 
 
 def surroundings(*, num_threads: int) -> dict[str, Any]:
-    """Taken before anything is measured, so that the load is the others'."""
+    """Taken before anything is measured, so that the load is the others'.
+
+    In a copy without its history, the variable BENCHMARK_COMMIT says which commit it is.
+    """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": os.environ.get("BENCHMARK_COMMIT") or _git("rev-parse", "HEAD"),
         "uncommitted": bool(_git("status", "--porcelain", "--", "src", "benchmarks/cpu")),
         "machine": _machine(),
         "num_threads": num_threads,
@@ -82,7 +85,10 @@ def _versions() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    answer = subprocess.run(
-        ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parents[2]
-    )
+    try:
+        answer = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+        )
+    except FileNotFoundError:  # no git
+        return ""
     return answer.stdout.strip()
