@@ -135,6 +135,8 @@ def _best(
             found.append((sum(lengths) / bench.time(all_batches, warm_up=1), size))
         except torch.OutOfMemoryError:
             break
+        if found[-1] < max(found):  # more rows only cost more padding
+            break
     return max(found)
 
 

@@ -92,6 +92,22 @@ def test_a_graph_a_kind_for_all_mixes_of_lengths_with_equal_gradients(rate: floa
         assert largest_difference(one.grad, other.grad) < 1e-3 * float(one.grad.abs().max())
 
 
+@pytest.mark.usefixtures("varlen_on_a_cpu")
+def test_more_graphs_than_the_compiler_allows_by_itself() -> None:
+    """A small model and a large one, trained and evaluated, in one shape and in another."""
+    counter = Counter()
+    for width in (32, 64):
+        model = with_random_weights(Encoder(small_config(hidden_size=width, num_heads=2)))
+        model.compile_layers(counter, dynamic=False)
+        model.attention = "varlen"
+        for total in (48, 64, 80):
+            for with_gradients in (True, False):
+                batch = PackedBatch.from_sequences([torch.arange(total) + 5])
+                with torch.set_grad_enabled(with_gradients):
+                    model(batch)
+    assert counter.num_graphs == 2 * 3 * 2 * NUM_KINDS
+
+
 @torch.library.custom_op("modernbert_tests::varlen", mutates_args=())
 def varlen_operator(
     query: Tensor, key: Tensor, value: Tensor, borders: Tensor, longest: int, window: list[int]

@@ -12,7 +12,7 @@ from modernbert.errors import InputError
 from modernbert.model.attention_choice import AttentionChoice, has_varlen
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
-from modernbert.model.layer import Layer, LayerNorm
+from modernbert.model.layer import Layer, LayerNorm, compile_layer
 from modernbert.model.layout import Layout
 from modernbert.model.native.engine import Engine
 from modernbert.model.precision import PrecisionChoice, choose_precision
@@ -109,7 +109,7 @@ class Encoder(SavedModel):
         dynamic: compile once, for batches of all shapes.
         """
         for layer in self.layers:
-            layer.forward = torch.compile(layer.forward, backend=backend, dynamic=dynamic)
+            compile_layer(layer, backend, dynamic=dynamic)
         return self
 
     def compile_for_inference(self) -> Self:

@@ -1,5 +1,8 @@
 """One layer: attention and a gated MLP, each behind a norm and added to the residual stream."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,6 +13,11 @@ from modernbert.model.dropout import Draws, drop
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
 from modernbert.model.rope import RotaryTable
+
+# Of the compiler's, for all layers of a process together: kinds of layers, with gradients and
+# without, in one shape and in several, of each model. Its own limit of 8 is soon passed, and then
+# it computes the other layers uncompiled.
+_MOST_GRAPHS = 128
 
 
 class LayerNorm(nn.Module):
@@ -74,3 +82,15 @@ class Layer(nn.Module):
         hidden = hidden + attended
         changed: Tensor = hidden + self.mlp(self.mlp_norm(hidden))
         return changed
+
+
+def compile_layer(
+    layer: nn.Module,
+    backend: str | Callable[..., Any] = "inductor",
+    *,
+    dynamic: bool | None = None,
+) -> None:
+    """Let torch's compiler have a layer's forward; `Encoder.compile_layers` says how it is used."""
+    settings = torch._dynamo.config
+    settings.recompile_limit = max(settings.recompile_limit, _MOST_GRAPHS)
+    layer.forward = torch.compile(layer.forward, backend=backend, dynamic=dynamic)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modernbert.errors import SettingsError
+from modernbert.model.layer import compile_layer
 from modernbert.training.distributed import ALONE, DEFAULT_TIMEOUT_SECONDS, Group
 from modernbert.training.sharding import whole
 
@@ -142,7 +143,7 @@ def prepare(
         if settings.recompute:
             recompute(layer)
         if settings.compile:
-            layer.forward = torch.compile(layer.forward)
+            compile_layer(layer)
     if settings.sharding == "full" and group.size > 1:
         return ShardedComputation(module, layers, group)
     return Computation(group)

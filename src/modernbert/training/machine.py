@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("modernbert", "torch", "numpy", "tokenizers")
+from modernbert import __version__
+
+_PACKAGES = ("torch", "numpy", "tokenizers")
 _SECONDS = 0.5
 _SIZES = {"cuda": 8192}  # rows and columns of the matrices; where they are smaller, it is waiting
 _CPU_SIZE = 1536
@@ -72,7 +74,7 @@ def _cpu_name() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"modernbert": __version__}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
