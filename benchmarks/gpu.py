@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ import torch
 
 from benchmarks.cpu import results
 from benchmarks.cuda import equality, libraries, parts, speeds
-from benchmarks.cuda.bench import Bench, Rows, versions
+from benchmarks.cuda.bench import SIZES, Bench, Rows, versions
 from benchmarks.cuda.mini import RECIPE, mini
 from modernbert.errors import ModernBertError
 
@@ -52,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--device", default="cuda", help="cuda, or cpu to try the code")
     made.add_argument("--seconds", type=float, default=2.0, help="that a measurement is repeated")
+    made.add_argument("--size", action="append", choices=SIZES, help="of the models; both if none")
     made.add_argument("--tiny", action="store_true", help="small models and batches")
     made.add_argument("--recipe", type=Path, default=RECIPE, help="of the section mini")
     made.add_argument("--out", type=Path, help="the JSON; that of the day when absent")
@@ -66,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("no CUDA device here; try the code with --device cpu --tiny", file=sys.stderr)
         return 2
     bench = Bench(device=device, tiny=options.tiny, seconds=options.seconds)
+    if options.size:
+        bench = replace(bench, sizes=tuple(options.size))
     path = options.out or FOLDER / f"{datetime.now(UTC).date().isoformat()}.json"
     unequal = False
     for name in options.section or [name for name in SECTIONS if name != "mini"]:

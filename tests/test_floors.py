@@ -17,7 +17,7 @@ PACKAGE = Path(modernbert.__file__).parent
 
 # From the ground up. A new room must be given its floor here.
 FLOORS = (
-    {"batch", "device_copies", "settings", "errors", "files", "hub"},
+    {"batch", "compiling", "device_copies", "settings", "errors", "files", "hub"},
     {"tokenizer", "data", "model", "training", "metrics", "report"},
     {"inference", "interop"},
     {"tasks", "planning"},

@@ -24,6 +24,7 @@ from modernbert.training.precision import autocast
 Figures = dict[str, float | int | str]
 Rows = dict[str, Figures]
 
+SIZES = ("base", "large")
 MASKED_SHARE = 0.3
 _SEED = 20_261_125
 _FILLING = 3  # the id of the filling of a batch
@@ -65,28 +66,31 @@ class Bench:
 
     tiny: models and batches of a few seconds on a CPU, so that every section can be tried there.
     seconds: that one measurement is repeated for.
+    sizes: the models that are measured, where they are not tiny.
     """
 
     device: torch.device
     tiny: bool = False
     seconds: float = 2.0
+    sizes: tuple[str, ...] = SIZES
 
     @property
     def is_cuda(self) -> bool:
         """Whether there is a GPU."""
         return self.device.type == "cuda"
 
-    @property
-    def sizes(self) -> tuple[str, ...]:
-        """The models that are measured."""
-        return ("tiny",) if self.tiny else ("base", "large")
+    def __post_init__(self) -> None:
+        if self.tiny:
+            object.__setattr__(self, "sizes", ("tiny",))
 
     @property
     def attentions(self) -> tuple[AttentionChoice, ...]:
         """The back ends that run here with gradients."""
         if not self.is_cuda:
             return ("auto", "blocks")
-        return ("varlen", "flex", "blocks") if has_varlen(self.device) else ("flex", "blocks")
+        return (
+            ("auto", "varlen", "flex", "blocks") if has_varlen(self.device) else ("flex", "blocks")
+        )
 
     def mixes(self, *names: str) -> dict[str, Mix]:
         """Some of the mixes, all when none is named; eight times shorter when tiny."""

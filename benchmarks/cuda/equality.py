@@ -132,7 +132,7 @@ def _step(bench: Bench) -> Figures:
             loss = step(batch)
         if bench.is_cuda:
             torch.cuda.set_sync_debug_mode("default")
-    waits = [each for each in caught if "synchroniz" in str(each.message)]
+    waits = [each for each in caught if "synchronizing CUDA operation" in str(each.message)]
     figures: Figures = {"first": first, "after 6": float(loss), "waits": len(waits)}
     if waits:
         figures["the first at"] = f"{Path(waits[0].filename).name}:{waits[0].lineno}"

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.cpu.engines import groups, pad
-from benchmarks.cuda.bench import MASKED_SHARE, Bench, Figures, Mix, Rows, TrainingStep
+from benchmarks.cuda.bench import MASKED_SHARE, Bench, Figures, Rows, TrainingStep
 from modernbert.batch import PackedBatch
 from modernbert.device_copies import to_host
-from modernbert.inference.batching import Work, packs
+from modernbert.inference.batching import Work
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.pooling import pool
@@ -50,18 +50,15 @@ def transformers(bench: Bench) -> Rows:
 def inference(bench: Bench) -> Rows:
     """Vectors of many texts in bfloat16: ours packed, theirs sorted and padded.
 
-    Ours three times over: `uncompiled`; `ours`, compiled once for batches of all shapes, which is
-    what `Embedder.compile` does; and compiled for the one shape that batches are filled up to.
+    Ours twice: `uncompiled`, and `ours`, compiled once for batches of all shapes, which is what
+    `Embedder.compile` does.
     """
     rows: Rows = {}
     for size in bench.sizes:
         ours, theirs = _pair(bench, size, compiled=False)
         precision: PrecisionChoice = "bfloat16" if bench.is_cuda else "auto"
-        plain, compiled, of_one_shape = (
-            deepcopy(ours.encoder).for_inference(precision) for _ in range(3)
-        )
+        plain, compiled = (deepcopy(ours.encoder).for_inference(precision) for _ in range(2))
         compiled.compile_for_inference()
-        of_one_shape.compile_layers()
         tokens = bench.tokens(size)
         for name, mix in bench.mixes(*_INFERENCE_MIXES).items():
             lengths = mix.lengths(_BATCHES * tokens)
@@ -74,17 +71,12 @@ def inference(bench: Bench) -> Rows:
                 speed(partial(_vectors_of, bench, each, texts, tokens))
                 for each in (compiled, plain)
             )
-            filled = speed(partial(_filled_up, bench, of_one_shape, texts, tokens, mix))
             best = _best(bench, partial(_encode_padded, theirs), [each.token_ids for each in texts])
-            rows[f"{size} {name}"] = {
-                **_compared(own, best),
-                "uncompiled tokens/s": uncompiled,
-                "of one shape tokens/s": filled,
-            }
+            rows[f"{size} {name}"] = {**_compared(own, best), "uncompiled tokens/s": uncompiled}
         for kind in ("512", "8192"):
             fixed, ragged = (rows[f"{size} {kind} {each}"] for each in ("fixed", "ragged"))
             ragged["of fixed"] = float(ragged["ours tokens/s"]) / float(fixed["ours tokens/s"])
-        del ours, theirs, plain, compiled, of_one_shape
+        del ours, theirs, plain, compiled
     return rows
 
 
@@ -179,14 +171,3 @@ def _vectors_of(bench: Bench, encoder: Encoder, texts: Sequence[Ids], tokens: in
     )
     for _ in work.run(texts):
         pass
-
-
-@torch.inference_mode()
-def _filled_up(bench: Bench, encoder: Encoder, texts: Sequence[Ids], tokens: int, mix: Mix) -> None:
-    """The same batches, each in the shape that was compiled already; nothing is read back."""
-    for places in packs([len(text.token_ids) for text in texts], tokens):
-        batch = PackedBatch.from_sequences(texts[place].token_ids for place in places)
-        if bench.is_cuda:
-            batch = batch.filled_up(tokens, max_seqlen=mix.longest, token_id=3)
-            batch = batch.pin_memory().to(bench.device, non_blocking=True)
-        encoder(batch)

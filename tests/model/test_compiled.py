@@ -68,7 +68,7 @@ def varlen_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (attention_choice, layouts):
         monkeypatch.setattr(module, "has_varlen", lambda _: True)
     monkeypatch.setattr(kernels, "_varlen", dense_varlen)
-    monkeypatch.setattr(kernels, "_HALF", (torch.float32, torch.bfloat16))
+    monkeypatch.setattr(kernels, "HALF", (torch.float32, torch.bfloat16))
 
 
 @pytest.mark.usefixtures("varlen_on_a_cpu")

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
+from modernbert.compiling import compile_layer
 from modernbert.errors import InputError
 from modernbert.model.attention_choice import AttentionChoice, has_varlen
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
-from modernbert.model.layer import Layer, LayerNorm, compile_layer
+from modernbert.model.layer import Layer, LayerNorm
 from modernbert.model.layout import Layout
 from modernbert.model.native.engine import Engine
 from modernbert.model.precision import PrecisionChoice, choose_precision

@@ -2,6 +2,7 @@
 
 One interface, `attend`, over back ends that the tests hold equal:
 
+- `local`, in Triton, for local layers on CUDA in half precision;
 - `varlen` on CUDA in half precision: `torch.nn.attention.varlen`, from Ampere on;
 - `flash3`, the same with the kernels of FlashAttention 3 where that is installed;
 - `flex`, compiled FlexAttention, on CUDA in any precision;
@@ -18,9 +19,8 @@ from torch.nn import functional
 
 from modernbert.errors import ConfigError
 from modernbert.model import flex
+from modernbert.model.gpu.support import HALF, HEAD_SIZES
 from modernbert.model.layout import Layout
-
-_HALF = (torch.float16, torch.bfloat16)
 
 
 def attend(
@@ -37,11 +37,13 @@ def attend(
     """
     back_end = layout.attention
     if back_end == "auto":
-        back_end = "varlen" if layout.has_varlen and query.dtype in _HALF else "blocks"
+        if window is not None and layout.has_kernels and _suits_local(query):
+            return _local(query, key, value, layout, window)
+        back_end = "varlen" if layout.has_varlen and query.dtype in HALF else "blocks"
     if back_end == "flex":
         return flex.attend(query, key, value, layout.flex_mask(window))
     if back_end in ("varlen", "flash3"):
-        if query.dtype not in _HALF:
+        if query.dtype not in HALF:
             raise ConfigError(
                 f'attention: "{back_end}" computes in bfloat16 or float16, got '
                 f'{str(query.dtype).removeprefix("torch.")}; take "auto" or compute in bfloat16'
@@ -50,6 +52,18 @@ def attend(
     if window is None:
         return _global_blocks(query, key, value, layout)
     return _local_blocks(query, key, value, layout)
+
+
+def _suits_local(heads: Tensor) -> bool:
+    return heads.dtype in HALF and heads.shape[2] in HEAD_SIZES
+
+
+def _local(query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: int) -> Tensor:
+    from modernbert.model.gpu.local_attention import local_attention
+
+    firsts, ends = layout.borders_each
+    attended: Tensor = local_attention(query, key, value, firsts, ends, window)[0]
+    return attended
 
 
 def _varlen(

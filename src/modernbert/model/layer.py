@@ -1,8 +1,5 @@
 """One layer: attention and a gated MLP, each behind a norm and added to the residual stream."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,14 +7,10 @@ from torch.nn import functional
 from modernbert.model.attention import Attention
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Draws, drop
+from modernbert.model.gpu.support import HALF
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
 from modernbert.model.rope import RotaryTable
-
-# Of the compiler's, for all layers of a process together: kinds of layers, with gradients and
-# without, in one shape and in several, of each model. Its own limit of 8 is soon passed, and then
-# it computes the other layers uncompiled.
-_MOST_GRAPHS = 128
 
 
 class LayerNorm(nn.Module):
@@ -45,9 +38,11 @@ class GatedMLP(nn.Module):
         self.Wi = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
         self.Wo = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(total_tokens, hidden_size) to the same."""
-        return functional.linear(geglu(functional.linear(hidden, self.Wi.weight)), self.Wo.weight)
+    def forward(self, hidden: Tensor, *, has_kernels: bool = False) -> Tensor:
+        """(total_tokens, hidden_size) to the same; `has_kernels` of their `Layout`."""
+        halves = functional.linear(hidden, self.Wi.weight)
+        gated = _gpu_geglu(halves) if has_kernels and halves.dtype in HALF else geglu(halves)
+        return functional.linear(gated, self.Wo.weight)
 
 
 def geglu(halves: Tensor) -> Tensor:
@@ -56,6 +51,13 @@ def geglu(halves: Tensor) -> Tensor:
         return native.geglu(halves)
     activated, gate = halves.chunk(2, dim=-1)
     return functional.gelu(activated) * gate
+
+
+def _gpu_geglu(halves: Tensor) -> Tensor:
+    from modernbert.model.gpu.geglu import geglu as on_gpu
+
+    gated: Tensor = on_gpu(halves)
+    return gated
 
 
 class Layer(nn.Module):
@@ -80,17 +82,5 @@ class Layer(nn.Module):
         if draws is not None:
             attended = drop(attended, draws)
         hidden = hidden + attended
-        changed: Tensor = hidden + self.mlp(self.mlp_norm(hidden))
+        changed: Tensor = hidden + self.mlp(self.mlp_norm(hidden), has_kernels=layout.has_kernels)
         return changed
-
-
-def compile_layer(
-    layer: nn.Module,
-    backend: str | Callable[..., Any] = "inductor",
-    *,
-    dynamic: bool | None = None,
-) -> None:
-    """Let torch's compiler have a layer's forward; `Encoder.compile_layers` says how it is used."""
-    settings = torch._dynamo.config
-    settings.recompile_limit = max(settings.recompile_limit, _MOST_GRAPHS)
-    layer.forward = torch.compile(layer.forward, backend=backend, dynamic=dynamic)

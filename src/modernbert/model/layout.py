@@ -9,6 +9,7 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.model import flex
 from modernbert.model.attention_choice import AttentionChoice, choose_attention, has_varlen
+from modernbert.model.gpu.support import has_kernels
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -42,6 +43,7 @@ class Layout:
         device = batch.token_ids.device
         self.attention = choose_attention(attention, device)
         self.has_varlen = has_varlen(device)
+        self.has_kernels = has_kernels(device)
         self.on_accelerator = device.type != "cpu"
         self._flex_masks: dict[int | None, BlockMask] = {}
 
@@ -49,6 +51,12 @@ class Layout:
     def borders(self) -> Tensor:
         """(num_sequences + 1,) int32, one after the other in memory that lives as long as this."""
         return self.batch.cu_seqlens.contiguous()
+
+    @cached_property
+    def borders_each(self) -> tuple[Tensor, Tensor]:
+        """(total_tokens,) int32 both: the rows where the sequence of each token begins and ends."""
+        sequences = self.batch.sequence_ids
+        return self.batch.cu_seqlens[sequences], self.batch.cu_seqlens[sequences + 1]
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -92,6 +100,8 @@ class Layout:
                 self.flex_mask(window)
         elif self.attention == "blocks" or (self.on_accelerator and not self.has_varlen):
             _ = self.runs, self.local_mask
+        elif self.attention == "auto" and self.has_kernels:
+            _ = self.borders_each
 
     def flex_mask(self, window: int | None) -> "BlockMask":
         """The blocks of FlexAttention of one kind of layer."""

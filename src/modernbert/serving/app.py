@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
@@ -17,7 +18,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route as PathRoute
 
-from modernbert import __version__
 from modernbert.serving import schemas
 from modernbert.serving.models import Kind, ServedModel
 from modernbert.serving.openapi import describe
@@ -84,7 +84,7 @@ class _Http:
     def __init__(self, service: Service) -> None:
         self.service, self.settings = service, service.settings
         with_key = self.settings.api_key is not None
-        description = describe(__version__, with_key=with_key)
+        description = describe(version("modernbert"), with_key=with_key)
         self._description = msgspec.json.encode(description)
 
     async def compute(self, route: Route, model: ServedModel | None, request: Request) -> Response:
@@ -173,7 +173,7 @@ class _Http:
                 max_client_batch_size=settings.max_inputs,
                 auto_truncate=settings.auto_truncate,
                 tokenization_workers=settings.tokenization_workers,
-                version=__version__,
+                version=version("modernbert"),
                 models=list(service.models),
                 routes=routes,
             )

@@ -2,18 +2,16 @@
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 
-from modernbert import __version__
 from modernbert.tasks.fine_tuning_results import Results
+from modernbert.training import machine
 
-_PACKAGES = ("torch", "tokenizers", "safetensors", "numpy")
+_PACKAGES = ("modernbert", "torch", "tokenizers", "safetensors", "numpy")
 
 
 def versions() -> str:
     """The last section: Python and the packages that made the model."""
-    found = {"python": platform.python_version(), "modernbert": __version__}
-    found |= {name: version(name) for name in _PACKAGES}
+    found = {"python": platform.python_version(), **machine.versions(_PACKAGES)}
     return f"## Versions\n\n{bullets(found)}\n"
 
 

@@ -160,10 +160,11 @@ class Pretraining:
     def steps(self, progress: Progress) -> Iterator[Step]:
         """The steps from a place on, made ahead in a thread and copied ahead to a GPU."""
         made = _steps(self.data, self._bins, progress, self.group)
-        with prefetch(made, _STEPS_AHEAD) as ahead:
+        with prefetch(map(self._ready, made), _STEPS_AHEAD) as ahead:
             yield from copied_ahead(ahead, self._on_device, self.device)
 
-    def _on_device(self, step: Step) -> Step:
+    def _ready(self, step: Step) -> Step:
+        """The step with batches that a GPU can copy; this too is done in the thread."""
         batches = step.micro_batches
         if self.fill_up:
             packing = self.phase.packing
@@ -174,8 +175,12 @@ class Pretraining:
             }
             batches = [each.filled_up(**shape) for each in batches]
         if self.device.type == "cuda":
-            batches = [each.pin_memory() for each in batches]
-        batches = [each.to(self.device, non_blocking=True) for each in batches]
+            with torch.cuda.device(self.device):  # the thread's own is another one
+                batches = [each.pin_memory() for each in batches]
+        return replace(step, micro_batches=batches)
+
+    def _on_device(self, step: Step) -> Step:
+        batches = [each.to(self.device, non_blocking=True) for each in step.micro_batches]
         return replace(step, micro_batches=batches)
 
     def loss(self, module: nn.Module, micro_batch: MaskedBatch, *, step: int) -> Tensor:

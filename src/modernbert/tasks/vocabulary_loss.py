@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from modernbert.errors import SettingsError
+from modernbert.model.gpu.support import is_ready
 
 MAX_LOGITS_BYTES = 1 << 29
 
@@ -113,6 +114,13 @@ def _become_gradients(logits: Tensor, labels: Tensor, d_bias: Tensor) -> Tensor:
     d_bias: (vocab_size,), to which the gradients of all rows are added.
     """
     wide = _wide(logits.dtype)
+    if is_ready(logits):
+        from modernbert.model.gpu.cross_entropy import become_gradients
+
+        logits[len(labels) :].zero_()
+        losses = become_gradients(logits[: len(labels)], labels)
+        d_bias += logits.sum(0, dtype=wide)
+        return losses.sum()
     loss = torch.zeros((), dtype=wide, device=logits.device)
     for part, targets in _blocks(logits, labels):
         columns = targets[:, None]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from modernbert.compiling import compile_layer
 from modernbert.errors import SettingsError
-from modernbert.model.layer import compile_layer
 from modernbert.training.distributed import ALONE, DEFAULT_TIMEOUT_SECONDS, Group
 from modernbert.training.sharding import whole
 

@@ -4,6 +4,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,9 +12,7 @@ from typing import Any
 
 import torch
 
-from modernbert import __version__
-
-_PACKAGES = ("torch", "numpy", "tokenizers")
+_PACKAGES = ("modernbert", "torch", "numpy", "tokenizers")
 _SECONDS = 0.5
 _SIZES = {"cuda": 8192}  # rows and columns of the matrices; where they are smaller, it is waiting
 _CPU_SIZE = 1536
@@ -55,7 +54,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if is_gpu else _cpu_name(),
         **({} if is_gpu else {"threads": torch.get_num_threads()}),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **versions(_PACKAGES)},
     }
 
 
@@ -73,9 +72,10 @@ def _cpu_name() -> str:
     return next(names, "") or platform.processor() or "CPU"
 
 
-def _versions() -> dict[str, str]:
-    found = {"modernbert": __version__}
-    for name in _PACKAGES:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of those that are installed; code that is run from its folder is not."""
+    found = {}
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -1,0 +1,34 @@
+"""Whether the Triton kernels can run: on NVIDIA GPUs from Ampere on, where Triton is installed."""
+
+import functools
+import importlib.util
+
+import torch
+from torch import Tensor
+
+HALF = (torch.float16, torch.bfloat16)
+HEAD_SIZES = (16, 32, 64, 128)  # that local attention is made for
+_AMPERE = (8, 0)
+
+
+def is_ready(values: Tensor) -> bool:
+    """Whether the kernels take a tensor like this one."""
+    return values.is_cuda and values.dtype in HALF and has_kernels(values.device)
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether the kernels run on a device; they are imported then.
+
+    To be asked before a compiled function, not in it.
+    """
+    return device.type == "cuda" and _import_kernels(device)
+
+
+@functools.cache
+def _import_kernels(device: torch.device) -> bool:
+    is_old = torch.cuda.get_device_capability(device) < _AMPERE
+    if is_old or importlib.util.find_spec("triton") is None:
+        return False
+    for name in ("cross_entropy", "geglu", "local_attention"):
+        importlib.import_module(f"modernbert.model.gpu.{name}")
+    return True
