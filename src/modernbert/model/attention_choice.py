@@ -8,8 +8,9 @@ import torch
 from modernbert.errors import ConfigError
 
 AttentionChoice = Literal["auto", "varlen", "flash3", "flex", "blocks"]
-"""`auto` is `varlen` where that can run and `blocks` elsewhere (on CPUs with AVX-512 the C
-kernels); whether `flex` or `flash3` are faster on some GPU is not measured yet (docs/gpu.md)."""
+"""`auto` takes what was measured to be fastest (docs/gpu.md): on GPUs that have it `varlen`, in
+local layers our Triton kernels; `blocks` elsewhere, and on CPUs with AVX-512 the C kernels. `flash3`
+has not been measured."""
 
 _AMPERE = (8, 0)
 

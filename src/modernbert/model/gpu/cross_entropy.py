@@ -18,12 +18,13 @@ def become_gradients(logits: Tensor, labels: Tensor) -> Tensor:
     num_rows, vocab_size = logits.shape
     losses = torch.empty(num_rows, dtype=torch.float32, device=logits.device)
     if num_rows:
-        _kernel[(num_rows,)](logits, labels, losses, vocab_size, BLOCK=_BLOCK, num_warps=8)
+        grid = (num_rows,)
+        cross_entropy_kernel[grid](logits, labels, losses, vocab_size, BLOCK=_BLOCK, num_warps=8)
     return losses
 
 
 @triton.jit
-def _kernel(logits, labels, losses, vocab_size, BLOCK: tl.constexpr):
+def cross_entropy_kernel(logits, labels, losses, vocab_size, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = logits + row * vocab_size
     label = tl.load(labels + row)

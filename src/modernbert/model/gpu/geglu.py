@@ -18,7 +18,7 @@ def geglu(halves: Tensor) -> Tensor:
     halves = halves.contiguous()
     rows, width = halves.shape[0], halves.shape[1] // 2
     gated = halves.new_empty(rows, width)
-    _forward[rows, triton.cdiv(width, _BLOCK)](halves, gated, width, BLOCK=_BLOCK)
+    geglu_forward_kernel[rows, triton.cdiv(width, _BLOCK)](halves, gated, width, BLOCK=_BLOCK)
     return gated
 
 
@@ -34,7 +34,7 @@ def geglu_backward(d_gated: Tensor, halves: Tensor) -> Tensor:
     rows, width = d_gated.shape
     d_halves = torch.empty_like(halves)
     grid = rows, triton.cdiv(width, _BLOCK)
-    _backward[grid](d_gated, halves, d_halves, width, BLOCK=_BLOCK)
+    geglu_backward_kernel[grid](d_gated, halves, d_halves, width, BLOCK=_BLOCK)
     return d_halves
 
 
@@ -57,7 +57,7 @@ geglu.register_autograd(_differentiate, setup_context=_save)
 
 
 @triton.jit
-def _forward(halves, gated, width, BLOCK: tl.constexpr):
+def geglu_forward_kernel(halves, gated, width, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width
@@ -68,7 +68,7 @@ def _forward(halves, gated, width, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _backward(d_gated, halves, d_halves, width, BLOCK: tl.constexpr):
+def geglu_backward_kernel(d_gated, halves, d_halves, width, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width

@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_FORWARD = {"ROWS": 64, "COLUMNS": 64, "num_warps": 4, "num_stages": 2}
-_BACKWARD = {"ROWS": 64, "COLUMNS": 64, "num_warps": 4, "num_stages": 2}
+_FORWARD = {"ROWS": 64, "COLUMNS": 32, "num_warps": 4, "num_stages": 3}
+_BACKWARD = {"ROWS": 64, "COLUMNS": 64, "num_warps": 4, "num_stages": 1}
 
 
 @torch.library.custom_op("modernbert::local_attention", mutates_args=())
@@ -32,7 +32,7 @@ def local_attention(
     total, num_heads, size = query.shape
     attended = torch.empty_like(query, memory_format=torch.contiguous_format)
     sums = torch.empty(num_heads, total, dtype=torch.float32, device=query.device)
-    _forward[num_heads, triton.cdiv(total, _FORWARD["ROWS"])](
+    local_attention_forward_kernel[num_heads, triton.cdiv(total, _FORWARD["ROWS"])](
         query, key, value, firsts, ends, attended, sums, total, _scale(size),
         query.stride(0), key.stride(0), value.stride(0), attended.stride(0),
         SIZE=size, WINDOW=window, **_FORWARD,
@@ -67,7 +67,7 @@ def local_attention_backward(
     d_query, d_key, d_value = (
         torch.empty_like(attended, memory_format=torch.contiguous_format) for _ in range(3)
     )
-    _backward[num_heads, triton.cdiv(total, _BACKWARD["ROWS"])](
+    local_attention_backward_kernel[num_heads, triton.cdiv(total, _BACKWARD["ROWS"])](
         d_attended, attended, sums, query, key, value, firsts, ends, d_query, d_key, d_value,
         total, _scale(size),
         query.stride(0), key.stride(0), value.stride(0), d_attended.stride(0), attended.stride(0),
@@ -138,7 +138,7 @@ def _sees(rows, others, first, end, WINDOW: tl.constexpr):
 
 
 @triton.jit
-def _forward(
+def local_attention_forward_kernel(
     query, key, value, firsts, ends, attended, sums, total, scale,
     query_stride, key_stride, value_stride, attended_stride,
     SIZE: tl.constexpr, WINDOW: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -180,7 +180,7 @@ def _forward(
 
 
 @triton.jit
-def _backward(
+def local_attention_backward_kernel(
     d_attended, attended, sums, query, key, value, firsts, ends, d_query, d_key, d_value,
     total, scale, query_stride, key_stride, value_stride, d_attended_stride, attended_stride,
     SIZE: tl.constexpr, WINDOW: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
