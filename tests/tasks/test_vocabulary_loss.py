@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.model.gpu import stand_ins
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -39,6 +40,21 @@ def plain(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tenso
 
 def with_gradients(loss: Tensor, *tensors: Tensor) -> list[Tensor]:
     return [loss.detach(), *torch.autograd.grad(loss, tensors)]
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS + 5])
+def test_by_the_kernel_of_a_gpu(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where some rows have no label."""
+    hidden, weight, bias, labels = operands(torch.float64, rows=rows)
+    labels = labels[:ROWS]
+    tensors = hidden, weight, bias
+    expected = with_gradients(plain(hidden[:ROWS], weight, bias, labels), *tensors)
+    monkeypatch.setattr(vocabulary_loss, "is_ready", lambda _: True)
+    calls = stand_ins.put(monkeypatch)
+    loss = vocabulary_cross_entropy(*tensors, labels, max_logits_bytes=4 * VOCABULARY * 10)
+    for ours, theirs in zip(with_gradients(loss, *tensors), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert calls == ["become_gradients"] * -(-rows // 10)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,49 @@
+"""The kernels' modules as torch would write them, so that their callers are tested on a CPU."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+PACKAGE = "modernbert.model.gpu"
+
+
+def put(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the modules be imported in place of the real ones; the names of those that are called."""
+    calls: list[str] = []
+
+    def local_attention(
+        query: Tensor, key: Tensor, value: Tensor, firsts: Tensor, ends: Tensor, window: int
+    ) -> tuple[Tensor, Tensor]:
+        calls.append("local_attention")
+        rows = torch.arange(len(query))
+        mask = (rows >= firsts[:, None]) & (rows < ends[:, None])
+        mask &= (rows[:, None] - rows).abs() <= window
+        heads = (x.transpose(0, 1) for x in (query, key, value))
+        attended = functional.scaled_dot_product_attention(*heads, attn_mask=mask)
+        return attended.transpose(0, 1), torch.empty(0)
+
+    def geglu(halves: Tensor) -> Tensor:
+        calls.append("geglu")
+        activated, gate = halves.chunk(2, dim=-1)
+        return functional.gelu(activated) * gate
+
+    def become_gradients(logits: Tensor, labels: Tensor) -> Tensor:
+        calls.append("become_gradients")
+        wide = logits.double()
+        losses = functional.cross_entropy(wide, labels, reduction="none")
+        hits = functional.one_hot(labels, logits.shape[1])
+        logits.copy_(wide.softmax(1) - hits)
+        return losses.to(torch.promote_types(logits.dtype, torch.float32))
+
+    for function, module in (
+        (local_attention, "local_attention"),
+        (geglu, "geglu"),
+        (become_gradients, "cross_entropy"),
+    ):
+        stand_in = SimpleNamespace(**{function.__name__: function})
+        monkeypatch.setitem(sys.modules, f"{PACKAGE}.{module}", stand_in)
+    return calls

@@ -1,0 +1,63 @@
+"""Who takes the kernels, when, and with what: seen on a CPU with stand-ins for them."""
+
+import pytest
+import torch
+from tests.model.examples import largest_difference, ragged_batch, small_config, with_random_weights
+from tests.model.gpu import stand_ins
+
+from modernbert.batch import PackedBatch
+from modernbert.model import kernels, layer, layout
+from modernbert.model.encoder import Encoder
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(layout, "has_kernels", lambda _: True)
+    for module in (kernels, layer):
+        monkeypatch.setattr(module, "HALF", (torch.float64,))
+    return stand_ins.put(monkeypatch)
+
+
+def test_local_layers_and_geglu_with_equal_gradients(calls: list[str]) -> None:
+    plain = with_random_weights(Encoder(small_config())).double()
+    ours = with_random_weights(Encoder(small_config())).double()
+    batch = ragged_batch([3, 0, 12, 1, 7])
+    plain.attention = "blocks"
+    output = ours(batch)
+    assert calls.count("local_attention") == 2 and calls.count("geglu") == 4
+    calls.clear()
+    expected = _without_kernels(plain, batch)
+    assert not calls
+    assert largest_difference(output, expected) < 1e-12
+    for each in (output, expected):
+        each.square().sum().backward()
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert largest_difference(one.grad, other.grad) < 1e-9 * float(other.grad.abs().max() + 1)
+
+
+def _without_kernels(model: Encoder, batch: PackedBatch) -> torch.Tensor:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "has_kernels", lambda _: False)
+        return model(batch)
+
+
+@pytest.mark.parametrize("attention", ["blocks", "flex"])
+@torch.no_grad()
+def test_a_back_end_that_is_asked_for_is_taken(attention: str, calls: list[str]) -> None:
+    model = with_random_weights(Encoder(small_config())).double()
+    model.attention = attention  # type: ignore[assignment]
+    model(ragged_batch([3, 12]))
+    assert "local_attention" not in calls
+
+
+@torch.no_grad()
+def test_not_for_other_formats_and_other_sizes_of_heads(
+    calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = with_random_weights(Encoder(small_config()))  # in float32
+    model(ragged_batch([3, 12]))
+    assert not calls
+    monkeypatch.setattr(kernels, "HEAD_SIZES", (64,))
+    model.double()(ragged_batch([3, 12]))
+    assert set(calls) == {"geglu"}
