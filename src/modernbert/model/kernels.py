@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from modernbert.errors import ConfigError
 from modernbert.model import flex
-from modernbert.model.gpu.support import HALF, HEAD_SIZES
+from modernbert.model.gpu.support import HALF, HEAD_SIZES, MAX_TOKENS
 from modernbert.model.layout import Layout
 
 
@@ -55,7 +55,8 @@ def attend(
 
 
 def _suits_local(heads: Tensor) -> bool:
-    return heads.dtype in HALF and heads.shape[2] in HEAD_SIZES
+    is_half, size = heads.dtype in HALF, heads.shape[2]
+    return is_half and size in HEAD_SIZES and len(heads) <= MAX_TOKENS
 
 
 def _local(query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: int) -> Tensor:

@@ -52,12 +52,12 @@ def test_a_back_end_that_is_asked_for_is_taken(attention: str, calls: list[str])
 
 
 @torch.no_grad()
-def test_not_for_other_formats_and_other_sizes_of_heads(
-    calls: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_not_for_other_formats_and_sizes(calls: list[str]) -> None:
     model = with_random_weights(Encoder(small_config()))  # in float32
     model(ragged_batch([3, 12]))
     assert not calls
-    monkeypatch.setattr(kernels, "HEAD_SIZES", (64,))
-    model.double()(ragged_batch([3, 12]))
+    for name, value in (("HEAD_SIZES", (64,)), ("MAX_TOKENS", 14)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernels, name, value)
+            model.double()(ragged_batch([3, 12]))
     assert set(calls) == {"geglu"}

@@ -18,8 +18,9 @@ def become_gradients(logits: Tensor, labels: Tensor) -> Tensor:
     num_rows, vocab_size = logits.shape
     losses = torch.empty(num_rows, dtype=torch.float32, device=logits.device)
     if num_rows:
-        grid = (num_rows,)
-        cross_entropy_kernel[grid](logits, labels, losses, vocab_size, BLOCK=_BLOCK, num_warps=8)
+        grid, sizes = (num_rows,), {"BLOCK": _BLOCK, "num_warps": 8}
+        with torch.cuda.device_of(logits):
+            cross_entropy_kernel[grid](logits, labels, losses, vocab_size, **sizes)
     return losses
 
 

@@ -18,7 +18,8 @@ def geglu(halves: Tensor) -> Tensor:
     halves = halves.contiguous()
     rows, width = halves.shape[0], halves.shape[1] // 2
     gated = halves.new_empty(rows, width)
-    geglu_forward_kernel[rows, triton.cdiv(width, _BLOCK)](halves, gated, width, BLOCK=_BLOCK)
+    with torch.cuda.device_of(halves):
+        geglu_forward_kernel[rows, triton.cdiv(width, _BLOCK)](halves, gated, width, BLOCK=_BLOCK)
     return gated
 
 
@@ -34,7 +35,8 @@ def geglu_backward(d_gated: Tensor, halves: Tensor) -> Tensor:
     rows, width = d_gated.shape
     d_halves = torch.empty_like(halves)
     grid = rows, triton.cdiv(width, _BLOCK)
-    geglu_backward_kernel[grid](d_gated, halves, d_halves, width, BLOCK=_BLOCK)
+    with torch.cuda.device_of(halves):
+        geglu_backward_kernel[grid](d_gated, halves, d_halves, width, BLOCK=_BLOCK)
     return d_halves
 
 

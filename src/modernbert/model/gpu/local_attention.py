@@ -32,11 +32,12 @@ def local_attention(
     total, num_heads, size = query.shape
     attended = torch.empty_like(query, memory_format=torch.contiguous_format)
     sums = torch.empty(num_heads, total, dtype=torch.float32, device=query.device)
-    local_attention_forward_kernel[num_heads, triton.cdiv(total, _FORWARD["ROWS"])](
-        query, key, value, firsts, ends, attended, sums, total, _scale(size),
-        query.stride(0), key.stride(0), value.stride(0), attended.stride(0),
-        SIZE=size, WINDOW=window, **_FORWARD,
-    )  # fmt: skip
+    with torch.cuda.device_of(query):
+        local_attention_forward_kernel[num_heads, triton.cdiv(total, _FORWARD["ROWS"])](
+            query, key, value, firsts, ends, attended, sums, total, _scale(size),
+            query.stride(0), key.stride(0), value.stride(0), attended.stride(0),
+            SIZE=size, WINDOW=window, **_FORWARD,
+        )  # fmt: skip
     return attended, sums
 
 
@@ -67,12 +68,14 @@ def local_attention_backward(
     d_query, d_key, d_value = (
         torch.empty_like(attended, memory_format=torch.contiguous_format) for _ in range(3)
     )
-    local_attention_backward_kernel[num_heads, triton.cdiv(total, _BACKWARD["ROWS"])](
-        d_attended, attended, sums, query, key, value, firsts, ends, d_query, d_key, d_value,
-        total, _scale(size),
-        query.stride(0), key.stride(0), value.stride(0), d_attended.stride(0), attended.stride(0),
-        SIZE=size, WINDOW=window, **_BACKWARD,
-    )  # fmt: skip
+    with torch.cuda.device_of(query):
+        local_attention_backward_kernel[num_heads, triton.cdiv(total, _BACKWARD["ROWS"])](
+            d_attended, attended, sums, query, key, value, firsts, ends, d_query, d_key, d_value,
+            total, _scale(size),
+            query.stride(0), key.stride(0), value.stride(0),
+            d_attended.stride(0), attended.stride(0),
+            SIZE=size, WINDOW=window, **_BACKWARD,
+        )  # fmt: skip
     return d_query, d_key, d_value
 
 

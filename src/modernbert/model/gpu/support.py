@@ -8,6 +8,7 @@ from torch import Tensor
 
 HALF = (torch.float16, torch.bfloat16)
 HEAD_SIZES = (16, 32, 64, 128)  # that local attention is made for
+MAX_TOKENS = 64 * 65_535  # that it takes: a program has 64 rows, and a grid 65,535 of them
 _AMPERE = (8, 0)
 
 
