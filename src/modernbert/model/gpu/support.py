@@ -6,10 +6,11 @@ import importlib.util
 import torch
 from torch import Tensor
 
+from modernbert.model.attention_choice import has_varlen
+
 HALF = (torch.float16, torch.bfloat16)
 HEAD_SIZES = (16, 32, 64, 128)  # that local attention is made for
 MAX_TOKENS = 64 * 65_535  # that it takes: a program has 64 rows, and a grid 65,535 of them
-_AMPERE = (8, 0)
 
 
 def is_ready(values: Tensor) -> bool:
@@ -27,8 +28,7 @@ def has_kernels(device: torch.device) -> bool:
 
 @functools.cache
 def _import_kernels(device: torch.device) -> bool:
-    is_old = torch.cuda.get_device_capability(device) < _AMPERE
-    if is_old or importlib.util.find_spec("triton") is None:
+    if not has_varlen(device) or importlib.util.find_spec("triton") is None:
         return False
     for name in ("cross_entropy", "geglu", "local_attention"):
         importlib.import_module(f"modernbert.model.gpu.{name}")
