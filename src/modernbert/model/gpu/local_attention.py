@@ -133,6 +133,16 @@ def _load(heads, rows, inside, stride, SIZE: tl.constexpr):
 
 
 @triton.jit
+def _reach(firsts, ends, begin, rows, inside, total, ROWS: tl.constexpr, WINDOW: tl.constexpr):
+    """Where the sequences of the rows begin and end; the rows that any sees, from low up to high."""
+    first = tl.load(firsts + begin + rows, mask=inside, other=total) - begin.to(tl.int32)
+    end = tl.load(ends + begin + rows, mask=inside, other=0) - begin.to(tl.int32)
+    low = tl.maximum(tl.min(first, 0), -WINDOW)
+    high = tl.minimum(tl.max(end, 0), ROWS + WINDOW)
+    return first, end, low, high
+
+
+@triton.jit
 def _sees(rows, others, first, end, WINDOW: tl.constexpr):
     """(ROWS, COLUMNS): whether a row and another one are of one sequence and near."""
     apart = rows[:, None] - others[None, :]
@@ -155,10 +165,7 @@ def local_attention_forward_kernel(
     left = (total - begin).to(tl.int32)
     rows = tl.arange(0, ROWS)
     inside = rows < left
-    first = tl.load(firsts + begin + rows, mask=inside, other=total) - begin.to(tl.int32)
-    end = tl.load(ends + begin + rows, mask=inside, other=0) - begin.to(tl.int32)
-    low = tl.maximum(tl.min(first, 0), -WINDOW)
-    high = tl.minimum(tl.max(end, 0), ROWS + WINDOW)
+    first, end, low, high = _reach(firsts, ends, begin, rows, inside, total, ROWS, WINDOW)
     queries = _load(query, rows, inside, query_stride, SIZE)
     peak = tl.full((ROWS,), -1e30, tl.float32)
     weight = tl.zeros((ROWS,), tl.float32)
@@ -201,10 +208,7 @@ def local_attention_backward_kernel(
     left = (total - begin).to(tl.int32)
     rows = tl.arange(0, ROWS)
     inside = rows < left
-    first = tl.load(firsts + begin + rows, mask=inside, other=total) - begin.to(tl.int32)
-    end = tl.load(ends + begin + rows, mask=inside, other=0) - begin.to(tl.int32)
-    low = tl.maximum(tl.min(first, 0), -WINDOW)
-    high = tl.minimum(tl.max(end, 0), ROWS + WINDOW)
+    first, end, low, high = _reach(firsts, ends, begin, rows, inside, total, ROWS, WINDOW)
     at = rows[:, None] * attended_stride + tl.arange(0, SIZE)[None, :]
 
     # The rows as queries.
