@@ -134,7 +134,7 @@ def _load(heads, rows, inside, stride, SIZE: tl.constexpr):
 
 @triton.jit
 def _reach(firsts, ends, begin, rows, inside, total, ROWS: tl.constexpr, WINDOW: tl.constexpr):
-    """Where the sequences of the rows begin and end; the rows that any sees, from low up to high."""
+    """Where each row's sequence begins and ends; the rows that any of them sees, low up to high."""
     first = tl.load(firsts + begin + rows, mask=inside, other=total) - begin.to(tl.int32)
     end = tl.load(ends + begin + rows, mask=inside, other=0) - begin.to(tl.int32)
     low = tl.maximum(tl.min(first, 0), -WINDOW)
