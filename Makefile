@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOAK_SECONDS ?= 120
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 
-.PHONY: demo test lint format types clean
+.PHONY: demo test lint format types docs clean
 
 # pip runs from outside, so that a Python without ensurepip can make the environment too.
 $(BIN)/python:
@@ -36,6 +36,10 @@ format: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+# The parts of the documents that come from the code.
+docs:
+	$(PYTHON) -m docs.tables
 
 clean:
 	rm -rf $(VENV) demo runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

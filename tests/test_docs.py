@@ -16,6 +16,7 @@ import pytest
 import typer.main
 
 import modernbert
+from docs import tables
 from modernbert.cli.app import app
 from modernbert.settings import parse, to_mapping
 from modernbert.tasks.recipe import PhaseRecipe, PretrainingRecipe
@@ -35,14 +36,14 @@ CODE = re.compile(r"`([^`\n]+)`")
 FILE_AND_NAMES = re.compile(r"`([\w/]+\.py)`: (`[A-Za-z_][\w.]*`(?:,\s+`[A-Za-z_][\w.]*`)*)")
 DOTTED = re.compile(r"modernbert(\.\w+)+")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
-# In the architecture's tables: relative to the room, and held by a test of their own.
-BARE_ROW = re.compile(r"^\| `[\w.]+` \|", re.MULTILINE)
+# Written by docs/tables.py and tested as a whole.
+GENERATED = re.compile(r"<!-- generated: .*?<!-- end -->", re.DOTALL)
 TABLE_ROW = re.compile(r"^\| `([^`]+)` \| (.+?) \|", re.MULTILINE)
 
 
 def prose(document: Path) -> str:
-    """The text without its fenced blocks."""
-    return FENCE.sub("", document.read_text(encoding="utf-8"))
+    """The text without its fenced blocks and its generated parts."""
+    return GENERATED.sub("", FENCE.sub("", document.read_text(encoding="utf-8")))
 
 
 def blocks(document: Path, *languages: str) -> Iterator[str]:
@@ -85,7 +86,7 @@ def resolve(module: str, dotted: str) -> bool:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_files_and_links_exist(document: Path) -> None:
-    text = BARE_ROW.sub("|", prose(document))
+    text = prose(document)
     paths = [code for code in CODE.findall(text) if is_path(code)]
     links = [link for link in LINK.findall(text) if "://" not in link]
     assert [path for path in paths if not exists(path, document)] == []
@@ -117,21 +118,18 @@ def _resolves(code: str) -> bool:
     return False
 
 
-def test_the_map_has_a_line_for_each_file() -> None:
-    """A new file needs a row in docs/architecture.md."""
-    named = set()
-    for heading, text in sections(ROOT / "docs" / "architecture.md").items():
-        room = re.fullmatch(r"`([\w/]+)/`", heading)
-        if room or heading == "On the ground floor":
-            folder = room[1] + "/" if room else ""
-            named |= {folder + file for file, _ in TABLE_ROW.findall(text)}
-    files = {
-        str(path.relative_to(PACKAGE))
-        for path in PACKAGE.rglob("*")
-        if path.suffix in (".py", ".c", ".h", ".toml", ".html", ".css")
-        and path.name not in ("__init__.py", "__main__.py")
-    }
-    assert (files - named, named - files) == (set(), set())  # without a row, without a file
+def test_generated_parts_are_up_to_date() -> None:
+    """`make docs` writes them."""
+    stale = [name_of(path) for path, text in tables.documents().items() if text != path.read_text()]
+    assert stale == []
+
+
+def test_every_file_has_a_summary() -> None:
+    """Its first line stands in the tables of docs/architecture.md."""
+    folders = [tables.PACKAGE, *tables.rooms()]
+    files = [path for folder in folders for path in tables.files_of(folder)]
+    assert [str(path) for path in files if not tables.summary(path)] == []
+    assert len(files) == len(set(files)) > 200
 
 
 def test_every_deviation_is_listed() -> None:

@@ -1,4 +1,4 @@
-"""`PackedBatch`: sequences of any lengths in one flat row of tokens, with no padding.
+"""`PackedBatch`: sequences of any length in one flat row, without padding.
 
 Padding exists only at the two edges: `from_padded` takes padded tensors in, `to_padded` gives them
 out again. Everything between sees `(total_tokens,)` ids and the borders between sequences.

@@ -1,4 +1,4 @@
-"""A layer's forward for torch's compiler, and the one setting of it that a model needs changed."""
+"""A layer's forward for torch's compiler, and the one option it needs."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""To a GPU and back without waiting: data on its way while the GPU computes, results read later."""
+"""Copies to and from a GPU that overlap with its computing."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or absent, whenever the process or the machine dies.
+"""Files and folders that are whole or absent, whenever a process dies.
 
 Everything is written beside its place under a temporary name, made durable, and then renamed.
 What a killed process leaves behind bears `TEMPORARY_PREFIX` and is cleared by `remove_leftovers`.

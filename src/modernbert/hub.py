@@ -1,4 +1,4 @@
-"""Folders and the hub: finding a model's folder, here or there, and pushing one there.
+"""Model folders, found locally or on the hub, and pushed there.
 
 Nothing here knows what a model is; folders are told apart by the files in them.
 """

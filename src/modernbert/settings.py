@@ -1,4 +1,4 @@
-"""Settings: frozen dataclasses, read from TOML and written back, strictly.
+"""Frozen dataclasses of settings, read strictly from TOML and written back.
 
 A settings class is a frozen, keyword-only dataclass that stands beside the component it sets. Its
 fields may be `bool`, `int`, `float`, `str`, `Path`, a `Literal` of strings, a `tuple[X, ...]` of

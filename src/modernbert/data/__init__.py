@@ -1,4 +1,4 @@
-"""From documents to packed batches; the files follow the way of the data.
+"""Data: from documents to packed batches; the files follow the data.
 
 documents -> prepare -> shards -> mixture -> packing -> masking -> collate -> loader
 """

@@ -1,1 +1,1 @@
-"""Evaluation: how good a model is, on suites of tasks over local data."""
+"""Evaluation: suites of tasks over local data, and an adapter for mteb."""

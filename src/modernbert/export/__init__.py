@@ -1,1 +1,1 @@
-"""Models in the formats of other engines, checked against the model that they are made from."""
+"""Export: ONNX, int8 and other precisions, checked against the model."""

@@ -1,1 +1,1 @@
-"""Inference: the use of a model."""
+"""Inference: masks filled, embeddings, search, labels, entities, answers."""

@@ -1,1 +1,1 @@
-"""Models of other libraries on our kernels, and packed batches for their trainers."""
+"""Models of other libraries on this package's kernels; a packing collator."""

@@ -1,4 +1,4 @@
-"""How good predictions are: labels, numbers, entities, answers and rankings.
+"""Metrics: scores of labels, numbers, entities, answers and rankings.
 
 Everything is plain NumPy and checked against scikit-learn, scipy, seqeval and ir-measures.
 """

@@ -1,4 +1,4 @@
-"""The model: a config, an encoder over packed batches, and its heads.
+"""The model: config, encoder, heads and model folders.
 
 Read it top to bottom: config -> encoder -> layer -> attention -> kernels.
 """

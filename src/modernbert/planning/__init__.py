@@ -1,4 +1,4 @@
-"""Planning: what a pretraining takes, before anything is paid for.
+"""Planning: the time, memory, cost and data that a pretraining will need.
 
 Everything here is arithmetic on numbers. A `Phase` holds those of a model and of its training, a
 `Machine` those of the processes; `plan_phase` and `plan_data` say what follows. Nothing is

@@ -1,4 +1,4 @@
-"""What a run has to show: its figures, read back from its log, and a page and plots of them."""
+"""Reports: the page and the plots of a run, made from its log."""
 
 from modernbert.report.baseline import Baseline, count_tokens, unigram_baseline
 from modernbert.report.history import Curve, RunHistory

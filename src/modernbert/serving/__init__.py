@@ -1,1 +1,1 @@
-"""A model folder as an HTTP service: queue, batches, routes."""
+"""Serving: the HTTP server, its queue, batches and routes."""

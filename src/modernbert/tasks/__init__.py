@@ -1,1 +1,1 @@
-"""Tasks: a purpose, for which a model, its data and the training come together."""
+"""Tasks: pretraining, fine-tuning and retrieval, put together from rooms below."""

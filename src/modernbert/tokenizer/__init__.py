@@ -1,4 +1,4 @@
-"""Text to token ids: ModernBERT's tokenizer, or one trained on texts of one's own."""
+"""Tokenizer: text to ids, with ModernBERT's vocabulary or one of your own."""
 
 from modernbert.tokenizer.derive import derive
 from modernbert.tokenizer.tokenizer import TextEncoding, Tokenizer, WordEncoding

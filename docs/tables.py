@@ -1,0 +1,176 @@
+"""Writes the parts of the documents that are generated: `python -m docs.tables`.
+
+- The tables of files in docs/architecture.md: each file with the first line of its docstring, or of
+  the comment that it begins with.
+- The rooms in the tree of README.md, from the docstrings of their packages.
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; in a block of code,
+which has no such comments, between the lines that `_TREE` names. `tests/test_docs.py` checks that
+nothing is out of date.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "modernbert"
+SUFFIXES = (".py", ".c", ".h", ".toml", ".html", ".css")
+COMMENTS = {
+    ".c": r"/\*\s*(.+)",
+    ".h": r"/\*\s*(.+)",
+    ".css": r"/\*\s*(.+)",
+    ".toml": r"#\s*(.+)",
+    ".html": r"<!--\s*(.+)",
+}
+_TREE = re.compile(r"(?<=^src/modernbert/).*?(?=^\S)", re.MULTILINE | re.DOTALL)
+
+
+def summary(path: Path) -> str:
+    """The first line of a module's docstring, or of the first comment of another file."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        first = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    else:
+        found = re.search(COMMENTS[path.suffix], text)
+        first = found[1].removesuffix("*/").removesuffix("-->") if found else ""
+    return first.strip().removesuffix(".")
+
+
+@cache
+def imports(path: Path) -> tuple[Path, ...]:
+    """The files of the package that a module imports, in alphabetical order."""
+    if path.suffix != ".py":
+        return ()
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            found.update(file for name in names if (file := _file_of(name)) is not None)
+    return tuple(sorted(found - {path}))
+
+
+def _file_of(module: str) -> Path | None:
+    if not module.startswith("modernbert."):
+        return None
+    path = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return path if path.is_file() else None
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files that stand directly in a folder, each after those of them that it imports."""
+    ordered: dict[Path, None] = {}
+
+    def visit(path: Path) -> None:
+        for other in imports(path):
+            if other.parent == folder and other not in ordered:
+                visit(other)
+        ordered[path] = None
+
+    for path in sorted(folder.iterdir()):
+        if path.suffix in SUFFIXES and not path.name.startswith("__") and path not in ordered:
+            visit(path)
+    return list(ordered)
+
+
+def rooms() -> list[Path]:
+    """The folders of the package, each after those that it imports from, inner ones after outer."""
+    top = [path.parent for path in PACKAGE.glob("*/__init__.py")]
+    needs = {
+        room: {
+            PACKAGE / other.relative_to(PACKAGE).parts[0]
+            for path in room.rglob("*.py")
+            for other in imports(path)
+        }
+        - {room}
+        for room in top
+    }
+    ordered: list[Path] = []
+    while len(ordered) < len(top):
+        ready = [
+            room for room in top if room not in ordered and not needs[room] & {*top} - {*ordered}
+        ]
+        ordered += sorted(ready)
+    return [folder for room in ordered for folder in (room, *sorted(_inner(room)))]
+
+
+def _inner(room: Path) -> Iterator[Path]:
+    for folder in room.rglob("*"):
+        if folder.is_dir() and any(path.suffix in SUFFIXES for path in folder.iterdir()):
+            yield folder
+
+
+def file_tables() -> str:
+    """A heading and a table for each folder of the package."""
+    return "\n\n".join(
+        ["### On the ground floor", _table(PACKAGE), *(_section(room) for room in rooms())]
+    )
+
+
+def _section(room: Path) -> str:
+    heading = f"### `{room.relative_to(PACKAGE)}/`"
+    start = room / "__init__.py"
+    return "\n\n".join([heading, *([f"{summary(start)}."] if start.exists() else []), _table(room)])
+
+
+def _table(folder: Path) -> str:
+    rows = [f"| `{path.name}` | {summary(path)} |" for path in files_of(folder)]
+    return "\n".join(["| file | what it holds |", "|---|---|", *rows])
+
+
+def tree_of_rooms() -> str:
+    """The lines of the README's tree for the rooms, and for the files beside them."""
+    lines = ["          the package; docs/architecture.md has a line for every file"]
+    lines += [f"  {path.name:<22} {_in_tree(path)}" for path in files_of(PACKAGE)]
+    for room in rooms():
+        if room.parent == PACKAGE:
+            lines.append(f"  {room.name + '/':<22} {_in_tree(room / '__init__.py')}")
+    return "\n".join(lines) + "\n"
+
+
+def _in_tree(path: Path) -> str:
+    """A summary without the name before it, beginning in lower case as the other lines do."""
+    text = re.sub(r"^(The command line|\w+): ", "", summary(path))
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
+
+
+GENERATED: dict[str, dict[str, Callable[[], str]]] = {
+    "docs/architecture.md": {"files": file_tables},
+}
+
+
+def documents() -> dict[Path, str]:
+    """The text that each document with generated parts ought to have."""
+    found = {}
+    for name, parts in GENERATED.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for part, generate in parts.items():
+            text = replace_part(text, part, generate())
+        found[ROOT / name] = text
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    found[readme] = _TREE.sub(lambda _: tree_of_rooms(), text, count=1)
+    return found
+
+
+def replace_part(text: str, name: str, content: str) -> str:
+    """Put new content between the marks of a generated part."""
+    part = re.compile(rf"(<!-- generated: {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+    if not part.search(text):
+        raise SystemExit(f"no part is marked with <!-- generated: {name} --> and <!-- end -->")
+    return part.sub(lambda found: f"{found[1]}\n{content}\n{found[2]}", text)
+
+
+def main() -> None:
+    """Write each document that is out of date, and name it."""
+    for path, text in documents().items():
+        if path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"{path.relative_to(ROOT)}: brought up to date", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
