@@ -1,10 +1,11 @@
 """Units cover the corpus, and are so many that cores that share them end together."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modernbert.data.corpus_files import CorpusFile
-from modernbert.data.work_units import even_unit_bytes, plan_units
+from modernbert.data.work_units import Part, even_unit_bytes, plan_units
 
 MEGABYTE = 1 << 20
 
@@ -35,3 +36,18 @@ def test_a_corpus_of_some_hundred_megabytes_keeps_all_cores_at_work() -> None:
     """Of 200 MB in large units, a quarter of the time would be one core's alone."""
     file = lines_file(0, 200 * MEGABYTE)
     assert len(plan_units([file], unit_bytes=even_unit_bytes([file]))) >= 60
+
+
+def test_planning_looks_at_each_small_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a folder of many files takes a time that grows with their number's square."""
+    measured: list[str] = []
+
+    def measure(part: Part) -> int:
+        measured.append(part.file.path)
+        return part.num_bytes
+
+    monkeypatch.setattr(Part, "expected_text_bytes", property(measure))
+    files = [lines_file(index, 100) for index in range(1000)]
+    (unit,) = plan_units(files, unit_bytes=MEGABYTE)
+    assert [part.file for part in unit.parts] == files
+    assert len(measured) == len(files)

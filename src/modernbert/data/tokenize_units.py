@@ -108,35 +108,44 @@ def _make_worker(
 
 
 class _Tally:
-    """The progress of all units together."""
+    """The progress of all units together, kept as sums: there may be very many units."""
 
     def __init__(self, units: Sequence[WorkUnit], spill: Spill, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
         self._total_bytes = sum(unit.num_bytes for unit in units)
         self._units: dict[int, UnitProgress] = {}
+        self._bytes_done = self._documents = self._tokens = 0
         for unit in units:
             runs = spill.runs(unit.index)
             finished = spill.finished(unit.index) is not None
-            self._units[unit.index] = UnitProgress(
+            progress = UnitProgress(
                 unit=unit.index,
                 bytes_done=unit.num_bytes if finished else 0,
                 documents=sum(run.num_documents for run in runs),
                 tokens=sum(run.num_tokens for run in runs),
             )
+            self._count(progress, 1)
+            self._units[unit.index] = progress
         self._tell()
 
     def update(self, progress: UnitProgress) -> None:
+        self._count(self._units[progress.unit], -1)
+        self._count(progress, 1)
         self._units[progress.unit] = progress
         self._tell()
 
+    def _count(self, progress: UnitProgress, sign: int) -> None:
+        self._bytes_done += sign * progress.bytes_done
+        self._documents += sign * progress.documents
+        self._tokens += sign * progress.tokens
+
     def _tell(self) -> None:
-        units = self._units.values()
         self._on_progress(
             PrepareProgress(
                 stage="tokenizing",
-                done=sum(unit.bytes_done for unit in units),
+                done=self._bytes_done,
                 total=self._total_bytes,
-                documents=sum(unit.documents for unit in units),
-                tokens=sum(unit.tokens for unit in units),
+                documents=self._documents,
+                tokens=self._tokens,
             )
         )

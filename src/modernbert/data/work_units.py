@@ -4,7 +4,7 @@ The units depend on the files alone, never on the number of processes, and so do
 of their documents.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from modernbert.data.corpus_files import CorpusFile
@@ -101,17 +101,11 @@ def even_unit_bytes(files: Sequence[CorpusFile]) -> int:
 
 def plan_units(files: Sequence[CorpusFile], *, unit_bytes: int) -> list[WorkUnit]:
     """Cut large unpacked JSON Lines into ranges, and put small files of an input together."""
-    units: list[WorkUnit] = []
-    open_parts: list[Part] = []
-    for file in files:
-        for part in _parts(file, unit_bytes):
-            if open_parts and not _has_room(open_parts, part, unit_bytes):
-                units.append(WorkUnit(index=len(units), parts=tuple(open_parts)))
-                open_parts = []
-            open_parts.append(part)
-    if open_parts:
-        units.append(WorkUnit(index=len(units), parts=tuple(open_parts)))
-    return units
+    parts = (part for file in files for part in _parts(file, unit_bytes))
+    return [
+        WorkUnit(index=index, parts=tuple(together))
+        for index, together in enumerate(_together(parts, unit_bytes))
+    ]
 
 
 def share_of(units: Sequence[WorkUnit], task: int, num_tasks: int) -> list[WorkUnit]:
@@ -130,8 +124,17 @@ def _parts(file: CorpusFile, unit_bytes: int) -> list[Part]:
     ]
 
 
-def _has_room(open_parts: list[Part], part: Part, unit_bytes: int) -> bool:
-    if open_parts[0].file.input != part.file.input:
-        return False
-    held = sum(open_part.expected_text_bytes for open_part in open_parts)
-    return held + part.expected_text_bytes <= unit_bytes
+def _together(parts: Iterable[Part], unit_bytes: int) -> Iterator[list[Part]]:
+    """Parts of one input in their order, as many as a unit has room for, but one in any case."""
+    held: list[Part] = []
+    held_bytes = 0
+    for part in parts:
+        part_bytes = part.expected_text_bytes
+        is_full = held_bytes + part_bytes > unit_bytes
+        if held and (is_full or held[0].file.input != part.file.input):
+            yield held
+            held, held_bytes = [], 0
+        held.append(part)
+        held_bytes += part_bytes
+    if held:
+        yield held
