@@ -25,7 +25,7 @@ PRELOADED = [
     "torch.utils.tensorboard",
     "tests.processes",
     "tests.training.groups",
-    "tests.tasks.groups",
+    "tests.tasks.pretraining.groups",
 ]
 _ERROR_CODE = 2
 

@@ -19,7 +19,7 @@ import modernbert
 from docs import tables
 from modernbert.cli.app import app
 from modernbert.settings import parse, to_mapping
-from modernbert.tasks.recipe import PhaseRecipe, PretrainingRecipe
+from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(modernbert.__file__).parent

@@ -26,6 +26,14 @@ FLOORS = (
     {"__main__"},
 )
 
+# Within `tasks`, what each of its rooms may import; modules beside the rooms know none of them.
+ROOMS_OF_TASKS: dict[str, set[str]] = {
+    "pretraining": set(),
+    "tuning": set(),
+    "labels": {"tuning"},
+    "ranking": {"tuning"},
+}
+
 # Whoever imports one of these makes `--help` wait.
 HEAVY = ("torch", "numpy", "transformers", "pyarrow", "matplotlib", "tokenizers", "safetensors")
 
@@ -119,6 +127,24 @@ def test_rooms_on_one_floor_do_not_import_each_other() -> None:
         and floor(room(found.imported)) == floor(room(found.importer)) > 0
     ]
     assert sideways == []
+
+
+def test_rooms_of_tasks_stand_on_each_other_in_one_direction() -> None:
+    """A purpose knows what all share; nothing shared knows a purpose."""
+    wrong = []
+    for found in own_imports():
+        here, there = inner_room(found.importer), inner_room(found.imported)
+        if here is not None and there and there not in {here, *ROOMS_OF_TASKS.get(here, set())}:
+            wrong.append(str(found))
+    assert wrong == []
+
+
+def inner_room(module: str) -> str | None:
+    """The room of `tasks` that a module is in; empty beside the rooms, None outside of `tasks`."""
+    parts = module.split(".")
+    if parts[:2] != ["modernbert", "tasks"]:
+        return None
+    return parts[2] if len(parts) > 2 and parts[2] in ROOMS_OF_TASKS else ""
 
 
 def test_only_the_command_line_asks_the_package_itself() -> None:

@@ -10,7 +10,7 @@ from modernbert.cli.plan_recipe import phases_of
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.settings import load, parse, to_mapping
-from modernbert.tasks.recipe import PhaseRecipe, PretrainingRecipe
+from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
 
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.toml"))

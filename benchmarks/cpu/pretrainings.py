@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from benchmarks.cpu.text import MASKED_SHARE, Text
-from modernbert.tasks.pretraining import pretrain
-from modernbert.tasks.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.pretrain import pretrain
+from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
 _WARMUP, _DECAY = 0.1, 0.7  # ours: shares of the tokens
 _TRAINER_WARMUP = 0.06

@@ -25,9 +25,9 @@ from modernbert.files import new_folder
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.names import from_foreign
 from modernbert.settings import parse
-from modernbert.tasks.pretraining import Pretraining, build_model
-from modernbert.tasks.pretraining_data import PretrainingData
-from modernbert.tasks.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.data import PretrainingData
+from modernbert.tasks.pretraining.pretrain import Pretraining, build_model
+from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 from modernbert.training.isolation import undisturbed
 from modernbert.training.precision import autocast
 

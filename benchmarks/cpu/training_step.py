@@ -25,7 +25,7 @@ from modernbert.batch import PackedBatch
 from modernbert.files import new_folder
 from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.tasks.vocabulary_loss import vocabulary_cross_entropy
+from modernbert.tasks.pretraining.vocabulary_loss import vocabulary_cross_entropy
 
 MASKED_SHARE = 0.31
 _WIDTH = {"hidden_size": 384, "intermediate_size": 576, "num_heads": 6}

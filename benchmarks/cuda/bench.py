@@ -17,7 +17,7 @@ from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.dropout import Dropout
 from modernbert.model.flops import flops_per_token
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.tasks.vocabulary_loss import vocabulary_cross_entropy
+from modernbert.tasks.pretraining.vocabulary_loss import vocabulary_cross_entropy
 from modernbert.training.optimizer import StableAdamW, parameter_groups
 from modernbert.training.precision import autocast
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.cuda.bench import Bench, Figures, Rows
 from modernbert.settings import load
-from modernbert.tasks.pretraining import pretrain
-from modernbert.tasks.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.pretrain import pretrain
+from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
 RECIPE = Path("recipes/mini.toml")
 _MINUTES = 8.0

@@ -21,7 +21,7 @@ from modernbert.model.layout import Layout
 from modernbert.planning.chips import find_chip
 from modernbert.planning.memory import plan_memory
 from modernbert.planning.phase import Machine, Phase
-from modernbert.tasks.vocabulary_loss import MAX_LOGITS_BYTES
+from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES
 
 _COPY_BYTES = 1 << 30
 

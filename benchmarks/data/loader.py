@@ -25,7 +25,7 @@ from modernbert.data.packing import BinStream, PackingSettings
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
-from modernbert.tasks.vocabulary_loss import vocabulary_cross_entropy
+from modernbert.tasks.pretraining.vocabulary_loss import vocabulary_cross_entropy
 from modernbert.training.precision import autocast
 
 WANTED = 10.0

@@ -21,8 +21,8 @@ def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[s
 
 
 def _fine_tune(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe
-    from modernbert.tasks.fine_tuning_runs import fine_tune_all
+    from modernbert.tasks.labels.recipe import FineTuningRecipe
+    from modernbert.tasks.labels.runs import fine_tune_all
 
     mapping = {
         "model": options.model,
@@ -50,8 +50,8 @@ def _fine_tune(workload: Workload, folder: Path, options: argparse.Namespace) ->
 
 def _retrieve(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from modernbert.inference.embedder import Embedder
-    from modernbert.tasks.retrieval_recipe import RetrievalRecipe
-    from modernbert.tasks.retrieval_run import train_ranking
+    from modernbert.tasks.ranking.recipe import RetrievalRecipe
+    from modernbert.tasks.ranking.runs import train_ranking
 
     mapping = {
         "model": options.model,

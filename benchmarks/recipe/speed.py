@@ -22,7 +22,7 @@ from modernbert.batch import PackedBatch
 from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
-from modernbert.tasks.vocabulary_loss import vocabulary_cross_entropy
+from modernbert.tasks.pretraining.vocabulary_loss import vocabulary_cross_entropy
 
 _BIN_TOKENS = 8_192
 _MASKED_SHARE = 0.3

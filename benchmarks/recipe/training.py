@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-import modernbert.tasks.pretraining as pretraining
+import modernbert.tasks.pretraining.pretrain as pretraining
 from benchmarks.recipe.arms import ARMS, Arm, shared_recipe
 from modernbert.data.collate import MaskedBatch, collate
 from modernbert.data.loader import held_out_batches
@@ -28,8 +28,8 @@ from modernbert.files import write_whole
 from modernbert.model.grow import grow
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.settings import parse
-from modernbert.tasks.phase_tables import merge
-from modernbert.tasks.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.phase_tables import merge
+from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 BUCKETS = (0, 256, 512, 1_024, 2_048, 4_096, 8_192)

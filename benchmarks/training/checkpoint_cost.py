@@ -24,7 +24,7 @@ from modernbert.batch import PackedBatch
 from modernbert.model.config import PRESETS, EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
-from modernbert.tasks.vocabulary_loss import vocabulary_cross_entropy
+from modernbert.tasks.pretraining.vocabulary_loss import vocabulary_cross_entropy
 from modernbert.training import checkpoint
 from modernbert.training.background import BackgroundSaver
 from modernbert.training.optimizer import StableAdamW, parameter_groups

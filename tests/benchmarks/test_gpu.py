@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tasks.small import World
+from tests.tasks.pretraining.small import World
 
 from benchmarks import gpu
 from benchmarks.cpu import results

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
-from tests.tasks.small import World
+from tests.tasks.pretraining.small import World
 
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.settings import parse
-from modernbert.tasks.pretraining import pretrain
-from modernbert.tasks.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.pretrain import pretrain
+from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
 
 @pytest.fixture(scope="module")

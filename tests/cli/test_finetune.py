@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
-from tests.tasks import labelled
+from tests.tasks.labels import labelled
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
-from tests.tasks.small import World
+from tests.tasks.pretraining.small import World
 
 from modernbert.model.config import EncoderConfig
 from modernbert.model.flops import flops_per_token

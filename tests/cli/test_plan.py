@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from tests.cli.conftest import Run
-from tests.tasks.small import World
+from tests.tasks.pretraining.small import World
 
 from modernbert.cli.plan_recipe import lengths_of, phases_of
 from modernbert.data.shards import ShardFolder
 from modernbert.settings import parse, to_toml
-from modernbert.tasks.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
 BASE = """
 output = "runs/base"

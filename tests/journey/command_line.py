@@ -10,7 +10,7 @@ from typing import Any
 
 from modernbert.cli import main
 from modernbert.settings import parse, to_toml
-from modernbert.tasks.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
 
 @dataclass(frozen=True)

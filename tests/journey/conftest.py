@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.journey.command_line import Answer, succeed, write_corpus, write_recipe
-from tests.tasks.small import World, texts
+from tests.tasks.pretraining.small import World, texts
 
 
 class Journey:

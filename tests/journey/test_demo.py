@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 from tests.journey.command_line import succeed, write_corpus, write_recipe
-from tests.tasks.small import World, texts
+from tests.tasks.pretraining.small import World, texts
 
 from modernbert.cli import demo as demo_verb
 from modernbert.cli.demo import DemoFolder
 from modernbert.cli.demo_results import EXAMPLES
 from modernbert.data import python_corpus
 from modernbert.settings import load
-from modernbert.tasks.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.tasks.small import World
+from tests.tasks.pretraining.small import World
 
 from modernbert.report import run_report
 

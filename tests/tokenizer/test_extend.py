@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.tasks.small import make_tokenizer
+from tests.tasks.pretraining.small import make_tokenizer
 
 from modernbert.errors import TokenizerError
 from modernbert.tokenizer.extend import extend, named_slots

@@ -10,7 +10,7 @@ from modernbert.cli.options import AsJson, echo_json
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from modernbert.tasks.averaging import Part
+    from modernbert.tasks.pretraining.averaging import Part
 
 
 def average(
@@ -47,7 +47,7 @@ def average(
     """
     from modernbert.errors import InputError
     from modernbert.hub import CARD
-    from modernbert.tasks.averaging import (
+    from modernbert.tasks.pretraining.averaging import (
         PARTS_FILE,
         HeldOut,
         average_parts,
@@ -55,9 +55,9 @@ def average(
         parts_of,
         write_model,
     )
-    from modernbert.tasks.averaging import best as best_of
-    from modernbert.tasks.model_state import load_tokenizer
-    from modernbert.tasks.pretraining_card import average_card
+    from modernbert.tasks.pretraining.averaging import best as best_of
+    from modernbert.tasks.pretraining.card import average_card
+    from modernbert.tasks.pretraining.model_state import load_tokenizer
 
     if output.exists():
         raise InputError(f"{output}: is there already; take another output")

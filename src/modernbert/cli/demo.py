@@ -78,7 +78,7 @@ def demo(
     Takes a few minutes on two cores and no network. Stopped, it goes on when it is run again.
     """
     from modernbert.settings import load
-    from modernbert.tasks.recipe import PretrainingRecipe
+    from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
     folder = DemoFolder(output)
     _collect(folder)

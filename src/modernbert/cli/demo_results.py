@@ -13,7 +13,7 @@ from modernbert.cli.fill_mask import predictions_line
 if TYPE_CHECKING:
     from modernbert.inference.fill_mask import FillMask
     from modernbert.report.baseline import Baseline
-    from modernbert.tasks.recipe import PretrainingRecipe
+    from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
 EXAMPLES = (
     "for index, value in [MASK](values):",
@@ -40,7 +40,7 @@ def held_out_baseline(recipe: "PretrainingRecipe") -> "Baseline":
 
     from modernbert.data.shards import ShardFolder
     from modernbert.report.baseline import count_tokens, unigram_baseline
-    from modernbert.tasks.pretraining import held_out_batches
+    from modernbert.tasks.pretraining.pretrain import held_out_batches
 
     folders = [ShardFolder.open(source.shards) for source in recipe.phases[0].sources]
     counts = count_tokens(
@@ -71,7 +71,7 @@ def figures(evaluations: list[Mapping[str, Any]], baseline: "Baseline") -> Itera
 def examples(recipe: "PretrainingRecipe") -> Iterator[str]:
     """What the model fills in for [MASK], before and after training."""
     from modernbert.inference.fill_mask import FillMask
-    from modernbert.tasks.pretraining import build_model
+    from modernbert.tasks.pretraining.pretrain import build_model
     from modernbert.tokenizer.tokenizer import Tokenizer
 
     untrained = FillMask(build_model(recipe), Tokenizer.from_pretrained(recipe.tokenizer))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from modernbert.model.config import EncoderConfig
-    from modernbert.tasks.recipe import PhaseRecipe
+    from modernbert.tasks.pretraining.recipe import PhaseRecipe
 
 Description = dict[str, Any]
 
@@ -44,8 +44,8 @@ def describe_recipe(path: Path) -> Description:
     """The resolved settings of a recipe, the size of its model, and what the training costs."""
     from modernbert.errors import TokenizerError
     from modernbert.settings import load, to_mapping
-    from modernbert.tasks.pretraining_data import model_config
-    from modernbert.tasks.recipe import PretrainingRecipe
+    from modernbert.tasks.pretraining.data import model_config
+    from modernbert.tasks.pretraining.recipe import PretrainingRecipe
     from modernbert.tokenizer.tokenizer import Tokenizer
 
     recipe = load(PretrainingRecipe, path)

@@ -9,7 +9,7 @@ from modernbert.cli.finetune_progress import report, tell_of_job
 from modernbert.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from modernbert.tasks.job import Verb
+    from modernbert.tasks.labels.job import Verb
 
 _SUMMARIES: "dict[Verb, str]" = {
     "classify": "Learn labels of texts or of pairs of texts: one of several, or any number.",
@@ -63,8 +63,8 @@ def _command(verb: "Verb") -> Any:
         processes: options.Processes = None,
         as_json: AsJson = False,
     ) -> None:
-        from modernbert.tasks.fine_tuning_recipe import FineTuningRecipe
-        from modernbert.tasks.fine_tuning_runs import fine_tune_all
+        from modernbert.tasks.labels.recipe import FineTuningRecipe
+        from modernbert.tasks.labels.runs import fine_tune_all
 
         each, several = options.sweep_of(epochs, lr, weight_decay, seeds, processes)
         settings = options.recipe_of(

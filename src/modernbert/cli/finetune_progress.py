@@ -12,9 +12,9 @@ from modernbert.cli.options import echo_json
 from modernbert.cli.terminal import Meter, tell
 
 if TYPE_CHECKING:
-    from modernbert.tasks.fine_tuning_results import Combination, Results
-    from modernbert.tasks.job import Job
-    from modernbert.tasks.retrieval_job import RankingJob
+    from modernbert.tasks.labels.job import Job
+    from modernbert.tasks.ranking.job import RankingJob
+    from modernbert.tasks.tuning.results import Combination, Results
 
 _MAX_LABELS = 12
 _NO_DEV = "note: no dev rows, so the last weights are kept, unmeasured on the way; see --dev"
@@ -28,8 +28,8 @@ def report(recipe: Any, train: "Callable[[Watch], Results]", *, as_json: bool) -
     Raises:
         typer.Exit: a signal has stopped the runs, which are saved.
     """
-    from modernbert.tasks.all_runs import MODEL_FOLDER
-    from modernbert.tasks.outcome import Interrupted
+    from modernbert.tasks.tuning.outcome import Interrupted
+    from modernbert.tasks.tuning.runs import MODEL_FOLDER
 
     try:
         with Meter("reading") as meter:

@@ -10,7 +10,7 @@ from modernbert.cli.finetune_progress import report, tell_of_ranking
 from modernbert.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from modernbert.tasks.retrieval_examples import Kind
+    from modernbert.tasks.ranking.examples import Kind
 
 _SUMMARIES: "dict[Kind, str]" = {
     "retrieve": "Learn one vector a text, so that queries lie near the documents that answer them.",
@@ -154,8 +154,8 @@ def _command(kind: "Kind") -> Any:
         processes: options.Processes = None,
         as_json: AsJson = False,
     ) -> None:
-        from modernbert.tasks.retrieval_recipe import RetrievalRecipe
-        from modernbert.tasks.retrieval_run import train_ranking
+        from modernbert.tasks.ranking.recipe import RetrievalRecipe
+        from modernbert.tasks.ranking.runs import train_ranking
 
         each, several = options.sweep_of(epochs, lr, weight_decay, seeds, processes)
         settings = options.recipe_of(

@@ -72,9 +72,9 @@ def mine(
     from modernbert.files import new_file
     from modernbert.inference.reranker import Reranker
     from modernbert.inference.retriever import load_retriever
-    from modernbert.tasks.mining import MiningSettings
-    from modernbert.tasks.mining import mine as find
-    from modernbert.tasks.retrieval_data import read_corpus, read_retrieval_data
+    from modernbert.tasks.ranking.data import read_corpus, read_retrieval_data
+    from modernbert.tasks.ranking.mining import MiningSettings
+    from modernbert.tasks.ranking.mining import mine as find
 
     settings = MiningSettings(
         negatives=negatives, skip=skip, depth=depth, margin=margin, ratio=ratio

@@ -85,7 +85,7 @@ def plan(
     from modernbert.planning import Machine, find_chip, plan_phase
     from modernbert.planning.published import nearest_run
     from modernbert.settings import load
-    from modernbert.tasks.recipe import PretrainingRecipe
+    from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
     chip, settings = find_chip(kind), load(PretrainingRecipe, recipe)
     phases = phases_of(settings, preset=preset, mean_document_tokens=mean_document_tokens)

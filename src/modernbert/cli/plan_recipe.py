@@ -9,7 +9,7 @@ from modernbert.errors import ModelFolderError, SettingsError
 if TYPE_CHECKING:
     from modernbert.model.config import EncoderConfig
     from modernbert.planning import DocumentLengths, Phase
-    from modernbert.tasks.recipe import PhaseRecipe, PretrainingRecipe
+    from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
 
 
 def phases_of(

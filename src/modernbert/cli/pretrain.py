@@ -13,7 +13,7 @@ from modernbert.cli.options import AsJson, echo_json
 from modernbert.cli.terminal import Meter, is_first_process, tell
 
 if TYPE_CHECKING:
-    from modernbert.tasks.recipe import PretrainingRecipe
+    from modernbert.tasks.pretraining.recipe import PretrainingRecipe
     from modernbert.training.trainer import Result
 
 
@@ -34,7 +34,7 @@ def pretrain(
     Under torchrun several processes train together.
     """
     from modernbert.settings import load
-    from modernbert.tasks.recipe import PretrainingRecipe
+    from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
     settings = load(PretrainingRecipe, recipe)
     result = train(settings, go_on=f"modernbert pretrain {shlex.quote(str(recipe))}")
@@ -64,7 +64,7 @@ def train(recipe: "PretrainingRecipe", *, go_on: str) -> "Result":
     Raises:
         typer.Exit: a signal has stopped the run, which is saved.
     """
-    from modernbert.tasks.pretraining import pretrain as run
+    from modernbert.tasks.pretraining.pretrain import pretrain as run
 
     with Meter("pretraining") as meter:
         result = run(recipe, observers=[Watch(meter)])

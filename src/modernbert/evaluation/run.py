@@ -27,7 +27,7 @@ from modernbert.inference.retriever import load_retriever
 from modernbert.model.config_file import find_model
 from modernbert.model.precision import PrecisionChoice
 from modernbert.settings import to_mapping
-from modernbert.tasks.fine_tuning_runs import MODEL_FOLDER, fine_tune_all
+from modernbert.tasks.labels.runs import MODEL_FOLDER, fine_tune_all
 from modernbert.training.log import Record
 
 RESULT_FILE = "result.json"

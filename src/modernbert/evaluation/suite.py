@@ -27,7 +27,7 @@ from typing import Literal
 
 from modernbert.errors import InputError, SettingsError
 from modernbert.settings import load
-from modernbert.tasks.fine_tuning_recipe import (
+from modernbert.tasks.labels.recipe import (
     DataSettings,
     FineTuningRecipe,
     FineTuningSettings,

@@ -1,9 +1,9 @@
 """What one process holds in memory, counted from what the training step really keeps.
 
-The step is that of `training/trainer.py` with `tasks/vocabulary_loss.py`: weights, gradients and
-two averages of the optimizer in float32; under autocast each matrix once more in bfloat16; of the
-activations what autograd keeps for the backward. Tests hold the activations equal to autograd's
-own, byte by byte. What a CPU's allocator loses to gaps is measured, not counted.
+The step is that of `training/trainer.py` with `tasks/pretraining/vocabulary_loss.py`: weights,
+gradients and two averages of the optimizer in float32; under autocast each matrix once more in
+bfloat16; of the activations what autograd keeps for the backward. Tests hold the activations equal
+to autograd's own, byte by byte. What a CPU's allocator loses to gaps is measured, not counted.
 """
 
 from dataclasses import dataclass, fields

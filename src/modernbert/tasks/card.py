@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Mapping
 
-from modernbert.tasks.fine_tuning_results import Results
 from modernbert.training import machine
 
 _PACKAGES = ("modernbert", "torch", "tokenizers", "safetensors", "numpy")
@@ -18,26 +17,6 @@ def versions() -> str:
 def header(*, library: str, pipeline: str) -> str:
     """What the hub reads: the library that loads the model, and what it is for."""
     return f"---\nlibrary_name: {library}\npipeline_tag: {pipeline}\ntags:\n- modernbert\n---\n"
-
-
-def score_table(results: Results) -> str:
-    """Each score of the best run; of several seeds also the mean and the spread."""
-    best, combination = results.best, results.best_combination
-    several = len(combination.outcomes) > 1
-    lines = ["| score | rows | value |" + (" mean over seeds |" if several else "")]
-    lines.append("|---|---|---|" + ("---|" if several else ""))
-    for split in ("dev", "test"):
-        for name, value in getattr(best, split).items():
-            line = f"| {name} | {split} | {value:.4f} |"
-            if several:
-                spread = combination.spread(split)[name]
-                line += f" {combination.mean(split)[name]:.4f} ± {spread:.4f} |"
-            lines.append(line)
-    if len(lines) == 2:
-        return "None: no rows were held out."
-    if best.dev:
-        lines.append(f"\nThe weights were chosen by {results.metric} on the dev rows.")
-    return "\n".join(lines)
 
 
 def bullets(values: Mapping[str, object]) -> str:

@@ -1,0 +1,1 @@
+"""Fine-tuning on labelled rows: labels of texts or words, numbers, answers."""

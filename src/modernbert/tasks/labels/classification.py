@@ -1,0 +1,278 @@
+"""Labels of texts and of pairs: one of several, or any number of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modernbert.batch import PackedBatch
+from modernbert.data.table import Table
+from modernbert.errors import InputError
+from modernbert.metrics.classification import (
+    classification_scores,
+    confusion_matrix,
+    figures_of_decisions,
+    figures_of_labels,
+    multi_label_scores,
+)
+from modernbert.tasks.labels.columns import (
+    LABELS,
+    counts_of,
+    label_indices,
+    label_weights,
+    learn_labels,
+    read_label_names,
+)
+from modernbert.tasks.labels.job import Job, Mistake, Review, Source, Split
+from modernbert.tasks.labels.recipe import FineTuningRecipe
+from modernbert.tasks.labels.text_job import text_job
+
+_YES = {"1", "true", "yes"}
+_NO = {"0", "false", "no"}
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text as token ids, and the index of its label."""
+
+    token_ids: list[int]
+    label: int
+
+
+@dataclass(frozen=True)
+class MultiLabelledText:
+    """A text as token ids, and for each label 1 where it has it."""
+
+    token_ids: list[int]
+    labels: tuple[int, ...]
+
+
+class SingleLabel:
+    """One label a text: cross entropy.
+
+    labels: their names.
+    weights: how much a text of each label counts; None for alike.
+    """
+
+    def __init__(self, labels: Sequence[str], weights: Tensor | None = None) -> None:
+        self.labels, self.weights = tuple(labels), weights
+
+    metric = "accuracy"
+
+    def num_targets(self, _example: LabelledText, /) -> int:
+        """One a text."""
+        return 1
+
+    def loss(
+        self, outputs: Tensor, _batch: PackedBatch, examples: Sequence[LabelledText], /
+    ) -> Tensor:
+        """The sum of the cross entropies, each times its label's weight."""
+        targets = torch.tensor([each.label for each in examples], device=outputs.device)
+        losses = functional.cross_entropy(outputs, targets, reduction="none")
+        if self.weights is not None:
+            losses = losses * self.weights.to(outputs.device)[targets]
+        return losses.sum()
+
+    def scores(
+        self, outputs: Sequence[Tensor], examples: Sequence[LabelledText], /
+    ) -> dict[str, float]:
+        """Accuracy, F1 and Matthews' correlation of the likeliest labels."""
+        predicted = torch.stack(list(outputs)).argmax(1).numpy()
+        expected = [example.label for example in examples]
+        return classification_scores(predicted, expected, len(self.labels))
+
+    def review(self, outputs: Sequence[Tensor], split: Split[LabelledText], /) -> Review:
+        """Figures of each label, the confusion matrix and the surest wrong answers."""
+        chances = torch.stack(list(outputs)).softmax(1)
+        predicted = chances.argmax(1).tolist()
+        expected = [example.label for example in split.examples]
+        matrix = confusion_matrix(predicted, expected, len(self.labels))
+        mistakes = [
+            Mistake(float(row[given]), text, self.labels[wanted], self.labels[given])
+            for row, given, wanted, text in zip(
+                chances, predicted, expected, split.shown, strict=True
+            )
+            if given != wanted
+        ]
+        return Review(
+            labels=figures_of_labels(matrix, self.labels),
+            confusion=matrix.tolist(),
+            mistakes=sorted(mistakes, key=lambda each: -each.doubt),
+        )
+
+
+class MultiLabel:
+    """Any number of labels a text: binary cross entropy, the mean over the labels."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = tuple(labels)
+
+    metric = "f1_micro"
+
+    def num_targets(self, _example: MultiLabelledText, /) -> int:
+        """One a text."""
+        return 1
+
+    def loss(
+        self, outputs: Tensor, _batch: PackedBatch, examples: Sequence[MultiLabelledText], /
+    ) -> Tensor:
+        """The sum over the texts of the mean over the labels."""
+        targets = torch.tensor([each.labels for each in examples], device=outputs.device).float()
+        losses = functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+        return losses.mean(1).sum()
+
+    def scores(
+        self, outputs: Sequence[Tensor], examples: Sequence[MultiLabelledText], /
+    ) -> dict[str, float]:
+        """F1 of all decisions, and the share of texts with exactly the right labels."""
+        expected = [example.labels for example in examples]
+        return multi_label_scores(_decisions(outputs), expected)
+
+    def review(self, outputs: Sequence[Tensor], split: Split[MultiLabelledText], /) -> Review:
+        """Figures of each label, and the texts with the largest loss among the wrong ones."""
+        decisions = _decisions(outputs)
+        expected = np.array([example.labels for example in split.examples])
+        mistakes = [
+            Mistake(float((given.sigmoid() - torch.tensor(wanted)).abs().max()), text, *named)
+            for given, wanted, text, named in zip(
+                outputs,
+                expected,
+                split.shown,
+                zip(self._names(expected), self._names(decisions), strict=True),
+                strict=True,
+            )
+            if named[0] != named[1]
+        ]
+        return Review(
+            labels=figures_of_decisions(decisions, expected, self.labels),
+            mistakes=sorted(mistakes, key=lambda each: -each.doubt),
+        )
+
+    def _names(self, decisions: np.ndarray) -> list[str]:
+        return [
+            ", ".join(label for label, given in zip(self.labels, row, strict=True) if given)
+            or "none"
+            for row in decisions
+        ]
+
+
+def classification(recipe: FineTuningRecipe) -> Job[LabelledText] | Job[MultiLabelledText]:
+    """A recipe's texts and their labels.
+
+    A text has one label, unless the column holds lists, a separator is given, or there are several
+    columns of labels.
+
+    Raises:
+        ModernBertError: the model or the data cannot be used; see `Source.open`.
+    """
+    source = Source.open(recipe)
+    if len(source.data.label) > 1:
+        columns = source.data.label
+        flags = {name: _flags(table, columns) for name, table in source.tables.items()}
+        return _multi_label(source, columns, flags)
+    column = source.label_column(LABELS)
+    if source.data.label_separator or any(isinstance(v, list) for v in source.train.values(column)):
+        return _listed_labels(source, column)
+    return _single_label(source, column)
+
+
+def _single_label(source: Source, column: str) -> Job[LabelledText]:
+    names = {name: read_label_names(table, column) for name, table in source.tables.items()}
+    labels = learn_labels(names["train"], source.train.source)
+    targets = {
+        name: label_indices(table, names[name], labels) for name, table in source.tables.items()
+    }
+    weights = label_weights(targets["train"], len(labels), source.recipe.training.class_weights)
+    objective = SingleLabel(labels, weights)
+    return text_job(
+        source,
+        objective,
+        {
+            name: [partial(LabelledText, label=target) for target in each]
+            for name, each in targets.items()
+        },
+        verb="classify",
+        labels=labels,
+        problem="single_label",
+        facts={"label": column, "labels": counts_of(names["train"], labels)},
+    )
+
+
+def _listed_labels(source: Source, column: str) -> Job[MultiLabelledText]:
+    names = {name: _label_lists(source, table, column) for name, table in source.tables.items()}
+    labels = learn_labels([each for row in names["train"] for each in row], source.train.source)
+    known = set(labels)
+    for name, table in source.tables.items():
+        for row, given in enumerate(names[name]):
+            if unknown := set(given) - known:
+                raise InputError(
+                    f"{table.where(row)}: label {unknown.pop()!r} does not occur in the training "
+                    "data; correct it or leave the row out"
+                )
+    flags = {
+        name: [tuple(int(label in row) for label in labels) for row in rows]
+        for name, rows in names.items()
+    }
+    return _multi_label(source, labels, flags)
+
+
+def _label_lists(source: Source, table: Table, column: str) -> list[list[str]]:
+    """The labels of each row."""
+    separator = source.data.label_separator
+    lists = []
+    for row, value in enumerate(table.values(column)):
+        if separator is not None and isinstance(value, str):
+            value = [part for part in value.split(separator) if part.strip()]
+        if not isinstance(value, list) or any(isinstance(v, list | dict) for v in value):
+            raise InputError(
+                f"{table.where(row)}: column {column!r}: got {value!r}, expected a list of labels"
+            )
+        part = Table(source=table.where(row), columns=(column,), rows=[{column: v} for v in value])
+        lists.append(read_label_names(part, column))
+    return lists
+
+
+def _flags(table: Table, columns: Sequence[str]) -> list[tuple[int, ...]]:
+    """0 or 1 for each column of labels, of each row."""
+    return list(zip(*(_flag_column(table, column) for column in columns), strict=True))
+
+
+def _flag_column(table: Table, column: str) -> list[int]:
+    flags = []
+    for row, value in enumerate(table.values(table.find([], asked=column, option="--label"))):
+        name = str(int(value) if isinstance(value, float) and value == value else value).lower()
+        if name not in _YES | _NO:
+            raise InputError(
+                f"{table.where(row)}: column {column!r}: got {value!r}, expected 0 or 1, as each "
+                "of several columns of labels has"
+            )
+        flags.append(int(name in _YES))
+    return flags
+
+
+def _multi_label(
+    source: Source, labels: Sequence[str], flags: dict[str, list[tuple[int, ...]]]
+) -> Job[MultiLabelledText]:
+    totals = np.array(flags["train"]).sum(0).tolist()
+    return text_job(
+        source,
+        MultiLabel(labels),
+        {
+            name: [partial(MultiLabelledText, labels=row) for row in rows]
+            for name, rows in flags.items()
+        },
+        verb="classify",
+        labels=labels,
+        problem="multi_label",
+        facts={"labels": dict(zip(labels, totals, strict=True))},
+    )
+
+
+def _decisions(outputs: Sequence[Tensor]) -> np.ndarray:
+    """(rows, num_labels): whether a label is likelier than not."""
+    decisions: np.ndarray = (torch.stack(list(outputs)) > 0).numpy()
+    return decisions

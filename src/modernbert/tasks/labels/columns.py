@@ -1,0 +1,194 @@
+"""Rows of a table to texts, pairs of texts, labels and numbers, each of them checked."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modernbert.data.table import Table
+from modernbert.errors import InputError
+from modernbert.inference.inputs import Text
+from modernbert.tasks.labels.recipe import ClassWeights, DataSettings
+
+# In the order of preference; compared without capitals.
+PAIRS = (
+    ("text", "text_pair"),
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("query", "document"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+)
+TEXTS = ("text", "sentence", "content", "review", "document", "comment", "title", "query", "body")
+LABELS = ("label", "labels", "class", "category", "target", "sentiment", "intent", "gold_label")
+SCORES = ("score", "label", "similarity_score", "similarity", "target", "value", "rating", "stars")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextColumns:
+    """Which columns hold the texts."""
+
+    text: str
+    text_pair: str | None = None
+
+    @classmethod
+    def find(cls, table: Table, settings: DataSettings) -> "TextColumns":
+        """Those that are asked for, or a usual pair, or one usual column.
+
+        Raises:
+            DocumentError: there are none.
+        """
+        if settings.text is None and settings.text_pair is None:
+            for first, second in PAIRS:
+                if (text := table.first_of([first])) and (pair := table.first_of([second])):
+                    return cls(text=text, text_pair=pair)
+        text = table.find(TEXTS, asked=settings.text, option="--text")
+        if settings.text_pair is None:
+            return cls(text=text)
+        asked = settings.text_pair
+        return cls(text=text, text_pair=table.find([], asked=asked, option="--text-pair"))
+
+    def read(self, table: Table) -> list[Text]:
+        """The texts of all rows, or the pairs.
+
+        Raises:
+            DocumentError: a row without a text.
+        """
+        names = [self.text] if self.text_pair is None else [self.text, self.text_pair]
+        for name in names:
+            table.find([], asked=name, option="--text")
+        columns = [table.texts(name) for name in names]
+        if len(columns) == 1:
+            return list(columns[0])
+        return list(zip(*columns, strict=True))
+
+    def __str__(self) -> str:
+        return self.text if self.text_pair is None else f"{self.text} and {self.text_pair}"
+
+
+def read_label_names(table: Table, column: str) -> list[str]:
+    """The name of each row's label: texts as they are, whole numbers and truth values in words.
+
+    Raises:
+        InputError: a row without a label, a number with a fraction, or labels of mixed types.
+    """
+    values = table.values(table.find([], asked=column, option="--label"))
+    kinds: dict[str, int] = {}
+    names = []
+    for index, value in enumerate(values):
+        kind, name = _label_name(value, table.where(index), column)
+        kinds.setdefault(kind, index)
+        names.append(name)
+    if len(kinds) > 1:
+        (kind, first), (other_kind, other) = list(kinds.items())[:2]
+        raise InputError(
+            f"{table.where(other)}: label {values[other]!r} is a {other_kind}, but "
+            f"{values[first]!r} in row {first + 1} is a {kind}; write all labels alike"
+        )
+    return names
+
+
+def _label_name(value: object, where: str, column: str) -> tuple[str, str]:
+    """The kind of a label's value, and its name."""
+    if isinstance(value, bool):
+        return "truth value", str(value).lower()
+    if isinstance(value, str) and value.strip():
+        return "text", value.strip()
+    if isinstance(value, int):
+        return "number", str(value)
+    if isinstance(value, float) and value.is_integer():
+        return "number", str(int(value))
+    if isinstance(value, float) and math.isfinite(value):
+        raise InputError(
+            f"{where}: label {value!r} is a number with a fraction; "
+            "to predict numbers take `modernbert finetune regress`"
+        )
+    got = "nothing" if value is None or value == "" else repr(value)
+    raise InputError(f"{where}: column {column!r}: got {got}, expected a label")
+
+
+def learn_labels(names: Sequence[str], source: str) -> tuple[str, ...]:
+    """The labels that occur, whole numbers by size and anything else by name.
+
+    >>> learn_labels(["10", "9", "10"], "a.csv"), learn_labels(["b", "a"], "a.csv")
+    (('9', '10'), ('a', 'b'))
+
+    Raises:
+        InputError: fewer than two.
+    """
+    labels = set(names)
+    if len(labels) < 2:
+        raise InputError(
+            f"{source}: every row has the label {next(iter(labels))!r}; "
+            "expected two labels or more to tell apart"
+        )
+    if all(label.lstrip("-").isdecimal() for label in labels):
+        return tuple(sorted(labels, key=int))
+    return tuple(sorted(labels))
+
+
+def label_indices(table: Table, names: Sequence[str], labels: Sequence[str]) -> list[int]:
+    """The index of each row's label.
+
+    Raises:
+        InputError: a label that the training data lack.
+    """
+    known = {label: index for index, label in enumerate(labels)}
+    for row, name in enumerate(names):
+        if name not in known:
+            raise InputError(
+                f"{table.where(row)}: label {name!r} does not occur in the training data, "
+                f"which have {shortened(labels)}; correct it or leave the row out"
+            )
+    return [known[name] for name in names]
+
+
+def read_numbers(table: Table, column: str) -> list[float]:
+    """The number of each row; a text that says one counts as it.
+
+    Raises:
+        InputError: a row without a number, or with NaN or infinity.
+    """
+    values = table.values(table.find([], asked=column, option="--label"))
+    return [_number(value, table.where(row), column) for row, value in enumerate(values)]
+
+
+def _number(value: Any, where: str, column: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or isinstance(value, bool):
+        got = "nothing" if value in (None, "") else repr(value)
+        raise InputError(f"{where}: column {column!r}: got {got}, expected a number such as 0.5")
+    if not math.isfinite(number):
+        raise InputError(
+            f"{where}: column {column!r}: the score is {number}; repair it or leave the row out"
+        )
+    return number
+
+
+def shortened(labels: Sequence[str]) -> str:
+    """The first few names of a list."""
+    shown = ", ".join(map(repr, labels[:8]))
+    return shown if len(labels) <= 8 else f"{shown} and {len(labels) - 8} more"
+
+
+def counts_of(names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
+    """How many rows have each label."""
+    counted = Counter(names)
+    return {label: counted[label] for label in labels}
+
+
+def label_weights(targets: Sequence[int], num_labels: int, chosen: ClassWeights) -> Tensor | None:
+    """Weights with which all labels count alike, their mean over the rows being 1; or None."""
+    if chosen == "equal":
+        return None
+    counts = torch.bincount(torch.tensor(targets), minlength=num_labels)
+    return len(targets) / (num_labels * counts.float())

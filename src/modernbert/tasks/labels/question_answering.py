@@ -1,0 +1,267 @@
+"""Answers to questions in texts: where in a text, of any length, an answer begins and ends.
+
+A text is read in windows. In one without the answer, and where the text has none, beginning and
+end are at [CLS].
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modernbert.batch import PackedBatch
+from modernbert.data.table import Table
+from modernbert.errors import InputError
+from modernbert.inference.question_windows import (
+    DEFAULT_STRIDE,
+    Window,
+    best_of,
+    best_span,
+    windows_of,
+)
+from modernbert.metrics.answers import answer_scores, overlap_f1
+from modernbert.model.heads import ClassifierSettings, SpanClassifier
+from modernbert.tasks.labels.job import Job, Mistake, Review, Source, Split
+from modernbert.tasks.labels.recipe import FineTuningRecipe
+from modernbert.tasks.tuning.first_model import first_model
+
+QUESTIONS = ("question", "query")
+CONTEXTS = ("context", "passage", "text", "document")
+ANSWERS = ("answers", "answer")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One row.
+
+    answers: each with its first character in the context; none where it holds none.
+    """
+
+    question: str
+    context: str
+    answers: Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class AnswerWindow:
+    """A window, and the places of the answer's first and last token; 0 for none in it.
+
+    row: the question.
+    """
+
+    window: Window
+    start: int
+    end: int
+    row: Question
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Of the window."""
+        return self.window.token_ids
+
+    def __repr__(self) -> str:
+        return f"{self.token_ids} {self.start} {self.end}"
+
+
+class QuestionAnswering:
+    """A beginning and an end in each window: the mean of their two cross entropies.
+
+    has_unanswerable: whether some questions have no answer; otherwise every one gets one.
+    """
+
+    metric = "f1"
+
+    def __init__(self, *, has_unanswerable: bool) -> None:
+        self.has_unanswerable = has_unanswerable
+
+    def num_targets(self, _example: AnswerWindow, /) -> int:
+        """One a window."""
+        return 1
+
+    def loss(
+        self, outputs: Tensor, batch: PackedBatch, examples: Sequence[AnswerWindow], /
+    ) -> Tensor:
+        """The sum over the windows."""
+        # Padded only here, for the softmax over each window's places.
+        padded = batch.to_padded(outputs, padding_value=-torch.inf)  # (windows, places, 2)
+        places = [[each.start, each.end] for each in examples]
+        targets = torch.tensor(places, device=outputs.device)
+        return functional.cross_entropy(padded, targets, reduction="sum") / 2
+
+    def scores(
+        self, outputs: Sequence[Tensor], examples: Sequence[AnswerWindow], /
+    ) -> dict[str, float]:
+        """Exact match and F1 over the questions."""
+        found = list(self._answers(outputs, examples))
+        return answer_scores(
+            [answer for answer, _ in found], [_texts(row.answers) for _, row in found]
+        )
+
+    def review(self, outputs: Sequence[Tensor], split: Split[AnswerWindow], /) -> Review:
+        """The questions whose answers share least with the right ones."""
+        mistakes = [
+            Mistake(
+                1 - score,
+                f"{row.question}  |  {row.context[:1000]}",
+                "; ".join(_texts(row.answers)) or "no answer",
+                answer or "no answer",
+            )
+            for answer, row in self._answers(outputs, split.examples)
+            if (score := overlap_f1(answer, _texts(row.answers))) < 1
+        ]
+        return Review(mistakes=sorted(mistakes, key=lambda each: -each.doubt))
+
+    def _answers(
+        self, outputs: Sequence[Tensor], examples: Sequence[AnswerWindow]
+    ) -> Iterator[tuple[str, Question]]:
+        """The answer to each question, from all of its windows."""
+        pairs = zip(outputs, examples, strict=True)
+        for _, group in groupby(pairs, key=lambda pair: pair[1].window.question):
+            windows = list(group)
+            found = best_of([best_span(logits, each.window) for logits, each in windows])
+            row = windows[0][1].row
+            none = self.has_unanswerable and found.no_answer > found.score
+            yield "" if none else row.context[found.start : found.end], row
+
+
+def question_answering(recipe: FineTuningRecipe) -> Job[AnswerWindow]:
+    """A recipe's questions, texts and answers.
+
+    Raises:
+        ModernBertError: the model or the data cannot be used; see `Source.open`.
+    """
+    source = Source.open(recipe)
+    columns = (
+        source.train.find(QUESTIONS, asked=source.data.text, option="--text"),
+        source.train.find(CONTEXTS, asked=source.data.text_pair, option="--text-pair"),
+        source.label_column(ANSWERS),
+    )
+    rows = {name: read_questions(table, *columns) for name, table in source.tables.items()}
+    splits = {
+        name: Split(
+            table.source,
+            [
+                window
+                for number, row in enumerate(rows[name])
+                for window in _cut(source, row, number)
+            ],
+            [],
+        )
+        for name, table in source.tables.items()
+    }
+    unanswerable = sum(not row.answers for row in rows["train"])
+    if unanswerable == len(rows["train"]):
+        raise InputError(f"{source.train.source}: no question has an answer; nothing to learn")
+    settings = ClassifierSettings(labels=("start", "end"), pooling=recipe.training.pooling)
+    return Job(
+        verb="answer",
+        objective=QuestionAnswering(has_unanswerable=unanswerable > 0),
+        tokenizer=source.tokenizer,
+        config=source.config,
+        build=lambda seed: first_model(SpanClassifier, settings, recipe.model, seed=seed),
+        load=SpanClassifier.from_pretrained,
+        train=splits["train"],
+        facts={
+            "columns": ", ".join(columns),
+            "longest window": source.max_seqlen,
+            "questions": {name: len(each) for name, each in rows.items()},
+            "without an answer": unanswerable,
+        },
+        dev=splits.get("dev"),
+        test=splits.get("test"),
+    )
+
+
+def read_questions(table: Table, question: str, context: str, answers: str) -> list[Question]:
+    """The rows of a table, their answers checked against their contexts.
+
+    Raises:
+        InputError: an answer that does not stand where it is said to, with its row.
+    """
+    for name in (question, context, answers):
+        table.find([], asked=name, option="--text, --text-pair or --label")
+    rows = zip(table.texts(question), table.texts(context), table.values(answers), strict=True)
+    return [
+        Question(
+            asked,
+            text,
+            [_checked(*answer, text, table.where(index)) for answer in _pairs(value, table, index)],
+        )
+        for index, (asked, text, value) in enumerate(rows)
+    ]
+
+
+def _pairs(value: Any, table: Table, index: int) -> list[tuple[str, int]]:
+    """Answers with their first characters, however they are written down."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = value or []
+    if value is None:
+        return []
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        starts = value.get("answer_start", value.get("start"))
+        if isinstance(starts, list) and len(starts) == len(value["text"]):
+            value = [{"text": t, "start": s} for t, s in zip(value["text"], starts, strict=True)]
+    items = [value] if isinstance(value, dict) else value
+    pairs = []
+    for item in items if isinstance(items, list) else [{}]:
+        item = item if isinstance(item, dict) else {}
+        text, start = item.get("text"), item.get("answer_start", item.get("start"))
+        if not isinstance(start, int) or not isinstance(text, str):
+            raise InputError(
+                f"{table.where(index)}: got the answers {value!r}; expected a list of objects "
+                "with text and answer_start, or SQuAD's two lists"
+            )
+        pairs.append((text, start))
+    return pairs
+
+
+def _checked(text: str, start: int, context: str, where: str) -> tuple[str, int]:
+    stands = context[max(0, start) : max(0, start) + len(text)]
+    if start < 0 or stands != text:
+        hint = f"; it stands at {place}" if (place := context.find(text)) >= 0 else ""
+        raise InputError(
+            f"{where}: the answer {text!r} is said to begin at {start} of its context, "
+            f"where {stands!r} stands{hint}"
+        )
+    if not (bare := text.strip()):
+        raise InputError(f"{where}: an answer is empty; leave it out where there is none")
+    return bare, start + text.index(bare)
+
+
+def _cut(source: Source, row: Question, number: int) -> Iterator[AnswerWindow]:
+    """The windows of a row, with the places of its first answer."""
+    stride = source.data.stride
+    for window in windows_of(
+        source.tokenizer,
+        row.question,
+        row.context,
+        number=number,
+        max_seqlen=source.max_seqlen,
+        stride=min(DEFAULT_STRIDE, source.max_seqlen // 4) if stride is None else stride,
+    ):
+        start, end = _places(window, row.answers)
+        yield AnswerWindow(window, start, end, row)
+
+
+def _places(window: Window, answers: Sequence[tuple[str, int]]) -> tuple[int, int]:
+    """The first and the last token of the first answer; [CLS] where the window lacks a part."""
+    if not answers or not window.spans:
+        return 0, 0
+    text, begin = answers[0]
+    end = begin + len(text)
+    if begin < window.spans[0][0] or end > window.spans[-1][1]:
+        return 0, 0
+    inside = [i for i, (a, b) in enumerate(window.spans) if a < end and b > begin]
+    return (window.first + inside[0], window.first + inside[-1]) if inside else (0, 0)
+
+
+def _texts(answers: Sequence[tuple[str, int]]) -> list[str]:
+    return [text for text, _ in answers]

@@ -1,0 +1,98 @@
+"""A number for a text or a pair: how alike two sentences are, how many stars a review gives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from modernbert.batch import PackedBatch
+from modernbert.errors import InputError
+from modernbert.metrics.regression import regression_scores
+from modernbert.tasks.labels.columns import SCORES, read_numbers
+from modernbert.tasks.labels.job import Job, Mistake, Model, Review, Source, Split
+from modernbert.tasks.labels.recipe import FineTuningRecipe
+from modernbert.tasks.labels.text_job import text_job
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A text as token ids, and its number."""
+
+    token_ids: list[int]
+    score: float
+
+
+class Regression:
+    """One number a text: squared error."""
+
+    metric = "spearman"
+
+    def num_targets(self, _example: ScoredText, /) -> int:
+        """One a text."""
+        return 1
+
+    def loss(
+        self, outputs: Tensor, _batch: PackedBatch, examples: Sequence[ScoredText], /
+    ) -> Tensor:
+        """The sum of the squared errors."""
+        targets = torch.tensor([each.score for each in examples], device=outputs.device)
+        return (outputs.squeeze(1) - targets).square().sum()
+
+    def scores(
+        self, outputs: Sequence[Tensor], examples: Sequence[ScoredText], /
+    ) -> dict[str, float]:
+        """Correlations, and the root of the mean squared error."""
+        return regression_scores(_numbers(outputs), [example.score for example in examples])
+
+    def review(self, outputs: Sequence[Tensor], split: Split[ScoredText], /) -> Review:
+        """The texts whose numbers are furthest off."""
+        mistakes = [
+            Mistake(abs(given - example.score), text, f"{example.score:g}", f"{given:.3f}")
+            for given, example, text in zip(
+                _numbers(outputs), split.examples, split.shown, strict=True
+            )
+        ]
+        return Review(mistakes=sorted(mistakes, key=lambda each: -each.doubt))
+
+
+def regression(recipe: FineTuningRecipe) -> Job[ScoredText]:
+    """A recipe's texts and their numbers.
+
+    Raises:
+        ModernBertError: the model or the data cannot be used; see `Source.open`.
+    """
+    source = Source.open(recipe)
+    column = source.label_column(SCORES)
+    scores = {name: read_numbers(table, column) for name, table in source.tables.items()}
+    train = torch.tensor(scores["train"], dtype=torch.float64)
+    if train.min() == train.max():
+        raise InputError(
+            f"{source.train.source}: every row has the score {train[0].item():g}; "
+            "there is nothing to learn"
+        )
+    job = text_job(
+        source,
+        Regression(),
+        {name: [partial(ScoredText, score=each) for each in s] for name, s in scores.items()},
+        verb="regress",
+        labels=[column],
+        problem="regression",
+        facts={
+            "score": f"{column}, {train.min():g} to {train.max():g}, on average {train.mean():g}"
+        },
+    )
+    return replace(job, build=lambda seed: _starting_at(job.build(seed), float(train.mean())))
+
+
+def _starting_at(model: Model, mean: float) -> Model:
+    """Let a new model begin with the mean of the scores, instead of finding its way there."""
+    with torch.no_grad():
+        model.classifier.bias.fill_(mean)
+    return model
+
+
+def _numbers(outputs: Sequence[Tensor]) -> list[float]:
+    numbers: list[float] = torch.cat(list(outputs)).tolist()
+    return numbers

@@ -1,0 +1,224 @@
+"""Labels of words: named entities, or any other mark on each word of a text.
+
+A word's label is that of its first token. Words that lie past the longest sequence get no
+prediction, and count as `O` when a model is scored.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modernbert.batch import PackedBatch
+from modernbert.data.table import Table
+from modernbert.errors import InputError
+from modernbert.inference.words import encode_words
+from modernbert.metrics.classification import (
+    classification_scores,
+    confusion_matrix,
+    figures_of_labels,
+)
+from modernbert.metrics.entities import OUTSIDE, entity_scores, entity_spans, figures_of_kinds
+from modernbert.model.heads import ClassifierSettings, TokenClassifier
+from modernbert.tasks.labels.columns import (
+    counts_of,
+    label_indices,
+    label_weights,
+    learn_labels,
+    read_label_names,
+)
+from modernbert.tasks.labels.job import Job, Mistake, Review, Source, Split
+from modernbert.tasks.labels.recipe import FineTuningRecipe
+from modernbert.tasks.tuning.first_model import first_model
+
+WORDS = ("tokens", "words", "text", "sentence")
+TAGS = ("tags", "ner_tags", "labels", "ner", "pos_tags", "label")
+
+
+@dataclass(frozen=True)
+class TaggedWords:
+    """Words as token ids.
+
+    first_tokens: for each word that is not cut off, the place of its first token.
+    labels: the index of each word's label, also of those that are cut off.
+    """
+
+    token_ids: list[int]
+    first_tokens: list[int]
+    labels: list[int]
+
+
+class Tagging:
+    """One label a word: cross entropy at each word's first token.
+
+    labels: their names. Where one of them is O, whole entities are scored, else words.
+    weights: how much a word of each label counts; None for alike.
+    """
+
+    def __init__(self, labels: Sequence[str], weights: Tensor | None = None) -> None:
+        self.labels, self.weights = tuple(labels), weights
+        self.has_entities = OUTSIDE in self.labels
+        self.metric = "f1" if self.has_entities else "accuracy"
+
+    def num_targets(self, example: TaggedWords, /) -> int:
+        """One a word that is not cut off."""
+        return len(example.first_tokens)
+
+    def loss(
+        self, outputs: Tensor, batch: PackedBatch, examples: Sequence[TaggedWords], /
+    ) -> Tensor:
+        """The sum over the words of the cross entropy."""
+        starts = batch.cu_seqlens.tolist()
+        rows, targets = [], []
+        for start, example in zip(starts, examples, strict=False):
+            rows += [start + place for place in example.first_tokens]
+            targets += example.labels[: len(example.first_tokens)]
+        device = outputs.device
+        chosen = outputs[torch.tensor(rows, dtype=torch.int64, device=device)]
+        expected = torch.tensor(targets, dtype=torch.int64, device=device)
+        weights = None if self.weights is None else self.weights.to(device)
+        losses = functional.cross_entropy(chosen, expected, reduction="none")
+        return (losses if weights is None else losses * weights[expected]).sum()
+
+    def scores(
+        self, outputs: Sequence[Tensor], examples: Sequence[TaggedWords], /
+    ) -> dict[str, float]:
+        """F1 of whole entities, or accuracy and F1 of words where there are none."""
+        predicted = [self._predicted(*pair) for pair in zip(outputs, examples, strict=True)]
+        if not self.has_entities:
+            given, wanted = _flat(predicted), _flat([each.labels for each in examples])
+            return classification_scores(given, wanted, len(self.labels))
+        expected = [each.labels for each in examples]
+        return entity_scores(self._named(predicted), self._named(expected))
+
+    def review(self, outputs: Sequence[Tensor], split: Split[TaggedWords], /) -> Review:
+        """Figures of each kind of entity, or of each label, and the texts with most mistakes."""
+        expected = [each.labels for each in split.examples]
+        predicted = [self._predicted(*pair) for pair in zip(outputs, split.examples, strict=True)]
+        given, wanted = self._named(predicted), self._named(expected)
+        matrix = confusion_matrix(_flat(predicted), _flat(expected), len(self.labels))
+        mistakes = [
+            Mistake(wrong, text, *(self._described(text, labels) for labels in (right, found)))
+            for text, right, found in zip(split.shown, wanted, given, strict=True)
+            if (wrong := sum(a != b for a, b in zip(right, found, strict=True)))
+        ]
+        return Review(
+            labels=figures_of_kinds(given, wanted)
+            if self.has_entities
+            else figures_of_labels(matrix, self.labels),
+            confusion=None if self.has_entities else matrix.tolist(),
+            mistakes=sorted(mistakes, key=lambda each: -each.doubt),
+        )
+
+    def _predicted(self, outputs: Tensor, example: TaggedWords) -> list[int]:
+        """The label of each word; O, or the first label, for those that are cut off."""
+        found = outputs[example.first_tokens].argmax(1).tolist() if example.first_tokens else []
+        outside = self.labels.index(OUTSIDE) if self.has_entities else 0
+        return [*found, *[outside] * (len(example.labels) - len(found))]
+
+    def _named(self, rows: Sequence[Sequence[int]]) -> list[list[str]]:
+        return [[self.labels[index] for index in row] for row in rows]
+
+    def _described(self, text: str, labels: Sequence[str]) -> str:
+        """The entities of a text, or its labels, in words."""
+        words = text.split(" ")
+        if not self.has_entities:
+            return " ".join(labels)
+        spans = entity_spans(labels)
+        return "; ".join(f"{kind}: {' '.join(words[a:b])}" for kind, a, b in spans) or "none"
+
+
+def tagging(recipe: FineTuningRecipe) -> Job[TaggedWords]:
+    """A recipe's words and their labels.
+
+    Words and labels are lists, or texts with spaces between.
+
+    Raises:
+        ModernBertError: the model or the data cannot be used; see `Source.open`.
+    """
+    source = Source.open(recipe)
+    column = source.train.find(WORDS, asked=source.data.text, option="--text")
+    label = source.label_column(TAGS)
+    rows = {name: _read(table, column, label) for name, table in source.tables.items()}
+    labels = _learn([each for _, tags in rows["train"] for each in tags], source)
+    splits, notes = {}, []
+    for name, table in source.tables.items():
+        examples, cut = [], 0
+        for index, (words, tags) in enumerate(rows[name]):
+            one = Table(source=table.where(index), columns=(), rows=[])
+            encoded = encode_words(source.tokenizer, words, source.max_seqlen)
+            targets = label_indices(one, tags, labels)
+            examples.append(TaggedWords(encoded.token_ids, encoded.first_tokens, targets))
+            cut += encoded.is_truncated
+        if cut:
+            notes.append(
+                f"{table.source}: {cut:,} of {len(table):,} texts are longer than "
+                f"{source.max_seqlen:,} tokens and are cut there"
+            )
+        splits[name] = Split(table.source, examples, [" ".join(words) for words, _ in rows[name]])
+    targets_of_train = [each for example in splits["train"].examples for each in example.labels]
+    weights = label_weights(targets_of_train, len(labels), recipe.training.class_weights)
+    settings = ClassifierSettings(labels=labels, pooling=recipe.training.pooling)
+    return Job(
+        verb="tag",
+        objective=Tagging(labels, weights),
+        tokenizer=source.tokenizer,
+        config=source.config,
+        build=lambda seed: first_model(TokenClassifier, settings, recipe.model, seed=seed),
+        load=TokenClassifier.from_pretrained,
+        notes=notes,
+        facts={
+            "words": column,
+            "longest sequence": source.max_seqlen,
+            "tags": label,
+            "labels": counts_of([each for _, tags in rows["train"] for each in tags], labels),
+        },
+        **splits,
+    )
+
+
+def _learn(names: Sequence[str], source: Source) -> tuple[str, ...]:
+    """The labels, O first."""
+    labels = learn_labels(names, source.train.source)
+    return tuple(sorted(labels, key=lambda label: label != OUTSIDE))
+
+
+def _read(table: Table, column: str, label: str) -> list[tuple[list[str], list[str]]]:
+    """The words and the labels of each row.
+
+    Raises:
+        InputError: no lists, or lists of unequal length, with the row.
+    """
+    pairs = zip(
+        table.values(table.find([], asked=column, option="--text")),
+        table.values(table.find([], asked=label, option="--label")),
+        strict=True,
+    )
+    rows = []
+    for index, (words, tags) in enumerate(pairs):
+        where = table.where(index)
+        words, tags = _as_list(words, where, column), _as_list(tags, where, label)
+        if len(words) != len(tags):
+            raise InputError(
+                f"{where}: has {len(words)} words in {column!r} and {len(tags)} tags in {label!r}; "
+                "each word needs one"
+            )
+        if not all(isinstance(word, str) for word in words):
+            raise InputError(f"{where}: column {column!r}: expected words, each of them a text")
+        one = Table(source=where, columns=("tag",), rows=[{"tag": tag} for tag in tags])
+        rows.append((words, read_label_names(one, "tag")))
+    return rows
+
+
+def _as_list(value: object, where: str, column: str) -> list[str]:
+    if isinstance(value, str):
+        return value.split()
+    if isinstance(value, list):
+        return value
+    raise InputError(f"{where}: column {column!r}: got {value!r}, expected a list")
+
+
+def _flat(rows: Sequence[Sequence[int]]) -> list[int]:
+    return [each for row in rows for each in row]

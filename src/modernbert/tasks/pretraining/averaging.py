@@ -1,0 +1,215 @@
+"""Averages of models and of a run's states, with the held-out loss of the parts beside theirs.
+
+During a phase that is to be averaged, `Candidates` keeps the states that may become parts: model
+folders in `candidates/` of the run, each with the figures of its evaluation in `evaluation.json`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from modernbert.data.loader import held_out_batches
+from modernbert.data.packing import PackingSettings
+from modernbert.data.shards import ShardFolder
+from modernbert.errors import InputError, RunError, ShardError
+from modernbert.files import new_folder, remove_folder, remove_leftovers
+from modernbert.model.average import average
+from modernbert.model.heads import MaskedLanguageModel
+from modernbert.tasks.pretraining.held_out import held_out_figures
+from modernbert.tasks.pretraining.model_state import is_checkpoint, load_model
+from modernbert.tasks.pretraining.recipe import AveragingSettings
+from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.training import checkpoint
+
+CANDIDATES_FOLDER = "candidates"
+AVERAGED_FOLDER = "averaged"
+EVALUATION_FILE = "evaluation.json"
+PARTS_FILE = "averaging.json"
+LOSS = "held_out_loss"
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A model that goes into an average.
+
+    figures: of its evaluation; empty where there is none.
+    """
+
+    folder: Path
+    weight: float = 1.0
+    figures: Figures
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Name, weight and figures, as JSON values."""
+        return {"name": self.folder.name, "weight": self.weight, **self.figures}
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The states of a phase that its average may be made of: told of each evaluation.
+
+    Which ones stay follows from the evaluations alone, so a run that was killed ends with the same.
+
+    folder: of all of them.
+    """
+
+    folder: Path
+    settings: AveragingSettings
+    tokenizer: Tokenizer
+
+    def __call__(self, module: nn.Module, step: int, figures: Figures) -> None:
+        """Keep this state if it is one of the last or of the best, and let go whom it displaces.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        assert isinstance(module, MaskedLanguageModel)
+        if self.folder.exists():
+            remove_leftovers(self.folder)
+        known = {part.folder.name: part.figures[LOSS] for part in candidates(self.folder)}
+        name = f"step-{step:08d}"
+        chosen = self.settings.chosen({**known, name: figures[LOSS]})
+        if name in chosen and name not in known:
+            self._write(name, module, figures)
+        for displaced in known.keys() - chosen:
+            remove_folder(self.folder / displaced)
+
+    def _write(self, name: str, model: MaskedLanguageModel, figures: Figures) -> None:
+        try:
+            write_model(self.folder / name, model, self.tokenizer, {EVALUATION_FILE: dict(figures)})
+        except OSError as error:
+            raise RunError(f"{self.folder / name}: could not be written: {error}") from None
+
+
+def candidates(folder: Path) -> list[Part]:
+    """Those that a run has kept, in the order of their steps."""
+    return [
+        Part(folder=each, figures=json.loads((each / EVALUATION_FILE).read_text(encoding="utf-8")))
+        for each in sorted(folder.glob("step-*"))
+    ]
+
+
+def average_parts(parts: Sequence[Part]) -> MaskedLanguageModel:
+    """The mean of their weights, read one after another.
+
+    Raises:
+        ModelFolderError: a part that is no masked language model.
+        CheckpointError: a part that is a damaged checkpoint.
+        ConfigError: parts whose numbers differ.
+        InputError: no parts, or a weight that is not above 0.
+    """
+    return average((load_model(part.folder), part.weight) for part in parts)
+
+
+def measured(parts: Sequence[Part], held_out: "HeldOut") -> list[Part]:
+    """The parts with the figures that they reach on held-out shards.
+
+    Raises:
+        ModelFolderError: a part that is no masked language model.
+    """
+    return [
+        Part(
+            folder=part.folder,
+            weight=part.weight,
+            figures=held_out.figures(load_model(part.folder)),
+        )
+        for part in parts
+    ]
+
+
+def best(parts: Sequence[Part], number: int) -> list[Part]:
+    """Those with the lowest held-out losses, in the order in which they came.
+
+    Raises:
+        InputError: more than there are, or parts that were not evaluated.
+    """
+    if number > len(parts):
+        raise InputError(f"best: got {number}, but there are only {len(parts)} models")
+    if any(LOSS not in part.figures for part in parts):
+        raise InputError("best: needs the held-out losses of the models; name held-out shards")
+    limit = sorted(part.figures[LOSS] for part in parts)[number - 1]
+    return [part for part in parts if part.figures[LOSS] <= limit][:number]
+
+
+class HeldOut:
+    """Held-out shards to evaluate models on that come without a recipe.
+
+    Raises:
+        ShardError: no such shards, or made with another tokenizer.
+    """
+
+    def __init__(self, shards: Path, tokenizer: Tokenizer, max_tokens: int | None = None) -> None:
+        self.folder, self.max_tokens = ShardFolder.open(shards), max_tokens
+        if self.folder.tokenizer_fingerprint != tokenizer.fingerprint:
+            raise ShardError(f"{shards}: made with another tokenizer than the models have")
+
+    def figures(self, model: MaskedLanguageModel) -> Figures:
+        """Loss and accuracy of a model on pieces as long as it reads."""
+        longest = model.config.max_seqlen
+        packing = PackingSettings(
+            max_seqlen=longest, bin_tokens=max(longest, PackingSettings().bin_tokens)
+        )
+        batches = held_out_batches(self.folder, packing, seed=0, max_tokens=self.max_tokens)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with torch.no_grad():
+            return held_out_figures(model.to(device).eval(), batches, name=str(self.folder.path))
+
+
+def write_model(
+    folder: Path,
+    model: MaskedLanguageModel,
+    tokenizer: Tokenizer,
+    files: Mapping[str, Any] | None = None,
+) -> None:
+    """A model's folder with its tokenizer and some other files, whole or not at all.
+
+    files: the content of each: a text as it is, all else as JSON.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with new_folder(folder) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial, model_max_length=model.config.max_seqlen)
+        for name, content in (files or {}).items():
+            text = content if isinstance(content, str) else json.dumps(content, indent=1) + "\n"
+            (partial / name).write_text(text, encoding="utf-8")
+
+
+def parts_of(paths: Sequence[Path], weights: Sequence[float] = ()) -> list[Part]:
+    """The models that some paths lead to: model folders, checkpoints, or folders that hold such.
+
+    Of a run's folder these are the states that were kept for its average, else its checkpoints.
+
+    Raises:
+        InputError: a path that leads to no model, or another number of weights than of models.
+    """
+    folders = [folder for path in paths for folder in _models_in(path)]
+    if weights and len(weights) != len(folders):
+        raise InputError(f"weights: got {len(weights)} for {len(folders)} models")
+    return [
+        Part(folder=folder, weight=weight, figures={})
+        for folder, weight in zip(folders, weights or [1.0] * len(folders), strict=True)
+    ]
+
+
+def _models_in(path: Path) -> list[Path]:
+    if _is_model(path):
+        return [path]
+    inner = (path / name for name in (CANDIDATES_FOLDER, checkpoint.FOLDER))
+    places = [place for place in inner if place.is_dir()] or [path]
+    found = sorted(each for each in places[0].glob("*") if _is_model(each))
+    if not found:
+        raise InputError(f"{path}: neither a model's folder nor one with such in it")
+    return found
+
+
+def _is_model(path: Path) -> bool:
+    return (path / "config.json").is_file() or is_checkpoint(path)

@@ -1,0 +1,135 @@
+"""README.md of a pretrained model: what it is, what it was trained on, how good it is.
+
+It names no paths: a card is for others.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from modernbert.model.config import EncoderConfig
+from modernbert.tasks.card import header, versions
+from modernbert.tasks.pretraining.averaging import Part
+from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
+
+_FIGURES = {"held_out_loss": ("loss", ".3f"), "held_out_accuracy": ("accuracy", ".1%")}
+
+
+def pretraining_card(
+    recipe: PretrainingRecipe,
+    index: int,
+    config: EncoderConfig,
+    figures: Mapping[str, float],
+    parts: Sequence[Part] = (),
+) -> str:
+    """The card of the model after a phase, as Markdown.
+
+    index: of the phase.
+    figures: of its last evaluation; empty where there is none.
+    parts: where the weights are the mean of several states, these.
+    """
+    training = [
+        "## Training",
+        "",
+        "| phase | tokens | longest sequence | tokens a step | masked | peak rate | data |",
+        "|---|---|---|---|---|---|---|",
+        *(_row(phase) for phase in recipe.phases[: index + 1]),
+        "",
+        *_beginning(recipe.phases[0]),
+    ]
+    return _card(recipe.output.name, config, figures, parts, training)
+
+
+def average_card(
+    config: EncoderConfig, figures: Mapping[str, float], parts: Sequence[Part], *, name: str
+) -> str:
+    """The card of a mean of states of which no recipe is known, as Markdown."""
+    return _card(name, config, figures, parts)
+
+
+def _card(
+    name: str,
+    config: EncoderConfig,
+    figures: Mapping[str, float],
+    parts: Sequence[Part],
+    training: Sequence[str] = (),
+) -> str:
+    told = [f"- {each}" for each in _figures(figures)]
+    return "\n".join(
+        [
+            header(library="transformers", pipeline="fill-mask"),
+            f"# {name}",
+            "",
+            *_model(config),
+            "",
+            *(["## On held-out text", "", *told, ""] if told else []),
+            *([*_parts(parts), ""] if parts else []),
+            *training,
+            versions(),
+        ]
+    )
+
+
+def _model(config: EncoderConfig) -> list[str]:
+    return [
+        f"A ModernBERT of {config.num_parameters(head=True):,} parameters: {config.num_layers} "
+        f"layers of width {config.hidden_size}, a vocabulary of {config.vocab_size:,}, for up to "
+        f"{config.max_seqlen:,} tokens. It was pretrained to predict masked tokens, and is meant "
+        "to be fine-tuned: for labels of texts or tokens, or for retrieval.",
+        "",
+        "```python",
+        "from modernbert import FillMask",
+        "",
+        'model = FillMask.from_pretrained("FOLDER")',
+        'print(model("A text with a [MASK]."))',
+        "```",
+        "",
+        'transformers loads it as well: `pipeline("fill-mask", model="FOLDER")`.',
+    ]
+
+
+def _row(phase: PhaseRecipe) -> str:
+    tokens = phase.batch.bins_per_step * phase.packing.bin_tokens
+    cells = [
+        phase.name if phase.start_from is None else f"{phase.name}, from {phase.start_from}",
+        f"{phase.training.total_tokens:,}",
+        f"{phase.packing.max_seqlen:,}",
+        f"{tokens:,}" if phase.batch.ramp is None else f"up to {tokens:,}",
+        f"{phase.masking.rate:.0%}",
+        f"{phase.training.schedule.peak_learning_rate:g}",
+        ", ".join(_data(phase)),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _data(phase: PhaseRecipe) -> list[str]:
+    """The last part of each source's path, and its share where there are several."""
+    total = sum(source.weight for source in phase.sources)
+    names = [Path(source.shards).name for source in phase.sources]
+    if len(names) == 1:
+        return names
+    return [
+        f"{name} {source.weight / total:.0%}"
+        for name, source in zip(names, phase.sources, strict=True)
+    ]
+
+
+def _beginning(phase: PhaseRecipe) -> list[str]:
+    start = phase.model.start or phase.model.grow_from
+    return [f"It began with the weights of `{Path(start).name}`.", ""] if start else []
+
+
+def _figures(figures: Mapping[str, float]) -> list[str]:
+    return [
+        f"{name} {figures[key]:{form}}" for key, (name, form) in _FIGURES.items() if key in figures
+    ]
+
+
+def _parts(parts: Sequence[Part]) -> list[str]:
+    return [
+        f"The weights are the mean of {len(parts)} states of a training:",
+        "",
+        *(
+            f"- {', '.join([part.folder.name, f'weight {part.weight:g}', *_figures(part.figures)])}"
+            for part in parts
+        ),
+    ]

@@ -1,0 +1,195 @@
+"""The tokenizer and the shards of a phase, opened and checked against one another."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from modernbert.data import loader
+from modernbert.data.collate import MaskedBatch
+from modernbert.data.packing import BinStream
+from modernbert.data.shards import ShardFolder, SpecialTokens
+from modernbert.errors import ConfigError, ShardError
+from modernbert.model.config import EncoderConfig
+from modernbert.settings import to_mapping
+from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
+from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.training.distributed import ALONE, Group
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingData:
+    """What the paths of one phase of a recipe lead to.
+
+    config: of the model in this phase, with the tokenizer's vocabulary.
+    sources: the shards to train on and their weights.
+    held_out: the shards to evaluate on.
+    seed: of the order of the data and of the masks.
+    tokens_before: of all phases before.
+    """
+
+    phase: PhaseRecipe
+    tokenizer: Tokenizer
+    config: EncoderConfig
+    sources: tuple[tuple[ShardFolder, float], ...]
+    held_out: ShardFolder | None
+    seed: int
+    tokens_before: int
+
+    @classmethod
+    def open(cls, recipe: PretrainingRecipe, index: int = 0) -> Self:
+        """Open a phase's data; of the shards only the manifests and the sizes are looked at.
+
+        index: the number of the phase.
+
+        Raises:
+            TokenizerError: no usable tokenizer.
+            ShardError: a shard folder that is broken or was made with another tokenizer.
+            ConfigError: a model that does not fit the tokenizer or the length of the sequences.
+            ModelFolderError: the model to start from cannot be read.
+        """
+        phase = recipe.phases[index]
+        tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)
+        cache = recipe.shard_cache
+        sources = tuple(
+            (ShardFolder.open(each.shards, cache), each.weight) for each in phase.sources
+        )
+        held_out = ShardFolder.open(phase.evaluation.shards, cache) if phase.evaluation else None
+        for folder in [*(folder for folder, _ in sources), *([held_out] if held_out else [])]:
+            _check_tokenizer(folder, tokenizer, recipe.tokenizer)
+        return cls(
+            phase=phase,
+            tokenizer=tokenizer,
+            config=model_config(phase, tokenizer),
+            sources=sources,
+            held_out=held_out,
+            seed=_seed(phase.seed, recipe.data_begins(index)),
+            tokens_before=recipe.tokens_before(index),
+        )
+
+    def bins(self) -> BinStream:
+        """The endless row of the bins to train on."""
+        return BinStream(self.sources, self.phase.packing, seed=self.seed)
+
+    def held_out_batches(self, group: Group = ALONE) -> Iterator[MaskedBatch]:
+        """The batches of an evaluation, each time the same; none without held-out shards.
+
+        group: each of its processes gets its share, and all get as many.
+
+        Raises:
+            ShardError: the folder holds no documents, was changed, or holds unknown token ids.
+        """
+        settings = self.phase.evaluation
+        if settings is None or self.held_out is None:
+            return
+        for batch in loader.held_out_batches(
+            self.held_out,
+            self.phase.packing,
+            seed=settings.seed,
+            max_tokens=settings.max_tokens,
+            part=group.rank,
+            parts=group.size,
+        ):
+            require_known_ids(batch, [self.held_out])
+            yield batch
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the weights at the phase's end depend on, besides the settings of the training."""
+        phase = self.phase
+        return {
+            "model": to_mapping(self.config),
+            "sources": {
+                str(number): {"fingerprint": folder.fingerprint, "weight": weight}
+                for number, (folder, weight) in enumerate(self.sources)
+            },
+            "seed": phase.seed,
+            "packing": to_mapping(phase.packing),
+            "masking": to_mapping(phase.masking),
+            "bins_per_step": phase.batch.bins_per_step,
+            "ramp": None if phase.batch.ramp is None else to_mapping(phase.batch.ramp),
+            "dropout": phase.dropout,
+        }
+
+
+def model_config(phase: PhaseRecipe, tokenizer: Tokenizer | None) -> EncoderConfig:
+    """The numbers of the model in a phase.
+
+    tokenizer: None for the published vocabulary in a new model.
+
+    Raises:
+        ConfigError: numbers that do not fit together, the tokenizer or the sequences.
+        ModelFolderError: the model to start from cannot be read.
+    """
+    vocabulary = {} if tokenizer is None else _vocabulary(tokenizer)
+    config = phase.model.config(max_seqlen=phase.packing.max_seqlen, **vocabulary)
+    for name, expected in vocabulary.items():
+        if (got := getattr(config, name)) != expected:
+            raise ConfigError(
+                f"{phase.model.start}: {name} is {got}, but {expected} in the recipe's tokenizer; "
+                "take the tokenizer that this model was trained with"
+            )
+    if phase.packing.max_seqlen > config.max_seqlen:
+        raise ConfigError(
+            f"packing.max_seqlen: got {phase.packing.max_seqlen}, but the model is made for "
+            f"{config.max_seqlen}; lower it, or raise model.max_seqlen"
+        )
+    return config
+
+
+def require_known_ids(batch: MaskedBatch, folders: Iterable[ShardFolder]) -> None:
+    """Refuse a batch with a token id outside the vocabulary, naming the file it is from.
+
+    Raises:
+        ShardError: there is one.
+    """
+    folders = list(folders)
+    vocab_size = folders[0].vocab_size
+    highest = max(int(ids.max()) for ids in (batch.batch.token_ids, batch.labels) if len(ids))
+    if highest < vocab_size:
+        return
+    for folder in folders:
+        folder.verify()  # finds it and names the file
+    raise ShardError(f"token id {highest} is outside the vocabulary of {vocab_size}")
+
+
+def _seed(seed: int, data_begins: int) -> int:
+    """A phase's own order of the data: that of the seed itself where its row is the first."""
+    if not data_begins:
+        return seed
+    (own,) = np.random.SeedSequence([seed, data_begins]).generate_state(1, np.uint64)
+    return int(own)
+
+
+def _vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
+    """The tokenizer's numbers under the names that a config has for them."""
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "unk_token_id": tokenizer.unk_token_id,
+        "cls_token_id": tokenizer.cls_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "mask_token_id": tokenizer.mask_token_id,
+    }
+
+
+def _check_tokenizer(folder: ShardFolder, tokenizer: Tokenizer, name: str) -> None:
+    """The fingerprint decides; the numbers of a manifest are compared too, as they are used."""
+    special = SpecialTokens(
+        cls=tokenizer.cls_token_id,
+        sep=tokenizer.sep_token_id,
+        pad=tokenizer.pad_token_id,
+        mask=tokenizer.mask_token_id,
+        unk=tokenizer.unk_token_id,
+    )
+    for got, expected in (
+        (folder.tokenizer_fingerprint, tokenizer.fingerprint),
+        (folder.vocab_size, tokenizer.vocab_size),
+        (folder.special_token_ids, special),
+    ):
+        if got != expected:
+            raise ShardError(
+                f"{folder.path}: made with another tokenizer than {name}; "
+                "name the one it was made with, or prepare the corpus again"
+            )

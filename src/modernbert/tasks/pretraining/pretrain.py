@@ -1,0 +1,394 @@
+"""Pretraining: masked-token prediction over token shards, from a recipe to a model folder.
+
+The run's folder, `output` of the recipe, holds
+
+    recipe.toml       the recipe with all its values
+    metrics.jsonl     a line for each step, evaluation and checkpoint, of all phases
+    report.html       what there is to see, with loss.png and run.png
+    tensorboard/      the same, where tensorboard is installed
+    checkpoints/      what a run that was stopped goes on from
+    NAME/             after each phase but the last, under its name: the model, as in model/
+    model/            at the end: the model and the tokenizer, as transformers loads them too
+    candidates/       of a recipe with [averaging]: the states that may become parts of the average
+    averaged/         and the average
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from modernbert.data.collate import MaskedBatch, collate
+from modernbert.data.loader import prefetch
+from modernbert.data.packing import Bin, BinStream
+from modernbert.device_copies import copied_ahead
+from modernbert.errors import RunError
+from modernbert.files import write_whole
+from modernbert.hub import CARD
+from modernbert.model.attention_choice import choose_attention
+from modernbert.model.config import EncoderConfig
+from modernbert.model.dropout import Dropout
+from modernbert.model.heads import MaskedLanguageModel
+from modernbert.report.run_report import ReportWriter
+from modernbert.settings import to_toml
+from modernbert.tasks.pretraining.averaging import (
+    AVERAGED_FOLDER,
+    CANDIDATES_FOLDER,
+    PARTS_FILE,
+    Candidates,
+    average_parts,
+    candidates,
+    write_model,
+)
+from modernbert.tasks.pretraining.card import pretraining_card
+from modernbert.tasks.pretraining.data import PretrainingData, require_known_ids
+from modernbert.tasks.pretraining.delivery import InFirstProcess
+from modernbert.tasks.pretraining.facts import description, step_flops
+from modernbert.tasks.pretraining.held_out import held_out_figures, predictions
+from modernbert.tasks.pretraining.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.starting_model import first_weights, starting_model
+from modernbert.tasks.pretraining.vocabulary_loss import vocabulary_cross_entropy
+from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.training import run_folder
+from modernbert.training.computation import prepare
+from modernbert.training.distributed import ALONE, Group, joined
+from modernbert.training.isolation import undisturbed
+from modernbert.training.log import Observer, read_metrics, tensorboard_log
+from modernbert.training.precision import autocast
+from modernbert.training.trainer import METRICS_FILE, Phase, Progress, Result, Step, Trainer
+
+MODEL_FOLDER = "model"
+RECIPE_FILE = "recipe.toml"
+_STEPS_AHEAD = 2
+
+
+def pretrain(recipe: PretrainingRecipe, observers: Sequence[Observer] = ()) -> Result:
+    """Train as a recipe says, from wherever an earlier start has left off, and write the model.
+
+    Everything is checked before the first step. A run that is finished and has its model is left
+    as it is.
+
+    observers: called with each record of the run; see `Trainer`.
+
+    Raises:
+        ModernBertError: something in the recipe, or in what it names, cannot be used; see
+            `PretrainingData.open` and `Trainer.run`.
+    """
+    with joined(recipe.computation.timeout_seconds) as group:
+        return _pretrain(recipe, observers, group)
+
+
+def _pretrain(recipe: PretrainingRecipe, observers: Sequence[Observer], group: Group) -> Result:
+    data = [PretrainingData.open(recipe, index) for index in range(len(recipe.phases))]
+    _check_output(recipe)
+    model = starting_model(data[0]).to(group.device)
+    model.encoder.attention = choose_attention(recipe.attention, group.device)
+    trainer = Trainer(
+        model,
+        [_phase(recipe, index, each, group) for index, each in enumerate(data)],
+        recipe.output,
+        observers=[
+            _RecipeFile(recipe),
+            *tensorboard_log(recipe.output / "tensorboard"),
+            ReportWriter(recipe.output),
+            *observers,
+        ],
+        device=group.device,
+        computation=prepare(model, list(model.encoder.layers), recipe.computation, group),
+        identity=_identity(recipe, data[0].tokenizer),
+        describe=description(data[0].config, recipe, group.device),
+    )
+    result = trainer.run()
+    if result.status != "interrupted" and recipe.averaged_phase is not None:
+        averaged = data[recipe.averaged_phase]
+        group.first(lambda: _write_average(recipe, averaged, trainer))
+    return result
+
+
+def build_model(recipe: PretrainingRecipe) -> MaskedLanguageModel:
+    """The model before its first step, each time the same.
+
+    Raises:
+        ModernBertError: as `PretrainingData.open`.
+    """
+    return starting_model(PretrainingData.open(recipe))
+
+
+def held_out_batches(recipe: PretrainingRecipe, index: int = 0) -> Iterator[MaskedBatch]:
+    """The batches of every evaluation in a phase; none where it has no evaluation.
+
+    Raises:
+        ModernBertError: as `PretrainingData.open`.
+    """
+    return PretrainingData.open(recipe, index).held_out_batches()
+
+
+def model_folder(recipe: PretrainingRecipe, index: int) -> Path:
+    """Where the model is after a phase: `model` after the last, else under the phase's name."""
+    last = index == len(recipe.phases) - 1
+    return recipe.output / (MODEL_FOLDER if last else recipe.phases[index].name)
+
+
+class Pretraining:
+    """Predicting masked tokens: the `Task` of a `Trainer` whose module is a masked language model.
+
+    A step is `bins_per_step` bins. Its masks depend on the seed and each bin's place in the data,
+    its dropout on these and the step; so neither depends on how bins are joined, on which process
+    computes them, or on a resume.
+
+    group: of the processes that share the bins of every step and of every evaluation.
+    fill_up: give all micro-batches the shape of a full one, for compiled layers.
+    """
+
+    def __init__(
+        self,
+        data: PretrainingData,
+        device: torch.device | str = "cpu",
+        group: Group = ALONE,
+        *,
+        fill_up: bool = False,
+    ) -> None:
+        self.data, self.phase, self.device = data, data.phase, torch.device(device)
+        self.group, self.fill_up = group, fill_up
+        self._bins = data.bins()
+
+    def steps(self, progress: Progress) -> Iterator[Step]:
+        """The steps from a place on, made ahead in a thread and copied ahead to a GPU."""
+        made = _steps(self.data, self._bins, progress, self.group)
+        with prefetch(map(self._ready, made), _STEPS_AHEAD) as ahead:
+            yield from copied_ahead(ahead, self._on_device, self.device)
+
+    def _ready(self, step: Step) -> Step:
+        """The step with batches that a GPU can copy; this too is done in the thread."""
+        batches = step.micro_batches
+        if self.fill_up:
+            packing = self.phase.packing
+            shape = {
+                "total_tokens": self.phase.batch.bins_per_micro_batch * packing.bin_tokens,
+                "max_seqlen": packing.max_seqlen,
+                "token_id": self.data.config.pad_token_id,
+            }
+            batches = [each.filled_up(**shape) for each in batches]
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):  # the thread's own is another one
+                batches = [each.pin_memory() for each in batches]
+        return replace(step, micro_batches=batches)
+
+    def _on_device(self, step: Step) -> Step:
+        batches = [each.to(self.device, non_blocking=True) for each in step.micro_batches]
+        return replace(step, micro_batches=batches)
+
+    def loss(self, module: nn.Module, micro_batch: MaskedBatch, *, step: int) -> Tensor:
+        """The sum of the losses of the masked tokens; the others cost nothing after the encoder."""
+        assert isinstance(module, MaskedLanguageModel)
+        batch = micro_batch.to(self.device, non_blocking=True)
+        rows = predictions(module, batch, self._dropout(batch, step))
+        if not batch.num_masked:  # a zero with gradients, which all processes make together
+            return linear(rows, module.decoder_weight, module.decoder_bias).sum()
+        return vocabulary_cross_entropy(
+            rows,
+            module.decoder_weight,
+            module.decoder_bias,
+            batch.labels,
+            max_logits_bytes=self.phase.max_logits_bytes,
+        )
+
+    def evaluate(self, module: nn.Module) -> dict[str, float]:
+        """Mean loss and accuracy on the masked tokens of the held-out batches.
+
+        Raises:
+            ShardError: none of their tokens is masked, because there are so few.
+        """
+        if self.data.held_out is None:
+            return {}
+        assert isinstance(module, MaskedLanguageModel)
+        return held_out_figures(
+            module,
+            self.data.held_out_batches(self.group),
+            name=str(self.data.held_out.path),
+            max_logits_bytes=self.phase.max_logits_bytes,
+            group=self.group,
+        )
+
+    def _dropout(self, batch: MaskedBatch, step: int) -> Dropout | None:
+        if not self.phase.dropout:
+            return None
+        seed = self.phase.training.seed
+        return Dropout(
+            self.phase.dropout,
+            keys=[(seed, step, bin_id) for bin_id in batch.bin_ids],
+            num_tokens_each=batch.bin_tokens_each,
+        )
+
+
+def _steps(
+    data: PretrainingData, stream: BinStream, progress: Progress, group: Group
+) -> Iterator[Step]:
+    """Steps of which this process reads its share, and knows the size of the whole."""
+    while True:
+        size = data.phase.batch.bins_at(progress.tokens - data.tokens_before)
+        bins, position = stream.take(progress.position, size)
+        micro_batches = _share(data, bins, group)
+        num_tokens = sum(each.num_tokens for each in bins)
+        progress = replace(
+            progress,
+            step=progress.step + 1,
+            tokens=progress.tokens + num_tokens,
+            position=position,
+        )
+        yield Step(
+            micro_batches=micro_batches,
+            progress=progress,
+            num_targets=sum(each.num_masked for each in micro_batches),
+            num_tokens=num_tokens,
+            fill=num_tokens / (size * data.phase.packing.bin_tokens),
+            figures={"flops": step_flops(data.config, bins, masked_share=data.phase.masking.rate)},
+        )
+
+
+def _share(data: PretrainingData, bins: Sequence[Bin], group: Group) -> list[MaskedBatch]:
+    """The micro-batches of a step that are this process's: as many as any other process has."""
+    own = [bins[index] for index in group.part(len(bins))]
+    micro_batches = [_micro_batch(data, part) for part in _parts(own, data)]
+    most_bins = -(-len(bins) // group.size)
+    missing = -(-most_bins // data.phase.batch.bins_per_micro_batch) - len(micro_batches)
+    if missing:
+        micro_batches += [_micro_batch(data, bins[:1]).without_targets()] * missing
+    return micro_batches
+
+
+def _parts(bins: Sequence[Bin], data: PretrainingData) -> Iterator[list[Bin]]:
+    rest = iter(bins)
+    while part := list(islice(rest, data.phase.batch.bins_per_micro_batch)):
+        yield part
+
+
+def _micro_batch(data: PretrainingData, bins: Sequence[Bin]) -> MaskedBatch:
+    batch = collate(
+        bins,
+        vocab_size=data.config.vocab_size,
+        rate=data.phase.masking.rate,
+        seed=data.seed,
+    )
+    require_known_ids(batch, [folder for folder, _ in data.sources])
+    return batch
+
+
+class _RecipeFile:
+    """Writes the recipe into the run's folder, once that is known to be this run's."""
+
+    def __init__(self, recipe: PretrainingRecipe) -> None:
+        self.recipe = recipe
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        if record["kind"] in ("start", "resume"):
+            write_whole(self.recipe.output / RECIPE_FILE, to_toml(self.recipe).encode())
+
+
+def _identity(recipe: PretrainingRecipe, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What the weights depend on besides the phases."""
+    return {
+        "task": "pretraining",
+        "first_weights": first_weights(recipe.phases[0].model),
+        "tokenizer": tokenizer.fingerprint,
+    }
+
+
+def _phase(recipe: PretrainingRecipe, index: int, data: PretrainingData, group: Group) -> Phase:
+    """What the trainer is told of a phase."""
+    phase = recipe.phases[index]
+    told = Phase(
+        name=phase.name,
+        task=Pretraining(data, group.device, group, fill_up=recipe.computation.compile),
+        settings=phase.training,
+        goes_on=recipe.data_begins(index) != index,
+        start_from=phase.start_from,
+        identity=data.identity,
+        begin=_Configure(data.config),
+        end=InFirstProcess(group, _WriteModel(recipe, index, data.tokenizer)),
+    )
+    if recipe.averaging is None or recipe.averaged_phase != index:
+        return told
+    folder = recipe.output / CANDIDATES_FOLDER
+    keep = Candidates(folder, recipe.averaging, data.tokenizer)
+    return replace(told, evaluated=InFirstProcess(group, keep))
+
+
+def _write_average(recipe: PretrainingRecipe, data: PretrainingData, trainer: Trainer) -> None:
+    """The mean of the states that were kept, with its loss beside theirs."""
+    folder = recipe.output / AVERAGED_FOLDER
+    if folder.exists():
+        return
+    parts = candidates(recipe.output / CANDIDATES_FOLDER)
+    model = average_parts(parts).to(trainer.device)
+    with (
+        undisturbed(model, trainer.device),
+        autocast(trainer.device, data.phase.training.precision),
+    ):
+        figures = Pretraining(data, trainer.device).evaluate(model)
+    note = {**figures, "parts": [part.as_mapping() for part in parts]}
+    assert recipe.averaged_phase is not None
+    card = pretraining_card(recipe, recipe.averaged_phase, model.config, figures, parts)
+    try:
+        write_model(folder, model, data.tokenizer, {PARTS_FILE: note, CARD: card})
+    except OSError as error:
+        raise RunError(
+            f"{folder}: could not be written: {error}; the training is saved: free some space and "
+            "run the same command again"
+        ) from None
+    trainer.observe("averaging", **note, path=str(folder))
+
+
+@dataclass(frozen=True)
+class _Configure:
+    """Gives a model the longest sequence and the angles of a phase; its weights stay."""
+
+    config: EncoderConfig
+
+    def __call__(self, module: nn.Module) -> None:
+        assert isinstance(module, MaskedLanguageModel)
+        module.config = module.encoder.config = self.config
+
+
+@dataclass(frozen=True)
+class _WriteModel:
+    """Writes the model after a phase, unless it is there: its weights are always the same."""
+
+    recipe: PretrainingRecipe
+    index: int
+    tokenizer: Tokenizer
+
+    def __call__(self, module: nn.Module) -> None:
+        folder = model_folder(self.recipe, self.index)
+        if folder.exists():
+            return
+        assert isinstance(module, MaskedLanguageModel)
+        card = pretraining_card(self.recipe, self.index, module.config, self._figures())
+        try:
+            write_model(folder, module, self.tokenizer, {CARD: card})
+        except OSError as error:
+            raise RunError(
+                f"{folder}: could not be written: {error}; the training is saved: free some "
+                "space and run the same command again"
+            ) from None
+
+    def _figures(self) -> dict[str, Any]:
+        """Of the phase's last evaluation."""
+        name, figures = self.recipe.phases[self.index].name, dict[str, Any]()
+        for row in read_metrics(self.recipe.output / METRICS_FILE):
+            if row["kind"] == "evaluation" and row.get("phase", name) == name:
+                figures = row
+        return figures
+
+
+def _check_output(recipe: PretrainingRecipe) -> None:
+    """The models' places must be free, or belong to the run that is there."""
+    for index in range(len(recipe.phases)):
+        model = model_folder(recipe, index)
+        if model.exists() and not (recipe.output / run_folder.RUN_FILE).exists():
+            raise RunError(f"{model}: is there already and of no run; take another output")

@@ -1,0 +1,1 @@
+"""Fine-tuning to rank documents for queries: retrievers and rerankers."""

@@ -1,0 +1,206 @@
+"""Models of either kind while they learn: texts of a side to vectors, with gradients."""
+
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modernbert.batch import PackedBatch
+from modernbert.errors import SettingsError
+from modernbert.inference.embedder import Embedder
+from modernbert.inference.embedder_folder import read_settings
+from modernbert.inference.inputs import EncodedText, TextEncoder
+from modernbert.inference.loading import longest_sequence
+from modernbert.inference.modules_folder import read_modules
+from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
+from modernbert.inference.multi_vector_folder import is_multi_vector, read_folder
+from modernbert.inference.multi_vector_inputs import SideEncoder, counted, skipped_token_ids
+from modernbert.inference.multi_vector_settings import MultiVectorSettings, Side
+from modernbert.inference.pooled_vectors import without_beginnings
+from modernbert.model.config_file import find_model
+from modernbert.model.encoder import Encoder
+from modernbert.model.multi_vector import MultiVectorModel, projection
+from modernbert.model.pooling import pool
+from modernbert.tasks.cpu_shapes import filled
+from modernbert.tasks.ranking.recipe import RetrievalRecipe
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+MARKERS = {"query": "[unused0]", "document": "[unused1]"}
+
+
+class Vectors(NamedTuple):
+    """The vectors of some texts, one text after the other.
+
+    values: (total_vectors, dim) float32, of length 1.
+    lengths: (num_texts,) int64, how many each has.
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+    def split(self) -> list[Tensor]:
+        """(num_vectors, dim) for each text."""
+        return list(self.values.split(self.lengths.tolist()))
+
+    @classmethod
+    def join(cls, texts: Sequence[Tensor]) -> "Vectors":
+        """The reverse of `split`."""
+        lengths = torch.tensor([len(text) for text in texts], device=texts[0].device)
+        return cls(torch.cat(list(texts)), lengths)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Texts of a side to token ids; it needs no model."""
+
+    encoders: Mapping[Side, Callable[[list[str]], Sequence[EncodedText]]]
+    prompts: Mapping[Side, str] = field(default_factory=dict)
+
+    def __call__(self, texts: Sequence[str], side: Side) -> Sequence[EncodedText]:
+        """The texts of one side with their token ids."""
+        prompt = self.prompts.get(side, "")
+        return self.encoders[side]([prompt + text for text in texts])
+
+
+class TextLearner(nn.Module):
+    """One vector a text.
+
+    scale: what similarities are multiplied by unless something else is asked for.
+    sides: how its texts become token ids.
+    """
+
+    scale = 20.0
+
+    def __init__(self, embedder: Embedder, query_max_seqlen: int | None = None) -> None:
+        super().__init__()
+        self.encoder, self.dim = embedder.encoder, embedder.dim
+        self.embedder, settings = embedder, embedder.settings
+        document = settings.first_prompt(("document", "passage", "corpus"))
+        longest = embedder.max_seqlen
+        query = TextEncoder(embedder.tokenizer, min(query_max_seqlen or longest, longest))
+        self.sides = Sides(
+            {"query": query, "document": TextEncoder(embedder.tokenizer, longest)},
+            {"query": settings.first_prompt(("query",)), "document": document},
+        )
+
+    def forward(self, batch: PackedBatch, side: Side) -> Vectors:
+        """Their vectors."""
+        hidden = self.encoder(filled(batch))[: batch.total_tokens].float()
+        prompt = "" if self.embedder.settings.pool_prompt else self.sides.prompts[side]
+        if prompt:
+            num_tokens = len(self.embedder.tokenizer.encode(prompt)) - 1
+            hidden, batch = without_beginnings(hidden, batch, num_tokens)
+        pooled = pool(hidden, batch, self.embedder.settings.pooling)
+        return Vectors(functional.normalize(pooled, dim=-1), torch.ones_like(batch.lengths))
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that Embedder and sentence-transformers load."""
+        self.embedder.save_pretrained(folder)
+
+
+class TokenLearner(nn.Module):
+    """One vector a token; see `TextLearner`."""
+
+    scale = 1.0
+
+    def __init__(self, embedder: MultiVectorEmbedder) -> None:
+        super().__init__()
+        self.vectors_of, self.dim, self.embedder = embedder.vectors_of, embedder.dim, embedder
+        sides: tuple[Side, ...] = ("query", "document")
+        tokenizer, settings = embedder.tokenizer, embedder.settings
+        self.sides = Sides(
+            {side: SideEncoder(tokenizer, settings, side, embedder.max_seqlen) for side in sides}
+        )
+        self._skipped = {
+            side: torch.tensor(skipped_token_ids(tokenizer, settings, side), dtype=torch.int64)
+            for side in sides
+        }
+
+    def forward(self, batch: PackedBatch, side: Side) -> Vectors:
+        """Their vectors."""
+        vectors = self.vectors_of.project(self.embedder.hidden(batch, side))
+        keep = counted(batch, self._skipped[side].to(batch.token_ids.device))
+        lengths = torch.zeros_like(batch.lengths).index_add(0, batch.sequence_ids, keep.long())
+        return Vectors(functional.normalize(vectors[keep], dim=-1), lengths)
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that MultiVectorEmbedder and sentence-transformers load."""
+        self.embedder.save_pretrained(folder)
+
+
+def text_learner(recipe: RetrievalRecipe) -> TextLearner:
+    """A retriever with one vector a text, to begin with.
+
+    The folder's own pooling, prompts and lengths count where it is a retriever already.
+
+    Raises:
+        ModelFolderError: no such model, or one that cannot be used.
+        TokenizerError: no tokenizer beside it.
+        InputError: lengths that the model cannot read.
+        SettingsError: dimensions that the model does not have.
+    """
+    folder, settings = read_settings(find_model(recipe.model, weights=True))
+    training, data = recipe.training, recipe.data
+    prompts = dict(settings.prompts)
+    for name, text in (("query", training.query_prompt), ("document", training.document_prompt)):
+        if text is not None:
+            prompts[name] = text
+    if not read_modules(folder):
+        settings = replace(settings, pooling=training.pooling)
+    settings = replace(
+        settings,
+        normalize=True,
+        similarity="cosine",
+        prompts=prompts,
+        max_seqlen=data.max_seqlen or settings.max_seqlen,
+    )
+    encoder = Encoder.from_pretrained(folder)
+    learner = TextLearner(
+        Embedder(encoder, Tokenizer.from_pretrained(folder), settings), data.query_max_seqlen
+    )
+    if (widest := max(training.matryoshka_dims, default=0)) > learner.dim:
+        raise SettingsError(f"matryoshka_dims: got {widest}, but a vector has {learner.dim}")
+    return learner
+
+
+def token_learner(recipe: RetrievalRecipe, seed: int) -> TokenLearner:
+    """A multi-vector model to begin with: a new projection, or the folder's own.
+
+    seed: of a new projection.
+
+    Raises:
+        ModelFolderError: no such model, or one that cannot be used.
+        TokenizerError: no tokenizer beside it.
+        InputError: lengths that the model cannot read.
+    """
+    folder = find_model(recipe.model, weights=True)
+    training, data = recipe.training, recipe.data
+    if is_multi_vector(folder):
+        found = read_folder(folder)
+        encoder = Encoder.from_pretrained(found.encoder)
+        projections, settings, place = found.projections, found.settings, found.encoder
+    else:
+        encoder, place = Encoder.from_pretrained(folder), folder
+        projections = [projection(encoder.config.hidden_size, training.dim, seed=seed)]
+        skipped = tuple(string.punctuation) if training.skip_punctuation else ()
+        settings = MultiVectorSettings(prompts=MARKERS, skiplist=skipped)
+    prompts = dict(settings.prompts)
+    for name, text in (("query", training.query_prompt), ("document", training.document_prompt)):
+        if text is not None:
+            prompts[name] = text
+    tokenizer = Tokenizer.from_pretrained(place)
+    longest_sequence(encoder.config, tokenizer, data.max_seqlen)
+    settings = replace(
+        settings,
+        prompts=prompts,
+        normalize=True,
+        document_max_seqlen=data.max_seqlen or settings.document_max_seqlen,
+        query_max_seqlen=data.query_max_seqlen or settings.query_max_seqlen,
+    )
+    model = MultiVectorModel(encoder, projections)
+    return TokenLearner(MultiVectorEmbedder(model, tokenizer, settings))

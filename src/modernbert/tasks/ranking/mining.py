@@ -1,0 +1,108 @@
+"""Hard negatives: documents that a retriever takes for answers, and that are none.
+
+The documents nearest to each query are taken in their order, without those that are known to
+answer it, without the first few, among which unknown answers are, and without those that are too
+near to the query compared with the known answer (arXiv 2407.15831).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from modernbert.errors import SettingsError
+from modernbert.inference.batching import Observer
+from modernbert.inference.max_sim import scores_of_block
+from modernbert.inference.ranking import rank_documents
+from modernbert.inference.reranker import Reranker
+from modernbert.inference.retriever import Retriever, text_vectors
+from modernbert.tasks.ranking.data import RetrievalData
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiningSettings:
+    """Which documents are negatives.
+
+    negatives: the most for each example.
+    skip: how many of the nearest are left out.
+    depth: how many of the nearest are looked at, those included.
+    margin: how far below the answer's score theirs must be.
+    ratio: the same as a share of the answer's score, such as 0.95; None for no such limit.
+
+    Raises:
+        SettingsError: a number out of its range.
+    """
+
+    negatives: int = 4
+    skip: int = 0
+    depth: int = 100
+    margin: float = 0.0
+    ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.negatives < 1 or self.skip < 0:
+            raise SettingsError("negatives and skip: expected 1 or more, and 0 or more")
+        if self.depth <= self.skip:
+            raise SettingsError(
+                f"depth: got {self.depth}, expected more than skip, which is {self.skip}"
+            )
+        if self.margin < 0:
+            raise SettingsError(f"margin: got {self.margin}, expected 0 or more")
+        if self.ratio is not None and not 0 < self.ratio <= 1:
+            raise SettingsError(f"ratio: got {self.ratio}, expected above 0 and up to 1")
+
+
+def mine(
+    retriever: Retriever,
+    data: RetrievalData,
+    corpus: Sequence[str],
+    settings: MiningSettings,
+    *,
+    teacher: Reranker | None = None,
+    on_progress: Observer | None = None,
+) -> Iterator[dict[str, Any]]:
+    """A row for each example with an answer: `query`, `positive`, `negatives`, perhaps `scores`.
+
+    Rows for which nothing is left are passed over.
+
+    corpus: the documents that are looked at, each once.
+    teacher: whose scores of the positive and of each negative are added.
+    on_progress: is told how far the corpus is embedded.
+
+    Raises:
+        InputError: texts that are none.
+    """
+    queries = list(data.known)
+    vectors = [v for block in text_vectors(retriever, queries, "query") for v in block]
+    blocks = text_vectors(retriever, corpus, "document", on_progress=on_progress)
+    found = rank_documents(vectors, blocks, settings.depth)
+    nearest = dict(zip(queries, found, strict=True))
+    places = {query: place for place, query in enumerate(queries)}
+    answered = [each for each in data.examples if each.relevant]
+    answers = text_vectors(retriever, (each.documents[0] for each in answered), "document")
+    for each, answer in zip(answered, (v for block in answers for v in block), strict=True):
+        own = float(scores_of_block([vectors[places[each.query]]], answer, [len(answer)])[0, 0])
+        kept = _kept(*nearest[each.query], own, settings)
+        texts = [corpus[row] for row in kept if corpus[row] not in data.known[each.query]]
+        if not (negatives := texts[: settings.negatives]):
+            continue
+        row: dict[str, Any] = {
+            "query": each.query,
+            "positive": each.documents[0],
+            "negatives": negatives,
+        }
+        if teacher is not None:
+            pairs = [(each.query, text) for text in (each.documents[0], *negatives)]
+            row["scores"] = teacher.scores(pairs).tolist()
+        yield row
+
+
+def _kept(scores: np.ndarray, rows: np.ndarray, own: float, settings: MiningSettings) -> list[int]:
+    """The rows that are far enough below the answer's score, the nearest first."""
+    limit = own - settings.margin
+    if settings.ratio is not None:
+        limit = min(limit, own - (1 - settings.ratio) * abs(own))
+    limited = settings.margin > 0 or settings.ratio is not None
+    pairs = zip(scores[settings.skip :].tolist(), rows[settings.skip :].tolist(), strict=True)
+    return [row for score, row in pairs if not limited or score <= limit]

@@ -1,0 +1,125 @@
+"""The model with which a fine-tuning begins: what a folder knows, and a new head for the rest."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from modernbert.errors import SettingsError
+from modernbert.model.config import EncoderConfig
+from modernbert.model.config_file import find_model, read_config_file
+from modernbert.model.encoder import Encoder
+from modernbert.model.heads import (
+    ClassifierSettings,
+    MaskedLanguageModel,
+    SequenceClassifier,
+    SpanClassifier,
+    TokenClassifier,
+)
+from modernbert.model.initialize import initialize
+from modernbert.model.names import ARCHITECTURES
+from modernbert.model.pretrained import SavedModel
+from modernbert.tasks.tuning.run_settings import RunSettings
+from modernbert.training.optimizer import parameter_groups
+
+M = TypeVar("M", SequenceClassifier, TokenClassifier, SpanClassifier)
+
+_WITH_HEAD = (MaskedLanguageModel, SequenceClassifier, TokenClassifier, SpanClassifier)
+
+
+def first_model(
+    cls: Callable[[EncoderConfig, ClassifierSettings], M],
+    settings: ClassifierSettings,
+    folder_or_hub_id: str,
+    *,
+    seed: int,
+) -> M:
+    """A model for some labels that begins with the weights of another one.
+
+    The encoder is always taken over, and the prediction block of any head. The last layer is
+    drawn anew, unless it is that of the same kind of model with the same labels.
+
+    Raises:
+        ModelFolderError: no such model, or one that cannot be used.
+        ConfigError: a config that is no ModernBERT's or contradicts itself.
+    """
+    source = _load_any(folder_or_hub_id)
+    model = initialize(cls(source.config, settings), seed=seed)
+    known = _tensors(source)
+    if not (isinstance(source, type(model)) and source.settings == settings):
+        known = {name: each for name, each in known.items() if not name.startswith("classifier.")}
+    own = model.state_dict()
+    own.update({name: tensor for name, tensor in known.items() if name in own})
+    model.load_state_dict(own)
+    return model
+
+
+def require_layers(config: EncoderConfig, settings: RunSettings) -> None:
+    """Refuse to freeze more layers than there are.
+
+    Raises:
+        SettingsError: there are fewer.
+    """
+    if settings.freeze_layers > config.num_layers:
+        raise SettingsError(
+            f"freeze_layers: got {settings.freeze_layers}, expected at most {config.num_layers}, "
+            "the layers of the model"
+        )
+
+
+def freeze(model: nn.Module, settings: RunSettings) -> None:
+    """Leave out of the training what the settings say.
+
+    Raises:
+        SettingsError: more layers than there are.
+    """
+    encoder = _encoder(model)
+    require_layers(encoder.config, settings)
+    if settings.freeze_embeddings:
+        encoder.embeddings.requires_grad_(False)
+    for layer in encoder.layers[: settings.freeze_layers]:
+        layer.requires_grad_(False)
+
+
+def layer_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """The groups of `parameter_groups` for each depth, with the factor of its learning rate.
+
+    The head has the full rate, and each layer that of the one above it times `layer_decay`.
+    """
+    if layer_decay == 1:
+        return parameter_groups(model, weight_decay)
+    encoder = _encoder(model)
+    lower: list[nn.Module] = [encoder.embeddings, *encoder.layers]
+    below = {id(parameter) for part in lower for parameter in part.parameters()}
+    top = nn.ParameterList(each for each in model.parameters() if id(each) not in below)
+    return [
+        {**group, "rate_factor": layer_decay**distance}
+        for distance, part in enumerate([top, *reversed(lower)])
+        for group in parameter_groups(part, weight_decay)
+    ]
+
+
+def _load_any(folder_or_hub_id: str) -> Any:
+    """The model of a folder as what it is: with its head, when that is one of ours."""
+    published = read_config_file(find_model(folder_or_hub_id, weights=True))
+    architectures = published.get("architectures")
+    named = architectures[0] if isinstance(architectures, list) and architectures else None
+    for cls in _WITH_HEAD:
+        if ARCHITECTURES[cls.__name__] == named:
+            return cls.from_pretrained(folder_or_hub_id)
+    return Encoder.from_pretrained(folder_or_hub_id)
+
+
+def _tensors(source: SavedModel) -> dict[str, Tensor]:
+    prefix = "encoder." if isinstance(source, Encoder) else ""
+    return {prefix + name: tensor for name, tensor in source.state_dict().items()}
+
+
+def _encoder(model: nn.Module) -> Encoder:
+    return next(part for part in model.modules() if isinstance(part, Encoder))
+
+
+def training_device() -> torch.device:
+    """Where to train: a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,170 @@
+"""The parts that the page of every fine-tuning has: scores, the table of runs, curves, settings."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modernbert.inference.inputs import Text
+from modernbert.report.charts import Axis, Mark, Series, line_chart
+from modernbert.report.formats import compact, duration
+from modernbert.report.history import Curve, RunHistory
+from modernbert.report.page import (
+    Html,
+    code,
+    details,
+    element,
+    facts,
+    grid,
+    page,
+    section,
+    table,
+    write_page,
+)
+from modernbert.settings import to_toml
+from modernbert.tasks.tuning.outcome import Outcome
+from modernbert.tasks.tuning.results import Results
+from modernbert.training.trainer import METRICS_FILE
+
+_SHOWN_CHARACTERS = 1000
+
+
+def write_run_report(
+    path: Path,
+    recipe: Any,
+    results: Results,
+    best: Path,
+    *,
+    examples: int,
+    epoch_tokens: int,
+    review: Sequence[Html],
+) -> None:
+    """Write the page.
+
+    best: the folder of the best model, in that of its run.
+    examples, epoch_tokens: how many there are to learn from.
+    review: sections with a closer look at what the model gives.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    history = RunHistory.read(best.parent / METRICS_FILE)
+    content = [
+        section("Result", facts(_totals(recipe, results, examples))),
+        section("Runs", _runs(results), note=_spread_note(results)),
+        section(
+            "Best run",
+            grid(_curves(history, results, epoch_tokens)),
+            note="The broken line is where the weights were taken.",
+        ),
+        *review,
+        section(
+            "Data",
+            facts(_flat(results.facts)),
+            *(element("p", note) for note in results.notes),
+        ),
+        section("Recipe", details("recipe.toml", code(to_toml(recipe)))),
+    ]
+    title = f"modernbert finetune {results.verb}"
+    write_page(path, page(title, content, subtitle=f"{recipe.model} on {recipe.data.train}"))
+
+
+def _totals(recipe: Any, results: Results, examples: int) -> dict[str, object]:
+    best = results.best
+    scores = {
+        f"{name} ({split})": f"{value:.4f}"
+        for split in ("dev", "test")
+        for name, value in getattr(best, split).items()
+    }
+    return {
+        **scores,
+        "examples": f"{examples:,}",
+        "steps": f"{best.steps:,}",
+        "tokens": compact(best.tokens),
+        "time": duration(best.seconds),
+        "began with": recipe.model,
+    }
+
+
+def _runs(results: Results) -> Html:
+    """A row a run, with the scores of the metric and, of several seeds, their mean."""
+    splits = [split for split in ("dev", "test") if getattr(results.best, split)]
+    header = ["learning rate", "weight decay", "epochs", "seed"]
+    header += [f"{results.metric} ({split})" for split in splits] + ["best step", "time"]
+    rows: list[Sequence[object]] = []
+    for each in results.combinations:
+        rows += [_run_row(outcome, splits, results.metric) for outcome in each.outcomes]
+        if len(each.outcomes) > 1:
+            figures = [
+                f"{each.mean(split)[results.metric]:.4f} ± {each.spread(split)[results.metric]:.4f}"
+                for split in splits
+            ]
+            settings = [compact(each.learning_rate), compact(each.weight_decay), each.epochs]
+            rows.append([*settings, "mean", *figures, "", ""])
+    return table(header, rows)
+
+
+def _run_row(outcome: Outcome, splits: Sequence[str], metric: str) -> Sequence[object]:
+    return [
+        compact(outcome.learning_rate),
+        compact(outcome.weight_decay),
+        outcome.epochs,
+        outcome.seed,
+        *(f"{getattr(outcome, split)[metric]:.4f}" for split in splits),
+        f"{outcome.best_step:,}",
+        duration(outcome.seconds),
+    ]
+
+
+def _spread_note(results: Results) -> str:
+    several = any(len(each.outcomes) > 1 for each in results.combinations)
+    return "± is the standard deviation over the seeds." if several else ""
+
+
+def _curves(history: RunHistory, results: Results, epoch: int) -> list[Html]:
+    """The loss, the rate, and each score over the epochs."""
+    best_tokens = [
+        row["tokens"] / epoch
+        for row in history.of_kind("evaluation")
+        if row["step"] == results.best.best_step
+    ]
+    marks = [Mark(x=place) for place in best_tokens[-1:]]
+    x = Axis(label="epochs", low=0.0)
+    losses = [
+        _series("", history.curve("loss"), epoch, colour=0, kind="faint"),
+        _series("dev", history.event_curve("evaluation", "loss"), epoch, colour=1, kind="dots"),
+    ]
+    smooth = history.curve("loss").smoothed(10)
+    losses.insert(1, _series("training", smooth, epoch, colour=0))
+    charts = [line_chart("Loss", losses, x=x, y=Axis(), marks=marks)]
+    for name in results.best.dev:
+        if name != "loss":
+            curve = history.event_curve("evaluation", name)
+            score = [_series("", curve, epoch, colour=1, kind="dots")]
+            charts.append(line_chart(name, score, x=x, y=Axis(), marks=marks))
+    rate = [_series("", history.curve("learning_rate"), epoch, colour=2)]
+    norm = [_series("", history.curve("gradient_norm"), epoch, colour=3)]
+    charts.append(line_chart("Learning rate", rate, x=x, y=Axis(low=0.0)))
+    charts.append(line_chart("Gradient norm", norm, x=x, y=Axis(low=0.0)))
+    return [chart for chart in charts if chart]
+
+
+def _series(label: str, curve: Curve, epoch: int, *, colour: int, kind: Any = "line") -> Series:
+    return Series(label=label, x=curve.tokens / epoch, y=curve.values, colour=colour, kind=kind)
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        name: ", ".join(f"{key}: {n:,}" for key, n in list(value.items())[:20])
+        if isinstance(value, Mapping)
+        else value
+        for name, value in values.items()
+    }
+
+
+def shown(text: Text, most: int = _SHOWN_CHARACTERS) -> str:
+    """A text, or a pair, as a person reads it in a report.
+
+    most: characters.
+    """
+    whole = text if isinstance(text, str) else "  |  ".join(text)
+    return whole if len(whole) <= most else whole[:most] + " ..."

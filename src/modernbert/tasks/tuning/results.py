@@ -1,0 +1,117 @@
+"""What came of all runs of a recipe: which is best, and how far seeds spread."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from modernbert.tasks.tuning.outcome import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combination:
+    """The runs that differ by their seeds alone.
+
+    spread: the standard deviation over the seeds, of each score; 0 for one seed.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    epochs: int
+    outcomes: Sequence[Outcome]
+
+    def mean(self, split: str) -> dict[str, float]:
+        """The mean of each score of `dev` or `test`."""
+        return {name: mean(values) for name, values in self._values(split).items()}
+
+    def spread(self, split: str) -> dict[str, float]:
+        """The standard deviation of each score over the seeds; 0 of a single one."""
+        return {
+            name: stdev(values) if len(values) > 1 else 0.0
+            for name, values in self._values(split).items()
+        }
+
+    def _values(self, split: str) -> dict[str, list[float]]:
+        scores: list[Mapping[str, float]] = [getattr(each, split) for each in self.outcomes]
+        return {name: [each[name] for each in scores] for name in scores[0]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """All runs of a recipe.
+
+    metric: by which the best is chosen.
+    notes, facts: of the data; see `Job`.
+    """
+
+    verb: str
+    metric: str
+    combinations: Sequence[Combination]
+    notes: Sequence[str]
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        outcomes: Sequence[Outcome],
+        *,
+        verb: str,
+        metric: str,
+        notes: Sequence[str],
+        facts: Mapping[str, Any],
+    ) -> "Results":
+        """Outcomes in groups that differ by their seeds alone."""
+        groups: dict[tuple[float, float, int], list[Outcome]] = {}
+        for outcome in outcomes:
+            key = outcome.learning_rate, outcome.weight_decay, outcome.epochs
+            groups.setdefault(key, []).append(outcome)
+        combinations = [
+            Combination(learning_rate=rate, weight_decay=decay, epochs=epochs, outcomes=group)
+            for (rate, decay, epochs), group in groups.items()
+        ]
+        return cls(verb=verb, metric=metric, combinations=combinations, notes=notes, facts=facts)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Of all runs."""
+        return [outcome for each in self.combinations for outcome in each.outcomes]
+
+    @property
+    def best_combination(self) -> Combination:
+        """The one whose seeds are best on average; the first of equal ones."""
+        return max(self.combinations, key=lambda each: self._goodness(each.mean("dev")))
+
+    @property
+    def best(self) -> Outcome:
+        """The best seed of the best combination."""
+        return max(self.best_combination.outcomes, key=lambda each: self._goodness(each.dev))
+
+    def _goodness(self, scores: Mapping[str, float]) -> float:
+        score = scores.get(self.metric, -math.inf)
+        return -score if self.metric == "loss" else score
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return {
+            "verb": self.verb,
+            "metric": self.metric,
+            "best": asdict(self.best),
+            "combinations": [
+                {
+                    "learning_rate": each.learning_rate,
+                    "weight_decay": each.weight_decay,
+                    "epochs": each.epochs,
+                    "seeds": [outcome.seed for outcome in each.outcomes],
+                    **{
+                        split: {"mean": each.mean(split), "spread": each.spread(split)}
+                        for split in ("dev", "test")
+                        if getattr(each.outcomes[0], split)
+                    },
+                }
+                for each in self.combinations
+            ],
+            "runs": [asdict(outcome) for outcome in self.outcomes],
+            "notes": list(self.notes),
+            "data": dict(self.facts),
+        }

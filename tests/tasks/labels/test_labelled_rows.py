@@ -1,0 +1,198 @@
+"""Rows that cannot be learnt from: each is refused in one line that names the row."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.tasks.labels import labelled
+
+from modernbert.errors import ConfigError, InputError, ModernBertError
+from modernbert.tasks.labels.classification import MultiLabelledText
+from modernbert.tasks.labels.jobs import open_job
+
+TEXT = {"text": "a film"}
+ANSWER = {"question": "how", "context": "it was good"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelled.write_model(tmp_path_factory.mktemp("model"))
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def opened(model: Path, tmp_path: Path) -> Open:
+    def open_(verb: Any, train: list[Any], dev: list[Any] | None = None, **changes: Any) -> Any:
+        train_path = labelled.write_rows(tmp_path / "train.jsonl", train)
+        dev_path = labelled.write_rows(tmp_path / "dev.jsonl", dev) if dev else None
+        return open_job(
+            verb, labelled.recipe(model, tmp_path / "run", train_path, dev_path, **changes)
+        )
+
+    return open_
+
+
+def labels(*values: Any) -> list[dict[str, Any]]:
+    return [{**TEXT, "label": value} for value in values]
+
+
+def tags(words: Any, marks: Any) -> list[dict[str, Any]]:
+    return [{"tokens": ["a", "b"], "tags": ["O", "B-X"]}, {"tokens": words, "tags": marks}]
+
+
+BAD: dict[str, tuple[str, list[Any], list[Any] | None, str]] = {
+    "only in dev": (
+        "classify",
+        labels("a", "b"),
+        labels("a", "c"),
+        r"dev\.jsonl, row 2: label 'c' does not occur in the training data, which have 'a', 'b'",
+    ),
+    "one class": ("classify", labels("a", "a"), None, r"every row has the label 'a'; expected two"),
+    "mixed": (
+        "classify",
+        labels("a", 1),
+        None,
+        r"row 2: label 1 is a number, but 'a' in row 1 is a text; write all labels alike",
+    ),
+    "no label": ("classify", labels("a", None), None, r"row 2: column 'label': got nothing"),
+    "fraction": ("classify", labels(0.5, 1.0), None, r"row 1: label 0\.5 .* finetune regress"),
+    "no text": (
+        "classify",
+        [{"text": None, "label": 1}, {**TEXT, "label": 2}],
+        None,
+        r"row 1: column 'text': got noth",
+    ),
+    "no column": (
+        "classify",
+        [{"txt": "a", "label": "b"}, {"txt": "a", "label": "c"}],
+        None,
+        r"did you mean 'txt'\?",
+    ),
+    "no label column": ("classify", [{**TEXT, "lable": "b"}], None, r"did you mean 'lable'\?"),
+    "ids": (
+        "classify",
+        [{**TEXT, "id": 1, "label": "a"}, {**TEXT, "id": 1, "label": "b"}],
+        None,
+        r"row 2: has the id 1 of row 1; ids in column 'id' must differ",
+    ),
+    "list": ("classify", labels(["a"], "b"), None, r"row 2: .* expected a list of labels"),
+    "list in dev": (
+        "classify",
+        labels(["a"], ["b"]),
+        labels(["c"]),
+        r"dev\.jsonl, row 1: label 'c' does not occur",
+    ),
+    "nan": (
+        "regress",
+        labels(1.0, float("nan")),
+        None,
+        r"row 2: column 'label': the score is nan; repair it",
+    ),
+    "no number": ("regress", labels(1.0, "good"), None, r"row 2: .* got 'good', expected a number"),
+    "constant": ("regress", labels(2, 2), None, r"every row has the score 2"),
+    "unequal": ("tag", tags(["a"], ["O", "O"]), None, r"row 2: has 1 words in 'tokens' and 2 tags"),
+    "no list": ("tag", tags(3, ["O"]), None, r"row 2: column 'tokens': got 3, expected a list"),
+    "no words": ("tag", tags([1], ["O"]), None, r"row 2: column 'tokens': expected words"),
+    "offset": (
+        "answer",
+        [{**ANSWER, "answers": [{"text": "good", "answer_start": 3}]}],
+        None,
+        r"row 1: the answer 'good' is said to begin at 3 .* where 'was ' stands; it stands at 7",
+    ),
+    "format": ("answer", [{**ANSWER, "answers": ["good"]}], None, r"row 1: got the answers"),
+    "no answer": ("answer", [{**ANSWER, "answers": []}], None, r"no question has an answer"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_rows_that_cannot_be_learnt_from(case: str, opened: Open) -> None:
+    verb, train, dev, message = BAD[case]
+    with pytest.raises(ModernBertError, match=message) as raised:
+        opened(verb, train, dev)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_was_cut_or_empty_is_said_once(opened: Open) -> None:
+    rows = [{"text": "the film " * 60, "label": "a"}, {"text": "", "label": "b"}] * 3
+    job = opened("classify", rows, rows)
+    assert [note.split(": ")[1] for note in job.notes] == [
+        "3 of 6 texts are longer than 64 tokens and are cut there",
+        "3 of 6 texts are empty",
+    ] * 2
+    assert max(len(each.token_ids) for each in job.train.examples) == 64
+    assert min(len(each.token_ids) for each in job.train.examples) == 2
+
+
+def test_labels_are_in_a_lasting_order(opened: Open) -> None:
+    assert opened("classify", labels("10", "9", "2")).objective.labels == ("2", "9", "10")
+    assert opened("classify", labels(True, False)).objective.labels == ("false", "true")
+    assert opened("classify", labels("b", " a ", "a")).objective.labels == ("a", "b")
+    assert opened("tag", tags(["c"], ["I-X"])).objective.labels == ("O", "B-X", "I-X")
+
+
+def test_pairs_are_found_and_can_be_asked_for(opened: Open) -> None:
+    rows = [{"premise": "a film", "hypothesis": "a story", "label": n} for n in "ab"]
+    pair = opened("classify", rows)
+    assert pair.facts["texts"] == "premise and hypothesis"
+    alone = opened("classify", rows, data__text="hypothesis")
+    assert alone.facts["texts"] == "hypothesis"
+    assert len(pair.train.examples[0].token_ids) > len(alone.train.examples[0].token_ids)
+
+
+def test_any_number_of_labels(opened: Open) -> None:
+    listed = opened("classify", labels(["x", "y"], [], ["y"]))
+    split = opened("classify", labels("x|y", "", "y"), data__label_separator="|")
+    columns = opened(
+        "classify",
+        [{**TEXT, "x": x, "y": y} for x, y in ((1, 1), (0, 0), (0, 1))],
+        data__label=["x", "y"],
+    )
+    for job in (listed, split, columns):
+        assert [example.labels for example in job.train.examples] == [(1, 1), (0, 0), (0, 1)]
+        assert all(isinstance(example, MultiLabelledText) for example in job.train.examples)
+        assert job.facts["labels"] == {"x": 1, "y": 2}
+    with pytest.raises(InputError, match=r"row 1: column 'x': got 2, expected 0 or 1"):
+        opened("classify", [{**TEXT, "x": 2, "y": 0}], data__label=["x", "y"])
+
+
+def test_balanced_weights_let_labels_count_alike(opened: Open) -> None:
+    job = opened("classify", labels("a", "a", "a", "b"), training__class_weights="balanced")
+    assert job.objective.weights.tolist() == pytest.approx([4 / 6, 2])
+
+
+def test_words_of_a_text_are_split_at_blanks(opened: Open) -> None:
+    job = opened("tag", [{"tokens": "a fine film", "tags": "O B-X O"}])
+    assert [len(each.first_tokens) for each in job.train.examples] == [3]
+    assert job.train.examples[0].labels == [0, 1, 0]
+
+
+def test_answers_in_windows(opened: Open) -> None:
+    context = "the film was a story of seven people " * 20 + "and good"
+    start = context.index("good")
+    forms = [
+        [{"text": "good", "answer_start": start}],
+        {"text": ["good"], "answer_start": [start]},
+        [{"text": " good", "start": start - 1}],
+    ]
+    for form in forms:
+        job = opened("answer", [{"question": "how", "context": context, "answers": form}])
+        windows = job.train.examples
+        assert len(windows) > 2
+        assert [each.end for each in windows[:-1]] == [0] * (len(windows) - 1)
+        last = windows[-1]
+        spans = last.window.spans
+        first, final = last.start - last.window.first, last.end - last.window.first
+        assert context[spans[first][0] : spans[final][1]] == "good"
+
+
+def test_a_model_that_is_none(tmp_path: Path, model: Path) -> None:
+    train = labelled.write_rows(tmp_path / "train.jsonl", labels("a", "b"))
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ConfigError, match="got 'bert', expected 'modernbert'"):
+        open_job("classify", labelled.recipe(tmp_path / "bert", tmp_path / "run", train))
+    with pytest.raises(InputError, match=r"^max_seqlen: got 65, expected 4 to 64"):
+        open_job("classify", labelled.recipe(model, tmp_path / "run", train, data__max_seqlen=65))

@@ -1,0 +1,109 @@
+"""A world small enough to learn a ranking in within seconds: a model, and queries with answers."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from modernbert.model.config import EncoderConfig, layer_kinds
+from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.initialize import initialize
+from modernbert.settings import parse
+from modernbert.tasks.ranking.recipe import RetrievalRecipe
+from modernbert.tokenizer.train import train
+
+NAMES = ("alpha", "bravo", "carol", "delta", "eagle", "fable", "grape", "hotel")
+ASKED = dict(
+    zip(NAMES, ("red", "blue", "cyan", "pink", "gold", "grey", "jade", "lime"), strict=True)
+)
+
+
+def document(name: str, number: int) -> str:
+    return f"here is {name} with the number {number}"
+
+
+def query(name: str) -> str:
+    return f"where is {ASKED[name]}"
+
+
+def rows(number: int, *, seed: int, scores: bool = False) -> list[dict[str, Any]]:
+    """A query asks for a colour; the document that has the name of that colour answers."""
+    choose = random.Random(seed)
+    found = []
+    for index in range(number):
+        name, other, third = choose.sample(NAMES, 3)
+        row: dict[str, Any] = {
+            "query": query(name),
+            "positive": document(name, index % 9),
+            "negative_1": document(other, index % 9),
+            "negative_2": document(third, index % 7),
+        }
+        found.append({**row, "scores": [5.0, 1.0, 0.0]} if scores else row)
+    return found
+
+
+def held_out() -> list[dict[str, Any]]:
+    """Each name once, and every other as what does not answer."""
+    return [
+        {
+            "query": query(name),
+            "positive": document(name, 11),
+            "negatives": [document(other, 11) for other in NAMES if other != name],
+        }
+        for name in NAMES
+    ]
+
+
+def write(path: Path, lines: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def write_model(folder: Path) -> Path:
+    """A masked language model that has learnt nothing."""
+    tokenizer = train(
+        [document(name, i) + " where" for i, name in enumerate(NAMES)], vocab_size=448
+    )
+    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
+    config = EncoderConfig.preset(
+        "tiny",
+        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
+        hidden_size=64,
+        num_heads=1,
+        intermediate_size=64,
+        max_seqlen=48,
+        layer_kinds=layer_kinds(2),
+    )
+    initialize(MaskedLanguageModel(config), seed=0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def recipe(
+    start: Path,
+    folder: Path,
+    *,
+    scores: bool = False,
+    sweep: dict[str, Any] | None = None,
+    **training: Any,
+) -> RetrievalRecipe:
+    train_file = write(folder / "train.jsonl", rows(160, seed=0, scores=scores))
+    dev_file = write(folder / "dev.jsonl", held_out())
+    return parse(
+        RetrievalRecipe,
+        {
+            "model": str(start),
+            "output": str(folder / "run"),
+            "data": {"train": str(train_file), "dev": str(dev_file)},
+            "training": {
+                "epochs": 6,
+                "learning_rate": 3e-3,
+                "batch_size": 8,
+                "precision": "float32",
+                "dim": 32,
+                **training,
+            },
+            "sweep": {"processes": 1, **(sweep or {})},
+        },
+        where="test",
+    )

@@ -1,0 +1,138 @@
+"""Hard negatives: the nearest documents that are no answers, within the limits."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.tasks.pretraining.small import World
+
+from modernbert.errors import SettingsError
+from modernbert.inference.embedder import Embedder
+from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
+from modernbert.inference.retriever import text_vectors
+from modernbert.model.encoder import Encoder
+from modernbert.model.multi_vector import MultiVectorModel, projection
+from modernbert.tasks.ranking.data import RankedTexts, RetrievalData
+from modernbert.tasks.ranking.mining import MiningSettings, mine
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+TEXTS = ["one two", "two three", "three four five", "six", "seven eight", "nine one", "ten two six"]
+DATA = RetrievalData(
+    source="here",
+    examples=[
+        RankedTexts(query="one", documents=("one two",)),
+        RankedTexts(query="one", documents=("nine one",)),
+        RankedTexts(query="two six", documents=("ten two six",)),
+        RankedTexts(query="unanswered", documents=("six",), relevant=0),
+    ],
+    known={"one": {"one two", "nine one"}, "two six": {"ten two six"}, "unanswered": set()},
+)
+
+
+@pytest.fixture(scope="module", params=["single", "multi"])
+def retriever(request: pytest.FixtureRequest, world: World) -> Any:
+    from modernbert.model.config import EncoderConfig, layer_kinds
+    from modernbert.model.initialize import initialize
+
+    tokenizer = Tokenizer.from_pretrained(world.tokenizer)
+    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
+    config = EncoderConfig.preset(
+        "tiny",
+        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
+        hidden_size=64,
+        num_heads=1,
+        intermediate_size=64,
+        layer_kinds=layer_kinds(2),
+    )
+    encoder = initialize(Encoder(config), seed=0)
+    if request.param == "single":
+        return Embedder(encoder.requires_grad_(False), tokenizer)
+    model = MultiVectorModel(encoder, [projection(64, 16, seed=1)]).requires_grad_(False)
+    return MultiVectorEmbedder(model, tokenizer)
+
+
+def scores(retriever: Any, query: str) -> dict[str, float]:
+    (own,) = (v for block in text_vectors(retriever, [query], "query") for v in block)
+    documents = [v for block in text_vectors(retriever, TEXTS, "document") for v in block]
+    return {
+        text: float((own @ document.T).max(1).sum())
+        for text, document in zip(TEXTS, documents, strict=True)
+    }
+
+
+def test_the_nearest_that_are_no_answers(retriever: Any) -> None:
+    rows = list(mine(retriever, DATA, TEXTS, MiningSettings(negatives=3)))
+    assert [(row["query"], row["positive"]) for row in rows] == [
+        ("one", "one two"),
+        ("one", "nine one"),
+        ("two six", "ten two six"),
+    ]
+    for row in rows:
+        by_score = scores(retriever, row["query"])
+        others = [text for text in TEXTS if text not in DATA.known[row["query"]]]
+        expected = sorted(others, key=lambda text: -by_score[text])[:3]
+        assert row["negatives"] == expected
+
+
+def test_ranks_are_skipped_and_looked_at_to_a_depth(retriever: Any) -> None:
+    (_, _, row) = mine(retriever, DATA, TEXTS, MiningSettings(negatives=9, skip=2, depth=5))
+    by_score = scores(retriever, "two six")
+    nearest = sorted(TEXTS, key=lambda text: -by_score[text])[2:5]
+    assert row["negatives"] == [text for text in nearest if text != "ten two six"]
+
+
+@pytest.mark.parametrize("limit", [{"margin": 0.01}, {"ratio": 0.99}])
+def test_negatives_stay_below_the_answer(retriever: Any, limit: dict[str, float]) -> None:
+    rows = list(mine(retriever, DATA, TEXTS, MiningSettings(negatives=9, **limit)))
+    for row in rows:
+        by_score = scores(retriever, row["query"])
+        own = by_score[row["positive"]]
+        most = own - limit.get("margin", 0) if "margin" in limit else own * limit["ratio"]
+        expected = {
+            text
+            for text, score in by_score.items()
+            if score <= most + 1e-6 and text not in DATA.known[row["query"]]
+        }
+        assert set(row["negatives"]) == expected
+    unlimited = list(mine(retriever, DATA, TEXTS, MiningSettings(negatives=9)))
+    count = sum(len(row["negatives"]) for row in unlimited)
+    assert sum(len(row["negatives"]) for row in rows) < count
+
+
+def test_a_teacher_scores_them(retriever: Any) -> None:
+    class Teacher:
+        def scores(self, pairs: list[tuple[str, str]]) -> np.ndarray:
+            return np.array([len(text) for _, text in pairs], np.float32)
+
+    settings = MiningSettings(negatives=2)
+    for row in mine(retriever, DATA, TEXTS, settings, teacher=Teacher()):  # type: ignore[arg-type]
+        assert row["scores"] == [len(text) for text in (row["positive"], *row["negatives"])]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"negatives": 0}, "expected 1 or more"),
+        ({"skip": 5, "depth": 5}, "more than skip, which is 5"),
+        ({"margin": -1}, "margin: got -1"),
+        ({"ratio": 2}, "ratio: got 2"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        MiningSettings(**settings)
+
+
+def test_mined_rows_are_read_again(tmp_path: Path, retriever: Any) -> None:
+    import json
+
+    from modernbert.tasks.ranking.data import read_retrieval_data
+
+    rows = list(mine(retriever, DATA, TEXTS, MiningSettings(negatives=2)))
+    path = tmp_path / "mined.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = read_retrieval_data(path)
+    assert [each.documents for each in read.examples] == [
+        (row["positive"], *row["negatives"]) for row in rows
+    ]

@@ -1,0 +1,273 @@
+"""Training of retrievers and rerankers: what is learnt, what is delivered, what is refused."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.tasks.ranking.ranked import NAMES, document, held_out, query, recipe, write, write_model
+
+from modernbert.errors import DocumentError, InputError, ModernBertError, RunError
+from modernbert.inference.embedder import Embedder
+from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
+from modernbert.inference.reranker import Reranker
+from modernbert.settings import parse
+from modernbert.tasks.ranking.examples import Kind
+from modernbert.tasks.ranking.job import RankingJob, open_ranking_job
+from modernbert.tasks.ranking.recipe import RetrievalRecipe
+from modernbert.tasks.ranking.runs import train_ranking
+from modernbert.tasks.tuning.outcome import Interrupted
+from modernbert.training.task import Progress
+
+KINDS: list[Kind] = ["retrieve", "late-interaction", "rerank"]
+needs_peer = pytest.mark.skipif(
+    importlib.util.find_spec("sentence_transformers") is None,
+    reason="sentence-transformers is not installed",
+)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("start"))
+
+
+def load(kind: Kind, folder: Path) -> Any:
+    cls: Any = {"retrieve": Embedder, "late-interaction": MultiVectorEmbedder, "rerank": Reranker}[
+        kind
+    ]
+    return cls.from_pretrained(folder, precision="float32")
+
+
+@pytest.mark.parametrize("scores", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_something_is_learnt_and_delivered(
+    tmp_path: Path, start: Path, kind: Kind, scores: bool
+) -> None:
+    made = recipe(start, tmp_path, scores=scores, sweep={"seeds": [3]})
+    job = open_ranking_job(kind, made)
+    before = job.task.evaluate(job.first(3).module)["ndcg@10"]
+    results = train_ranking(kind, made)
+    assert results.best.dev["ndcg@10"] > (before + 0.1 if kind == "rerank" else 0.9)
+    output = made.output
+    assert {path.name for path in output.iterdir()} >= {"model", "results.json", "recipe.toml"}
+    (folder,) = (output / "runs").iterdir()
+    assert not (folder / "checkpoints").exists() and not (folder / "best").exists()
+    score = f"{results.best.dev['ndcg@10']:.4f}"
+    assert f"| ndcg@10 | dev | {score} |" in (output / "model" / "README.md").read_text()
+    assert json.loads((output / "results.json").read_text()) == results.to_mapping()
+    page = (output / "report.html").read_text()
+    assert "Learning rate" in page and score in page
+    load(kind, output / "model")
+    weights = [path.read_bytes() for path in sorted(output.rglob("model/**/*.safe*"))]
+    assert train_ranking(kind, made).to_mapping() == results.to_mapping()
+    assert weights == [path.read_bytes() for path in sorted(output.rglob("model/**/*.safe*"))]
+
+
+@needs_peer
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_sentence_transformers_gives_the_same(tmp_path: Path, start: Path, kind: Kind) -> None:
+    import sentence_transformers as peer
+
+    made = recipe(start, tmp_path, epochs=1, query_prompt="ask: ", skip_punctuation=True)
+    train_ranking(kind, made)
+    folder = str(made.output / "model")
+    own = load(kind, made.output / "model")
+    texts = [document(name, i) for i, name in enumerate(NAMES)] + ["", "where is alpha. " * 20]
+    if kind == "rerank":
+        pairs = [("where is alpha", text) for text in texts]
+        expected = peer.CrossEncoder(folder, device="cpu").predict(pairs)
+        np.testing.assert_allclose(own.scores(pairs), expected, atol=1e-5)
+    elif kind == "retrieve":
+        other = peer.SentenceTransformer(folder, device="cpu")
+        np.testing.assert_allclose(own.encode(texts), other.encode(texts), atol=1e-5)
+        np.testing.assert_allclose(own.encode_query(texts), other.encode_query(texts), atol=1e-5)
+    else:
+        multi = peer.MultiVectorEncoder(folder, device="cpu")
+        for a, b in zip(own.encode_query(texts), multi.encode_query(texts), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+        for a, b in zip(own.encode_document(texts), multi.encode_document(texts), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@needs_peer
+@pytest.mark.filterwarnings("ignore")
+def test_a_margin_reranker_has_plain_scores_there_too(tmp_path: Path, start: Path) -> None:
+    import sentence_transformers as peer
+
+    made = recipe(start, tmp_path, scores=True, epochs=1)
+    train_ranking("rerank", made)
+    own = load("rerank", made.output / "model")
+    assert own.activation == "Identity"
+    pairs = [("where is alpha", document(name, 1)) for name in NAMES]
+    expected = peer.CrossEncoder(str(made.output / "model"), device="cpu").predict(pairs)
+    np.testing.assert_allclose(own.scores(pairs), expected, atol=1e-5)
+
+
+def gradients(job: RankingJob) -> tuple[float, dict[str, torch.Tensor]]:
+    module = job.first(0).module
+    step = next(job.task.steps(Progress()))
+    total = torch.zeros(())
+    for micro_batch in step.micro_batches:
+        loss = job.task.loss(module, micro_batch, step=1)
+        loss.backward()
+        total += loss.detach()
+    named = module.named_parameters()
+    return float(total), {name: p.grad for name, p in named if p.grad is not None}
+
+
+@pytest.mark.parametrize("scores", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_of_any_size_by_computing_twice(
+    tmp_path: Path, start: Path, kind: Kind, scores: bool
+) -> None:
+    whole = gradients(open_ranking_job(kind, recipe(start, tmp_path, scores=scores)))
+    small = recipe(start, tmp_path, scores=scores, micro_batch_tokens=40)
+    cached = gradients(open_ranking_job(kind, small))
+    assert cached[0] == pytest.approx(whole[0], rel=1e-5)
+    assert cached[1].keys() == whole[1].keys() and len(whole[1]) > 10
+    largest = max(float(gradient.abs().max()) for gradient in whole[1].values())
+    for name, gradient in whole[1].items():
+        tolerance = 1e-5 * largest
+        torch.testing.assert_close(cached[1][name], gradient, atol=tolerance, rtol=1e-4)
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [40, 10_000])
+def test_activations_are_let_go_where_there_are_several_packs(
+    tmp_path: Path, start: Path, micro_batch_tokens: int
+) -> None:
+    made = recipe(start, tmp_path, micro_batch_tokens=micro_batch_tokens)
+    job = open_ranking_job("retrieve", made)
+    step = next(job.task.steps(Progress()))
+    kept: list[int] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        job.task.loss(job.first(0).module, step.micro_batches[0], step=1)
+    # One layer alone keeps more than five numbers for each of a token's 64.
+    assert (sum(kept) < 5 * 64 * step.num_tokens) is (micro_batch_tokens == 40)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_was_stopped_ends_with_the_same_bytes(
+    tmp_path: Path, start: Path, kind: Kind
+) -> None:
+    import signal
+
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    unbroken = recipe(start, tmp_path / "whole", epochs=2)
+    train_ranking(kind, unbroken)
+    broken = recipe(start, tmp_path / "stopped", epochs=2)
+
+    def stop(_run: str, record: Any) -> None:
+        if record["kind"] == "step" and record["step"] in (3, 11):
+            signal.raise_signal(signal.SIGTERM)
+
+    for _ in range(2):
+        with pytest.raises(Interrupted) as stopped:
+            train_ranking(kind, broken, on_record=stop)
+        assert stopped.value.exit_code == 143
+    train_ranking(kind, broken)
+    files = [p.relative_to(unbroken.output) for p in (unbroken.output / "model").rglob("*.safe*")]
+    assert files
+    for file in files:
+        assert (unbroken.output / file).read_bytes() == (broken.output / file).read_bytes()
+
+
+def test_each_matryoshka_dimension_has_a_loss(tmp_path: Path, start: Path) -> None:
+    plain = gradients(open_ranking_job("retrieve", recipe(start, tmp_path)))
+    twice = gradients(open_ranking_job("retrieve", recipe(start, tmp_path, matryoshka_dims=[64])))
+    assert twice[0] == pytest.approx(2 * plain[0], rel=1e-5)
+    other = gradients(open_ranking_job("retrieve", recipe(start, tmp_path, matryoshka_dims=[4])))
+    assert plain[0] < other[0] != pytest.approx(twice[0], rel=1e-3)
+
+
+def test_known_answers_are_no_negatives_of_each_other(tmp_path: Path, start: Path) -> None:
+    made = recipe(start, tmp_path)
+    answers = [{"query": "which", "positive": document(name, 1)} for name in NAMES]
+    write(tmp_path / "train.jsonl", answers)
+    assert gradients(open_ranking_job("retrieve", made))[0] == pytest.approx(0, abs=1e-6)
+    write(tmp_path / "train.jsonl", [*answers, {"query": "other", "positive": "here"}])
+    job = open_ranking_job("retrieve", recipe_of_size(made, 9))
+    assert gradients(job)[0] > 0.1
+
+
+def recipe_of_size(made: RetrievalRecipe, batch_size: int) -> RetrievalRecipe:
+    return replace(made, training=replace(made.training, batch_size=batch_size))
+
+
+def test_a_folder_of_judged_texts(tmp_path: Path, start: Path) -> None:
+    folder = tmp_path / "judged"
+    (folder / "qrels").mkdir(parents=True)
+    write(
+        folder / "corpus.jsonl",
+        [{"_id": name, "title": "", "text": document(name, 1)} for name in NAMES],
+    )
+    write(folder / "queries.jsonl", [{"_id": n, "text": query(n)} for n in NAMES])
+    for split in ("train", "dev"):
+        lines = [f"{name}\t{name}\t1" for name in NAMES]
+        table = "\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n"
+        (folder / "qrels" / f"{split}.tsv").write_text(table)
+    made = recipe(start, tmp_path, batch_size=4, epochs=20)
+    data = {"train": str(folder), "dev": str(folder)}
+    settings = parse(type(made.data), data, where="test")
+    results = train_ranking("retrieve", RetrievalRecipe(**{**vars(made), "data": settings}))
+    assert results.best.dev["ndcg@10"] > 0.6
+
+
+BAD = [
+    ([{"query": "a", "positive": "b", "scores": [1.0, 2.0]}], "2 scores for 1 documents"),
+    ([{"query": "a", "positive": "b", "negative": "c", "scores": [1, "x"]}], "got 'x', expected a"),
+    ([{"query": "a", "positive": "b", "negative": "c", "scores": [1, float("nan")]}], "got nan"),
+    ([{"query": "a", "positive": ""}], "'positive': got nothing"),
+    ([{"query": 3, "positive": "b"}], "column 'query': got 3"),
+    ([{"question_text": "a", "positive": "b"}], "none of the columns query, anchor"),
+    ([{"query": "a", "document": "b", "label": 0}], "no query has a document that answers it"),
+]
+
+
+@pytest.mark.parametrize(("lines", "message"), BAD)
+def test_rows_that_cannot_be_used(
+    tmp_path: Path, start: Path, lines: list[dict[str, Any]], message: str
+) -> None:
+    made = recipe(start, tmp_path)
+    write(tmp_path / "train.jsonl", lines)
+    with pytest.raises((DocumentError, InputError), match=message):
+        open_ranking_job("retrieve", made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "training", "message"),
+    [
+        ("retrieve", {"loss": "margin"}, "needs scores of a positive"),
+        ("retrieve", {"loss": "binary"}, "got 'binary', expected in-batch"),
+        ("retrieve", {"matryoshka_dims": [99]}, "got 99, but a vector has 64"),
+        ("late-interaction", {"matryoshka_dims": [4]}, "for one vector a text"),
+        ("rerank", {"loss": "in-batch"}, "expected binary"),
+    ],
+)
+def test_settings_that_cannot_be(
+    tmp_path: Path, start: Path, kind: Kind, training: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModernBertError, match=message):
+        open_ranking_job(kind, recipe(start, tmp_path, **training))
+
+
+def test_a_metric_that_is_none_and_a_folder_of_another_run(tmp_path: Path, start: Path) -> None:
+    with pytest.raises(InputError, match="expected one such as"):
+        train_ranking("retrieve", recipe(start, tmp_path, metric="accuracy"))
+    made = recipe(start, tmp_path, epochs=1)
+    train_ranking("retrieve", made)  # what was refused has left nothing behind
+    with pytest.raises(RunError, match="belongs to another recipe: sweep"):
+        train_ranking("retrieve", recipe(start, tmp_path, epochs=1, sweep={"seeds": [9]}))
+    write(tmp_path / "dev.jsonl", held_out()[1:])
+    with pytest.raises(RunError, match="belongs to another recipe: examples"):
+        train_ranking("retrieve", made)
