@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOAK_SECONDS ?= 120
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 
-.PHONY: demo test lint format types docs clean
+.PHONY: kernels demo test lint format types docs clean
 
 # pip runs from outside, so that a Python without ensurepip can make the environment too.
 $(BIN)/python:
@@ -20,10 +20,13 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(VENV)/.installed
+kernels: $(VENV)/.installed
+	$(BIN)/python src/modernbert/model/native/build.py
+
+demo: kernels
 	$(BIN)/modernbert demo demo
 
-test: lint types $(VENV)/.installed-dev
+test: lint types kernels $(VENV)/.installed-dev
 	MODERNBERT_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev

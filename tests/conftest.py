@@ -1,4 +1,4 @@
-"""What all tests share: where the local corpora are, and one thread for torch."""
+"""What all tests share: fresh kernels, where the local corpora are, one thread for torch."""
 
 import os
 from collections.abc import Iterator
@@ -7,10 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from modernbert.model.native import build
 
-def pytest_configure() -> None:
+
+def pytest_configure(config: pytest.Config) -> None:
     # Two workers on two cores: one thread each, and figures that do not depend on the load.
     torch.set_num_threads(1)
+    if build.has_sources() and not hasattr(config, "workerinput"):
+        report = build.build()  # the tests of changed sources never run on older objects
+        if report.error or report.failures:
+            print(report)
 
 
 @pytest.fixture(autouse=True)

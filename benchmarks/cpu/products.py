@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.cpu.models import CACHE
-from modernbert.model.native import build
+from modernbert.model.native import build, loading
 from modernbert.model.native.engine import PackedWeights, Precision
 
 _ROWS = 2_048
@@ -100,9 +100,9 @@ def _torch_int8_products(sizes: Sequence[tuple[int, int]]) -> Callable[[], objec
 
 def _own_products(sizes: Sequence[tuple[int, int]], precision: Precision) -> Callable[[], object]:
     kernels = _library()
-    if precision == "bfloat16" and not build.has_bfloat16():
+    if precision == "bfloat16" and not loading.has_bfloat16():
         raise RuntimeError("no bfloat16 here")
-    if precision == "int8" and not build.has_int8():
+    if precision == "int8" and not loading.has_int8():
         raise RuntimeError("no int8 here")
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.uint8}[precision]
     calls = []
@@ -131,13 +131,14 @@ def _own_products(sizes: Sequence[tuple[int, int]], precision: Precision) -> Cal
 
 def _library() -> Any:
     """The package's kernels with an entry to the products alone, compiled like the package's."""
-    if build.library() is None:
+    variant = loading.choice().variant
+    if loading.library() is None or variant is None:
         raise RuntimeError("the C kernels are not available here")
     folder = Path(build.__file__).parent
     target = CACHE / "products.so"
     CACHE.mkdir(parents=True, exist_ok=True)
-    optional = [build._OPTIONAL[flag] for flag in sorted(build.cpu_flags() & set(build._OPTIONAL))]
     source = Path(__file__).with_suffix(".c")
-    command = ["cc", *build._FLAGS, *optional, f"-I{folder}", str(source), "-o", str(target), "-lm"]
+    flags = ["-O3", "-fopenmp", "-fPIC", "-shared", *variant.flags, f"-I{folder}"]
+    command = ["cc", *flags, str(source), "-o", str(target), "-lm"]
     subprocess.run(command, check=True, capture_output=True, text=True)
     return ctypes.CDLL(str(target))

@@ -16,7 +16,7 @@ from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.model.native import functions as native
-from modernbert.model.native.build import has_bfloat16, library
+from modernbert.model.native.loading import has_bfloat16, library
 from modernbert.planning.memory import Kernels, activation_bytes, kernels_of, plan_memory
 from modernbert.training.optimizer import StableAdamW, parameter_groups
 

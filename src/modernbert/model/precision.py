@@ -6,8 +6,8 @@ import torch
 
 from modernbert.errors import ConfigError
 from modernbert.model.config import EncoderConfig
-from modernbert.model.native.build import has_bfloat16
 from modernbert.model.native.engine import Precision, supports
+from modernbert.model.native.loading import has_bfloat16
 
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "int8"]
 
@@ -26,7 +26,7 @@ def choose_precision(
     packed = device.type == "cpu" and supports(config, chosen)
     if chosen == "int8" and not packed:
         raise ConfigError(
-            "precision: int8 needs a CPU with AVX-512 VNNI, a C compiler, and sizes "
+            "precision: int8 needs the C kernels, a CPU with AVX-512 VNNI, and sizes "
             'that are multiples of 64 with heads of 64; take "auto"'
         )
     return chosen, packed

@@ -1,115 +1,178 @@
-"""Compiling the kernels: what is chosen, and what happens when it cannot be done."""
+"""Compiling the kernels: what is built anew, what is left out, and what a wheel carries."""
 
 import os
+import platform
+import shutil
 import subprocess
 import sys
-import textwrap
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from modernbert.errors import NativeKernelsWarning
 from modernbert.model.native import build
+from modernbert.model.native.build import VARIANTS, Report, Variant
+
+ROOT = Path(__file__).resolve().parents[3]
+HERE = [variant for variant in VARIANTS if variant.architecture == platform.machine()]
+
+needs_compiler = pytest.mark.skipif(
+    platform.system() != "Linux" or not HERE or shutil.which("gcc") is None,
+    reason="needs Linux and gcc",
+)
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """Nothing cached, neither in the process nor on the disk."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(build, "_read_flags", lambda: frozenset(build._NEEDED | {"avx512_bf16"}))
-    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
-    monkeypatch.delenv(build.SWITCH, raising=False)
-    build.cpu_flags.cache_clear()
-    build.library.cache_clear()
-    yield tmp_path
-    build.cpu_flags.cache_clear()
-    build.library.cache_clear()
+def one_variant(monkeypatch: pytest.MonkeyPatch) -> Variant:
+    """The table cut to its plainest variant of this architecture, which compiles in a second."""
+    monkeypatch.setattr(build, "VARIANTS", HERE[:1])
+    return HERE[0]
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "expected"),
-    [
-        (build.SWITCH, "0", set()),
-        (build.SWITCH, "avx512_bf16", build._NEEDED),
-        (build.SWITCH, "avx512_bf16, avx512f", build._NEEDED - {"avx512f"}),
-        ("ATEN_CPU_CAPABILITY", "avx2", set()),
-        ("ATEN_CPU_CAPABILITY", "default", set()),
-        ("ATEN_CPU_CAPABILITY", "avx512", build._NEEDED | {"avx512_bf16"}),
-    ],
-)
-@pytest.mark.usefixtures("fresh")
-def test_flags_can_be_taken_away(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, expected: set[str]
+def compiler_that(folder: Path, script: str) -> str:
+    """A compiler written in shell."""
+    path = folder / "compiler"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the sources differ from those that were compiled."""
+    for source in build.SOURCES.glob("*.[ch]"):
+        shutil.copy(source, folder)
+    with (folder / "modernbert.c").open("a") as source:
+        source.write("/* changed */")
+    monkeypatch.setattr(build, "SOURCES", folder)
+    build._sources.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def sources_read_again() -> object:
+    yield
+    build._sources.cache_clear()
+
+
+def test_names_and_files_are_unique() -> None:
+    assert len({variant.file_name for variant in VARIANTS}) == len(VARIANTS)
+
+
+@needs_compiler
+def test_a_fresh_object_is_kept_and_a_stale_one_built_anew(
+    one_variant: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(variable, value)
-    assert build.cpu_flags() == expected
+    path = build.build(tmp_path).built[one_variant.name]
+    first = path.stat()
+    assert build.is_fresh(one_variant, path)
+    assert build.build(tmp_path).built == {one_variant.name: path}
+    assert path.stat().st_mtime_ns == first.st_mtime_ns
+    changed(tmp_path, monkeypatch)
+    assert not build.is_fresh(one_variant, path)
+    build.build(tmp_path)
+    assert build.is_fresh(one_variant, path)
+    assert path.stat().st_mtime_ns != first.st_mtime_ns
 
 
-@pytest.mark.usefixtures("fresh")
-def test_a_cpu_without_avx512_is_no_reason_to_warn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "_read_flags", lambda: frozenset({"avx2"}))
-    assert build.library() is None
-    assert not build.has_bfloat16() and not build.has_int8()
+@needs_compiler
+def test_an_object_needs_an_old_library_and_no_openmp_of_the_system(
+    one_variant: Variant, tmp_path: Path
+) -> None:
+    path = build.build(tmp_path).built[one_variant.name]
+    assert (2, 2) <= build.needed_glibc(path) <= build.NEWEST_GLIBC
+    assert b"GOMP_parallel" in path.read_bytes()
+    assert b"libgomp" not in path.read_bytes()
 
 
-@pytest.mark.usefixtures("fresh")
-def test_no_compiler_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_compiler
+def test_without_a_compiler_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(build.shutil, "which", lambda _: None)
-    with pytest.warns(NativeKernelsWarning, match="no C compiler found.*MODERNBERT_NATIVE=0"):
-        assert build.library() is None
-    assert build.library() is None  # a second warning would be an error here
-
-
-def test_a_compiler_that_fails_is_told(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler = fresh / "cc"
-    compiler.write_text(
-        '#!/bin/sh\ncase $1 in --version) echo 1;; *) echo "error: x" >&2; exit 1;; esac\n'
+    monkeypatch.setenv("PATH", str(tmp_path))
+    report = build.build(tmp_path)
+    assert not report.built
+    assert str(report) == (
+        "C kernels: not built, as no C compiler was found; the torch kernels will be used"
     )
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CC", str(compiler))
-    with pytest.warns(NativeKernelsWarning, match="error: x"):
-        assert build.library() is None
-    assert list((fresh / "cache" / "modernbert").iterdir()) == []
 
 
-@pytest.mark.skipif(build.library() is None, reason="needs AVX-512 and a C compiler")
-def test_compiled_once_and_kept(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = build._compiled()
-    assert first.parent == fresh / "cache" / "modernbert"
-    assert first.parent.stat().st_mode & 0o77 == 0
-    monkeypatch.setattr(build, "_compile", lambda *_: pytest.fail("compiled again"))
-    assert build._compiled() == first
-
-
-@pytest.mark.skipif(build.library() is None, reason="needs AVX-512 and a C compiler")
-@pytest.mark.parametrize("taken", ["", "avx512_bf16", "avx512_vnni", "avx512_bf16,avx512_vnni"])
-def test_every_set_of_flags_compiles_and_computes(taken: str, tmp_path: Path) -> None:
-    """In a process of its own, as a library stays loaded."""
-    program = """
-        import torch
-        from modernbert.batch import PackedBatch
-        from modernbert.model import EncoderConfig, Encoder, initialize
-        from modernbert.model.native.build import has_bfloat16, has_int8, library
-        assert library() is not None
-        encoder = initialize(Encoder(EncoderConfig.preset("tiny", vocab_size=320)), seed=0)
-        batch = PackedBatch.from_sequences([range(200), range(3)])
-        with torch.no_grad():
-            before = encoder(batch)
-        after = encoder.for_inference("auto")(batch)
-        print(has_bfloat16(), has_int8(), float((after - before).abs().max()) < 0.05)
-    """
-    environment = {**os.environ, build.SWITCH: taken, "XDG_CACHE_HOME": str(tmp_path)}
-    answer = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
+@needs_compiler
+def test_what_a_compiler_cannot_build_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an old one that lacks a flag."""
+    refused = f"-m{max(HERE[-1].features - HERE[0].features).replace('_', '')}"
+    script = f'case "$*" in *{refused}*) echo "cc: error: no {refused}" >&2; exit 1;; esac\n'
+    monkeypatch.setenv("CC", compiler_that(tmp_path, f'{script}exec gcc "$@"'))
+    monkeypatch.setattr(build, "VARIANTS", [HERE[0], HERE[-1]])
+    report = build.build(tmp_path)
+    assert list(report.built) == [HERE[0].name]
+    assert str(report) == (
+        f"C kernels: built {HERE[0].name}; no {HERE[-1].name} (cc: error: no {refused})"
     )
-    assert answer.returncode == 0, answer.stderr
-    has_bfloat16, has_int8, is_close = answer.stdout.split()
-    assert is_close == "True"
-    assert not ("avx512_bf16" in taken and has_bfloat16 == "True")
-    assert not ("avx512_vnni" in taken and has_int8 == "True")
+    assert [path.name for path in tmp_path.glob("*.so")] == [HERE[0].file_name]
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
+def test_objects_with_another_openmp_are_refused(
+    one_variant: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runtimes in one process would be two pools of threads."""
+    (tmp_path / "modernbert.c").write_text(
+        "void __kmpc_fork_call(void); void f(void){__kmpc_fork_call();}"
+    )
+    monkeypatch.setattr(build, "SOURCES", tmp_path)
+    build._sources.cache_clear()
+    assert "set CC to a GCC" in build.build(tmp_path).failures[one_variant.name]
+
+
+def test_another_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    assert "there are none for Darwin on" in str(build.build(tmp_path))
+
+
+def test_a_report_is_one_line() -> None:
+    report = Report(built={"plain": Path("a")}, failures={"best": "gcc: error"})
+    assert str(report) == "C kernels: built plain; no best (gcc: error)"
+
+
+class TestWheels:
+    """What `python -m build` makes, without its environment."""
+
+    def build(self, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        pytest.importorskip("hatchling", reason="hatchling is not installed")
+        return subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+            cwd=ROOT,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def contents(self, folder: Path, tag: str) -> set[str]:
+        (wheel,) = folder.glob("*.whl")
+        assert wheel.name.endswith(f"-py3-none-{tag}.whl")
+        names = zipfile.ZipFile(wheel).namelist()
+        return {Path(name).name for name in names if "/native/" in name}
+
+    @needs_compiler
+    def test_all_variants_of_this_architecture(self, tmp_path: Path) -> None:
+        answer = self.build(tmp_path)
+        assert answer.returncode == 0, answer.stderr
+        found = self.contents(tmp_path, f"manylinux_2_28_{platform.machine()}")
+        assert {name for name in found if name.endswith(".so")} == {v.file_name for v in HERE}
+        assert not any(name.endswith((".c", ".h")) for name in found)
+
+    def test_without_a_compiler_it_is_pure_python(self, tmp_path: Path) -> None:
+        answer = self.build(tmp_path, PATH=str(tmp_path), CC="")
+        assert answer.returncode == 0, answer.stderr
+        assert "no C compiler was found" in answer.stdout + answer.stderr
+        assert not any(name.endswith(".so") for name in self.contents(tmp_path, "any"))
+
+    def test_an_architecture_that_is_asked_for_must_be_built(self, tmp_path: Path) -> None:
+        answer = self.build(tmp_path, MODERNBERT_TARGET="pdp11")
+        assert answer.returncode != 0
+        assert "there are none for" in answer.stderr
+        assert not list(tmp_path.glob("*.whl"))

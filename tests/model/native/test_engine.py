@@ -15,8 +15,8 @@ from modernbert.model.dropout import Dropout
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
-from modernbert.model.native.build import has_bfloat16, has_int8, library
 from modernbert.model.native.engine import Engine, PackedWeights, interleave, supports
+from modernbert.model.native.loading import has_bfloat16, has_int8, library
 
 VOCAB_SIZE = 320
 PRECISIONS = ("float32", "bfloat16", "int8")

@@ -14,7 +14,7 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
-from modernbert.model.native.build import has_bfloat16, library
+from modernbert.model.native.loading import has_bfloat16, library
 from modernbert.model.rope import rotary_table
 
 HEADS, THETA = 2, 10_000.0

@@ -1,5 +1,5 @@
 """C kernels for CPUs with AVX-512: attention, and the whole encoder.
 
-They are compiled on their first use by the machine's own C compiler, in a second or two, and kept.
-Without a compiler, or on another CPU, the torch kernels beside this folder do the same work.
+A wheel carries them compiled, once for each kind of CPU; an editable install compiles them. Without
+them, or on another CPU, the torch kernels beside this folder do the same work.
 """

@@ -1,123 +1,204 @@
-"""Compiling the C kernels for this machine, once, and loading them."""
+"""The variants of the C kernels, and compiling them: `make kernels`, or this file as a script.
 
-import ctypes
-import functools
+Each variant is one shared object beside this file, compiled from `modernbert.c` for CPUs that have
+certain units. This module imports nothing but the standard library, as hatch runs it
+(`hatch_build.py`) where neither torch nor the package is installed.
+"""
+
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
-import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-from modernbert.errors import NativeKernelsWarning
+SOURCES = Path(__file__).resolve().parent
+TARGET = "MODERNBERT_TARGET"
+"""Environment variable: the architecture to compile for, `x86_64` or `aarch64`; else this one's."""
 
-SWITCH = "MODERNBERT_NATIVE"
-"""Environment variable: `0` keeps the kernels off; otherwise CPU flags to do without, by commas."""
+NEWEST_GLIBC = (2, 28)
+"""What the objects may need at most, so that a wheel is `manylinux_2_28`."""
 
-_SOURCES = Path(__file__).parent
-_NEEDED = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-_OPTIONAL = {"avx512_bf16": "-mavx512bf16", "avx512_vnni": "-mavx512vnni"}
-_FLAGS = ("-O3", "-march=x86-64-v4", "-mtune=native", "-fopenmp", "-shared", "-fPIC")
+_COMPILE = ("-O3", "-fopenmp", "-fPIC")
+# Without -fopenmp: torch brings the OpenMP runtime, see loading.py, and the objects name none.
+_LINK = ("-shared", "-lm")
 
 
-@functools.cache
-def cpu_flags() -> frozenset[str]:
-    """The CPU's flags that matter here, less those that `MODERNBERT_NATIVE` takes away.
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """The kernels for CPUs with certain units.
 
-    A limit that the user has set for torch's own kernels (ATEN_CPU_CAPABILITY) holds here too.
+    Attributes:
+        name: As in `MODERNBERT_NATIVE` and in the object's file name.
+        architecture: As `platform.machine` has it.
+        features: What the CPU must have, in the words of /proc/cpuinfo.
+        flags: For GCC and clang. Each unit is named by itself, as old compilers lack names of
+            whole generations; one that lacks a unit leaves the variant out.
+        precisions: What the kernels compute in.
     """
-    switch = os.environ.get(SWITCH, "")
-    if switch == "0" or os.environ.get("ATEN_CPU_CAPABILITY", "avx512").lower() != "avx512":
-        return frozenset()
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        return frozenset()
-    found = _read_flags() & (_NEEDED | _OPTIONAL.keys())
-    return found - {flag.strip() for flag in switch.split(",")}
+
+    name: str
+    architecture: str
+    features: frozenset[str]
+    flags: tuple[str, ...]
+    precisions: tuple[str, ...]
+
+    @property
+    def file_name(self) -> str:
+        """Of the shared object."""
+        return f"_kernels-{self.name}.so"
 
 
-def _read_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return frozenset(flags.partition(":")[2].split())
+_AVX512 = ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
 
-def has_bfloat16() -> bool:
-    """Whether the kernels exist here and can compute in bfloat16."""
-    return "avx512_bf16" in cpu_flags() and library() is not None
+def _x86(name: str, precisions: tuple[str, ...], *units: str) -> Variant:
+    units = ("avx2", "fma", "bmi2", *units)
+    flags = tuple(f"-m{unit.replace('_', '')}" for unit in units)
+    return Variant(
+        name=name,
+        architecture="x86_64",
+        features=frozenset(units),
+        flags=flags,
+        precisions=precisions,
+    )
 
 
-def has_int8() -> bool:
-    """Whether the kernels exist here and can compute in int8."""
-    return "avx512_vnni" in cpu_flags() and library() is not None
+# Of each architecture from the plainest to the best.
+VARIANTS = (
+    _x86("avx512", ("float32",), *_AVX512),
+    _x86("avx512-vnni", ("float32", "int8"), *_AVX512, "avx512_vnni"),
+    _x86(
+        "avx512-bf16",
+        ("float32", "int8", "bfloat16"),
+        *_AVX512,
+        "avx512_vnni",
+        "avx512_bf16",
+    ),
+)
 
 
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None on a CPU without AVX-512 or without a C compiler.
+@dataclass
+class Report:
+    """What came of a build.
 
-    A missing or failing compiler is told once, as a `NativeKernelsWarning`.
+    Attributes:
+        built: Objects that are there now, by variant.
+        failures: The compiler's line for each variant that it could not build.
+        error: Why nothing could be tried at all, or empty.
     """
-    if not cpu_flags() >= _NEEDED:
-        return None
-    try:
-        return ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.SubprocessError, UserWarning) as error:
-        output = getattr(error, "stderr", None) or str(error)
-        lines = output.strip().splitlines()
-        reason = next((line for line in lines if "error" in line), lines[-1] if lines else "")
-        warnings.warn(
-            f"the C kernels could not be compiled ({reason}); the slower torch kernels are used. "
-            f"Install a C compiler, or set {SWITCH}=0 to be spared this message",
-            NativeKernelsWarning,
-            stacklevel=3,
-        )
-        return None
+
+    built: dict[str, Path] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+
+    def __str__(self) -> str:
+        """One line."""
+        if self.error:
+            return f"C kernels: not built, as {self.error}; the torch kernels will be used"
+        parts = [f"built {', '.join(self.built)}"] if self.built else []
+        parts += [f"no {name} ({reason})" for name, reason in self.failures.items()]
+        return f"C kernels: {'; '.join(parts)}"
 
 
-def _compiled() -> Path:
-    """The library's file, compiled if it is not there."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    compiler = compiler or shutil.which("clang")
-    if compiler is None:
-        raise OSError("no C compiler found")
-    flags = [*_FLAGS, *(_OPTIONAL[flag] for flag in sorted(cpu_flags() & _OPTIONAL.keys()))]
-    version = subprocess.run(
-        [compiler, "--version"], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
-    sources = sorted(_SOURCES.glob("*.[ch]"))
-    content = b"\0".join(source.read_bytes() for source in sources)
-    cpu = "".join(sorted(_read_flags()))  # `-mtune=native` and a home shared by several machines
-    key = "\0".join([version, cpu, *flags]).encode() + content
-    path = _cache_folder() / f"kernels-{hashlib.sha256(key).hexdigest()[:24]}.so"
+def build(folder: Path = SOURCES) -> Report:
+    """Compile every variant of the target's architecture whose object is not fresh.
+
+    Args:
+        folder: Where the objects go.
+    """
+    architecture = os.environ.get(TARGET) or platform.machine()
+    wanted = [variant for variant in VARIANTS if variant.architecture == architecture]
+    if platform.system() != "Linux" or not wanted:
+        return Report(error=f"there are none for {platform.system()} on {architecture}")
+    report = Report()
+    report.built = {variant.name: folder / variant.file_name for variant in wanted}
+    stale = [variant for variant in wanted if not is_fresh(variant, folder / variant.file_name)]
+    compiler = _compiler(architecture)
+    if stale and compiler is None:
+        return Report(error="no C compiler was found")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        reasons = pool.map(lambda variant: _build(str(compiler), variant, folder), stale)
+    for variant, reason in zip(stale, reasons, strict=True):
+        if reason:
+            report.failures[variant.name] = reason
+            del report.built[variant.name]
+    return report
+
+
+def has_sources() -> bool:
+    """Whether the sources lie here; a wheel carries objects alone."""
+    return bool(_sources())
+
+
+def is_fresh(variant: Variant, path: Path) -> bool:
+    """Whether an object is there and of the sources, if these lie here."""
     if not path.exists():
-        _compile(compiler, flags, path)
-    return path
+        return False
+    return not has_sources() or bytes.fromhex(_build_id(variant)) in path.read_bytes()
 
 
-def _compile(compiler: str, flags: list[str], path: Path) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".so")
-    os.close(descriptor)
-    try:
-        command = [compiler, *flags, str(_SOURCES / "modernbert.c"), "-o", name, "-lm"]
-        subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+def needed_glibc(path: Path) -> tuple[int, int]:
+    """The newest version of the C library whose symbols an object takes."""
+    versions = re.findall(rb"GLIBC_(\d+)\.(\d+)", path.read_bytes())
+    return max(((int(major), int(minor)) for major, minor in versions), default=(0, 0))
 
 
-def _cache_folder() -> Path:
-    """A folder of this user's own, as what lies there is loaded as code."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "modernbert"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
-            return folder
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="modernbert-"))
+@cache
+def _sources() -> bytes:
+    """All sources in one piece; empty where there are none."""
+    files = sorted(SOURCES.glob("*.[ch]"))
+    return b"\0".join(path.read_bytes() for path in files)
+
+
+def _build_id(variant: Variant) -> str:
+    """What an object has as its build ID: a hash of the sources and the flags."""
+    flags = "\0".join((*_COMPILE, *variant.flags, *_LINK))
+    return hashlib.sha1(flags.encode() + _sources()).hexdigest()
+
+
+def _compiler(architecture: str) -> str | None:
+    names: Sequence[str] = ("gcc", "cc")
+    if architecture != platform.machine():
+        names = (f"{architecture}-linux-gnu-gcc",)
+    return os.environ.get("CC") or next(filter(None, map(shutil.which, names)), None)
+
+
+def _build(compiler: str, variant: Variant, folder: Path) -> str:
+    """Compile one variant; returns why it failed, or nothing."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as place:
+        compiled, made = f"{place}/kernels.o", Path(place, variant.file_name)
+        source, build_id = str(SOURCES / "modernbert.c"), f"-Wl,--build-id=0x{_build_id(variant)}"
+        try:
+            _run(compiler, *_COMPILE, *variant.flags, "-c", source, "-o", compiled)
+            _run(compiler, compiled, *_LINK, build_id, "-o", str(made))
+        except (OSError, subprocess.SubprocessError) as error:
+            return _reason(error)
+        if b"__kmpc_" in made.read_bytes():
+            return "clang's OpenMP is not the one that torch brings; set CC to a GCC"
+        made.replace(folder / variant.file_name)
+    return ""
+
+
+def _run(compiler: str, *arguments: str) -> None:
+    command = [*compiler.split(), *arguments]
+    subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a compiler's output that speaks of an error."""
+    lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+    return next((line for line in lines if "error" in line), lines[-1] if lines else "")
+
+
+if __name__ == "__main__":
+    done = build()
+    sys.stdout.write(f"{done}\n")
+    sys.exit(bool(done.failures) and not done.built)

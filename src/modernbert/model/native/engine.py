@@ -11,7 +11,7 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
 from modernbert.model.config import EncoderConfig, LayerKind
-from modernbert.model.native.build import has_bfloat16, has_int8, library
+from modernbert.model.native.loading import has_bfloat16, has_int8, library
 from modernbert.model.rope import rotary_table
 
 Precision = Literal["float32", "bfloat16", "int8"]

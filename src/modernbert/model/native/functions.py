@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from modernbert.model.layout import Layout
-from modernbert.model.native.build import has_bfloat16, library
+from modernbert.model.native.loading import has_bfloat16, library
 from modernbert.model.rope import RotaryTable
 
 HEAD_SIZE = 64
