@@ -12,6 +12,7 @@ from modernbert.cli.plan_recipe import lengths_of, phases_of
 from modernbert.data.shards import ShardFolder
 from modernbert.settings import parse, to_toml
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.trial import Trial, TrialSettings
 
 BASE = """
 output = "runs/base"
@@ -130,13 +131,38 @@ def test_options_reach_the_plan(run: Run, base: Path) -> None:
     assert phase("--kind", "a100")["hours"] == pytest.approx(plain["hours"] * 989.4 / 312)
 
 
-def test_a_cpu_is_measured_unless_it_is_told(run: Run) -> None:
-    planned = run("plan", RECIPES / "rehearsal.toml", "--kind", "cpu", "--json").json
+def test_a_cpu_is_measured_unless_it_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def slow(settings: TrialSettings) -> Trial:
+        tried.append(settings)
+        return Trial(flops_per_second=1e6, num_steps=3, seconds=6.0)
+
+    monkeypatch.setattr("modernbert.tasks.pretraining.trial.try_training", slow)
+    options = RECIPES / "rehearsal.toml", "--kind", "cpu", "--json"
+    planned = run("plan", *options).json
     assert planned["machine"]["num_gpus"] == 1
     assert planned["machine"]["peak_tflops"] > 0
     assert planned["sources"]["peak"] == "measured here, all cores"
-    given = run("plan", RECIPES / "rehearsal.toml", "--kind", "cpu", "--peak", 2, "--json").json
+    assert "steps of training" in planned["sources"]["share_of_peak"]
+    for phase in planned["phases"]:
+        assert phase["tokens_per_second"] == pytest.approx(1e6 / phase["flops_per_token"])
+    assert [max(each.lengths) > 1024 for each in tried] == [False, True, True]
+    tried.clear()
+    given = run("plan", *options, "--peak", 2).json
     assert given["machine"]["peak_tflops"] == 2 and given["sources"]["peak"] == "given"
+    assert run("plan", *options, "--share", 0.5).json["machine"]["share_of_peak"] == 0.5
+    assert not tried
+
+
+def test_a_cpu_that_trains_faster_than_one_product(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The share of the peak is at most 1, whatever the product alone has reached."""
+    fast = Trial(flops_per_second=1e18, num_steps=3, seconds=6.0)
+    monkeypatch.setattr("modernbert.tasks.pretraining.trial.try_training", lambda _: fast)
+    phase, *_ = run("plan", RECIPES / "mini.toml", "--kind", "cpu", "--json").json["phases"]
+    assert phase["tokens_per_second"] == pytest.approx(1e18 / phase["flops_per_token"])
 
 
 @pytest.mark.parametrize(

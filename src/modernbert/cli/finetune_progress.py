@@ -84,7 +84,10 @@ class Watch:
         elif kind == "step":
             self._done[run] = record["tokens"] / self._totals[run]
             self._meter.update(sum(self._done.values()), self._num_runs, _step_details(record))
+        elif kind == "checkpoint":
+            self._meter.pause(record["paused_seconds"])
         elif kind == "evaluation":
+            self._meter.pause(record["seconds"])
             tell(f"{self._prefix(run)}step {record['step']:>5,}  {scores_of(record)}")
         elif kind in ("warning", "skipped"):
             tell(f"{self._prefix(run)}{kind}: {record.get('message', record.get('reason'))}")

@@ -92,8 +92,8 @@ def plan(
     if chip.is_cpu:
         phases = [_for_this_cpu(phase) for phase in phases]
     nearest = nearest_run(phases[0].config)
-    measured = chip.is_cpu and peak is None
-    if measured:
+    peak_measured = chip.is_cpu and peak is None
+    if peak_measured:
         peak = _measured_peak(phases[0])
     machine = Machine(
         chip=chip,
@@ -104,11 +104,16 @@ def plan(
         peak_tflops=peak,
         price_per_gpu_hour=price,
     )
-    plans = [plan_phase(phase, machine) for phase in phases]
-    data = _data_plan(plans, tokenize_rate, cores)
     sources = _sources(machine, nearest.size if share is None else None, tokenize_rate, cores)
-    if measured:
+    machines = [machine] * len(phases)
+    if peak_measured:
         sources["peak"] = "measured here, all cores"
+    if peak_measured and share is None:
+        tell("measuring some steps of training on this machine")
+        machines = [_measured_here(phase, machine) for phase in phases]
+        sources["share_of_peak"] = "measured here: steps of training, as busy as the machine is"
+    plans = [plan_phase(phase, each) for phase, each in zip(phases, machines, strict=True)]
+    data = _data_plan(plans, tokenize_rate, cores)
     if as_json:
         echo_json(as_mapping(plans, data, sources))
         return
@@ -135,6 +140,17 @@ def _measured_peak(phase: "Phase") -> float:
 
     dtype = torch.bfloat16 if phase.precision == "bfloat16" else torch.float32
     return matmul_flops_per_second(torch.device("cpu"), dtype) / 1e12
+
+
+def _measured_here(phase: "Phase", machine: "Machine") -> "Machine":
+    """The machine with the share of its peak that steps of a phase reach, all cores together."""
+    from modernbert.cli.plan_recipe import trial_of
+    from modernbert.tasks.pretraining.trial import try_training
+
+    reached = try_training(trial_of(phase)).flops_per_second / 1e12
+    assert machine.peak_tflops is not None
+    peak = max(machine.peak_tflops, reached)  # one product alone may be slower than training
+    return replace(machine, peak_tflops=peak, share_of_peak=reached / peak)
 
 
 def _data_plan(plans: "list[PhasePlan]", rate: float | None, cores: int) -> "DataPlan":

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from modernbert.model.config import EncoderConfig
     from modernbert.planning import DocumentLengths, Phase
     from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
+    from modernbert.tasks.pretraining.trial import TrialSettings
+
+_TRIAL_TOKENS = 4_096
+_DROPOUT = 0.1  # how much does not matter to the speed
 
 
 def phases_of(
@@ -107,3 +111,27 @@ def _measured(folder: str) -> "DocumentLengths":
         raise SettingsError(f"{folder}: has no documents; prepare a corpus that has some")
     lengths = np.diff(shards[0].offsets.astype(np.int64))
     return DocumentLengths.measured(lengths, source=f"measured in {folder}")
+
+
+def trial_of(phase: "Phase") -> "TrialSettings":
+    """Describe a trial of a phase, which tells how fast this machine trains.
+
+    Args:
+        phase: With lengths of its documents; neither shards nor a tokenizer need be there.
+
+    Returns:
+        The phase's model on random tokens, in steps as large as the phase's or somewhat smaller.
+    """
+    from modernbert.tasks.pretraining.trial import TrialSettings
+
+    num_tokens = min(phase.micro_batch_tokens, max(_TRIAL_TOKENS, phase.max_seqlen))
+    lengths = phase.lengths.pieces(phase.max_seqlen).sample(num_tokens)
+    return TrialSettings(
+        config=phase.config,
+        lengths=lengths,
+        micro_batches=max(1, round(phase.tokens_per_step / sum(lengths))),
+        mask_rate=phase.mask_rate,
+        dropout=_DROPOUT if phase.dropout else 0.0,
+        max_logits_bytes=phase.max_logits_bytes,
+        precision=phase.precision,
+    )

@@ -88,6 +88,8 @@ class Watch:
         kind = record["kind"]
         if kind in ("start", "resume"):
             self._total_tokens = record["total_tokens"]
+        if kind in _PAUSES:
+            self._meter.pause(record.get(_PAUSES[kind], 0.0))
         if kind == "step":
             self._meter.update(record["tokens"], self._total_tokens, _step_details(record))
         elif kind in _LINES and (line := _LINES[kind](record)):
@@ -123,6 +125,9 @@ def _averaging_line(record: dict[str, Any]) -> str:
         f"alone {parts}  {record['path']}"
     )
 
+
+# Records of what keeps a training from its steps, and where they say for how long.
+_PAUSES = {"evaluation": "seconds", "checkpoint": "paused_seconds"}
 
 _LINES: dict[str, Callable[[dict[str, Any]], str]] = {
     "resume": lambda record: f"going on from step {record['step']:,}",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from modernbert.cli.formatting import duration
+from modernbert.cli.time_left import TimeLeft
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -38,7 +39,7 @@ class Meter:
         self.title = title
         self._clock = clock
         self._bar: _Bar | None = None
-        self._begun: tuple[float, float] | None = None
+        self._time_left = TimeLeft()
         self._last_line = -_SECONDS_BETWEEN_LINES
 
     def __enter__(self) -> Self:
@@ -54,9 +55,9 @@ class Meter:
     def update(self, done: float, total: float | None, details: str) -> None:
         """Show `details` and, where the total is known, the fraction done and the time left."""
         now = self._clock()
-        if self._begun is None or done < self._begun[1]:
-            self._begun = now, done
-        text = "  ".join(filter(None, [details, self._time_left(now, done, total)]))
+        seconds = self._time_left.update(now, done, total)
+        left = "" if seconds is None else f"{duration(seconds)} left"
+        text = "  ".join(filter(None, [details, left]))
         if self._bar is not None:
             self._bar.show(self.title, done, total, text)
         elif now - self._last_line >= _SECONDS_BETWEEN_LINES:
@@ -66,14 +67,11 @@ class Meter:
 
     def restart(self, title: str) -> None:
         """Begin another piece of work on the same line."""
-        self.title, self._begun = title, None
+        self.title, self._time_left = title, TimeLeft()
 
-    def _time_left(self, now: float, done: float, total: float | None) -> str:
-        assert self._begun is not None
-        began, first = self._begun
-        if total is None or done <= first or done >= total or now - began < 1:
-            return ""
-        return f"{duration((now - began) / (done - first) * (total - done))} left"
+    def pause(self, seconds: float) -> None:
+        """Tell of time in which none of the work was done, such as that of an evaluation."""
+        self._time_left.pause(seconds)
 
 
 class _Bar:

@@ -38,6 +38,31 @@ class Pieces(NamedTuple):
         """The fraction of the tokens that come from documents, and are not [CLS] or [SEP]."""
         return float((self.shares * (self.lengths - NUM_SPECIAL) / self.lengths).sum())
 
+    def sample(self, num_tokens: int) -> tuple[int, ...]:
+        """Choose a few sequences of the lengths that most tokens stand in.
+
+        A long sequence is rare and holds many tokens, so that a fair draw of a few sequences would
+        often hold none; the lengths are therefore quantiles over the tokens.
+
+        Args:
+            num_tokens: How many tokens the sequences have together, roughly.
+
+        Returns:
+            Ascending lengths, always the same; at least one.
+
+        >>> Pieces(np.array([10, 100]), np.array([0.5, 0.5])).sample(220)
+        (10, 10, 100, 100)
+        """
+        chosen = self._quantiles(1)
+        while sum(more := self._quantiles(len(chosen) + 1)) <= num_tokens:
+            chosen = more
+        return chosen
+
+    def _quantiles(self, number: int) -> tuple[int, ...]:
+        """As many lengths, each of which stands for as many tokens."""
+        places = np.searchsorted(self.shares.cumsum(), (np.arange(number) + 0.5) / number)
+        return tuple(self.lengths[places.clip(max=len(self.lengths) - 1)].tolist())
+
 
 @dataclass(frozen=True, eq=False)
 class DocumentLengths:

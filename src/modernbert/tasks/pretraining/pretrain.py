@@ -52,7 +52,7 @@ from modernbert.tasks.pretraining.facts import description, step_flops
 from modernbert.tasks.pretraining.held_out import held_out_figures, predictions
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 from modernbert.tasks.pretraining.starting_model import first_weights, starting_model
-from modernbert.tasks.pretraining.vocabulary_loss import vocabulary_cross_entropy
+from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES, vocabulary_cross_entropy
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training import run_folder
 from modernbert.training.computation import prepare
@@ -134,6 +134,38 @@ def model_folder(recipe: PretrainingRecipe, index: int) -> Path:
     return recipe.output / (MODEL_FOLDER if last else recipe.phases[index].name)
 
 
+def masked_token_loss(
+    model: MaskedLanguageModel,
+    batch: MaskedBatch,
+    dropout: Dropout | None = None,
+    *,
+    max_logits_bytes: int = MAX_LOGITS_BYTES,
+) -> Tensor:
+    """Compute the loss that pretraining minimises, before it is divided by the step's targets.
+
+    Only the masked tokens go through the head and the vocabulary.
+
+    Args:
+        model: In the format of its weights; autocast decides what is computed in.
+        batch: On the model's device.
+        dropout: Of the attention outputs.
+        max_logits_bytes: As in a recipe.
+
+    Returns:
+        The sum of the losses of the masked tokens, a scalar.
+    """
+    rows = predictions(model, batch, dropout)
+    if not batch.num_masked:  # a zero with gradients, which all processes make together
+        return linear(rows, model.decoder_weight, model.decoder_bias).sum()
+    return vocabulary_cross_entropy(
+        rows,
+        model.decoder_weight,
+        model.decoder_bias,
+        batch.labels,
+        max_logits_bytes=max_logits_bytes,
+    )
+
+
 class Pretraining:
     """Predicting masked tokens: the `Task` of a `Trainer` whose module is a masked language model.
 
@@ -187,15 +219,9 @@ class Pretraining:
         """The sum of the losses of the masked tokens; the others cost nothing after the encoder."""
         assert isinstance(module, MaskedLanguageModel)
         batch = micro_batch.to(self.device, non_blocking=True)
-        rows = predictions(module, batch, self._dropout(batch, step))
-        if not batch.num_masked:  # a zero with gradients, which all processes make together
-            return linear(rows, module.decoder_weight, module.decoder_bias).sum()
-        return vocabulary_cross_entropy(
-            rows,
-            module.decoder_weight,
-            module.decoder_bias,
-            batch.labels,
-            max_logits_bytes=self.phase.max_logits_bytes,
+        dropout = self._dropout(batch, step)
+        return masked_token_loss(
+            module, batch, dropout, max_logits_bytes=self.phase.max_logits_bytes
         )
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
