@@ -111,11 +111,22 @@ def test_folders_that_lack_something(
 
 
 def test_a_tokenizer_of_another_vocabulary(tokenizer: Tokenizer) -> None:
-    for name, value in (("vocab_size", 512), ("mask_token_id", 3)):
-        with pytest.raises(
-            InputError, match=rf"^tokenizer: its {name} is \d+, .* model's is {value}"
-        ):
-            FillMask(model_for(tokenizer, **{name: value}), tokenizer)
+    with pytest.raises(InputError, match=r"^tokenizer: its mask_token_id is \d+, .* model's is 3"):
+        FillMask(model_for(tokenizer, mask_token_id=3), tokenizer)
+    names = ("unk_token_id", "cls_token_id", "sep_token_id", "pad_token_id", "mask_token_id")
+    ids = dict.fromkeys(names, 3)
+    with pytest.raises(InputError, match=r"^tokenizer: its vocab_size is 448, .* model's is 128"):
+        FillMask(model_for(tokenizer, vocab_size=128, **ids), tokenizer)
+
+
+def test_a_vocabulary_that_is_padded_beyond_the_tokenizer(tokenizer: Tokenizer) -> None:
+    """Published models round their vocabulary up; nothing is predicted from what is added."""
+    model = model_for(tokenizer, vocab_size=512)
+    with torch.no_grad():
+        model.decoder_bias[448:] = 1e4
+    predictions = FillMask(model, tokenizer)("The [MASK] is here.", top_k=448)[0]
+    assert sorted(each.token_id for each in predictions) == list(range(448))
+    assert sum(each.score for each in predictions) == pytest.approx(1, rel=1e-5)
 
 
 def test_texts_that_cannot_be_filled(fill_mask: FillMask) -> None:

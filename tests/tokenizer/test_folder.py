@@ -126,13 +126,31 @@ def test_refuses_a_broken_file(tmp_path: Path, content: bytes, message: str) -> 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("token", ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"])
-def test_refuses_a_file_without_a_special_token(folder: Path, tmp_path: Path, token: str) -> None:
-    text = (folder / "tokenizer.json").read_text("utf-8").replace(f'"{token}"', '"[OTHER]"')
-    (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
-    message = rf"tokenizer.json: lacks the special token \{token[:-1]}\]"
+def without(folder: Path, token: str) -> str:
+    """A tokenizer.json with a token's name replaced wherever it stands."""
+    return (folder / "tokenizer.json").read_text("utf-8").replace(f'"{token}"', '"[OTHER]"')
+
+
+def test_refuses_a_file_without_a_mask(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(without(folder, "[MASK]"), encoding="utf-8")
+    message = r"tokenizer.json: no token has the role mask_token; name it as mask_token in "
     with pytest.raises(TokenizerError, match=message):
         Tokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("token", ["[UNK]", "[CLS]", "[SEP]", "[PAD]"])
+def test_other_roles_follow_from_the_rest(
+    folder: Path, tmp_path: Path, small: Tokenizer, token: str
+) -> None:
+    """The template says what stands around a text; padding and unknown tokens have stand-ins."""
+    (tmp_path / "tokenizer.json").write_text(without(folder, token), encoding="utf-8")
+    loaded = Tokenizer.from_pretrained(tmp_path)
+    assert loaded.encode("some text") == small.encode("some text")
+    assert (loaded.cls_token_id, loaded.sep_token_id) == (small.cls_token_id, small.sep_token_id)
+    if token == "[PAD]":
+        assert loaded.pad_token_id == small.sep_token_id
+    if token == "[UNK]":
+        assert loaded.unk_token_id == small.pad_token_id
 
 
 def broken_definitions(definition: dict) -> Iterator[dict]:
@@ -183,13 +201,28 @@ def test_refuses_a_broken_config_beside_it(folder: Path, tmp_path: Path) -> None
         Tokenizer.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("length", ["1000000000000000019884624838656", "1e30", '"x"', "null", "-1"])
-def test_no_limit_in_the_config_is_8192(folder: Path, tmp_path: Path, length: str) -> None:
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        ("1000000000000000019884624838656", 10**30),
+        ("1e30", 10**30),
+        ("null", 8192),
+        ('"x"', 8192),
+        ("-1", 8192),
+        ("true", 8192),
+        ("512", 512),
+        ("32768", 32768),
+    ],
+)
+def test_the_longest_sequence_of_the_config(
+    folder: Path, tmp_path: Path, length: str, expected: int
+) -> None:
+    """1e30 is what transformers writes for a tokenizer without a limit."""
     (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text(
         f'{{"model_max_length": {length}}}', encoding="utf-8"
     )
-    assert Tokenizer.from_pretrained(tmp_path).model_max_length == 8192
+    assert Tokenizer.from_pretrained(tmp_path).model_max_length == expected
 
 
 @pytest.mark.parametrize(
@@ -223,7 +256,8 @@ def test_a_hub_id_fetches_the_tokenizer_s_files_alone(
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert Tokenizer.from_pretrained("owner/model").fingerprint == small.fingerprint
-    assert calls == [("owner/model", ["tokenizer.json", "tokenizer_config.json"])]
+    files = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+    assert calls == [("owner/model", files)]
 
 
 def test_a_hub_id_that_fails_says_both(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.normalizers import NFC
 
-from modernbert.errors import InputError, TokenizerError
+from modernbert.errors import InputError
 from modernbert.tokenizer.definition import BYTE_LEVEL, plain_token
 from modernbert.tokenizer.tokenizer import Tokenizer
 
@@ -196,8 +196,9 @@ def with_added_tokens(tokenizer: Tokenizer, added: list[dict]) -> Tokenizer:
     return Tokenizer(definition)
 
 
-def test_refuses_another_frame(small: Tokenizer) -> None:
+def test_without_a_template_nothing_is_added(small: Tokenizer) -> None:
     definition = json.loads(small._json)
     for template in (None, BYTE_LEVEL):
-        with pytest.raises(TokenizerError, match="does not frame texts"):
-            Tokenizer({**definition, "post_processor": template})
+        bare = Tokenizer({**definition, "post_processor": template})
+        assert bare.encode("a b") == small.encode("a b", special_tokens=False)
+        assert bare.special_token_ids == small.special_token_ids

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
-from modernbert.inference.loading import load_for_inference
+from modernbert.inference.loading import load_for_inference, require_same_vocabulary
+from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -41,13 +42,14 @@ class FillMask:
     """
 
     def __init__(self, model: MaskedLanguageModel, tokenizer: Tokenizer) -> None:
-        for name in ("vocab_size", "mask_token_id"):
-            got, expected = getattr(tokenizer, name), getattr(model.config, name)
-            if got != expected:
-                raise InputError(
-                    f"tokenizer: its {name} is {got}, but the model's is {expected}; "
-                    "take the tokenizer that the model was trained with"
-                )
+        require_same_vocabulary(model.config, tokenizer)
+        # Foreign configs do not name the mask: theirs is the default, which says nothing.
+        named, default = model.config.mask_token_id, EncoderConfig().mask_token_id
+        if named not in (tokenizer.mask_token_id, default):
+            raise InputError(
+                f"tokenizer: its mask_token_id is {tokenizer.mask_token_id}, but the model's is "
+                f"{named}; take the tokenizer that the model was trained with"
+            )
         self.model, self.tokenizer = model, tokenizer
 
     @classmethod
@@ -92,8 +94,8 @@ class FillMask:
             )
         if self.tokenizer.mask_token_id not in token_ids:
             raise InputError(
-                f"text: no [MASK] in {_beginning(text)!r}; write [MASK] where the model is to "
-                "fill in a token"
+                f"text: no {self.tokenizer.mask_token} in {_beginning(text)!r}; write "
+                f"{self.tokenizer.mask_token} where the model is to fill in a token"
             )
         return token_ids
 
@@ -103,8 +105,9 @@ class FillMask:
         device = self.model.decoder_weight.device
         batch = PackedBatch.from_sequences([token_ids], device=device)
         rows = (batch.token_ids == self.tokenizer.mask_token_id).nonzero().squeeze(1)
-        probabilities: Tensor = self.model(batch, rows=rows).softmax(-1, dtype=torch.float32)
-        return probabilities
+        logits: Tensor = self.model(batch, rows=rows)
+        # The model's vocabulary may be padded beyond the tokenizer's.
+        return logits[:, : self.tokenizer.vocab_size].softmax(-1, dtype=torch.float32)
 
     def _prediction(self, token_id: int, score: float) -> Prediction:
         return Prediction(self.tokenizer.decode([token_id]), token_id, score)

@@ -37,7 +37,7 @@ class TextEncoder:
     """
 
     def __init__(self, tokenizer: Tokenizer, max_seqlen: int, *, cut: Side = "right") -> None:
-        room_for_text(max_seqlen, num_special=3)
+        room_for_text(max_seqlen, tokenizer.template.num_special(2))
         self.tokenizer, self.max_seqlen, self.cut = tokenizer, max_seqlen, cut
 
     def __call__(self, texts: Sequence[Text]) -> list[EncodedText]:
@@ -55,13 +55,11 @@ class TextEncoder:
 
     def framed(self, parts: list[list[int]]) -> EncodedText:
         """One text or two, given as token ids without special ones, as a sequence that fits."""
-        room = self.max_seqlen - 1 - len(parts)
+        template = self.tokenizer.template
+        room = self.max_seqlen - template.num_special(len(parts))
         is_truncated = sum(map(len, parts)) > room
         kept = self._cut(parts, room) if is_truncated else parts
-        token_ids = [self.tokenizer.cls_token_id]
-        for part in kept:
-            token_ids += [*part, self.tokenizer.sep_token_id]
-        return EncodedText(token_ids, is_truncated)
+        return EncodedText(template.frame(*kept), is_truncated)
 
     def _cut(self, parts: list[list[int]], room: int) -> list[list[int]]:
         """The parts, of at most `room` tokens together."""

@@ -68,7 +68,9 @@ def windows_of(
     """
     asked = tokenizer.encode(question, special_tokens=False)[: max_seqlen // 2]
     encoding = tokenizer.encode_with_offsets(context, special_tokens=False)
-    room = max_seqlen - 3 - len(asked)
+    template = tokenizer.template
+    room = max_seqlen - template.num_special(2) - len(asked)
+    first = len(template.pair_before) + len(asked) + len(template.between)
     if room < 1 or (stride >= room and len(encoding.token_ids) > room):
         raise InputError(
             f"stride: got {stride} with room for {room} tokens of the context in a sequence of "
@@ -77,10 +79,8 @@ def windows_of(
     windows = []
     for begin in range(0, max(1, len(encoding.token_ids) - stride), max(1, room - stride)):
         part = encoding.token_ids[begin : begin + room]
-        sep = tokenizer.sep_token_id
-        ids = [tokenizer.cls_token_id, *asked, sep, *part, sep]
         spans = encoding.offsets[begin : begin + room]
-        windows.append(Window(ids, number, len(asked) + 2, spans))
+        windows.append(Window(template.frame(asked, part), number, first, spans))
         if begin + room >= len(encoding.token_ids):
             break
     return windows

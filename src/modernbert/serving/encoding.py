@@ -113,9 +113,7 @@ def encode_inputs(
 def _bare_ids(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
     if (highest := max(ids)) >= tokenizer.vocab_size:
         raise InputError(f"got the id {highest}, expected 0 to {tokenizer.vocab_size - 1}")
-    begin = 1 if ids[0] == tokenizer.cls_token_id else 0
-    end = len(ids) - 1 if len(ids) > begin and ids[-1] == tokenizer.sep_token_id else len(ids)
-    return ids[begin:end]
+    return tokenizer.template.bare(ids)
 
 
 def require_fit(

@@ -178,7 +178,8 @@ def _require_masks(filler: FillMask, sequences: Sequence[list[int]], top_k: int)
     mask, characters = filler.tokenizer.mask_token_id, 0
     for index, sequence in enumerate(sequences):
         if not (num_masks := sequence.count(mask)):
-            raise invalid(f"inputs[{index}]: no [MASK] in it; write [MASK] where a token is wanted")
+            name = filler.tokenizer.mask_token
+            raise invalid(f"inputs[{index}]: no {name} in it; write {name} where a token is wanted")
         characters += 5 * len(sequence) * num_masks * top_k
     if characters > _MAX_CHARACTERS:
         raise too_large("inputs: too many [MASK] in texts so long; send fewer, or a lower top_k")
@@ -191,7 +192,9 @@ def _likeliest(filler: FillMask, batch: PackedBatch) -> Sequence[tuple[Tensor, T
     is_mask = batch.token_ids == filler.tokenizer.mask_token_id
     hidden = model.encoder(batch)[is_mask]
     best = [
-        model.logits(rows).softmax(-1, dtype=torch.float32).topk(most)
+        model.logits(rows)[:, : filler.tokenizer.vocab_size]
+        .softmax(-1, dtype=torch.float32)
+        .topk(most)
         for rows in hidden.split(_ROWS_AT_ONCE)
     ]
     numbers = torch.bincount(batch.sequence_ids[is_mask], minlength=batch.num_sequences).tolist()

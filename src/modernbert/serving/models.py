@@ -134,7 +134,7 @@ def load(
     tokenizer = model.tokenizer
     device = device_of(encoder)
     if compile:
-        ends = [tokenizer.cls_token_id, tokenizer.sep_token_id]
+        ends = tokenizer.template.frame([]) or [tokenizer.mask_token_id]
         launch(encoder.compile_for_inference(), [ends, ends], device).wait()
     limit = getattr(model, "max_seqlen", None) or longest_sequence(encoder.config, tokenizer)
     return ServedModel(

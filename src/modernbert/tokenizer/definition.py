@@ -65,7 +65,7 @@ def library_errors() -> Iterator[None]:
     """Make a `TokenizerError` of what the library raises when a definition is wrong."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, TokenizerError):
         raise
     except BaseException as error:  # bare Exception, and panics, which are none
         raise TokenizerError(f"not a usable tokenizer definition: {error}") from None

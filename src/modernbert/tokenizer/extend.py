@@ -33,7 +33,7 @@ def extend(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
         raise TokenizerError(f"got {len(tokens)} tokens, but there are only {len(free)} free slots")
     for slot, token in zip(free, tokens, strict=False):
         slot["content"] = token
-    return Tokenizer(definition, model_max_length=tokenizer.model_max_length)
+    return Tokenizer(definition, model_max_length=tokenizer.model_max_length, roles=tokenizer.roles)
 
 
 def is_unused(token: str) -> bool:

@@ -8,10 +8,14 @@ from typing import Any
 from modernbert import hub
 from modernbert.errors import TokenizerError
 from modernbert.files import updated_folder
+from modernbert.tokenizer.roles import named_roles, read_object
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+
+UNLIMITED = 10**30
+"""What transformers writes as `model_max_length` of a tokenizer that limits nothing."""
 
 
 def find_folder(folder_or_hub_id: str | Path) -> Path:
@@ -22,28 +26,31 @@ def find_folder(folder_or_hub_id: str | Path) -> Path:
     """
     return hub.find_folder(
         folder_or_hub_id,
-        patterns=[TOKENIZER_FILE, CONFIG_FILE],  # and not the weights
+        patterns=[TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE],  # and not the weights
         content=f"a {TOKENIZER_FILE}",
         error=TokenizerError,
     )
+
+
+def read_roles(folder: Path) -> dict[str, str]:
+    """The token of each role that the files beside a tokenizer.json name.
+
+    Raises:
+        TokenizerError: A file is there and is not usable JSON.
+    """
+    return named_roles([read_object(folder / name) for name in (SPECIAL_TOKENS_FILE, CONFIG_FILE)])
 
 
 def read_model_max_length(folder: Path) -> int | None:
     """The longest sequence that tokenizer_config.json names, in tokens; None when it names none.
 
     Raises:
-        TokenizerError: the file is there and is not JSON.
+        TokenizerError: The file is there and is not JSON.
     """
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    length = read_object(folder / CONFIG_FILE).get("model_max_length")
+    if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 1:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path}: not a readable JSON file: {error}") from None
-    length = config.get("model_max_length") if isinstance(config, dict) else None
-    # transformers writes 1e30 for "no limit".
-    return length if isinstance(length, int) and 0 < length < 2**31 else None
+    return min(int(length), UNLIMITED)
 
 
 def write_folder(

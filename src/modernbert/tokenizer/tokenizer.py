@@ -1,11 +1,11 @@
-"""`Tokenizer`: text to token ids and back, framed as `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`."""
+"""`Tokenizer`: text to token ids and back, framed as its template says: `[CLS] A [SEP]`."""
 
 import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tokenizers
 
@@ -16,10 +16,13 @@ from modernbert.tokenizer.folder import (
     TOKENIZER_FILE,
     find_folder,
     read_model_max_length,
+    read_roles,
     write_folder,
 )
 from modernbert.tokenizer.pieces import may_cut, pieces
+from modernbert.tokenizer.roles import USUAL_TOKENS, Roles, usual_roles
 from modernbert.tokenizer.spans import Span, TextEncoding, WordEncoding, token_spans
+from modernbert.tokenizer.template import Template
 from modernbert.tokenizer.truncation import cut_to, room_for_text
 
 __all__ = ["MODEL_MAX_LENGTH", "TextEncoding", "Tokenizer", "WordEncoding"]
@@ -27,51 +30,96 @@ __all__ = ["MODEL_MAX_LENGTH", "TextEncoding", "Tokenizer", "WordEncoding"]
 MODEL_MAX_LENGTH = 8192
 """The longest sequence of ModernBERT, in tokens, special tokens included."""
 
+V = TypeVar("V")
+
 
 class Tokenizer:
-    """A tokenizer in the format of the `tokenizers` library, with ModernBERT's special tokens.
+    """A tokenizer in the format of the `tokenizers` library.
 
     Make one with `from_pretrained`, `from_file`, `train` or `derive`. It keeps no state between
     calls, may be used from several threads and can be pickled. `encode_batch` works on all cores;
     a process that forks afterwards is warned by the library and goes on with one core, so start
     worker processes by spawn, or set TOKENIZERS_PARALLELISM=false in them.
 
-    A special token's name in a text, such as "[MASK]", becomes that token, as in transformers.
+    Special tokens are known by their role, whatever they are called, and texts are framed as the
+    tokenizer's own post-processor frames them. A special token's name in a text, such as "[MASK]",
+    becomes that token, as in transformers, unless you ask for `split_special_tokens`.
+
+    Attributes:
+        vocab_size: One more than the highest id.
+        template: The special tokens around texts.
+        cls_token_id: What stands before a text: the template's first token, or where it has none
+            the token of that role.
+        sep_token_id: What ends a text, likewise.
+        mask_token_id: What stands for a token that the model is to predict.
+        pad_token_id: What fills padded rows; the end of a text where the vocabulary has none.
+        unk_token_id: What stands for text that the vocabulary cannot write; the padding where it
+            can write everything.
     """
 
     def __init__(
-        self, definition: Mapping[str, Any], *, model_max_length: int = MODEL_MAX_LENGTH
+        self,
+        definition: Mapping[str, Any],
+        *,
+        model_max_length: int = MODEL_MAX_LENGTH,
+        roles: Roles | None = None,
     ) -> None:
         """Build from the content of a tokenizer.json.
 
+        Args:
+            definition: That content.
+            model_max_length: The longest sequence, in tokens.
+            roles: The token of each role, by transformers' name of the role; those that are not
+                given go by the usual names.
+
         Raises:
-            TokenizerError: it is no tokenizer, lacks a special token or frames texts otherwise.
+            TokenizerError: It is no tokenizer, or no token has a role that a model needs.
         """
         definition = definitions.canonical(definition)
         self.model_max_length = model_max_length
         self._json = json.dumps(definition, ensure_ascii=False)
         with definitions.library_errors():
             self._backend = tokenizers.Tokenizer.from_str(self._json)
-        special = [_special_id(self._backend, token) for token in definitions.SPECIAL_TOKENS]
-        self.special_token_ids: tuple[int, ...] = tuple(special)
-        self.unk_token_id, self.cls_token_id, self.sep_token_id = special[:3]
-        self.pad_token_id, self.mask_token_id = special[3:]
-        self.vocab_size = 1 + max(self._backend.get_vocab().values())
+            vocab = self._backend.get_vocab()
+            self.template = Template.of(self._backend)
+        self.roles: Roles = {**usual_roles(vocab), **_known(roles or {}, vocab)}
+        ids = {role: vocab[token] for role, token in self.roles.items()}
+        self.vocab_size = 1 + max(vocab.values())
+        self.cls_token_id = _first((*self.template.before, *_having(ids, "cls", "bos")), "cls")
+        ends = (*self.template.after[::-1], *_having(ids, "sep", "eos"))
+        self.sep_token_id = _first(ends, "sep")
+        self.mask_token_id = _first(_having(ids, "mask"), "mask")
+        self.pad_token_id = _having(ids, "pad", default=self.sep_token_id)[0]
+        self.unk_token_id = _having(ids, "unk", default=self.pad_token_id)[0]
         self._cuts_long_texts = may_cut(definition)
-        self._require_frame()
+
+    @property
+    def special_token_ids(self) -> tuple[int, ...]:
+        """The ids of `unk`, `cls`, `sep`, `pad` and `mask`."""
+        ends = self.cls_token_id, self.sep_token_id
+        return self.unk_token_id, *ends, self.pad_token_id, self.mask_token_id
+
+    @property
+    def mask_token(self) -> str:
+        """What to write in a text where a token is to be predicted, such as "[MASK]"."""
+        return self.roles["mask_token"]
 
     @classmethod
     def from_file(
-        cls, path: Path | str, *, model_max_length: int = MODEL_MAX_LENGTH
+        cls,
+        path: Path | str,
+        *,
+        model_max_length: int = MODEL_MAX_LENGTH,
+        roles: Roles | None = None,
     ) -> "Tokenizer":
-        """Load a tokenizer.json.
+        """Load a tokenizer.json; the arguments are those of the constructor.
 
         Raises:
-            TokenizerError: the file is missing, broken, or not a tokenizer for this model.
+            TokenizerError: The file is missing, broken, or not a tokenizer for this model.
         """
         definition = definitions.read_definition(Path(path))
         try:
-            return cls(definition, model_max_length=model_max_length)
+            return cls(definition, model_max_length=model_max_length, roles=roles)
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {error}") from None
 
@@ -79,12 +127,17 @@ class Tokenizer:
     def from_pretrained(cls, folder_or_hub_id: Path | str) -> "Tokenizer":
         """Load from a folder that holds a tokenizer.json, or from the hub.
 
+        The files beside it say which token has which role, and how long a sequence may be.
+
         Raises:
-            TokenizerError: no such folder, or its files cannot be used.
+            TokenizerError: No such folder, or its files cannot be used.
         """
         folder = find_folder(folder_or_hub_id)
-        model_max_length = read_model_max_length(folder) or MODEL_MAX_LENGTH
-        return cls.from_file(folder / TOKENIZER_FILE, model_max_length=model_max_length)
+        return cls.from_file(
+            folder / TOKENIZER_FILE,
+            model_max_length=read_model_max_length(folder) or MODEL_MAX_LENGTH,
+            roles=read_roles(folder),
+        )
 
     def save_pretrained(self, folder: Path | str, *, model_max_length: int | None = None) -> None:
         """Write the files that `from_pretrained` and transformers' AutoTokenizer load.
@@ -97,9 +150,7 @@ class Tokenizer:
         write_folder(
             Path(folder),
             self.definition,
-            special_tokens={
-                f"{token.strip('[]').lower()}_token": token for token in definitions.SPECIAL_TOKENS
-            },
+            special_tokens=self.roles,
             model_max_length=model_max_length or self.model_max_length,
         )
 
@@ -121,18 +172,25 @@ class Tokenizer:
         *,
         special_tokens: bool = True,
         max_seqlen: int | None = None,
+        split_special_tokens: bool = False,
     ) -> list[int]:
         """The token ids of a text, or of two.
 
-        special_tokens: whether to add [CLS] and [SEP].
-        max_seqlen: the most tokens to give, special ones included; of a pair the longer text is
-            cut first.
+        Args:
+            text: The text.
+            text_pair: Another one, which follows it in the same sequence.
+            special_tokens: Whether to frame the text as the template says.
+            max_seqlen: The most tokens to give, special ones included; of a pair the longer text
+                is cut first.
+            split_special_tokens: Whether the name of a special token in a text is text like any
+                other, for texts of strangers.
 
         Raises:
-            InputError: a text that is no str, or a `max_seqlen` that leaves no room for text.
+            InputError: A text that is no str, or a `max_seqlen` that leaves no room for text.
         """
+        texts = [require_text(text, "text")]
         pairs = None if text_pair is None else [require_text(text_pair, "text_pair")]
-        return self._encode([require_text(text, "text")], pairs, special_tokens, max_seqlen)[0]
+        return self._encode(texts, pairs, special_tokens, max_seqlen, split_special_tokens)[0]
 
     def encode_batch(
         self,
@@ -141,18 +199,19 @@ class Tokenizer:
         *,
         special_tokens: bool = True,
         max_seqlen: int | None = None,
+        split_special_tokens: bool = False,
     ) -> list[list[int]]:
         """The token ids of many texts, or pairs of texts: `encode` of each, on all cores.
 
         Raises:
-            InputError: as `encode`, with the index of the text; or more texts than pairs.
+            InputError: As `encode`, with the index of the text; or more texts than pairs.
         """
         texts = require_texts(texts, "texts")
         if text_pairs is not None:
             text_pairs = require_texts(text_pairs, "text_pairs")
             if len(text_pairs) != len(texts):
                 raise InputError(f"text_pairs: got {len(text_pairs)} for {len(texts)} texts")
-        return self._encode(texts, text_pairs, special_tokens, max_seqlen)
+        return self._encode(texts, text_pairs, special_tokens, max_seqlen, split_special_tokens)
 
     def encode_words(self, words: Iterable[str], *, max_seqlen: int | None = None) -> WordEncoding:
         """The token ids of words that someone else split, as in named-entity data.
@@ -164,7 +223,7 @@ class Tokenizer:
         Raises:
             InputError: a word that is no str, or a `max_seqlen` that leaves no room for words.
         """
-        room = room_for_text(max_seqlen, num_special=2)
+        room = room_for_text(max_seqlen, self.template.num_special(1))
         token_ids: list[int] = []
         word_ids: list[int | None] = []
         offsets: list[Span] = []
@@ -174,9 +233,9 @@ class Tokenizer:
             word_ids += [index] * len(ids)
             offsets += spans
         return WordEncoding(
-            token_ids=self._frame(token_ids[:room]),
-            word_ids=[None, *word_ids[:room], None],
-            offsets=[(0, 0), *offsets[:room], (0, 0)],
+            token_ids=self.template.frame(token_ids[:room]),
+            word_ids=self._between(None, word_ids[:room]),
+            offsets=self._between((0, 0), offsets[:room]),
         )
 
     def encode_with_offsets(
@@ -187,12 +246,13 @@ class Tokenizer:
         Raises:
             InputError: as `encode`.
         """
-        room = room_for_text(max_seqlen, num_special=2 if special_tokens else 0)
+        num_special = self.template.num_special(1) if special_tokens else 0
+        room = room_for_text(max_seqlen, num_special)
         token_ids, offsets = self._encode_with_spans(require_text(text, "text"))
         token_ids, offsets = token_ids[:room], offsets[:room]
         if special_tokens:
-            token_ids = self._frame(token_ids)
-            offsets = [(0, 0), *offsets, (0, 0)]
+            token_ids = self.template.frame(token_ids)
+            offsets = self._between((0, 0), offsets)
         return TextEncoding(token_ids=token_ids, offsets=offsets)
 
     def decode(self, token_ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
@@ -236,16 +296,7 @@ class Tokenizer:
         return f"Tokenizer(vocab_size={self.vocab_size}, fingerprint={self.fingerprint[:12]!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self._json, self.model_max_length)
-
-    def _require_frame(self) -> None:
-        """The model, and the packing, rely on this frame; other tokenizers frame otherwise."""
-        with definitions.library_errors():
-            framed = self._backend.encode("").ids, self._backend.encode("", "").ids
-        if framed != (self._frame([]), self._frame([], [])):
-            raise TokenizerError(
-                "its template does not frame texts as [CLS] A [SEP] and [CLS] A [SEP] B [SEP]"
-            )
+        return _unpickle, (self._json, self.model_max_length, dict(self.roles))
 
     def _encode(
         self,
@@ -253,28 +304,38 @@ class Tokenizer:
         pairs: list[str] | None,
         special_tokens: bool,
         max_seqlen: int | None,
+        split_special_tokens: bool,
     ) -> list[list[int]]:
-        num_special = (2 if pairs is None else 3) if special_tokens else 0
+        backend = self._backend_of_text if split_special_tokens else self._backend
+        num_special = self.template.num_special(1 if pairs is None else 2) if special_tokens else 0
         room = room_for_text(max_seqlen, num_special)
-        rows = self._tokenize(texts)
-        pair_rows = [None] * len(rows) if pairs is None else self._tokenize(pairs)
+        rows = self._tokenize(texts, backend)
+        pair_rows = [None] * len(rows) if pairs is None else self._tokenize(pairs, backend)
         cut = (cut_to(first, second, room) for first, second in zip(rows, pair_rows, strict=True))
         if special_tokens:
-            return [self._frame(first, second) for first, second in cut]
+            return [self.template.frame(first, second) for first, second in cut]
         return [first + (second or []) for first, second in cut]
 
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+    def _tokenize(self, texts: list[str], backend: tokenizers.Tokenizer) -> list[list[int]]:
         """The ids of each text without special tokens around them."""
         cut = [list(pieces(text)) if self._cuts_long_texts else [text] for text in texts]
         if len(cut) == 1 and len(cut[0]) == 1:  # no threads for one short text
-            return [self._backend.encode(texts[0], add_special_tokens=False).ids]
-        flat = self._backend.encode_batch_fast(list(chain(*cut)), add_special_tokens=False)
+            return [backend.encode(texts[0], add_special_tokens=False).ids]
+        flat = backend.encode_batch_fast(list(chain(*cut)), add_special_tokens=False)
         encodings = iter(flat)
         return [list(chain(*(next(encodings).ids for _ in text))) for text in cut]
 
-    def _frame(self, first: list[int], second: list[int] | None = None) -> list[int]:
-        framed = [self.cls_token_id, *first, self.sep_token_id]
-        return framed if second is None else [*framed, *second, self.sep_token_id]
+    @cached_property
+    def _backend_of_text(self) -> tokenizers.Tokenizer:
+        """The same tokenizer, for which special tokens in a text are text."""
+        backend = tokenizers.Tokenizer.from_str(self._json)
+        backend.encode_special_tokens = True
+        return backend
+
+    def _between(self, special: V, values: list[V]) -> list[V]:
+        """One value a token of a text, with another for the special tokens around it."""
+        before, after = len(self.template.before), len(self.template.after)
+        return [*[special] * before, *values, *[special] * after]
 
     def _encode_with_spans(self, text: str) -> tuple[list[int], list[Span]]:
         encoding = self._backend.encode(text, add_special_tokens=False)
@@ -287,13 +348,25 @@ class Tokenizer:
         return ids, [(max(start - 1, 0), max(end - 1, 0)) for start, end in spans]
 
 
-def _special_id(backend: tokenizers.Tokenizer, token: str) -> int:
-    token_id = backend.token_to_id(token)
-    if token_id is None:
-        expected = " ".join(definitions.SPECIAL_TOKENS)
-        raise TokenizerError(f"lacks the special token {token}; expected all of {expected}")
-    return int(token_id)
+def _known(roles: Roles, vocab: Mapping[str, int]) -> Roles:
+    """The roles whose token the vocabulary has."""
+    return {role: token for role, token in roles.items() if token in vocab}
 
 
-def _unpickle(definition_json: str, model_max_length: int) -> Tokenizer:
-    return Tokenizer(json.loads(definition_json), model_max_length=model_max_length)
+def _having(ids: Mapping[str, int], *names: str, default: int | None = None) -> tuple[int, ...]:
+    """The ids of some roles that there are; the default where there is none."""
+    found = tuple(ids[f"{name}_token"] for name in names if f"{name}_token" in ids)
+    return found if found or default is None else (default,)
+
+
+def _first(ids: tuple[int, ...], role: str) -> int:
+    if not ids:
+        raise TokenizerError(
+            f"no token has the role {role}_token; name it as {role}_token in "
+            f"tokenizer_config.json, or call it {' or '.join(USUAL_TOKENS[f'{role}_token'])}"
+        )
+    return ids[0]
+
+
+def _unpickle(definition_json: str, model_max_length: int, roles: Roles) -> Tokenizer:
+    return Tokenizer(json.loads(definition_json), model_max_length=model_max_length, roles=roles)

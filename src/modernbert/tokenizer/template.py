@@ -1,0 +1,88 @@
+"""What a tokenizer puts around texts: `[CLS] A [SEP]`, `<s> A </s></s> B </s>` and the like."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tokenizers
+
+from modernbert.errors import TokenizerError
+
+# Any text that has tokens will do; which has depends on the vocabulary.
+_PROBES = ("a", "0", ".", "あ", "א")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """The ids of the special tokens around a text, and around and between two.
+
+    before, after: Of a text alone.
+    pair_before, between, pair_after: Of two texts.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    pair_before: tuple[int, ...]
+    between: tuple[int, ...]
+    pair_after: tuple[int, ...]
+
+    @classmethod
+    def of(cls, backend: tokenizers.Tokenizer) -> "Template":
+        """Read it off what the tokenizer's own post-processor does.
+
+        Raises:
+            TokenizerError: No letter has a token, or special tokens stand within a text.
+        """
+        probe = next((text for text in _PROBES if _ids(backend, text)), None)
+        if probe is None:
+            raise TokenizerError("its vocabulary has no token for any letter that was tried")
+        (before, after), (pair_before, between, pair_after) = (
+            _around(backend.encode(probe)),
+            _around(backend.encode(probe, probe)),
+        )
+        return cls(
+            before=before,
+            after=after,
+            pair_before=pair_before,
+            between=between,
+            pair_after=pair_after,
+        )
+
+    def frame(self, first: Sequence[int], second: Sequence[int] | None = None) -> list[int]:
+        """The ids of a text, or of two, with the special tokens."""
+        if second is None:
+            return [*self.before, *first, *self.after]
+        return [*self.pair_before, *first, *self.between, *second, *self.pair_after]
+
+    def num_special(self, num_texts: int) -> int:
+        """How many special tokens one text has, or two."""
+        if num_texts == 1:
+            return len(self.before) + len(self.after)
+        return len(self.pair_before) + len(self.between) + len(self.pair_after)
+
+    def bare(self, token_ids: Sequence[int]) -> list[int]:
+        """A text's ids without the special tokens around it, where they stand there."""
+        ids = list(token_ids)
+        if self.before and tuple(ids[: len(self.before)]) == self.before:
+            ids = ids[len(self.before) :]
+        if self.after and tuple(ids[-len(self.after) :]) == self.after:
+            ids = ids[: -len(self.after)]
+        return ids
+
+
+def _ids(backend: tokenizers.Tokenizer, text: str) -> list[int]:
+    return list(backend.encode(text, add_special_tokens=False).ids)
+
+
+def _around(encoding: tokenizers.Encoding) -> list[tuple[int, ...]]:
+    """The special ids before the first text, between two, and behind the last."""
+    gaps: list[list[int]] = [[]]
+    last = None
+    for token_id, text in zip(encoding.ids, encoding.sequence_ids, strict=True):
+        if text is None:
+            gaps[-1].append(token_id)
+        elif text != last:
+            last = text
+            gaps.append([])
+        elif gaps[-1]:
+            raise TokenizerError("its template puts special tokens into the middle of a text")
+    return [tuple(gap) for gap in gaps]
