@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.rounding import assert_equal_but_for_rounding
 from torch import Tensor, nn
 
 from modernbert.tasks.ranking.learners import Vectors
@@ -34,9 +35,10 @@ def with_gradients(loss: Any, *inputs: Tensor) -> tuple[float, list[Tensor]]:
 
 
 def assert_same(own: tuple[float, list[Tensor]], other: tuple[float, list[Tensor]]) -> None:
-    assert own[0] == pytest.approx(other[0], rel=1e-5)
+    num_terms = 3 * sum(each.numel() for each in own[1])  # there and back, over all vectors
+    assert_equal_but_for_rounding(own[0], other[0], num_terms=num_terms)
     for mine, theirs in zip(own[1], other[1], strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-4)
+        assert_equal_but_for_rounding(mine, theirs, num_terms=num_terms)
 
 
 class Peer(nn.Module):
