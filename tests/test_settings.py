@@ -1,18 +1,21 @@
 """Settings: TOML in and out without loss, and a clear word about every mistake."""
 
+import math
+import re
 import string
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
+from annotated_types import Ge, Interval, MinLen
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from modernbert.errors import SettingsError
-from modernbert.settings import load, parse, to_mapping, to_toml
+from modernbert.settings import Doc, Settings, fields_of, load, parse, to_mapping, to_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,3 +155,52 @@ def test_a_file_that_is_no_toml(tmp_path: Path, content: bytes) -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="not a readable TOML file"):
         load(Recipe, tmp_path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranges(Settings):
+    count: Annotated[int, Ge(1)] = 1
+    share: Annotated[float | None, Interval(gt=0, le=1)] = None
+    names: Annotated[tuple[str, ...], MinLen(1)] = ("a",)
+    sizes: tuple[Annotated[int, Ge(2)], ...] = ()
+    free: float = 0.0
+
+
+@given(
+    st.integers(-3, 3),
+    st.none() | st.floats(),
+    st.lists(TEXTS, max_size=2).map(tuple),
+    st.lists(st.integers(0, 4), max_size=3).map(tuple),
+    st.floats(),
+)
+def test_ranges_hold(
+    count: int, share: float | None, names: Any, sizes: tuple[int, ...], free: float
+) -> None:
+    fits = (
+        count >= 1
+        and (share is None or 0 < share <= 1)
+        and len(names) >= 1
+        and all(size >= 2 for size in sizes)
+        and math.isfinite(free)
+    )
+    try:
+        Ranges(count=count, share=share, names=names, sizes=sizes, free=free)
+    except SettingsError as error:
+        assert not fits
+        assert re.match(r"(count|share|names|sizes\[\d\]|free): got .*, expected ", str(error))
+    else:
+        assert fits
+
+
+def test_fields_have_their_descriptions() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Described(Settings):
+        size: Annotated[int | None, Ge(1), Doc("A size.", default="by device")] = None
+        names: tuple[str, ...] = field(default_factory=tuple)
+        needed: str
+
+    size, names, needed = fields_of(Described)
+    assert (size.name, size.type, size.default) == ("size", int | None, None)
+    assert size.doc == Doc("A size.", default="by device")
+    assert (names.doc, names.default) == (None, ())
+    assert needed.default is MISSING

@@ -18,7 +18,7 @@ from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
 from modernbert.data.mixture import Documents
 from modernbert.data.packing import Bin, Span, split_documents
-from modernbert.data.prepare import PrepareSettings
+from modernbert.data.prepare_settings import PrepareSettings
 from modernbert.data.python_corpus import collect
 from modernbert.data.shards import ShardFolder
 from modernbert.files import new_folder

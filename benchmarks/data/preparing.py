@@ -25,7 +25,7 @@ from benchmarks.cpu import results
 from benchmarks.data.options import FOLDER, parser
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
-from modernbert.data.prepare import PrepareSettings
+from modernbert.data.prepare_settings import PrepareSettings
 from modernbert.data.python_corpus import collect
 from modernbert.files import new_folder
 

@@ -24,7 +24,7 @@ from benchmarks.cpu.models import CACHE
 from benchmarks.cpu.text import Text
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
-from modernbert.data.prepare import PrepareSettings
+from modernbert.data.prepare_settings import PrepareSettings
 
 RESULT = Path("benchmarks/results/training/memory.json")
 WITHIN = 0.15

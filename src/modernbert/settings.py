@@ -1,45 +1,175 @@
 """Frozen dataclasses of settings, read strictly from TOML and written back.
 
-A settings class is a frozen, keyword-only dataclass that stands beside the component it sets. Its
-fields may be `bool`, `int`, `float`, `str`, `Path`, a `Literal` of strings, a `tuple[X, ...]` of
-any of these or of settings, another settings class, or `X | None`. An unknown key, a missing key
-or a wrong type is a `SettingsError` that names the key, what was got and what was expected.
+A settings class is a frozen, keyword-only dataclass that stands beside the component it configures.
+Each field says in its type what it accepts and what it is for:
 
-A class whose file looks otherwise than its fields has two methods that turn one into the other:
-`unfold(mapping, where)`, a class method, gives the mapping of the fields, in which settings objects
-may stand that are ready; `fold(mapping)` gives the mapping of the file.
+    @dataclass(frozen=True, kw_only=True)
+    class PackingSettings(Settings):
+        max_seqlen: Annotated[int, Ge(3), Doc("The longest sequence, in tokens.")] = 1024
+
+`Settings` checks the ranges when an object is made. The `Doc` is the only place of the help text:
+the command line makes its options from it, and the tables of docs/recipes.md come from it.
+
+Fields may be `bool`, `int`, `float`, `str`, `Path`, a `Literal` of strings, a `tuple[X, ...]` of
+any of these or of settings, another settings class, or `X | None`. An unknown key, a missing key,
+a wrong type or a value out of range is a `SettingsError` that names the key, the value and what was
+expected.
+
+A class whose file looks different from its fields has two methods: `unfold(mapping, where)`, a
+class method, turns the mapping of the file into that of the fields, in which settings objects may
+stand ready-made; `fold(mapping)` does the reverse.
 """
 
 import dataclasses
 import difflib
+import functools
+import math
+import operator
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import tomli_w
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MinLen
 
 from modernbert.errors import SettingsError
 
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(frozen=True)
+class Doc:
+    """What a field of a settings class means, for documents and for the command line.
+
+    Args:
+        text: A sentence that describes the field.
+        default: Words for the default where its value says little, such as "by device" for None.
+        flags: Names of the option, if not the field's own with dashes, such as "--output", "-o".
+        env: An environment variable from which the option is read where it is not given.
+    """
+
+    text: str
+    default: str | None = None
+    flags: tuple[str, ...] = ()
+    env: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A field of a settings class.
+
+    Args:
+        type: Its type without metadata.
+        doc: Its description; None where it has none, as tables of other settings do.
+        default: Its default; `dataclasses.MISSING` where it must be given.
+    """
+
+    name: str
+    type: Any
+    doc: Doc | None
+    default: Any
+
+
+class Settings:
+    """Base of settings classes: the ranges in the fields' types are checked on construction.
+
+    A subclass that checks more overrides `__post_init__` and calls that of `super()` first.
+
+    Raises:
+        SettingsError: A number is out of its range or not finite, or a text or tuple is empty that
+            must not be.
+    """
+
+    def __post_init__(self) -> None:
+        for name, annotation in _annotations(typing.cast(Hashable, type(self))).items():
+            _check(annotation, getattr(self, name), name)
+
+
+@functools.cache
+def _annotations(settings_class: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(settings_class, include_extras=True)
+
+
+def _check(annotation: Any, value: Any, name: str) -> None:
+    """Check a value against the ranges in a type, wherever in it they stand."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if value is None:
+        return
+    if origin is Annotated:
+        _check_bounds(arguments[1:], value, name)
+        _check(arguments[0], value, name)
+    elif origin in (Union, types.UnionType):
+        for argument in arguments:
+            _check(argument, value, name)
+    elif origin is tuple:
+        for index, item in enumerate(value):
+            _check(arguments[0], item, f"{name}[{index}]")
+    elif annotation is float and not math.isfinite(value):
+        raise SettingsError(f"{name}: got {value}, expected a finite number")
+
+
+# How the number of a bound is named in it, when the bound holds, and how a message tells it.
+_BOUNDS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
+    Ge: ("ge", operator.ge, "{} or more"),
+    Gt: ("gt", operator.gt, "above {}"),
+    Le: ("le", operator.le, "at most {}"),
+    Lt: ("lt", operator.lt, "below {}"),
+    MinLen: ("min_length", lambda value, least: len(value) >= least, "a length of {} or more"),
+}
+
+
+def _check_bounds(metadata: Iterable[Any], value: Any, name: str) -> None:
+    """Check a value against the bounds among some metadata; an `Interval` holds several."""
+    holds, told = True, []
+    for each in metadata:
+        for bound in each if isinstance(each, GroupedMetadata) else (each,):
+            if type(bound) in _BOUNDS:
+                attribute, compare, words = _BOUNDS[type(bound)]
+                limit = getattr(bound, attribute)
+                holds = holds and compare(value, limit)
+                told.append(words.format(limit))
+    if not holds:
+        raise SettingsError(f"{name}: got {value!r}, expected {' and '.join(told)}")
+
+
+def fields_of(settings_class: type) -> list[Field]:
+    """The fields of a settings class in their order, with their descriptions."""
+    plain = typing.get_type_hints(settings_class)
+    found = []
+    for field in dataclasses.fields(settings_class):
+        metadata = getattr(_annotations(settings_class)[field.name], "__metadata__", ())
+        doc = next((each for each in metadata if isinstance(each, Doc)), None)
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        found.append(Field(name=field.name, type=plain[field.name], doc=doc, default=default))
+    return found
+
+
+def without_none(hint: Any) -> Any:
+    """The type `X` of `X | None`, and any other type as it is."""
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (each for each in typing.get_args(hint) if each is not types.NoneType)
+    return hint
+
+
 def load(settings_class: type[T], path: Path | str) -> T:
     """Read one settings class from a TOML file.
 
     Raises:
-        SettingsError: the file is missing, is no TOML, or does not fit the class.
+        SettingsError: The file is missing, is not TOML, or does not fit the class.
     """
     return parse(settings_class, load_mapping(path), where=str(path))
 
 
 def load_mapping(path: Path | str) -> dict[str, Any]:
-    """The content of a TOML file, not yet checked against a class.
+    """Read a TOML file without checking it against a class.
 
     Raises:
-        SettingsError: the file is missing or is no TOML.
+        SettingsError: The file is missing or is not TOML.
     """
     path = Path(path)
     try:
@@ -51,7 +181,14 @@ def load_mapping(path: Path | str) -> dict[str, Any]:
 
 
 def parse(settings_class: type[T], mapping: Mapping[str, Any], *, where: str) -> T:
-    """Make a settings object from a mapping; `where` begins every error message."""
+    """Make a settings object from a mapping.
+
+    Args:
+        where: What every error message begins with, such as the file's name.
+
+    Raises:
+        SettingsError: The mapping does not fit the class.
+    """
     if (unfold := getattr(settings_class, "unfold", None)) is not None:
         mapping = unfold(mapping, where)
     hints = typing.get_type_hints(settings_class)
@@ -71,10 +208,10 @@ def parse(settings_class: type[T], mapping: Mapping[str, Any], *, where: str) ->
 
 
 def check_keys(mapping: Mapping[str, Any], known: Iterable[str], *, where: str) -> None:
-    """Refuse a key that is none of the known ones, and name the nearest.
+    """Refuse unknown keys, naming the nearest known one.
 
     Raises:
-        SettingsError: there is one.
+        SettingsError: A key is not among the known ones.
     """
     known = list(known)
     for key in mapping:
@@ -115,8 +252,7 @@ def _plain(value: Any) -> Any:
 def _convert(hint: Any, value: Any, *, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        (inner,) = (argument for argument in arguments if argument is not types.NoneType)
-        return _convert(inner, value, where=where)
+        return _convert(without_none(hint), value, where=where)
     if origin is Literal:
         if value in arguments:
             return value
@@ -133,7 +269,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise SettingsError(f"{where}: got {value!r}, expected a table of keys")
         return parse(typing.cast(type[Any], hint), value, where=where)
-    if hint is Path and isinstance(value, str):
+    if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is float and type(value) is int:
         return float(value)

@@ -15,7 +15,8 @@ from tests.data import byte_encoder
 
 from modernbert.data import prepare as prepare_module
 from modernbert.data import spill, work_units
-from modernbert.data.prepare import PrepareSettings, prepare, prepare_share
+from modernbert.data.prepare import prepare, prepare_share
+from modernbert.data.prepare_settings import PrepareSettings
 from modernbert.data.shards import SpecialTokens
 from modernbert.errors import ModernBertError
 

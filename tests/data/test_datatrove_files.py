@@ -9,7 +9,8 @@ import pytest
 from tests.data.prepare_runner import SPECIAL
 
 from modernbert.data import prepare as prepare_module
-from modernbert.data.prepare import PrepareResult, PrepareSettings, import_datatrove
+from modernbert.data.prepare import PrepareResult, import_datatrove
+from modernbert.data.prepare_settings import PrepareSettings
 from modernbert.data.shards import ShardFolder
 from modernbert.errors import DocumentError, InputError
 

@@ -23,7 +23,8 @@ from tests.data.prepare_runner import SMALL, SPECIAL
 
 from modernbert.data import prepare as prepare_module
 from modernbert.data import spill, work_units
-from modernbert.data.prepare import PrepareResult, PrepareSettings, prepare
+from modernbert.data.prepare import PrepareResult, prepare
+from modernbert.data.prepare_settings import PrepareSettings
 from modernbert.data.records import Document
 from modernbert.data.shards import ShardFolder
 from modernbert.data.spill import document_keys

@@ -20,7 +20,8 @@ from tests.data.prepare_runner import SMALL, SPECIAL
 from modernbert.data import prepare as prepare_module
 from modernbert.data import spill, work_units
 from modernbert.data.corpus_files import CorpusFile
-from modernbert.data.prepare import PrepareSettings, ShareResult, prepare, prepare_share
+from modernbert.data.prepare import ShareResult, prepare, prepare_share
+from modernbert.data.prepare_settings import PrepareSettings
 from modernbert.data.work_units import Part, WorkUnit, share_of
 from modernbert.errors import InputError, RunError
 

@@ -79,6 +79,7 @@ app = typer.Typer(
     epilog="Start with `modernbert demo OUT`: from a corpus to a model in a few minutes.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -162,7 +162,7 @@ def total_of(plans: "Sequence[PhasePlan]") -> dict[str, Any]:
 
 
 def _data_cells(data: "DataPlan", sources: dict[str, Any]) -> Iterator[list[str]]:
-    from modernbert.data.shard_writer import DEFAULT_SHARD_TOKENS
+    from modernbert.data.prepare_settings import DEFAULT_SHARD_TOKENS
     from modernbert.planning.data_plan import TEXT_BYTES_PER_TOKEN
 
     cores = sources["cores"]

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modernbert.cli.formatting import counted, short_count
-from modernbert.cli.options import AsJson, Corpus, TextField, echo_json
+from modernbert.cli.options import AsJson, Corpus, echo_json
+from modernbert.cli.settings_options import takes_settings
 from modernbert.cli.terminal import Meter, tell
+from modernbert.data.prepare_settings import PrepareSettings
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:
-    from modernbert.data.prepare import PrepareResult, PrepareSettings, ShareResult
+    from modernbert.data.prepare import PrepareResult, ShareResult
     from modernbert.data.shards import ShardFolder
     from modernbert.data.tokenize_units import PrepareProgress
 
+_DEFAULTS = PrepareSettings(held_out=0.01)
 _STOPPED = 130  # what a shell expects after Ctrl-C
 
 
+@takes_settings
 def prepare(
     corpus: Corpus,
     output: Annotated[
@@ -33,17 +37,10 @@ def prepare(
     tokenizer: Annotated[
         str, typer.Option(help="Folder of the tokenizer, or its id on the hub.", show_default=False)
     ],
-    held_out: Annotated[
-        float, typer.Option(help="The fraction of the documents kept apart for evaluation.")
-    ] = 0.01,
-    text_field: TextField = "text",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at a bad record instead of skipping it.")
-    ] = False,
+    settings: PrepareSettings = _DEFAULTS,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes.", show_default="the cores")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 0,
     task: Annotated[
         int | None,
         typer.Option(
@@ -76,9 +73,6 @@ def prepare(
     any time and together, and then once without them. That makes the shards, the same as without
     tasks, and does whatever a task has left undone.
     """
-    from modernbert.data.prepare import PrepareSettings
-
-    settings = PrepareSettings(held_out=held_out, text_field=text_field, strict=strict, seed=seed)
     try:
         if task is not None or tasks is not None:
             _prepare_share(corpus, output, tokenizer, settings, task, tasks, workers, as_json)

@@ -21,9 +21,9 @@ import numpy as np
 from modernbert.data.corpus_files import CorpusFile, find_files
 from modernbert.data.datatrove_files import Reencode, TokenFileImporter, find_token_files
 from modernbert.data.prepare_folder import PrepareFolder, claim_folder, share_folder
+from modernbert.data.prepare_settings import PrepareSettings
 from modernbert.data.records import Skipped
 from modernbert.data.shard_manifest import check_special_tokens, token_dtype
-from modernbert.data.shard_writer import DEFAULT_SHARD_TOKENS
 from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialTokens
 from modernbert.data.spill import RUN_TOKENS, Run, Spill, shuffled
 from modernbert.data.tokenize_units import OnProgress, PrepareProgress, tokenize_units
@@ -35,38 +35,10 @@ from modernbert.data.work_units import (
     plan_units,
     share_of,
 )
-from modernbert.errors import DocumentError, InputError, SettingsError
+from modernbert.errors import DocumentError, InputError
 from modernbert.settings import to_mapping
 
 _WRITING_STEPS = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareSettings:
-    """What the shards of a corpus depend on, besides its documents and the tokenizer.
-
-    text_field: the name of the text in JSON records and in columns.
-    strict: stop at the first file or record that cannot be read, instead of skipping it.
-    seed: of the shuffle.
-    held_out: the fraction of the documents that is kept apart for evaluation.
-    shard_tokens: how many tokens a shard holds at most, unless it is a single document.
-    """
-
-    text_field: str = "text"
-    strict: bool = False
-    seed: int = 0
-    held_out: float = 0.0
-    shard_tokens: int = DEFAULT_SHARD_TOKENS
-
-    def __post_init__(self) -> None:
-        if not self.text_field:
-            raise SettingsError("text_field: got an empty name, expected one such as 'text'")
-        if self.seed < 0:
-            raise SettingsError(f"seed: got {self.seed}, expected 0 or more")
-        if not 0 <= self.held_out < 1:
-            raise SettingsError(f"held_out: got {self.held_out}, expected from 0 to below 1")
-        if self.shard_tokens < 1:
-            raise SettingsError(f"shard_tokens: got {self.shard_tokens}, expected 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

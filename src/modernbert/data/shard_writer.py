@@ -10,6 +10,7 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
+from modernbert.data.prepare_settings import DEFAULT_SHARD_TOKENS
 from modernbert.data.shard_manifest import (
     FORMAT,
     LITTLE_ENDIAN,
@@ -26,8 +27,6 @@ from modernbert.data.shard_manifest import (
 from modernbert.errors import InputError, ShardError
 from modernbert.files import TEMPORARY_PREFIX, remove_leftovers, sync, write_whole
 from modernbert.settings import to_mapping
-
-DEFAULT_SHARD_TOKENS = 250_000_000
 
 _FLUSH_TOKENS = 1 << 20
 

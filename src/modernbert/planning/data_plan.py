@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from modernbert.data.prepare_settings import DEFAULT_SHARD_TOKENS
 from modernbert.data.shard_manifest import token_dtype
-from modernbert.data.shard_writer import DEFAULT_SHARD_TOKENS
 from modernbert.errors import InputError
 from modernbert.planning.lengths import DocumentLengths
 
