@@ -3,7 +3,9 @@
    Included once for each type, with
        ELEMENT          float or bf16
        NAME(x)          the function's name for the type
-       DEPTH            elements that one 32-bit lane holds: 1 or 2
+       DEPTH            elements that one lane of 32 bits holds: 1 or 2
+       IS_BF16          0 or 1
+       DOT, POWER       of vector.h: for sums of products, and powers of two
    A head has HEAD = 64 entries. Queries come scaled by log2(e) / sqrt(64), so that probabilities
    are powers of two. Everything is done in strips of STRIP rows against chunks of columns, which
    are packed in two ways:
@@ -16,105 +18,86 @@ static void NAME(pack_across)(const ELEMENT *rows, long step, long count, long r
     uint32_t *lanes = (uint32_t *)out;
     for (long first = 0; first < room; first += LANES) {
         for (int part = 0; part < HEAD / DEPTH; part += LANES) {
-            __m512i line[LANES];
-            for (int i = 0; i < LANES; i++)
+            ints line[LANES];
+            UNROLL for (int i = 0; i < LANES; i++)
                 line[i] = first + i < count
-                              ? _mm512_loadu_si512(rows + (first + i) * step + part * DEPTH)
-                              : _mm512_setzero_si512();
-            transpose_lanes(line);
-            for (int i = 0; i < LANES; i++)
-                _mm512_storeu_si512(lanes + (part + i) * COLUMN_STRIDE + first, line[i]);
+                              ? load_lanes(rows + (first + i) * step + part * DEPTH)
+                              : (ints){0};
+            transpose(line);
+            UNROLL for (int i = 0; i < LANES; i++)
+                store_lanes(lanes + (part + i) * COLUMN_STRIDE + first, line[i]);
         }
     }
 }
 
 static void NAME(pack_along)(const ELEMENT *rows, long step, long count, long room, ELEMENT *out) {
     for (long row = 0; row < room; row += DEPTH) {
+        const ELEMENT *source = rows + row * step;
         ELEMENT *target = out + row * HEAD;
-#if DEPTH == 1
-        for (int i = 0; i < HEAD; i += LANES)
-            _mm512_storeu_ps(target + i, row < count ? _mm512_loadu_ps(rows + row * step + i)
-                                                     : _mm512_setzero_ps());
-#else
         for (int i = 0; i < HEAD; i += LANES) {
-            __m256i zero = _mm256_setzero_si256();
-            __m256i even = row < count
-                               ? _mm256_loadu_si256((const __m256i *)(rows + row * step + i))
-                               : zero;
-            __m256i odd = row + 1 < count
-                              ? _mm256_loadu_si256((const __m256i *)(rows + (row + 1) * step + i))
-                              : zero;
-            __m512i pairs = _mm512_or_si512(
-                _mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
-            _mm512_storeu_si512(target + i * DEPTH, pairs);
-        }
+            ints values = {0};
+#if IS_BF16
+            if (row < count) values = load_words(source + i);
+            if (row + 1 < count) values |= load_words(source + step + i) << 16;
+#else
+            if (row < count) values = load_lanes(source + i);
 #endif
+            store_lanes(target + i * DEPTH, values);
+        }
     }
 }
 
 /* scores[STRIP][TILE] of a strip of rows against TILE columns. */
-INLINE void NAME(score_tile)(const ELEMENT *strip, const ELEMENT *across, float *scores,
-                             long scores_step) {
-    __m512 sums[STRIP][TILE / LANES];
+INLINE void NAME(score_tile)(const ELEMENT *strip, const ELEMENT *across, float *scores) {
+    floats sums[STRIP][SCORE_VECTORS];
     const uint32_t *lanes = (const uint32_t *)across;
-#pragma GCC unroll 8
-    for (int row = 0; row < STRIP; row++)
-#pragma GCC unroll 3
-        for (int j = 0; j < TILE / LANES; j++) sums[row][j] = _mm512_setzero_ps();
+    UNROLL for (int row = 0; row < STRIP; row++)
+        UNROLL for (int j = 0; j < SCORE_VECTORS; j++) sums[row][j] = broadcast(0);
     for (int part = 0; part < HEAD / DEPTH; part++) {
-        __m512i columns[TILE / LANES];
-#pragma GCC unroll 3
-        for (int j = 0; j < TILE / LANES; j++)
-            columns[j] = _mm512_loadu_si512(lanes + part * COLUMN_STRIDE + j * LANES);
-#pragma GCC unroll 8
-        for (int row = 0; row < STRIP; row++) {
-            __m512i value = _mm512_set1_epi32(((const int *)(strip + row * HEAD))[part]);
-#pragma GCC unroll 3
-            for (int j = 0; j < TILE / LANES; j++)
-                sums[row][j] = NAME(multiply_add)(sums[row][j], value, columns[j]);
+        ints columns[SCORE_VECTORS];
+        UNROLL for (int j = 0; j < SCORE_VECTORS; j++)
+            columns[j] = load_lanes(lanes + part * COLUMN_STRIDE + j * LANES);
+        UNROLL for (int row = 0; row < STRIP; row++) {
+            ints value = broadcast_lane(strip + row * HEAD + part * DEPTH);
+            UNROLL for (int j = 0; j < SCORE_VECTORS; j++)
+                sums[row][j] = DOT(sums[row][j], value, columns[j]);
         }
     }
-#pragma GCC unroll 8
-    for (int row = 0; row < STRIP; row++)
-#pragma GCC unroll 3
-        for (int j = 0; j < TILE / LANES; j++)
-            _mm512_storeu_ps(scores + row * scores_step + j * LANES, sums[row][j]);
+    UNROLL for (int row = 0; row < STRIP; row++)
+        UNROLL for (int j = 0; j < SCORE_VECTORS; j++)
+            store(scores + row * SCORES_STEP + j * LANES, sums[row][j]);
+}
+
+/* SUM_ROWS rows of `weighted_sum`, and as many columns of them as SUM_VECTORS hold. */
+INLINE void NAME(sum_tile)(const ELEMENT *weights, const ELEMENT *along, long columns,
+                           const float *factors, float *out) {
+    floats sums[SUM_ROWS][SUM_VECTORS];
+    UNROLL for (int row = 0; row < SUM_ROWS; row++)
+        UNROLL for (int j = 0; j < SUM_VECTORS; j++)
+            sums[row][j] = factors[row] * load(out + row * HEAD + j * LANES);
+    for (long column = 0; column < columns; column += DEPTH) {
+        ints values[SUM_VECTORS];
+        UNROLL for (int j = 0; j < SUM_VECTORS; j++)
+            values[j] = load_lanes(along + column * HEAD + j * LANES * DEPTH);
+        UNROLL for (int row = 0; row < SUM_ROWS; row++) {
+            ints weight = broadcast_lane(weights + row * SCORES_STEP + column);
+            UNROLL for (int j = 0; j < SUM_VECTORS; j++)
+                sums[row][j] = DOT(sums[row][j], weight, values[j]);
+        }
+    }
+    UNROLL for (int row = 0; row < SUM_ROWS; row++)
+        UNROLL for (int j = 0; j < SUM_VECTORS; j++)
+            store(out + row * HEAD + j * LANES, sums[row][j]);
 }
 
 /* out[STRIP][HEAD] = factors[row] * out + weights[STRIP][columns] . along[columns][HEAD];
    `columns` is a multiple of DEPTH. */
-static void NAME(weighted_sum)(const ELEMENT *weights, long weights_step, const ELEMENT *along,
-                               long columns, const float *factors, float *out) {
-    for (int first = 0; first < STRIP; first += 4) {
-        __m512 sums[4][HEAD / LANES];
-#pragma GCC unroll 4
-        for (int row = 0; row < 4; row++)
-#pragma GCC unroll 4
-            for (int j = 0; j < HEAD / LANES; j++)
-                sums[row][j] = _mm512_mul_ps(
-                    _mm512_set1_ps(factors[first + row]),
-                    _mm512_loadu_ps(out + (first + row) * HEAD + j * LANES));
-        const ELEMENT *line = weights + first * weights_step;
-        for (long column = 0; column < columns; column += DEPTH) {
-            __m512i values[HEAD / LANES];
-#pragma GCC unroll 4
-            for (int j = 0; j < HEAD / LANES; j++)
-                values[j] = _mm512_loadu_si512(along + column * HEAD + j * LANES * DEPTH);
-#pragma GCC unroll 4
-            for (int row = 0; row < 4; row++) {
-                __m512i weight =
-                    _mm512_set1_epi32(*(const int *)(line + row * weights_step + column));
-#pragma GCC unroll 4
-                for (int j = 0; j < HEAD / LANES; j++)
-                    sums[row][j] = NAME(multiply_add)(sums[row][j], weight, values[j]);
-            }
-        }
-#pragma GCC unroll 4
-        for (int row = 0; row < 4; row++)
-#pragma GCC unroll 4
-            for (int j = 0; j < HEAD / LANES; j++)
-                _mm512_storeu_ps(out + (first + row) * HEAD + j * LANES, sums[row][j]);
-    }
+NOINLINE void NAME(weighted_sum)(const ELEMENT *weights, const ELEMENT *along, long columns,
+                                 const float *factors, float *out) {
+    for (int i = 0; i < HEAD; i += SUM_VECTORS * LANES)
+        for (int first = 0; first < STRIP; first += SUM_ROWS)
+            NAME(sum_tile)(weights + first * SCORES_STEP, along + i * DEPTH, columns,
+                           factors + first, out + first * HEAD + i);
 }
 
 /* Rows `first` to `first + STRIP` of a sequence, those past its end as zeros. */
@@ -130,7 +113,7 @@ INLINE void NAME(load_strip)(const ELEMENT *rows, long step, long first, long le
 
 INLINE void NAME(store_row)(const float *values, float factor, ELEMENT *out) {
     for (int i = 0; i < HEAD; i += LANES)
-        NAME(store)(out + i, _mm512_mul_ps(_mm512_set1_ps(factor), _mm512_loadu_ps(values + i)));
+        store_value(IS_BF16, out, i, factor * load(values + i));
 }
 
 /* Scores of a strip against the columns [from, from + count) of a packed chunk, in whole tiles,
@@ -140,7 +123,7 @@ static long NAME(scores)(const Span *span, const ELEMENT *strip, long first, con
                          long origin, long from, long count, float *scores) {
     long columns = (count + TILE - 1) / TILE * TILE;
     for (long tile = 0; tile < columns; tile += TILE) {
-        NAME(score_tile)(strip, across + (from + tile) * DEPTH, scores + tile, SCORES_STEP);
+        NAME(score_tile)(strip, across + (from + tile) * DEPTH, scores + tile);
         hide(span, first, origin + from + tile, scores + tile);
     }
     return columns;
@@ -152,19 +135,18 @@ INLINE void NAME(soften)(const float *scores, long columns, float *maximum, floa
                          float *factor, ELEMENT *weights) {
     for (int row = 0; row < STRIP; row++) {
         const float *line = scores + row * SCORES_STEP;
-        __m512 high = _mm512_loadu_ps(line);
-        for (long i = LANES; i < columns; i += LANES)
-            high = _mm512_max_ps(high, _mm512_loadu_ps(line + i));
-        float top = _mm512_reduce_max_ps(high);
+        floats high = load(line);
+        for (long i = LANES; i < columns; i += LANES) high = larger(high, load(line + i));
+        float top = largest_of(high);
         if (top < maximum[row]) top = maximum[row];
-        __m512 shift = _mm512_set1_ps(top), sum = _mm512_setzero_ps();
+        floats sum = broadcast(0);
         for (long i = 0; i < columns; i += LANES) {
-            __m512 weight = NAME(power)(_mm512_sub_ps(_mm512_loadu_ps(line + i), shift));
-            sum = _mm512_add_ps(sum, weight);
-            NAME(store)(weights + row * SCORES_STEP + i, weight);
+            floats weight = POWER(load(line + i) - top);
+            sum += weight;
+            store_value(IS_BF16, weights, row * SCORES_STEP + i, weight);
         }
         factor[row] = exp2f(maximum[row] - top);
-        total[row] = total[row] * factor[row] + _mm512_reduce_add_ps(sum);
+        total[row] = total[row] * factor[row] + sum_of(sum);
         maximum[row] = top;
     }
 }
@@ -200,7 +182,7 @@ static void NAME(attend)(const Span *span, const ELEMENT *query, const ELEMENT *
             NAME(soften)(scratch->scores, columns, maxima + place, totals + place, factors,
                          weights);
             long used = (count + DEPTH - 1) / DEPTH * DEPTH;
-            NAME(weighted_sum)(weights, SCORES_STEP, along + from * HEAD, used, factors,
+            NAME(weighted_sum)(weights, along + from * HEAD, used, factors,
                                sums + place * HEAD);
         }
     }
@@ -235,22 +217,18 @@ static void NAME(query_gradient)(const Span *span, const Tensors *t, Scratch *sc
             NAME(load_strip)(out_gradient, t->gradient_step, first, span->end, other);
             long columns = NAME(scores)(span, strip, first, keys, origin, from, count, scores);
             for (long tile = 0; tile < columns; tile += TILE)
-                NAME(score_tile)(other, values + (from + tile) * DEPTH, products + tile,
-                                 SCORES_STEP);
+                NAME(score_tile)(other, values + (from + tile) * DEPTH, products + tile);
             for (int row = 0; row < STRIP; row++) {
                 long place = first + row < span->end ? first + row : span->end - 1;
-                __m512 log_sum = _mm512_set1_ps(t->log_sums[place]);
-                __m512 delta = _mm512_set1_ps(t->deltas[place]);
+                float log_sum = t->log_sums[place], delta = t->deltas[place];
                 for (long i = 0; i < columns; i += LANES) {
                     long at = row * SCORES_STEP + i;
-                    __m512 weight =
-                        NAME(power)(_mm512_sub_ps(_mm512_loadu_ps(scores + at), log_sum));
-                    __m512 change = _mm512_sub_ps(_mm512_loadu_ps(products + at), delta);
-                    NAME(store)(weights + at, _mm512_mul_ps(weight, change));
+                    floats weight = POWER(load(scores + at) - log_sum);
+                    store_value(IS_BF16, weights, at, weight * (load(products + at) - delta));
                 }
             }
             long used = (count + DEPTH - 1) / DEPTH * DEPTH;
-            NAME(weighted_sum)(weights, SCORES_STEP, along + from * HEAD, used, ones,
+            NAME(weighted_sum)(weights, along + from * HEAD, used, ones,
                                sums + (first - span->begin) * HEAD);
         }
     }
@@ -293,28 +271,24 @@ static void NAME(key_value_gradient)(const Span *span, const Tensors *t, Scratch
             NAME(load_strip)(value, t->step, first, span->end, other);
             long columns = NAME(scores)(span, strip, first, queries, origin, from, count, scores);
             for (long tile = 0; tile < columns; tile += TILE)
-                NAME(score_tile)(other, gradients + (from + tile) * DEPTH, products + tile,
-                                 SCORES_STEP);
+                NAME(score_tile)(other, gradients + (from + tile) * DEPTH, products + tile);
             for (long i = 0; i < columns; i += LANES) {
                 /* Past the chunk there is nothing: its scores are hidden, whatever these say. */
-                __mmask16 lanes = first_lanes(held - from - i);
-                const float *place = t->log_sums + origin + from + i;
-                __m512 log_sum = _mm512_maskz_loadu_ps(lanes, place);
-                __m512 delta = _mm512_maskz_loadu_ps(lanes, t->deltas + origin + from + i);
+                long left = held - from - i;
+                floats log_sum = load_first(t->log_sums + origin + from + i, left);
+                floats delta = load_first(t->deltas + origin + from + i, left);
                 for (int row = 0; row < STRIP; row++) {
                     long at = row * SCORES_STEP + i;
-                    __m512 weight =
-                        NAME(power)(_mm512_sub_ps(_mm512_loadu_ps(scores + at), log_sum));
-                    __m512 change = _mm512_sub_ps(_mm512_loadu_ps(products + at), delta);
-                    NAME(store)(weights + at, weight);
-                    NAME(store)(changes + at, _mm512_mul_ps(weight, change));
+                    floats weight = POWER(load(scores + at) - log_sum);
+                    store_value(IS_BF16, weights, at, weight);
+                    store_value(IS_BF16, changes, at, weight * (load(products + at) - delta));
                 }
             }
             long used = (count + DEPTH - 1) / DEPTH * DEPTH;
             long place = (first - span->begin) * HEAD;
-            NAME(weighted_sum)(weights, SCORES_STEP, along_gradients + from * HEAD, used, ones,
+            NAME(weighted_sum)(weights, along_gradients + from * HEAD, used, ones,
                                value_sums + place);
-            NAME(weighted_sum)(changes, SCORES_STEP, along_queries + from * HEAD, used, ones,
+            NAME(weighted_sum)(changes, along_queries + from * HEAD, used, ones,
                                key_sums + place);
         }
     }
@@ -331,10 +305,10 @@ static void NAME(key_value_gradient)(const Span *span, const Tensors *t, Scratch
 static void NAME(deltas)(const Span *span, const ELEMENT *out, const ELEMENT *gradient, long step,
                          long gradient_step, float *deltas) {
     for (long row = span->begin; row < span->end; row++) {
-        __m512 sum = _mm512_setzero_ps();
+        floats sum = broadcast(0);
         for (int i = 0; i < HEAD; i += LANES)
-            sum = _mm512_fmadd_ps(NAME(load)(out + row * step + i),
-                                  NAME(load)(gradient + row * gradient_step + i), sum);
-        deltas[row] = _mm512_reduce_add_ps(sum);
+            sum = multiply_add(load_value(IS_BF16, out, row * step + i),
+                               load_value(IS_BF16, gradient, row * gradient_step + i), sum);
+        deltas[row] = sum_of(sum);
     }
 }

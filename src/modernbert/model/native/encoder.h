@@ -32,51 +32,18 @@ enum { DONE, NO_MEMORY, STOPPED };
 #define PAUSE_ROWS 512  /* at most so many between two pauses */
 #define PAUSE_TASKS 4   /* of a global attention, for each thread, between two pauses */
 
-static long entry_size(int kind) { return kind == KIND_F32 ? 4 : kind == KIND_BF16 ? 2 : 1; }
-
-/* Values of one row as the kind's entries; int8 with a scale of the row's own. */
-INLINE void convert_row(int kind, const float *row, long width, void *out, float *scale) {
-    switch (kind) {
-#ifdef __AVX512BF16__
-    case KIND_BF16:
-        for (long i = 0; i < width; i += LANES)
-            store_narrow((bf16 *)out + i, _mm512_loadu_ps(row + i));
-        return;
-#endif
-    case KIND_INT8: {
-        __m512 high = _mm512_set1_ps(1e-20f);
-        for (long i = 0; i < width; i += LANES)
-            high = _mm512_max_ps(high, _mm512_abs_ps(_mm512_loadu_ps(row + i)));
-        float most = _mm512_reduce_max_ps(high);
-        *scale = most / 127.0f;
-        __m512 factor = _mm512_set1_ps(127.0f / most);
-        for (long i = 0; i < width; i += LANES) {
-            __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(row + i), factor));
-            whole = _mm512_add_epi32(whole, _mm512_set1_epi32(128));
-            _mm_storeu_si128((__m128i *)((uint8_t *)out + i), _mm512_cvtepi32_epi8(whole));
-        }
-        return;
-    }
-    default:
-        if (out != row) memcpy(out, row, width * sizeof(float));
-    }
-}
-
 INLINE void normalize_row(const float *row, long width, const float *weight, float eps,
                           float *out) {
-    __m512 sum = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
-    for (long i = 0; i < width; i += LANES) sum = _mm512_add_ps(sum, _mm512_loadu_ps(row + i));
-    __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / width);
+    floats sum = broadcast(0), squares = broadcast(0);
+    for (long i = 0; i < width; i += LANES) sum += load(row + i);
+    float mean = sum_of(sum) / width;
     for (long i = 0; i < width; i += LANES) {
-        __m512 distance = _mm512_sub_ps(_mm512_loadu_ps(row + i), mean);
-        squares = _mm512_fmadd_ps(distance, distance, squares);
+        floats distance = load(row + i) - mean;
+        squares = multiply_add(distance, distance, squares);
     }
-    __m512 factor = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / width + eps));
-    for (long i = 0; i < width; i += LANES) {
-        __m512 distance = _mm512_sub_ps(_mm512_loadu_ps(row + i), mean);
-        _mm512_storeu_ps(out + i, _mm512_mul_ps(_mm512_mul_ps(distance, factor),
-                                                _mm512_loadu_ps(weight + i)));
-    }
+    float factor = 1.0f / sqrtf(sum_of(squares) / width + eps);
+    for (long i = 0; i < width; i += LANES)
+        store(out + i, (load(row + i) - mean) * factor * load(weight + i));
 }
 
 /* A thread's, or in the shared way everybody's, place for the inputs of products. Row r of the batch
@@ -153,7 +120,7 @@ static Rows quantize(const Rows *values, long width, long first, long end, Works
         const char *source = values->base + row * values->step;
         if (IS_NARROW(KIND_INT8))
             for (long i = 0; i < width; i += LANES)
-                _mm512_storeu_ps(line + i, widen((const bf16 *)source + i));
+                store(line + i, load_value(1, source, i));
         convert_row(KIND_INT8, IS_NARROW(KIND_INT8) ? line : (const float *)source, width,
                     w->inputs + (row - w->first) * width, w->scales + row - w->first);
     }
@@ -271,7 +238,7 @@ static int layer_by_rows(const Pass *pass, const Layer *before, const Layer *aft
     long total = pass->batch->total, most = s->kind == KIND_F32 ? 96 : 192;
     long blocks = (total + most - 1) / most;
     blocks = (blocks + s->num_threads - 1) / s->num_threads * s->num_threads;
-    long rows = ((total + blocks - 1) / blocks + STRIP_ROWS - 1) / STRIP_ROWS * STRIP_ROWS;
+    long rows = ((total + blocks - 1) / blocks + PRODUCT_ROWS - 1) / PRODUCT_ROWS * PRODUCT_ROWS;
     long turns = PAUSE_ROWS / (rows * s->num_threads); /* blocks of each thread between pauses */
     long many = pass->pause ? (turns ? turns : 1) * s->num_threads * rows : total;
     for (long begin = 0; begin < total; begin += many) {

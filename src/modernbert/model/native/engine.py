@@ -17,8 +17,8 @@ from modernbert.model.rope import rotary_table
 Precision = Literal["float32", "bfloat16", "int8"]
 
 HEAD_SIZE = 64
-PANEL = 64
 _KINDS: dict[Precision, int] = {"float32": 0, "bfloat16": 1, "int8": 2}
+_ENTRY_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
 _FIRST_ANGLES = 1024
 _PAUSE = ctypes.CFUNCTYPE(ctypes.c_int)
 
@@ -28,8 +28,7 @@ def supports(config: EncoderConfig, precision: Precision) -> bool:
     available = {"float32": library() is not None, "bfloat16": has_bfloat16(), "int8": has_int8()}
     sizes_fit = (
         config.head_size == HEAD_SIZE
-        and config.hidden_size % PANEL == 0
-        and config.intermediate_size % PANEL == 0
+        and config.intermediate_size % 32 == 0
     )
     return sizes_fit and available[precision]
 
@@ -80,54 +79,84 @@ class _Batch(ctypes.Structure):
 
 @dataclass(frozen=True)
 class PackedWeights:
-    """A matrix (columns, depth), as panels of 64 columns: see `products.h`.
+    """A matrix of shape (columns, depth), packed by the kernels for one precision.
 
-    panels: (columns / 64, depth / g, 64, g), g = 1 float32, 2 bfloat16, 4 int8.
+    panels: (bytes,) uint8, in the order that the kernels in use read: see `products.h`.
     scales: (columns,) float32, int8 only: what 1 stands for in each column.
-    offsets: (columns,) int32, int8 only: 128 times each column's sum.
+    offsets: (columns,) int32, int8 only: what is taken off each column's sums.
     """
 
     panels: Tensor
-    scales: Tensor | None = None
-    offsets: Tensor | None = None
+    scales: Tensor
+    offsets: Tensor
+    columns: int
+    depth: int
+    precision: Precision
 
     @classmethod
-    def pack(cls, weight: Tensor, precision: Precision) -> "PackedWeights":
-        """Pack a matrix (columns, depth) of float32."""
-        weight = weight.detach().float()
-        if precision == "float32":
-            return cls(_panels(weight, 1))
-        if precision == "bfloat16":
-            return cls(_panels(weight.bfloat16(), 2))
-        scales = weight.abs().amax(dim=1).clamp(min=1e-20) / 127
-        whole = (weight / scales[:, None]).round().to(torch.int8)
-        return cls(_panels(whole, 4), scales, 128 * whole.sum(dim=1, dtype=torch.int32))
+    def pack(
+        cls, weight: Tensor, precision: Precision, *, is_gated: bool = False
+    ) -> "PackedWeights":
+        """Pack a matrix.
+
+        Args:
+            weight: (columns, depth), multiples of 64 and 32.
+            precision: What to multiply in.
+            is_gated: Whether the first half of the columns is gated by the second, as in a GeGLU's
+                first matrix.
+        """
+        weight = weight.detach().float().contiguous()
+        columns, depth = weight.shape
+        num_scales = columns if precision == "int8" else 0
+        packed = cls(
+            panels=torch.empty(columns * depth * _ENTRY_BYTES[precision], dtype=torch.uint8),
+            scales=torch.empty(num_scales),
+            offsets=torch.empty(num_scales, dtype=torch.int32),
+            columns=columns,
+            depth=depth,
+            precision=precision,
+        )
+        _kernels().modernbert_pack(
+            ctypes.c_long(_KINDS[precision]),
+            _at(weight),
+            *(ctypes.c_long(number) for number in (columns, depth, is_gated)),
+            *map(_at, (packed.panels, packed.scales, packed.offsets)),
+            ctypes.c_long(torch.get_num_threads()),
+        )
+        return packed
+
+    def multiply(self, rows: Tensor) -> Tensor:
+        """The product `rows @ weight.T` alone.
+
+        Args:
+            rows: (num_rows, depth) float32.
+
+        Returns:
+            (num_rows, columns) float32.
+        """
+        rows = rows.float().contiguous()
+        out = torch.empty(len(rows), self.columns)
+        failed = _kernels().modernbert_multiply(
+            ctypes.c_long(_KINDS[self.precision]),
+            _at(rows),
+            ctypes.c_long(len(rows)),
+            ctypes.byref(self.describe()),
+            _at(out),
+            ctypes.c_long(torch.get_num_threads()),
+        )
+        if failed:
+            raise MemoryError("the product's kernel could not get its buffers")
+        return out
 
     def describe(self) -> _Weights:
         """What the C code is told."""
-        num_panels, parts, width, group = self.panels.shape
         return _Weights(
             panels=self.panels.data_ptr(),
-            scales=None if self.scales is None else self.scales.data_ptr(),
-            offsets=None if self.offsets is None else self.offsets.data_ptr(),
-            columns=num_panels * width,
-            depth=parts * group,
+            scales=self.scales.data_ptr(),
+            offsets=self.offsets.data_ptr(),
+            columns=self.columns,
+            depth=self.depth,
         )
-
-
-def _panels(weight: Tensor, group: int) -> Tensor:
-    columns, depth = weight.shape
-    panels = weight.view(columns // PANEL, PANEL, depth // group, group)
-    return panels.transpose(1, 2).contiguous()
-
-
-def interleave(halves: Tensor) -> Tensor:
-    """Rows a, b of a GeGLU's first matrix so that each panel holds 32 a's and their 32 b's.
-
-    halves: (2 x width, depth).
-    """
-    a, b = (half.unflatten(0, (-1, PANEL // 2)) for half in halves.detach().chunk(2))
-    return torch.stack((a, b), dim=1).flatten(0, 2)
 
 
 class Engine:
@@ -167,7 +196,7 @@ class Engine:
         self._extend_angles(min(batch.max_seqlen, total))
         positions = batch.position_ids.to(torch.int32)
         borders, token_ids = batch.cu_seqlens.contiguous(), batch.token_ids.contiguous()
-        kernels, shape = self._kernels(), ctypes.byref(self._shape())
+        kernels, shape = _kernels(), ctypes.byref(self._shape())
         described = _Batch(borders.data_ptr(), positions.data_ptr(), batch.num_sequences, total)
         stream = torch.empty(total, config.hidden_size)
         dtype = torch.bfloat16 if self._is_narrow else torch.float32
@@ -199,11 +228,6 @@ class Engine:
         )
         return stream
 
-    def _kernels(self) -> ctypes.CDLL:
-        kernels = library()
-        assert kernels is not None, "callers ask `supports` first"
-        return kernels
-
     def _shape(self) -> _Shape:
         config = self.config
         return _Shape(
@@ -222,10 +246,13 @@ class Engine:
         matrices = (
             attention.Wqkv.weight,
             attention.Wo.weight,
-            interleave(mlp.Wi.weight),
+            mlp.Wi.weight,
             mlp.Wo.weight,
         )
-        packed = [PackedWeights.pack(matrix, self.precision) for matrix in matrices]
+        packed = [
+            PackedWeights.pack(matrix, self.precision, is_gated=matrix is mlp.Wi.weight)
+            for matrix in matrices
+        ]
         norms = [_copy(layer.mlp_norm.weight)]
         if layer.index:
             norms.insert(0, _copy(layer.attn_norm.weight))
@@ -270,6 +297,12 @@ class _Pauses:
         except BaseException as error:
             self.error = error
         return int(self.error is not None)
+
+
+def _kernels() -> ctypes.CDLL:
+    kernels = library()
+    assert kernels is not None, "callers ask `supports` first"
+    return kernels
 
 
 def _copy(weight: Tensor) -> Tensor:

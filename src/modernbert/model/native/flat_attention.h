@@ -1,10 +1,11 @@
 /* Attention over a flat batch: what the element types share, and the calls from outside. */
 
 #define HEAD 64
-#define STRIP 8            /* rows at a time */
-#define TILE 48            /* columns at a time: 8 x 3 registers of sums */
-#define CHUNK 576          /* columns packed at a time */
-#define COLUMN_STRIDE 688  /* CHUNK + 2 TILE and a line more, so that rows fall into all cache sets */
+#define STRIP SCORE_ROWS   /* rows at a time */
+#define TILE (SCORE_VECTORS * LANES) /* columns at a time */
+#define CHUNK 576          /* columns packed at a time: whole tiles of each variant */
+/* A line more than a chunk has room for, so that rows fall into all sets of the cache. */
+#define COLUMN_STRIDE (CHUNK + 2 * TILE + 16)
 #define SCORES_STEP (CHUNK + TILE)
 #define MAX_ROWS 512       /* rows of one task */
 #define NOTHING (-1e30f)   /* a score whose power of two is 0 */
@@ -57,75 +58,40 @@ INLINE void hide(const Span *span, long first, long column, float *scores) {
         long place = first + row < last ? first + row : last;
         long low = seen_from(span, place) - column, high = seen_to(span, place) - column;
         for (int i = 0; i < TILE; i += LANES) {
-            __mmask16 seen = first_lanes(high - i) & (__mmask16)~first_lanes(low - i);
             float *line = scores + row * SCORES_STEP + i;
-            _mm512_storeu_ps(line, _mm512_mask_blend_ps(seen, _mm512_set1_ps(NOTHING),
-                                                        _mm512_loadu_ps(line)));
+            store(line, keep_between(load(line), low - i, high - i, broadcast(NOTHING)));
         }
     }
 }
 
-/* Transpose 16 x 16 lanes of 32 bits. */
-INLINE void transpose_lanes(__m512i *r) {
-    __m512i t[LANES];
-#pragma GCC unroll 8
-    for (int i = 0; i < LANES; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < LANES; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    /* r[4g + j] now holds column 4q + j of rows 4g to 4g + 3 in its quarter q. */
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        __m512i low01 = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x88);       /* quarters 0, 2 */
-        __m512i high01 = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xDD);      /* quarters 1, 3 */
-        __m512i low23 = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0x88);
-        __m512i high23 = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0xDD);
-        t[j] = _mm512_shuffle_i32x4(low01, low23, 0x88);                  /* quarter 0 */
-        t[8 + j] = _mm512_shuffle_i32x4(low01, low23, 0xDD);              /* quarter 2 */
-        t[4 + j] = _mm512_shuffle_i32x4(high01, high23, 0x88);            /* quarter 1 */
-        t[12 + j] = _mm512_shuffle_i32x4(high01, high23, 0xDD);           /* quarter 3 */
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) r[i] = t[i];
-}
-
-INLINE __m512 load_f32(const float *source) { return _mm512_loadu_ps(source); }
-INLINE void store_f32(float *target, __m512 values) { _mm512_storeu_ps(target, values); }
-INLINE __m512 power_f32(__m512 x) { return exp2_ps(x); }
-INLINE __m512 multiply_add_f32(__m512 sum, __m512i a, __m512i b) {
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
-}
-
 #define ELEMENT float
 #define DEPTH 1
+#define IS_BF16 0
 #define NAME(x) x##_f32
+#define DOT dot_singles
+#define POWER exp2_of
 #include "attention.h"
 #undef ELEMENT
 #undef DEPTH
+#undef IS_BF16
 #undef NAME
+#undef DOT
+#undef POWER
 
-#ifdef __AVX512BF16__
-INLINE __m512 load_bf16(const bf16 *source) { return widen(source); }
-INLINE void store_bf16(bf16 *target, __m512 values) { store_narrow(target, values); }
-INLINE __m512 power_bf16(__m512 x) { return exp2_rough_ps(x); }
-INLINE __m512 multiply_add_bf16(__m512 sum, __m512i a, __m512i b) {
-    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
-}
-
+#if HAS_BF16
 #define ELEMENT bf16
 #define DEPTH 2
+#define IS_BF16 1
 #define NAME(x) x##_bf16
+#define DOT dot_pairs
+#define POWER exp2_roughly
 #include "attention.h"
 #undef ELEMENT
 #undef DEPTH
+#undef IS_BF16
 #undef NAME
+#undef DOT
+#undef POWER
 #endif
 
 /* A thread's buffers, made once and kept. */
@@ -192,7 +158,7 @@ typedef struct {
     long is_bf16, num_threads;
 } AttentionInput;
 
-#ifdef __AVX512BF16__
+#if HAS_BF16
 #define PICK(input, call_f32, call_bf16) \
     if ((input)->is_bf16) { call_bf16; } else { call_f32; }
 #else

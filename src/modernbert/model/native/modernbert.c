@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "simd.h"
+#include "vector.h"
 
 #include "flat_attention.h"
 
 #include "elementwise.h"
 
 #include "products.h"
+
+#include "packing.h"
 
 #include "encoder.h"

@@ -1,26 +1,23 @@
-/* Products of rows with packed weights, STRIP_ROWS x PANEL results at a time, all in registers.
+/* Products of rows with packed weights.
 
-   A panel holds PANEL columns of the result: [depth / g][PANEL][g], where g = 1 float, 2 bfloat16
-   or 4 int8 are what one 32-bit lane holds. Products in int8 take unsigned rows (128 more than the
-   value) and signed weights; what the 128 adds is taken off again by `offsets`. */
+   A panel is PANEL columns of the result, packed as [PANEL / TILE_COLUMNS][parts][TILE_COLUMNS][g],
+   where g = 1 float, 2 bfloat16 or 4 int8 are one lane, and `parts` the depth in lanes. The sums of
+   PRODUCT_ROWS x TILE_COLUMNS results are held in registers over the whole depth. */
 
-#define STRIP_ROWS 6
 #define PANEL 64
+#define TILE_COLUMNS (PRODUCT_VECTORS * LANES)
+#define BLOCK_ROWS 96 /* of inputs in float32 that stay in a core's cache */
 
 enum { KIND_F32, KIND_BF16, KIND_INT8 };
 
 /* Between products values are bfloat16 or, for float32 and where there is no bfloat16, float32. */
-#ifdef __AVX512BF16__
-#define IS_NARROW(kind) ((kind) != KIND_F32)
-#else
-#define IS_NARROW(kind) 0
-#endif
+#define IS_NARROW(kind) (HAS_BF16 && (kind) != KIND_F32)
 #define VALUE_SIZE(kind) (IS_NARROW(kind) ? (long)sizeof(bf16) : (long)sizeof(float))
 
 typedef struct {
     const void *panels;
     const float *scales;    /* int8: of each column */
-    const int32_t *offsets; /* int8: 128 times the sum of each column */
+    const int32_t *offsets; /* int8: BYTE_OFFSET times the sum of each column */
     long columns, depth;
 } Weights;
 
@@ -31,75 +28,75 @@ typedef struct {
     const float *scales; /* int8: of each row */
 } Rows;
 
-#define TILE_LOOP(ZERO, LOAD, MULTIPLY_ADD)                                                       \
-    _Pragma("GCC unroll 6") for (int r = 0; r < STRIP_ROWS; r++)                                  \
-        _Pragma("GCC unroll 4") for (int j = 0; j < 4; j++) sums[r][j] = ZERO;                    \
-    for (long part = 0; part < parts; part++) {                                                   \
-        _Pragma("GCC unroll 4") for (int j = 0; j < 4; j++)                                       \
-            columns[j] = LOAD(panel + part * PANEL + j * LANES);                                  \
-        _Pragma("GCC unroll 6") for (int r = 0; r < STRIP_ROWS; r++) {                            \
-            value = MULTIPLY_ADD##_value(rows[r], part);                                          \
-            _Pragma("GCC unroll 4") for (int j = 0; j < 4; j++)                                   \
-                sums[r][j] = MULTIPLY_ADD(sums[r][j], value, columns[j]);                         \
+INLINE long entry_size(int kind) { return kind == KIND_F32 ? 4 : kind == KIND_BF16 ? 2 : 1; }
+
+/* How many entries of a kind are one lane of 32 bits. */
+INLINE long lane_entries(int kind) { return 4 / entry_size(kind); }
+
+/* Values of one row as the kind's entries; int8 with a scale of the row's own. */
+INLINE void convert_row(int kind, const float *row, long width, void *out, float *scale) {
+    if (kind == KIND_INT8) {
+        floats high = broadcast(1e-20f);
+        for (long i = 0; i < width; i += LANES) high = larger(high, absolute(load(row + i)));
+        float most = largest_of(high);
+        *scale = most / BYTE_LIMIT;
+        for (long i = 0; i < width; i += LANES)
+            store_bytes((uint8_t *)out + i,
+                        to_ints(load(row + i) * (BYTE_LIMIT / most)) + BYTE_OFFSET);
+    } else if (IS_NARROW(kind)) {
+        for (long i = 0; i < width; i += LANES) store_value(1, out, i, load(row + i));
+    } else if (out != row) {
+        memcpy(out, row, width * sizeof(float));
+    }
+}
+
+/* Declare `sums`, floats or ints, and fill them: DOT is one of `dot_singles`, `dot_pairs` and
+   `dot_quads`. */
+#define SUM_PRODUCTS(TYPE, DOT, rows, columns, parts)                                             \
+    TYPE sums[PRODUCT_ROWS][PRODUCT_VECTORS];                                                     \
+    UNROLL for (int r = 0; r < PRODUCT_ROWS; r++)                                                 \
+        UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++) sums[r][j] = (TYPE){0};                  \
+    for (long part = 0; part < (parts); part++) {                                                 \
+        ints held[PRODUCT_VECTORS];                                                               \
+        UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++)                                          \
+            held[j] = load_lanes((columns) + part * TILE_COLUMNS + j * LANES);                    \
+        UNROLL for (int r = 0; r < PRODUCT_ROWS; r++) {                                           \
+            ints value = broadcast_lane((rows)[r] + part * 4);                                    \
+            UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++)                                      \
+                sums[r][j] = DOT(sums[r][j], value, held[j]);                                     \
         }                                                                                         \
     }
 
-#define f32_product_value(row, part) _mm512_set1_ps(((const float *)(row))[part])
-#define f32_product(sum, a, b) _mm512_fmadd_ps(a, b, sum)
-
-static __attribute__((noinline)) void tile_of_f32(const char *const *rows, const float *panel,
-                                                  long parts, float *out) {
-    __m512 sums[STRIP_ROWS][4], columns[4], value;
-    TILE_LOOP(_mm512_setzero_ps(), _mm512_loadu_ps, f32_product)
-#pragma GCC unroll 6
-    for (int r = 0; r < STRIP_ROWS; r++)
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) _mm512_store_ps(out + r * PANEL + j * LANES, sums[r][j]);
+/* PRODUCT_ROWS x TILE_COLUMNS results, into rows that are PANEL apart. */
+NOINLINE void tile_of_f32(const char *const *rows, const uint32_t *columns, long parts,
+                          float *out) {
+    SUM_PRODUCTS(floats, dot_singles, rows, columns, parts)
+    UNROLL for (int r = 0; r < PRODUCT_ROWS; r++)
+        UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++)
+            store(out + r * PANEL + j * LANES, sums[r][j]);
 }
 
-#ifdef __AVX512BF16__
-#define bf16_product_value(row, part) _mm512_set1_ps(((const float *)(row))[part])
-#define bf16_product(sum, a, b) _mm512_dpbf16_ps(sum, (__m512bh)(a), (__m512bh)(b))
-
-static __attribute__((noinline)) void tile_of_bf16(const char *const *rows, const float *panel,
-                                                   long parts, float *out) {
-    __m512 sums[STRIP_ROWS][4], columns[4], value;
-    TILE_LOOP(_mm512_setzero_ps(), _mm512_loadu_ps, bf16_product)
-#pragma GCC unroll 6
-    for (int r = 0; r < STRIP_ROWS; r++)
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) _mm512_store_ps(out + r * PANEL + j * LANES, sums[r][j]);
+#if HAS_BF16
+NOINLINE void tile_of_bf16(const char *const *rows, const uint32_t *columns, long parts,
+                           float *out) {
+    SUM_PRODUCTS(floats, dot_pairs, rows, columns, parts)
+    UNROLL for (int r = 0; r < PRODUCT_ROWS; r++)
+        UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++)
+            store(out + r * PANEL + j * LANES, sums[r][j]);
 }
 #endif
 
-#ifdef __AVX512VNNI__
-#define int8_product_value(row, part) _mm512_set1_ps(((const float *)(row))[part])
-
-/* As _mm512_dpbusd_epi32, which GCC 12 answers by moving the sums through memory. */
-INLINE __m512i int8_product(__m512i sum, __m512 a, __m512i b) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-    return sum;
-}
-
-static __attribute__((noinline)) void tile_of_int8(const char *const *rows, const int32_t *panel,
-                                                   long parts, const float *row_scales,
-                                                   const float *scales, const int32_t *offsets,
-                                                   float *out) {
-    __m512i sums[STRIP_ROWS][4], columns[4];
-    __m512 value;
-    TILE_LOOP(_mm512_setzero_si512(), _mm512_loadu_si512, int8_product)
-#pragma GCC unroll 6
-    for (int r = 0; r < STRIP_ROWS; r++)
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
-            __m512i whole = _mm512_sub_epi32(sums[r][j], _mm512_loadu_si512(offsets + j * LANES));
-            __m512 scale = _mm512_mul_ps(_mm512_set1_ps(row_scales[r]),
-                                         _mm512_loadu_ps(scales + j * LANES));
-            _mm512_store_ps(out + r * PANEL + j * LANES,
-                            _mm512_mul_ps(_mm512_cvtepi32_ps(whole), scale));
+NOINLINE void tile_of_int8(const char *const *rows, const uint32_t *columns, long parts,
+                           const float *row_scales, const float *scales, const int32_t *offsets,
+                           float *out) {
+    SUM_PRODUCTS(ints, dot_quads, rows, columns, parts)
+    UNROLL for (int r = 0; r < PRODUCT_ROWS; r++)
+        UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++) {
+            floats whole = to_floats(sums[r][j] - load_lanes(offsets + j * LANES));
+            store(out + r * PANEL + j * LANES,
+                  whole * (row_scales[r] * load(scales + j * LANES)));
         }
 }
-#endif
 
 /* What becomes of a tile of results. */
 enum { ROTATE_AND_STORE, ADD, GATE, STORE };
@@ -114,83 +111,109 @@ typedef struct {
     const int32_t *positions;
 } Target;
 
-INLINE void store_as(int kind, void *out, long at, __m512 values) {
-#ifdef __AVX512BF16__
-    if (IS_NARROW(kind)) {
-        store_narrow((bf16 *)out + at, values);
-        return;
+/* Turn the two halves of a head by the angles of its position. */
+INLINE void rotate_panel(float *values, const float *angles, float scale) {
+    for (int i = 0; i < HEAD / 2; i += LANES) {
+        floats c = scale * load(angles + i), s = scale * load(angles + HEAD / 2 + i);
+        floats first = load(values + i), second = load(values + HEAD / 2 + i);
+        store(values + i, first * c - second * s);
+        store(values + HEAD / 2 + i, second * c + first * s);
     }
-#endif
-    (void)kind;
-    _mm512_storeu_ps((float *)out + at, values);
 }
 
-static void finish(const Target *target, const float *tile, long row, long count, long panel) {
+INLINE void finish_row(const Target *target, int is_narrow, float *values, long row, long panel) {
+    long at = row * target->step + panel * PANEL;
+    switch (target->what) {
+    case ADD:
+        for (int i = 0; i < PANEL; i += LANES) {
+            float *sum = (float *)target->out + at + i;
+            store(sum, load(sum) + load(values + i));
+        }
+        return;
+    case GATE: /* half a panel of a's, and the b's that belong to them */
+        at = row * target->step + panel * PANEL / 2;
+        for (int i = 0; i < PANEL / 2; i += LANES)
+            store_value(is_narrow, target->out, at + i,
+                        gelu(load(values + i)) * load(values + PANEL / 2 + i));
+        return;
+    case ROTATE_AND_STORE:
+        if (panel < 2 * target->num_heads)
+            rotate_panel(values, target->angles + (long)target->positions[row] * HEAD,
+                         panel < target->num_heads ? 0.125f * LOG2_E : 1.0f);
+    }
+    for (int i = 0; i < PANEL; i += LANES)
+        store_value(is_narrow, target->out, at + i, load(values + i));
+}
+
+static void finish(const Target *target, float *tile, long row, long count, long panel) {
     for (long r = 0; r < count; r++) {
-        __m512 v[4];
-        for (int j = 0; j < 4; j++) v[j] = _mm512_load_ps(tile + r * PANEL + j * LANES);
-        long at = (row + r) * target->step + panel * PANEL;
-        if (target->what == ROTATE_AND_STORE && panel < 2 * target->num_heads) {
-            const float *angle = target->angles + (long)target->positions[row + r] * HEAD;
-            float scale = panel < target->num_heads ? 0.125f * LOG2_E : 1.0f;
-            for (int j = 0; j < 2; j++) {
-                __m512 c = _mm512_mul_ps(_mm512_loadu_ps(angle + j * LANES), _mm512_set1_ps(scale));
-                __m512 s = _mm512_mul_ps(_mm512_loadu_ps(angle + HEAD / 2 + j * LANES),
-                                         _mm512_set1_ps(scale));
-                __m512 first = v[j], second = v[j + 2];
-                v[j] = _mm512_fmsub_ps(first, c, _mm512_mul_ps(second, s));
-                v[j + 2] = _mm512_fmadd_ps(second, c, _mm512_mul_ps(first, s));
-            }
-        }
-        switch (target->what) {
-        case ADD:
-            for (int j = 0; j < 4; j++) {
-                float *sum = (float *)target->out + at + j * LANES;
-                _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), v[j]));
-            }
-            break;
-        case GATE: /* half a panel of a's, and the b's that belong to them */
-            at = (row + r) * target->step + panel * PANEL / 2;
-            for (int j = 0; j < 2; j++)
-                store_as(target->kind, target->out, at + j * LANES,
-                         _mm512_mul_ps(gelu_ps(v[j]), v[j + 2]));
-            break;
-        default:
-            for (int j = 0; j < 4; j++) store_as(target->kind, target->out, at + j * LANES, v[j]);
-        }
+        if (IS_NARROW(target->kind))
+            finish_row(target, 1, tile + r * PANEL, row + r, panel);
+        else
+            finish_row(target, 0, tile + r * PANEL, row + r, panel);
     }
 }
 
 /* Rows [first, end) times panels [panel, panels_end). */
 static void multiply(int kind, const Rows *in, const Weights *weights, long first, long end,
                      long panel, long panels_end, const Target *target) {
-    float tile[STRIP_ROWS * PANEL] ALIGNED;
-    long lane = kind == KIND_F32 ? 1 : kind == KIND_BF16 ? 2 : 4, parts = weights->depth / lane;
+    float tile[PRODUCT_ROWS * PANEL] ALIGNED;
+    long parts = weights->depth / lane_entries(kind);
     for (; panel < panels_end; panel++) {
-        const float *packed = (const float *)weights->panels + panel * parts * PANEL;
-        for (long row = first; row < end; row += STRIP_ROWS) {
-            const char *rows[STRIP_ROWS];
-            float scales[STRIP_ROWS];
-            long count = end - row < STRIP_ROWS ? end - row : STRIP_ROWS;
-            for (long r = 0; r < STRIP_ROWS; r++) {
+        const uint32_t *packed = (const uint32_t *)weights->panels + panel * parts * PANEL;
+        for (long row = first; row < end; row += PRODUCT_ROWS) {
+            const char *rows[PRODUCT_ROWS];
+            float scales[PRODUCT_ROWS];
+            long count = end - row < PRODUCT_ROWS ? end - row : PRODUCT_ROWS;
+            for (long r = 0; r < PRODUCT_ROWS; r++) {
                 long real = row + (r < count ? r : count - 1);
                 rows[r] = in->base + real * in->step;
                 scales[r] = kind == KIND_INT8 ? in->scales[real] : 1;
             }
-            switch (kind) {
-#ifdef __AVX512BF16__
-            case KIND_BF16: tile_of_bf16(rows, packed, parts, tile); break;
+            for (long i = 0; i < PANEL; i += TILE_COLUMNS) {
+                const uint32_t *columns = packed + i * parts;
+                long at = panel * PANEL + i;
+                switch (kind) {
+                case KIND_INT8:
+                    tile_of_int8(rows, columns, parts, scales, weights->scales + at,
+                                 weights->offsets + at, tile + i);
+                    break;
+#if HAS_BF16
+                case KIND_BF16: tile_of_bf16(rows, columns, parts, tile + i); break;
 #endif
-#ifdef __AVX512VNNI__
-            case KIND_INT8:
-                tile_of_int8(rows, (const int32_t *)packed, parts, scales,
-                             weights->scales + panel * PANEL, weights->offsets + panel * PANEL,
-                             tile);
-                break;
-#endif
-            default: tile_of_f32(rows, packed, parts, tile);
+                default: tile_of_f32(rows, columns, parts, tile + i);
+                }
             }
             finish(target, tile, row, count, panel);
         }
     }
+}
+
+/* A product alone: out[total][columns] of rows [total][depth], both float32. Returns 0, or 1 when
+   there is no memory. */
+int modernbert_multiply(long kind, const float *rows, long total, const Weights *weights,
+                        float *out, long num_threads) {
+    long step = weights->depth * entry_size(kind), panels = weights->columns / PANEL;
+    long blocks = (total + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    char *inputs = malloc(total * step + 1);
+    float *scales = malloc((total + 1) * sizeof(float));
+    Rows in = {inputs, step, scales};
+    Target target = {.what = STORE, .kind = KIND_F32, .out = out, .step = weights->columns};
+    int failed = !inputs || !scales;
+#pragma omp parallel num_threads(num_threads) if (!failed)
+    if (!failed) {
+#pragma omp for schedule(static)
+        for (long row = 0; row < total; row++)
+            convert_row(kind, rows + row * weights->depth, weights->depth, inputs + row * step,
+                        scales + row);
+#pragma omp for schedule(static)
+        for (long task = 0; task < blocks * panels; task++) {
+            long first = task / panels * BLOCK_ROWS, panel = task % panels;
+            long end = first + BLOCK_ROWS < total ? first + BLOCK_ROWS : total;
+            multiply(kind, &in, weights, first, end, panel, panel + 1, &target);
+        }
+    }
+    free(inputs);
+    free(scales);
+    return failed;
 }
