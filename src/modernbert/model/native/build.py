@@ -57,9 +57,10 @@ class Variant:
 
 
 _AVX512 = ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_ALL = ("float32", "int8", "bfloat16")
 
 
-def _x86(name: str, precisions: tuple[str, ...], *units: str) -> Variant:
+def _x86(name: str, *units: str, precisions: tuple[str, ...] = ("float32", "int8")) -> Variant:
     units = ("avx2", "fma", "bmi2", *units)
     flags = tuple(f"-m{unit.replace('_', '')}" for unit in units)
     return Variant(
@@ -73,15 +74,11 @@ def _x86(name: str, precisions: tuple[str, ...], *units: str) -> Variant:
 
 # Of each architecture from the plainest to the best.
 VARIANTS = (
-    _x86("avx512", ("float32",), *_AVX512),
-    _x86("avx512-vnni", ("float32", "int8"), *_AVX512, "avx512_vnni"),
-    _x86(
-        "avx512-bf16",
-        ("float32", "int8", "bfloat16"),
-        *_AVX512,
-        "avx512_vnni",
-        "avx512_bf16",
-    ),
+    _x86("avx2"),
+    _x86("avx2-vnni", "avx_vnni"),
+    _x86("avx512", *_AVX512),
+    _x86("avx512-vnni", *_AVX512, "avx512_vnni"),
+    _x86("avx512-bf16", *_AVX512, "avx512_vnni", "avx512_bf16", precisions=_ALL),
 )
 
 

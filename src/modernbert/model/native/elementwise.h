@@ -1,6 +1,6 @@
-/* What a training step does between its matrix products: rotary positions and GeGLU, with their
-   gradients, each in one pass over memory. `is_bf16` is a constant in each copy of a row's
-   function. */
+/* What a training step does between its products: rotary positions and GeGLU, with gradients.
+
+   Each takes one pass over memory. `is_bf16` is a constant in each copy of a row's function. */
 
 /* Call a row's function with `is_bf16` as a constant. */
 #define FOR_TYPE(is_bf16, function, ...) \

@@ -26,10 +26,7 @@ _PAUSE = ctypes.CFUNCTYPE(ctypes.c_int)
 def supports(config: EncoderConfig, precision: Precision) -> bool:
     """Whether an encoder of these sizes can run here in this precision."""
     available = {"float32": library() is not None, "bfloat16": has_bfloat16(), "int8": has_int8()}
-    sizes_fit = (
-        config.head_size == HEAD_SIZE
-        and config.intermediate_size % 32 == 0
-    )
+    sizes_fit = config.head_size == HEAD_SIZE and config.intermediate_size % 32 == 0
     return sizes_fit and available[precision]
 
 
@@ -79,7 +76,7 @@ class _Batch(ctypes.Structure):
 
 @dataclass(frozen=True)
 class PackedWeights:
-    """A matrix of shape (columns, depth), packed by the kernels for one precision.
+    """A matrix (columns, depth), packed by the kernels for one precision.
 
     panels: (bytes,) uint8, in the order that the kernels in use read: see `products.h`.
     scales: (columns,) float32, int8 only: what 1 stands for in each column.

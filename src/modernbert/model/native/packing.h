@@ -50,6 +50,3 @@ void modernbert_pack(long kind, const float *matrix, long columns, long depth, l
         pack_column(kind, matrix + source_of(at, columns, gated) * depth, at, depth, panels,
                     scales, offsets);
 }
-
-/* Whether this variant computes in a kind. */
-long modernbert_computes(long kind) { return kind != KIND_BF16 || HAS_BF16; }
