@@ -1,5 +1,6 @@
 """`modernbert demo` on a small corpus, and its recipe."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -8,11 +9,13 @@ from tests.journey.command_line import succeed, write_corpus, write_recipe
 from tests.tasks.pretraining.small import World, texts
 
 from modernbert.cli import demo as demo_verb
+from modernbert.cli import demo_budget
 from modernbert.cli.demo import DemoFolder
 from modernbert.cli.demo_results import EXAMPLES
 from modernbert.data import python_corpus
 from modernbert.settings import load
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.trial import Trial, TrialSettings
 
 
 @pytest.fixture
@@ -73,12 +76,36 @@ def test_again_it_shows_the_same(folder: DemoFolder) -> None:
     assert succeed("demo", folder.path).stdout == first.stdout
 
 
-def test_its_own_recipe(tmp_path: Path) -> None:
-    """The template of the package, with paths in it that TOML and JSON must quote."""
+def test_it_says_what_it_was_given(folder: DemoFolder) -> None:
+    """Tokens, speed, size and machine; again the same when nothing is done."""
+    lines = succeed("demo", folder.path).stdout.splitlines()
+    (place,) = [at for at, line in enumerate(lines) if "tokens/s; " in line]
+    assert re.match(r"\d+(\.\d)?k tokens in 0:\d\d, [\d,]+ tokens/s; \d of width \d+", lines[place])
+    assert re.match(r"on .+, \d+ threads?$", lines[place + 1])
+
+
+def own_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speeds: list[float], elapsed: float = 40.0
+) -> tuple[DemoFolder, PretrainingRecipe]:
+    """The recipe that a machine gets which trains so many tokens a second of each model."""
     folder = DemoFolder(tmp_path / 'a "demo" of café')
     folder.path.mkdir()
-    demo_verb._write_recipe(folder)
-    recipe = load(PretrainingRecipe, folder.recipe)
+    tried = iter(speeds)
+
+    def slow(settings: TrialSettings) -> Trial:
+        seconds = sum(settings.lengths) / next(tried)
+        flops = settings.flops_per_step / settings.micro_batches
+        return Trial(flops_per_second=flops / seconds, num_steps=3, seconds=6.0)
+
+    monkeypatch.setattr("modernbert.tasks.pretraining.trial.try_training", slow)
+    demo_verb._choose_recipe(folder, lambda: demo_budget.TOTAL_SECONDS - elapsed)
+    assert not list(tried)
+    return folder, load(PretrainingRecipe, folder.recipe)
+
+
+def test_its_own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The template of the package, with paths in it that TOML and JSON must quote."""
+    folder, recipe = own_recipe(tmp_path, monkeypatch, [1e6])
     assert recipe.output == folder.run and recipe.tokenizer == str(folder.tokenizer)
     (phase,) = recipe.phases
     assert [source.shards for source in phase.sources] == [str(folder.train_shards)]
@@ -86,3 +113,62 @@ def test_its_own_recipe(tmp_path: Path) -> None:
     config = phase.model.config(max_seqlen=phase.packing.max_seqlen, vocab_size=8192)
     assert config.num_layers == 6 and config.hidden_size == 256
     assert phase.training.schedule.decay == "1-sqrt"
+    assert phase.training.total_tokens == 3_400_000
+
+
+@pytest.mark.parametrize(
+    ("speeds", "width", "tokens"),
+    [
+        ([12_000], 256, (1_800_000, 2_100_000)),  # as many as fit into the time
+        ([5_000, 25_000], 128, (3_400_000, 3_400_000)),  # too slow for the larger model
+        ([500, 2_500], 128, (350_000, 450_000)),
+        ([20, 100], 128, (100_000, 100_000)),  # so slow that the time does not suffice
+    ],
+)
+def test_a_slow_machine_gets_less_to_do(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    speeds: list[float],
+    width: int,
+    tokens: tuple[int, int],
+) -> None:
+    _, recipe = own_recipe(tmp_path, monkeypatch, speeds)
+    (phase,) = recipe.phases
+    training, schedule = phase.training, phase.training.schedule
+    config = phase.model.config(max_seqlen=phase.packing.max_seqlen, vocab_size=8192)
+    assert config.hidden_size == width
+    assert tokens[0] <= training.total_tokens <= tokens[1]
+    assert schedule.warmup_tokens + schedule.decay_tokens < training.total_tokens
+    told = capsys.readouterr().err
+    (said,) = re.findall(r"([\d,]+) tokens/s: ", told)
+    assert int(said.replace(",", "")) == pytest.approx(speeds[-1], rel=0.02)
+    assert ("smaller model" in told) == (width == 128)
+    steps = training.total_tokens / phase.packing.bin_tokens
+    assert training.evaluate_every_steps and phase.evaluation
+    evaluated = steps / training.evaluate_every_steps * (phase.evaluation.max_tokens or 0)
+    assert evaluated < training.total_tokens  # a third of the cost of training, each
+
+
+def test_it_ends_in_time_when_the_speed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By arithmetic: what went by before, the steps, the evaluations and the end."""
+    for number, speed in enumerate((700.0, 3_000.0, 9_000.0, 15_000.0)):
+        (tmp_path / str(number)).mkdir()
+        speeds = [speed] if speed > 8_000 else [speed, 4 * speed]
+        _, recipe = own_recipe(tmp_path / str(number), monkeypatch, speeds, elapsed=60.0)
+        (phase,) = recipe.phases
+        evaluated = 10 * (phase.evaluation.max_tokens or 0) if phase.evaluation else 0
+        seconds = (phase.training.total_tokens + evaluated / 3) / speeds[-1]
+        assert 60 + seconds < demo_budget.TOTAL_SECONDS
+        assert seconds > 100
+
+
+def test_a_demo_that_was_stopped_keeps_its_choice(
+    folder: DemoFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = folder.recipe.read_bytes()
+    monkeypatch.setattr(demo_verb, "_choose_recipe", lambda *_: pytest.fail("chosen again"))
+    succeed("demo", folder.path)
+    assert folder.recipe.read_bytes() == before

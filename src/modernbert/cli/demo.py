@@ -1,12 +1,17 @@
 """`modernbert demo`: from a corpus that every machine has to a working model, in minutes.
 
 Each stage leaves its result in the output folder and is passed over when that is there, so that a
-demo that was stopped goes on where it was. The numbers of the training are in `demo.toml`.
+demo that was stopped goes on where it was. The numbers of the training are in `demo.toml`, apart
+from those that depend on the speed of the machine: `demo_budget` chooses them once.
 """
 
 import json
 import shlex
+import time
+import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -15,8 +20,9 @@ from typing import Annotated
 import typer
 
 from modernbert.cli import pretrain
+from modernbert.cli.demo_budget import MODELS, TOTAL_SECONDS, Choice, DemoModel, choose
 from modernbert.cli.demo_results import report_results
-from modernbert.cli.formatting import counted, short_count
+from modernbert.cli.formatting import counted, duration, short_count
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.terminal import tell
 from modernbert.cli.tokenizer import train_on
@@ -75,16 +81,20 @@ def demo(
     """From the texts of this Python installation to a tiny model.
 
     Collects its code, docstrings and manual, learns a tokenizer, writes token shards and pretrains.
-    Takes a few minutes on two cores and no network. Stopped, it goes on when it is run again.
+    It measures how fast this machine trains and chooses the number of tokens so that all of it
+    takes about four minutes; on a slow or busy machine it trains a smaller model. No network is
+    needed. If you stop it, the same command continues where it was.
     """
     from modernbert.settings import load
     from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
+    begun = time.monotonic()
     folder = DemoFolder(output)
     _collect(folder)
     _train_tokenizer(folder)
     _prepare(folder)
-    _write_recipe(folder)
+    if not folder.recipe.exists():  # one that is there may be your own
+        _choose_recipe(folder, lambda: TOTAL_SECONDS - (time.monotonic() - begun))
     recipe = load(PretrainingRecipe, folder.recipe)
     _stage(4, "pretraining", f"as {folder.recipe} says; Ctrl-C saves and stops")
     pretrain.train(recipe, go_on=f"modernbert demo {shlex.quote(str(output))}")
@@ -129,16 +139,44 @@ def _prepare(folder: DemoFolder) -> None:
     )
 
 
-def _write_recipe(folder: DemoFolder) -> None:
-    """Fill the paths into `demo.toml`; a recipe that is there may be the user's own."""
-    if folder.recipe.exists():
-        return
+def _choose_recipe(folder: DemoFolder, seconds_left: Callable[[], float]) -> None:
+    """Measure this machine and write the recipe that fits it."""
+    tell("measuring how fast this machine trains")
+    choice = choose(partial(_speed_of, folder), seconds_left)
+    if choice.model is not MODELS[0]:
+        tell("this machine is slow or busy: a smaller model learns more in a few minutes")
+    tell(
+        f"{choice.tokens_per_second:,.0f} tokens/s: {short_count(choice.total_tokens)} tokens "
+        f"will take about {duration(choice.seconds)}"
+    )
+    folder.recipe.write_text(_recipe_text(folder, choice), encoding="utf-8")
+
+
+def _speed_of(folder: DemoFolder, model: DemoModel) -> float:
+    """Tokens a second that this machine trains of a model, on documents like the demo's."""
+    from modernbert.cli.plan_recipe import phases_of, trial_of
+    from modernbert.settings import parse
+    from modernbert.tasks.pretraining.recipe import PretrainingRecipe
+    from modernbert.tasks.pretraining.trial import try_training
+
+    any_choice = Choice(
+        model=model, total_tokens=model.most_tokens, tokens_per_second=1.0, seconds=1.0
+    )
+    numbers = tomllib.loads(_recipe_text(folder, any_choice))
+    recipe = parse(PretrainingRecipe, numbers, where=str(folder.recipe))
+    (phase,) = phases_of(recipe, preset=None, mean_document_tokens=None)
+    trial = try_training(trial_of(phase))
+    return trial.flops_per_second / phase.training_flops_per_token()
+
+
+def _recipe_text(folder: DemoFolder, choice: Choice) -> str:
+    """`demo.toml` with the paths of a demo and what was chosen for this machine."""
     template = Template((files("modernbert.cli") / "demo.toml").read_text(encoding="utf-8"))
     paths = {
         name: json.dumps(str(getattr(folder, name)), ensure_ascii=False)
         for name in ("train_shards", "held_out_shards", "tokenizer", "run")
     }
-    folder.recipe.write_text(template.substitute(paths), encoding="utf-8")
+    return template.substitute(paths | choice.as_recipe())
 
 
 def _stage(number: int, name: str, result: str) -> None:

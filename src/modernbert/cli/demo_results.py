@@ -9,10 +9,12 @@ import typer
 
 from modernbert.cli import report
 from modernbert.cli.fill_mask import predictions_line
+from modernbert.cli.formatting import counted, duration, short_count
 
 if TYPE_CHECKING:
     from modernbert.inference.fill_mask import FillMask
     from modernbert.report.baseline import Baseline
+    from modernbert.report.history import RunHistory
     from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
 EXAMPLES = (
@@ -29,7 +31,9 @@ def report_results(recipe: "PretrainingRecipe", recipe_path: Path) -> None:
     """Say how good the model has become, what it fills in, and where everything is."""
     baseline = held_out_baseline(recipe)
     report.write(recipe.output, baseline.loss)
-    typer.echo("\n".join(figures(_evaluations(recipe.output), baseline)))
+    history = _history(recipe.output)
+    typer.echo("\n".join(figures(history.of_kind("evaluation"), baseline)))
+    typer.echo("\n".join(_given(history)))
     typer.echo("\n".join(examples(recipe)))
     typer.echo("\n".join(_places(recipe.output, recipe_path)))
 
@@ -88,10 +92,22 @@ def _first(predict: "FillMask", text: str) -> str:
     return predictions_line(predictions)
 
 
-def _evaluations(run: Path) -> list[Mapping[str, Any]]:
+def _history(run: Path) -> "RunHistory":
     from modernbert.report.history import METRICS_FILE, RunHistory
 
-    return RunHistory.read(run / METRICS_FILE).of_kind("evaluation")
+    return RunHistory.read(run / METRICS_FILE)
+
+
+def _given(history: "RunHistory") -> Iterator[str]:
+    """What the model was given: tokens, time and a machine, without which figures say little."""
+    about, seconds = history.starts[0]["about"], history.column("seconds").sum()
+    tokens = history.last_tokens
+    yield ""
+    yield (
+        f"{short_count(tokens)} tokens in {duration(seconds)}, {tokens / seconds:,.0f} tokens/s; "
+        f"{about['layers']}, computed in {about['computed_in']}"
+    )
+    yield f"on {about['device']}, {counted(about.get('threads', 1), 'thread')}"
 
 
 def _places(run: Path, recipe: Path) -> Iterator[str]:

@@ -1,0 +1,124 @@
+"""How much the demo trains: as much as this machine does in the minutes that a demo may take."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+TOTAL_SECONDS = 240.0
+# The end of a demo: the last evaluation, the model, the report and the examples.
+_AFTERWARDS_SECONDS = 12.0
+_SHORTEST_TRAINING_SECONDS = 60.0
+# A machine rarely keeps the speed of a few seconds, and the first steps and checkpoints take more.
+_CAUTION = 0.9
+_NUM_EVALUATIONS = 8
+_EVALUATION_TOKENS = (8_000, 40_000)
+_EVALUATION_SHARE = 0.012  # of the tokens, each; a forward costs a third of a training step
+_SHORTEST_TOKENS = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoModel:
+    """A model that a demo may train.
+
+    Attributes:
+        sizes: Its table in a recipe, as TOML lines.
+        bin_tokens: Tokens of a step.
+        learning_rate: The peak.
+        fewest_tokens: With fewer a smaller model learns more in the same time; 0 for the smallest.
+        most_tokens: More are not needed to show that it learns.
+    """
+
+    sizes: str
+    bin_tokens: int
+    learning_rate: float
+    fewest_tokens: int
+    most_tokens: int
+
+
+MODELS = (
+    DemoModel(
+        sizes='preset = "tiny"                 # 6 layers, 256 wide',
+        bin_tokens=2_048,
+        learning_rate=1.5e-3,
+        fewest_tokens=1_200_000,
+        most_tokens=3_400_000,
+    ),
+    DemoModel(
+        sizes='preset = "tiny"                 # made smaller, as this machine is slow or busy\n'
+        "num_layers = 4\nhidden_size = 128\nintermediate_size = 192\nnum_heads = 2",
+        bin_tokens=1_024,
+        learning_rate=3e-3,
+        fewest_tokens=0,
+        most_tokens=3_400_000,
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a demo trains.
+
+    Attributes:
+        model: The model.
+        total_tokens: How many tokens it sees.
+        tokens_per_second: The speed that was measured beforehand.
+        seconds: How long that will take, evaluations included.
+    """
+
+    model: DemoModel
+    total_tokens: int
+    tokens_per_second: float
+    seconds: float
+
+    @property
+    def evaluation_tokens(self) -> int:
+        """Held-out tokens of each evaluation: fewer where there is little time."""
+        least, most = _EVALUATION_TOKENS
+        return int(min(most, max(least, _EVALUATION_SHARE * self.total_tokens)))
+
+    def as_recipe(self) -> dict[str, str]:
+        """The values of the recipe that depend on the choice, by their names in its template."""
+        steps = self.total_tokens // self.model.bin_tokens
+        return {
+            "model": self.model.sizes,
+            "bin_tokens": str(self.model.bin_tokens),
+            "total_tokens": f"{self.total_tokens:_}",
+            "evaluate_every_steps": str(max(1, steps // _NUM_EVALUATIONS)),
+            "peak_learning_rate": f"{self.model.learning_rate:g}",
+            "warmup_tokens": f"{round(0.12 * self.total_tokens):_}",
+            "decay_tokens": f"{round(0.7 * self.total_tokens):_}",
+            "evaluation_tokens": f"{self.evaluation_tokens:_}",
+        }
+
+
+def choose(
+    speed_of: Callable[[DemoModel], float],
+    seconds_left: Callable[[], float],
+    models: Sequence[DemoModel] = MODELS,
+) -> Choice:
+    """Choose the largest model that learns something in the time that is left.
+
+    Args:
+        speed_of: Measures how many tokens of a model this machine trains in a second.
+        seconds_left: Tells how much of the demo's time is left, at the time of the call.
+        models: From the largest to the smallest.
+
+    Returns:
+        The first model that sees its fewest tokens in the time, or the last one.
+    """
+    for model in models:
+        speed = speed_of(model)
+        seconds = max(_SHORTEST_TRAINING_SECONDS, seconds_left() - _AFTERWARDS_SECONDS)
+        affordable = _CAUTION * speed * seconds / (1 + _NUM_EVALUATIONS * _EVALUATION_SHARE / 3)
+        if affordable >= model.fewest_tokens:
+            break
+    tokens = round(min(model.most_tokens, max(_SHORTEST_TOKENS, affordable)) / 10_000) * 10_000
+    return Choice(
+        model=model,
+        total_tokens=tokens,
+        tokens_per_second=speed,
+        seconds=seconds * tokens / affordable,
+    )
