@@ -38,6 +38,7 @@ def test_the_package_exports_these_names() -> None:
         "Tokenizer",
         "__version__",
         "accelerate",
+        "load",
         "restore",
     ]
     assert dir(modernbert) == modernbert.__all__

@@ -17,7 +17,17 @@ PACKAGE = Path(modernbert.__file__).parent
 
 # From the ground up. A new room must be given its floor here.
 FLOORS = (
-    {"batch", "compiling", "device_copies", "settings", "errors", "files", "hub"},
+    {
+        "batch",
+        "compiling",
+        "device_copies",
+        "settings",
+        "errors",
+        "files",
+        "hub",
+        "json_files",
+        "kinds",
+    },
     {"tokenizer", "data", "model", "training", "metrics", "report"},
     {"inference", "interop"},
     {"tasks", "planning"},

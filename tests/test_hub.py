@@ -21,9 +21,9 @@ def folder(tmp_path: Path) -> Path:
     model = tmp_path / "mine"
     (model / "onnx").mkdir(parents=True)
     for name in ("config.json", "model.safetensors", "onnx/model.onnx", "README.md", ".secret"):
-        (model / name).write_text("content")
+        (model / name).write_text("{}")
     (model / ".partial-update").mkdir()
-    (model / ".partial-update" / "config.json").write_text("half")
+    (model / ".partial-update" / "config.json").write_text("{}")
     return model
 
 
@@ -75,7 +75,7 @@ def test_a_model_is_pushed(folder: Path, hub: Hub) -> None:
 def test_each_kind_of_folder_has_its_kind_of_repository(
     tmp_path: Path, name: str, kind: str
 ) -> None:
-    (tmp_path / name).write_text("{}")
+    (tmp_path / name).write_text("[]" if name == "modules.json" else "{}")
     (tmp_path / "README.md").write_text("A card.")
     assert check_folder(tmp_path) == kind
 
@@ -83,7 +83,7 @@ def test_each_kind_of_folder_has_its_kind_of_repository(
 def test_folders_that_are_not_fit(folder: Path, hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(HubError, match=r"nowhere: no such folder"):
         push_folder(tmp_path / "nowhere", "me/mine")
-    with pytest.raises(HubError, match="holds no model, tokenizer"):
+    with pytest.raises(HubError, match="expected a model, a tokenizer"):
         push_folder(tmp_path, "me/mine")
     with pytest.raises(HubError, match="mine: expected the form owner/name"):
         push_folder(folder, "mine")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from modernbert.inference.classifier import Classifier
     from modernbert.inference.embedder import Embedder
     from modernbert.inference.fill_mask import FillMask
+    from modernbert.inference.load import load
     from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
     from modernbert.inference.question_answerer import QuestionAnswerer
     from modernbert.inference.reranker import Reranker
@@ -47,6 +48,7 @@ __all__ = [
     "Tokenizer",
     "__version__",
     "accelerate",
+    "load",
     "restore",
 ]
 
@@ -71,6 +73,7 @@ _HOMES = {
     "TokenClassifier": "modernbert.model.heads",
     "Tokenizer": "modernbert.tokenizer.tokenizer",
     "accelerate": "modernbert.interop.accelerate",
+    "load": "modernbert.inference.load",
     "restore": "modernbert.interop.accelerate",
 }
 

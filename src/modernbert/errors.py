@@ -8,6 +8,7 @@
     ├── TokenizerError              a tokenizer file that cannot be used
     ├── ModelFolderError            a model folder: missing, incomplete or of another shape
     ├── ExportError                 a model that cannot be exported, or whose export differs
+    ├── ResultError                 a model that gave results that are not finite numbers
     ├── HubError                    a folder that cannot be pushed to the hub
     ├── ShardError                  token shards: truncated, changed or not ours
     ├── RunError                    a run folder: another recipe's, or no usable checkpoint
@@ -53,6 +54,10 @@ class ExportError(ModernBertError):
     """A model that cannot be exported here, or whose export computes something else."""
 
 
+class ResultError(ModernBertError):
+    """A model gave results that are not finite numbers."""
+
+
 class HubError(ModernBertError):
     """A folder that is not fit for the hub, or that the hub did not take."""
 
@@ -81,13 +86,21 @@ class ProcessError(TrainingError):
     """Another process of the run failed, is gone or hangs; the same command goes on from there."""
 
 
-class NativeKernelsWarning(UserWarning):
+class ModernBertWarning(UserWarning):
+    """Base of every warning of this package; the command line prints each as one line."""
+
+
+class NativeKernelsWarning(ModernBertWarning):
     """The C kernels could not be compiled; the torch kernels do their work."""
 
 
-class GrowthWarning(UserWarning):
+class GrowthWarning(ModernBertWarning):
     """A model is grown from one that is not at the right point of its training."""
 
 
-class TruncationWarning(UserWarning):
+class TruncationWarning(ModernBertWarning):
     """Texts were longer than the model reads, and were cut."""
+
+
+class FolderWarning(ModernBertWarning):
+    """Another folder than the one that was named was taken."""

@@ -1,6 +1,6 @@
 """Model folders, found locally or on the hub, and pushed there.
 
-Nothing here knows what a model is; folders are told apart by the files in them.
+`kinds` tells which folders are models.
 """
 
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.errors import HubError, ModernBertError
+from modernbert.kinds import MODEL_KINDS, NAMES, Kind, find_kind, model_folder
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -57,13 +58,7 @@ def _fetch(hub_id: str, patterns: Sequence[str], error: type[ModernBertError]) -
 
 
 CARD = "README.md"
-# Which kind of repository a folder is for, by a file that it has.
-_REPOSITORY_TYPES = {
-    "config.json": "model",
-    "modules.json": "model",
-    "tokenizer.json": "model",
-    "manifest.json": "dataset",  # token shards, vectors to search in
-}
+_DATASETS: tuple[Kind, ...] = ("shards", "index", "vectors")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill")
 _REASONS = {
     401: "the token was refused; run `hf auth login` again",
@@ -90,6 +85,7 @@ def push_folder(
         HubError: a folder that is not fit for the hub, no token, or a refusal by the hub.
     """
     path = Path(folder).expanduser()
+    path = model_folder(path) if find_kind(path) == "run" else path
     repository_type = check_folder(path)
     if not _HUB_ID.fullmatch(hub_id) or "/" not in hub_id:
         raise HubError(f"{hub_id}: expected the form owner/name")
@@ -123,9 +119,12 @@ def check_folder(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise HubError(f"{folder}: no such folder")
-    kinds = [kind for name, kind in _REPOSITORY_TYPES.items() if (folder / name).is_file()]
-    if not kinds:
-        raise HubError(f"{folder}: holds no model, tokenizer, export, shards or index to push")
+    kind = find_kind(folder)
+    if kind not in (*MODEL_KINDS, "tokenizer", *_DATASETS):
+        found = "nothing that is known" if kind is None else NAMES[kind]
+        raise HubError(
+            f"{folder}: holds {found}; expected a model, a tokenizer, an export, shards or an index"
+        )
     for path in sorted(folder.rglob("*")):
         if path.suffix in _PICKLES:
             raise HubError(
@@ -137,7 +136,7 @@ def check_folder(folder: Path) -> str:
             f"{folder}: has no card; write {CARD}: what it is, what it was trained on, what it is "
             "for and not for, and its licence"
         )
-    return kinds[0]
+    return "dataset" if kind in _DATASETS else "model"
 
 
 def _reason(failure: Exception) -> str:

@@ -10,10 +10,10 @@ Each field says in its type what it accepts and what it is for:
 `Settings` checks the ranges when an object is made. The `Doc` is the only place of the help text:
 the command line makes its options from it, and the tables of docs/recipes.md come from it.
 
-Fields may be `bool`, `int`, `float`, `str`, `Path`, a `Literal` of strings, a `tuple[X, ...]` of
-any of these or of settings, another settings class, or `X | None`. An unknown key, a missing key,
-a wrong type or a value out of range is a `SettingsError` that names the key, the value and what was
-expected.
+Fields may be `bool`, `int`, `float`, `str`, `Path`, a `Literal` of strings, a `tuple[X, ...]` or a
+`Mapping[str, X]` of any of these or of settings, another settings class, or `X | None`. An unknown
+key, a missing key, a wrong type or a value out of range is a `SettingsError` that names the key,
+the value and what was expected.
 
 A class whose file looks different from its fields has two methods: `unfold(mapping, where)`, a
 class method, turns the mapping of the file into that of the fields, in which settings objects may
@@ -263,6 +263,12 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         return tuple(
             _convert(arguments[0], item, where=f"{where}[{i}]") for i, item in enumerate(value)
         )
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise SettingsError(f"{where}: got {value!r}, expected a table of keys")
+        return {
+            key: _convert(arguments[1], item, where=f"{where}.{key}") for key, item in value.items()
+        }
     if dataclasses.is_dataclass(hint):
         if isinstance(value, typing.cast(type[Any], hint)):
             return value

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 from tests.export.conftest import Folder
 
-from modernbert.errors import ConfigError, ExportError
+from modernbert.errors import ConfigError, ModelFolderError
 from modernbert.export.source import copy_settings, open_source
 
 pytestmark = pytest.mark.filterwarnings("default:::sentence_transformers")
@@ -73,7 +73,7 @@ def test_others(model_folder: Folder, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((model_folder("masked-lm") / name).read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
     for change, error in (
-        ({"architectures": ["ModernBertForMultipleChoice"]}, ExportError),
+        ({"architectures": ["ModernBertForMultipleChoice"]}, ModelFolderError),
         ({"model_type": "bert"}, ConfigError),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))

@@ -54,5 +54,5 @@ def test_what_cannot_be(classifier: Classifier, tagger_folder: Path) -> None:
         classifier("not", top_k=0)
     with pytest.raises(InputError, match=r"^texts: got str, expected a list of texts"):
         classifier.classify("not")
-    with pytest.raises(ModelFolderError, match="TokenClassification, expected"):
+    with pytest.raises(ModelFolderError, match="holds a classifier of tokens, expected a"):
         Classifier.from_pretrained(tagger_folder)

@@ -15,10 +15,10 @@ from tests.serving.conftest import MAX_SEQLEN, Serve, text_of
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
-from modernbert.errors import InputError, ModelFolderError
+from modernbert.errors import InputError
 from modernbert.inference.inputs import TextEncoder
 from modernbert.model.encoder import Encoder
-from modernbert.serving.models import ServedModel, kind_of, load
+from modernbert.serving.models import ServedModel, load
 from modernbert.serving.service import Service
 from modernbert.tokenizer.tokenizer import Tokenizer
 
@@ -294,14 +294,6 @@ def test_names_of_models(folders: dict[str, Path], models: list[ServedModel]) ->
     for wrong in ([], [models[0], models[0]]):
         with pytest.raises(InputError, match="name of its own"):
             Service(wrong)
-
-
-def test_kinds_of_folders(folders: dict[str, Path], tmp_path: Path) -> None:
-    assert kind_of(folders["masked"]) == "masked_lm"
-    config = (folders["masked"] / "config.json").read_text()
-    (tmp_path / "config.json").write_text(config.replace("ForMaskedLM", "ForQuestionAnswering"))
-    with pytest.raises(ModelFolderError, match="ForQuestionAnswering"):
-        kind_of(tmp_path)
 
 
 def test_limits(serve: Serve) -> None:

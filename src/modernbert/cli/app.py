@@ -36,6 +36,7 @@ from modernbert.cli import (
     tag,
     tokenizer,
 )
+from modernbert.cli.inference_options import warnings_told
 from modernbert.errors import ModernBertError, ProcessError
 
 USER_ERROR = 2
@@ -127,7 +128,8 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb and leave with its exit code; `arguments` are those of the process when None."""
     try:
-        app(args=arguments, prog_name="modernbert")
+        with warnings_told():
+            app(args=arguments, prog_name="modernbert")
     except ModernBertError as error:
         # The messages are one line by contract; a foreign text within one may not be.
         print(f"{_who()}error:", " ".join(str(error).split()), file=sys.stderr)

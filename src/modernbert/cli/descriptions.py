@@ -4,11 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modernbert.errors import InputError
-
 if TYPE_CHECKING:
     import numpy as np
 
+    from modernbert.kinds import Kind
     from modernbert.model.config import EncoderConfig
     from modernbert.tasks.pretraining.recipe import PhaseRecipe
 
@@ -22,22 +21,15 @@ _LAST_LENGTH_BORDER = 8192
 
 
 def describe(path: Path) -> Description:
-    """Tell what a folder, or a recipe, holds.
+    """Tell what a folder, or a file, holds.
 
     Raises:
-        ModernBertError: it does not exist, is none of the known kinds, or is broken.
+        ModernBertError: Nothing is there, nothing that is known, or something broken.
     """
-    if path.is_file() and path.suffix == ".toml":
-        return describe_recipe(path)
-    for sign, describe_kind in _SIGNS:
-        if (path / sign).is_file():
-            return describe_kind(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    raise InputError(
-        f"{path}: neither a recipe (.toml) nor a folder with one of "
-        f"{', '.join(sign for sign, _ in _SIGNS)}"
-    )
+    from modernbert.kinds import kind_of
+
+    kind = kind_of(path)
+    return _DESCRIPTIONS.get(kind, describe_model)(path)
 
 
 def describe_recipe(path: Path) -> Description:
@@ -85,11 +77,19 @@ def describe_training(phase: "PhaseRecipe", config: "EncoderConfig") -> Descript
 
 
 def describe_model(path: Path) -> Description:
-    """Sizes, layers, parameters and FLOPs of a model folder, from its config alone."""
+    """Describe a model by its settings alone: its use, sizes, layers, parameters and FLOPs."""
+    from modernbert.kinds import NAMES, model_kind, read_modules
     from modernbert.model.config import EncoderConfig
+    from modernbert.model.config_file import read_config_file
 
-    config = EncoderConfig.from_pretrained(path)
-    return {"kind": "model", **describe_config(config)}
+    steps = read_modules(path)
+    folder = path / steps[0].path if steps else path
+    use: Description = {"use": NAMES[model_kind(path)]}
+    if steps:
+        use["steps"] = [step.kind for step in steps]
+    if isinstance(labels := read_config_file(folder).get("id2label"), dict):
+        use["labels"] = list(labels.values())
+    return {"kind": "model", **use, **describe_config(EncoderConfig.from_pretrained(folder))}
 
 
 def describe_config(config: "EncoderConfig") -> Description:
@@ -175,16 +175,71 @@ def describe_tokenizer(path: Path) -> Description:
 
 
 def describe_run(path: Path) -> Description:
-    """How far a run has come, and its last figures."""
+    """Describe a run: how far it has come, and its last figures; of a sweep, its runs."""
+    from modernbert.kinds import CONFIG_FILE, RUN_MODEL
     from modernbert.report.history import METRICS_FILE, RunHistory
 
-    history = RunHistory.read(path / METRICS_FILE)
-    return {
+    described: Description = {
         "kind": "run",
-        "finished": (path / "model" / "config.json").is_file(),
-        "last_step": _figures([history.last_step] if history.last_step else []),
-        "last_evaluation": _figures(history.of_kind("evaluation")),
-        "model": str(path / "model"),
+        "finished": (path / RUN_MODEL / CONFIG_FILE).is_file(),
+        "model": str(path / RUN_MODEL),
+    }
+    if (path / METRICS_FILE).exists():
+        history = RunHistory.read(path / METRICS_FILE)
+        last = [history.last_step] if history.last_step else []
+        described["last_step"] = _figures(last)
+        described["last_evaluation"] = _figures(history.of_kind("evaluation"))
+    elif runs := sorted(each.parent.name for each in path.glob(f"runs/*/{METRICS_FILE}")):
+        described["runs"] = runs
+    return described
+
+
+def describe_index(path: Path) -> Description:
+    """Describe a search index by its manifest."""
+    from modernbert.json_files import read_object
+    from modernbert.kinds import MANIFEST_FILE
+
+    said = read_object(path / MANIFEST_FILE)
+    names = {"count": "documents", "num_vectors": "vectors", "dim": "dimensions", "kind": "stored"}
+    told = {names.get(key, key): value for key, value in said.items()}
+    return {"kind": "search index", **told}
+
+
+def describe_vectors(path: Path) -> Description:
+    """Describe a file of vectors."""
+    from modernbert.inference.vector_file import read_vectors
+
+    vectors = read_vectors(path)
+    rows, dimensions = vectors.shape
+    return {
+        "kind": "vectors",
+        "vectors": rows,
+        "dimensions": dimensions,
+        "dtype": str(vectors.dtype),
+    }
+
+
+def describe_checkpoint(path: Path) -> Description:
+    """Describe a checkpoint: how far the run was, and how large its files are."""
+    from modernbert.json_files import read_object
+
+    progress = read_object(path / "progress.json")
+    numbers = {key: value for key, value in progress.items() if isinstance(value, int | float)}
+    sizes = {file.name: file.stat().st_size for file in sorted(path.iterdir())}
+    return {"kind": "checkpoint", **numbers, "bytes": sizes}
+
+
+def describe_evaluation(path: Path) -> Description:
+    """Describe the results of `modernbert evaluate`."""
+    from modernbert.json_files import read_object
+
+    results = read_object(path / "results.json")
+    scores = {task["name"]: task["score"] for task in results.get("tasks", [])}
+    return {
+        "kind": "evaluation",
+        "model": results.get("model"),
+        "average": results.get("average"),
+        "scores": scores,
     }
 
 
@@ -192,9 +247,13 @@ def _figures(rows: "list[Any]") -> Description:
     return {name: value for name, value in rows[-1].items() if name != "kind"} if rows else {}
 
 
-_SIGNS: tuple[tuple[str, Callable[[Path], Description]], ...] = (
-    ("manifest.json", describe_shards),
-    ("config.json", describe_model),
-    ("metrics.jsonl", describe_run),
-    ("tokenizer.json", describe_tokenizer),
-)
+_DESCRIPTIONS: "dict[Kind, Callable[[Path], Description]]" = {
+    "recipe": describe_recipe,
+    "shards": describe_shards,
+    "tokenizer": describe_tokenizer,
+    "run": describe_run,
+    "index": describe_index,
+    "vectors": describe_vectors,
+    "checkpoint": describe_checkpoint,
+    "evaluation": describe_evaluation,
+}

@@ -15,6 +15,7 @@ from modernbert.cli.formatting import counted, short_count
 from modernbert.cli.options import echo_json
 from modernbert.cli.terminal import Meter, tell
 from modernbert.cli.text_input import Record, TextInput
+from modernbert.errors import ModernBertWarning
 
 if TYPE_CHECKING:
     from modernbert.inference.batching import Progress
@@ -81,15 +82,13 @@ Strict = Annotated[
 
 @contextmanager
 def warnings_told() -> Iterator[None]:
-    """Say warnings about the user's texts as one line each, without a place in the code."""
-    from modernbert.errors import TruncationWarning
-
+    """Show each warning of this package as one line, without a place in the code."""
     with warnings.catch_warnings():
-        warnings.simplefilter("always", TruncationWarning)
+        warnings.simplefilter("always", ModernBertWarning)
         shown = warnings.showwarning
 
         def show(message: Any, category: type[Warning], *place: Any, **rest: Any) -> None:
-            if issubclass(category, TruncationWarning):
+            if issubclass(category, ModernBertWarning):
                 tell(f"warning: {message}")
             else:
                 shown(message, category, *place, **rest)
@@ -145,13 +144,12 @@ def show_results(
 
     name, parts: of what the object has besides the id and the text.
     """
-    with warnings_told():
-        for record, result in results:
-            if as_json:
-                found = parts(record, result)
-                echo_json({"id": record.id, "text": record.text, name: found})
-            else:
-                typer.echo("\n".join([record.text, *(f"    {x}" for x in lines(record, result))]))
+    for record, result in results:
+        if as_json:
+            found = parts(record, result)
+            echo_json({"id": record.id, "text": record.text, name: found})
+        else:
+            typer.echo("\n".join([record.text, *(f"    {x}" for x in lines(record, result))]))
 
 
 def speed_of(meter: Meter) -> "Callable[[Progress], None]":

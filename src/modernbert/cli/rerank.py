@@ -13,7 +13,6 @@ from modernbert.cli.inference_options import (
     Strict,
     Texts,
     records_of,
-    warnings_told,
 )
 from modernbert.cli.options import AsJson, TextField, echo_json
 
@@ -42,10 +41,9 @@ def rerank(
 
     reranker = Reranker.from_pretrained(model, precision=precision.value)
     records = list(records_of(texts, input_file, text_field=text_field, strict=strict))
-    with warnings_told():
-        ranked = reranker.rank(
-            query, [record.text for record in records], top_k=top_k, batch_tokens=batch_tokens
-        )
+    ranked = reranker.rank(
+        query, [record.text for record in records], top_k=top_k, batch_tokens=batch_tokens
+    )
     for each in ranked:
         record = records[each.index]
         if as_json:

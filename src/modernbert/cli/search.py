@@ -15,7 +15,6 @@ from modernbert.cli.inference_options import (
     PrecisionOption,
     Texts,
     results_of,
-    warnings_told,
 )
 from modernbert.cli.options import AsJson, TextField, echo_json
 from modernbert.errors import InputError
@@ -67,12 +66,11 @@ def search(
     def run(queries: Iterable[str]) -> "Iterator[list[Hit]]":
         return search_texts(opened, retriever, queries, top_k, oversample=oversample)
 
-    with warnings_told():
-        for record, hits in results_of(texts, input_file, run, text_field=text_field):
-            if as_json:
-                echo_json({"id": record.id, "query": record.text, "hits": list(map(asdict, hits))})
-            else:
-                typer.echo("\n".join(_report(record.text, hits)))
+    for record, hits in results_of(texts, input_file, run, text_field=text_field):
+        if as_json:
+            echo_json({"id": record.id, "query": record.text, "hits": list(map(asdict, hits))})
+        else:
+            typer.echo("\n".join(_report(record.text, hits)))
 
 
 def _report(query: str, hits: "list[Hit]") -> Iterator[str]:

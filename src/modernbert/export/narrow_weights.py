@@ -14,7 +14,8 @@ from torch import Tensor
 
 from modernbert.errors import ConfigError, ExportError
 from modernbert.files import updated_folder
-from modernbert.model.config_file import CONFIG_FILE, find_model, read_config_file
+from modernbert.kinds import CONFIG_FILE
+from modernbert.model.config_file import find_model, read_config_file
 from modernbert.model.weights import INDEX_FILE, WEIGHTS_FILE, read_headers, write_safetensors
 
 WeightPrecision = Literal["float32", "bfloat16", "float16"]

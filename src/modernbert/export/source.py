@@ -5,10 +5,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from modernbert.errors import ExportError
 from modernbert.inference.embedder_folder import read_settings
-from modernbert.inference.modules_folder import read_modules
-from modernbert.model.config_file import find_model, read_config_file
+from modernbert.kinds import ModelKind, model_kind, read_modules
+from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import (
     MaskedLanguageModel,
@@ -22,13 +21,14 @@ from modernbert.model.pretrained import SavedModel
 from modernbert.model.weights import INDEX_FILE
 from modernbert.tokenizer.tokenizer import Tokenizer
 
-_KINDS: tuple[type[SavedModel], ...] = (
-    Encoder,
-    MaskedLanguageModel,
-    SequenceClassifier,
-    TokenClassifier,
-    SpanClassifier,
-)
+_CLASSES: dict[ModelKind, type[SavedModel]] = {
+    "masked_lm": MaskedLanguageModel,
+    "sparse": MaskedLanguageModel,
+    "classifier": SequenceClassifier,
+    "reranker": SequenceClassifier,
+    "tagger": TokenClassifier,
+    "answerer": SpanClassifier,
+}
 _WEIGHTS = ".safetensors"
 _COPIED = (".json", ".md", ".txt", ".jinja", _WEIGHTS)
 
@@ -60,28 +60,18 @@ def open_source(folder_or_hub_id: Path | str) -> Source:
         ModelFolderError: no such model, or one that cannot be used.
         TokenizerError: no tokenizer beside it, or one that cannot be used.
         ConfigError: a config that is not supported.
-        ExportError: a kind of model that cannot be exported.
     """
     folder = find_model(folder_or_hub_id, weights=True)
+    kind = model_kind(folder)
     steps = read_modules(folder)
     encoder_folder = folder / steps[0].path if steps else folder
-    kinds = [step.kind for step in steps]
     # Later steps of sentence-transformers take hidden states, whatever head the folder holds.
-    takes_hidden = kinds[:1] == ["Transformer"] and len(kinds) > 1
-    cls = Encoder if takes_hidden else _kind_of(encoder_folder)
+    cls = _CLASSES.get(kind, Encoder) if len(steps) < 2 or kind == "sparse" else Encoder
     model = cls.from_pretrained(encoder_folder)
     tokenizer = Tokenizer.from_pretrained(encoder_folder)
-    is_embedder = kinds[1:2] == ["Pooling"] and set(kinds[2:]) <= {"Normalize"}
-    pooling = read_settings(folder)[1].pooling if is_embedder else "mean"
+    is_pooled = kind == "embedder" and {step.kind for step in steps[1:]} <= {"Pooling", "Normalize"}
+    pooling = read_settings(folder)[1].pooling if is_pooled else "mean"
     return Source(folder, encoder_folder, model.eval(), tokenizer, pooling)
-
-
-def _kind_of(folder: Path) -> type[SavedModel]:
-    named = read_config_file(folder).get("architectures") or ["ModernBertModel"]
-    kinds = {ARCHITECTURES[kind.__name__]: kind for kind in _KINDS}
-    if named[0] not in kinds:
-        raise ExportError(f"{folder}: holds a {named[0]}, expected one of {', '.join(kinds)}")
-    return kinds[named[0]]
 
 
 def copy_settings(source: Source, folder: Path) -> None:

@@ -27,6 +27,7 @@ class Classifier(TextModel[SequenceClassifier]):
     """Tells which labels a text has; see `TextModel` for what it is made of."""
 
     model_class = SequenceClassifier
+    kinds = "classifier", "reranker"
 
     @property
     def labels(self) -> Sequence[str]:

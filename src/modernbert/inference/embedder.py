@@ -18,11 +18,21 @@ from modernbert.inference.loading import load_for_inference
 from modernbert.inference.pooled_vectors import EncodeOptions, PooledVectors, check_options
 from modernbert.inference.similarity import Vectors, similarity
 from modernbert.inference.text_model import TextModel
+from modernbert.kinds import ModelKind
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.pooling import Pooling
 from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
+
+_EMBEDDING_KINDS: tuple[ModelKind, ...] = (
+    "embedder",
+    "encoder",
+    "masked_lm",
+    "classifier",
+    "tagger",
+    "answerer",
+)
 
 
 class Embedder(TextModel[Encoder]):
@@ -63,7 +73,9 @@ class Embedder(TextModel[Encoder]):
             TokenizerError: no tokenizer beside it, or one that cannot be used.
             ConfigError: a pooling that is not supported, or a precision that cannot be had here.
         """
-        folder, settings = read_settings(find_model(folder_or_hub_id, weights=True))
+        folder, settings = read_settings(
+            find_model(folder_or_hub_id, weights=True, wanted=_EMBEDDING_KINDS)
+        )
         if pooling is not None:
             settings = replace(settings, pooling=pooling)
         encoder, tokenizer = load_for_inference(Encoder, folder, precision)

@@ -11,17 +11,15 @@ from typing import Any
 
 from modernbert.errors import ConfigError, ModelFolderError
 from modernbert.inference.embedder_settings import EmbedderSettings
-from modernbert.inference.modules_folder import (
+from modernbert.inference.modules_folder import refuse_steps, write_files
+from modernbert.json_files import read_json, read_object
+from modernbert.kinds import (
     CONFIG_FILE,
     MODULES_FILE,
     SETTINGS_FILE,
     TRANSFORMER_FILE,
     Module,
-    read_json,
     read_modules,
-    read_object,
-    refuse_steps,
-    write_files,
 )
 
 _POOLING_FOLDER = "1_Pooling"
@@ -91,7 +89,9 @@ def write_settings(folder: Path, settings: EmbedderSettings, hidden_size: int) -
     # The names of these classes before version 6, which later versions read as well.
     steps = [("Transformer", ""), ("Pooling", _POOLING_FOLDER)]
     steps += [("Normalize", _NORMALIZE_FOLDER)] if settings.normalize else []
-    modules = [Module(kind, path, f"sentence_transformers.models.{kind}") for kind, path in steps]
+    modules = [
+        Module(type=f"sentence_transformers.models.{kind}", path=path) for kind, path in steps
+    ]
     write_files(folder, modules, files)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
 from modernbert.inference.loading import load_for_inference, require_same_vocabulary
+from modernbert.kinds import ModelKind
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.precision import PrecisionChoice
@@ -66,7 +67,8 @@ class FillMask:
             ConfigError: a precision that cannot be had here.
             InputError: a tokenizer of another vocabulary.
         """
-        return cls(*load_for_inference(MaskedLanguageModel, folder_or_hub_id, precision))
+        wanted: tuple[ModelKind, ...] = ("masked_lm", "sparse")
+        return cls(*load_for_inference(MaskedLanguageModel, folder_or_hub_id, precision, wanted))
 
     def __call__(self, text: str, top_k: int = 5) -> list[list[Prediction]]:
         """The likeliest tokens for each [MASK] of a text, the masks in their order.

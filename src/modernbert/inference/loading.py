@@ -7,7 +7,9 @@ from typing import TypeVar
 import torch
 
 from modernbert.errors import InputError
+from modernbert.kinds import ModelKind
 from modernbert.model.config import EncoderConfig
+from modernbert.model.config_file import find_model
 from modernbert.model.precision import PrecisionChoice
 from modernbert.model.pretrained import SavedModel
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -16,17 +18,27 @@ M = TypeVar("M", bound=SavedModel)
 
 
 def load_for_inference(
-    cls: type[M], folder_or_hub_id: Path | str, precision: PrecisionChoice
+    cls: type[M],
+    folder_or_hub_id: Path | str,
+    precision: PrecisionChoice,
+    wanted: tuple[ModelKind, ...] = (),
 ) -> tuple[M, Tokenizer]:
-    """A model, on a GPU where there is one, and the tokenizer beside it.
+    """Load a model, onto a GPU where there is one, and the tokenizer beside it.
+
+    Args:
+        cls: The class of the model.
+        folder_or_hub_id: The folder of both, or of a run, or an id on the hub.
+        precision: What to compute in.
+        wanted: What the model is to be for; anything when empty.
 
     Raises:
         ModelFolderError: no such model, or one that cannot be used.
         TokenizerError: no tokenizer beside it, or one that cannot be used.
         ConfigError: a precision that cannot be had here.
     """
-    model = cls.from_pretrained(folder_or_hub_id)
-    tokenizer = Tokenizer.from_pretrained(folder_or_hub_id)
+    folder = find_model(folder_or_hub_id, weights=True, wanted=wanted)
+    model = cls.from_pretrained(folder)
+    tokenizer = Tokenizer.from_pretrained(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device).for_inference(precision), tokenizer
 

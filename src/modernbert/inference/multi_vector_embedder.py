@@ -80,7 +80,7 @@ class MultiVectorEmbedder(TextModel[Encoder]):
             TokenizerError: no tokenizer beside it, or one that cannot be used.
             ConfigError: a setting that is not supported, or a precision that cannot be had here.
         """
-        found = read_folder(find_model(folder_or_hub_id, weights=True))
+        found = read_folder(find_model(folder_or_hub_id, weights=True, wanted=("multi_vector",)))
         encoder, tokenizer = load_for_inference(Encoder, found.encoder, precision)
         model = MultiVectorModel(encoder, found.projections, normalize=found.settings.normalize)
         model.to(next(encoder.parameters()).device).requires_grad_(False)

@@ -17,17 +17,17 @@ from typing import Any
 
 from modernbert.errors import ConfigError, ModelFolderError
 from modernbert.files import updated_folder
-from modernbert.inference.modules_folder import (
+from modernbert.inference.modules_folder import refuse_steps, write_files
+from modernbert.inference.multi_vector_settings import MultiVectorSettings, QueryExpansion
+from modernbert.json_files import read_object
+from modernbert.kinds import (
     CONFIG_FILE,
     SETTINGS_FILE,
     TRANSFORMER_FILE,
     Module,
+    model_kind,
     read_modules,
-    read_object,
-    refuse_steps,
-    write_files,
 )
-from modernbert.inference.multi_vector_settings import MultiVectorSettings, QueryExpansion
 from modernbert.model.multi_vector import Projection, ProjectionSettings
 from modernbert.model.weights import read_headers, read_tensors, write_tensors
 
@@ -58,8 +58,7 @@ def is_multi_vector(folder: Path) -> bool:
     Raises:
         ModelFolderError: a file that cannot be read.
     """
-    said = read_object(folder / SETTINGS_FILE).get("model_type")
-    return said in ("MultiVectorEncoder", "ColBERT")
+    return model_kind(folder) == "multi_vector"
 
 
 def read_folder(folder: Path) -> MultiVectorFolder:
@@ -108,7 +107,7 @@ def write_folder(
     kinds = ["Transformer", *["Dense"] * len(projections), "MultiVectorMask"]
     kinds += ["Normalize"] if settings.normalize else []
     modules = [
-        Module(kind, f"{index}_{kind}" if index else "", _TYPES[kind])
+        Module(type=_TYPES[kind], path=f"{index}_{kind}" if index else "")
         for index, kind in enumerate(kinds)
     ]
     files: dict[str, Any] = {

@@ -86,7 +86,7 @@ class QuestionAnswerer:
             ConfigError: a precision that cannot be had here.
             InputError: a tokenizer of another vocabulary.
         """
-        loaded = load_for_inference(SpanClassifier, folder_or_hub_id, precision)
+        loaded = load_for_inference(SpanClassifier, folder_or_hub_id, precision, ("answerer",))
         return cls(*loaded, max_seqlen=max_seqlen, stride=stride)
 
     def __call__(self, question: str, context: str, *, must_answer: bool = False) -> Answer:

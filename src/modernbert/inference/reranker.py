@@ -13,6 +13,7 @@ from modernbert.inference.batching import Observer
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.inputs import require_list
 from modernbert.inference.loading import load_for_inference
+from modernbert.kinds import ModelKind
 from modernbert.model.config_file import find_model
 from modernbert.model.heads import SequenceClassifier
 from modernbert.model.precision import PrecisionChoice
@@ -77,7 +78,8 @@ class Reranker:
             TokenizerError: no tokenizer beside it, or one that cannot be used.
             ConfigError: more outputs than one, or a precision that cannot be had here.
         """
-        folder = find_model(folder_or_hub_id, weights=True)
+        wanted: tuple[ModelKind, ...] = ("reranker", "classifier")
+        folder = find_model(folder_or_hub_id, weights=True, wanted=wanted)
         model, tokenizer = load_for_inference(SequenceClassifier, folder, precision)
         activation = read_activation(folder)
         return cls(model, tokenizer, activation=activation, max_seqlen=max_seqlen)

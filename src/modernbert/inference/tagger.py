@@ -22,6 +22,7 @@ class Tagger(TextModel[TokenClassifier]):
     """
 
     model_class = TokenClassifier
+    kinds = ("tagger",)
 
     @property
     def labels(self) -> Sequence[str]:

@@ -15,6 +15,7 @@ from modernbert.inference.loading import (
     longest_sequence,
     require_same_vocabulary,
 )
+from modernbert.kinds import ModelKind
 from modernbert.model.encoder import Encoder
 from modernbert.model.precision import PrecisionChoice
 from modernbert.model.pretrained import SavedModel
@@ -38,6 +39,8 @@ class TextModel(Generic[M]):
     """
 
     model_class: ClassVar[type[SavedModel]]
+    kinds: ClassVar[tuple[ModelKind, ...]]
+    """What a folder is for from which such a model can be loaded."""
 
     def __init__(self, model: M, tokenizer: Tokenizer, *, max_seqlen: int | None = None) -> None:
         require_same_vocabulary(model.config, tokenizer)
@@ -61,7 +64,9 @@ class TextModel(Generic[M]):
             InputError: a tokenizer of another vocabulary.
         """
         model: Any
-        model, tokenizer = load_for_inference(cls.model_class, folder_or_hub_id, precision)
+        model, tokenizer = load_for_inference(
+            cls.model_class, folder_or_hub_id, precision, cls.kinds
+        )
         return cls(model, tokenizer, max_seqlen=max_seqlen)
 
     def compile(self) -> Self:

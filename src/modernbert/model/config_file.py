@@ -8,7 +8,6 @@ this package does not compute: other activations, biases, scaled rotary position
 Rates of dropout in the file are passed over: dropout is a setting of a training, not of a model.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 
 from modernbert.errors import ConfigError, ModelFolderError
 from modernbert.hub import find_folder
-
-CONFIG_FILE = "config.json"
+from modernbert.json_files import read_object
+from modernbert.kinds import CONFIG_FILE, ModelKind, model_folder
 
 LAYER_KINDS = {"full_attention": "global", "sliding_attention": "local"}
 
@@ -50,20 +49,27 @@ PUBLISHED_IDS = {
 _MAX_LIST = 1 << 16
 
 
-def find_model(folder_or_hub_id: Path | str, *, weights: bool) -> Path:
-    """A model's folder here, or its files from the hub.
+def find_model(
+    folder_or_hub_id: Path | str, *, weights: bool, wanted: tuple[ModelKind, ...] = ()
+) -> Path:
+    """Find a model's folder here, or fetch its files from the hub.
 
-    weights: whether they are wanted too, and not the config alone.
+    Args:
+        folder_or_hub_id: A folder, also that of a run, or `owner/name` on the hub.
+        weights: Whether they are wanted too, and not the config alone.
+        wanted: What the model is to be for; anything when empty.
 
     Raises:
-        ModelFolderError: a path where no folder is, or a hub id that cannot be fetched.
+        ModelFolderError: A path where no folder is, a hub id that cannot be fetched, or something
+            else than such a model.
     """
-    return find_folder(
+    folder = find_folder(
         folder_or_hub_id,
         patterns=["*.json", "*.safetensors"] if weights else [CONFIG_FILE],
         content=f"a {CONFIG_FILE}",
         error=ModelFolderError,
     )
+    return model_folder(folder, wanted)
 
 
 def read_config_file(folder: Path) -> dict[str, Any]:
@@ -74,16 +80,9 @@ def read_config_file(folder: Path) -> dict[str, Any]:
         ConfigError: the config of another kind of model.
     """
     path = folder / CONFIG_FILE
-    try:
-        published = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelFolderError(
-            f"{folder}: holds no {CONFIG_FILE}; expected the folder of a model"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{path}: not a readable JSON file: {error}") from None
-    if not isinstance(published, dict):
-        raise ModelFolderError(f"{path}: expected a JSON object")
+    if not path.exists():
+        raise ModelFolderError(f"{folder}: holds no {CONFIG_FILE}; expected the folder of a model")
+    published = read_object(path)
     if published.get("model_type") != "modernbert":
         raise ConfigError(
             f"{path}: model_type: got {published.get('model_type')!r}, expected 'modernbert'"

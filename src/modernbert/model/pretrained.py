@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from modernbert.errors import ModelFolderError
 from modernbert.files import updated_folder
+from modernbert.kinds import CONFIG_FILE
 from modernbert.model.config import EncoderConfig
 from modernbert.model.config_file import (
-    CONFIG_FILE,
     encoder_numbers,
     find_model,
     naming,

@@ -3,7 +3,6 @@
 One safetensors file, or several with an index beside them. Pickles are never read.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from modernbert.errors import ModelFolderError
+from modernbert.json_files import read_object
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -100,9 +100,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _indexed_files(index: Path) -> list[Path]:
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(places.values()))
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(read_object(index)["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError) as error:
         raise ModelFolderError(f"{index}: not a readable index of weights: {error!r}") from None
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:

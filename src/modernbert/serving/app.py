@@ -18,8 +18,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route as PathRoute
 
+from modernbert.kinds import ModelKind
 from modernbert.serving import schemas
-from modernbert.serving.models import Kind, ServedModel
+from modernbert.serving.models import ServedModel
 from modernbert.serving.openapi import describe
 from modernbert.serving.refusal import Refusal, invalid, too_large, unavailable
 from modernbert.serving.routes import ROOT_ROUTES, ROUTES, Route
@@ -36,8 +37,9 @@ _PAGE_POLICY = (
 _CLIENT_GONE = 499
 _BY_PATH = {route.path: route for route in ROUTES}
 _AT_ROOT = {route.path: route for route in ROOT_ROUTES}
-_ROOT_PATHS: dict[Kind, str] = {
-    "embedding": "/embed",
+_ROOT_PATHS: dict[ModelKind, str] = {
+    "encoder": "/embed",
+    "embedder": "/embed",
     "multi_vector": "/embed_all",
     "sparse": "/embed_sparse",
     "classifier": "/predict",

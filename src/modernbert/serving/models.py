@@ -1,11 +1,10 @@
 """`ServedModel`: a model folder, and what it can do by its kind."""
 
-import json
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError, ModelFolderError
@@ -15,23 +14,17 @@ from modernbert.inference.fill_mask import FillMask
 from modernbert.inference.launching import launch
 from modernbert.inference.loading import device_of, longest_sequence
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-from modernbert.inference.multi_vector_folder import is_multi_vector
 from modernbert.inference.reranker import Reranker
 from modernbert.inference.tagger import Tagger
-from modernbert.model.config_file import find_model, read_config_file
+from modernbert.kinds import NAMES, ModelKind, model_kind
+from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
-from modernbert.model.heads import MaskedLanguageModel, SequenceClassifier, TokenClassifier
-from modernbert.model.names import ARCHITECTURES
 from modernbert.model.precision import PrecisionChoice, choose_precision
 from modernbert.serving.queue import Lane
-from modernbert.serving.sparse import SparseEmbedder, is_sparse
+from modernbert.serving.sparse import SparseEmbedder
 from modernbert.tokenizer.tokenizer import Tokenizer
 
-Kind = Literal[
-    "embedding", "multi_vector", "sparse", "classifier", "reranker", "tagger", "masked_lm"
-]
-
-_POOLINGS: dict[Kind, str] = {"sparse": "splade", "multi_vector": "colbert"}
+_POOLINGS: dict[ModelKind, str] = {"sparse": "splade", "multi_vector": "colbert"}
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 
@@ -46,7 +39,7 @@ class ServedModel:
     """
 
     name: str
-    kind: Kind
+    kind: ModelKind
     dtype: str
     encoder: Encoder
     tokenizer: Tokenizer
@@ -85,7 +78,7 @@ class ServedModel:
     @property
     def description(self) -> dict[str, Any]:
         """The kind and what belongs to it, as `/info` tells it."""
-        if self.embedder is not None and self.kind == "embedding":
+        if self.embedder is not None and self.kind in ("embedder", "encoder"):
             return {"embedding": {"pooling": self.embedder.settings.pooling}}
         if self.kind in _POOLINGS:
             return {"embedding": {"pooling": _POOLINGS[self.kind]}}
@@ -125,8 +118,11 @@ def load(
             f"name: got {name!r}, expected letters, digits, dots, dashes and underscores; "
             "write NAME=MODEL to give the model another name"
         )
-    kind = kind_of(folder)
+    kind = model_kind(folder)
+    if kind not in _PARTS:
+        raise ModelFolderError(f"{folder}: holds {NAMES[kind]}, which has no route")
     parts = _PARTS[kind](folder, precision)
+    kind = "reranker" if "reranker" in parts else kind
     model = next(part for part in parts.values() if part is not None)
     model = model.classifier if isinstance(model, Reranker) else model
     network = model.encoder if isinstance(model, Embedder) else model.model
@@ -148,45 +144,6 @@ def load(
     )
 
 
-def kind_of(folder: Path) -> Kind:
-    """What a model's folder is for, from its settings alone.
-
-    Raises:
-        ModelFolderError: of no known kind.
-    """
-    if is_sparse(folder):
-        return "sparse"
-    if is_multi_vector(folder):
-        return "multi_vector"
-    if (folder / "modules.json").is_file() and _begins_with_encoder(folder):
-        return "embedding"
-    published = read_config_file(folder)
-    architectures = published.get("architectures") or [ARCHITECTURES[Encoder.__name__]]
-    for model_class, kind in _KINDS.items():
-        if ARCHITECTURES[model_class.__name__] in architectures:
-            labels = published.get("id2label") or {"0": "", "1": ""}
-            is_reranker = kind == "classifier" and len(labels) == 1
-            return "reranker" if is_reranker else kind
-    known = ", ".join(ARCHITECTURES[model_class.__name__] for model_class in _KINDS)
-    raise ModelFolderError(f"{folder}: holds a {architectures[0]}; expected one of {known}")
-
-
-_KINDS: dict[type, Kind] = {
-    Encoder: "embedding",
-    MaskedLanguageModel: "masked_lm",
-    SequenceClassifier: "classifier",
-    TokenClassifier: "tagger",
-}
-
-
-def _begins_with_encoder(folder: Path) -> bool:
-    """Whether modules.json says more than that there is a transformer: cross-encoders do not."""
-    try:
-        return len(json.loads((folder / "modules.json").read_text(encoding="utf-8"))) > 1
-    except (OSError, ValueError, TypeError):
-        return True  # whoever reads it says what is wrong
-
-
 def _load_embedder(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
     return {"embedder": Embedder.from_pretrained(folder, precision=precision)}
 
@@ -202,7 +159,12 @@ def _load_sparse(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
 
 
 def _load_classifier(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
-    return {"classifier": Classifier.from_pretrained(folder, precision=precision)}
+    classifier = Classifier.from_pretrained(folder, precision=precision)
+    return (
+        {"classifier": classifier}
+        if len(classifier.labels) > 1
+        else _load_reranker(folder, precision)
+    )
 
 
 def _load_reranker(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
@@ -220,8 +182,9 @@ def _load_masked_lm(folder: Path, precision: PrecisionChoice) -> dict[str, Any]:
     return {"fill_mask": fill_mask, "embedder": embedder}
 
 
-_PARTS: dict[Kind, Callable[[Path, PrecisionChoice], dict[str, Any]]] = {
-    "embedding": _load_embedder,
+_PARTS: dict[ModelKind, Callable[[Path, PrecisionChoice], dict[str, Any]]] = {
+    "encoder": _load_embedder,
+    "embedder": _load_embedder,
     "multi_vector": _load_multi_vector,
     "sparse": _load_sparse,
     "classifier": _load_classifier,

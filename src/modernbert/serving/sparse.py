@@ -1,16 +1,16 @@
 """`SparseEmbedder`: a text to weights of the vocabulary's tokens (SPLADE)."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
-from modernbert.errors import ConfigError, ModelFolderError
+from modernbert.errors import ConfigError
 from modernbert.inference.loading import load_for_inference, longest_sequence
+from modernbert.json_files import read_object
+from modernbert.kinds import CONFIG_FILE, TRANSFORMER_FILE, read_modules
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -40,13 +40,13 @@ class SparseEmbedder:
         Raises:
             ModelFolderError: steps or settings that are not supported, or a broken model.
         """
-        (_, model_path), (_, pooling_path) = _modules(folder)
-        settings = _read(folder / pooling_path / "config.json")
+        model, pooling = (folder / step.path for step in read_modules(folder))
+        settings = read_object(pooling / CONFIG_FILE)
         for key, only in (("pooling_strategy", "max"), ("activation_function", "relu")):
             if settings.get(key, only) != only:
                 raise ConfigError(f"{folder}: {key} {settings[key]} is not supported; {only} is")
-        loaded = load_for_inference(MaskedLanguageModel, folder / model_path, precision)
-        limit = _read(folder / model_path / "sentence_bert_config.json").get("max_seq_length")
+        loaded = load_for_inference(MaskedLanguageModel, model, precision)
+        limit = read_object(model / TRANSFORMER_FILE).get("max_seq_length")
         return cls(*loaded, max_seqlen=limit)
 
     def compute(self, batch: PackedBatch) -> Sequence[tuple[Tensor, Tensor]]:
@@ -60,34 +60,6 @@ class SparseEmbedder:
         return torch.stack(most).amax(0).relu().log1p()
 
 
-def is_sparse(folder: Path) -> bool:
-    """Whether a folder is a SparseEncoder's."""
-    try:
-        modules = _modules(folder)
-    except ModelFolderError:
-        return False
-    return len(modules) == 2 and modules[1][0] == _POOLING
-
-
 def _sparse(weights: Tensor) -> tuple[Tensor, Tensor]:
     token_ids = weights.nonzero().squeeze(1)
     return token_ids.cpu(), weights[token_ids].cpu()
-
-
-def _modules(folder: Path) -> list[tuple[str, str]]:
-    """The class and the folder of each step."""
-    modules = _read(folder / "modules.json")
-    try:
-        return [(each["type"].rpartition(".")[2], each["path"]) for each in modules]
-    except (KeyError, TypeError, AttributeError):
-        raise ModelFolderError(f"{folder}/modules.json: expected a list of steps") from None
-
-
-def _read(path: Path) -> Any:
-    """The content of a JSON file; empty when there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{path}: not a readable JSON file: {error}") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.errors import TokenizerError
+from modernbert.json_files import read_json
 
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 NUM_UNUSED = 83
@@ -32,12 +33,9 @@ def read_definition(path: Path) -> dict[str, Any]:
     Raises:
         TokenizerError: the file is missing, or is not the JSON of a tokenizer.
     """
-    try:
-        definition = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TokenizerError(f"{path}: no such file; expected a tokenizer.json") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path}: not a readable JSON file: {error}") from None
+    definition = read_json(path, TokenizerError)
+    if definition is None:
+        raise TokenizerError(f"{path}: no such file; expected a tokenizer.json")
     if not _looks_like_a_tokenizer(definition):
         raise TokenizerError(
             f"{path}: holds no tokenizer: expected `added_tokens` and a `model` with a `vocab`"

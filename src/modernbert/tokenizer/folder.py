@@ -8,9 +8,10 @@ from typing import Any
 from modernbert import hub
 from modernbert.errors import TokenizerError
 from modernbert.files import updated_folder
-from modernbert.tokenizer.roles import named_roles, read_object
+from modernbert.json_files import read_object
+from modernbert.kinds import TOKENIZER_FILE, tokenizer_folder
+from modernbert.tokenizer.roles import named_roles
 
-TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 
@@ -24,12 +25,13 @@ def find_folder(folder_or_hub_id: str | Path) -> Path:
     Raises:
         TokenizerError: a path where no folder is, or a hub id that cannot be fetched.
     """
-    return hub.find_folder(
+    folder = hub.find_folder(
         folder_or_hub_id,
         patterns=[TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE],  # and not the weights
         content=f"a {TOKENIZER_FILE}",
         error=TokenizerError,
     )
+    return tokenizer_folder(folder)
 
 
 def read_roles(folder: Path) -> dict[str, str]:
@@ -38,7 +40,8 @@ def read_roles(folder: Path) -> dict[str, str]:
     Raises:
         TokenizerError: A file is there and is not usable JSON.
     """
-    return named_roles([read_object(folder / name) for name in (SPECIAL_TOKENS_FILE, CONFIG_FILE)])
+    names = SPECIAL_TOKENS_FILE, CONFIG_FILE
+    return named_roles([read_object(folder / name, TokenizerError) for name in names])
 
 
 def read_model_max_length(folder: Path) -> int | None:
@@ -47,7 +50,7 @@ def read_model_max_length(folder: Path) -> int | None:
     Raises:
         TokenizerError: The file is there and is not JSON.
     """
-    length = read_object(folder / CONFIG_FILE).get("model_max_length")
+    length = read_object(folder / CONFIG_FILE, TokenizerError).get("model_max_length")
     if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 1:
         return None
     return min(int(length), UNLIMITED)

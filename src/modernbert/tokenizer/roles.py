@@ -4,9 +4,7 @@ Published ModernBERTs name them `[MASK]`, `<mask>` or `<MASK|LLM-jp>`. The files
 tokenizer.json say which is which, as they say it to transformers.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from modernbert.errors import TokenizerError
@@ -60,22 +58,3 @@ def named_roles(files: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             elif token is not None:
                 raise TokenizerError(f"{role}: got {token!r}, expected the name of a token")
     return roles
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The content of a JSON file that may be absent; an absent one is empty.
-
-    Raises:
-        TokenizerError: The file is there and holds no JSON object.
-    """
-    if path.exists() and not path.is_file():
-        raise TokenizerError(f"{path}: expected a regular file")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path}: not a readable JSON file: {error}") from None
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{path}: expected a JSON object")
-    return content

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import tokenizers
 
 from modernbert.errors import InputError, TokenizerError
+from modernbert.kinds import TOKENIZER_FILE
 from modernbert.tokenizer import definition as definitions
 from modernbert.tokenizer.checks import require_text, require_texts, require_token_ids
 from modernbert.tokenizer.folder import (
-    TOKENIZER_FILE,
     find_folder,
     read_model_max_length,
     read_roles,

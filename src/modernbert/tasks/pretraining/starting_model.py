@@ -6,13 +6,13 @@ from typing import Any
 import torch
 
 from modernbert.errors import ConfigError, TokenizerError
+from modernbert.kinds import TOKENIZER_FILE
 from modernbert.model.grow import grow
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.tasks.pretraining.data import PretrainingData
 from modernbert.tasks.pretraining.model_settings import ModelSettings
 from modernbert.tokenizer.extend import is_unused, named_slots
-from modernbert.tokenizer.folder import TOKENIZER_FILE
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 

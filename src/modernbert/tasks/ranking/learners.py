@@ -16,12 +16,12 @@ from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import read_settings
 from modernbert.inference.inputs import EncodedText, TextEncoder
 from modernbert.inference.loading import longest_sequence
-from modernbert.inference.modules_folder import read_modules
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_folder import is_multi_vector, read_folder
 from modernbert.inference.multi_vector_inputs import SideEncoder, counted, skipped_token_ids
 from modernbert.inference.multi_vector_settings import MultiVectorSettings, Side
 from modernbert.inference.pooled_vectors import without_beginnings
+from modernbert.kinds import read_modules
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import MultiVectorModel, projection

@@ -1,0 +1,119 @@
+"""JSON files that another program wrote, read as strictly as recipes.
+
+A file is described by a settings class (see `settings`): every key that is honoured is a field, and
+a key of which only one value is honoured is a `Literal`. Any other key is refused by its name,
+unless `IGNORED` says why it does not matter. A key whose value is null counts as absent.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from modernbert.errors import ModelFolderError, ModernBertError, SettingsError
+from modernbert.settings import parse
+
+T = TypeVar("T")
+
+IGNORED: Mapping[str, Mapping[str, str]] = {
+    "config_sentence_transformers.json": {
+        "model_type": "says which class loads the folder; `kinds` reads it",
+        "requirements": "versions of libraries that are not used here",
+        "keep_in_fp32_modules": "layers after the encoder are always computed in float32",
+        "tokenizer_name": "the tokenizer is the one of the folder",
+    },
+    "sentence_bert_config.json": {
+        "modality_config": "the only modality here is text",
+        "unpad_inputs": "nothing is ever padded here",
+    },
+    "modules.json": {
+        "idx": "the order of the list is that of the steps",
+        "name": "steps are known by their classes",
+        "kwargs": "which arguments of a call a step is handed",
+    },
+}
+"""Keys that are passed over on purpose, by file, each with the reason. So are those that begin with
+an underscore, which are notes such as `__version__` and `_name_or_path`."""
+
+
+def read_json(path: Path, error: type[ModernBertError] = ModelFolderError) -> Any:
+    """Read the content of a JSON file.
+
+    Args:
+        path: The file.
+        error: The class to raise.
+
+    Returns:
+        The content, or None where there is no file.
+
+    Raises:
+        error: The file cannot be read, is no regular file, or is no JSON.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without an end
+            raise error(f"{path}: is no regular file")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as failure:
+        raise error(f"{path}: not a readable JSON file: {failure}") from None
+
+
+def read_object(path: Path, error: type[ModernBertError] = ModelFolderError) -> dict[str, Any]:
+    """Read a JSON file that holds an object; see `read_json`.
+
+    Returns:
+        Its content; empty where there is no file.
+
+    Raises:
+        error: As `read_json`, or the file holds something else.
+    """
+    content = read_json(path, error)
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise error(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def read_settings(
+    settings_class: type[T],
+    path: Path,
+    *,
+    ignored: Collection[str] = (),
+    error: type[ModernBertError] = ModelFolderError,
+) -> T:
+    """Read a JSON file into a settings class.
+
+    Args:
+        settings_class: A frozen dataclass with a field for each key that is honoured.
+        path: The file; where there is none, all fields have their defaults.
+        ignored: Keys to pass over besides those of `IGNORED`.
+        error: The class to raise.
+
+    Raises:
+        error: As `read_object`; or a key that is not honoured, has a wrong type or is missing.
+    """
+    content = read_object(path, error)
+    return parse_foreign(settings_class, content, str(path), ignored=ignored, error=error)
+
+
+def parse_foreign(
+    settings_class: type[T],
+    content: Mapping[str, Any],
+    where: str,
+    *,
+    ignored: Collection[str] = (),
+    error: type[ModernBertError] = ModelFolderError,
+) -> T:
+    """Make a settings object of what stands in somebody else's file; see `read_settings`."""
+    passed_over = {*ignored, *IGNORED.get(Path(where).name, ())}
+    known = {
+        key: value
+        for key, value in content.items()
+        if value is not None and key not in passed_over and not key.startswith("_")
+    }
+    try:
+        return parse(settings_class, known, where=where)
+    except SettingsError as failure:
+        raise error(str(failure)) from None
