@@ -33,6 +33,7 @@ def test_the_package_exports_these_names() -> None:
         "Reranker",
         "SequenceClassifier",
         "SpanClassifier",
+        "SparseEmbedder",
         "Tagger",
         "TokenClassifier",
         "Tokenizer",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
     from modernbert.inference.question_answerer import QuestionAnswerer
     from modernbert.inference.reranker import Reranker
+    from modernbert.inference.sparse_embedder import SparseEmbedder
     from modernbert.inference.tagger import Tagger
     from modernbert.interop.accelerate import accelerate, restore
     from modernbert.interop.collator import DataCollatorWithPacking
@@ -43,6 +44,7 @@ __all__ = [
     "Reranker",
     "SequenceClassifier",
     "SpanClassifier",
+    "SparseEmbedder",
     "Tagger",
     "TokenClassifier",
     "Tokenizer",
@@ -69,6 +71,7 @@ _HOMES = {
     "Reranker": "modernbert.inference.reranker",
     "SequenceClassifier": "modernbert.model.heads",
     "SpanClassifier": "modernbert.model.heads",
+    "SparseEmbedder": "modernbert.inference.sparse_embedder",
     "Tagger": "modernbert.inference.tagger",
     "TokenClassifier": "modernbert.model.heads",
     "Tokenizer": "modernbert.tokenizer.tokenizer",

@@ -11,7 +11,7 @@ from typing import Any
 
 from modernbert.errors import ConfigError, ModelFolderError
 from modernbert.inference.embedder_settings import EmbedderSettings
-from modernbert.inference.modules_folder import refuse_steps, write_files
+from modernbert.inference.foreign_files import refuse_steps, write_files
 from modernbert.json_files import read_json, read_object
 from modernbert.kinds import (
     CONFIG_FILE,

@@ -14,6 +14,7 @@ from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.open_index import open_index
 from modernbert.inference.question_answerer import QuestionAnswerer
 from modernbert.inference.reranker import Reranker
+from modernbert.inference.sparse_embedder import SparseEmbedder
 from modernbert.inference.tagger import Tagger
 from modernbert.inference.vector_file import read_vectors
 from modernbert.kinds import Kind, ModelKind, kind_of, model_folder, model_kind
@@ -24,6 +25,7 @@ MODELS: dict[ModelKind, Any] = {
     "encoder": Embedder,
     "embedder": Embedder,
     "multi_vector": MultiVectorEmbedder,
+    "sparse": SparseEmbedder,
     "masked_lm": FillMask,
     "classifier": Classifier,
     "reranker": Reranker,
@@ -49,9 +51,9 @@ def load(folder_or_hub_id: Path | str, *, precision: PrecisionChoice = "auto") -
         precision: What a model computes in; the others take none.
 
     Returns:
-        A `FillMask`, `Embedder`, `MultiVectorEmbedder`, `Classifier`, `Reranker`, `Tagger` or
-        `QuestionAnswerer` for a model; a `Tokenizer`, an index, the `ShardFolder` of token shards,
-        or an array (rows, dim) for a file of vectors.
+        A `FillMask`, `Embedder`, `MultiVectorEmbedder`, `SparseEmbedder`, `Classifier`, `Reranker`,
+        `Tagger` or `QuestionAnswerer` for a model; a `Tokenizer`, an index, the `ShardFolder` of
+        token shards, or an array (rows, dim) for a file of vectors.
 
     Raises:
         InputError: A path at which nothing is, or nothing that is known.

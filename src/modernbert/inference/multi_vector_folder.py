@@ -17,7 +17,7 @@ from typing import Any
 
 from modernbert.errors import ConfigError, ModelFolderError
 from modernbert.files import updated_folder
-from modernbert.inference.modules_folder import refuse_steps, write_files
+from modernbert.inference.foreign_files import refuse_steps, write_files
 from modernbert.inference.multi_vector_settings import MultiVectorSettings, QueryExpansion
 from modernbert.json_files import read_object
 from modernbert.kinds import (

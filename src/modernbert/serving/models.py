@@ -15,13 +15,13 @@ from modernbert.inference.launching import launch
 from modernbert.inference.loading import device_of, longest_sequence
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.reranker import Reranker
+from modernbert.inference.sparse_embedder import SparseEmbedder
 from modernbert.inference.tagger import Tagger
 from modernbert.kinds import NAMES, ModelKind, model_kind
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.precision import PrecisionChoice, choose_precision
 from modernbert.serving.queue import Lane
-from modernbert.serving.sparse import SparseEmbedder
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 _POOLINGS: dict[ModelKind, str] = {"sparse": "splade", "multi_vector": "colbert"}

@@ -81,15 +81,13 @@ async def embed_sparse(call: Call, request: schemas.EmbedSparseRequest) -> Any:
     """The weights of the vocabulary's tokens for each input."""
     sparse = call.model.sparse
     assert sparse is not None
-    if request.prompt_name is not None:
-        raise invalid(f"prompt_name: got {request.prompt_name!r}, but the model has no prompts")
     truncation = call.truncation(request)
     inputs = as_inputs(request.inputs, "inputs")
-    sequences = await _encoded(call, inputs, truncation, None, "inputs")
+    sequences = await _encoded(call, inputs, truncation, request.prompt_name, "inputs")
     results = await call.compute(call.model.lane("sparse", lambda: sparse.compute), sequences)
     return [
         [schemas.SparseValue(*pair) for pair in zip(ids.tolist(), weights.tolist(), strict=True)]
-        for ids, weights in results
+        for ids, weights in (sparse.vector(*result) for result in results)
     ]
 
 
@@ -160,7 +158,12 @@ def _embedder(call: Call) -> Embedder:
 
 
 def _prompt(call: Call, name: str | None) -> str:
-    embedder = call.model.embedder
+    embedder, sparse = call.model.embedder, call.model.sparse
+    if sparse is not None:
+        try:
+            return sparse.settings.prompts.text(None, name)
+        except InputError as error:
+            raise invalid(str(error)) from None
     if embedder is None:
         if name is not None:
             raise invalid(f"prompt_name: got {name!r}, but the model has no prompts")

@@ -19,6 +19,7 @@ NUM_UNUSED = 83
 """Free slots after the special tokens, for tokens that a user adds later (P section 2.2.1)."""
 
 NORMALIZER = {"type": "NFC"}
+LOWERCASE = {"type": "Lowercase"}
 BYTE_LEVEL = {
     "type": "ByteLevel",
     "add_prefix_space": False,
@@ -44,6 +45,19 @@ def read_definition(path: Path) -> dict[str, Any]:
         # Merges that do not fit the prefix make the library cut inside a letter and abort.
         raise TokenizerError(f"{path}: a BPE with a continuing_subword_prefix is not supported")
     return canonical(definition)
+
+
+def lowercased(definition: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The definition with lowercasing before its normalizers; None where it is among them."""
+    normalizer = definition.get("normalizer")
+    steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
+    if any(_lowercases(step) for step in steps):
+        return None
+    return {**definition, "normalizer": {"type": "Sequence", "normalizers": [LOWERCASE, *steps]}}
+
+
+def _lowercases(step: Mapping[str, Any]) -> bool:
+    return step.get("type") == "Lowercase" or bool(step.get("lowercase"))
 
 
 def canonical(definition: Mapping[str, Any]) -> dict[str, Any]:

@@ -154,6 +154,13 @@ class Tokenizer:
             model_max_length=model_max_length or self.model_max_length,
         )
 
+    def lowercased(self) -> "Tokenizer":
+        """Make a tokenizer that lowercases texts before all else; one that does so is returned."""
+        definition = self.definition
+        if (changed := definitions.lowercased(definition)) is None:
+            return self
+        return Tokenizer(changed, model_max_length=self.model_max_length, roles=self.roles)
+
     @property
     def definition(self) -> dict[str, Any]:
         """The content of its tokenizer.json; a change of it changes nothing here."""

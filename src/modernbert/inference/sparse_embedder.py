@@ -1,0 +1,299 @@
+"""`SparseEmbedder`: a text to weights of the vocabulary's tokens (SPLADE)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modernbert.batch import PackedBatch
+from modernbert.device_copies import to_host
+from modernbert.errors import InputError, ModelFolderError
+from modernbert.files import updated_folder
+from modernbert.inference.batching import Observer
+from modernbert.inference.foreign_files import (
+    SparseFile,
+    SpladePoolingFile,
+    TransformerFile,
+    read_prompt_file,
+    refuse_steps,
+    write_files,
+)
+from modernbert.inference.inputs import EncodedText, require_list, with_prompt
+from modernbert.inference.loading import load_for_inference
+from modernbert.inference.prompts import Prompts
+from modernbert.inference.text_model import TextModel
+from modernbert.json_files import read_settings
+from modernbert.kinds import (
+    CONFIG_FILE,
+    SETTINGS_FILE,
+    TRANSFORMER_FILE,
+    Module,
+    read_modules,
+)
+from modernbert.model.config_file import find_model
+from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.precision import PrecisionChoice
+from modernbert.model.splade import SparseActivation, SparsePooling, token_weights
+from modernbert.tokenizer.tokenizer import Tokenizer
+
+_POOLING_FOLDER = "1_SpladePooling"
+_MODULES = "sentence_transformers.sparse_encoder.models."
+
+
+class SparseVector(NamedTuple):
+    """The tokens of the vocabulary that a text has weights for.
+
+    Attributes:
+        token_ids: (num_tokens,) int64, rising.
+        weights: (num_tokens,) float32, above 0.
+    """
+
+    token_ids: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseSettings:
+    """What makes the weights of a text.
+
+    Attributes:
+        pooling: How the weights of a token at several places become one.
+        activation: What makes a weight of a logit.
+        max_active_dims: How many tokens are kept, the heaviest first; None for all.
+        max_seqlen: The longest sequence, in tokens; None for what the model reads.
+        prompts: Texts to put before others, and which of them by default.
+    """
+
+    pooling: SparsePooling = "max"
+    activation: SparseActivation = "relu"
+    max_active_dims: int | None = None
+    max_seqlen: int | None = None
+    prompts: Prompts = field(default_factory=Prompts)
+
+
+class SparseOptions(TypedDict, total=False):
+    """How texts become sparse vectors.
+
+    Attributes:
+        prompt: A text to put before each; it takes precedence over `prompt_name`.
+        prompt_name: The name of one of the model's prompts.
+        max_active_dims: How many tokens are kept, in place of the model's own number.
+        batch_tokens: The most tokens that are computed at once.
+        on_progress: Is called after every batch.
+    """
+
+    prompt: str | None
+    prompt_name: str | None
+    max_active_dims: int | None
+    batch_tokens: int | None
+    on_progress: Observer | None
+
+
+class SparseEmbedder(TextModel[MaskedLanguageModel]):
+    """Weights of the vocabulary's tokens for each text, which products compare.
+
+    Args:
+        model: A masked language model that was trained for this, on any device.
+        tokenizer: The one that it was trained with.
+        settings: How logits become weights, and prompts.
+
+    Raises:
+        InputError: A tokenizer of another vocabulary, or a longest sequence that cannot be read.
+    """
+
+    model_class = MaskedLanguageModel
+    kinds = ("sparse",)
+
+    def __init__(
+        self,
+        model: MaskedLanguageModel,
+        tokenizer: Tokenizer,
+        settings: SparseSettings | None = None,
+    ) -> None:
+        self.settings = settings or SparseSettings()
+        super().__init__(model, tokenizer, max_seqlen=self.settings.max_seqlen)
+        self._source: Path | None = None
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, folder_or_hub_id: Path | str, *, precision: PrecisionChoice = "auto"
+    ) -> "SparseEmbedder":
+        """Load the folder of a SparseEncoder of sentence-transformers.
+
+        Raises:
+            ModelFolderError: No such model, one of another kind, or one that cannot be used.
+            TokenizerError: No tokenizer beside it, or one that cannot be used.
+            ConfigError: A precision that cannot be had here.
+        """
+        folder = find_model(folder_or_hub_id, weights=True, wanted=cls.kinds)
+        place, settings, is_lowered = _read_folder(folder)
+        model, tokenizer = load_for_inference(MaskedLanguageModel, place, precision)
+        embedder = cls(model, tokenizer.lowercased() if is_lowered else tokenizer, settings)
+        embedder._source = place
+        return embedder
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write a folder that `from_pretrained` and sentence-transformers load.
+
+        Raises:
+            ModelFolderError: The folder cannot be written.
+            TokenizerError: As that, for the tokenizer.
+        """
+        is_packed = self.model.encoder.engine is not None
+        again = self._source if is_packed else None
+        model = self.model if again is None else MaskedLanguageModel.from_pretrained(again)
+        settings = replace(self.settings, max_seqlen=self.max_seqlen)
+        try:
+            with updated_folder(Path(folder).expanduser()) as whole:
+                model.save_pretrained(whole)
+                self.tokenizer.save_pretrained(whole, model_max_length=self.max_seqlen)
+                _write_files(whole, settings)
+        except OSError as error:
+            raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
+
+    @property
+    def dim(self) -> int:
+        """How many tokens the vocabulary has."""
+        return self.model.config.vocab_size
+
+    def encode(self, texts: Iterable[str], **options: Unpack[SparseOptions]) -> list[SparseVector]:
+        """Compute the sparse vector of each text, in their order.
+
+        Texts longer than the model reads are cut, and a `TruncationWarning` says how many.
+
+        Args:
+            texts: Any number of texts.
+            options: See `SparseOptions`.
+
+        Raises:
+            InputError: Something other than texts, or an unknown or impossible option.
+        """
+        return list(self.stream(texts, **options))
+
+    def encode_query(
+        self, texts: Iterable[str], **options: Unpack[SparseOptions]
+    ) -> list[SparseVector]:
+        """Do as `encode`, with the prompt named `query` where the model has one."""
+        return self.encode(texts, **self.settings.prompts.of_side("query", options))
+
+    def encode_document(
+        self, texts: Iterable[str], **options: Unpack[SparseOptions]
+    ) -> list[SparseVector]:
+        """Do as `encode`, with the prompt named `document`, `passage` or `corpus`, if any."""
+        return self.encode(texts, **self.settings.prompts.of_side("document", options))
+
+    def stream(
+        self, texts: Iterable[str], **options: Unpack[SparseOptions]
+    ) -> Iterator[SparseVector]:
+        """Do as `encode`, for any number of texts in bounded memory."""
+        require_list(texts, "texts")
+        if unknown := options.keys() - SparseOptions.__annotations__:
+            known = ", ".join(SparseOptions.__annotations__)
+            raise InputError(f"{min(unknown)}: no such option; expected one of {known}")
+        most = options.get("max_active_dims")
+        if most is not None and most < 1:
+            raise InputError(f"max_active_dims: got {most}, expected 1 or more")
+        prompt = self.settings.prompts.text(options.get("prompt"), options.get("prompt_name"))
+        windows: Iterator[list[tuple[EncodedText, Any]]] = self.run(
+            with_prompt(texts, prompt),
+            self.compute,
+            batch_tokens=options.get("batch_tokens"),
+            on_progress=options.get("on_progress"),
+        )
+        return (
+            self.vector(token_ids, weights, most)
+            for window in windows
+            for _, (token_ids, weights) in window
+        )
+
+    def compute(self, batch: PackedBatch) -> Sequence[tuple[Tensor, Tensor]]:
+        """For each sequence the ids of tokens that weigh something, (n,), and their weights."""
+        settings = self.settings
+        weights = token_weights(
+            self.model,
+            self.model.encoder(batch),
+            batch,
+            pooling=settings.pooling,
+            activation=settings.activation,
+        )
+        found = weights.nonzero()
+        values = to_host(weights[found[:, 0], found[:, 1]])
+        lengths = torch.bincount(found[:, 0], minlength=len(weights)).tolist()
+        token_ids = to_host(found[:, 1].contiguous())
+        return list(zip(token_ids.split(lengths), values.split(lengths), strict=True))
+
+    def vector(self, token_ids: Tensor, weights: Tensor, most: int | None = None) -> SparseVector:
+        """Make a sparse vector of what `compute` gave, with at most so many tokens."""
+        most = most or self.settings.max_active_dims
+        if most is not None and len(weights) > most:
+            kept = weights.topk(most).indices.sort().values
+            token_ids, weights = token_ids[kept], weights[kept]
+        return SparseVector(token_ids.numpy(), weights.float().numpy())
+
+    def similarity(
+        self, first: Sequence[SparseVector], second: Sequence[SparseVector]
+    ) -> np.ndarray:
+        """Compute the products of all pairs: (len(first), len(second)) float32."""
+        scores: np.ndarray = self.to_dense(first) @ self.to_dense(second).T
+        return scores
+
+    def to_dense(self, vectors: Sequence[SparseVector]) -> np.ndarray:
+        """Write vectors out with their zeros: (n, vocab_size) float32."""
+        dense = np.zeros((len(vectors), self.dim), np.float32)
+        for row, vector in zip(dense, vectors, strict=True):
+            row[vector.token_ids] = vector.weights
+        return dense
+
+    def tokens(self, vector: SparseVector, top_k: int | None = None) -> dict[str, float]:
+        """Name the tokens of a vector with their weights, the heaviest first."""
+        order = np.argsort(-vector.weights, kind="stable")[:top_k]
+        names = (self.tokenizer.decode([int(vector.token_ids[place])]) for place in order)
+        return dict(zip(names, vector.weights[order].tolist(), strict=True))
+
+
+def _read_folder(folder: Path) -> tuple[Path, SparseSettings, bool]:
+    """The folder of the model within, how it is used, and whether texts are lowercased."""
+    modules = read_modules(folder)
+    if [each.kind for each in modules[1:]] != ["SpladePooling"]:
+        raise refuse_steps(folder, modules, "a transformer and then SpladePooling are")
+    place, pooling = (folder / each.path for each in modules)
+    transformer = read_settings(TransformerFile, place / TRANSFORMER_FILE)
+    said = read_prompt_file(SparseFile, folder)
+    pooled = read_settings(SpladePoolingFile, pooling / CONFIG_FILE)
+    settings = SparseSettings(
+        pooling=pooled.pooling_strategy,
+        activation=pooled.activation_function,
+        max_active_dims=said.max_active_dims,
+        max_seqlen=transformer.max_seq_length,
+        prompts=Prompts(texts=said.prompts, default_name=said.default_prompt_name),
+    )
+    return place, settings, transformer.do_lower_case
+
+
+def _write_files(folder: Path, settings: SparseSettings) -> None:
+    modules = [
+        Module(type=f"{_MODULES}MLMTransformer"),
+        Module(type=f"{_MODULES}SpladePooling", path=_POOLING_FOLDER),
+    ]
+    said: dict[str, Any] = {
+        "model_type": "SparseEncoder",
+        "prompts": dict(settings.prompts.texts),
+        "default_prompt_name": settings.prompts.default_name,
+        "similarity_fn_name": "dot",
+    }
+    if settings.max_active_dims is not None:
+        said["max_active_dims"] = settings.max_active_dims
+    files = {
+        TRANSFORMER_FILE: {"max_seq_length": settings.max_seqlen, "do_lower_case": False},
+        SETTINGS_FILE: said,
+        f"{_POOLING_FOLDER}/{CONFIG_FILE}": {
+            "pooling_strategy": settings.pooling,
+            "activation_function": settings.activation,
+            "word_embedding_dimension": None,
+        },
+    }
+    write_files(folder, modules, files)
