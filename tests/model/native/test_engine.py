@@ -1,4 +1,4 @@
-"""The encoder in C against the encoder in torch, in every precision."""
+"""The encoder in C against the encoder in torch: every variant, every precision."""
 
 import pytest
 import torch
@@ -16,12 +16,12 @@ from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.model.native.engine import Engine, PackedWeights, Precision, supports
-from modernbert.model.native.loading import has_bfloat16, has_int8, library
+from modernbert.model.native.loading import has_bfloat16
 
 VOCAB_SIZE = 320
 PRECISIONS = ("float32", "bfloat16", "int8")
 
-pytestmark = pytest.mark.skipif(library() is None, reason="no C kernels here")
+pytestmark = pytest.mark.usefixtures("variant")
 
 
 def small_encoder(**changes: object) -> Encoder:
@@ -49,7 +49,7 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def engines(encoder: Encoder) -> dict[str, Engine]:
+def engines(encoder: Encoder, variant: str) -> dict[str, Engine]:  # noqa: ARG001
     return {name: Engine(encoder, name) for name in PRECISIONS if supports(encoder.config, name)}
 
 
@@ -103,7 +103,7 @@ def test_any_number_of_threads(
         torch.set_num_threads(before)
 
 
-@pytest.mark.skipif(not has_bfloat16(), reason="these kernels have no bfloat16")
+@pytest.mark.usefixtures("bfloat16_variant")
 @pytest.mark.parametrize("lengths", [[1], [50, 3], [300, 129, 64, 65, 1], [1200]])
 def test_bfloat16_is_close(
     encoder: Encoder, engines: dict[str, Engine], lengths: list[int]
@@ -117,7 +117,6 @@ def test_bfloat16_is_close(
     assert error <= 1.2 * usual
 
 
-@pytest.mark.skipif(not has_int8(), reason="needs AVX-512 VNNI")
 @pytest.mark.parametrize("lengths", [[1], [50, 3], [300, 129, 64, 65, 1], [1200]])
 def test_int8_is_close(encoder: Encoder, engines: dict[str, Engine], lengths: list[int]) -> None:
     batch = batch_of(lengths)

@@ -1,4 +1,4 @@
-"""The C kernels, held equal to the reference; skipped on machines that cannot run them."""
+"""The C kernels, held equal to the reference, in each variant that the machine can run."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,13 +14,12 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
-from modernbert.model.native.loading import has_bfloat16, library
 from modernbert.model.rope import rotary_table
 
 HEADS, THETA = 2, 10_000.0
 
-needs_kernels = pytest.mark.skipif(library() is None, reason="no C kernels on this machine")
-needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="no bfloat16 kernels here")
+needs_kernels = pytest.mark.usefixtures("variant")
+needs_bfloat16 = pytest.mark.usefixtures("bfloat16_variant")
 
 lengths_of_a_batch = st.lists(
     st.sampled_from([0, *BOUNDARY_LENGTHS]) | st.integers(0, 300), min_size=1, max_size=5
