@@ -1,38 +1,70 @@
-"""Charts as SVG within a page: lines over an axis, events on it, bars, and a matrix of counts.
+"""Charts drawn with matplotlib, as SVG within a page and as PNG files.
 
-They are drawn without a library, in the colours of page.css, which follow the reader's light or
-dark mode. However many points a line has, a chart stays small: see `thinned`.
+On a page, lines and texts take the colours of page.css, which follow the reader's light or dark
+mode. However many points a line has, a chart stays small: see `thinned`.
 """
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+import io
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
+from modernbert.errors import RunError
+from modernbert.files import new_file
 from modernbert.report.formats import Format, compact, log_ticks, ticks
-from modernbert.report.page import Html, element, join
+from modernbert.report.page import Html, element
 
-_WIDTH, _HEIGHT = 480, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 20, 40
-_INNER_WIDTH, _INNER_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+# The colours of lines in a PNG file, and the ground's, text's and grid's; page.css has each twice,
+# and an SVG names it there.
+_COLOURS = ("#2b6cb0", "#c4532f", "#2f855a", "#7a4fb0", "#8a6d1c")
+_TEXT, _GRID, _LINE = "#5c6470", "#e7eaee", "#dfe3e8"
+_NAMES = {_TEXT: "quiet", _GRID: "grid", _LINE: "line"} | {
+    colour: f"c{index}" for index, colour in enumerate(_COLOURS)
+}
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": _LINE,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.labelcolor": _TEXT,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 12,
+    "grid.color": _GRID,
+    "lines.solid_joinstyle": "round",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "modernbert",  # the same chart has the same names inside
+    "text.color": _TEXT,
+    "text.parse_math": False,
+    "xtick.color": _LINE,
+    "xtick.labelcolor": _TEXT,
+    "ytick.labelcolor": _TEXT,
+    "ytick.major.size": 0,
+}
+_POINTS_PER_INCH = 72
+_WIDTH, _HEIGHT, _ROW_HEIGHT = 480, 260, 24
 # Columns of a line; more than one can tell apart in the width of a chart.
 _BUCKETS = 240
-_ROW_HEIGHT = 22
 # Of a faint line's points, so many may stick out on either side.
 _FAINT_QUANTILE = 0.005
-_COLOURS = 5
 _HUGE = 1e100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A line of a chart; gaps where y is not a number.
+    """A line of a chart; it has gaps where y is not a finite number.
 
-    x, y: (num_points,), x ascending.
-    colour: 0 to 4.
-    kind: `line`; `dots`, a line with its points; `faint`, whose rare extremes may stick out.
+    Args:
+        x: (num_points,), ascending.
+        y: (num_points,).
+        colour: 0 to 4.
+        kind: `line`; `dots`, a line with its points; `faint`, whose rare extremes may be cut off.
     """
 
     label: str
@@ -46,7 +78,8 @@ class Series:
 class Axis:
     """What an axis shows.
 
-    low, high: bounds that it has at least; None for those of the points.
+    Args:
+        low: The bound that it has at least; None for that of the points. The same for `high`.
     """
 
     label: str = ""
@@ -58,7 +91,7 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A place on the horizontal axis, as a broken line with a name."""
+    """A place on the horizontal axis, drawn as a broken line with a name."""
 
     x: float
     label: str = ""
@@ -66,9 +99,11 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """A row of a timeline: what happened at some places, or lasted from one to another.
+    """A row of a timeline.
 
-    places: x of each event. spans: (from, to, name) of what lasted.
+    Args:
+        places: x of each event.
+        spans: (from, to, name) of what lasted.
     """
 
     label: str
@@ -77,27 +112,177 @@ class Events:
     colour: int = 0
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """Values of an axis to places on the drawing."""
+@dataclass(frozen=True, kw_only=True)
+class Chart(ABC):
+    """A chart that can be put on a page or into a PNG file."""
 
-    low: float
-    high: float
-    log: bool
-    at: Callable[[np.ndarray], np.ndarray] = field(repr=False)
+    title: str
+    x: Axis
 
-    def __call__(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
-        array = np.asarray(values, dtype=float)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            shares = (
-                (np.log(array) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
-                if self.log
-                else (array - self.low) / (self.high - self.low)
-            )
-        return self.at(shares)
+    @property
+    def unit(self) -> str:
+        """What stands beside the title."""
+        return ""
 
-    def ticks(self, count: int) -> list[float]:
-        return log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, count)
+    @property
+    def height(self) -> float:
+        """In the units in which a chart is 480 wide."""
+        return _HEIGHT
+
+    @property
+    def named(self) -> Sequence[Series]:
+        """The lines of the legend."""
+        return ()
+
+    @abstractmethod
+    def is_empty(self) -> bool:
+        """Whether there is no point to draw."""
+
+    @abstractmethod
+    def draw(self, axes: Any) -> None:
+        """Draw everything but title and legend on axes of matplotlib."""
+
+    def html(self) -> Html:
+        """The chart as a figure of a page; empty when there is no point to draw."""
+        if self.is_empty():
+            return Html("")
+        caption = [element("b", self.title)]
+        if self.unit:
+            caption.append(element("span", self.unit, class_="unit"))
+        if self.named:
+            names = [_legend_entry(line) for line in self.named]
+            caption.append(element("span", *names, class_="legend"))
+        return element("figure", element("figcaption", *caption), Html(self._svg()))
+
+    def _svg(self) -> str:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+
+        with rc_context(_STYLE):
+            size = (_WIDTH / _POINTS_PER_INCH, self.height / _POINTS_PER_INCH)
+            figure = Figure(figsize=size, layout="constrained")
+            self.draw(figure.add_subplot())
+            file = io.StringIO()
+            figure.savefig(file, format="svg", transparent=True)
+        return _for_page(file.getvalue(), self.title)
+
+
+def save_png(charts: Sequence[Chart], path: Path, *, columns: int) -> None:
+    """Draw charts in rows into one picture.
+
+    Raises:
+        RunError: The picture cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    rows, single = -(-len(charts) // columns), len(charts) == 1
+    with rc_context({**_STYLE, "figure.dpi": 150 if single else 100, "font.size": 10}):
+        size = (8, 4.8) if single else (5.4 * columns, 3.6 * rows)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).flat
+        for axes, chart in zip(grid, charts, strict=False):
+            chart.draw(axes)
+            axes.set_title(chart.title, loc="left", fontweight="bold", pad=18)
+            axes.set_ylabel(chart.unit)
+            if chart.named:
+                axes.legend(framealpha=0.8, edgecolor="none")
+        for axes in grid:
+            axes.set_visible(False)
+        try:
+            with new_file(path) as file:
+                figure.savefig(file, format="png")
+        except OSError as error:
+            raise RunError(f"{path}: could not be written: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineChart(Chart):
+    """Lines over a common axis."""
+
+    series: Sequence[Series]
+    y: Axis
+    marks: Sequence[Mark] = ()
+
+    @property
+    def unit(self) -> str:
+        return self.y.label
+
+    @property
+    def named(self) -> Sequence[Series]:
+        return [line for line in self._drawn() if line.label]
+
+    def is_empty(self) -> bool:
+        return not self._drawn()
+
+    def draw(self, axes: Any) -> None:
+        drawn = self._drawn()
+        for line in drawn:
+            _draw_line(axes, line, self.y)
+        x_low = min(float(line.x[0]) for line in drawn) if self.x.low is None else self.x.low
+        x_high = max(float(line.x[-1]) for line in drawn) if self.x.high is None else self.x.high
+        if self.y.log:
+            axes.set_yscale("log")
+        axes.set_ylim(*self._y_limits(drawn))
+        _finish(axes, self.x, x_low, x_high)
+        low, high = axes.get_ylim()
+        places = log_ticks(low, high) if self.y.log else ticks(low, high, 5)
+        axes.set_yticks(places, [self.y.format(place) for place in places])
+        axes.minorticks_off()
+        for mark in self.marks:
+            if x_low <= mark.x <= x_high:
+                axes.axvline(mark.x, color=_TEXT, linestyle=(0, (4, 3)), linewidth=1)
+        _name_marks(axes, self.marks)
+
+    def _drawn(self) -> list[Series]:
+        return [line for line in self.series if _bounds(line, self.y) is not None]
+
+    def _y_limits(self, drawn: Sequence[Series]) -> tuple[float, float]:
+        """Room for every line with a margin; for a faint one without its extremes."""
+        found = [pair for line in drawn if (pair := _bounds(line, self.y)) is not None]
+        low, high = min(low for low, _ in found), max(high for _, high in found)
+        if self.y.log:
+            return low / 1.25, high * 1.25
+        least = low if self.y.low is None else min(self.y.low, low)
+        most = high if self.y.high is None else max(self.y.high, high)
+        margin = 0.06 * ((most - least) or abs(most) or 1.0)
+        if self.y.low is None or low < self.y.low:
+            least = max(0.0, least - margin) if least >= 0 else least - margin
+        return least, most + margin if self.y.high is None or high > self.y.high else most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline(Chart):
+    """Rows of events over a common axis; rows without events are left out."""
+
+    rows: Sequence[Events]
+
+    @property
+    def height(self) -> float:
+        return _ROW_HEIGHT * len(self._drawn()) + 60
+
+    def is_empty(self) -> bool:
+        return not self._drawn()
+
+    def draw(self, axes: Any) -> None:
+        rows = self._drawn()
+        ends = [x for row in rows for x in (*row.places, *(stop for _, stop, _ in row.spans))]
+        low, high = self.x.low or 0.0, self.x.high or max(ends)
+        for index, row in enumerate(rows):
+            colour = _COLOURS[row.colour]
+            bars = [(start, stop - start) for start, stop, _ in row.spans]
+            axes.broken_barh(bars, (index - 0.35, 0.7), facecolors=colour, alpha=0.3)
+            axes.vlines(np.unique(row.places), index - 0.3, index + 0.3, colors=colour, linewidth=2)
+            for start, stop, name in row.spans:
+                if len(name) * 0.025 < (stop - start) / ((high - low) or 1):
+                    axes.text((start + stop) / 2, index, name, ha="center", va="center")
+        axes.set(ylim=(len(rows) - 0.4, -0.6), yticks=range(len(rows)))
+        axes.set_yticklabels([row.label for row in rows])
+        axes.grid(visible=False)
+        _finish(axes, self.x, low, high)
+
+    def _drawn(self) -> list[Events]:
+        return [row for row in self.rows if len(row.places) or row.spans]
 
 
 def thinned(
@@ -125,102 +310,43 @@ def thinned(
     return xs[kept], ys[kept]
 
 
-def line_chart(
-    title: str,
-    series: Sequence[Series],
-    *,
-    x: Axis,
-    y: Axis,
-    marks: Sequence[Mark] = (),
-) -> Html:
-    """Lines over a common axis; empty when there is no point to draw."""
-    series = [line for line in series if _bounds(line, y) is not None]
-    if not series:
-        return Html("")
-    x_scale, y_scale = _x_scale(series, x), _y_scale(series, y)
-    drawing = [
-        *_y_axis(y_scale, y),
-        *_x_axis(x_scale, x, _HEIGHT - _BOTTOM),
-        *_marks(marks, x_scale, _HEIGHT - _BOTTOM),
-        _inner(part for line in series for part in _draw(line, x_scale, y_scale, y)),
-    ]
-    named = [line for line in series if line.label]
-    legend = [_legend_entry(line.label, line.colour) for line in named]
-    return _figure(title, y.label, legend, drawing, _HEIGHT)
-
-
-def timeline(title: str, rows: Sequence[Events], *, x: Axis) -> Html:
-    """Rows of events over a common axis; rows without events are left out."""
-    rows = [row for row in rows if len(row.places) or row.spans]
-    if not rows:
-        return Html("")
-    left = 112
-    bottom = _TOP + _ROW_HEIGHT * len(rows)
-    ends = [*(e for row in rows for e in row.places), *(s[1] for row in rows for s in row.spans)]
-    scale = _scale(x.low or 0.0, x.high or max(ends), False, left, _WIDTH - _RIGHT - left)
-    drawing = [*_x_axis(scale, x, bottom, left)]
-    for index, row in enumerate(rows):
-        drawing += _event_row(row, scale, _TOP + _ROW_HEIGHT * index)
-    return _figure(title, "", (), drawing, bottom + _BOTTOM)
-
-
-def _figure(
-    title: str, unit: str, legend: Sequence[Html], drawing: Sequence[Html], height: float
-) -> Html:
-    caption = [element("b", title)]
-    if unit:
-        caption.append(element("span", unit, class_="unit"))
-    caption.append(element("span", *legend, class_="legend") if legend else Html(""))
-    svg = element("svg", *drawing, viewBox=f"0 0 {_WIDTH} {height:g}", role="img", aria_label=title)
-    return element("figure", element("figcaption", *caption), svg)
-
-
-def _legend_entry(label: str, colour: int) -> Html:
-    return element("span", element("i", class_=f"f{colour % _COLOURS}"), label)
-
-
-def _inner(drawing: object) -> Html:
-    """A drawing within the axes; what would lie outside is cut off."""
-    frame = f"{_LEFT} {_TOP} {_INNER_WIDTH} {_INNER_HEIGHT}"
-    return element(
-        "svg",
-        join(drawing),  # type: ignore[arg-type]
-        x=_LEFT,
-        y=_TOP,
-        width=_INNER_WIDTH,
-        height=_INNER_HEIGHT,
-        viewBox=frame,
-        style="overflow:hidden",
+def _draw_line(axes: Any, line: Series, axis: Axis) -> None:
+    x, y = thinned(line.x, _drawable(line.y, log=axis.log))
+    dots = (line.kind == "dots" and len(x) <= _BUCKETS) or len(x) == 1
+    axes.plot(
+        x,
+        y,
+        color=_COLOURS[line.colour],
+        label=line.label or None,
+        linewidth=1 if line.kind == "faint" else 1.8,
+        alpha=0.3 if line.kind == "faint" else 1,
+        marker="o" if dots else None,
+        markersize=5,
     )
 
 
-def _scale(low: float, high: float, log: bool, start: float, length: float) -> _Scale:
+def _finish(axes: Any, x: Axis, low: float, high: float) -> None:
+    """The horizontal axis, which both kinds of charts have."""
     if high <= low:
-        low, high = (low / 2, low * 2) if log else (low - 0.5, low + 0.5)
-    return _Scale(low, high, log, lambda shares: start + shares * length)
+        low, high = low - 0.5, high + 0.5
+    axes.set_xlim(low, high)
+    axes.set_xlabel(x.label)
+    places = ticks(low, high, 4)
+    axes.set_xticks(places, [x.format(place) for place in places])
 
 
-def _x_scale(series: Sequence[Series], axis: Axis) -> _Scale:
-    low = min(float(line.x[0]) for line in series) if axis.low is None else axis.low
-    high = max(float(line.x[-1]) for line in series) if axis.high is None else axis.high
-    return _scale(low, high, False, _LEFT, _INNER_WIDTH)
-
-
-def _y_scale(series: Sequence[Series], axis: Axis) -> _Scale:
-    """Room for every line with a margin; for a faint one without its extremes."""
-    bounds = [_bounds(line, axis) for line in series]
-    found = [pair for pair in bounds if pair is not None]
-    low, high = min(low for low, _ in found), max(high for _, high in found)
-    if axis.log:
-        return _scale(low / 1.25, high * 1.25, True, _HEIGHT - _BOTTOM, -_INNER_HEIGHT)
-    least = low if axis.low is None else min(axis.low, low)
-    most = high if axis.high is None else max(axis.high, high)
-    margin = 0.06 * ((most - least) or abs(most) or 1.0)
-    if axis.low is None or low < axis.low:
-        least = max(0.0, least - margin) if least >= 0 else least - margin
-    if axis.high is None or high > axis.high:
-        most += margin
-    return _scale(least, most, False, _HEIGHT - _BOTTOM, -_INNER_HEIGHT)
+def _name_marks(axes: Any, marks: Sequence[Mark]) -> None:
+    """Names above the broken lines, right or left of them; one that has no room is left out."""
+    low, high = axes.get_xlim()
+    shares = [((mark.x - low) / (high - low), mark.label) for mark in marks]
+    places = [(x, label) for x, label in shares if 0 <= x <= 1]
+    ends = [*(x for x, _ in places[1:]), 1.0]
+    free = 0.0
+    for (x, label), end in zip(places, ends, strict=False):
+        width = 0.015 * len(label) + 0.012  # about as much of the axis as it takes
+        if x + width <= end or x - width >= free:
+            side, free = ("left", x + width) if x + width <= end else ("right", x)
+            axes.text(x, 1.01, f" {label} ", ha=side, transform=axes.transAxes)
 
 
 def _bounds(line: Series, axis: Axis) -> tuple[float, float] | None:
@@ -234,65 +360,6 @@ def _bounds(line: Series, axis: Axis) -> tuple[float, float] | None:
     return float(values.min()), float(values.max())
 
 
-def _y_axis(scale: _Scale, axis: Axis) -> list[Html]:
-    drawing = []
-    for value in scale.ticks(5):
-        y = scale([value])[0]
-        drawing.append(_rule(_LEFT, y, _WIDTH - _RIGHT, y, "grid-line"))
-        drawing.append(_text(_LEFT - 7, y + 4.5, axis.format(value), anchor="end"))
-    return drawing
-
-
-def _x_axis(scale: _Scale, axis: Axis, y: float, left: float = _LEFT) -> list[Html]:
-    drawing = [_rule(left, y, _WIDTH - _RIGHT, y, "axis")]
-    for value in scale.ticks(4):
-        x = scale([value])[0]
-        drawing.append(_rule(x, y, x, y + 4, "axis"))
-        # The last one may stand at the very edge.
-        anchor = "end" if x > _WIDTH - _RIGHT - 16 else "middle"
-        drawing.append(_text(x, y + 17, axis.format(value), anchor=anchor))
-    middle = (left + _WIDTH - _RIGHT) / 2
-    return [*drawing, _text(middle, y + 34, axis.label, anchor="middle")]
-
-
-def _marks(marks: Sequence[Mark], scale: _Scale, bottom: float) -> list[Html]:
-    """Broken lines with their names beside them; a name that has no room is left out."""
-    places = [(float(scale([mark.x])[0]), mark.label) for mark in marks]
-    end = float(_WIDTH - _RIGHT)
-    places = [(x, label) for x, label in places if _LEFT - 0.5 <= x <= end + 0.5]
-    drawing = [_rule(x, _TOP - 16, x, bottom, "border") for x, _ in places]
-    free = float(_LEFT)
-    for index, (x, label) in enumerate(places):
-        width = 7.0 * len(label) + 3
-        room = places[index + 1][0] if index + 1 < len(places) else end
-        if x + width <= room:
-            drawing.append(_text(x + 3, _TOP - 6, label))
-            free = x + width + 4
-        elif x - width >= free:
-            drawing.append(_text(x - 3, _TOP - 6, label, anchor="end"))
-            free = x
-    return drawing
-
-
-def _draw(line: Series, x_scale: _Scale, y_scale: _Scale, axis: Axis) -> list[Html]:
-    x, y = thinned(line.x, _drawable(line.y, log=axis.log))
-    drawn = "faint" if line.kind == "faint" else "line"
-    colour = line.colour % _COLOURS
-    places = np.column_stack([x_scale(x), y_scale(y)])
-    drawing = [
-        element("polyline", points=_points(part), class_=f"{drawn} s{colour}")
-        for part in _unbroken(places)
-        if len(part) > 1
-    ]
-    if line.kind == "dots" or len(places) == 1:
-        drawing += [
-            element("circle", cx=f"{at[0]:.1f}", cy=f"{at[1]:.1f}", r=2.6, class_=f"f{colour}")
-            for at in (places if len(places) <= _BUCKETS else places[:0])
-            if np.isfinite(at).all()
-        ]
-    return drawing
-
-
 def _drawable(values: Sequence[float] | np.ndarray, *, log: bool) -> np.ndarray:
     """The values, NaN for what no axis can show."""
     array = np.asarray(values, dtype=float)
@@ -300,43 +367,24 @@ def _drawable(values: Sequence[float] | np.ndarray, *, log: bool) -> np.ndarray:
     return np.where(fine & (array > 1 / _HUGE) if log else fine, array, np.nan)
 
 
-def _unbroken(places: np.ndarray) -> list[np.ndarray]:
-    """The stretches of points that are all numbers."""
-    fine = np.isfinite(places).all(axis=1)
-    borders = np.flatnonzero(np.diff(fine)) + 1
-    return [part for part in np.split(places, borders) if np.isfinite(part).all()]
+def _legend_entry(line: Series) -> Html:
+    return element("span", element("i", class_=f"f{line.colour}"), line.label)
 
 
-def _points(places: np.ndarray) -> str:
-    # A point far outside, cut off in any case, need not be far.
-    clipped = places.clip(-2 * _WIDTH, 3 * _WIDTH)
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in clipped.tolist())
-
-
-def _event_row(row: Events, scale: _Scale, top: float) -> list[Html]:
-    colour = row.colour % _COLOURS
-    drawing = [_text(0, top + 15, row.label)]
-    for start, stop, name in row.spans:
-        x, end = scale([start, stop]).tolist()
-        width = max(1.0, end - x - 1)
-        shape = {"x": f"{x:.1f}", "y": top + 3, "width": f"{width:.1f}", "height": _ROW_HEIGHT - 6}
-        drawing.append(
-            element("rect", **shape, rx=2, class_=f"f{colour}", fill_opacity="var(--band)")
-        )
-        if 7.5 * len(name) < width - 8:
-            drawing.append(_text(x + 5, top + 15, name, class_="name"))
-    places = np.unique(scale(row.places).round(1)) if len(row.places) else np.empty(0)
-    drawing += [
-        _rule(x, top + 4, x, top + _ROW_HEIGHT - 4, f"s{colour}", stroke_width=2)
-        for x in places.tolist()
-    ]
-    return drawing
-
-
-def _rule(x: float, y: float, to_x: float, to_y: float, kind: str, **more: object) -> Html:
-    ends = {"x1": f"{x:.1f}", "y1": f"{y:.1f}", "x2": f"{to_x:.1f}", "y2": f"{to_y:.1f}"}
-    return element("line", class_=kind, **ends, **more)
-
-
-def _text(x: float, y: float, text: str, *, anchor: str = "start", **more: object) -> Html:
-    return element("text", text, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, **more)
+def _for_page(svg: str, title: str) -> str:
+    """An SVG file as a part of a page: only what is drawn, in the colours and font of the page."""
+    inner = svg[svg.index("<svg") :]
+    for rubbish in (
+        r"<metadata>.*?</metadata>",
+        r"<!--.*?-->",
+        r"<style.*?</style>",
+        r' id="[a-zA-Z]\w*_\d+"',  # repeated in each chart; those that are referred to differ
+        r"<svg[^>]*>",
+    ):
+        inner = re.sub(rubbish, "", inner, count=0, flags=re.DOTALL)
+    inner = re.sub(r"font(-size|-family)?: [^;\"]*;? ?", "", inner)
+    for colour, name in _NAMES.items():
+        inner = inner.replace(colour, f"var(--{name})")
+    size = re.search(r'viewBox="([^"]+)"', svg)
+    box = element("svg", viewBox=size[1] if size else "", role="img", aria_label=title)
+    return box.removesuffix("</svg>") + re.sub(r"\s*\n\s*", "\n", inner)

@@ -1,13 +1,13 @@
 """The charts of a run: whatever its log has figures for, over the tokens that it had seen."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
-from modernbert.report.charts import Axis, Events, Mark, Series, line_chart, timeline
+from modernbert.report.charts import Axis, Chart, Events, LineChart, Mark, Series, Timeline
 from modernbert.report.formats import Format, compact, num_bytes, percent
 from modernbert.report.history import Curve, RunHistory, number
-from modernbert.report.page import Html
 from modernbert.report.run_figures import (
     matmul_ceiling,
     mean_curve,
@@ -17,11 +17,11 @@ from modernbert.report.run_figures import (
 )
 
 _X_LABEL = "tokens seen in training"
-_TRAINING, _HELD_OUT = "training, mean around", "held out"
+_TRAINING, _HELD_OUT = "training, smoothed", "held out"
 _BEGINNING, _MANY_STEPS = 0.1, 50
 
 
-def run_charts(history: RunHistory, baseline: float | None = None) -> list[Html]:
+def run_charts(history: RunHistory, baseline: float | None = None) -> list[Chart]:
     """Every chart that there are figures for.
 
     baseline: a loss to compare with, such as the unigram distribution's.
@@ -33,28 +33,26 @@ def run_charts(history: RunHistory, baseline: float | None = None) -> list[Html]
         drawer.late_losses(),
         drawer.held_out(),
         drawer.plain("Learning rate", "learning_rate", "at each step"),
-        drawer.plain("Batch size", "num_tokens", "tokens a step"),
+        drawer.plain("Batch size", "num_tokens", "tokens per step"),
         drawer.ratio("Masked tokens", "num_targets", "num_tokens", "share of all tokens", percent),
-        drawer.means("Gradient norm", "gradient_norm", "before the step", log=True),
-        drawer.ratio("Speed", "num_tokens", "seconds", "tokens a second"),
+        drawer.means("Gradient norm", "gradient_norm", "before clipping", log=True),
+        drawer.ratio("Speed", "num_tokens", "seconds", "tokens per second"),
         drawer.ratio(
             "Arithmetic",
             "flops",
             "seconds",
-            "share of the measured rate of matrix products",
+            "share of the measured matrix rate",
             percent,
-            scale=1 / ceiling,
-        )
-        if ceiling
-        else Html(""),
-        drawer.means("Packing", "fill", "share of the bins that is filled", percent),
+            scale=1 / ceiling if ceiling else math.nan,
+        ),
+        drawer.means("Packing", "fill", "share of the bins that is full", percent),
         drawer.ratio(
             "Waiting for data", "data_wait_seconds", "seconds", "share of the time", percent
         ),
-        drawer.plain("Memory", "memory_bytes", "the most that was in use", num_bytes),
+        drawer.plain("Memory", "memory_bytes", "peak", num_bytes),
         drawer.events(),
     ]
-    return [chart for chart in charts if chart]
+    return [chart for chart in charts if not chart.is_empty()]
 
 
 class _Drawer:
@@ -65,7 +63,7 @@ class _Drawer:
         self.x = Axis(label=_X_LABEL, low=0.0, high=max(history.last_tokens, 1.0))
         self.marks = [Mark(x=start, label=name) for start, _, name in phase_spans(history)[1:]]
 
-    def losses(self, baseline: float | None) -> Html:
+    def losses(self, baseline: float | None) -> Chart:
         training = self.history.curve("loss")
         held_out = self.history.event_curve("evaluation", "held_out_loss")
         series = [
@@ -77,13 +75,12 @@ class _Drawer:
             ends = [0.0, self.x.high or 1.0]
             label = f"unigram baseline, {baseline:.2f}"
             series.append(Series(label=label, x=ends, y=[baseline] * 2, colour=4))
-        return self._chart("Loss", series, Axis(label="nats a masked token"))
+        return self._chart("Loss", series, Axis(label="nats per masked token"))
 
-    def late_losses(self) -> Html:
+    def late_losses(self) -> Chart:
         """Without the steep beginning, beside which the rest looks flat."""
-        if self.history.num_steps < _MANY_STEPS:
-            return Html("")
-        start = _BEGINNING * self.history.last_tokens
+        many = self.history.num_steps >= _MANY_STEPS
+        start = _BEGINNING * self.history.last_tokens if many else math.inf
         training = self.history.curve("loss")
         held_out = self.history.event_curve("evaluation", "held_out_loss")
         series = [
@@ -91,24 +88,24 @@ class _Drawer:
             _series(_TRAINING, smooth(training).after(start)),
             _series(_HELD_OUT, held_out.after(start), colour=1, kind="dots"),
         ]
-        axis = Axis(label="nats a masked token, after the first tenth")
+        axis = Axis(label="nats per masked token, without the first tenth")
         x = replace(self.x, low=start)
-        return line_chart("Loss, closer", series, x=x, y=axis, marks=self.marks)
+        return LineChart(title="Loss, closer", series=series, x=x, y=axis, marks=self.marks)
 
-    def held_out(self) -> Html:
+    def held_out(self) -> Chart:
         curve = self.history.event_curve("evaluation", "held_out_accuracy")
         series = [_series("", curve, colour=1, kind="dots")]
-        axis = Axis(label="masked tokens that are guessed right", format=percent)
+        axis = Axis(label="masked tokens predicted correctly", format=percent)
         return self._chart("Held-out accuracy", series, axis)
 
-    def plain(self, title: str, figure: str, unit: str, format: Format = compact) -> Html:
+    def plain(self, title: str, figure: str, unit: str, format: Format = compact) -> Chart:
         """A figure as it is."""
         series = [_series("", self.history.curve(figure))]
         return self._chart(title, series, Axis(label=unit, format=format, low=0))
 
     def means(
         self, title: str, figure: str, unit: str, format: Format = compact, *, log: bool = False
-    ) -> Html:
+    ) -> Chart:
         """A figure that jumps about: faint, with means."""
         series = [
             _series("", self.history.curve(figure), kind="faint"),
@@ -125,12 +122,12 @@ class _Drawer:
         format: Format = compact,
         *,
         scale: float = 1.0,
-    ) -> Html:
+    ) -> Chart:
         """A sum over another, around each step."""
         series = [_series("", ratio(self.history, above, below, scale))]
         return self._chart(title, series, Axis(label=unit, format=format, low=0))
 
-    def events(self) -> Html:
+    def events(self) -> Chart:
         spans = phase_spans(self.history)
         rows = [
             Events(label="phases", spans=spans if len(spans) > 1 else ()),
@@ -146,7 +143,7 @@ class _Drawer:
                 )
             ),
         ]
-        return timeline("What happened when", rows, x=self.x)
+        return Timeline(title="Events", rows=rows, x=self.x)
 
     def _places(self, *kinds: str) -> list[float]:
         """Where the events of these kinds happened; a record may tell its step alone."""
@@ -158,8 +155,8 @@ class _Drawer:
         places = np.where(np.isnan(told), by_step, told)
         return [float(place) for place in places if np.isfinite(place)]
 
-    def _chart(self, title: str, series: list[Series], y: Axis) -> Html:
-        return line_chart(title, series, x=self.x, y=y, marks=self.marks)
+    def _chart(self, title: str, series: list[Series], y: Axis) -> Chart:
+        return LineChart(title=title, series=series, x=self.x, y=y, marks=self.marks)
 
 
 def _series(label: str, curve: Curve, *, colour: int = 0, kind: str = "line") -> Series:

@@ -22,7 +22,7 @@ def run_page(
     recipe: the text of the recipe, to be shown as it stands.
     baseline: a loss to compare with, such as the unigram distribution's.
     """
-    charts = run_charts(history, baseline)
+    charts = [chart.html() for chart in run_charts(history, baseline)]
     parts = [
         section("Now", facts(_totals(history))),
         section("Course", grid(charts)) if charts else element("p", "No step has been taken yet."),

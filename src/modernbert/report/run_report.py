@@ -3,15 +3,16 @@
 It is written while the run goes on, at evaluations and checkpoints, and at its end.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from modernbert.errors import RunError
+from modernbert.report.charts import save_png
 from modernbert.report.history import METRICS_FILE, RunHistory
 from modernbert.report.page import write_page
+from modernbert.report.run_charts import run_charts
 from modernbert.report.run_page import run_page
 
 REPORT_FILE = "report.html"
@@ -79,12 +80,9 @@ class ReportWriter:
 
 
 def _draw(run_folder: Path, history: RunHistory, baseline: float | None) -> None:
-    # It would announce on the first use on a machine that it looks for fonts.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from modernbert.report.plots import plot_losses, plot_run  # matplotlib is slow to import
-
-    plot_losses(history, run_folder / LOSS_FILE, baseline)
-    plot_run(history, run_folder / RUN_FILE)
+    losses, *others = run_charts(history, baseline)
+    save_png([losses], run_folder / LOSS_FILE, columns=1)
+    save_png(others, run_folder / RUN_FILE, columns=3)
 
 
 def _recipe(run_folder: Path) -> str:

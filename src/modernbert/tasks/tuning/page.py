@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.inference.inputs import Text
-from modernbert.report.charts import Axis, Mark, Series, line_chart
+from modernbert.report.charts import Axis, LineChart, Mark, Series
 from modernbert.report.formats import compact, duration
 from modernbert.report.history import Curve, RunHistory
 from modernbert.report.page import (
@@ -135,17 +135,17 @@ def _curves(history: RunHistory, results: Results, epoch: int) -> list[Html]:
     ]
     smooth = history.curve("loss").smoothed(10)
     losses.insert(1, _series("training", smooth, epoch, colour=0))
-    charts = [line_chart("Loss", losses, x=x, y=Axis(), marks=marks)]
+    charts = [LineChart(title="Loss", series=losses, x=x, y=Axis(), marks=marks)]
     for name in results.best.dev:
         if name != "loss":
             curve = history.event_curve("evaluation", name)
             score = [_series("", curve, epoch, colour=1, kind="dots")]
-            charts.append(line_chart(name, score, x=x, y=Axis(), marks=marks))
+            charts.append(LineChart(title=name, series=score, x=x, y=Axis(), marks=marks))
     rate = [_series("", history.curve("learning_rate"), epoch, colour=2)]
     norm = [_series("", history.curve("gradient_norm"), epoch, colour=3)]
-    charts.append(line_chart("Learning rate", rate, x=x, y=Axis(low=0.0)))
-    charts.append(line_chart("Gradient norm", norm, x=x, y=Axis(low=0.0)))
-    return [chart for chart in charts if chart]
+    charts.append(LineChart(title="Learning rate", series=rate, x=x, y=Axis(low=0.0)))
+    charts.append(LineChart(title="Gradient norm", series=norm, x=x, y=Axis(low=0.0)))
+    return [html for chart in charts if (html := chart.html())]
 
 
 def _series(label: str, curve: Curve, epoch: int, *, colour: int, kind: Any = "line") -> Series:
