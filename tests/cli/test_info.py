@@ -9,6 +9,7 @@ from tests.tasks.pretraining.small import World
 from modernbert.model.config import EncoderConfig
 from modernbert.model.flops import flops_per_token
 from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.native import loading
 from modernbert.settings import to_toml
 from modernbert.tokenizer.tokenizer import Tokenizer
 
@@ -110,3 +111,23 @@ def test_paths_that_hold_nothing_known(run: Run, tmp_path: Path) -> None:
     assert "no such file or folder" in run("info", tmp_path / "nowhere").stderr
     answer = run("info", tmp_path)
     assert answer.exit_code == 2 and "holds nothing that is known here" in answer.stderr
+
+
+def test_this_machine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modernbert.cli.machine._SECONDS", 0.01)
+    described = run("info", "--machine", "--json").json
+    assert described["device"]
+    assert described["kernels"] == loading.describe(loading.choice()).removeprefix("C kernels: ")
+    assert described["precision_of_auto"] in ("float32", "bfloat16")
+    speeds = {line["precision"]: line for line in described["gflops_of_a_core"]}
+    assert set(speeds) == {"float32", "bfloat16", "int8"}
+    assert speeds["float32"]["torch"] > 0
+    assert (speeds["float32"]["ours"] == "none") is (loading.library() is None)
+    assert "kernels present" in run("info", "--machine").stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "--machine"]])
+def test_a_path_or_the_machine(run: Run, arguments: list[str]) -> None:
+    answer = run("info", *arguments)
+    assert answer.exit_code == 2
+    assert "expected a PATH, or --machine without one" in answer.stderr
