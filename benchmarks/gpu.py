@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.cpu import results
+from benchmarks import results
 from benchmarks.cuda import equality, libraries, parts, speeds
 from benchmarks.cuda.bench import SIZES, Bench, Rows, versions
 from benchmarks.cuda.mini import RECIPE, mini
 from modernbert.errors import ModernBertError
 
-FOLDER = Path("benchmarks/results/gpu")
+FOLDER = results.FOLDER / "gpu"
 
 SECTIONS: Mapping[str, Callable[[Bench], Rows]] = {
     "correctness": equality.correctness,

@@ -1,7 +1,8 @@
 """Every row of the comparison, one after the other, the most telling first.
 
     python -m benchmarks.cpu --minutes 35     what fits; a row that is there is not run again
-    python -m benchmarks.cpu --only 512-fixed,memory --again
+    python -m benchmarks.cpu --only 512-fixed,memory       these, whether they are there or not
+    python -m benchmarks.cpu --restrict avx2 --threads 1 --cpu-time --only 512-fixed
     python -m benchmarks.cpu --list           the rows, their commands and how long each takes
     python -m benchmarks.cpu --prepare        makes models and exports beforehand
     python -m benchmarks.cpu --table          the targets beside what was measured
@@ -12,6 +13,7 @@ runs, and does as many as fit into its 24 minutes.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cpu import results
+from benchmarks import results
 
 _OVERRUN = 2  # a row that takes so many times its estimate is stopped
 
@@ -39,17 +41,17 @@ class Row:
     @property
     def out(self) -> Path:
         """The file of its result."""
-        return results.FOLDER / f"{self.name}.json"
+        return results.on_this_cpu(self.name)
 
     def is_done(self) -> bool:
         """Whether there is a result, and one of equal outputs."""
         return self.out.exists() and all(results.read(self.out).get("checks", {}).values())
 
-    def command(self) -> list[str]:
+    def command(self, *more: str) -> list[str]:
         """What is run."""
         module = f"benchmarks.cpu.{self.script}"
         start = [sys.executable, "-W", "ignore", "-m", module]
-        return [*start, *self.arguments.split(), "--out", str(self.out)]
+        return [*start, *self.arguments.split(), *more, "--out", str(self.out)]
 
 
 def _encoding(name: str, arguments: str, minutes: float) -> Row:
@@ -73,6 +75,19 @@ ROWS = (
         script="training_step",
         arguments="--batch ragged --rounds 3 --seconds 130",
         minutes=3.5,
+    ),
+    *(
+        Row(
+            name=f"training-step-{name}",
+            script="training_step",
+            arguments=f"--batch blocks --update --size {size} --rounds 5 --seconds 90",
+            minutes=minutes,
+        )
+        for name, size, minutes in (
+            ("tiny-blocks", "tiny", 1),
+            ("blocks", "384", 2),
+            ("base-blocks", "base", 3),
+        )
     ),
     Row(
         name="training-step-long",
@@ -105,8 +120,11 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--minutes", type=float, default=60, help="no row that would end later")
-    made.add_argument("--only", help="names of rows, by commas")
+    made.add_argument("--only", help="names of rows, by commas; they are run again")
     made.add_argument("--again", action="store_true", help="also rows that are there already")
+    made.add_argument("--restrict", choices=results.RESTRICTIONS, help="instructions to keep to")
+    made.add_argument("--threads", help="threads of everyone; all cores when absent")
+    made.add_argument("--cpu-time", action="store_true", help="see the scripts' own --help")
     made.add_argument("--list", action="store_true", help="show the rows and stop")
     made.add_argument("--prepare", action="store_true", help="make models and exports and stop")
     made.add_argument("--table", action="store_true", help="show targets and figures and stop")
@@ -116,6 +134,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; the number of rows that failed."""
     options = parser().parse_args(arguments)
+    if options.restrict:  # for this process, whose name of the machine follows, and for the rows
+        os.environ |= results.RESTRICTIONS[options.restrict]
     if options.list:
         for row in ROWS:
             print(f"{row.name:22s} {row.minutes:4.1f} min  {' '.join(row.command()[3:])}")
@@ -123,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.table:
         from benchmarks.cpu.targets import table
 
-        print(table(results.FOLDER))
+        print(table(results.on_this_cpu("").parent))
         return 0
     if options.prepare:
         commands = [[*ROWS[0].command()[:5], *each.split()] for each in _PREPARATIONS]
@@ -137,21 +157,28 @@ def run(options: argparse.Namespace) -> int:
     names = options.only.split(",") if options.only else [row.name for row in ROWS]
     failed = 0
     for row in ROWS:
-        if row.name not in names or (row.is_done() and not options.again):
+        again = options.again or (options.only and row.name != "time-to-loss")
+        if row.name not in names or (row.is_done() and not again):
             continue
         left = (end - time.monotonic()) / 60
         if row.minutes > left:
             print(f"== {row.name}: takes {row.minutes} minutes, {left:.1f} are left", flush=True)
             continue
-        failed += not _run(row)
+        failed += not _run(row, _passed_on(options))
     return failed
 
 
-def _run(row: Row) -> bool:
+def _passed_on(options: argparse.Namespace) -> list[str]:
+    """What the scripts are told besides a row's own arguments."""
+    threads = ["--threads", options.threads] if options.threads else []
+    return [*threads, *(["--cpu-time"] if options.cpu_time else [])]
+
+
+def _run(row: Row, more: Sequence[str]) -> bool:
     print(f"== {row.name}", flush=True)
     begin = time.monotonic()
     try:
-        ended = subprocess.run(row.command(), timeout=60 * _OVERRUN * row.minutes).returncode
+        ended = subprocess.run(row.command(*more), timeout=60 * _OVERRUN * row.minutes).returncode
     except subprocess.TimeoutExpired:
         ended = 124
     print(f"== {row.name}: {(time.monotonic() - begin) / 60:.1f} minutes, exit {ended}", flush=True)

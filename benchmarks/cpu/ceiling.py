@@ -4,8 +4,9 @@
 
 Of each precision and length: the arithmetic of a forward a second over that of products alone,
 measured in the same run, and how the time divides among the parts of the model. The parts are
-timed by themselves: products by a program of our own kernels, attention by the package's function,
-which also rotates; what is left of the whole are norms, conversions, residuals and waiting.
+timed by themselves: products and attention by the package's kernels, of which attention also
+rotates; what is left of the whole are norms, conversions, residuals and waiting. Without C kernels
+for this CPU there are the shares of torch's products alone.
 """
 
 import argparse
@@ -17,10 +18,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.cpu import command, products, results
-from benchmarks.cpu.models import Model
-from benchmarks.cpu.timing import interleave
-from benchmarks.cpu.workloads import token_ids
+from benchmarks import command, results
+from benchmarks.cpu import products
+from benchmarks.models import Model
+from benchmarks.timing import interleave
+from benchmarks.workloads import token_ids
 from modernbert.batch import PackedBatch
 from modernbert.model.config import EncoderConfig, LayerKind
 from modernbert.model.encoder import Encoder
@@ -28,11 +30,17 @@ from modernbert.model.flops import flops_per_token
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
 from modernbert.model.native.engine import Precision, supports
+from modernbert.model.native.loading import has_bfloat16
 from modernbert.model.rope import rotary_table
 
 CASES: Mapping[str, tuple[int, ...]] = {"512": (512,) * 8, "8192": (8_192,)}
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 KINDS: tuple[LayerKind, ...] = ("global", "local")
+# What attention computes in: int8 is for products, and beside it stands what the kernels have.
+_FORMATS: Mapping[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.bfloat16 if has_bfloat16() else torch.float32,
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "model": model.description,
         "cases": {case: _measure(model, CASES[case], options) for case in options.cases.split(",")},
     }
-    results.write(options.out or results.FOLDER / "ceiling.json", result)
+    results.write(options.out or results.on_this_cpu("ceiling"), result)
     _tell(result)
     return 0
 
@@ -63,14 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(model: Model, lengths: Sequence[int], options: argparse.Namespace) -> dict[str, Any]:
     """Products by themselves, and every precision that there is here."""
     batch = PackedBatch.from_sequences(token_ids(lengths))
-    sizes = model.config.hidden_size, model.config.intermediate_size
-    turns = products.turns(*sizes)
-    available = [name for name in PRECISIONS if supports(model.config, name)]
+    turns = products.turns(model.config)
+    native = [name for name in products.PRECISIONS if supports(model.config, name)]
+    available: list[Precision] = native or ["float32"]
     for precision in available:
         encoder = Encoder.from_pretrained(model.folder, precision=precision)
         turns[f"whole {precision}"] = partial(_encode, encoder, batch)
     for kind in KINDS:
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in dict.fromkeys(_FORMATS[precision] for precision in native):
             name = f"{kind} {str(dtype).removeprefix('torch.')}"
             turns[name] = _attention(model.config, kind, dtype, batch)
     for call in turns.values():
@@ -80,8 +88,9 @@ def _measure(model: Model, lengths: Sequence[int], options: argparse.Namespace) 
         rounds=options.rounds,
         budget_seconds=options.seconds / len(CASES),
         min_turn_seconds=0.2,
+        clock=command.clock(options),
     )
-    speeds = products.gflops(seconds, *sizes)
+    speeds = products.gflops(seconds, model.config)
     times = {name: median(each) for name, each in seconds.items()}
     return {
         "product_gflops": speeds,
@@ -113,7 +122,7 @@ def _attention(
 
 
 def _divide(
-    precision: str,
+    precision: Precision,
     times: Mapping[str, float],
     speeds: dict[str, float],
     config: EncoderConfig,
@@ -123,14 +132,15 @@ def _divide(
     total = sum(lengths)
     weights = total * config.num_layers * _weights_of_a_layer(config) * 2
     whole = sum(length * flops_per_token(config, length) for length in lengths)
-    narrow = precision if precision == "float32" else "bfloat16"
+    narrow = str(_FORMATS[precision]).removeprefix("torch.")
     num_global = config.layer_kinds.count("global")
     each = {"global": num_global, "local": config.num_layers - num_global}
-    parts = {"products": weights / speeds[f"ours {precision}"] / 1e9}
-    parts |= {f"{kind} attention": times[f"{kind} {narrow}"] * each[kind] for kind in each}
+    ceiling = products.highest(speeds, precision)
+    parts = {"products": weights / speeds.get(f"ours {precision}", ceiling) / 1e9}
+    attention = {kind: times.get(f"{kind} {narrow}", 0.0) for kind in each}
+    parts |= {f"{kind} attention": attention[kind] * each[kind] for kind in each}
     seconds = times[f"whole {precision}"]
     parts["rest"] = seconds - sum(parts.values())
-    ceiling = products.highest(speeds, precision)
     return {
         "seconds": seconds,
         "tokens_per_second": total / seconds,
@@ -140,9 +150,9 @@ def _divide(
         "parts": {
             name: {"seconds": part, "share_of_time": part / seconds} for name, part in parts.items()
         },
-        "global_attention_gflops": _global_operations(config, lengths)
-        / times[f"global {narrow}"]
-        / 1e9,
+        "global_attention_gflops": _global_operations(config, lengths) / attention["global"] / 1e9
+        if attention["global"]
+        else None,
     }
 
 

@@ -15,11 +15,12 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from benchmarks.cpu import command, peers, products, results
-from benchmarks.cpu.engines import Distance, Engine, Sequences, distance
-from benchmarks.cpu.models import Model
-from benchmarks.cpu.timing import best_batch_size, interleave, speedup
-from benchmarks.cpu.workloads import WORKLOADS, Workload, token_ids
+from benchmarks import command, peers, results
+from benchmarks.cpu import products
+from benchmarks.engines import Distance, Engine, Sequences, distance
+from benchmarks.models import Model
+from benchmarks.timing import best_batch_size, interleave, speedup
+from benchmarks.workloads import WORKLOADS, Workload, token_ids
 from modernbert.model.flops import flops_per_token
 
 REFERENCE = "transformers float32"
@@ -62,11 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name: asdict(each) for name, each in distances.items()
         },
         "absent": absent,
+        "not_restricted": peers.not_restricted(engines),
     }
     if all(checks.values()):
         result |= measure(engines, workload, model, options)
     name = workload.name if options.size == "base" else f"{options.size}-{workload.name}"
-    results.write(options.out or results.FOLDER / f"{name}.json", result)
+    results.write(options.out or results.on_this_cpu(name), result)
     _tell(result)
     return 0 if all(checks.values()) else 1
 
@@ -125,15 +127,15 @@ def measure(
     turns: dict[str, Callable[[], object]] = {
         name: partial(engine.encode, sequences, sizes[name]) for name, engine in engines.items()
     }
-    sizes_of_products = model.config.hidden_size, model.config.intermediate_size
     all_seconds = interleave(
-        turns | products.turns(*sizes_of_products),
+        turns | products.turns(model.config),
         rounds=options.rounds,
         budget_seconds=options.seconds,
         min_turn_seconds=_TURN_SECONDS,
+        clock=command.clock(options),
     )
     seconds = products.without(all_seconds)
-    speeds = products.gflops(all_seconds, *sizes_of_products)
+    speeds = products.gflops(all_seconds, model.config)
     return {
         "timings": {
             name: {

@@ -12,11 +12,11 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from benchmarks.cpu import command, peers, results
-from benchmarks.cpu.engines import Engine
-from benchmarks.cpu.models import Model
-from benchmarks.cpu.timing import interleave
-from benchmarks.cpu.workloads import token_ids
+from benchmarks import command, peers, results
+from benchmarks.engines import Engine
+from benchmarks.models import Model
+from benchmarks.timing import interleave
+from benchmarks.workloads import token_ids
 
 LENGTHS = (128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
 NAMES = ("ours float32", "ours bfloat16", "transformers float32", "transformers bfloat16")
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "model": model.description,
         "seconds": _measure(model, options),
     }
-    results.write(options.out or results.FOLDER / "growth.json", result)
+    results.write(options.out or results.on_this_cpu("growth"), result)
     _tell(result)
     return 0
 
@@ -63,6 +63,7 @@ def _measure(model: Model, options: argparse.Namespace) -> dict[str, dict[str, f
             rounds=options.rounds,
             budget_seconds=options.seconds / len(lengths),
             min_turn_seconds=0.1,
+            clock=command.clock(options),
         )
         for name, times in seconds.items():
             found[name][str(length)] = median(times)

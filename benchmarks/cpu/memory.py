@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cpu import command, peers, results
-from benchmarks.cpu.workloads import token_ids
+from benchmarks import command, peers, results
+from benchmarks.workloads import token_ids
 
 NAMES = (
     "ours float32",
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "length": options.length,
         "engines": {name: _in_a_process(name, options) for name in options.peers.split(",")},
     }
-    results.write(options.out or results.FOLDER / "memory.json", result)
+    results.write(options.out or results.on_this_cpu("memory"), result)
     _tell(result)
     return 0
 

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.cpu import results
+from benchmarks import results
 
 _TEXT, _GRID = "#333333", "#e6e6e6"
 _COLOURS = {
@@ -34,8 +34,8 @@ Results = Mapping[str, Mapping[str, Any]]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw what there are results of."""
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("--folder", type=Path, default=results.FOLDER, help="of the results")
-    folder = made.parse_args(arguments).folder
+    made.add_argument("--folder", type=Path, help="of the results; this machine's when absent")
+    folder = made.parse_args(arguments).folder or results.on_this_cpu("").parent
     found = {path.stem: results.read(path) for path in sorted(folder.glob("*.json"))}
     for kind, draw in DRAWINGS.items():
         of_kind = {

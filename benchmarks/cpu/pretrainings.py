@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from benchmarks.cpu.text import MASKED_SHARE, Text
+from benchmarks.python_text import MASKED_SHARE, Text
 from modernbert.tasks.pretraining.pretrain import pretrain
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 

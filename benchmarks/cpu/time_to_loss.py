@@ -25,9 +25,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cpu import command, results
+from benchmarks import command, results
 from benchmarks.cpu.pretrainings import SYSTEMS, Budget, Trained
-from benchmarks.cpu.text import Text
+from benchmarks.python_text import Text
 
 OURS, PADDED, BLOCKS = SYSTEMS
 FRACTIONS = (0.08, 0.1, 0.125, 0.16, 0.2, 0.25, 0.32, 0.4, 0.5, 0.63, 0.8, 1.0)
@@ -60,14 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, budget = json.loads(options.one)
         print(json.dumps(asdict(SYSTEMS[name](text, Budget(**budget)))))
         return 0
-    rates = options.rates or results.FOLDER / "time-to-loss-rates.json"
+    rates = options.rates or results.on_this_cpu("time-to-loss-rates")
     if options.tune:
         tune(rates, options)
         return 0
     if not rates.exists() or results.read(rates).get("best", {}).keys() != SYSTEMS.keys():
         print(f"{rates}: not there or not finished; run this with --tune first", file=sys.stderr)
         return 2
-    return compare(options.out or results.FOLDER / "time-to-loss.json", rates, options)
+    return compare(options.out or results.on_this_cpu("time-to-loss"), rates, options)
 
 
 def tune(path: Path, options: argparse.Namespace) -> None:

@@ -1,10 +1,13 @@
-"""Claim: a step of pretraining costs a fraction of a padded one, and its gradients are the same.
+"""Claim: a step of pretraining costs a fraction of transformers', and its gradients are the same.
 
     python -m benchmarks.cpu.training_step --batch ragged
+    python -m benchmarks.cpu.training_step --batch blocks --size tiny --update
 
-A step is the forward and the backward of the masked-token loss; the optimizer, alike for everyone
-and small beside it, is left out, and so is dropout. Ours sends masked rows alone through the
-vocabulary; transformers does so with `sparse_prediction` only, which is off as it comes.
+A step is the forward and the backward of the masked-token loss, without dropout; with `--update`
+everyone's optimizer follows: StableAdamW here, torch's fused AdamW there. Ours sends masked rows
+alone through the vocabulary; transformers does so with `sparse_prediction` only, which is off as it
+comes. In `blocks` transformers has the same tokens in rows of 512 without padding, in which
+documents see each other, as its own example of pretraining has them.
 """
 
 import argparse
@@ -17,71 +20,71 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.cpu import command, results
-from benchmarks.cpu.models import draw_weights
-from benchmarks.cpu.timing import interleave, speedup
-from benchmarks.cpu.workloads import token_ids
-from modernbert.batch import PackedBatch
+from benchmarks import command, results
+from benchmarks.masked_step import masked_batch, masked_step
+from benchmarks.models import draw_weights
+from benchmarks.timing import interleave, speedup
+from modernbert.data.collate import MaskedBatch
 from modernbert.files import new_folder
 from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.tasks.pretraining.vocabulary_loss import vocabulary_cross_entropy
+from modernbert.training.optimizer import StableAdamW, parameter_groups
 
-MASKED_SHARE = 0.31
-_WIDTH = {"hidden_size": 384, "intermediate_size": 576, "num_heads": 6}
+_BLOCK = 512
+# Width, and layers where none are asked for.
+SIZES: Mapping[str, tuple[Mapping[str, int], int]] = {
+    "tiny": (
+        {"hidden_size": 256, "intermediate_size": 384, "num_heads": 4, "vocab_size": 8_192},
+        6,
+    ),
+    "384": ({"hidden_size": 384, "intermediate_size": 576, "num_heads": 6}, 12),
+    "base": ({}, 11),
+}
 
 # 16 lengths spread evenly up to 512, 4,262 tokens in all, which pad to 8,192.
 BATCHES: Mapping[str, tuple[int, ...]] = {
     "ragged": (*range(26, 475, 32), 512),
+    "blocks": (512, 301, 77, 260, 410, 33, 198, 257),  # four blocks
     "long": (8_192, 3_000, 1_200, 500),
     "smoke": (40, 12),
 }
 
 
 class Example(NamedTuple):
-    """A padded batch with masked places, and the same packed.
+    """The same masked tokens twice.
 
+    batch: packed.
     ids, mask, labels: (rows, columns) int64; labels are -100 where nothing is asked.
-    rows, targets: (num_masked,) int64 places in the packed batch, and what stood there.
     """
 
+    batch: MaskedBatch
     ids: Tensor
     mask: Tensor
     labels: Tensor
-    batch: PackedBatch
-    rows: Tensor
-    targets: Tensor
 
 
-def example(lengths: Sequence[int], *, seed: int = 0) -> Example:
-    """Random ids of these lengths, with 31% of them asked for."""
-    batch = PackedBatch.from_sequences(token_ids(lengths, seed=seed))
-    generator = torch.Generator().manual_seed(seed)
-    rows = (torch.rand(batch.total_tokens, generator=generator) < MASKED_SHARE).nonzero().flatten()
-    targets = batch.token_ids[rows]
-    labels = torch.full((batch.total_tokens,), -100).index_copy(0, rows, targets)
-    present = torch.ones(batch.total_tokens, dtype=torch.int64)
+def example(
+    lengths: Sequence[int], *, seed: int = 0, blocks: bool = False, vocab_size: int = 50_368
+) -> Example:
+    """Random ids of these lengths, with 31% of them asked for; padded rows, or full blocks."""
+    masked = masked_batch(lengths, seed=seed, vocab_size=vocab_size)
+    packed, total = masked.batch, masked.batch.total_tokens
+    labels = torch.full((total,), -100).index_copy(0, masked.masked_indices, masked.labels)
+    present = torch.ones(total, dtype=torch.int64)
+    if blocks:
+        rows = (each.view(-1, _BLOCK) for each in (packed.token_ids, present, labels))
+        return Example(masked, *rows)
     return Example(
-        ids=batch.to_padded(padding_value=0),
-        mask=batch.to_padded(present),
-        labels=batch.to_padded(labels, padding_value=-100),
-        batch=batch,
-        rows=rows,
-        targets=targets,
+        masked,
+        packed.to_padded(padding_value=0),
+        packed.to_padded(present),
+        packed.to_padded(labels, padding_value=-100),
     )
 
 
 def our_step(model: MaskedLanguageModel, example: Example, dtype: torch.dtype) -> Tensor:
     """The mean loss of the masked rows, with gradients left in the parameters."""
-    model.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
-        predictions = model.head(model.encoder(example.batch).index_select(0, example.rows))
-        loss = vocabulary_cross_entropy(
-            predictions, model.decoder_weight, model.decoder_bias, example.targets
-        )
-    loss = loss / len(example.rows)
-    loss.backward()
-    return loss.detach()
+    return masked_step(model, example.batch, dtype)
 
 
 def their_step(model: Any, example: Example, dtype: torch.dtype) -> Tensor:
@@ -99,7 +102,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = command.parser(__doc__ or "", rounds=3, seconds=240)
     made.add_argument("--batch", choices=BATCHES, default="ragged")
-    made.add_argument("--layers", type=int, default=12, help="layers of width 384")
+    made.add_argument("--size", choices=SIZES, default="384", help="width, heads and vocabulary")
+    made.add_argument("--layers", type=int, help="layers; by the size when absent")
+    made.add_argument("--update", action="store_true", help="with everyone's optimizer")
     made.add_argument("--peers", help="some of the names, by commas; all that fit when absent")
     return made
 
@@ -107,62 +112,101 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure one batch and write it; 1 if the losses or gradients are not equal."""
     options = parser().parse_args(arguments)
+    options.layers = options.layers or SIZES[options.size][1]
     command.use_threads(options)
     around = results.surroundings(num_threads=options.threads)
-    batch = example(BATCHES[options.batch])
-    steps = _steps(options)
+    config = _config(options)
+    given = partial(example, blocks=options.batch == "blocks", vocab_size=config.vocab_size)
+    batch = given(BATCHES[options.batch])
     checks = check(options)
     result = {
         "benchmark": "training_step",
         **around,
-        "model": f"width 384, {options.layers} layers, vocabulary 50,368, random weights",
+        "model": f"width {config.hidden_size}, {options.layers} layers, vocabulary "
+        f"{config.vocab_size:,}, random weights",
+        "with_update": options.update,
         "batch": {
             "name": options.batch,
             "lengths": BATCHES[options.batch],
-            "total_tokens": batch.batch.total_tokens,
-            "masked": len(batch.rows),
+            "total_tokens": batch.batch.batch.total_tokens,
+            "masked": batch.batch.num_masked,
             "padded_tokens": batch.ids.numel(),
         },
         "checks": checks,
     }
     if all(checks.values()):
-        result |= _measure(steps, batch, options)
-    path = options.out or results.FOLDER / f"training-step-{options.batch}.json"
-    results.write(path, result)
+        result |= _measure(_steps(options), batch, options)
+    size = "" if options.size == "384" else f"-{options.size}"
+    results.write(
+        options.out or results.on_this_cpu(f"training-step{size}-{options.batch}"), result
+    )
     _tell(result)
     return 0 if all(checks.values()) else 1
 
 
 def _steps(options: argparse.Namespace) -> dict[str, Callable[[Example], object]]:
-    """A call for everyone; dense logits of the long batch would take more memory than there is."""
-    ours = _our_model(options.layers)
-    names = ["sparse", "dense"] if options.batch != "long" else ["sparse"]
+    """A call for everyone.
+
+    Dense logits of the long batch would take more memory than there is, and blocks have no padding.
+    """
+    ours = _our_model(options)
+    names = ["sparse", "dense"] if options.batch not in ("long", "blocks") else ["sparse"]
     theirs = {name: _their_model(options, sparse=name == "sparse") for name in names}
     steps: dict[str, Callable[[Example], object]] = {}
-    for label, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        steps[f"ours {label}"] = partial(our_step, ours, dtype=dtype)
+    for label, dtype in _formats().items():
+        steps[f"ours {label}"] = _updated(options, ours, partial(our_step, ours, dtype=dtype))
         for name, model in theirs.items():
-            steps[f"transformers {name} {label}"] = partial(their_step, model, dtype=dtype)
+            step = partial(their_step, model, dtype=dtype)
+            steps[f"transformers {name} {label}"] = _updated(options, model, step)
     wanted = options.peers.split(",") if options.peers else list(steps)
     return {name: step for name, step in steps.items() if name in wanted}
 
 
+def _formats() -> dict[str, torch.dtype]:
+    """What is trained in here: bfloat16 only where the CPU has units for it."""
+    return {
+        "float32": torch.float32,
+        **({"bfloat16": torch.bfloat16} if results.has_bfloat16_units() else {}),
+    }
+
+
+def _updated(
+    options: argparse.Namespace, model: Any, step: Callable[[Example], object]
+) -> Callable[[Example], object]:
+    """The step, followed by the model's own optimizer where that is asked for."""
+    if not options.update:
+        return step
+    update: Callable[[], object]
+    if isinstance(model, MaskedLanguageModel):
+        update = StableAdamW(parameter_groups(model, 1e-5), peak_learning_rate=1e-9).step
+    else:
+        update = torch.optim.AdamW(model.parameters(), lr=1e-9, fused=True).step
+
+    def whole(given: Example) -> None:
+        step(given)
+        update()
+
+    return whole
+
+
 def check(options: argparse.Namespace) -> dict[str, bool]:
     """Loss and gradients of a small batch against transformers in float32."""
-    batch = example((150, 70, 9), seed=1)
-    ours, theirs = _our_model(options.layers), _their_model(options, sparse=True)
+    batch = example((150, 70, 9), seed=1, vocab_size=_config(options).vocab_size)
+    ours, theirs = _our_model(options), _their_model(options, sparse=True)
     expected = their_step(theirs, batch, torch.float32)
     wanted = _gradients(theirs)
-    checks = {}
     loss = our_step(ours, batch, torch.float32)
-    checks["float32 loss within 1e-5"] = bool((loss - expected).abs() <= 1e-5 * expected.abs())
-    checks["float32 gradients within 1e-4"] = _difference(_gradients(ours), wanted) <= 1e-4
-    our_step(ours, batch, torch.bfloat16)
-    own = _difference(_gradients(ours), wanted)
-    their_step(theirs, batch, torch.bfloat16)
-    checks["bfloat16 gradients no further off than transformers"] = own <= _difference(
-        _gradients(theirs), wanted
-    )
+    checks = {
+        "float32 loss within 1e-5": bool((loss - expected).abs() <= 1e-5 * expected.abs()),
+        "float32 gradients within 1e-4": _difference(_gradients(ours), wanted) <= 1e-4,
+    }
+    if "bfloat16" in _formats():
+        our_step(ours, batch, torch.bfloat16)
+        own = _difference(_gradients(ours), wanted)
+        their_step(theirs, batch, torch.bfloat16)
+        checks["bfloat16 gradients no further off than transformers"] = own <= _difference(
+            _gradients(theirs), wanted
+        )
     return checks
 
 
@@ -181,22 +225,26 @@ def _difference(gradients: Tensor, wanted: Tensor) -> float:
     return float((gradients - wanted).norm() / wanted.norm())
 
 
-def _config(num_layers: int) -> EncoderConfig:
-    return EncoderConfig(layer_kinds=layer_kinds(num_layers), **_WIDTH)
+def _config(options: argparse.Namespace) -> EncoderConfig:
+    numbers = dict(SIZES[options.size][0])
+    if "vocab_size" in numbers:
+        names = ("unk", "cls", "sep", "pad", "mask")
+        numbers |= {f"{name}_token_id": index for index, name in enumerate(names)}
+    return EncoderConfig(layer_kinds=layer_kinds(options.layers), **numbers)
 
 
-def _our_model(num_layers: int) -> MaskedLanguageModel:
-    return draw_weights(MaskedLanguageModel(_config(num_layers)))
+def _our_model(options: argparse.Namespace) -> MaskedLanguageModel:
+    return draw_weights(MaskedLanguageModel(_config(options)))
 
 
 def _their_model(options: argparse.Namespace, *, sparse: bool) -> Any:
     from transformers import AutoModelForMaskedLM
 
-    folder = options.cache / f"training-{options.layers}"
+    folder = options.cache / f"training-{options.size}-{options.layers}"
     if not folder.exists():
         options.cache.mkdir(parents=True, exist_ok=True)
         with new_folder(folder) as fresh:
-            _our_model(options.layers).save_pretrained(fresh)
+            _our_model(options).save_pretrained(fresh)
     return AutoModelForMaskedLM.from_pretrained(
         folder, attn_implementation="sdpa", sparse_prediction=sparse
     ).train()
@@ -205,19 +253,23 @@ def _their_model(options: argparse.Namespace, *, sparse: bool) -> Any:
 def _measure(
     steps: Mapping[str, Callable[[Example], object]], batch: Example, options: argparse.Namespace
 ) -> dict[str, Any]:
-    warm_up = example((64, 20), seed=2)
     for step in steps.values():
-        step(warm_up)
+        step(batch)
     turns: dict[str, Callable[[], object]] = {
         name: partial(step, batch) for name, step in steps.items()
     }
-    seconds = interleave(turns, rounds=options.rounds, budget_seconds=options.seconds)
+    seconds = interleave(
+        turns,
+        rounds=options.rounds,
+        budget_seconds=options.seconds,
+        clock=command.clock(options),
+    )
     return {
         "timings": {
             name: {
                 "seconds": times,
                 "median_seconds": median(times),
-                "tokens_per_second": batch.batch.total_tokens / median(times),
+                "tokens_per_second": batch.batch.batch.total_tokens / median(times),
             }
             for name, times in seconds.items()
         },
@@ -238,7 +290,8 @@ def _tell(result: Mapping[str, Any]) -> None:
     for name, passed in result["checks"].items():
         print(f"  {'equal' if passed else 'NOT EQUAL'}: {name}")
     for name, timing in result.get("timings", {}).items():
-        print(f"  {name:32s} {timing['median_seconds']:8.2f} s")
+        speed, seconds = timing["tokens_per_second"], timing["median_seconds"]
+        print(f"  {name:32s} {seconds:8.2f} s {speed:8,.0f} tokens/s")
     for name, against in result.get("speedups", {}).items():
         for other, factor in against.items():
             print(f"  {name} over {other}: {factor:.2f}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.cpu.models import draw_weights
+from benchmarks.models import draw_weights
 from modernbert.batch import PackedBatch
 from modernbert.data.collate import MaskedBatch
 from modernbert.model.attention_choice import AttentionChoice, has_varlen
@@ -17,7 +17,7 @@ from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.dropout import Dropout
 from modernbert.model.flops import flops_per_token
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.tasks.pretraining.vocabulary_loss import vocabulary_cross_entropy
+from modernbert.tasks.pretraining.pretrain import masked_token_loss
 from modernbert.training.optimizer import StableAdamW, parameter_groups
 from modernbert.training.precision import autocast
 
@@ -204,13 +204,7 @@ class TrainingStep:
         keys = [(0, self.num_steps, each) for each in batch.bin_ids]
         drops = Dropout(self.dropout, keys=keys, num_tokens_each=batch.bin_tokens_each)
         with autocast(self.bench.device, "auto"):
-            hidden = self.model.encoder(batch.batch, dropout=drops)
-            loss = vocabulary_cross_entropy(
-                self.model.head(hidden.index_select(0, batch.masked_indices)),
-                self.model.decoder_weight,
-                self.model.decoder_bias,
-                batch.labels,
-            )
+            loss = masked_token_loss(self.model, batch, drops)
         return loss / batch.num_masked
 
 

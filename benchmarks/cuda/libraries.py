@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.cpu.engines import groups, pad
 from benchmarks.cuda.bench import MASKED_SHARE, Bench, Figures, Rows, TrainingStep
+from benchmarks.engines import groups, pad
 from modernbert.batch import PackedBatch
 from modernbert.device_copies import to_host
 from modernbert.inference.batching import Work

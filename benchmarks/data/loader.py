@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.cpu import results
-from benchmarks.data.options import FOLDER, parser
+from benchmarks import results
+from benchmarks.command import parser
 from benchmarks.data.shards import web_shards
+from benchmarks.masked_step import masked_step
 from modernbert.data.collate import MaskedBatch, collate
 from modernbert.data.packing import BinStream, PackingSettings
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
-from modernbert.tasks.pretraining.vocabulary_loss import vocabulary_cross_entropy
-from modernbert.training.precision import autocast
+from modernbert.training.precision import compute_dtype
 
 WANTED = 10.0
 _RATE = 0.3
@@ -48,14 +48,8 @@ def loader_speed(source: Iterator[MaskedBatch], num_batches: int) -> float:
 
 def training_speed(model: MaskedLanguageModel, batch: MaskedBatch) -> float:
     """Tokens a second of a forward and a backward."""
-    model.zero_grad()
     began = time.perf_counter()
-    with autocast("cpu", "auto"):
-        hidden = model.encoder(batch.batch).index_select(0, batch.masked_indices)
-        loss = vocabulary_cross_entropy(
-            model.head(hidden), model.decoder_weight, model.decoder_bias, batch.labels
-        )
-    loss.backward()
+    masked_step(model, batch, compute_dtype("cpu", "auto"))
     return batch.batch.total_tokens / (time.perf_counter() - began)
 
 
@@ -75,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "shard_tokens": options.tokens,
         **measure(options),
     }
-    results.write(options.out or FOLDER / "loader.json", result)
+    results.write(options.out or results.FOLDER / "data" / "loader.json", result)
     _tell(result)
     return int(min(each["times"] for each in result["sizes"].values()) < WANTED)
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.cpu import results
-from benchmarks.data.options import FOLDER, parser
+from benchmarks import results
+from benchmarks.command import parser
 from benchmarks.data.shards import web_shards
 
 WANTED_SECONDS = 1.0
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "rounds": rounds,
         "seconds": {name: median(each[name] for each in rounds) for name in rounds[0]},
     }
-    results.write(options.out or FOLDER / "opening.json", result)
+    results.write(options.out or results.FOLDER / "data" / "opening.json", result)
     for name, seconds in result["seconds"].items():
         print(f"{name.replace('_', ' '):12s} after {seconds:.3f} s")
     return int(result["seconds"]["first_batch"] > WANTED_SECONDS)

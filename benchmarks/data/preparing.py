@@ -21,8 +21,8 @@ from statistics import median
 
 from tokenizers import Tokenizer as Library
 
-from benchmarks.cpu import results
-from benchmarks.data.options import FOLDER, parser
+from benchmarks import results
+from benchmarks.command import parser
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
 from modernbert.data.prepare_settings import PrepareSettings
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         },
         "share_of_the_library": share,
     }
-    results.write(options.out or FOLDER / "preparing.json", result)
+    results.write(options.out or results.FOLDER / "data" / "preparing.json", result)
     for name, speed in result["megabytes_per_second"].items():
         print(f"{name:8s} {speed:6.1f} MB/s")
     for name, each in share.items():

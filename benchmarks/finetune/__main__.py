@@ -14,17 +14,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.finetune.comparison import write_results
+from benchmarks.finetune.runs import SEEDS, competitors, result_file
 from benchmarks.finetune.workloads import WORKLOADS, Workload, prepare
 from modernbert.files import remove_folder
-
-LEARNING_RATE = 4.5e-4  # what `modernbert finetune` takes for a width of 256
-SEEDS = (0, 1, 2)
-
-
-def competitors(workload: Workload) -> list[str]:
-    """The scripts that take part in a workload, in their order."""
-    peer = "peer_sentence_transformers" if workload.verb == "retrieve" else "peer_transformers"
-    return ["ours", peer]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,8 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--table", action="store_true", help="compare what is there and stop")
     options = made.parse_args(arguments)
     if options.table:
-        from benchmarks.finetune.comparison import write_results
-
         print(write_results(options.work))
         return 0
     return run_all(options)
@@ -65,11 +56,6 @@ def run_all(options: argparse.Namespace) -> int:
     return failed
 
 
-def result_file(work: Path, workload: Workload, script: str, seed: int | None) -> Path:
-    """Where a run's figures are."""
-    return work / "runs" / workload.name / f"{script}-{seed or 0}.json"
-
-
 def _run(
     script: str, seed: int | None, workload: Workload, folder: Path, out: Path, model: str
 ) -> bool:
@@ -79,7 +65,7 @@ def _run(
     command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.finetune.{script}"]
     command += [workload.name, str(folder), str(out)]
     if seed is not None:
-        command += ["--model", model, "--seed", str(seed), "--learning-rate", str(LEARNING_RATE)]
+        command += ["--model", model, "--seed", str(seed)]
     begin = time.monotonic()
     with out.with_suffix(".log").open("wb") as log:
         ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode

@@ -8,11 +8,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.cpu.results import surroundings, write
-from benchmarks.finetune.__main__ import LEARNING_RATE, SEEDS, competitors, result_file
+from benchmarks import results
+from benchmarks.finetune.runs import LEARNING_RATE, SEEDS, competitors, result_file
 from benchmarks.finetune.workloads import WORKLOADS, Workload
 
-FOLDER = Path("benchmarks/results/finetune")
+FOLDER = results.FOLDER / "finetune"
 _SHORT_TARGET, _LONG_TARGET, _MEMORY_TARGET = 2.0, 5.0, 0.5
 _FAST_SHORT = ("sst2", "conll2003")
 
@@ -71,11 +71,11 @@ def write_results(work: Path) -> str:
     rows = {each.name: row(each, work) for each in WORKLOADS}
     result = {
         "benchmark": "finetune",
-        **surroundings(num_threads=2),
+        **results.surroundings(num_threads=2),
         "learning_rate": LEARNING_RATE,
         "rows": rows,
     }
-    write(FOLDER / "finetune.json", result)
+    results.write(FOLDER / "finetune.json", result)
     known = {name: found for name, found in rows.items() if found}
     if known:
         _draw(known).savefig(FOLDER / "finetune.png")

@@ -1,7 +1,6 @@
 """The linear model on TF-IDF that an encoder must beat: `python -m benchmarks.finetune.linear`."""
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,15 +14,16 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
-from benchmarks.finetune.workloads import WORKLOADS, Row, Workload, read
-from modernbert.files import write_whole
+from benchmarks.finetune.runs import one_run
+from benchmarks.finetune.workloads import Row, Workload, read
 
 
-def score(workload: Workload, folder: Path) -> float | None:
+def run(workload: Workload, folder: Path, _: argparse.Namespace) -> dict[str, Any]:
     """The workload's metric on its test rows; None where TF-IDF has no such model."""
-    if workload.verb not in _MODELS:
-        return None
-    return _MODELS[workload.verb](workload, folder)
+    started = time.perf_counter()
+    model = _MODELS.get(workload.verb)
+    score = model(workload, folder) if model else None
+    return {"score": score, "seconds": time.perf_counter() - started}
 
 
 def _classify(workload: Workload, folder: Path) -> float:
@@ -114,18 +114,5 @@ _MODELS: dict[str, Callable[[Workload, Path], float]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Score one workload and write the figures."""
-    made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("workload", choices=[each.name for each in WORKLOADS])
-    made.add_argument("folder", type=Path, help="of its files")
-    made.add_argument("out", type=Path)
-    options = made.parse_args(arguments)
-    workload = next(each for each in WORKLOADS if each.name == options.workload)
-    started = time.perf_counter()
-    result = {"score": score(workload, options.folder), "seconds": time.perf_counter() - started}
-    write_whole(options.out, json.dumps(result).encode())
-
-
 if __name__ == "__main__":
-    main()
+    one_run(__doc__, run, precisions=())

@@ -1,16 +1,14 @@
 """One fine-tuning by this package: `python -m benchmarks.finetune.ours`."""
 
 import argparse
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.finetune.ranking import ndcg_at_10
-from benchmarks.finetune.workloads import WORKLOADS, Workload, read
-from modernbert.files import write_whole
+from benchmarks.finetune.runs import one_run
+from benchmarks.finetune.workloads import Workload, read
 from modernbert.settings import parse
 from modernbert.training.machine import peak_memory_bytes
 
@@ -109,20 +107,5 @@ class _Watch:
 _METRICS = {"entity_f1": "f1"}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Train once and write the figures."""
-    made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("workload", choices=[each.name for each in WORKLOADS])
-    made.add_argument("folder", type=Path, help="of its files")
-    made.add_argument("out", type=Path)
-    made.add_argument("--model", required=True, help="folder to start from")
-    made.add_argument("--learning-rate", type=float, required=True)
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
-    options = made.parse_args(arguments)
-    workload = next(each for each in WORKLOADS if each.name == options.workload)
-    write_whole(options.out, json.dumps(run(workload, options.folder, options)).encode())
-
-
 if __name__ == "__main__":
-    main()
+    one_run(__doc__, run, precisions=("auto", "float32", "bfloat16"))

@@ -7,9 +7,7 @@ linear warm-up and decay.
 """
 
 import argparse
-import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,8 @@ from sentence_transformers.training_args import SentenceTransformerTrainingArgum
 
 from benchmarks.finetune.peer_transformers import arguments
 from benchmarks.finetune.ranking import ndcg_at_10
-from benchmarks.finetune.workloads import WORKLOADS, Workload, read
-from modernbert.files import write_whole
+from benchmarks.finetune.runs import one_run
+from benchmarks.finetune.workloads import Workload, read
 from modernbert.training.machine import peak_memory_bytes
 
 
@@ -65,20 +63,5 @@ def _score(model: SentenceTransformer, folder: Path) -> float:
     return ndcg_at_10(vectors[0] @ vectors[1].T, *ids, read(folder / "qrels.jsonl"))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Train once and write the figures."""
-    made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("workload", choices=[each.name for each in WORKLOADS])
-    made.add_argument("folder", type=Path, help="of its files")
-    made.add_argument("out", type=Path)
-    made.add_argument("--model", required=True, help="folder to start from")
-    made.add_argument("--learning-rate", type=float, required=True)
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
-    options = made.parse_args(arguments)
-    workload = next(each for each in WORKLOADS if each.name == options.workload)
-    write_whole(options.out, json.dumps(run(workload, options.folder, options)).encode())
-
-
 if __name__ == "__main__":
-    main()
+    one_run(__doc__, run)

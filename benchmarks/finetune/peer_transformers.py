@@ -5,7 +5,6 @@ and decay. Precision bfloat16 by autocast where the CPU has it, its faster one h
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,8 +24,8 @@ from transformers import (
     default_data_collator,
 )
 
-from benchmarks.finetune.workloads import WORKLOADS, Row, Workload, read
-from modernbert.files import write_whole
+from benchmarks.finetune.runs import one_run
+from benchmarks.finetune.workloads import Row, Workload, read
 from modernbert.training.machine import peak_memory_bytes
 
 WARMUP_SHARE = 0.1
@@ -284,21 +283,5 @@ _SETUPS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Train once and write the figures."""
-    made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("workload", choices=[each.name for each in WORKLOADS])
-    made.add_argument("folder", type=Path, help="of its files")
-    made.add_argument("out", type=Path)
-    made.add_argument("--model", required=True, help="folder to start from")
-    made.add_argument("--learning-rate", type=float, required=True)
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
-    made.add_argument("--grouped", action="store_true", help="batches of similar lengths")
-    options = made.parse_args(arguments)
-    workload = next(each for each in WORKLOADS if each.name == options.workload)
-    write_whole(options.out, json.dumps(run(workload, options.folder, options)).encode())
-
-
 if __name__ == "__main__":
-    main()
+    one_run(__doc__, run)

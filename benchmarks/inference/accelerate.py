@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.cpu.models import random_model
-from benchmarks.cpu.results import surroundings, write
-from benchmarks.cpu.timing import interleave, speedup
-from benchmarks.cpu.workloads import WORKLOADS, Workload, token_ids
+from benchmarks.models import random_model
+from benchmarks.results import surroundings, write
+from benchmarks.timing import interleave, speedup
+from benchmarks.workloads import WORKLOADS, Workload, token_ids
 from modernbert import accelerate
 
 WITHIN = 1e-5

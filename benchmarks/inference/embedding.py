@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.cpu import exports, peers
-from benchmarks.cpu.engines import Precision
-from benchmarks.cpu.models import CACHE, Model
-from benchmarks.cpu.results import surroundings, write
-from benchmarks.cpu.timing import best_batch_size, interleave, speedup
+from benchmarks import exports, peers
+from benchmarks.engines import Precision
+from benchmarks.models import CACHE, Model
+from benchmarks.results import surroundings, write
 from benchmarks.serving.texts import model_folder, ragged_texts
+from benchmarks.timing import best_batch_size, interleave, speedup
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.loading import device_of
 from modernbert.model.precision import PrecisionChoice, choose_precision

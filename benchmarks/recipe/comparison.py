@@ -9,10 +9,10 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from benchmarks.cpu.results import surroundings, write
+from benchmarks import results
 from benchmarks.recipe.arms import ARMS
 
-FOLDER = Path("benchmarks/results/recipe")
+FOLDER = results.FOLDER / "recipe"
 _CONFIDENCE = 0.95
 
 Scores = Mapping[str, Mapping[int, Mapping[str, Any]]]
@@ -193,12 +193,12 @@ def write_results(runs: Path) -> str:
     claims = {each.name: compare(each, scores) for each in CLAIMS}
     result = {
         "benchmark": "recipe",
-        **surroundings(num_threads=1),
+        **results.surroundings(num_threads=1),
         "arms": {arm.name: arm.about for arm in ARMS},
         "claims": claims,
         "scores": scores,
     }
-    write(FOLDER / "recipe.json", result)
+    results.write(FOLDER / "recipe.json", result)
     draw(result, FOLDER)
     return table(claims)
 

@@ -14,42 +14,26 @@ from statistics import median
 
 import torch
 
-from benchmarks.cpu import results
-from benchmarks.cpu.timing import interleave
-from benchmarks.cpu.workloads import token_ids
-from benchmarks.recipe.comparison import FOLDER
-from modernbert.batch import PackedBatch
+from benchmarks import results
+from benchmarks.masked_step import masked_batch, masked_step
+from benchmarks.timing import interleave
 from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
-from modernbert.tasks.pretraining.vocabulary_loss import vocabulary_cross_entropy
 
 _BIN_TOKENS = 8_192
 _MASKED_SHARE = 0.3
 _SIZES = {"tiny": 8_192, "32m": 50_368}
 
 
-def _step(model: MaskedLanguageModel, batch: PackedBatch, rows: torch.Tensor) -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        predictions = model.head(model.encoder(batch).index_select(0, rows))
-        loss = vocabulary_cross_entropy(
-            predictions, model.decoder_weight, model.decoder_bias, batch.token_ids[rows]
-        )
-    loss.backward()
-    model.zero_grad(set_to_none=True)
-
-
-def _case(size: str, *, every: int, length: int) -> Callable[[], None]:
+def _case(size: str, *, every: int, length: int) -> Callable[[], object]:
     preset = EncoderConfig.preset(size, vocab_size=_SIZES[size])
     kinds = layer_kinds(preset.num_layers, global_every=every)
     config = EncoderConfig.preset(size, vocab_size=_SIZES[size], layer_kinds=kinds)
     model = initialize(MaskedLanguageModel(config), seed=0).train()
     lengths = [length] * (_BIN_TOKENS // length)
-    ids = [[each % config.vocab_size for each in row] for row in token_ids(lengths, seed=0)]
-    batch = PackedBatch.from_sequences(ids)
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.rand(batch.total_tokens, generator=generator) < _MASKED_SHARE
-    return partial(_step, model, batch, chosen.nonzero().flatten())
+    batch = masked_batch(lengths, share=_MASKED_SHARE, vocab_size=config.vocab_size)
+    return partial(masked_step, model, batch, torch.bfloat16)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "seconds": timings,
         "tokens_per_second": speeds,
     }
-    results.write(FOLDER / "speed.json", result)
+    results.write(results.FOLDER / "recipe" / "speed.json", result)
     return 0
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cpu.results import surroundings, write
+from benchmarks.results import surroundings, write
 from benchmarks.serving.load import Answer, Ask, closed_loop, open_loop
 from benchmarks.serving.servers import infinity, ours, sentence_transformers
 from benchmarks.serving.texts import model_folder, ragged, short_and_long

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cpu.models import CACHE, draw_weights
+from benchmarks.models import CACHE, draw_weights
 from benchmarks.serving.load import Ask, embed_ask
 from modernbert.files import new_folder
 from modernbert.inference.embedder import Embedder

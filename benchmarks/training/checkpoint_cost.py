@@ -19,19 +19,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.cpu import results
-from modernbert.batch import PackedBatch
+from benchmarks import results
+from benchmarks.masked_step import masked_batch, masked_step
 from modernbert.model.config import PRESETS, EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
-from modernbert.tasks.pretraining.vocabulary_loss import vocabulary_cross_entropy
 from modernbert.training import checkpoint
 from modernbert.training.background import BackgroundSaver
 from modernbert.training.optimizer import StableAdamW, parameter_groups
-from modernbert.training.precision import autocast
+from modernbert.training.precision import compute_dtype
 
 RESULT = Path("benchmarks/results/training/checkpoint_cost.json")
-MASKED_SHARE = 0.3
 
 
 class Save(NamedTuple):
@@ -132,20 +130,11 @@ def training(
     config = EncoderConfig.preset(size)
     model = initialize(MaskedLanguageModel(config), seed=0)
     optimizer = StableAdamW(parameter_groups(model, 1e-5), peak_learning_rate=1e-4)
-    generator = torch.Generator().manual_seed(0)
-    token_ids = torch.randint(5, config.vocab_size - 100, (num_tokens,), generator=generator)
-    batch = PackedBatch.from_sequences([token_ids.tolist()])
-    rows = (torch.rand(num_tokens, generator=generator) < MASKED_SHARE).nonzero().flatten()
+    batch = masked_batch([num_tokens])
 
     def step() -> None:
-        with autocast("cpu", "auto"):
-            hidden = model.head(model.encoder(batch)[rows])
-            loss = vocabulary_cross_entropy(
-                hidden, model.decoder_weight, model.decoder_bias, token_ids[rows]
-            )
-        (loss / len(rows)).backward()
+        masked_step(model, batch, compute_dtype("cpu", "auto"))
         optimizer.step()
-        optimizer.zero_grad()
 
     return model, optimizer, step
 

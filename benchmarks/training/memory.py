@@ -19,9 +19,9 @@ from typing import Any
 
 import tomli_w
 
-from benchmarks.cpu import results
-from benchmarks.cpu.models import CACHE
-from benchmarks.cpu.text import Text
+from benchmarks import results
+from benchmarks.models import CACHE
+from benchmarks.python_text import Text
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
 from modernbert.data.prepare_settings import PrepareSettings

@@ -7,8 +7,7 @@ import pytest
 import torch
 from tests.tasks.pretraining.small import World
 
-from benchmarks import gpu
-from benchmarks.cpu import results
+from benchmarks import gpu, results
 from benchmarks.cuda import bench as benches
 from benchmarks.cuda import mini as minis
 from benchmarks.cuda.bench import MIXES, Bench, Mix

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from benchmarks.cpu.engines import Ours, Padded, distance, groups, pad
-from benchmarks.cpu.models import random_model
-from benchmarks.cpu.workloads import token_ids
+from benchmarks.engines import Ours, Padded, distance, groups, pad
+from benchmarks.models import random_model
+from benchmarks.workloads import token_ids
 
 
 def test_groups_sort_by_length_or_leave_all_as_they_come() -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import results
 from benchmarks.cpu import __main__ as driver
-from benchmarks.cpu import plots, results, targets
-from benchmarks.cpu.peers import BUILDERS, engines_for, left_out
+from benchmarks.cpu import plots, targets
 from benchmarks.cpu.training_step import BATCHES, check, example
-from benchmarks.cpu.workloads import WORKLOADS
+from benchmarks.peers import BUILDERS, engines_for, left_out
+from benchmarks.workloads import WORKLOADS
 
 SCRIPTS = (
     "encoding",
@@ -45,7 +46,8 @@ def test_rows_are_commands_of_these_scripts() -> None:
 
 
 def test_targets_read_rows_that_are_run() -> None:
-    assert {target.row for target in targets.TARGETS} <= {row.name for row in driver.ROWS}
+    rows = {row.name for row in driver.ROWS}
+    assert {target.row for target in (*targets.AVX512, *targets.AVX2)} <= rows
 
 
 def test_every_engine_that_is_asked_for_can_be_built() -> None:
@@ -152,16 +154,26 @@ def test_surroundings_tell_the_machine() -> None:
 def test_packed_and_padded_examples_ask_for_the_same() -> None:
     assert sum(BATCHES["ragged"]) == 4_262
     found = example((7, 30, 2))
+    batch = found.batch
     assert found.ids.shape == found.mask.shape == found.labels.shape == (3, 30)
-    assert int(found.mask.sum()) == found.batch.total_tokens == 39
+    assert int(found.mask.sum()) == batch.batch.total_tokens == 39
     asked = found.labels >= 0
-    assert found.labels[asked].tolist() == found.targets.tolist()
-    assert found.ids[asked].tolist() == found.batch.token_ids[found.rows].tolist()
-    assert 0 < len(found.rows) < 39
+    assert found.labels[asked].tolist() == batch.labels.tolist()
+    assert found.ids[asked].tolist() == batch.batch.token_ids[batch.masked_indices].tolist()
+    assert 0 < batch.num_masked < 39
+
+
+def test_blocks_hold_the_same_tokens_without_padding() -> None:
+    found = example(BATCHES["blocks"], blocks=True, vocab_size=64)
+    assert found.ids.shape == found.labels.shape == (4, 512) and found.mask.all()
+    assert found.ids.flatten().tolist() == found.batch.batch.token_ids.tolist()
+    assert found.ids.max() < 64
+    asked = found.labels.flatten() >= 0
+    assert asked.nonzero().flatten().tolist() == found.batch.masked_indices.tolist()
 
 
 def test_both_sides_take_the_same_step(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    checks = check(argparse.Namespace(layers=1, cache=tmp_path))
-    assert len(checks) == 3
+    checks = check(argparse.Namespace(size="384", layers=1, cache=tmp_path))
+    assert len(checks) in (2, 3)  # bfloat16's where the CPU has units for it
     assert all(list(checks.values())[:2])  # bfloat16's own check is for a model of full depth

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cpu import results, targets, time_to_loss
+from benchmarks import results
+from benchmarks.cpu import targets, time_to_loss
 from benchmarks.cpu.pretrainings import SYSTEMS, Budget
-from benchmarks.cpu.text import MAX_SEQLEN, Text
 from benchmarks.cpu.time_to_loss import BLOCKS, FRACTIONS, OURS, PADDED, lowest, shortest
+from benchmarks.python_text import MAX_SEQLEN, Text
 
 LOSSES = {PADDED: 3.0, BLOCKS: 2.0, OURS: 1.0}  # at a whole budget; less time, more loss
 
@@ -21,9 +22,9 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
     """The real thing with a small corpus and vocabulary."""
     folder = tmp_path_factory.mktemp("text")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmarks.cpu.text.collect", _few_documents)
-        patch.setattr("benchmarks.cpu.text.VOCAB_SIZE", 512)
-        patch.setattr("benchmarks.cpu.text.HELD_OUT_TOKENS", 2_000)
+        patch.setattr("benchmarks.python_text.collect", _few_documents)
+        patch.setattr("benchmarks.python_text.VOCAB_SIZE", 512)
+        patch.setattr("benchmarks.python_text.HELD_OUT_TOKENS", 2_000)
         yield Text.prepare(folder)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.cpu.timing import fastest, interleave, speedup
+from benchmarks.timing import fastest, interleave, speedup
 
 
 class Clock:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.cpu.workloads import WORKLOADS, token_ids
+from benchmarks.workloads import WORKLOADS, token_ids
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

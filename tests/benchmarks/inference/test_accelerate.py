@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.cpu.workloads import Workload
 from benchmarks.inference.accelerate import measure, padded
+from benchmarks.workloads import Workload
 
 WORKLOAD = Workload(name="three", description="three lengths", lengths=(3, 1, 5))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cpu import results
+from benchmarks import results
 from benchmarks.training import memory
 
 

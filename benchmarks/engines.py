@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.cpu.models import Model
+from benchmarks.models import Model
 from modernbert.batch import PackedBatch
 from modernbert.model.encoder import Encoder
 

@@ -2,24 +2,30 @@
 
 import argparse
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from benchmarks.cpu.models import CACHE, Model, random_model, trained_model
+from benchmarks.models import CACHE, Model, random_model, trained_model
 from modernbert.model.config import PRESETS
 
 
-def parser(description: str, *, rounds: int, seconds: float) -> argparse.ArgumentParser:
+def parser(
+    description: str, *, rounds: int, seconds: float | None = None
+) -> argparse.ArgumentParser:
     """Options of every script: how long to measure, with how many threads, and where to write."""
     made = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--rounds", type=int, default=rounds, help="turns of everyone, at most")
-    made.add_argument(
-        "--seconds", type=float, default=seconds, help="no new round that would end after these"
-    )
+    if seconds is not None:
+        text = f"no new round that would end after these ({seconds:g})"
+        made.add_argument("--seconds", type=float, default=seconds, help=text)
     made.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of everyone")
+    text = "count the CPU's time and not the clock's: for a machine with other work, one thread"
+    made.add_argument("--cpu-time", action="store_true", help=text)
     made.add_argument("--out", type=Path, help="file of the result; by the row's name when absent")
     made.add_argument("--cache", type=Path, default=CACHE, help="folder of models and exports")
     return made
@@ -45,3 +51,8 @@ def model_of(options: argparse.Namespace) -> Model:
 def use_threads(options: argparse.Namespace) -> None:
     """Let torch, and with it our kernels, use the threads asked for."""
     torch.set_num_threads(options.threads)
+
+
+def clock(options: argparse.Namespace) -> Callable[[], float]:
+    """What seconds are counted by: the clock, or this process's use of the CPU."""
+    return time.process_time if options.cpu_time else time.perf_counter

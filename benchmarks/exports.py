@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cpu.models import Model
+from benchmarks.models import Model
 
 _EXAMPLE = (3, 150)
 _CALIBRATION_ROWS, _CALIBRATION_TOKENS = 8, 256

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cpu import exports
-from benchmarks.cpu.engines import Engine, Ours, Padded, Precision, Sequences
-from benchmarks.cpu.models import Model, draw_weights
-from benchmarks.cpu.workloads import Workload
+from benchmarks import exports, results
+from benchmarks.engines import Engine, Ours, Padded, Precision, Sequences
+from benchmarks.models import Model, draw_weights
+from benchmarks.workloads import Workload
 
 Builder = Callable[[Model, int], Engine]
 
@@ -30,10 +30,25 @@ _BERT_LAYERS_EACH = 12 / 22  # BERT-base has 12 layers where ModernBERT-base has
 
 
 def engines_for(workload: Workload) -> list[str]:
-    """Whoever has something to say about a workload, ours first."""
-    if not workload.is_long:
-        return [*OURS, *TRANSFORMERS, *TEXT_LIBRARIES, *RUNTIMES, *BERT]
-    return [*OURS, *TRANSFORMERS]  # benchmarks/README.md says why not the others
+    """Whoever has something to say about a workload, ours first.
+
+    Nobody in bfloat16 where the CPU has no units for it: emulated it takes minutes.
+    """
+    names = [*OURS, *TRANSFORMERS]
+    if not workload.is_long:  # benchmarks/README.md says why not the others
+        names += [*TEXT_LIBRARIES, *RUNTIMES, *BERT]
+    narrow = () if results.has_bfloat16_units() else ("bfloat16", "autocast")
+    return [name for name in names if not name.endswith(narrow)]
+
+
+def not_restricted(names: Iterable[str]) -> list[str]:
+    """Who does not keep to a restriction of the instructions, where there is one.
+
+    ONNX Runtime asks the CPU itself and has no variable for it.
+    """
+    if results.restriction() is None:
+        return []
+    return [name for name in names if name.startswith(("onnxruntime", "fastembed"))]
 
 
 def left_out(workload: Workload) -> dict[str, str]:
@@ -132,6 +147,8 @@ def _openvino(
 ) -> Engine:
     import openvino
 
+    if hint == "bf16" and not results.has_bfloat16_units():
+        hint = "f32"  # what int8 leaves over
     settings = {
         "INFERENCE_NUM_THREADS": num_threads,
         "INFERENCE_PRECISION_HINT": hint,
