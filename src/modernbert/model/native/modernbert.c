@@ -1,7 +1,6 @@
 /* The CPU kernels, in one translation unit; `build.py` compiles it for the machine it runs on. */
 
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -98,7 +98,7 @@ INLINE floats exp2_roughly(floats x) {
     return times_power_of_two(polynomial(x - whole, terms, 4), whole);
 }
 
-/* The standard normal distribution function, within 1e-7: erf by Abramowitz and Stegun 7.1.26.
+/* The standard normal distribution function, within 3e-7: erf by Abramowitz and Stegun 7.1.26.
    Also gives exp(-x^2 / 2). */
 INLINE floats normal_cdf(floats x, floats *bell) {
     static const float terms[] = {0.5f * 1.061405429f, 0.5f * -1.453152027f, 0.5f * 1.421413741f,
