@@ -72,6 +72,16 @@ def _x86(name: str, *units: str, precisions: tuple[str, ...] = ("float32", "int8
     )
 
 
+def _arm(name: str, *features: str, march: str, precisions: tuple[str, ...]) -> Variant:
+    return Variant(
+        name=name,
+        architecture="aarch64",
+        features=frozenset(("asimd", *features)),
+        flags=(f"-march={march}",),
+        precisions=precisions,
+    )
+
+
 # Of each architecture from the plainest to the best.
 VARIANTS = (
     _x86("avx2"),
@@ -79,6 +89,14 @@ VARIANTS = (
     _x86("avx512", *_AVX512),
     _x86("avx512-vnni", *_AVX512, "avx512_vnni"),
     _x86("avx512-bf16", *_AVX512, "avx512_vnni", "avx512_bf16", precisions=_ALL),
+    _arm("neon", march="armv8-a", precisions=("float32", "int8")),
+    _arm("neon-dotprod", "asimddp", march="armv8.2-a+dotprod", precisions=("float32", "int8")),
+    _arm(
+        "neon-bf16",
+        *("asimddp", "i8mm", "bf16"),
+        march="armv8.2-a+dotprod+i8mm+bf16",
+        precisions=_ALL,
+    ),
 )
 
 
