@@ -4,6 +4,7 @@ import gzip
 import json
 import lzma
 import os
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import ipc, parquet
 
-from modernbert.data import documents, records, text_files
+from modernbert.data import records
 from modernbert.data.corpus_files import find_files
 from modernbert.data.documents import Document, DocumentReader, Skipped, read_file
 from modernbert.data.records import Reading, RecordRules
-from modernbert.errors import DocumentError
+from modernbert.data.rows import formats, json_files, plain_text
+from modernbert.data.rows.file_settings import FileSettings
+from modernbert.errors import DocumentError, SettingsError
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -83,6 +86,56 @@ def test_byte_order_mark_is_no_text(file: MakeFile) -> None:
 def test_other_text_field_and_last_line_without_end(file: MakeFile) -> None:
     path = file("a.jsonl", b'\n{"body": "x", "text": "y"}\n   \n{"body": "z"}')
     assert read(path, text_field="body")[0] == ["x", "z"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b'id,text\n1,one\n2,"zw\xc3\xb6,\nlang"\n'),
+        ("a.tsv", b'id\ttext\n1\tone\n2\t"zw\xc3\xb6,\nlang"\n'),
+        ("a.csv", "id;text\n1;one\n2;'zwö,\nlang'\n".replace("'", '"').encode("utf-16")),
+        ("a.json", b'[{"text": "one"},\n {"text": "zw\xc3\xb6,\\nlang"}]'),
+        ("a.jsonl", '{"text": "one"}\n{"text": "zwö,\\nlang"}\n'.encode("utf-16")),
+    ],
+)
+@pytest.mark.parametrize("packing", PACKERS)
+def test_rows_of_tables_are_a_document_each(
+    file: MakeFile, name: str, content: bytes, packing: str
+) -> None:
+    path = file(name + packing, PACKERS[packing](content))
+    assert list(DocumentReader([path])) == [
+        Document("one", str(path), 0),
+        Document("zwö,\nlang", str(path), 1),
+    ]
+
+
+def test_bad_rows_of_a_table_are_skipped_alone(file: MakeFile) -> None:
+    path = file("a.csv", b"text,n\none,1\ntwo\n,3\nfour,4\n")
+    texts, skipped = read(path)
+    assert texts == ["one", "four"]
+    assert skipped.counts == {"broken quotation marks or columns": 1, "empty": 1}
+
+
+def test_text_of_an_encoding_that_is_named(file: MakeFile) -> None:
+    path = file("a.txt", "naïve".encode("latin-1"))
+    assert read(path)[1].counts == {"invalid UTF-8": 1}
+    reader = DocumentReader([path], settings=FileSettings(encoding="latin-1"))
+    assert [document.text for document in reader] == ["naïve"]
+    assert read(file("b.txt", "naïve".encode("utf-16")))[0] == ["naïve"]
+    with pytest.raises(SettingsError, match="encoding: got 'latin-99', which Python does not know"):
+        FileSettings(encoding="latin-99")
+
+
+def test_an_arrow_file_that_lies_about_its_offsets_is_refused(tmp_path: Path) -> None:
+    """Read unchecked, it would read memory that is none of its own."""
+    path = tmp_path / "a.arrow"
+    table = pyarrow.table({"text": ["a", "bc"]})
+    with ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table)
+    offsets = struct.pack("<3i", 0, 1, 3)
+    assert path.read_bytes().count(offsets) == 1
+    path.write_bytes(path.read_bytes().replace(offsets, struct.pack("<3i", 0, 1 << 28, 1 << 28)))
+    assert read(tmp_path / "a.arrow")[1].counts == {"truncated or unreadable": 1}
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -197,8 +250,13 @@ BAD_FILES = [
     ("a.txt", b"ab\0cd", "a.txt: binary"),
     ("a.jsonl", b"ab\0cd\n", "a.jsonl: binary"),
     ("a.txt", b"abc\xff", "a.txt: invalid UTF-8"),
-    ("a.json", b'{\n "text": "x"\n}\n', "a.json: JSON, but not one object a line"),
-    ("a.json", b'[{"text": "x"}]', "a.json: JSON, but not one object a line"),
+    ("a.json", b'{\n "text": "x"\n', "a.json: broken JSON"),
+    ("a.json", b'{"name": "a package"}', "a.json, row 1: no field 'text'"),
+    ("a.csv", b"", "a.csv: empty"),
+    ("a.csv", b"text\nab\0cd\n", "a.csv: binary"),
+    ("a.csv", b"body,n\nab,1\n", "a.csv: no column 'text'"),
+    ("a.csv", b'text,n\n"ab,1\n', "a.csv, line 2: "),
+    ("a.csv", b"text,n\n\xe9t\xe9,1\n", "a.csv, line 2: invalid UTF-8"),
     ("a.parquet", b"PAR1 and then nothing", "a.parquet: truncated or unreadable"),
     ("a.arrow", b"nothing of the kind", "a.arrow: truncated or unreadable"),
     ("a.parquet.gz", gzip.compress(b"abc", mtime=0), "a.parquet.gz: truncated or unreadable"),
@@ -266,7 +324,7 @@ def test_unreadable_file(file: MakeFile, monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(*_: object) -> Iterator[Document]:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setitem(documents._READERS, "text", refuse)
+    monkeypatch.setitem(formats._TEXT_READERS, "document", refuse)
     assert read(path)[1].counts == {"truncated or unreadable": 1}
 
 
@@ -303,7 +361,7 @@ def test_large_text_file_is_split_without_loss(
     path = tmp_path_factory.mktemp("large") / "a.txt"
     path.write_bytes(content.encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_files, "MAX_TEXT_BYTES", limit)
+        patch.setattr(plain_text, "MAX_TEXT_BYTES", limit)
         texts, skipped = read(path)
     assert "".join(texts) == content
     assert all(len(text.encode()) <= limit for text in texts)
@@ -313,7 +371,7 @@ def test_large_text_file_is_split_without_loss(
 def test_large_text_file_is_split_at_line_ends(
     file: MakeFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_files, "MAX_TEXT_BYTES", 10)
+    monkeypatch.setattr(plain_text, "MAX_TEXT_BYTES", 10)
     path = file("a.txt", b"one\ntwo\nthree\nfour")
     texts, skipped = read(path)
     assert texts == ["one\ntwo\n", "three\n", "four"]
@@ -324,7 +382,7 @@ def test_large_text_file_is_split_at_line_ends(
 
 
 def test_very_long_line_is_skipped_whole(file: MakeFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_files, "MAX_LINE_BYTES", 40)
+    monkeypatch.setattr(json_files, "MAX_LINE_BYTES", 40)
     path = file("a.jsonl", lines("a", "b" * 100, "c", "d" * 200))
     texts, skipped = read(path)
     assert texts == ["a", "c"]

@@ -62,7 +62,7 @@ def answer(
         pairs = ((question, text) for question in given)
         return answerer.stream(pairs, must_answer=must_answer, batch_tokens=batch_tokens)
 
-    for record, found in results_of(questions, None, run, text_field="question"):
+    for record, found in results_of(questions, None, run):
         if as_json:
             echo_json({"id": record.id, "question": record.text, "answer": asdict(found)})
         else:

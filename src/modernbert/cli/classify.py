@@ -12,17 +12,22 @@ from modernbert.cli.inference_options import (
     Model,
     Precision,
     PrecisionOption,
-    Strict,
     Texts,
     results_of,
     show_results,
 )
-from modernbert.cli.options import AsJson, TextField
+from modernbert.cli.options import AsJson
+from modernbert.cli.settings_options import takes_settings
+from modernbert.data.rows.file_settings import PairInputSettings
 
 if TYPE_CHECKING:
     from modernbert.inference.classifier import LabelScore
 
 
+_ROWS = PairInputSettings()
+
+
+@takes_settings
 def classify(
     model: Model,
     texts: Texts = None,
@@ -32,8 +37,7 @@ def classify(
     ] = None,
     precision: PrecisionOption = Precision.AUTO,
     batch_tokens: BatchTokens = None,
-    text_field: TextField = "text",
-    strict: Strict = False,
+    rows: PairInputSettings = _ROWS,
     as_json: AsJson = False,
 ) -> None:
     """Tell the labels of each text, best first, with their scores.
@@ -48,7 +52,7 @@ def classify(
         return classifier.stream(given, top_k=top_k, batch_tokens=batch_tokens)
 
     show_results(
-        results_of(texts, input_file, run, text_field=text_field, strict=strict),
+        results_of(texts, input_file, run, rows, kind="pairs"),
         as_json,
         name="labels",
         parts=lambda _, labels: [asdict(label) for label in labels],

@@ -1,6 +1,7 @@
 """`modernbert embed`: the texts of a file to vectors."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -13,17 +14,17 @@ from modernbert.cli.formatting import counted
 from modernbert.cli.inference_options import (
     BatchTokens,
     Compile,
-    IdField,
     Model,
     Precision,
     PrecisionOption,
-    Strict,
     speed_of,
     warnings_told,
 )
-from modernbert.cli.options import AsJson, TextField, echo_json
+from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.settings_options import takes_settings
 from modernbert.cli.terminal import Meter, tell
 from modernbert.cli.text_input import TextInput
+from modernbert.data.rows.file_settings import InputSettings
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,12 +42,16 @@ class IndexKindOption(StrEnum):
     BINARY = "binary"
 
 
+_ROWS = InputSettings()
+
+
+@takes_settings
 def embed(
     input_file: Annotated[
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="JSON Lines, Parquet, or a text a line; packed as .gz, .xz or .zst too.",
+            help="CSV, TSV, JSON, Parquet or Arrow, as `finetune` reads it, or a text a line.",
             show_default=False,
         ),
     ],
@@ -90,9 +95,7 @@ def embed(
     precision: PrecisionOption = Precision.AUTO,
     compile: Compile = False,
     batch_tokens: BatchTokens = None,
-    text_field: TextField = "text",
-    id_field: IdField = "id",
-    strict: Strict = False,
+    rows: InputSettings = _ROWS,
     as_json: AsJson = False,
 ) -> None:
     """Turn the texts of a file into vectors, one for each.
@@ -105,7 +108,7 @@ def embed(
     from modernbert.inference.retriever import load_retriever
     from modernbert.model.config_file import find_model
 
-    reader = TextInput(input_file, text_field=text_field, id_field=id_field, strict=strict)
+    reader = TextInput(input_file, rows)
     folder = find_model(model, weights=True)
     embedder = load_retriever(folder, precision.value)
     if compile:
@@ -133,8 +136,7 @@ def embed(
             "input": str(input_file.resolve()),
             "input_bytes": reader.file.num_bytes,
             "input_time": reader.file.mtime_ns,
-            "text_field": text_field,
-            "id_field": id_field,
+            **asdict(rows),
             "model": fingerprint,
             "precision": precision.value,
             **options,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modernbert.cli.inference_options import Model
-from modernbert.cli.options import AsJson, TextField, echo_json
+from modernbert.cli.options import AsJson, echo_json
 from modernbert.cli.terminal import tell
 
 if TYPE_CHECKING:
@@ -44,7 +44,10 @@ def onnx(
             show_default="Python's manual",
         ),
     ] = None,
-    text_field: TextField = "text",
+    text_field: Annotated[
+        str | None,
+        typer.Option(help="The column of its texts.", show_default="found by usual names"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write ONNX, checked against the model, as ONNX Runtime and others find it.
@@ -90,10 +93,13 @@ def safetensors(
         echo_json({**vars(report), "folder": str(report.folder)})
 
 
-def _texts(sample: Path, text_field: str) -> list[str]:
+def _texts(sample: Path, text_field: str | None) -> list[str]:
     from modernbert.cli.text_input import TextInput
+    from modernbert.data.rows.file_settings import InputSettings
 
-    return [record.text for record in TextInput(sample, text_field=text_field, strict=True)]
+    settings = InputSettings(text_field=text_field, strict=True)
+
+    return [record.text for record in TextInput(sample, settings)]
 
 
 def _tell_quality(quality: "Int8Quality") -> None:

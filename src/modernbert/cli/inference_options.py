@@ -14,7 +14,8 @@ import typer
 from modernbert.cli.formatting import counted, short_count
 from modernbert.cli.options import echo_json
 from modernbert.cli.terminal import Meter, tell
-from modernbert.cli.text_input import Record, TextInput
+from modernbert.cli.text_input import Given, Kind, Record, TextInput
+from modernbert.data.rows.file_settings import InputSettings
 from modernbert.errors import ModernBertWarning
 
 if TYPE_CHECKING:
@@ -68,15 +69,9 @@ InputFile = Annotated[
         "--input",
         "-i",
         metavar="FILE",
-        help="JSON Lines, Parquet, or a text a line; packed as .gz, .xz or .zst too.",
+        help="CSV, TSV, JSON, Parquet or Arrow, as `finetune` reads it, or a text a line.",
         show_default=False,
     ),
-]
-
-IdField = Annotated[str, typer.Option(help="The name of the id in JSON records.")]
-
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Stop at a bad record instead of skipping it.")
 ]
 
 
@@ -98,14 +93,18 @@ def warnings_told() -> Iterator[None]:
 
 
 def records_of(
-    texts: list[str] | None, input_file: Path | None, *, text_field: str, strict: bool = False
+    texts: list[str] | None,
+    input_file: Path | None,
+    settings: InputSettings | None = None,
+    *,
+    kind: Kind = "texts",
 ) -> Iterator[Record]:
     """The texts of the command line, of a file, or the lines of stdin."""
     if input_file is None:
         given = texts or (line.rstrip("\n") for line in sys.stdin if line.strip())
         yield from (Record(str(number), text) for number, text in enumerate(given, start=1))
         return
-    reader = TextInput(input_file, text_field=text_field, strict=strict)
+    reader = TextInput(input_file, settings, kind=kind)
     yield from reader
     if str(reader.skipped):
         tell(str(reader.skipped))
@@ -114,16 +113,16 @@ def records_of(
 def results_of(
     texts: list[str] | None,
     input_file: Path | None,
-    run: Callable[[Iterable[str]], Iterator[R]],
+    run: Callable[[Iterable[Any]], Iterator[R]],
+    settings: InputSettings | None = None,
     *,
-    text_field: str,
-    strict: bool = False,
+    kind: Kind = "texts",
 ) -> Iterator[tuple[Record, R]]:
     """Each text with its result; a person who types texts gets each result at once.
 
     run: any number of texts to their results, in their order.
     """
-    records = records_of(texts, input_file, text_field=text_field, strict=strict)
+    records = records_of(texts, input_file, settings, kind=kind)
     if texts or input_file is not None or not sys.stdin.isatty():
         yield from _each(records, run)
         return
@@ -147,7 +146,7 @@ def show_results(
     for record, result in results:
         if as_json:
             found = parts(record, result)
-            echo_json({"id": record.id, "text": record.text, name: found})
+            echo_json({"id": record.id, "text": record.shown, name: found})
         else:
             typer.echo("\n".join([record.text, *(f"    {x}" for x in lines(record, result))]))
 
@@ -171,15 +170,15 @@ def _amount(progress: "Progress", tokens_per_second: float) -> str:
 
 
 def _each(
-    records: Iterable[Record], run: Callable[[Iterable[str]], Iterator[R]]
+    records: Iterable[Record], run: Callable[[Iterable[Any]], Iterator[R]]
 ) -> Iterator[tuple[Record, R]]:
     """Results beside the records that they are of; few records are held at a time."""
     waiting: deque[Record] = deque()
 
-    def texts() -> Iterator[str]:
+    def texts() -> Iterator[Given]:
         for record in records:
             waiting.append(record)
-            yield record.text
+            yield record.given
 
     for result in run(texts()):
         yield waiting.popleft(), result

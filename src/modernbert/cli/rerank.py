@@ -10,13 +10,17 @@ from modernbert.cli.inference_options import (
     Model,
     Precision,
     PrecisionOption,
-    Strict,
     Texts,
     records_of,
 )
-from modernbert.cli.options import AsJson, TextField, echo_json
+from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.settings_options import takes_settings
+from modernbert.data.rows.file_settings import InputSettings
+
+_ROWS = InputSettings()
 
 
+@takes_settings
 def rerank(
     model: Model,
     query: Annotated[
@@ -29,8 +33,7 @@ def rerank(
     ] = None,
     precision: PrecisionOption = Precision.AUTO,
     batch_tokens: BatchTokens = None,
-    text_field: TextField = "text",
-    strict: Strict = False,
+    rows: InputSettings = _ROWS,
     as_json: AsJson = False,
 ) -> None:
     """Order texts by how well they answer a query.
@@ -40,7 +43,7 @@ def rerank(
     from modernbert.inference.reranker import Reranker
 
     reranker = Reranker.from_pretrained(model, precision=precision.value)
-    records = list(records_of(texts, input_file, text_field=text_field, strict=strict))
+    records = list(records_of(texts, input_file, rows))
     ranked = reranker.rank(
         query, [record.text for record in records], top_k=top_k, batch_tokens=batch_tokens
     )

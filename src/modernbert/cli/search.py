@@ -16,13 +16,19 @@ from modernbert.cli.inference_options import (
     Texts,
     results_of,
 )
-from modernbert.cli.options import AsJson, TextField, echo_json
+from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.settings_options import takes_settings
+from modernbert.data.rows.file_settings import InputSettings
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:
     from modernbert.inference.search import Hit
 
 
+_ROWS = InputSettings()
+
+
+@takes_settings
 def search(
     index: Annotated[
         Path,
@@ -42,7 +48,7 @@ def search(
             show_default="4 and 16",
         ),
     ] = None,
-    text_field: TextField = "text",
+    rows: InputSettings = _ROWS,
     precision: PrecisionOption = Precision.AUTO,
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +72,7 @@ def search(
     def run(queries: Iterable[str]) -> "Iterator[list[Hit]]":
         return search_texts(opened, retriever, queries, top_k, oversample=oversample)
 
-    for record, hits in results_of(texts, input_file, run, text_field=text_field):
+    for record, hits in results_of(texts, input_file, run, rows):
         if as_json:
             echo_json({"id": record.id, "query": record.text, "hits": list(map(asdict, hits))})
         else:

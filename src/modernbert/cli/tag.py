@@ -11,26 +11,30 @@ from modernbert.cli.inference_options import (
     Model,
     Precision,
     PrecisionOption,
-    Strict,
     Texts,
     results_of,
     show_results,
 )
-from modernbert.cli.options import AsJson, TextField
+from modernbert.cli.options import AsJson
+from modernbert.cli.settings_options import takes_settings
 from modernbert.cli.text_input import Record
+from modernbert.data.rows.file_settings import InputSettings
 
 if TYPE_CHECKING:
     from modernbert.inference.entities import Entity
 
 
+_ROWS = InputSettings()
+
+
+@takes_settings
 def tag(
     model: Model,
     texts: Texts = None,
     input_file: InputFile = None,
     precision: PrecisionOption = Precision.AUTO,
     batch_tokens: BatchTokens = None,
-    text_field: TextField = "text",
-    strict: Strict = False,
+    rows: InputSettings = _ROWS,
     as_json: AsJson = False,
 ) -> None:
     """Find the entities of each text: names, say, or what else the model marks.
@@ -42,7 +46,7 @@ def tag(
     tagger = Tagger.from_pretrained(model, precision=precision.value)
     run = partial(tagger.stream, batch_tokens=batch_tokens)
     show_results(
-        results_of(texts, input_file, run, text_field=text_field, strict=strict),
+        results_of(texts, input_file, run, rows, kind="words"),
         as_json,
         name="entities",
         parts=_parts,
@@ -51,9 +55,23 @@ def tag(
 
 
 def _parts(record: Record, entities: "list[Entity]") -> list[dict[str, Any]]:
-    return [{**asdict(x), "text": record.text[x.start : x.end]} for x in entities]
+    found = []
+    for entity in entities:
+        start, end = _characters(record, entity)
+        parts = {"start": start, "end": end, "text": record.text[start:end]}
+        found.append({**asdict(entity), **parts})
+    return found
+
+
+def _characters(record: Record, entity: "Entity") -> tuple[int, int]:
+    """Where an entity stands in the text; of words that is their text with blanks between."""
+    if isinstance(record.given, str):
+        return entity.start, entity.end
+    before = " ".join([*record.given[: entity.start], ""])
+    return len(before), len(before) + len(" ".join(record.given[entity.start : entity.end]))
 
 
 def _lines(record: Record, entities: "list[Entity]") -> Iterator[str]:
     for each in entities:
-        yield f"{each.label} {each.score:.4f}  {record.text[each.start : each.end]}"
+        start, end = _characters(record, each)
+        yield f"{each.label} {each.score:.4f}  {record.text[start:end]}"

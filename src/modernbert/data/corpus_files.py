@@ -1,5 +1,6 @@
 """The files of a corpus: which ones there are, in what order, and how their bytes are unpacked."""
 
+import codecs
 import gzip
 import io
 import json
@@ -14,16 +15,8 @@ from typing import Any, BinaryIO, Literal
 
 from modernbert.errors import DocumentError
 
-Kind = Literal["text", "lines", "parquet", "arrow"]
 Compression = Literal["", "gz", "xz", "zst"]
 
-_KINDS: dict[str, Kind] = {
-    ".jsonl": "lines",
-    ".ndjson": "lines",
-    ".json": "lines",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-}
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".xz": "xz", ".zst": "zst"}
 # How many bytes of text a byte of the file gives, about: only for sharing out the work.
 _EXPANSION = {"": 1, "gz": 3, "xz": 4, "zst": 4}
@@ -50,17 +43,8 @@ class CorpusFile:
         return _COMPRESSIONS.get(os.path.splitext(self.path)[1].lower(), "")  # noqa: PTH122
 
     @property
-    def kind(self) -> Kind:
-        """What the name tells of the content; whatever is not known is text."""
-        return _KINDS.get(self._inner_suffix, "text")
-
-    @property
-    def is_json(self) -> bool:
-        """Whether the name leaves open if the file is one JSON value or one a line."""
-        return self._inner_suffix == ".json"
-
-    @property
-    def _inner_suffix(self) -> str:
+    def suffix(self) -> str:
+        """The name's suffix within a packing, in small letters, such as ".jsonl"."""
         # No Path objects: these take most of the time where a corpus has many files.
         name, suffix = os.path.splitext(self.path)  # noqa: PTH122
         return (os.path.splitext(name)[1] if self.compression else suffix).lower()  # noqa: PTH122
@@ -68,7 +52,7 @@ class CorpusFile:
     @property
     def expected_text_bytes(self) -> int:
         """A guess at the size of the text, for sharing out work."""
-        packed = 2 if self.kind == "parquet" else _EXPANSION[self.compression]
+        packed = 2 if self.suffix == ".parquet" else _EXPANSION[self.compression]
         return self.num_bytes * packed
 
     def is_unchanged(self) -> bool:
@@ -176,16 +160,64 @@ class UnpackedStream(io.BufferedReader):
 
 
 @contextmanager
-def open_unpacked(file: CorpusFile) -> Iterator[UnpackedStream]:
-    """Open a file for reading its unpacked bytes.
+def open_unpacked(file: CorpusFile, encoding: str | None = None) -> Iterator[UnpackedStream]:
+    """Open a file for reading its unpacked bytes; those of a text are UTF-8 without a mark.
+
+    encoding: of the text; None for UTF-8, unless a byte order mark tells of UTF-16 or UTF-32.
 
     Reading raises EOFError, OSError, zlib.error, lzma.LZMAError or zstandard.ZstdError when the
-    packed bytes are truncated or broken.
+    packed bytes are truncated or broken, and UnicodeDecodeError when they are no text of the
+    encoding, unless that is UTF-8.
     """
     with Path(file.path).open("rb") as packed:
-        unpack = _UNPACKERS[file.compression]
-        with UnpackedStream(packed, unpack(packed)) as stream:
+        unpacked = _UNPACKERS[file.compression](packed)
+        stream = UnpackedStream(packed, unpacked)
+        found = encoding or encoding_of(stream.peek(4))
+        if found is not None and codecs.lookup(found).name != "utf-8":
+            stream = UnpackedStream(packed, _Recoded(stream, found))
+        with stream:
             yield stream
+
+
+def encoding_of(beginning: bytes) -> str | None:
+    """The encoding that a byte order mark tells; None without one, or with that of UTF-8."""
+    return next((name for mark, name in _MARKS.items() if beginning.startswith(mark)), None)
+
+
+# UTF-32's first: its mark begins with that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+class _Recoded(io.RawIOBase):
+    """Text of another encoding as UTF-8."""
+
+    def __init__(self, stream: BinaryIO, encoding: str) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            content = self._stream.read(_BUFFER_BYTES)
+            text = self._decoder.decode(content, final=not content)
+            self._ready = text.encode(errors="surrogatepass")
+            if not content:
+                break
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
 
 
 class _ZstandardFile(io.RawIOBase):

@@ -1,22 +1,19 @@
 """Documents of a corpus: read one after another, in bounded memory, whatever the files hold.
 
-A text, Markdown or code file is one document; so is each record of JSON Lines, of Parquet and of
-a dataset folder. What cannot be read is named, counted and skipped, or stops a strict reader.
+A text, Markdown or code file is one document; so is each row of a table, of JSON Lines, of Parquet
+and of a dataset folder. What cannot be read is named, counted and skipped, or stops a strict
+reader.
 """
 
-import lzma
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from modernbert.data.column_files import read_arrow, read_parquet
-from modernbert.data.corpus_files import CorpusFile, find_files
+from modernbert.data.corpus_files import find_files
 from modernbert.data.records import Document, Reading, RecordRules, Skipped
-from modernbert.data.text_files import read_lines, read_text
+from modernbert.data.rows.file_settings import FileSettings
+from modernbert.data.rows.formats import rows_of
 
 __all__ = ["Document", "DocumentReader", "Skipped", "read_file"]
-
-_READERS = {"text": read_text, "lines": read_lines, "parquet": read_parquet, "arrow": read_arrow}
 
 
 class DocumentReader:
@@ -24,6 +21,7 @@ class DocumentReader:
 
     text_field: the name of the text in JSON records and in columns.
     strict: stop at the first file or record that cannot be read.
+    settings: the encoding of text, and whether tables have a header.
     skipped: what could not be read so far.
 
     Raises:
@@ -31,36 +29,36 @@ class DocumentReader:
     """
 
     def __init__(
-        self, inputs: Iterable[Path | str], *, text_field: str = "text", strict: bool = False
+        self,
+        inputs: Iterable[Path | str],
+        *,
+        text_field: str = "text",
+        strict: bool = False,
+        settings: FileSettings | None = None,
     ) -> None:
         self.files = find_files(inputs)
         self.skipped = Skipped()
         self._rules = RecordRules(skipped=self.skipped, text_field=text_field, strict=strict)
+        self._settings = settings or FileSettings()
 
     def __iter__(self) -> Iterator[Document]:
         for file in self.files:
-            yield from read_file(Reading(file=file, rules=self._rules))
+            yield from read_file(Reading(file=file, rules=self._rules, settings=self._settings))
 
 
 def read_file(reading: Reading) -> Iterator[Document]:
     """The documents of one file, or of one range of it."""
-    broken = _broken_file_errors(reading.file)
-    try:
-        yield from _READERS[reading.file.kind](reading)
-    except broken as error:
-        message = str(error).partition("\n")[0]
-        reading.rules.skip(reading.file.path, "truncated or unreadable", detail=message)
+    rules, path = reading.rules, reading.file.path
 
+    def choose(names: Sequence[str]) -> Sequence[str]:
+        if list(names).count(rules.text_field) == 1:
+            return [rules.text_field]
+        detail = f"columns are {', '.join(names)}"
+        rules.skip(path, f"no column {rules.text_field!r}", detail=detail)
+        return []
 
-def _broken_file_errors(file: CorpusFile) -> tuple[type[Exception], ...]:
-    """What reading raises when the bytes of a file are not what its name promises."""
-    errors: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError)
-    if file.compression == "zst":
-        import zstandard
-
-        errors += (zstandard.ZstdError,)
-    if file.kind in ("parquet", "arrow"):
-        from pyarrow.lib import ArrowException
-
-        errors += (ArrowException,)
-    return errors
+    reading.choose = choose
+    for row in rows_of(reading):
+        text = rules.text(row.values.get(rules.text_field), row.where)
+        if text is not None:
+            yield Document(text, path, row.number)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modernbert.data.table import Table
-from modernbert.data.table_files import read_table
+from modernbert.data.rows.table import Table
+from modernbert.data.rows.tables import read_table
 from modernbert.errors import DocumentError
 
 _SUFFIXES = (".jsonl", ".tsv", ".csv", ".parquet")

@@ -23,6 +23,7 @@ from modernbert.data.datatrove_files import Reencode, TokenFileImporter, find_to
 from modernbert.data.prepare_folder import PrepareFolder, claim_folder, share_folder
 from modernbert.data.prepare_settings import PrepareSettings
 from modernbert.data.records import Skipped
+from modernbert.data.rows.file_settings import FileSettings
 from modernbert.data.shard_manifest import check_special_tokens, token_dtype
 from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialTokens
 from modernbert.data.spill import RUN_TOKENS, Run, Spill, shuffled
@@ -223,7 +224,7 @@ class _Call(ABC):
         """All that the shards depend on, as JSON values."""
         return {
             "inputs": list(self.inputs),
-            "settings": to_mapping(self.settings),
+            "settings": _without_defaults(to_mapping(self.settings)),
             "tokenizer": self.tokenizer_fingerprint,
             "vocab_size": self.vocab_size,
             "special_token_ids": to_mapping(self.special_token_ids),
@@ -289,7 +290,8 @@ class _TextCall(_Call):
 
     @cached_property
     def units(self) -> list[WorkUnit]:
-        return plan_units(self.files, unit_bytes=even_unit_bytes(self.files))
+        unit_bytes = even_unit_bytes(self.files)
+        return plan_units(self.files, unit_bytes=unit_bytes, encoding=self.settings.encoding)
 
     def tokenize(
         self,
@@ -301,6 +303,7 @@ class _TextCall(_Call):
         rules = TokenizingRules(
             text_field=self.settings.text_field,
             strict=self.settings.strict,
+            files=FileSettings(encoding=self.settings.encoding, header=self.settings.header),
             seed=self.settings.seed,
             vocab_size=self.vocab_size,
             run_tokens=RUN_TOKENS,
@@ -342,6 +345,12 @@ class _TokenFileCall(_Call):
             reencode=self.reencode,
         )
         importer.run(units, on_progress)
+
+
+def _without_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of files only where they were made: folders of earlier versions do not know them."""
+    defaults = to_mapping(FileSettings())
+    return {k: v for k, v in settings.items() if k not in defaults or v != defaults[k]}
 
 
 def _write(folder: PrepareFolder, call: _Call, on_progress: OnProgress) -> None:

@@ -5,13 +5,14 @@ from typing import Annotated
 
 from annotated_types import Ge, Interval, MinLen
 
-from modernbert.settings import Doc, Settings
+from modernbert.data.rows.file_settings import FileSettings
+from modernbert.settings import Doc
 
 DEFAULT_SHARD_TOKENS = 250_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareSettings(Settings):
+class PrepareSettings(FileSettings):
     """Settings of `prepare`.
 
     Raises:

@@ -1,9 +1,11 @@
 """What reading a corpus gives: documents, and an account of what was skipped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from modernbert.data.corpus_files import CorpusFile
+from modernbert.data.rows.file_settings import FileSettings
 from modernbert.errors import DocumentError
 
 MAX_TEXT_BYTES = 16 << 20
@@ -80,11 +82,13 @@ class RecordRules:
 
     text_field: the name of the text in JSON records and columns.
     strict: stop at the first bad record instead of skipping it.
+    remedy: what the error of a strict reader says to do.
     """
 
     skipped: Skipped
     text_field: str = "text"
     strict: bool = False
+    remedy: str = "repair it, or read without strict to skip it"
 
     def skip(self, where: Where, reason: str, *, detail: str = "") -> None:
         """Count what cannot be read; `detail` is told of the example, but not counted apart.
@@ -95,7 +99,7 @@ class RecordRules:
         where = where if isinstance(where, str) else where()
         if self.strict:
             told = f"{reason} ({detail})" if detail else reason
-            raise DocumentError(f"{where}: {told}; repair it, or read without strict to skip it")
+            raise DocumentError(f"{where}: {told}; {self.remedy}")
         self.skipped.add(where, reason, detail)
 
     def text(self, value: object, where: Where) -> str | None:
@@ -119,19 +123,50 @@ class RecordRules:
         return "lone surrogate" if value else "empty"
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file.
+
+    number: in its file, or in the part of it that is read, from 0; of JSON Lines and text it counts
+        lines.
+    where: what a message calls it.
+    """
+
+    values: Mapping[str, Any]
+    number: int
+    where: Where
+
+
 @dataclass(kw_only=True)
 class Reading:
     """One file that is being read, or the lines of it that begin in a range of its bytes.
 
     start, stop: the range, of unpacked JSON Lines only; stop is None for the end of the file.
+    texts: what a text file is: one document, a text a line, perhaps sentences of words, or rows of
+        labelled data.
+    choose: is told the names of a table's columns and gives those to be read; none where the file
+        is to be skipped.
+    settings: its encoding, and whether a table has a header.
+    asked: the columns that will be asked for. A number that the first row does not name says that
+        the file has no header.
     bytes_done: how many of its bytes are read so far.
+    facts: how the file was understood, for a person.
+    decimal_comma: whether its numbers may have a comma before the fraction.
+    has_header: whether a line of it named the columns.
     """
 
     file: CorpusFile
     rules: RecordRules
     start: int = 0
     stop: int | None = None
+    texts: Literal["document", "lines", "words", "rows"] = "document"
+    choose: Callable[[Sequence[str]], Sequence[str]] = list
+    settings: FileSettings = field(default_factory=FileSettings)
+    asked: Sequence[str] = ()
     bytes_done: int = 0
+    facts: list[str] = field(default_factory=list)
+    decimal_comma: bool = False
+    has_header: bool = False
 
 
 def _is_unicode(text: str) -> bool:

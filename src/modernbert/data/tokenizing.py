@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 
 from modernbert.data.records import Document, RecordRules, Skipped
+from modernbert.data.rows.file_settings import FileSettings
 from modernbert.data.spill import Run, Spill, document_keys
 from modernbert.data.work_units import UnitReader, WorkUnit
 from modernbert.errors import InputError, RunError
@@ -26,11 +27,13 @@ _REPORT_SECONDS = 0.2
 class TokenizingRules:
     """What is spilled of a unit, besides its text and the tokenizer.
 
+    files: how the bytes of files are understood.
     run_tokens: a run is stored, and not lost any more, as soon as it holds so many tokens.
     """
 
     text_field: str
     strict: bool
+    files: FileSettings
     seed: int
     vocab_size: int
     run_tokens: int
@@ -68,7 +71,7 @@ def tokenize_unit(
     skipped = Skipped()
     record_rules = RecordRules(skipped=skipped, text_field=rules.text_field, strict=rules.strict)
     collector = _Collector(unit, spill, rules, record_rules)
-    reader = UnitReader(unit, record_rules)
+    reader = UnitReader(unit, record_rules, rules.files)
     pieces = _pieces(islice(reader, collector.num_read, None))
     batches = _batches(pieces, batch_characters)
     last_report = time.monotonic()

@@ -4,12 +4,15 @@ The units depend on the files alone, never on the number of processes, and so do
 of their documents.
 """
 
+import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from modernbert.data.corpus_files import CorpusFile
 from modernbert.data.documents import read_file
 from modernbert.data.records import Document, Reading, RecordRules
+from modernbert.data.rows.file_settings import FileSettings
+from modernbert.data.rows.json_files import can_be_cut
 
 UNIT_BYTES = 64 << 20
 _LEAST_UNIT_BYTES = 2 << 20
@@ -69,9 +72,12 @@ class UnitReader:
     bytes_done: how many bytes of its parts are read so far.
     """
 
-    def __init__(self, unit: WorkUnit, rules: RecordRules) -> None:
+    def __init__(
+        self, unit: WorkUnit, rules: RecordRules, settings: FileSettings | None = None
+    ) -> None:
         self._unit = unit
         self._rules = rules
+        self._settings = settings or FileSettings()
         self._bytes_before = 0
         self._reading: Reading | None = None
 
@@ -83,7 +89,11 @@ class UnitReader:
     def __iter__(self) -> Iterator[Document]:
         for part in self._unit.parts:
             self._reading = Reading(
-                file=part.file, rules=self._rules, start=part.start, stop=part.stop
+                file=part.file,
+                rules=self._rules,
+                start=part.start,
+                stop=part.stop,
+                settings=self._settings,
             )
             yield from read_file(self._reading)
             self._reading = None
@@ -99,9 +109,15 @@ def even_unit_bytes(files: Sequence[CorpusFile]) -> int:
     return min(UNIT_BYTES, max(_LEAST_UNIT_BYTES, expected // _WANTED_UNITS))
 
 
-def plan_units(files: Sequence[CorpusFile], *, unit_bytes: int) -> list[WorkUnit]:
-    """Cut large unpacked JSON Lines into ranges, and put small files of an input together."""
-    parts = (part for file in files for part in _parts(file, unit_bytes))
+def plan_units(
+    files: Sequence[CorpusFile], *, unit_bytes: int, encoding: str | None = None
+) -> list[WorkUnit]:
+    """Cut large unpacked JSON Lines into ranges, and put small files of an input together.
+
+    encoding: of the files; only UTF-8 can be cut.
+    """
+    can_cut = encoding is None or codecs.lookup(encoding).name == "utf-8"
+    parts = (part for file in files for part in _parts(file, unit_bytes, can_cut=can_cut))
     return [
         WorkUnit(index=index, parts=tuple(together))
         for index, together in enumerate(_together(parts, unit_bytes))
@@ -114,8 +130,8 @@ def share_of(units: Sequence[WorkUnit], task: int, num_tasks: int) -> list[WorkU
     return sorted(by_size[task::num_tasks], key=lambda unit: unit.index)
 
 
-def _parts(file: CorpusFile, unit_bytes: int) -> list[Part]:
-    if file.kind != "lines" or file.compression or file.num_bytes <= unit_bytes:
+def _parts(file: CorpusFile, unit_bytes: int, *, can_cut: bool) -> list[Part]:
+    if not can_cut or file.num_bytes <= unit_bytes or not can_be_cut(file):
         return [Part(file=file)]
     starts = range(0, file.num_bytes, unit_bytes)
     return [

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
-from modernbert.data.table import Table
+from modernbert.data.rows.table import Table
 from modernbert.errors import InputError
 from modernbert.metrics.classification import (
     classification_scores,

@@ -3,73 +3,17 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from modernbert.data.table import Table
+from modernbert.data.rows.table import Table
 from modernbert.errors import InputError
-from modernbert.inference.inputs import Text
-from modernbert.tasks.labels.recipe import ClassWeights, DataSettings
+from modernbert.tasks.labels.recipe import ClassWeights
 
-# In the order of preference; compared without capitals.
-PAIRS = (
-    ("text", "text_pair"),
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("question", "sentence"),
-    ("query", "document"),
-    ("text1", "text2"),
-    ("text_a", "text_b"),
-)
-TEXTS = ("text", "sentence", "content", "review", "document", "comment", "title", "query", "body")
 LABELS = ("label", "labels", "class", "category", "target", "sentiment", "intent", "gold_label")
 SCORES = ("score", "label", "similarity_score", "similarity", "target", "value", "rating", "stars")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextColumns:
-    """Which columns hold the texts."""
-
-    text: str
-    text_pair: str | None = None
-
-    @classmethod
-    def find(cls, table: Table, settings: DataSettings) -> "TextColumns":
-        """Those that are asked for, or a usual pair, or one usual column.
-
-        Raises:
-            DocumentError: there are none.
-        """
-        if settings.text is None and settings.text_pair is None:
-            for first, second in PAIRS:
-                if (text := table.first_of([first])) and (pair := table.first_of([second])):
-                    return cls(text=text, text_pair=pair)
-        text = table.find(TEXTS, asked=settings.text, option="--text")
-        if settings.text_pair is None:
-            return cls(text=text)
-        asked = settings.text_pair
-        return cls(text=text, text_pair=table.find([], asked=asked, option="--text-pair"))
-
-    def read(self, table: Table) -> list[Text]:
-        """The texts of all rows, or the pairs.
-
-        Raises:
-            DocumentError: a row without a text.
-        """
-        names = [self.text] if self.text_pair is None else [self.text, self.text_pair]
-        for name in names:
-            table.find([], asked=name, option="--text")
-        columns = [table.texts(name) for name in names]
-        if len(columns) == 1:
-            return list(columns[0])
-        return list(zip(*columns, strict=True))
-
-    def __str__(self) -> str:
-        return self.text if self.text_pair is None else f"{self.text} and {self.text_pair}"
 
 
 def read_label_names(table: Table, column: str) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any, Generic, Literal, Protocol
 
 from torch import Tensor
 
-from modernbert.data.table import Table
-from modernbert.data.table_files import read_table
+from modernbert.data.rows.table import Table
+from modernbert.data.rows.tables import read_table
 from modernbert.errors import InputError
 from modernbert.inference.loading import longest_sequence, require_same_vocabulary
 from modernbert.metrics.classification import LabelFigures

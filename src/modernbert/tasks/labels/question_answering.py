@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
-from modernbert.data.table import Table
+from modernbert.data.rows.table import Table
 from modernbert.errors import InputError
 from modernbert.inference.question_windows import (
     DEFAULT_STRIDE,

@@ -34,7 +34,7 @@ ClassWeights = Literal["equal", "balanced"]
 class DataSettings:
     """Which rows to learn from, and which of their columns.
 
-    train: a file, a saved data set or an id of the hub; see `data.table_files`.
+    train: a file, a saved data set or an id of the hub; see `data.rows.tables`.
     dev: rows to evaluate on while training; they choose the weights that are kept.
     test: rows that are scored once, at the end.
     text: the column of the texts; of the words for tags, of the questions for answers.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
-from modernbert.data.table import Table
+from modernbert.data.rows.table import Table
 from modernbert.errors import InputError
 from modernbert.inference.words import encode_words
 from modernbert.metrics.classification import (

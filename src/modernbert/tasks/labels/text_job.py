@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from modernbert.data.table import Table
+from modernbert.data.rows.table import Table
+from modernbert.data.rows.text_columns import TextColumns
 from modernbert.inference.inputs import EncodedText, Text, TextEncoder
 from modernbert.model.heads import ClassifierSettings, ProblemType, SequenceClassifier
-from modernbert.tasks.labels.columns import TextColumns
 from modernbert.tasks.labels.job import Job, ReviewedObjective, Source, Split, Verb
 from modernbert.tasks.tuning.fine_tuning import E
 from modernbert.tasks.tuning.first_model import first_model
@@ -31,7 +31,7 @@ def text_job(
     Raises:
         DocumentError: no column of texts, or a row without one.
     """
-    columns = TextColumns.find(source.train, source.data)
+    columns = TextColumns.find(source.train, source.data.text, source.data.text_pair)
     encoder = TextEncoder(source.tokenizer, source.max_seqlen)
     splits, notes = {}, []
     for name, table in source.tables.items():

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.data.judged_texts import JudgedTexts, is_judged_folder, read_judged_texts
-from modernbert.data.table import Table
-from modernbert.data.table_files import read_table
+from modernbert.data.rows.table import Table
+from modernbert.data.rows.tables import read_table
 from modernbert.errors import DocumentError
 
 QUERIES = ("query", "anchor", "question", "sentence1", "text1")

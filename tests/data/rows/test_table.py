@@ -2,7 +2,7 @@
 
 import pytest
 
-from modernbert.data.table import Table
+from modernbert.data.rows.table import Table
 from modernbert.errors import DocumentError
 
 TABLE = Table(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modernbert.data.rows.cells import shown
 from modernbert.errors import DocumentError
 
 Row = Mapping[str, Any]
@@ -16,11 +17,17 @@ class Table:
 
     source: the file or data set that they are of.
     columns: their names, in the order of the source.
+    facts: how the source was understood, such as "comma-separated".
+    decimal_comma: whether numbers may have a comma before the fraction.
+    has_header: whether a line of the file named the columns, which may have been a row of data.
     """
 
     source: str
     columns: tuple[str, ...]
     rows: Sequence[Row]
+    facts: Sequence[str] = ()
+    decimal_comma: bool = False
+    has_header: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -32,6 +39,13 @@ class Table:
         'a.csv, row 1'
         """
         return f"{self.source}, row {index + 1}"
+
+    def __str__(self) -> str:
+        """How the table was understood, in a line."""
+        columns = ", ".join(self.columns[:8]) + (", ..." if len(self.columns) > 8 else "")
+        facts = "".join(f", {fact}" for fact in self.facts)
+        rows = f"{len(self):,} row{'s' * (len(self) != 1)}"
+        return f"{self.source}: {rows} of {columns}{facts}"
 
     def values(self, column: str) -> list[Any]:
         """The values of one column; None where a row lacks it."""
@@ -53,7 +67,7 @@ class Table:
         """
         if isinstance(value, str) and (value.isascii() or _has_utf8(value)):
             return value
-        got = "a lone surrogate" if isinstance(value, str) else _shown(value)
+        got = "a lone surrogate" if isinstance(value, str) else shown(value)
         raise DocumentError(
             f"{self.where(index)}: column {column!r}: got {got}, expected a text; "
             "repair the row or leave it out"
@@ -100,8 +114,13 @@ class Table:
 
     def _hint(self, wanted: Sequence[str]) -> str:
         near = list(self._nearest(wanted))
-        columns = f"its columns are {', '.join(map(repr, self.columns))}"
-        return f"did you mean {near[0]!r}? {columns}" if near else columns
+        columns = f"its columns are {', '.join(shown(name) for name in self.columns)}"
+        if near:
+            return f"did you mean {near[0]!r}? {columns}"
+        if self.has_header:
+            columns += "; if these are the first row of the data, pass --no-header, or the numbers "
+            columns += "of the columns in place of names"
+        return columns
 
     def _nearest(self, wanted: Sequence[str]) -> Iterator[str]:
         for name in wanted:
@@ -114,10 +133,3 @@ def _has_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "nothing"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,198 @@
+"""What a cell of a row holds: a number, a yes or no, or a list, however it was written down."""
+
+import ast
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from modernbert.errors import DocumentError
+
+_NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"(\s*[+-]?\d*),(\d+\s*)", re.ASCII)
+_YES = {"1", "true", "yes"}
+_NO = {"0", "false", "no"}
+
+# A list as NumPy prints an array of objects: array(['a', 'b'], dtype=object)
+_ARRAY = re.compile(r"array\((.*?)(,\s*dtype=[^()]*)?\)", re.DOTALL)
+# What a list is made of: brackets, commas, and values with nothing to be computed in them.
+_TOKEN = re.compile(
+    r"""\s*(?P<value>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"
+    |[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.])
+    |(?:True|False|None|true|false|null)(?!\w))
+    |\s*(?P<mark>[\[\](),])""",
+    re.VERBOSE | re.DOTALL | re.ASCII,
+)
+_WORDS = {"true": True, "false": False, "null": None}
+_CLOSING = {"[": "]", "(": ")"}
+
+
+def number(value: object, *, decimal_comma: bool = False) -> float | None:
+    """The number that a value is, or says; None for anything else, a truth value included.
+
+    decimal_comma: whether a comma may stand before the fraction.
+
+    >>> number("1.5"), number("1_0"), number("0,5", decimal_comma=True), number(True)
+    (1.5, None, 0.5, None)
+    """
+    value = plain(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, str):
+        return None
+    if decimal_comma:
+        value = _DECIMAL_COMMA.sub(r"\1.\2", value)
+    return float(value) if _NUMBER.fullmatch(value) else None
+
+
+def flag(value: object, *, decimal_comma: bool = False) -> bool | None:
+    """Whether a cell says yes or no: 0 and 1 of any type of number, true and false, yes and no.
+
+    >>> flag(1.0), flag("0.0"), flag("TRUE"), flag(2), flag(None)
+    (True, False, True, None, None)
+    """
+    found = number(value, decimal_comma=decimal_comma)
+    name = f"{found:g}" if found is not None else str(plain(value)).strip().lower()
+    return True if name in _YES else False if name in _NO else None
+
+
+def plain(value: Any) -> Any:
+    """A scalar of NumPy, or another library with `item`, as Python's own; others as they are."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) and not getattr(value, "shape", ()) else value
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell holds nothing: None, NaN, or an empty text."""
+    value = plain(value)
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def as_list(value: Any) -> list[Any] | None:
+    """The list that a value is, or that a text holds as JSON, Python or NumPy print it.
+
+    None for what is no list and does not look like one.
+
+    >>> as_list("['a', 'b']"), as_list("['a' 'b']"), as_list("[1. 0.]"), as_list("a b")
+    (['a', 'b'], ['a', 'b'], [1.0, 0.0], None)
+
+    Raises:
+        DocumentError: a text that looks like a list but is none that can be read.
+    """
+    if isinstance(value, str):
+        return _parsed(value) if looks_like_list(value) else None
+    if isinstance(value, list | tuple):
+        return list(value)
+    to_list = getattr(value, "tolist", None) or getattr(value, "to_pylist", None)
+    found = to_list() if callable(to_list) else value
+    return found if isinstance(found, list) else None
+
+
+def looks_like_list(value: object) -> bool:
+    """Whether a text begins like a printed list or array, or is one in round brackets.
+
+    >>> looks_like_list("['a', 'b"), looks_like_list("('a',)"), looks_like_list("(a)")
+    (True, True, False)
+    """
+    if not isinstance(value, str):
+        return False
+    text = value.strip()
+    is_tuple = text.startswith("(") and text.endswith(")") and "," in text
+    return is_tuple or text.startswith(("[", "array("))
+
+
+def _parsed(text: str) -> list[Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, list):
+        return found
+    array = _ARRAY.fullmatch(text.strip())
+    try:
+        return _Printed(array[1] if array else text).read()
+    except (ValueError, SyntaxError, RecursionError):
+        raise DocumentError(
+            f"got {shown(text)}, which looks like a list but cannot be read as one; write it as "
+            'JSON, such as ["a", "b"]'
+        ) from None
+
+
+class _Printed:
+    """A list as Python or NumPy prints it; between elements stand commas, or nowhere any."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens = self._split(text)
+        self._place = 0
+
+    def read(self) -> list[Any]:
+        found = self._list()
+        if self._place < len(self._tokens):
+            raise ValueError("something follows the list")
+        return found
+
+    @staticmethod
+    def _split(text: str) -> list[tuple[str, str]]:
+        tokens, place = [], 0
+        text = text.rstrip()
+        while place < len(text):
+            match = _TOKEN.match(text, place)
+            if match is None:
+                raise ValueError("no value")
+            kind = match.lastgroup or ""
+            tokens.append((kind, match[kind]))
+            place = match.end()
+        return tokens
+
+    def _list(self) -> list[Any]:
+        kind, opening = self._next()
+        if kind != "mark" or opening not in _CLOSING:
+            raise ValueError("no list")
+        items: list[Any] = []
+        separators = set()
+        while (token := self._peek()) != ("mark", _CLOSING[opening]):
+            if items:
+                has_comma = token == ("mark", ",")
+                self._place += has_comma
+                separators.add(has_comma)
+                if has_comma and self._peek() == ("mark", _CLOSING[opening]):
+                    break  # a comma after the last element
+            items.append(self._item())
+        self._place += 1
+        if {True, False} <= separators:
+            raise ValueError("some elements have a comma between them and some have none")
+        return items
+
+    def _item(self) -> Any:
+        kind, token = self._peek()
+        if kind == "mark":
+            return self._list()
+        self._place += 1
+        return _WORDS[token] if token in _WORDS else ast.literal_eval(token)
+
+    def _peek(self) -> tuple[str, str]:
+        if self._place >= len(self._tokens):
+            raise ValueError("the list has no end")
+        return self._tokens[self._place]
+
+    def _next(self) -> tuple[str, str]:
+        token = self._peek()
+        self._place += 1
+        return token
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value in a message, at most so many characters of it."""
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def are_flags(rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether lists are vectors of flags: all of one length above 1, only 0 and 1 in them."""
+    widths = {len(row) for row in rows}
+    if len(widths) != 1 or min(widths) < 2:
+        return False
+    return all(number(each) in (0.0, 1.0) or isinstance(each, bool) for row in rows for each in row)

@@ -1,0 +1,120 @@
+"""Rows of files in columns: Parquet and Arrow, and the labels that `datasets` keeps as numbers."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from modernbert.data.records import Reading, Row
+
+_ROWS = 256
+_ARROW_FILE_MARK = b"ARROW1"
+
+
+def read_parquet(reading: Reading) -> Iterator[Row]:
+    """The rows of a Parquet file, batch by batch."""
+    parquet = _module("pyarrow.parquet")
+    with parquet.ParquetFile(reading.file.path, pre_buffer=False) as file:
+        schema = file.schema_arrow
+        if not (names := reading.choose(schema.names)):
+            return
+        num_rows = 0
+        for batch in file.iter_batches(batch_size=_ROWS, columns=names):
+            yield from _rows(batch, names, class_names(schema.metadata), num_rows, reading)
+            num_rows += len(batch)
+            reading.bytes_done = reading.file.num_bytes * num_rows // file.metadata.num_rows
+        if num_rows == 0:
+            reading.rules.skip(reading.file.path, "empty")
+
+
+def read_arrow(reading: Reading) -> Iterator[Row]:
+    """The rows of an Arrow file, as the `datasets` library saves it or with a footer."""
+    # A stream is read, not mapped: mapped pages of a large file would count as our memory.
+    with _module("pyarrow").OSFile(reading.file.path) as opened:
+        batches = _arrow_batches(opened)
+        if not (names := reading.choose(batches.schema.names)):
+            return
+        num_rows = 0
+        for batch in _each_batch(batches):
+            # Offsets of a stranger's file may point anywhere, and reading there ends the process.
+            batch.validate(full=True)
+            yield from _rows(batch, names, class_names(batches.schema.metadata), num_rows, reading)
+            num_rows += len(batch)
+            reading.bytes_done = opened.tell()
+        if num_rows == 0:
+            reading.rules.skip(reading.file.path, "empty")
+
+
+def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:
+    """The names of the labels of each column that holds their numbers, as `datasets` notes them."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        return {}
+    return names_of_features(features)
+
+
+def names_of_features(features: Any) -> dict[str, Sequence[str]]:
+    """The same, of the features of a data set as a dictionary."""
+    found = {}
+    for column, feature in features.items() if isinstance(features, dict) else ():
+        if (names := _class_names(feature)) is not None:
+            found[column] = names
+    return found
+
+
+def named_values(values: list[Any], names: Sequence[str] | None) -> list[Any]:
+    """The values of a column, numbers of labels as the labels' names; -1 is no label."""
+    return values if names is None else [_named(value, names) for value in values]
+
+
+def _rows(
+    batch: Any, names: Sequence[str], labels: Mapping[str, Sequence[str]], first: int, reading: Any
+) -> Iterator[Row]:
+    columns = [named_values(_values(batch.column(name)), labels.get(name)) for name in names]
+    path = reading.file.path
+    for index, values in enumerate(zip(*columns, strict=True), start=first):
+        yield Row(dict(zip(names, values, strict=True)), index, f"{path}, row {index + 1}")
+
+
+def _arrow_batches(opened: Any) -> Any:
+    ipc = _module("pyarrow.ipc")
+    mark = opened.read(len(_ARROW_FILE_MARK))
+    opened.seek(0)
+    return ipc.open_file(opened) if mark == _ARROW_FILE_MARK else ipc.open_stream(opened)
+
+
+def _each_batch(batches: Any) -> Iterator[Any]:
+    if hasattr(batches, "get_batch"):
+        return (batches.get_batch(number) for number in range(batches.num_record_batches))
+    return iter(batches)
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column; as bytes where a text is no UTF-8."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        values = column.cast(_module("pyarrow").large_binary()).to_pylist()
+    return values
+
+
+def _class_names(feature: Any) -> Sequence[str] | None:
+    """The names of a column of class labels, or of lists of them."""
+    if isinstance(feature, list) and len(feature) == 1:
+        feature = feature[0]
+    while isinstance(feature, dict) and "feature" in feature:
+        feature = feature["feature"]
+    is_label = isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    return feature["names"] if is_label else None
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(each, names) for each in value]
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else None
+
+
+def _module(name: str) -> Any:
+    """A part of pyarrow, which is imported late, since it is large, and has no types."""
+    return import_module(name)

@@ -1,0 +1,71 @@
+"""What a user says of files whose bytes do not say it, and of the columns to read."""
+
+import codecs
+from dataclasses import dataclass
+from typing import Annotated
+
+from modernbert.errors import SettingsError
+from modernbert.settings import Doc, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSettings(Settings):
+    """How the bytes of a file are understood.
+
+    Raises:
+        SettingsError: Python does not know the encoding.
+    """
+
+    encoding: Annotated[
+        str | None,
+        Doc(
+            "The encoding of text, such as latin-1.",
+            default="UTF-8, or UTF-16 with a byte order mark",
+        ),
+    ] = None
+    header: Annotated[
+        bool, Doc("Whether the first row of a CSV or TSV file names the columns.")
+    ] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError:
+                raise SettingsError(
+                    f"encoding: got {self.encoding!r}, which Python does not know; expected a name "
+                    "such as latin-1 or cp1252"
+                ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSettings(FileSettings):
+    """Which texts of a file to read.
+
+    Raises:
+        SettingsError: As `FileSettings`.
+    """
+
+    text_field: Annotated[
+        str | None,
+        Doc("The field or column of the texts.", default="found by usual names"),
+    ] = None
+    id_field: Annotated[
+        str | None, Doc("The field or column of the ids.", default="found by usual names")
+    ] = None
+    strict: Annotated[bool, Doc("Stop at the first bad row instead of skipping it.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairInputSettings(InputSettings):
+    """Which texts, or pairs of texts, to read.
+
+    Raises:
+        SettingsError: As `FileSettings`.
+    """
+
+    text_pair: Annotated[
+        str | None,
+        Doc("The field or column of the second texts.", default="found by usual names"),
+    ] = None

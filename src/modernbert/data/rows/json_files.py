@@ -1,0 +1,189 @@
+"""Rows of JSON: one object a line, a list of objects, or questions as SQuAD nests them."""
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from modernbert.data.corpus_files import CorpusFile, UnpackedStream, encoding_of, open_unpacked
+from modernbert.data.records import Reading, Row
+from modernbert.data.rows.plain_text import BYTE_ORDER_MARK, is_binary
+from modernbert.data.rows.squad import questions_of
+
+MAX_LINE_BYTES = 64 << 20
+MAX_VALUE_BYTES = 1 << 30
+
+_BLOCK_BYTES = 1 << 20
+
+
+def read_lines(reading: Reading) -> Iterator[Row]:
+    """The object of each line; of a range, the lines that begin in it."""
+    with open_unpacked(reading.file, reading.settings.encoding) as stream:
+        position = _first_line(stream, reading.start)
+        index = 0
+        while reading.stop is None or position < reading.stop:
+            line = stream.readline(MAX_LINE_BYTES)
+            if index == 0 and reading.start == 0 and _is_no_lines_file(line, reading):
+                return
+            if not line:
+                return
+            position += len(line)
+            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                position += _discard_line(stream)
+                reading.rules.skip(_name(reading, index), f"over {MAX_LINE_BYTES >> 20} MB long")
+            elif (row := _row_of_line(line, reading, index)) is not None:
+                yield row
+            reading.bytes_done = stream.bytes_done - reading.start
+            index += 1
+
+
+def read_json(reading: Reading) -> Iterator[Row]:
+    """The rows of a .json file: lines when the first is an object and others follow."""
+    if has_lines(reading.file, reading.settings.encoding):
+        yield from read_lines(reading)
+        return
+    path, rules = reading.file.path, reading.rules
+    with open_unpacked(reading.file, reading.settings.encoding) as stream:
+        content = stream.read(MAX_VALUE_BYTES)
+        reading.bytes_done = stream.bytes_done
+    if len(content) == MAX_VALUE_BYTES:
+        rules.skip(path, f"one JSON value over {MAX_VALUE_BYTES >> 30} GB; write JSON Lines")
+    elif not content.strip():
+        rules.skip(path, "empty")
+    elif is_binary(content):
+        rules.skip(path, "binary")
+    else:
+        yield from _rows_of_value(content, reading)
+
+
+def has_lines(file: CorpusFile, encoding: str | None = None) -> bool:
+    """Whether a JSON file has an object a line: its first line is one, and there are others."""
+    with open_unpacked(file, encoding) as stream:
+        first = b""
+        while not first.strip() and (block := stream.readline(MAX_LINE_BYTES)):
+            first = block
+        rest = stream.peek(1).strip()
+    try:
+        return isinstance(_parsed(first), dict) and bool(rest)
+    except (ValueError, RecursionError):
+        # A line that is cut or spoilt, where another one follows that is an object.
+        return first.rstrip().endswith(b"}") and rest.startswith(b"{")
+
+
+def can_be_cut(file: CorpusFile) -> bool:
+    """Whether ranges of a file's bytes can be read one apart from the other, line by line."""
+    if file.compression or file.suffix not in (".jsonl", ".ndjson", ".json"):
+        return False
+    try:
+        with Path(file.path).open("rb") as opened:
+            if encoding_of(opened.read(4)) is not None:
+                return False
+        return file.suffix != ".json" or has_lines(file)
+    except OSError:  # which whoever reads it tells of
+        return file.suffix != ".json"
+
+
+def _rows_of_value(content: bytes, reading: Reading) -> Iterator[Row]:
+    path, rules = reading.file.path, reading.rules
+    try:
+        value = _parsed(content)
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        rules.skip(f"{path}, line {number}", "invalid UTF-8")
+        return
+    except (ValueError, RecursionError) as error:
+        rules.skip(path, "broken JSON", detail=str(error))
+        return
+    nested = value.get("data") if isinstance(value, dict) else None
+    rows: Iterable[Any] = [value]
+    if isinstance(nested, list):
+        rows = questions_of(nested, path) or nested
+    elif isinstance(value, list):
+        rows = value
+    for index, row in enumerate(rows):
+        where = f"{path}, row {index + 1}"
+        if isinstance(row, dict):
+            yield Row(row, index, where)
+        else:
+            rules.skip(where, "not a JSON object")
+
+
+def _first_line(stream: UnpackedStream, start: int) -> int:
+    """Go to the first line that begins at `start` or after it; returns its position."""
+    if start == 0:
+        return 0
+    # A line that begins before the range belongs to the range before, all of it.
+    stream.seek(start - 1)
+    return start - 1 + _discard_line(stream)
+
+
+def _discard_line(stream: UnpackedStream) -> int:
+    """Read to the end of the line; returns the number of bytes."""
+    count = 0
+    while block := stream.readline(_BLOCK_BYTES):
+        count += len(block)
+        if block.endswith(b"\n"):
+            break
+    return count
+
+
+def _is_no_lines_file(first_line: bytes, reading: Reading) -> bool:
+    """Whether the first line shows that the file is something else, which is then skipped."""
+    if not first_line:
+        reading.rules.skip(reading.file.path, "empty")
+    elif is_binary(first_line):
+        reading.rules.skip(reading.file.path, "binary")
+    else:
+        return False
+    return True
+
+
+def _row_of_line(line: bytes, reading: Reading, index: int) -> Row | None:
+    """The row of a line; None for a blank one, and for a bad one, which is skipped."""
+    if line.isspace():
+        return None
+    rules = reading.rules
+    # The name is made only for a bad record: it may cost reading the file from its start.
+    where = partial(_name, reading, index)
+    try:
+        record = _parsed(line)
+    except UnicodeDecodeError:
+        rules.skip(where, "invalid UTF-8")
+    except (ValueError, RecursionError) as error:
+        rules.skip(where, "broken JSON", detail=_reason(error) if rules.strict else "")
+    else:
+        if isinstance(record, dict):
+            return Row(record, index, where)
+        rules.skip(where, "not a JSON object")
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a line, and where in it."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos + 1}"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _parsed(line: bytes) -> Any:
+    return json.loads(line.removeprefix(BYTE_ORDER_MARK).decode())
+
+
+def _name(reading: Reading, index: int) -> str:
+    """The path and the number of the line in its file, from 1."""
+    return f"{reading.file.path}, line {_lines_before(reading) + index + 1}"
+
+
+def _lines_before(reading: Reading) -> int:
+    """The number of lines that begin before the range; counted only when one must be named."""
+    if reading.start == 0:
+        return 0
+    with open_unpacked(reading.file) as stream:
+        position = _first_line(stream, reading.start)
+        stream.seek(0)
+        count = 0
+        while position > 0 and (block := stream.read(min(position, _BLOCK_BYTES))):
+            count += block.count(b"\n")
+            position -= len(block)
+    return count

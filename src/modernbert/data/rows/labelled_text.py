@@ -1,0 +1,85 @@
+"""Rows of labelled data in plain text, as data sets of long standing have them.
+
+word tag                   CoNLL: a word a line, a blank line after each sentence
+__label__x a text          fastText's, with one label or several
+columns with tabs          a table
+label a text               as in TREC's questions: few labels, each on many lines
+"""
+
+from collections.abc import Iterator
+
+from modernbert.data.corpus_files import open_unpacked
+from modernbert.data.records import Reading, Row
+from modernbert.data.rows.conll import is_conll, read_conll
+from modernbert.data.rows.delimited import ENCODING_REMEDY, SAMPLE_BYTES, read_delimited
+from modernbert.data.rows.plain_text import read_text_lines
+
+_FASTTEXT = "__label__"
+_SUFFIXES = ("", ".txt", ".text", ".label", ".train", ".test", ".dev", ".data", ".ft")
+
+
+def read_labelled_text(reading: Reading) -> Iterator[Row]:
+    """The rows of a text file, by what its beginning looks like."""
+    sample = _sample(reading)
+    lines = [line for line in sample.splitlines()[:1000] if line.strip()]
+    if reading.file.suffix not in _SUFFIXES:
+        reading.rules.skip(
+            reading.file.path,
+            "of an unknown kind; expected .csv, .tsv, .jsonl, .json, .parquet, .conll or .txt",
+        )
+    elif not lines:
+        reading.rules.skip(reading.file.path, "empty")
+    elif is_conll(sample):
+        yield from read_conll(reading)
+    elif lines[0].startswith(_FASTTEXT):
+        yield from _fasttext(reading)
+    elif "\t" in lines[0]:
+        yield from read_delimited(reading)
+    elif _begins_with_labels(lines):
+        reading.facts.append("the first word of each line is its label")
+        for row in _lines(reading):
+            label, _, text = row.values["text"].partition(" ")
+            yield Row({"label": label, "text": text}, row.number, row.where)
+    else:
+        reading.rules.skip(
+            reading.file.path,
+            "text without labels; write rows of a text and a label as .csv or .jsonl",
+        )
+
+
+def read_words(reading: Reading) -> Iterator[Row]:
+    """The sentences of a CoNLL file, or each line of any other as a text."""
+    yield from (read_conll if is_conll(_sample(reading)) else read_text_lines)(reading)
+
+
+def _sample(reading: Reading) -> str:
+    with open_unpacked(reading.file, reading.settings.encoding) as stream:
+        content = stream.read(SAMPLE_BYTES)
+    return content.decode("utf-8-sig", errors="replace")
+
+
+def _lines(reading: Reading) -> Iterator[Row]:
+    """Each line as a text, decoded."""
+    for row in read_text_lines(reading):
+        content: bytes = next(iter(row.values.values()))
+        try:
+            yield Row({"text": content.decode()}, row.number, row.where)
+        except UnicodeDecodeError:
+            reading.rules.skip(row.where, "invalid UTF-8", detail=ENCODING_REMEDY)
+
+
+def _fasttext(reading: Reading) -> Iterator[Row]:
+    reading.facts.append("fastText labels")
+    for row in _lines(reading):
+        labels, words = [], row.values["text"].split(" ")
+        while words and words[0].startswith(_FASTTEXT):
+            labels.append(words.pop(0).removeprefix(_FASTTEXT))
+        label = labels[0] if len(labels) == 1 else labels
+        yield Row({"label": label, "text": " ".join(words)}, row.number, row.where)
+
+
+def _begins_with_labels(lines: list[str]) -> bool:
+    """Whether few words begin all lines, and something follows each."""
+    firsts = {line.partition(" ")[0] for line in lines}
+    follows = all(line.partition(" ")[2].strip() for line in lines)
+    return follows and len(firsts) > 1 and len(firsts) * 2 <= len(lines)

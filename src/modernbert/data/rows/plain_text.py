@@ -1,0 +1,69 @@
+"""Rows of text files: a document of a corpus, or a text a line."""
+
+from collections.abc import Iterator
+
+from modernbert.data.corpus_files import UnpackedStream, open_unpacked
+from modernbert.data.records import MAX_TEXT_BYTES, Reading, Row
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+_SNIFFED_BYTES = 8192
+
+
+def read_document(reading: Reading) -> Iterator[Row]:
+    """The file as one document; a very large one as several, split at line ends."""
+    path, rules = reading.file.path, reading.rules
+    with open_unpacked(reading.file, reading.settings.encoding) as stream:
+        for index, (piece, is_whole_file) in enumerate(_pieces(stream)):
+            reading.bytes_done = stream.bytes_done
+            if index == 0 and is_binary(piece):
+                rules.skip(path, "binary")
+                return
+            rules.skipped.num_split_files += index == 0 and not is_whole_file
+            where = path if is_whole_file else f"{path}, piece {index}"
+            yield Row({rules.text_field: piece.removeprefix(BYTE_ORDER_MARK)}, index, where)
+
+
+def read_text_lines(reading: Reading) -> Iterator[Row]:
+    """Each line that is not blank as a text."""
+    path, rules = reading.file.path, reading.rules
+    with open_unpacked(reading.file, reading.settings.encoding) as stream:
+        if is_binary(stream.peek(_SNIFFED_BYTES)):
+            rules.skip(path, "binary")
+            return
+        for index, line in enumerate(stream):
+            reading.bytes_done = stream.bytes_done
+            text = (line if index else line.removeprefix(BYTE_ORDER_MARK)).rstrip(b"\r\n")
+            if text.strip():
+                yield Row({rules.text_field: text}, index, f"{path}, line {index + 1}")
+
+
+def _pieces(stream: UnpackedStream) -> Iterator[tuple[bytes, bool]]:
+    """The bytes of the file in pieces of bounded size, and whether one is the whole file."""
+    content = stream.read(MAX_TEXT_BYTES)
+    if len(content) < MAX_TEXT_BYTES:
+        yield content, True
+        return
+    while len(content) == MAX_TEXT_BYTES:
+        cut = _last_line_end(content)
+        yield content[:cut], False
+        content = content[cut:]
+        content += stream.read(MAX_TEXT_BYTES - len(content))
+    if content:
+        yield content, False
+
+
+def _last_line_end(content: bytes) -> int:
+    """Where to cut: after the last line end, or else before the last character."""
+    cut = content.rfind(b"\n") + 1
+    if cut:
+        return cut
+    cut = len(content) - 1
+    while cut > len(content) - 4 and content[cut] & 0xC0 == 0x80:
+        cut -= 1
+    return cut
+
+
+def is_binary(content: bytes) -> bool:
+    """Whether the beginning of a file holds a byte that no text has."""
+    return b"\0" in content[:_SNIFFED_BYTES]

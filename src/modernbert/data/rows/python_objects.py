@@ -1,0 +1,104 @@
+"""Rows of objects that a Python user has at hand; none of their libraries is imported for it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from modernbert.data.rows.cells import is_missing, plain, shown
+from modernbert.data.rows.column_files import class_names, named_values, names_of_features
+from modernbert.data.rows.table import Table
+from modernbert.errors import DocumentError
+
+
+def table_of_object(source: Any) -> Table:
+    """The rows of a frame, a table, a data set, a dictionary of columns, or of dictionaries.
+
+    Raises:
+        DocumentError: it is nothing of the kind, or its columns differ in length.
+    """
+    if isinstance(source, Table):
+        return source
+    name = f"the {type(source).__name__}"
+    if hasattr(source, "features") and hasattr(source, "with_format"):
+        return table_of_data_set(source, name)
+    if hasattr(source, "to_pydict") and hasattr(source, "schema"):  # of pyarrow
+        labels = class_names(source.schema.metadata)
+        columns = source.to_pydict()
+        return _of_columns(
+            {key: named_values(columns[key], labels.get(key)) for key in columns}, name
+        )
+    if is_frame(source):
+        return _of_columns({str(column): _cells(source[column]) for column in source.columns}, name)
+    if isinstance(source, Mapping):
+        return _of_mapping(source, name)
+    if isinstance(source, Iterable) and not isinstance(source, str | bytes):
+        return _of_rows(source, name)
+    raise DocumentError(
+        f"{name}: got {shown(source)}, expected a path, a data frame, a data set or dictionaries"
+    )
+
+
+def is_frame(value: object) -> bool:
+    """Whether an object is a data frame of pandas or polars."""
+    library = type(value).__module__.partition(".")[0]
+    return library in ("pandas", "polars") and hasattr(value, "columns")
+
+
+def table_of_data_set(source: Any, name: str) -> Table:
+    """The rows of a `datasets.Dataset`, labels by their names."""
+    labels = names_of_features(source.features.to_dict() if source.features else {})
+    if not hasattr(source, "num_rows"):  # one that is streamed
+        return _of_rows(
+            ({key: named_values([row[key]], labels.get(key))[0] for key in row} for row in source),
+            name,
+        )
+    columns = source.with_format("arrow")[:].to_pydict()
+    return _of_columns({key: named_values(columns[key], labels.get(key)) for key in columns}, name)
+
+
+def _of_mapping(source: Mapping[Any, Any], name: str) -> Table:
+    """A dictionary of columns; one of splits is refused."""
+    if any(hasattr(each, "features") for each in source.values()):
+        splits = ", ".join(map(repr, source))
+        raise DocumentError(f"{name}: has the splits {splits}; pass one of them")
+    if any(isinstance(each, str) or not isinstance(each, Iterable) for each in source.values()):
+        raise DocumentError(f"{name}: expected a list of values for each column")
+    return _of_columns({str(key): _cells(each) for key, each in source.items()}, name)
+
+
+def _of_columns(columns: Mapping[str, list[Any]], name: str) -> Table:
+    lengths = {len(values) for values in columns.values()}
+    if len(lengths) > 1:
+        told = ", ".join(f"{key!r} {len(values)}" for key, values in columns.items())
+        raise DocumentError(f"{name}: its columns differ in length: {told}")
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+    return Table(source=name, columns=tuple(columns), rows=rows)
+
+
+def _of_rows(source: Iterable[Any], name: str) -> Table:
+    rows: list[dict[str, Any]] = []
+    for number, row in enumerate(source, start=1):
+        if not isinstance(row, Mapping):
+            raise DocumentError(f"{name}, row {number}: got {shown(row)}, expected a dictionary")
+        rows.append({str(key): _cell(value) for key, value in row.items()})
+    columns = tuple(dict.fromkeys(key for row in rows for key in row))
+    return Table(source=name, columns=columns, rows=rows)
+
+
+def _cells(column: Any) -> list[Any]:
+    """The values of a column: a list, or a series or an array of another library."""
+    for method in ("to_list", "tolist", "to_pylist"):
+        if hasattr(column, method):
+            column = getattr(column, method)()
+            break
+    return [_cell(value) for value in column]
+
+
+def _cell(value: Any) -> Any:
+    """A value as Python has it; NaN and what pandas calls NA are nothing."""
+    value = plain(value)
+    is_nothing = type(value).__name__ in ("NAType", "NaTType") or (
+        value != "" and is_missing(value)
+    )
+    return None if is_nothing else value

@@ -1,0 +1,116 @@
+"""Labelled data as a `Table`: of files of every format, data sets, and objects of Python.
+
+    a file                     see `data.rows.formats`
+    a folder                   a data set that `datasets` has saved; or folders of text files, the
+                               name of each being the label of its texts
+    owner/name[/config]        a data set of the hub, through `datasets`
+    an object                  a frame of pandas or polars, a table of pyarrow, a data set, a
+                               dictionary of columns, or any number of dictionaries
+
+A split of several is named after a colon: `folder:train`, `owner/name:validation`.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from modernbert.data.corpus_files import CorpusFile, find_files
+from modernbert.data.records import Reading, RecordRules, Row, Skipped
+from modernbert.data.rows.data_sets import chosen_split, may_be_hub_id, read_hub
+from modernbert.data.rows.file_settings import FileSettings
+from modernbert.data.rows.formats import rows_of
+from modernbert.data.rows.python_objects import table_of_object
+from modernbert.data.rows.table import Table
+from modernbert.errors import DocumentError
+
+_REMEDY = "repair it or leave it out"
+
+
+def read_table(
+    source: Any, settings: FileSettings | None = None, asked: Sequence[str] = ()
+) -> Table:
+    """All rows of a file, of a data set, or of an object of Python.
+
+    Args:
+        source: A path, the id of a data set, or an object; see above.
+        settings: The encoding of text, and whether tables have a header.
+        asked: The columns that will be asked for; numbers say that there is no header.
+
+    Raises:
+        DocumentError: There is no such source, it cannot be read, or it has no rows.
+    """
+    if isinstance(source, str | Path):
+        table = _read(str(source), settings or FileSettings(), asked)
+    else:
+        table = table_of_object(source)
+    if not table.rows:
+        raise DocumentError(f"{table.source}: has no rows")
+    return table
+
+
+def _read(source: str, settings: FileSettings, asked: Sequence[str]) -> Table:
+    path, split = _path_and_split(source)
+    if path.is_dir():
+        return _read_folder(path, split, settings)
+    if path.exists() or path.suffix or not may_be_hub_id(str(path)):
+        return _read_files(str(path), find_files([path]), settings, asked)
+    return read_hub(str(path), split)
+
+
+def _path_and_split(source: str) -> tuple[Path, str | None]:
+    if Path(source).exists() or ":" not in source:
+        return Path(source).expanduser(), None
+    name, _, split = source.rpartition(":")
+    return Path(name).expanduser(), split
+
+
+def _read_files(
+    source: str, files: Sequence[CorpusFile], settings: FileSettings, asked: Sequence[str] = ()
+) -> Table:
+    """The rows of files, one after the other."""
+    rules = RecordRules(skipped=Skipped(), strict=True, remedy=_REMEDY)
+    rows: list[Row] = []
+    columns: dict[str, None] = {}
+    reading = None
+    for file in files:
+        reading = Reading(file=file, rules=rules, texts="rows", settings=settings, asked=asked)
+        for row in rows_of(reading):
+            rows.append(row)
+            columns.update(dict.fromkeys(row.values))
+    return Table(
+        source=source,
+        columns=tuple(columns),
+        rows=[row.values for row in rows],
+        facts=tuple(reading.facts) if reading else (),
+        decimal_comma=bool(reading and reading.decimal_comma),
+        has_header=bool(reading and reading.has_header),
+    )
+
+
+def _read_folder(folder: Path, split: str | None, settings: FileSettings) -> Table:
+    """A data set as `save_to_disk` has it, or folders of texts by their labels."""
+    splits = sorted(each.name for each in folder.iterdir() if (each / "state.json").is_file())
+    if splits:
+        folder = folder / chosen_split(str(folder), split, splits)
+    if (folder / "state.json").is_file():
+        return _read_files(str(folder), find_files([folder]), settings)
+    labels = sorted(each for each in folder.iterdir() if each.is_dir())
+    rows = [row for label in labels for row in _labelled_texts(label, settings)]
+    if split is not None or len({row["label"] for row in rows}) < 2:
+        raise DocumentError(
+            f"{folder}: neither a data set that `datasets` has saved, nor folders of text files by "
+            "their labels; name one file of it"
+        )
+    facts = ("the folder of each text is its label",)
+    return Table(source=str(folder), columns=("text", "label"), rows=rows, facts=facts)
+
+
+def _labelled_texts(folder: Path, settings: FileSettings) -> Iterator[dict[str, str]]:
+    rules = RecordRules(
+        skipped=Skipped(), strict=True, remedy="name its encoding, such as --encoding latin-1"
+    )
+    for file in find_files([folder]):
+        for row in rows_of(Reading(file=file, rules=rules, settings=settings)):
+            text = rules.text(row.values.get("text"), row.where)
+            if text is not None:
+                yield {"text": text, "label": folder.name}
