@@ -100,7 +100,6 @@ ROWS = (
     _encoding("request-128", "--workload request-128 --rounds 7 --seconds 40", 1.5),
     _encoding("request-512", "--workload request-512 --rounds 5 --seconds 60", 2),
     _encoding("web", "--workload web --rounds 3 --seconds 130", 5),
-    Row(name="growth", script="growth", arguments="--seconds 150", minutes=3.5),
     Row(name="time-to-loss", script="time_to_loss", arguments="", minutes=24),
     _encoding("32m-512-fixed", f"--workload 512-fixed {SMALL} --seconds 60", 2),
     _encoding("32m-512-ragged", f"--workload 512-ragged {SMALL} --seconds 60", 2.5),

@@ -172,31 +172,6 @@ def _ceiling(found: Results) -> Figure:
     return figure
 
 
-def _growth(found: Results) -> Figure:
-    """Milliseconds a thousand tokens over the length."""
-    (result,) = found.values()
-    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    for name, times in result["seconds"].items():
-        lengths = [int(length) for length in times]
-        costs = [1e6 * seconds / int(length) for length, seconds in times.items()]
-        colour = _COLOURS[name.split()[0]]
-        line = "-" if name.endswith("float32") else "--"
-        axes.plot(lengths, costs, line, color=colour, marker="o", markersize=3.5, label=name)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        which(lambda cost, _: f"{cost:,.0f}")
-    axes.set_xticks(lengths_of(result), [f"{length:,}" for length in lengths_of(result)])
-    axes.set_xlabel("tokens of the sequence", color=_TEXT, fontsize=9)
-    axes.set_ylabel("milliseconds a thousand tokens", color=_TEXT, fontsize=9)
-    axes.set_title(result["model"], **_title())
-    axes.grid(axis="y", color=_GRID, linewidth=0.8, which="both")
-    axes.legend(frameon=False, fontsize=8)
-    _style(axes)
-    return figure
-
-
 def _losses(found: Results) -> Figure:
     """Held-out loss over the seconds of training, a line for each run."""
     (result,) = found.values()
@@ -224,11 +199,6 @@ def _losses(found: Results) -> Figure:
     return figure
 
 
-def lengths_of(result: Mapping[str, Any]) -> list[int]:
-    """All lengths that anyone was measured at."""
-    return sorted({int(length) for times in result["seconds"].values() for length in times})
-
-
 def _title() -> dict[str, Any]:
     return {"loc": "left", "fontsize": 9, "color": _TEXT}
 
@@ -245,7 +215,6 @@ DRAWINGS: Mapping[str, Callable[[Results], Figure]] = {
     "training_step": _training,
     "ceiling": _ceiling,
     "memory": _memory,
-    "growth": _growth,
     "time_to_loss": _losses,
 }
 

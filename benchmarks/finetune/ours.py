@@ -22,22 +22,8 @@ def _fine_tune(workload: Workload, folder: Path, options: argparse.Namespace) ->
     from modernbert.tasks.labels.recipe import FineTuningRecipe
     from modernbert.tasks.labels.runs import fine_tune_all
 
-    mapping = {
-        "model": options.model,
-        "output": str(options.out.with_suffix("")),
-        "data": {
-            "train": str(folder / "train.jsonl"),
-            "test": str(folder / "test.jsonl"),
-            "max_seqlen": workload.max_tokens,
-        },
-        "training": {
-            "epochs": workload.epochs,
-            "batch_size": workload.batch_size,
-            "learning_rate": options.learning_rate,
-            "precision": options.precision,
-        },
-        "sweep": {"seeds": [options.seed], "processes": 1},
-    }
+    test = {"test": str(folder / "test.jsonl")}
+    mapping = _recipe(workload, folder, options, **test)
     watch = _Watch()
     recipe = parse(FineTuningRecipe, mapping, where=workload.name)
     results = fine_tune_all(workload.verb, recipe, on_record=lambda _, record: watch(record))
@@ -51,18 +37,7 @@ def _retrieve(workload: Workload, folder: Path, options: argparse.Namespace) -> 
     from modernbert.tasks.ranking.recipe import RetrievalRecipe
     from modernbert.tasks.ranking.runs import train_ranking
 
-    mapping = {
-        "model": options.model,
-        "output": str(options.out.with_suffix("")),
-        "data": {"train": str(folder / "train.jsonl"), "max_seqlen": workload.max_tokens},
-        "training": {
-            "epochs": workload.epochs,
-            "batch_size": workload.batch_size,
-            "learning_rate": options.learning_rate,
-            "precision": options.precision,
-        },
-        "sweep": {"seeds": [options.seed], "processes": 1},
-    }
+    mapping = _recipe(workload, folder, options)
     watch = _Watch()
     recipe = parse(RetrievalRecipe, mapping, where=workload.name)
     train_ranking("retrieve", recipe, on_record=lambda _, record: watch(record))
@@ -75,6 +50,22 @@ def _retrieve(workload: Workload, folder: Path, options: argparse.Namespace) -> 
     ids = [[row["_id"] for row in rows] for rows in (queries, corpus)]
     score = ndcg_at_10(vectors[0] @ vectors[1].T, *ids, read(folder / "qrels.jsonl"))
     return {"score": score, **watch.figures}
+
+
+def _recipe(
+    workload: Workload, folder: Path, options: argparse.Namespace, **data: str
+) -> dict[str, Any]:
+    """A recipe as the mapping of its file."""
+    numbers = {name: getattr(workload, name) for name in ("epochs", "batch_size")}
+    chosen = {name: getattr(options, name) for name in ("learning_rate", "precision")}
+    train = {"train": str(folder / "train.jsonl"), "max_seqlen": workload.max_tokens}
+    return {
+        "model": options.model,
+        "output": str(options.out.with_suffix("")),
+        "data": {**train, **data},
+        "training": {**numbers, **chosen},
+        "sweep": {"seeds": [options.seed], "processes": 1},
+    }
 
 
 class _Watch:

@@ -51,49 +51,34 @@ class Workload:
         return self.name in ("imdb", "authors")
 
 
+_Numbers = int | None
+
+
+def _workload(
+    name: str, verb: Verb, metric: str, train: _Numbers, test: _Numbers, epochs: int, **more: int
+) -> Workload:
+    return Workload(
+        name=name,
+        verb=verb,
+        metric=metric,
+        num_train=train,
+        num_test=test,
+        epochs=epochs,
+        **more,
+    )
+
+
 WORKLOADS = (
-    Workload(
-        name="sst2", verb="classify", metric="accuracy", num_train=8_000, num_test=None, epochs=2
-    ),
-    Workload(
-        name="cola", verb="classify", metric="matthews", num_train=None, num_test=None, epochs=2
-    ),
-    Workload(
-        name="mrpc", verb="classify", metric="accuracy", num_train=None, num_test=None, epochs=2
-    ),
-    Workload(
-        name="rte", verb="classify", metric="accuracy", num_train=None, num_test=None, epochs=2
-    ),
-    Workload(
-        name="stsb", verb="regress", metric="spearman", num_train=None, num_test=None, epochs=2
-    ),
-    Workload(
-        name="conll2003", verb="tag", metric="entity_f1", num_train=6_000, num_test=1_500, epochs=3
-    ),
-    Workload(name="subjqa", verb="answer", metric="f1", num_train=2_000, num_test=500, epochs=2),
-    Workload(
-        name="nfcorpus", verb="retrieve", metric="ndcg@10", num_train=2_000, num_test=None, epochs=1
-    ),
-    Workload(
-        name="imdb",
-        verb="classify",
-        metric="accuracy",
-        num_train=800,
-        num_test=800,
-        epochs=2,
-        batch_size=16,
-        max_tokens=2_048,
-    ),
-    Workload(
-        name="authors",
-        verb="classify",
-        metric="accuracy",
-        num_train=24,
-        num_test=16,
-        epochs=1,
-        batch_size=4,
-        max_tokens=8_192,
-    ),
+    _workload("sst2", "classify", "accuracy", 8_000, None, 2),
+    _workload("cola", "classify", "matthews", None, None, 2),
+    _workload("mrpc", "classify", "accuracy", None, None, 2),
+    _workload("rte", "classify", "accuracy", None, None, 2),
+    _workload("stsb", "regress", "spearman", None, None, 2),
+    _workload("conll2003", "tag", "entity_f1", 6_000, 1_500, 3),
+    _workload("subjqa", "answer", "f1", 2_000, 500, 2),
+    _workload("nfcorpus", "retrieve", "ndcg@10", 2_000, None, 1),
+    _workload("imdb", "classify", "accuracy", 800, 800, 2, batch_size=16, max_tokens=2_048),
+    _workload("authors", "classify", "accuracy", 24, 16, 1, batch_size=4, max_tokens=8_192),
 )
 
 

@@ -52,87 +52,33 @@ def _averaged(number: int) -> Measure:
     return lambda scores: float(scores["averages"][str(number)])
 
 
-CLAIMS = (
-    Claim(
-        name="isolation",
-        claim="documents that do not see each other beat documents that do",
-        better="usual",
-        worse="joined",
-        measure=_mixed,
-    ),
-    Claim(
-        name="isolation, reviews alone",
-        claim="the same on short documents",
-        better="usual",
-        worse="joined",
-        measure=_reviews,
-    ),
-    Claim(
-        name="masking",
-        claim="30% masked beats 15% at equal tokens",
-        better="usual",
-        worse="masked-15",
-        measure=_mixed,
-    ),
-    Claim(
-        name="context extension",
-        claim="after extension tokens beyond the 1,024th are predicted better than before",
-        better="extended",
-        worse="usual",
-        measure=_beyond,
-    ),
-    Claim(
-        name="context extension, equal tokens",
-        claim="and better than after as much training at 1,024",
-        better="extended",
-        worse="not-extended",
-        measure=_beyond,
-    ),
-    Claim(
-        name="tiling",
-        claim="a large model tiled from a small one beats a random one at equal tokens",
-        better="large-kind",
-        worse="large-random",
-        measure=_mixed,
-    ),
-    Claim(
-        name="layer map",
-        claim="a map of layers that keeps their kind beats the paper's",
-        better="large-kind",
-        worse="large-paper",
-        measure=_mixed,
-    ),
-    Claim(
-        name="averaging, after decay",
-        claim="the mean of the last 3 checkpoints beats the last, when the rate has decayed",
-        better="usual",
-        worse="usual",
-        measure=_averaged(3),
-        measure_worse=_averaged(1),
-    ),
-    Claim(
-        name="averaging, constant rate",
-        claim="the mean of the last 5 checkpoints beats the last, at a constant rate",
-        better="constant",
-        worse="constant",
-        measure=_averaged(5),
-        measure_worse=_averaged(1),
-    ),
-    Claim(
-        name="every third global, 1,024",
-        claim="every third layer global is no worse than all global",
-        better="usual",
-        worse="all-global",
-        measure=_mixed,
-    ),
-    Claim(
-        name="every third global, 8,192",
-        claim="the same after extension, tokens beyond the 1,024th",
-        better="extended",
-        worse="all-global-extended",
-        measure=_beyond,
-    ),
-)
+_EXTENDED_CLAIM = "after extension tokens beyond the 1,024th are predicted better than before"
+_TILED_CLAIM = "a large model tiled from a small one beats a random one at equal tokens"
+_DECAYED_CLAIM = "the mean of the last 3 checkpoints beats the last, when the rate has decayed"
+_CONSTANT_CLAIM = "the mean of the last 5 checkpoints beats the last, at a constant rate"
+
+# Name, claim, the better and the worse arm, measure, and the worse arm's where it is another.
+_ROWS: tuple[tuple[Any, ...], ...] = (
+    ("isolation", "documents that do not see each other beat documents that do",
+     "usual", "joined", _mixed),
+    ("isolation, reviews alone", "the same on short documents", "usual", "joined", _reviews),
+    ("masking", "30% masked beats 15% at equal tokens", "usual", "masked-15", _mixed),
+    ("context extension", _EXTENDED_CLAIM, "extended", "usual", _beyond),
+    ("context extension, equal tokens", "and better than after as much training at 1,024",
+     "extended", "not-extended", _beyond),
+    ("tiling", _TILED_CLAIM, "large-kind", "large-random", _mixed),
+    ("layer map", "a map of layers that keeps their kind beats the paper's",
+     "large-kind", "large-paper", _mixed),
+    ("averaging, after decay", _DECAYED_CLAIM, "usual", "usual", _averaged(3), _averaged(1)),
+    ("averaging, constant rate", _CONSTANT_CLAIM,
+     "constant", "constant", _averaged(5), _averaged(1)),
+    ("every third global, 1,024", "every third layer global is no worse than all global",
+     "usual", "all-global", _mixed),
+    ("every third global, 8,192", "the same after extension, tokens beyond the 1,024th",
+     "extended", "all-global-extended", _beyond),
+)  # fmt: skip
+_FIELDS = ("name", "claim", "better", "worse", "measure", "measure_worse")
+CLAIMS = tuple(Claim(**dict(zip(_FIELDS, row, strict=False))) for row in _ROWS)
 
 
 def compare(claim: Claim, scores: Scores) -> dict[str, Any] | None:

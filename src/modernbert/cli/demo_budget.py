@@ -28,8 +28,8 @@ class DemoModel:
         sizes: Its table in a recipe, as TOML lines.
         learning_rate: The peak.
         fewest_tokens: With fewer a smaller model learns more in the same time; 0 for the smallest.
-            The larger learns more from each token: after 500,000 its loss is about 4.4, while one
-            of width 128 is at 5.3 after 800,000.
+            The larger learns more from each token: its held-out loss was 4.7 after 600,000 of
+            them, that of a model of width 128 was 5.8 after 800,000.
         most_tokens: More are not needed to show that it learns.
     """
 

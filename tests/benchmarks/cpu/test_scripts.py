@@ -20,7 +20,6 @@ SCRIPTS = (
     "training_step",
     "ceiling",
     "memory",
-    "growth",
     "time_to_loss",
     "plots",
     "__main__",
@@ -128,7 +127,6 @@ def test_every_kind_of_result_is_drawn(tmp_path: Path) -> None:
             "length": 9,
             "engines": {"ours int8": {"above_mb": 1.0}, "x y": {"absent": "-"}},
         },
-        "growth": {"seconds": {"ours float32": {"128": 0.1, "256": 0.3}}},
         "time_to_loss": {
             "runs": {
                 "ours 0.25": {"points": [[0, 0, 9.0], [10, 99, 5.0]]},
