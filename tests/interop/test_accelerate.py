@@ -281,8 +281,8 @@ def test_twice_is_as_once(make: Make) -> None:
 def test_models_that_cannot_be(make: Make) -> None:
     with pytest.raises(InputError, match="got a Linear with no ModernBERT"):
         accelerate(nn.Linear(2, 2))
-    with pytest.raises(ConfigError, match="accelerate: attention_bias: True is not supported"):
-        accelerate(make("Model", attention_bias=True))
+    with pytest.raises(ConfigError, match="accelerate: hidden_activation: 'mish' is not supported"):
+        accelerate(make("Model", hidden_activation="mish"))
 
 
 def test_names_and_files_are_the_same(make: Make, tmp_path: Path) -> None:

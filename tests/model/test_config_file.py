@@ -1,6 +1,7 @@
 """Reading config.json in both styles of transformers, and refusing what contradicts itself."""
 
 import json
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from modernbert.errors import ConfigError, ModelFolderError
 from modernbert.model.config import EncoderConfig, layer_kinds
-from modernbert.model.config_file import check_head, classifier_fields, encoder_numbers
+from modernbert.model.config_file import check_decoder, classifier_fields, encoder_numbers
 from modernbert.model.heads import ClassifierSettings
+from modernbert.model.rope_scaling import RopeScaling
 
 # The published base's, shortened to what matters: the style of transformers 4.
 VERSION_4: dict[str, Any] = {
@@ -161,11 +163,18 @@ def test_dropout_is_passed_over() -> None:
         ({"norm_eps": "small"}, "norm_eps: got 'small', expected a number"),
         ({"global_rope_theta": 10**400}, "global_rope_theta: got 1000"),
         ({"local_attention": 1}, "window: got 0"),
-        ({"hidden_activation": "relu"}, "hidden_activation: 'relu' is not supported; 'gelu' is"),
-        ({"attention_bias": True}, "attention_bias: True is not supported"),
-        ({"mlp_bias": True}, "mlp_bias"),
-        ({"norm_bias": True}, "norm_bias"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
+        ({"hidden_activation": "mish"}, "hidden_activation: 'mish' is not supported; gelu, "),
+        ({"hidden_activation": ["gelu"]}, "hidden_activation: .* is not supported"),
+        ({"classifier_activation": "mish"}, "classifier_activation: 'mish' is not supported"),
+        ({"attention_bias": "yes"}, "attention_bias: got 'yes', expected true or false"),
+        ({"norm_bias": 1}, "norm_bias: got 1, expected true or false"),
+        ({"rope_scaling": 2.0}, "rope_scaling: expected an object"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling.rope_type: got 'dyn"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4, "mscale": 2}}, "rope_scaling.mscale: 2 is"),
+        ({"rope_scaling": {"type": "linear", "factor": -1.0}}, "rope scaling: factor: got -1.0"),
+        ({"is_causal": True}, "is_causal: a causal model"),
+        ({"model_type": "modernbert-decoder"}, "is a causal ModernBERT decoder"),
+        ({"model_type": "bert"}, "model_type: got 'bert', expected 'modernbert'"),
         ({"head_dim": 32}, "head_dim 32 x 12 heads is not 768 wide"),
         ({"layer_norm_eps": 1e-12}, "norm_eps is 1e-05, but layer_norm_eps is 1e-12"),
         ({"sliding_window": 100}, "local_attention / 2 is 64, but sliding_window is 100"),
@@ -179,8 +188,8 @@ def test_dropout_is_passed_over() -> None:
         ({"rope_parameters": [1]}, "rope_parameters: expected 'full_attention'"),
         ({"rope_parameters": {"full_attention": 7}}, r"rope_parameters.full_attention: expected"),
         (
-            {"rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 4.0}}},
-            r"rope_parameters.full_attention.rope_type: 'yarn' is not supported",
+            {"rope_parameters": {"full_attention": {"rope_type": "llama3", "factor": 4.0}}},
+            r"rope_parameters.full_attention.rope_type: got 'llama3', expected default, linear",
         ),
         (
             {"rope_parameters": {"full_attention": {"rope_type": "default", "factor": 4.0}}},
@@ -234,16 +243,23 @@ def test_refuses_a_folder_without_a_config(tmp_path: Path) -> None:
         EncoderConfig.from_pretrained(tmp_path / "file")
 
 
-def test_heads_that_are_not_supported() -> None:
-    for decoder in (True, False):
-        check_head(VERSION_4, decoder=decoder)
-        for wrong in ({"classifier_activation": "relu"}, {"classifier_bias": True}):
-            with pytest.raises(ConfigError, match=next(iter(wrong))):
-                check_head(wrong, decoder=decoder)
-    for wrong in ({"decoder_bias": False}, {"tie_word_embeddings": False}):
-        check_head(wrong, decoder=False)
-        with pytest.raises(ConfigError, match=next(iter(wrong))):
-            check_head(wrong, decoder=True)
+def test_a_decoder_without_a_bias_is_refused() -> None:
+    check_decoder(VERSION_4)
+    with pytest.raises(ConfigError, match="decoder_bias"):
+        check_decoder({"decoder_bias": False})
+
+
+def test_yarn_of_transformers_4_counts_for_all_layers() -> None:
+    """As mmBERT was stretched to 32k: one `rope_scaling`, and an attention factor that follows."""
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}
+    numbers = encoder_numbers({**VERSION_4, "rope_scaling": scaling})
+    expected = RopeScaling(
+        kind="yarn",
+        factor=4.0,
+        original_max_seqlen=8192,
+        attention_factor=0.1 * math.log(4) + 1,
+    )
+    assert numbers["global_scaling"] == numbers["local_scaling"] == expected
 
 
 @pytest.mark.parametrize(
@@ -252,6 +268,7 @@ def test_heads_that_are_not_supported() -> None:
         ({}, ("LABEL_0", "LABEL_1"), "single_label"),
         ({"num_labels": 1}, ("LABEL_0",), "regression"),
         ({"id2label": {"1": "b", "0": "a"}, "label2id": {"b": 1, "a": 0}}, ("a", "b"), None),
+        ({"id2label": {"0": "a", "1": "b"}, "label2id": {"LABEL_0": 0}}, ("a", "b"), None),
         ({"id2label": {"0": "a"}, "num_labels": 1, "problem_type": None}, ("a",), "regression"),
         ({"problem_type": "multi_label_classification"}, ("LABEL_0", "LABEL_1"), "multi_label"),
         ({"problem_type": "regression"}, ("LABEL_0", "LABEL_1"), "regression"),
@@ -269,8 +286,6 @@ def test_labels(published: dict[str, Any], labels: tuple[str, ...], problem: str
         ({"id2label": {"0": "a", "2": "b"}}, "id2label: expected the keys 0 to 1"),
         ({"id2label": {"0": 5}}, "id2label: expected an object of names"),
         ({"id2label": ["a", "b"]}, "id2label: expected an object of names"),
-        ({"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0}}, "label2id contradicts"),
-        ({"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0}}, "label2id contradicts"),
         ({"num_labels": 10**9}, "num_labels: got 1000000000"),
         ({"num_labels": 0}, "num_labels: got 0"),
         ({"classifier_pooling": "max"}, "classifier_pooling: got 'max'"),
@@ -289,7 +304,8 @@ json_values = st.recursive(
 )
 other_keys = (
     *("id2label", "label2id", "num_labels", "problem_type", "classifier_pooling"),
-    *("head_dim", "sliding_window", "tie_word_embeddings", "mask_token_id"),
+    *("head_dim", "sliding_window", "tie_word_embeddings", "mask_token_id", "rope_scaling"),
+    *("mlp_bias", "norm_bias", "classifier_bias", "is_causal"),
 )
 known_keys = st.sampled_from([*VERSION_4, *VERSION_5, *other_keys])
 
@@ -300,7 +316,7 @@ def test_any_content_is_read_or_refused_clearly(changes: dict[str, Any]) -> None
     with suppress(ConfigError):
         EncoderConfig(**encoder_numbers({**VERSION_4, **changes}))
     with suppress(ConfigError):
-        check_head({**VERSION_4, **changes}, decoder=True)
+        check_decoder({**VERSION_4, **changes})
     with suppress(ConfigError):
         ClassifierSettings(**classifier_fields({**VERSION_4, **changes}))
 

@@ -32,6 +32,20 @@ def test_chosen_rows_are_rows_of_all() -> None:
     assert model(batch, torch.tensor([], dtype=torch.int64)).shape == (0, 128)
 
 
+def test_a_model_just_made_has_weights_that_compute() -> None:
+    """Memory that nobody has written to would be norms of 1e35 and NaN."""
+    torch.empty(1 << 20).fill_(float("nan"))
+    batch = ragged_batch([5, 1, 9])
+    for model in (
+        MaskedLanguageModel(small_config()),
+        SequenceClassifier(small_config(), ClassifierSettings(labels=("a", "b"))),
+        TokenClassifier(small_config(), ClassifierSettings(labels=("a", "b"))),
+    ):
+        assert model(batch).isfinite().all()
+        norms = [value for name, value in model.named_parameters() if "norm" in name]
+        assert norms and all(torch.equal(norm, torch.ones_like(norm)) for norm in norms)
+
+
 def test_the_decoder_shares_the_embedding() -> None:
     model = with_random_weights(MaskedLanguageModel(small_config()))
     assert model.decoder_weight is model.encoder.embeddings.tok_embeddings.weight

@@ -274,6 +274,20 @@ def test_missing_tensors(folder: Path) -> None:
         MaskedLanguageModel.from_pretrained(folder)
 
 
+def test_tensors_that_transformers_passes_over_too(folder: Path) -> None:
+    """Tables that follow from the config, and what a training kept beside the model."""
+    before = Encoder.from_pretrained(folder)
+    extra = {
+        "model.layers.0.attn.rotary_emb.inv_freq": torch.ones(4),
+        "loss_function.scale": torch.ones(1),
+    }
+    edit_weights(folder, lambda x: x.update(extra))
+    for cls in (MaskedLanguageModel, Encoder):
+        cls.from_pretrained(folder)
+    after = Encoder.from_pretrained(folder)
+    assert all(map(torch.equal, before.parameters(), after.parameters()))
+
+
 def test_extra_tensors(folder: Path) -> None:
     edit_weights(folder, lambda x: x.update({"model.layers.0.attn_norm.weight": torch.ones(32)}))
     for cls in (MaskedLanguageModel, Encoder):
@@ -335,8 +349,8 @@ def test_labels_that_contradict_the_weights(tmp_path: Path) -> None:
 
 
 def test_heads_that_are_not_computed_here(folder: Path) -> None:
-    edit_config(folder, lambda config: config.update(classifier_activation="relu"))
-    with pytest.raises(ConfigError, match=r"config.json: classifier_activation: 'relu'"):
+    edit_config(folder, lambda config: config.update(decoder_bias=False))
+    with pytest.raises(ConfigError, match=r"config.json: decoder_bias: False is not supported"):
         MaskedLanguageModel.from_pretrained(folder)
     Encoder.from_pretrained(folder)  # which has no such head
 

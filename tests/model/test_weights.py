@@ -124,8 +124,8 @@ def test_a_tensor_that_is_no_float(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("places", "message"),
     [
-        ("{", "not a readable index"),
-        ("[]", "not a readable index"),
+        ("{", "not a readable JSON file"),
+        ("[]", "expected a JSON object"),
         ("{}", "not a readable index"),
         ('{"weight_map": {"a": [1]}}', "not a readable index"),
         ({"a": 7}, "names 7, expected a file beside it"),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from modernbert.model.activations import ACTIVATIONS
 from modernbert.model.config import LayerKind
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import (
@@ -19,6 +20,7 @@ from modernbert.model.heads import (
     TokenClassifier,
 )
 from modernbert.model.pretrained import SavedModel
+from modernbert.model.rope import rotary_table
 
 # Added to scores that are not to count. Finite: a row of nothing but padding has no other scores.
 _NEVER = -1e30
@@ -77,20 +79,20 @@ def padded_hidden(encoder: Encoder, input_ids: Tensor, attention_mask: Tensor) -
     positions = torch.arange(columns, device=input_ids.device)
     biases = _biases(attention_mask != 0, positions, config.window)
     angles = {
-        kind: _angles(positions, config.head_size, config.theta(kind))
+        kind: rotary_table(positions, config.head_size, config.theta(kind), config.scaling(kind))
         for kind in set(config.layer_kinds)
     }
     hidden = encoder.embeddings(input_ids).flatten(0, 1)  # (rows x columns, hidden_size)
     for layer, kind in zip(encoder.layers, config.layer_kinds, strict=True):
         parts: Any = layer
-        qkv = functional.linear(parts.attn_norm(hidden), parts.attn.Wqkv.weight)
+        qkv = parts.attn.Wqkv(parts.attn_norm(hidden))
         qkv = qkv.view(rows, columns, 3, config.num_heads, config.head_size)
         attended = _attend(qkv, angles[kind], biases[kind])
-        hidden = hidden + functional.linear(attended, parts.attn.Wo.weight)
-        halves = functional.linear(parts.mlp_norm(hidden), parts.mlp.Wi.weight)
-        activated, gate = halves.chunk(2, dim=-1)
-        gated = functional.gelu(activated) * gate
-        hidden = hidden + functional.linear(gated, parts.mlp.Wo.weight)
+        hidden = hidden + parts.attn.Wo(attended)
+        halves = parts.mlp.Wi(parts.mlp_norm(hidden))
+        activated, factors = halves.chunk(2, dim=-1)
+        gated = ACTIVATIONS[config.activation](activated) * factors
+        hidden = hidden + parts.mlp.Wo(gated)
     normed: Tensor = encoder.final_norm(hidden).unflatten(0, (rows, columns))
     return normed
 
@@ -107,13 +109,6 @@ def _attend(qkv: Tensor, angles: tuple[Tensor, Tensor], bias: Tensor) -> Any:
 def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = heads.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-
-
-def _angles(positions: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, (columns, head_size / 2) each."""
-    exponents = torch.arange(0, head_size, 2, dtype=torch.float32) / head_size
-    angles = positions.float()[:, None] * (1.0 / theta**exponents)
-    return angles.cos(), angles.sin()
 
 
 def _biases(present: Tensor, positions: Tensor, window: int) -> dict[LayerKind, Tensor]:

@@ -55,7 +55,9 @@ def _hidden_of_block(encoder: Encoder, token_ids: Tensor, seen: Tensor) -> Tenso
         )
         masks[kind] = (keys | ~keys.any(-1, keepdim=True))[:, None]  # (rows, 1, length, length)
     tables = {
-        kind: rotary_table(places.repeat(num_rows), config.head_size, config.theta(kind))
+        kind: rotary_table(
+            places.repeat(num_rows), config.head_size, config.theta(kind), config.scaling(kind)
+        )
         for kind in set(config.layer_kinds)
     }
     hidden = encoder.embeddings(token_ids.flatten())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
-from modernbert.interop.their_layers import encoder_config, is_watched
+from modernbert.interop.their_layers import encoder_config, is_exact_gelu, is_watched
 from modernbert.model.encoder import Encoder
 from modernbert.model.precision import choose_precision
 
@@ -58,7 +58,8 @@ class _Copy:
             for name, value in held.items()
         ]
         self._parameters = list(model.parameters())
-        self.encoder = self._packed(model) if self._are_plain() else None
+        gelu = all(is_exact_gelu(layer.mlp.act) for layer in model.layers)
+        self.encoder = self._packed(model) if gelu and self._are_plain() else None
         self._stamps = self._stamps_now()
         # Views of live memory: optimizers that are fused, and writes through `.data`, leave the
         # version of a tensor as it was.

@@ -11,13 +11,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.interop.inputs import PACKED_KEYS
 from modernbert.model.attention import attend_rotated
 from modernbert.model.config import EncoderConfig
 from modernbert.model.config_file import encoder_numbers
-from modernbert.model.layer import geglu
+from modernbert.model.layer import gate
 from modernbert.model.layout import Layout
 from modernbert.model.rope import RotaryTable, rotary_table
 
@@ -71,7 +72,9 @@ def hidden_states(
     config = encoder_config(model)
     layout = Layout(batch, config.window)
     tables = {
-        kind: rotary_table(batch.position_ids, config.head_size, config.theta(kind))
+        kind: rotary_table(
+            batch.position_ids, config.head_size, config.theta(kind), config.scaling(kind)
+        )
         for kind in set(config.layer_kinds)
     }
     if embeds is None:
@@ -101,8 +104,25 @@ def _run_layer(
     attended = attend_rotated(qkv, table, layout, num_heads=num_heads, window=window)
     hidden = hidden + attention.out_drop(attention.Wo(attended))
     halves = mlp.Wi(layer.mlp_norm(hidden))
-    changed: Tensor = hidden + mlp.Wo(mlp.drop(geglu(halves)))
+    changed: Tensor = hidden + mlp.Wo(mlp.drop(_gated(mlp.act, halves)))
     return changed
+
+
+def _gated(activation: Any, halves: Tensor) -> Tensor:
+    """(total_tokens, 2 x width) to (total_tokens, width), with whatever activation is there."""
+    if is_exact_gelu(activation):
+        return gate(halves)
+    activated, factors = halves.chunk(2, dim=-1)
+    gated: Tensor = activation(activated) * factors
+    return gated
+
+
+def is_exact_gelu(activation: Any) -> bool:
+    """Whether a module of transformers or torch computes the GELU of the error function."""
+    if isinstance(activation, nn.GELU):
+        return activation.approximate == "none"
+    is_theirs = type(activation).__name__ == "GELUActivation"
+    return is_theirs and getattr(activation, "act", None) is functional.gelu
 
 
 def _computes_in(weight: Tensor) -> bool:

@@ -11,7 +11,7 @@ from modernbert.model.rope import RotaryTable, rotate
 
 
 class Attention(nn.Module):
-    """`Wo(attend(rotate(Wqkv(x))))`, without biases (P section 2.1.1).
+    """`Wo(attend(rotate(Wqkv(x))))`, in the paper without biases (P section 2.1.1).
 
     kind: a local layer sees `config.window` tokens on either side, a global one the sequence.
     """
@@ -20,14 +20,15 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = config.num_heads
         self.window = config.window if kind == "local" else None
-        self.Wqkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
-        self.Wo = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        width, bias = config.hidden_size, config.attention_bias
+        self.Wqkv = nn.Linear(width, 3 * width, bias=bias)
+        self.Wo = nn.Linear(width, width, bias=bias)
 
     def forward(self, hidden: Tensor, table: RotaryTable, layout: Layout) -> Tensor:
         """(total_tokens, hidden_size) to the same, each token from its own sequence."""
-        qkv = functional.linear(hidden, self.Wqkv.weight)
+        qkv = functional.linear(hidden, self.Wqkv.weight, self.Wqkv.bias)
         attended = attend_rotated(qkv, table, layout, num_heads=self.num_heads, window=self.window)
-        return functional.linear(attended, self.Wo.weight)
+        return functional.linear(attended, self.Wo.weight, self.Wo.bias)
 
 
 def attend_rotated(

@@ -7,8 +7,10 @@ from typing import Any, Literal, Self
 
 from modernbert.errors import ConfigError
 from modernbert.model.config_file import encoder_numbers, find_model, naming, read_config_file
+from modernbert.model.rope_scaling import RopeScaling
 
 LayerKind = Literal["global", "local"]
+Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "relu2"]
 
 # Above these a config is a mistake or an attack: the weights would be terabytes.
 _MAX_VOCAB_SIZE = 1 << 24
@@ -42,6 +44,11 @@ class EncoderConfig:
     norm_eps: added to the variance in every LayerNorm.
     max_seqlen: longest sequence that the model is made for, in tokens.
     unk_token_id, cls_token_id, sep_token_id, pad_token_id, mask_token_id: the tokenizer's.
+    activation, head_activation: of the gated MLPs and of the block before a head's last layer.
+    attention_bias, mlp_bias, norm_bias, head_bias: whether these parts have biases. The paper's
+        model has none (P section 2.1.1); some published ones do.
+    global_scaling, local_scaling: of the rotary angles in layers of each kind.
+    tied_decoder: whether the masked language model's decoder is the token embedding.
 
     Raises:
         ConfigError: numbers that contradict each other, are absurd or are not supported.
@@ -62,6 +69,15 @@ class EncoderConfig:
     sep_token_id: int = 50_282
     pad_token_id: int = 50_283
     mask_token_id: int = 50_284
+    activation: Activation = "gelu"
+    head_activation: Activation = "gelu"
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    norm_bias: bool = False
+    head_bias: bool = False
+    global_scaling: RopeScaling | None = None
+    local_scaling: RopeScaling | None = None
+    tied_decoder: bool = True
 
     def __post_init__(self) -> None:
         limits = {
@@ -114,6 +130,16 @@ class EncoderConfig:
         """The rotary base of a kind of layer."""
         return self.global_theta if kind == "global" else self.local_theta
 
+    def scaling(self, kind: LayerKind) -> RopeScaling | None:
+        """How the rotary angles of a kind of layer are stretched."""
+        return self.global_scaling if kind == "global" else self.local_scaling
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the layers are the paper's: GELU and no biases."""
+        has_biases = self.attention_bias or self.mlp_bias or self.norm_bias
+        return self.activation == "gelu" and not has_biases
+
     def num_parameters(self, *, head: bool) -> int:
         """The exact number of parameters, of the encoder alone or with its MLM head.
 
@@ -121,10 +147,14 @@ class EncoderConfig:
         (149014272, 149655232)
         """
         width, glu = self.hidden_size, self.intermediate_size
-        layer = 4 * width * width + 3 * width * glu + 2 * width
+        norm = width * (1 + self.norm_bias)
+        layer = 4 * width * width + 3 * width * glu + 2 * norm
+        layer += 4 * width * self.attention_bias + (2 * glu + width) * self.mlp_bias
         # The embedding, its norm and the final norm; layer 0 has no attention norm.
-        encoder = self.vocab_size * width + 2 * width + self.num_layers * layer - width
-        return encoder + (width * width + width + self.vocab_size if head else 0)
+        encoder = self.vocab_size * width + norm + self.num_layers * layer
+        own_decoder = 0 if self.tied_decoder else self.vocab_size * width
+        own_head = width * width + width * self.head_bias + norm + self.vocab_size + own_decoder
+        return encoder + (own_head if head else 0)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
@@ -170,6 +200,16 @@ _TOKEN_ID_FIELDS = (
     "sep_token_id",
     "pad_token_id",
     "mask_token_id",
+)
+
+
+# What only published models of other layouts than the paper's change.
+LAYOUT_FIELDS = frozenset(
+    {
+        *("activation", "head_activation", "tied_decoder"),
+        *("attention_bias", "mlp_bias", "norm_bias", "head_bias"),
+        *("global_scaling", "local_scaling"),
+    }
 )
 
 

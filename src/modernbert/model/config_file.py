@@ -3,7 +3,7 @@
 Version 4 of transformers, and most other readers, know `global_attn_every_n_layers`,
 `global_rope_theta` and `local_rope_theta`; version 5 writes `layer_types` and `rope_parameters`
 instead. Either is read, and a file whose two styles contradict each other is refused. So is what
-this package does not compute: other activations, biases, scaled rotary positions.
+this package does not compute: other activations, other ways to scale rotary positions.
 
 Rates of dropout in the file are passed over: dropout is a setting of a training, not of a model.
 """
@@ -11,24 +11,45 @@ Rates of dropout in the file are passed over: dropout is a setting of a training
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from modernbert.errors import ConfigError, ModelFolderError
 from modernbert.hub import find_folder
 from modernbert.json_files import read_object
 from modernbert.kinds import CONFIG_FILE, ModelKind, model_folder
+from modernbert.model.config_values import check_same, flag, integer, number
+from modernbert.model.rope_scaling import RopeScaling, read_scaling
 
-LAYER_KINDS = {"full_attention": "global", "sliding_attention": "local"}
+LAYER_KINDS: Mapping[str, Literal["global", "local"]] = {
+    "full_attention": "global",
+    "sliding_attention": "local",
+}
 
 # Keys whose value is the same in every ModernBERT that this package computes.
-FIXED_IN_ENCODERS = {
-    "attention_bias": False,
-    "hidden_activation": "gelu",
-    "mlp_bias": False,
-    "norm_bias": False,
+FIXED_IN_DECODERS = {"decoder_bias": True}
+
+# Whether parts have biases, by the names here.
+BIASES = {
+    "attention_bias": "attention_bias",
+    "mlp_bias": "mlp_bias",
+    "norm_bias": "norm_bias",
+    "head_bias": "classifier_bias",
 }
-FIXED_IN_HEADS = {"classifier_activation": "gelu", "classifier_bias": False}
-FIXED_IN_DECODERS = {"decoder_bias": True, "tie_word_embeddings": True}
+
+# What config.json calls an activation; of several names the first is the one that is written.
+ACTIVATION_NAMES = {
+    "gelu": ("gelu",),
+    "gelu_tanh": ("gelu_pytorch_tanh", "gelu_new"),
+    "silu": ("silu", "swish"),
+    "relu": ("relu",),
+    "relu2": ("relu2",),
+}
+
+# Models with ModernBERT's layers that are no encoders, and what to say of them.
+_SIBLINGS = {
+    "modernbert-decoder": "a causal ModernBERT decoder, which predicts the next token",
+    "modernvbert": "ModernVBERT, which reads images too",
+}
 
 PROBLEMS = {
     "single_label_classification": "single_label",
@@ -83,10 +104,14 @@ def read_config_file(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise ModelFolderError(f"{folder}: holds no {CONFIG_FILE}; expected the folder of a model")
     published = read_object(path)
-    if published.get("model_type") != "modernbert":
+    model_type = published.get("model_type")
+    if isinstance(model_type, str) and model_type in _SIBLINGS:
         raise ConfigError(
-            f"{path}: model_type: got {published.get('model_type')!r}, expected 'modernbert'"
+            f"{path}: model_type {model_type!r} is {_SIBLINGS[model_type]}; this package runs "
+            "ModernBERT encoders, whose model_type is 'modernbert'"
         )
+    if model_type != "modernbert":
+        raise ConfigError(f"{path}: model_type: got {model_type!r}, expected 'modernbert'")
     return published
 
 
@@ -105,41 +130,42 @@ def encoder_numbers(published: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: contradictions, wrong types, or what this package does not compute.
     """
-    _check_fixed(published, {**FIXED_IN_ENCODERS, "rope_scaling": None})
-    vocab_size = _integer(published, "vocab_size", 50_368)
-    hidden_size = _integer(published, "hidden_size", 768)
-    num_heads = _integer(published, "num_attention_heads", 12)
-    window = _integer(published, "local_attention", 128) // 2
-    norm_eps = _number(published, "norm_eps", 1e-5)
-    _check_same("norm_eps", norm_eps, "layer_norm_eps", published.get("layer_norm_eps"))
-    _check_same("local_attention / 2", window, "sliding_window", published.get("sliding_window"))
-    if (head_size := _integer(published, "head_dim", 0)) and head_size * num_heads != hidden_size:
+    _refuse_decoders(published)
+    vocab_size = integer(published, "vocab_size", 50_368)
+    hidden_size = integer(published, "hidden_size", 768)
+    num_heads = integer(published, "num_attention_heads", 12)
+    window = integer(published, "local_attention", 128) // 2
+    norm_eps = number(published, "norm_eps", 1e-5)
+    check_same("norm_eps", norm_eps, "layer_norm_eps", published.get("layer_norm_eps"))
+    check_same("local_attention / 2", window, "sliding_window", published.get("sliding_window"))
+    if (head_size := integer(published, "head_dim", 0)) and head_size * num_heads != hidden_size:
         raise ConfigError(f"head_dim {head_size} x {num_heads} heads is not {hidden_size} wide")
     return {
         "vocab_size": vocab_size,
         "hidden_size": hidden_size,
-        "intermediate_size": _integer(published, "intermediate_size", 1_152),
+        "intermediate_size": integer(published, "intermediate_size", 1_152),
         "num_heads": num_heads,
         "layer_kinds": _layer_kinds(published),
         "window": window,
         "norm_eps": norm_eps,
-        "max_seqlen": _integer(published, "max_position_embeddings", 8_192),
+        "max_seqlen": integer(published, "max_position_embeddings", 8_192),
+        "activation": _activation(published, "hidden_activation"),
+        "head_activation": _activation(published, "classifier_activation"),
+        "tied_decoder": flag(published, "tie_word_embeddings", default=True),
+        **{own: flag(published, key, default=False) for own, key in BIASES.items()},
         **_thetas(published),
+        **_scalings(published),
         **_token_ids(published, vocab_size),
     }
 
 
-def check_head(published: Mapping[str, Any], *, decoder: bool) -> None:
-    """Refuse heads that this package does not compute.
-
-    decoder: whether the model predicts masked tokens.
+def check_decoder(published: Mapping[str, Any]) -> None:
+    """Refuse masked language models that this package does not compute.
 
     Raises:
-        ConfigError: another activation, or biases elsewhere than here.
+        ConfigError: a decoder without a bias.
     """
-    _check_fixed(published, FIXED_IN_HEADS)
-    if decoder:
-        _check_fixed(published, FIXED_IN_DECODERS)
+    _check_fixed(published, FIXED_IN_DECODERS)
 
 
 def classifier_fields(published: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,10 +191,10 @@ def _every(gap: int, num_layers: int) -> tuple[str, ...]:
 
 
 def _layer_kinds(published: Mapping[str, Any]) -> tuple[str, ...]:
-    num_layers = _integer(published, "num_hidden_layers", 22)
+    num_layers = integer(published, "num_hidden_layers", 22)
     if not 1 <= num_layers <= _MAX_LIST:
         raise ConfigError(f"num_hidden_layers: got {num_layers}, expected 1 to {_MAX_LIST}")
-    every = _integer(published, "global_attn_every_n_layers", 3)
+    every = integer(published, "global_attn_every_n_layers", 3)
     if every < 1:
         raise ConfigError(f"global_attn_every_n_layers: got {every}, expected 1 or more")
     layer_types = published.get("layer_types")
@@ -178,7 +204,7 @@ def _layer_kinds(published: Mapping[str, Any]) -> tuple[str, ...]:
         isinstance(x, str) and x in LAYER_KINDS for x in layer_types
     ):
         raise ConfigError(f"layer_types: expected a list of {' and '.join(map(repr, LAYER_KINDS))}")
-    _check_same("layers in layer_types", len(layer_types), "num_hidden_layers", num_layers)
+    check_same("layers in layer_types", len(layer_types), "num_hidden_layers", num_layers)
     kinds = tuple(LAYER_KINDS[layer_type] for layer_type in layer_types)
     if "global_attn_every_n_layers" in published and kinds != _every(every, num_layers):
         raise ConfigError(f"layer_types contradicts global_attn_every_n_layers {every}")
@@ -204,18 +230,52 @@ def _theta(
     default: float,
 ) -> float:
     where = f"rope_parameters.{layer_type}"
+    entry = _entry(parameters, layer_type)
+    old = number(published, old_key, default)
+    new = number(entry, "rope_theta", old)
+    if published.get(old_key) is not None:
+        check_same(f"{where}.rope_theta", new, old_key, old)
+    return new
+
+
+def _entry(parameters: Mapping[str, Any], layer_type: str) -> Mapping[str, Any]:
     entry = parameters.get(layer_type) or {}
     if not isinstance(entry, dict):
-        raise ConfigError(f"{where}: expected an object")
-    for key, value in entry.items():
-        supported = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1}
-        if key != "rope_theta" and supported.get(key) != value:
-            raise ConfigError(f"{where}.{key}: {value!r} is not supported; plain positions are")
-    old = _number(published, old_key, default)
-    new = _number(entry, "rope_theta", old)
-    if published.get(old_key) is not None:
-        _check_same(f"{where}.rope_theta", new, old_key, old)
-    return new
+        raise ConfigError(f"rope_parameters.{layer_type}: expected an object")
+    return entry
+
+
+def _scalings(published: Mapping[str, Any]) -> dict[str, RopeScaling | None]:
+    """How rotary positions are scaled; transformers 4 had one `rope_scaling` for all layers."""
+    old = published.get("rope_scaling")
+    if old is not None and not isinstance(old, dict):
+        raise ConfigError("rope_scaling: expected an object")
+    parameters = published.get("rope_parameters") or {}
+    return {
+        f"{kind}_scaling": read_scaling(
+            {**_entry(parameters, layer_type), **(old or {})},
+            "rope_scaling" if old else f"rope_parameters.{layer_type}",
+            integer(published, "max_position_embeddings", 8_192),
+        )
+        for layer_type, kind in LAYER_KINDS.items()
+    }
+
+
+def _activation(published: Mapping[str, Any], key: str) -> str:
+    name = published.get(key)
+    if name is None:
+        return "gelu"
+    for own, names in ACTIVATION_NAMES.items():
+        if name in names:
+            return own
+    known = ", ".join(name for names in ACTIVATION_NAMES.values() for name in names)
+    raise ConfigError(f"{key}: {name!r} is not supported; {known} are")
+
+
+def _refuse_decoders(published: Mapping[str, Any]) -> None:
+    if published.get("is_causal") or published.get("is_decoder"):
+        key = "is_causal" if published.get("is_causal") else "is_decoder"
+        raise ConfigError(f"{key}: a causal model; this package runs encoders")
 
 
 def _token_ids(published: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
@@ -226,7 +286,7 @@ def _token_ids(published: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
     """
     ids = {}
     for index, (key, usual) in enumerate(PUBLISHED_IDS.items()):
-        token_id = _integer(published, key, usual)
+        token_id = integer(published, key, usual)
         absent = token_id == usual and token_id >= vocab_size
         ids[key] = index if absent else token_id
     return ids
@@ -235,7 +295,7 @@ def _token_ids(published: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
 def _labels(published: Mapping[str, Any]) -> tuple[str, ...]:
     names = published.get("id2label")
     if names is None:
-        count = _integer(published, "num_labels", 2)
+        count = integer(published, "num_labels", 2)
         if not 1 <= count <= _MAX_LIST:
             raise ConfigError(f"num_labels: got {count}, expected 1 to {_MAX_LIST}")
         names = {str(i): f"LABEL_{i}" for i in range(count)}
@@ -244,10 +304,8 @@ def _labels(published: Mapping[str, Any]) -> tuple[str, ...]:
     if names.keys() != {str(i) for i in range(len(names))}:
         raise ConfigError(f"id2label: expected the keys 0 to {len(names) - 1}, one a label")
     labels = tuple(names[str(i)] for i in range(len(names)))
-    _check_same("labels in id2label", len(labels), "num_labels", published.get("num_labels"))
-    ids = published.get("label2id")
-    if ids is not None and ids != {label: i for i, label in enumerate(labels)}:
-        raise ConfigError("label2id contradicts id2label")
+    # label2id may lag behind, as transformers 4 writes it: id2label is what every reader shows.
+    check_same("labels in id2label", len(labels), "num_labels", published.get("num_labels"))
     return labels
 
 
@@ -256,27 +314,3 @@ def _check_fixed(published: Mapping[str, Any], fixed: Mapping[str, Any]) -> None
         value = published.get(key, supported)
         if value != supported:
             raise ConfigError(f"{key}: {value!r} is not supported; {supported!r} is")
-
-
-def _check_same(name: str, value: float, other_name: str, other: object) -> None:
-    """Refuse two entries that should say the same; an absent one says nothing."""
-    if other is not None and other != value:
-        raise ConfigError(f"{name} is {value}, but {other_name} is {other}")
-
-
-def _integer(published: Mapping[str, Any], key: str, default: int) -> int:
-    value = published.get(key)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{key}: got {value!r}, expected a whole number")
-    return value
-
-
-def _number(published: Mapping[str, Any], key: str, default: float) -> float:
-    value = published.get(key)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300:
-        raise ConfigError(f"{key}: got {value!r}, expected a number")
-    return float(value)

@@ -9,13 +9,14 @@ from typing import Any
 
 from modernbert.model.config import EncoderConfig, LayerKind, layer_kinds
 from modernbert.model.config_file import (
+    ACTIVATION_NAMES,
+    BIASES,
     FIXED_IN_DECODERS,
-    FIXED_IN_ENCODERS,
-    FIXED_IN_HEADS,
     LAYER_KINDS,
     PROBLEMS,
     PUBLISHED_IDS,
 )
+from modernbert.model.rope_scaling import written_scaling
 
 # Keys that say nothing about the model as this package runs it; readers ask for them.
 _UNREAD = {
@@ -48,18 +49,19 @@ def published_config(
     classifier: the fields of a ClassifierSettings, for a model that has one.
     """
     published = {
-        **FIXED_IN_ENCODERS,
-        **FIXED_IN_HEADS,
         **FIXED_IN_DECODERS,
+        **{key: getattr(config, own) for own, key in BIASES.items()},
         **_UNREAD,
         **{key: getattr(config, key) for key in PUBLISHED_IDS},
         **_layer_keys(config.layer_kinds),
-        **_theta_keys(config.global_theta, config.local_theta),
+        **_rope_keys(config),
         "architectures": [architecture],
         "bos_token_id": config.cls_token_id,
+        "classifier_activation": ACTIVATION_NAMES[config.head_activation][0],
         "classifier_pooling": "mean",
         "dtype": dtype,
         "eos_token_id": config.sep_token_id,
+        "hidden_activation": ACTIVATION_NAMES[config.activation][0],
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
         "layer_norm_eps": config.norm_eps,
@@ -68,6 +70,7 @@ def published_config(
         "model_type": "modernbert",
         "norm_eps": config.norm_eps,
         "num_attention_heads": config.num_heads,
+        "tie_word_embeddings": config.tied_decoder,
         "torch_dtype": dtype,
         "vocab_size": config.vocab_size,
         **({} if classifier is None else _classifier_keys(classifier)),
@@ -94,13 +97,13 @@ def _layer_keys(kinds: tuple[LayerKind, ...]) -> dict[str, Any]:
     return keys if every is None else {**keys, "global_attn_every_n_layers": every}
 
 
-def _theta_keys(global_theta: float, local_theta: float) -> dict[str, Any]:
+def _rope_keys(config: EncoderConfig) -> dict[str, Any]:
     return {
-        "global_rope_theta": global_theta,
-        "local_rope_theta": local_theta,
+        "global_rope_theta": config.global_theta,
+        "local_rope_theta": config.local_theta,
         "rope_parameters": {
-            "full_attention": {"rope_theta": global_theta, "rope_type": "default"},
-            "sliding_attention": {"rope_theta": local_theta, "rope_type": "default"},
+            layer_type: {"rope_theta": config.theta(kind), **written_scaling(config.scaling(kind))}
+            for layer_type, kind in LAYER_KINDS.items()
         },
     }
 

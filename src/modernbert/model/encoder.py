@@ -13,7 +13,7 @@ from modernbert.errors import InputError
 from modernbert.model.attention_choice import AttentionChoice, has_varlen
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
-from modernbert.model.layer import Layer, LayerNorm
+from modernbert.model.layer import Layer, norm_for
 from modernbert.model.layout import Layout
 from modernbert.model.native.engine import Engine
 from modernbert.model.precision import PrecisionChoice, choose_precision
@@ -27,7 +27,7 @@ class Embeddings(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.norm = LayerNorm(config.hidden_size, config.norm_eps)
+        self.norm = norm_for(config)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """(total_tokens,) int64 to (total_tokens, hidden_size)."""
@@ -38,8 +38,8 @@ class Embeddings(nn.Module):
 class Encoder(SavedModel):
     """ModernBERT (P section 2.1) over a `PackedBatch`: no token is ever padding.
 
-    The weights are drawn by `modernbert.model.initialize` or read by `from_pretrained`; a module
-    just made holds arbitrary ones.
+    The weights are read by `from_pretrained`, or drawn as the paper draws them by
+    `modernbert.model.initialize`; a module just made has those that torch draws for its parts.
 
     attention: the back end of attention, where the layers are torch's: `attention_choice`.
     pause: called, if set, before each layer of a forward, and by the C kernels within those of many
@@ -57,7 +57,7 @@ class Encoder(SavedModel):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
-        self.final_norm: nn.Module = LayerNorm(config.hidden_size, config.norm_eps)
+        self.final_norm: nn.Module = norm_for(config)
         self.engine: Engine | None = None
         self.attention: AttentionChoice = "auto"
         self.pause: Callable[[], None] | None = None
@@ -85,7 +85,9 @@ class Encoder(SavedModel):
         config = self.config
         layout = Layout(batch, config.window, attention=self.attention)
         tables = {
-            kind: rotary_table(batch.position_ids, config.head_size, config.theta(kind))
+            kind: rotary_table(
+                batch.position_ids, config.head_size, config.theta(kind), config.scaling(kind)
+            )
             for kind in set(config.layer_kinds)
         }
         hidden = self.embeddings(batch.token_ids)

@@ -14,11 +14,13 @@ from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import ConfigError
+from modernbert.model.activations import ACTIVATIONS
 from modernbert.model.config import EncoderConfig
-from modernbert.model.config_file import check_head, classifier_fields, encoder_numbers
+from modernbert.model.config_file import check_decoder, classifier_fields, encoder_numbers
 from modernbert.model.dropout import Dropout
 from modernbert.model.encoder import Encoder
-from modernbert.model.layer import LayerNorm
+from modernbert.model.layer import norm_for
+from modernbert.model.names import DECODER_WEIGHT
 from modernbert.model.pooling import Pooling, pool
 from modernbert.model.pretrained import SavedModel
 
@@ -26,23 +28,25 @@ ProblemType = Literal["single_label", "multi_label", "regression"]
 
 
 class PredictionHead(nn.Module):
-    """`norm(gelu(dense(x)))`, the dense layer without a bias (P section 2.1.1)."""
+    """`norm(gelu(dense(x)))`, in the paper without a bias (P section 2.1.1)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.norm = LayerNorm(config.hidden_size, config.norm_eps)
+        self.activation = config.head_activation
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.head_bias)
+        self.norm = norm_for(config)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(rows, hidden_size) to the same."""
-        normed: Tensor = self.norm(functional.gelu(self.dense(hidden)))
+        normed: Tensor = self.norm(ACTIVATIONS[self.activation](self.dense(hidden)))
         return normed
 
 
 class MaskedLanguageModel(SavedModel):
     """An encoder that says which token stands at a place (P section 2.1.1).
 
-    The decoder's matrix is the token embedding; only its bias is a parameter of its own.
+    The decoder's matrix is the token embedding, unless the config says that it is not tied; its
+    bias is a parameter of its own.
 
     >>> from modernbert.model.initialize import initialize
     >>> config = EncoderConfig.preset("tiny", vocab_size=512)
@@ -57,12 +61,17 @@ class MaskedLanguageModel(SavedModel):
         self.config = config
         self.encoder = Encoder(config)
         self.head = PredictionHead(config)
-        self.decoder_bias = nn.Parameter(torch.empty(config.vocab_size))
+        self.decoder_bias = nn.Parameter(torch.zeros(config.vocab_size))
+        if not config.tied_decoder:
+            # Put here by hand: `decoder_weight` is a property, as it mostly is no parameter.
+            own = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self._parameters[DECODER_WEIGHT] = nn.Parameter(own.weight)
 
     @property
     def decoder_weight(self) -> Tensor:
-        """(vocab_size, hidden_size). The token embedding, which the decoder shares."""
-        return self.encoder.embeddings.tok_embeddings.weight
+        """(vocab_size, hidden_size). The token embedding, where the decoder shares it."""
+        own = self._parameters.get(DECODER_WEIGHT)
+        return self.encoder.embeddings.tok_embeddings.weight if own is None else own
 
     def forward(
         self, batch: PackedBatch, rows: Tensor | None = None, *, dropout: Dropout | None = None
@@ -83,8 +92,8 @@ class MaskedLanguageModel(SavedModel):
 
     @classmethod
     def from_published(cls, published: Mapping[str, Any]) -> Self:
-        """A model of the shape that a config.json tells, with arbitrary weights."""
-        check_head(published, decoder=True)
+        """A model of the shape that a config.json tells; its weights are to be read."""
+        check_decoder(published)
         return super().from_published(published)
 
 
@@ -126,8 +135,7 @@ class _Classifier(SavedModel):
 
     @classmethod
     def from_published(cls, published: Mapping[str, Any]) -> Self:
-        """A model of the shape that a config.json tells, with arbitrary weights."""
-        check_head(published, decoder=False)
+        """A model of the shape that a config.json tells; its weights are to be read."""
         settings = ClassifierSettings(**classifier_fields(published))
         return cls(EncoderConfig(**encoder_numbers(published)), settings)
 

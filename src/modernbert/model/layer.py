@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from modernbert.model.activations import ACTIVATIONS
 from modernbert.model.attention import Attention
-from modernbert.model.config import EncoderConfig
+from modernbert.model.config import Activation, EncoderConfig
 from modernbert.model.dropout import Draws, drop
 from modernbert.model.gpu.support import HALF
 from modernbert.model.layout import Layout
@@ -14,43 +15,57 @@ from modernbert.model.rope import RotaryTable
 
 
 class LayerNorm(nn.Module):
-    """LayerNorm with a weight and no bias (P section 2.1.1), in float32 whatever comes in."""
+    """LayerNorm with a weight and, as in the paper, no bias unless one is asked for.
 
-    def __init__(self, width: int, eps: float) -> None:
+    It computes in float32 whatever comes in (P section 2.1.1).
+    """
+
+    def __init__(self, width: int, eps: float, *, bias: bool = False) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width))
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
         self.eps = eps
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., width) to the same."""
         shape = self.weight.shape
-        return functional.layer_norm(hidden, shape, self.weight, None, self.eps)
+        return functional.layer_norm(hidden, shape, self.weight, self.bias, self.eps)
+
+
+def norm_for(config: EncoderConfig) -> LayerNorm:
+    """A norm of the width and kind that a model has."""
+    return LayerNorm(config.hidden_size, config.norm_eps, bias=config.norm_bias)
 
 
 class GatedMLP(nn.Module):
     """GeGLU: `Wo(gelu(a) * b)` with `a, b` the halves of `Wi(x)` (P section 2.1.1).
 
-    The GELU is the exact one, of the first half.
+    The GELU is the exact one, of the first half; a config may ask for another activation.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.Wi = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
-        self.Wo = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.activation = config.activation
+        width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.Wi = nn.Linear(width, 2 * inner, bias=bias)
+        self.Wo = nn.Linear(inner, width, bias=bias)
 
     def forward(self, hidden: Tensor, *, has_kernels: bool = False) -> Tensor:
         """(total_tokens, hidden_size) to the same; `has_kernels` of their `Layout`."""
-        halves = functional.linear(hidden, self.Wi.weight)
-        gated = _gpu_geglu(halves) if has_kernels and halves.dtype in HALF else geglu(halves)
-        return functional.linear(gated, self.Wo.weight)
+        halves = functional.linear(hidden, self.Wi.weight, self.Wi.bias)
+        if has_kernels and halves.dtype in HALF and self.activation == "gelu":
+            gated = _gpu_geglu(halves)
+        else:
+            gated = gate(halves, self.activation)
+        return functional.linear(gated, self.Wo.weight, self.Wo.bias)
 
 
-def geglu(halves: Tensor) -> Tensor:
-    """`gelu(a) * b` of the halves a, b: (total_tokens, 2 x width) to (total_tokens, width)."""
-    if native.supports_geglu(halves):
+def gate(halves: Tensor, activation: Activation = "gelu") -> Tensor:
+    """`activation(a) * b` of the halves a, b of each row: (rows, 2 x width) to (rows, width)."""
+    if activation == "gelu" and native.supports_geglu(halves):
         return native.geglu(halves)
-    activated, gate = halves.chunk(2, dim=-1)
-    return functional.gelu(activated) * gate
+    activated, factors = halves.chunk(2, dim=-1)
+    return ACTIVATIONS[activation](activated) * factors
 
 
 def _gpu_geglu(halves: Tensor) -> Tensor:
@@ -69,9 +84,9 @@ class Layer(nn.Module):
     def __init__(self, config: EncoderConfig, index: int) -> None:
         super().__init__()
         self.index = index
-        self.attn_norm = LayerNorm(config.hidden_size, config.norm_eps) if index else nn.Identity()
+        self.attn_norm = norm_for(config) if index else nn.Identity()
         self.attn = Attention(config, config.layer_kinds[index])
-        self.mlp_norm = LayerNorm(config.hidden_size, config.norm_eps)
+        self.mlp_norm = norm_for(config)
         self.mlp = GatedMLP(config)
 
     def forward(

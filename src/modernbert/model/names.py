@@ -27,7 +27,11 @@ _ALONE = (
 )
 
 EMBEDDING = "encoder.embeddings.tok_embeddings.weight"
-DECODER_WEIGHT = "decoder_weight"  # no parameter here: it is the embedding
+DECODER_WEIGHT = "decoder_weight"  # a parameter only where it is not the embedding
+
+# Tensors of older files that follow from the config, and that transformers passes over too.
+_DERIVED = ("inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "position_ids")
+_ROOMS = ("encoder.", "head.", "decoder_", "decoder.", "classifier.")
 
 # Classes of this package, and what config.json calls them under "architectures".
 ARCHITECTURES = {
@@ -63,6 +67,20 @@ def from_foreign(name: str) -> str:
         if name.startswith(foreign):
             return own + name.removeprefix(foreign)
     return name
+
+
+def is_passed_over(name: str) -> bool:
+    """Whether one of our names is of a tensor that no model needs.
+
+    Such are tables that follow from the config, and what a training kept beside the model, such as
+    the weights of its loss.
+
+    >>> is_passed_over("encoder.layers.0.attn.rotary_emb.inv_freq"), is_passed_over("loss.scale")
+    (True, True)
+    >>> is_passed_over("encoder.layers.0.attn.Wqkv.bias")
+    False
+    """
+    return name.endswith(_DERIVED) or not name.startswith(_ROOMS)
 
 
 def belongs_to_a_head(name: str) -> bool:

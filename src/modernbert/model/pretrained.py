@@ -29,6 +29,7 @@ from modernbert.model.names import (
     EMBEDDING,
     belongs_to_a_head,
     from_foreign,
+    is_passed_over,
     to_foreign,
 )
 from modernbert.model.precision import PrecisionChoice
@@ -90,7 +91,7 @@ class SavedModel(nn.Module):
 
     @classmethod
     def from_published(cls, published: Mapping[str, Any]) -> Self:
-        """A model of the shape that a config.json tells, with arbitrary weights.
+        """A model of the shape that a config.json tells; its weights are to be read.
 
         Raises:
             ConfigError: a config that contradicts itself, or that this model does not compute.
@@ -117,7 +118,8 @@ def load(cls: type[M], folder_or_hub_id: Path | str) -> M:
     _check_shapes(folder, model, headers)
     _check_kind(folder, model, published)
     tensors = read_tensors(headers)
-    _check_decoder(folder, tensors)
+    if model.config.tied_decoder:
+        _check_decoder(folder, tensors)
     prefix = _prefix(model)
     model.load_state_dict(
         {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, assign=True
@@ -167,7 +169,7 @@ def _headers_by_own_name(folder: Path, model: SavedModel) -> dict[str, TensorHea
     headers: dict[str, TensorHeader] = {}
     for header in read_headers(folder):
         name = from_foreign(header.name)
-        if belongs_to_a_head(name) and _prefix(model):
+        if is_passed_over(name) or (belongs_to_a_head(name) and _prefix(model)):
             continue
         if name in headers:
             raise ModelFolderError(
@@ -216,8 +218,8 @@ def _check_decoder(folder: Path, tensors: dict[str, Tensor]) -> None:
     decoder = tensors.pop(DECODER_WEIGHT, None)
     if decoder is not None and not torch.equal(decoder, tensors[EMBEDDING]):
         raise ModelFolderError(
-            f"{folder}: {to_foreign(DECODER_WEIGHT)} differs from {to_foreign(EMBEDDING)}; "
-            "only a decoder that shares the token embedding is supported"
+            f"{folder}: {to_foreign(DECODER_WEIGHT)} differs from {to_foreign(EMBEDDING)}, but "
+            f"{CONFIG_FILE} does not say `tie_word_embeddings: false`"
         )
 
 

@@ -27,7 +27,7 @@ def supports(config: EncoderConfig, precision: Precision) -> bool:
     """Whether an encoder of these sizes can run here in this precision."""
     available = {"float32": library() is not None, "bfloat16": has_bfloat16(), "int8": has_int8()}
     sizes_fit = config.head_size == HEAD_SIZE and config.intermediate_size % 32 == 0
-    return sizes_fit and available[precision]
+    return sizes_fit and config.is_plain and available[precision]
 
 
 class _Weights(ctypes.Structure):
@@ -270,7 +270,8 @@ class Engine:
         positions = torch.arange(max(_FIRST_ANGLES, 2 * len(held), length))
         self._kept += self._angles.values()  # another thread may be reading them
         for kind in set(self.config.layer_kinds):
-            table = rotary_table(positions, HEAD_SIZE, self.config.theta(kind))
+            config = self.config
+            table = rotary_table(positions, HEAD_SIZE, config.theta(kind), config.scaling(kind))
             self._angles[kind] = torch.cat(table, dim=1)  # (positions, 64): cosines, then sines
         for layer, kind in zip(self._layers, self.config.layer_kinds, strict=True):
             layer.angles = self._angles[kind].data_ptr()

@@ -11,7 +11,7 @@ from modernbert.data.collate import MaskedBatch
 from modernbert.data.packing import BinStream
 from modernbert.data.shards import ShardFolder, SpecialTokens
 from modernbert.errors import ConfigError, ShardError
-from modernbert.model.config import EncoderConfig
+from modernbert.model.config import LAYOUT_FIELDS, EncoderConfig
 from modernbert.settings import to_mapping
 from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -99,7 +99,7 @@ class PretrainingData:
         """What the weights at the phase's end depend on, besides the settings of the training."""
         phase = self.phase
         return {
-            "model": to_mapping(self.config),
+            "model": _identity_of(self.config),
             "sources": {
                 str(number): {"fingerprint": folder.fingerprint, "weight": weight}
                 for number, (folder, weight) in enumerate(self.sources)
@@ -160,6 +160,20 @@ def _seed(seed: int, data_begins: int) -> int:
         return seed
     (own,) = np.random.SeedSequence([seed, data_begins]).generate_state(1, np.uint64)
     return int(own)
+
+
+def _identity_of(config: EncoderConfig) -> dict[str, Any]:
+    """The numbers of a model; what only other layouts than the paper's have stands there alone.
+
+    So runs that were begun before there were these fields go on.
+    """
+    plain = to_mapping(EncoderConfig())
+    fields = to_mapping(config)
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in LAYOUT_FIELDS or value != plain.get(name)
+    }
 
 
 def _vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
