@@ -109,7 +109,7 @@ def parse_foreign(
     """Make a settings object of what stands in somebody else's file; see `read_settings`."""
     passed_over = {*ignored, *IGNORED.get(Path(where).name, ())}
     known = {
-        key: value
+        key: _without_nulls(value)
         for key, value in content.items()
         if value is not None and key not in passed_over and not key.startswith("_")
     }
@@ -117,3 +117,10 @@ def parse_foreign(
         return parse(settings_class, known, where=where)
     except SettingsError as failure:
         raise error(str(failure)) from None
+
+
+def _without_nulls(value: Any) -> Any:
+    """A value, without the keys within it that are null."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_nulls(each) for key, each in value.items() if each is not None}

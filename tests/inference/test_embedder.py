@@ -217,8 +217,8 @@ def test_what_cannot_be(embedder: Embedder, tokenizer: Tokenizer) -> None:
     small = Encoder(replace(embedder.encoder.config, vocab_size=320, **ids))
     with pytest.raises(InputError, match=r"^tokenizer: its vocab_size is 448, .* model's is 320"):
         Embedder(small, tokenizer)
-    with pytest.raises(ConfigError, match=r"^pooling: got 'max', expected one of cls, mean"):
-        EmbedderSettings(pooling="max")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^pooling: got 'median', expected one of cls, max"):
+        EmbedderSettings(pooling="median")  # type: ignore[arg-type]
 
 
 def test_similarity_is_the_models_own(embedder: Embedder) -> None:

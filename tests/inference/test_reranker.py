@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from modernbert.batch import PackedBatch
-from modernbert.errors import ConfigError, InputError
-from modernbert.inference.reranker import RankedDocument, Reranker, read_activation
+from modernbert.errors import ConfigError, InputError, ModelFolderError
+from modernbert.inference.reranker import RankedDocument, Reranker
+from modernbert.inference.reranker_folder import read_reranker
 from modernbert.model.heads import SequenceClassifier
 
 QUERY = "what is the square of 7"
@@ -53,16 +54,20 @@ def test_activations(reranker: Reranker) -> None:
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), reranker.scores(PAIRS), atol=1e-6)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         assert reranker.activated(np.array([-500.0, 0, 500], np.float32)).tolist() == [0, 0.5, 1]
-    with pytest.raises(ConfigError, match=r"^activation: 'Tanh' is not supported; Sigmoid or"):
-        Reranker(model, tokenizer, activation="Tanh")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^activation: got 'tanh', expected one of Identity"):
+        Reranker(model, tokenizer, activation="tanh")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("file", "content", "expected"),
     [
-        ("config.json", {"sentence_transformers": {"activation_fn": "a.b.Identity"}}, "Identity"),
-        ("config.json", {"sbert_ce_default_activation_function": "x.Sigmoid"}, "Sigmoid"),
-        ("config_sentence_transformers.json", {"activation_fn": "a.Identity"}, "Identity"),
+        (
+            "config.json",
+            {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}},
+            "Identity",
+        ),
+        ("config.json", {"sbert_ce_default_activation_function": "torch.nn.Sigmoid"}, "Sigmoid"),
+        ("config_sentence_transformers.json", {"activation_fn": "torch.nn.Identity"}, "Identity"),
         ("config.json", {}, "Sigmoid"),
     ],
 )
@@ -70,13 +75,17 @@ def test_activations_of_folders(
     tmp_path: Path, file: str, content: dict[str, object], expected: str
 ) -> None:
     (tmp_path / file).write_text(json.dumps(content))
-    assert read_activation(tmp_path) == expected
+    assert read_reranker(tmp_path).settings.activation == expected
 
 
 def test_an_activation_that_is_not_supported(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"sentence_transformers": {"activation_fn": "t.Tanh"}}')
-    with pytest.raises(ConfigError, match=r"config\.json: activation t\.Tanh is not supported"):
-        read_activation(tmp_path)
+    (tmp_path / "config.json").write_text(
+        '{"sentence_transformers": {"activation_fn": "mine.Tanh"}}'
+    )
+    with pytest.raises(
+        ModelFolderError, match=r"config\.json: activation mine.Tanh is not supported"
+    ):
+        read_reranker(tmp_path)
 
 
 def test_a_single_label_with_any_problem(reranker_folder: Path, tmp_path: Path) -> None:

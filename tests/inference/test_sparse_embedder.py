@@ -11,7 +11,6 @@ from tests.inference.conftest import shaken
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError, ModelFolderError
-from modernbert.inference.prompts import Prompts
 from modernbert.inference.sparse_embedder import SparseEmbedder, SparseSettings
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
@@ -69,7 +68,8 @@ def test_sentence_transformers_loads_what_is_saved(masked: Path, tmp_path: Path)
         SparseSettings(
             pooling="sum",
             max_seqlen=16,
-            prompts=Prompts(texts={"query": "number: "}, default_name="query"),
+            prompts={"query": "number: "},
+            default_prompt_name="query",
         ),
     )
     loaded.save_pretrained(tmp_path / "ours")

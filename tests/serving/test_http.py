@@ -12,7 +12,6 @@ import pytest
 from tests.serving.conftest import Serve, connect, text_of
 
 from modernbert.batch import PackedBatch
-from modernbert.inference.pooled_vectors import PooledVectors
 from modernbert.serving.models import ServedModel
 from modernbert.serving.service import Service
 
@@ -43,7 +42,7 @@ class Blocked:
         self.began, self.go = Event(), Event()
         self.computed: list[int] = []
         assert model.embedder is not None
-        self._vectors = PooledVectors(encoder=model.encoder, settings=model.embedder.settings)
+        self._vectors = model.embedder.compute
         model.lane(("pooled", 0), lambda: self)
 
     def __call__(self, batch: PackedBatch) -> Any:

@@ -19,6 +19,7 @@ from modernbert.export.source import Source
 from modernbert.export.verify import Session
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import SequenceClassifier
+from modernbert.model.pooling import Poolings, pool
 
 _SAMPLE_TEXTS = 64
 _SAMPLE_CHARACTERS = (80, 1_500)
@@ -123,8 +124,11 @@ def _batches(source: Source, texts: Sequence[str]) -> Iterator[tuple[Tensor, Ten
         yield batch.to_padded(), columns < batch.lengths[:, None]
 
 
-def _vector(hidden: np.ndarray, mask: np.ndarray, pooling: str) -> np.ndarray:
-    vector: np.ndarray = hidden[0] if pooling == "cls" else hidden[mask].mean(axis=0)
+def _vector(hidden: np.ndarray, mask: np.ndarray, pooling: Poolings) -> np.ndarray:
+    rows = torch.from_numpy(hidden[mask])
+    vector: np.ndarray = pool(rows, PackedBatch.from_sequences([[0] * len(rows)]), pooling)[
+        0
+    ].numpy()
     return vector
 
 

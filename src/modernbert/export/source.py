@@ -5,7 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from modernbert.inference.embedder_folder import read_settings
+from modernbert.inference.embedder_folder import read_embedder_settings
 from modernbert.kinds import ModelKind, model_kind, read_modules
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
@@ -16,7 +16,7 @@ from modernbert.model.heads import (
     TokenClassifier,
 )
 from modernbert.model.names import ARCHITECTURES
-from modernbert.model.pooling import Pooling
+from modernbert.model.pooling import Poolings
 from modernbert.model.pretrained import SavedModel
 from modernbert.model.weights import INDEX_FILE
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -45,7 +45,7 @@ class Source:
     encoder_folder: Path
     model: SavedModel
     tokenizer: Tokenizer
-    pooling: Pooling
+    pooling: Poolings
 
     @property
     def kind(self) -> str:
@@ -69,8 +69,7 @@ def open_source(folder_or_hub_id: Path | str) -> Source:
     cls = _CLASSES.get(kind, Encoder) if len(steps) < 2 or kind == "sparse" else Encoder
     model = cls.from_pretrained(encoder_folder)
     tokenizer = Tokenizer.from_pretrained(encoder_folder)
-    is_pooled = kind == "embedder" and {step.kind for step in steps[1:]} <= {"Pooling", "Normalize"}
-    pooling = read_settings(folder)[1].pooling if is_pooled else "mean"
+    pooling = read_embedder_settings(folder)[1].pooling if kind == "embedder" else "mean"
     return Source(folder, encoder_folder, model.eval(), tokenizer, pooling)
 
 

@@ -1,27 +1,31 @@
 """`Embedder`: a text to one vector."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Unpack, overload
+from typing import Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from modernbert.errors import ModelFolderError
+from modernbert.batch import PackedBatch
+from modernbert.device_copies import to_host
+from modernbert.errors import ConfigError, InputError, ModelFolderError
 from modernbert.files import updated_folder
-from modernbert.inference.embedder_folder import read_settings, write_settings
+from modernbert.inference.batching import Observer
+from modernbert.inference.embedder_folder import read_embedder, write_embedder
 from modernbert.inference.embedder_settings import EmbedderSettings
 from modernbert.inference.inputs import EncodedText, require_list, with_prompt
 from modernbert.inference.loading import load_for_inference
-from modernbert.inference.pooled_vectors import EncodeOptions, PooledVectors, check_options
 from modernbert.inference.similarity import Vectors, similarity
 from modernbert.inference.text_model import TextModel
 from modernbert.kinds import ModelKind
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
-from modernbert.model.pooling import Pooling
+from modernbert.model.multi_vector import Projection
+from modernbert.model.pooling import TextPooling, pool
 from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
 
@@ -35,14 +39,38 @@ _EMBEDDING_KINDS: tuple[ModelKind, ...] = (
 )
 
 
+class EncodeOptions(TypedDict, total=False):
+    """How texts become vectors.
+
+    Attributes:
+        prompt: A text to put before each; it takes precedence over `prompt_name`.
+        prompt_name: The name of one of the model's prompts.
+        normalize_embeddings: Make each vector's length 1, after it is cut to `truncate_dim`.
+        truncate_dim: Keep so many numbers of each vector, for a model that was trained for it.
+        batch_tokens: The most tokens that are computed at once.
+        on_progress: Is called after every batch.
+    """
+
+    prompt: str | None
+    prompt_name: str | None
+    normalize_embeddings: bool
+    truncate_dim: int | None
+    batch_tokens: int | None
+    on_progress: Observer | None
+
+
 class Embedder(TextModel[Encoder]):
     """One vector for each text, which lie close together where texts mean alike.
 
-    encoder: on any device, in any precision.
-    tokenizer: the one that the encoder was trained with.
+    Args:
+        encoder: On any device, in any precision.
+        tokenizer: The one that the encoder was trained with.
+        settings: Pooling, prompts and lengths.
+        layers: What comes behind pooling, such as a `Projection`.
 
     Raises:
-        InputError: a tokenizer of another vocabulary, or a longest sequence that cannot be read.
+        InputError: A tokenizer of another vocabulary, or a longest sequence that cannot be read.
+        ConfigError: Layers that do not fit each other.
     """
 
     def __init__(
@@ -50,9 +78,17 @@ class Embedder(TextModel[Encoder]):
         encoder: Encoder,
         tokenizer: Tokenizer,
         settings: EmbedderSettings | None = None,
+        *,
+        layers: Iterable[nn.Module] = (),
     ) -> None:
         self.settings = settings or EmbedderSettings()
         super().__init__(encoder, tokenizer, max_seqlen=self.settings.max_seqlen)
+        self.layers = nn.Sequential(*layers).to(self.device).eval()
+        width = encoder.config.hidden_size * self.settings.num_poolings
+        self.dim = _width_after(self.layers, width)
+        if (kept := self.settings.truncate_dim) is not None:
+            check_dim(kept, self.dim)
+            self.dim = kept
         self._source: Path | None = None
 
     @classmethod
@@ -61,26 +97,29 @@ class Embedder(TextModel[Encoder]):
         folder_or_hub_id: Path | str,
         *,
         precision: PrecisionChoice = "auto",
-        pooling: Pooling | None = None,
+        pooling: TextPooling | None = None,
     ) -> "Embedder":
         """Load a folder of sentence-transformers, or of any model that has an encoder.
 
-        pooling: another one than the folder's own.
+        Args:
+            folder_or_hub_id: The folder, that of a run, or an id on the hub.
+            precision: What to compute in.
+            pooling: Another pooling than the folder's own.
 
         Raises:
-            ModelFolderError: no such model, one that cannot be used, or steps after pooling other
-                than normalization.
-            TokenizerError: no tokenizer beside it, or one that cannot be used.
-            ConfigError: a pooling that is not supported, or a precision that cannot be had here.
+            ModelFolderError: No such model, one that cannot be used, or steps that are not known.
+            TokenizerError: No tokenizer beside it, or one that cannot be used.
+            ConfigError: Settings that are not supported, or a precision that cannot be had here.
         """
-        folder, settings = read_settings(
-            find_model(folder_or_hub_id, weights=True, wanted=_EMBEDDING_KINDS)
-        )
+        folder = find_model(folder_or_hub_id, weights=True, wanted=_EMBEDDING_KINDS)
+        found, settings = read_embedder(folder)
         if pooling is not None:
             settings = replace(settings, pooling=pooling)
-        encoder, tokenizer = load_for_inference(Encoder, folder, precision)
-        embedder = cls(encoder, tokenizer, settings)
-        embedder._source = folder
+        encoder, tokenizer = load_for_inference(Encoder, found.encoder, precision)
+        tokenizer = tokenizer.lowercased() if found.is_lowered else tokenizer
+        embedder = cls(encoder, tokenizer, settings, layers=found.layers)
+        embedder.layers.requires_grad_(False)
+        embedder._source = found.encoder
         return embedder
 
     @property
@@ -94,8 +133,8 @@ class Embedder(TextModel[Encoder]):
         Where the folder is there already, all its files change at one moment.
 
         Raises:
-            ModelFolderError: the folder cannot be written.
-            TokenizerError: as that, for the tokenizer.
+            ModelFolderError: The folder cannot be written.
+            TokenizerError: As that, for the tokenizer.
         """
         packed_from = self._source if self.encoder.engine is not None else None
         encoder = self.encoder if packed_from is None else Encoder.from_pretrained(packed_from)
@@ -104,14 +143,9 @@ class Embedder(TextModel[Encoder]):
             with updated_folder(Path(folder).expanduser()) as whole:
                 encoder.save_pretrained(whole)
                 self.tokenizer.save_pretrained(whole, model_max_length=self.max_seqlen)
-                write_settings(whole, settings, encoder.config.hidden_size)
+                write_embedder(whole, settings, encoder.config.hidden_size, tuple(self.layers))
         except OSError as error:
             raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
-
-    @property
-    def dim(self) -> int:
-        """How many numbers a vector has."""
-        return self.encoder.config.hidden_size
 
     @overload
     def encode(
@@ -158,13 +192,15 @@ class Embedder(TextModel[Encoder]):
         self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]
     ) -> np.ndarray:
         """`encode` with the prompt named `query`, where the model has one."""
-        return self.encode(texts, **self._with_prompt(("query",), options))
+        asked: EncodeOptions = self.settings.of_side("query", options)
+        return self.encode(texts, **asked)
 
     def encode_document(
         self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]
     ) -> np.ndarray:
         """`encode` with the prompt named `document`, `passage` or `corpus`, where there is one."""
-        return self.encode(texts, **self._with_prompt(("document", "passage", "corpus"), options))
+        asked: EncodeOptions = self.settings.of_side("document", options)
+        return self.encode(texts, **asked)
 
     def stream(
         self, texts: Iterable[str], **options: Unpack[EncodeOptions]
@@ -177,30 +213,95 @@ class Embedder(TextModel[Encoder]):
         require_list(texts, "texts")
         check_options(options, self.dim)
         prompt = self.settings.prompt(options.get("prompt"), options.get("prompt_name"))
+        num_left_out = self.num_left_out(prompt)
         windows: Iterator[list[tuple[EncodedText, Tensor]]] = self.run(
             with_prompt(texts, prompt),
-            self._pooled_vectors(prompt, options),
+            lambda batch: self.compute(batch, num_left_out),
             batch_tokens=options.get("batch_tokens"),
             on_progress=options.get("on_progress"),
         )
-        return (torch.stack([vector for _, vector in window]).numpy() for window in windows)
+        return (
+            self.finish([vector for _, vector in window], options).numpy() for window in windows
+        )
+
+    def num_left_out(self, prompt: str) -> int:
+        """How many tokens at the beginning of each sequence are not pooled: [CLS] and prompt."""
+        is_pooled = self.settings.pool_prompt or not prompt
+        return 0 if is_pooled else len(self.tokenizer.encode(prompt)) - 1
+
+    def pooled(self, hidden: Tensor, batch: PackedBatch, num_left_out: int = 0) -> Tensor:
+        """Make the model's vectors of hidden states, with gradients where these have some.
+
+        Args:
+            hidden: (total_tokens, hidden_size), what the encoder gives.
+            batch: The sequences.
+            num_left_out: See `num_left_out`.
+
+        Returns:
+            (num_sequences, dim) float32, before `truncate_dim`.
+        """
+        vectors = pool(hidden.float(), batch, self.settings.pooling, num_left_out=num_left_out)
+        vectors = self.layers(vectors)
+        return functional.normalize(vectors) if self.settings.normalize else vectors
+
+    def compute(self, batch: PackedBatch, num_left_out: int = 0) -> Sequence[Tensor]:
+        """For each sequence its vector, (dim,) float32, on the CPU."""
+        vectors = self.pooled(self.encoder(batch), batch, num_left_out)
+        return to_host(vectors[:, : self.dim]).unbind()
+
+    def finish(self, vectors: Sequence[Tensor], options: EncodeOptions) -> Tensor:
+        """Stack what `compute` gave: (n, dim) float32, cut and normalized as asked for."""
+        stacked = torch.stack(list(vectors))[:, : options.get("truncate_dim")]
+        is_normalized = options.get("normalize_embeddings", False)
+        return functional.normalize(stacked) if is_normalized else stacked
 
     def similarity(self, first: Vectors, second: Vectors) -> Tensor:
         """How alike vectors are, as this model's training compared them: (n, m) float32."""
         return similarity(first, second, self.settings.similarity)
 
-    def _pooled_vectors(self, prompt: str, options: EncodeOptions) -> PooledVectors:
-        excluded = "" if self.settings.pool_prompt else prompt
-        return PooledVectors(
-            encoder=self.encoder,
-            settings=self.settings,
-            num_unpooled=len(self.tokenizer.encode(excluded)) - 1 if excluded else 0,
-            truncate_dim=options.get("truncate_dim"),
-            normalize=options.get("normalize_embeddings", False),
-        )
 
-    def _with_prompt(self, names: Iterable[str], options: EncodeOptions) -> EncodeOptions:
-        """The options with the prompt of one side, unless they name another."""
-        if options.get("prompt") is not None or options.get("prompt_name") is not None:
-            return options
-        return {**options, "prompt": self.settings.first_prompt(names)}
+def check_options(options: EncodeOptions, dim: int) -> None:
+    """Refuse options that are unknown or impossible.
+
+    Args:
+        options: What a call was given.
+        dim: How many numbers the model's vectors have.
+
+    Raises:
+        InputError: There is one.
+    """
+    known = EncodeOptions.__annotations__
+    if unknown := [name for name in options if name not in known]:
+        raise InputError(f"{unknown[0]}: no such option; expected one of {', '.join(known)}")
+    if (width := options.get("truncate_dim")) is not None:
+        check_dim(width, dim)
+
+
+def check_dim(width: int, dim: int) -> None:
+    """Refuse to keep none, or more numbers than a vector has.
+
+    Raises:
+        InputError: A width that is not from 1 to `dim`.
+    """
+    if not 1 <= width <= dim:
+        raise InputError(f"truncate_dim: got {width}, expected 1 to {dim}")
+
+
+def _width_after(layers: Iterable[nn.Module], width: int) -> int:
+    """How many numbers a vector has behind some layers.
+
+    Raises:
+        ConfigError: A layer that takes another number.
+    """
+    for layer in layers:
+        takes = width
+        if isinstance(layer, Projection):
+            takes, gives = layer.settings.in_features, layer.settings.out_features
+        elif isinstance(layer, nn.LayerNorm):
+            takes = gives = layer.normalized_shape[0]
+        else:
+            gives = width
+        if takes != width:
+            raise ConfigError(f"{type(layer).__name__}: takes {takes} numbers, but gets {width}")
+        width = gives
+    return width

@@ -1,18 +1,26 @@
 """How an encoder is used for embeddings, as sentence-transformers writes it into a folder.
 
-modules.json                         which steps there are: transformer, pooling, normalization
-sentence_bert_config.json            the longest sequence
-1_Pooling/config.json                how a text's vectors become one
-config_sentence_transformers.json    prompts, and how vectors are compared
+See `foreign_files` for the files. The steps are a transformer, a pooling, and any number of layers.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from modernbert.errors import ConfigError, ModelFolderError
+from torch import nn
+
+from modernbert.errors import ModelFolderError
 from modernbert.inference.embedder_settings import EmbedderSettings
-from modernbert.inference.foreign_files import refuse_steps, write_files
-from modernbert.json_files import read_json, read_object
+from modernbert.inference.foreign_files import (
+    POOLING_KEYS,
+    EmbedderFile,
+    PoolingFile,
+    TransformerFile,
+    read_prompt_file,
+    refuse_steps,
+    write_files,
+)
+from modernbert.inference.foreign_layers import LAYERS, read_layers, write_weights, written_layer
+from modernbert.json_files import read_object, read_settings
 from modernbert.kinds import (
     CONFIG_FILE,
     MODULES_FILE,
@@ -21,88 +29,137 @@ from modernbert.kinds import (
     Module,
     read_modules,
 )
+from modernbert.model.vector_layers import Normalize
 
 _POOLING_FOLDER = "1_Pooling"
-_NORMALIZE_FOLDER = "2_Normalize"
-
-_OLD_POOLING_KEYS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
+_SUPPORTED = f"Transformer, Pooling and then, or not, {', '.join(LAYERS)} are"
 
 
-def read_settings(folder: Path) -> tuple[Path, EmbedderSettings]:
-    """The folder of the encoder within a model's folder, and how it is used.
+class PooledFolder(NamedTuple):
+    """What a folder says of one vector a text.
+
+    Attributes:
+        encoder: The folder of the encoder and its tokenizer.
+        pooling: How the vectors of the tokens become one.
+        layers: What comes after that.
+        max_seqlen: The longest sequence, in tokens; None where it does not say.
+        is_lowered: Whether texts are lowercased.
+    """
+
+    encoder: Path
+    pooling: PoolingFile
+    layers: list[nn.Module]
+    max_seqlen: int | None
+    is_lowered: bool
+
+
+def read_pooled_folder(folder: Path) -> PooledFolder:
+    """Read the steps of a folder whose second is a Pooling.
+
+    Raises:
+        ModelFolderError: A file that cannot be used, or a step that is not supported.
+    """
+    modules = read_modules(folder)
+    kinds = [each.kind for each in modules]
+    if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= set(LAYERS):
+        raise refuse_steps(folder, modules, _SUPPORTED)
+    place, pooling = (folder / each.path for each in modules[:2])
+    if not (pooling / CONFIG_FILE).exists():
+        raise ModelFolderError(f"{pooling / CONFIG_FILE}: missing; expected how tokens are pooled")
+    transformer = read_settings(TransformerFile, place / TRANSFORMER_FILE)
+    return PooledFolder(
+        place,
+        read_settings(PoolingFile, pooling / CONFIG_FILE),
+        read_layers(folder, modules[2:], "sentence_embedding"),
+        transformer.max_seq_length,
+        transformer.do_lower_case,
+    )
+
+
+def read_embedder(folder: Path) -> tuple[PooledFolder, EmbedderSettings]:
+    """Read what a model's folder says, and the layers behind its pooling.
 
     A folder without modules.json is a plain model: pooling is what its config.json says of
     classifiers, or the mean.
 
     Raises:
-        ModelFolderError: a file that cannot be read, or a step that is not supported.
-        ConfigError: a pooling that is not supported.
+        ModelFolderError: A file that cannot be used, or a step that is not supported.
+        ConfigError: Settings that contradict each other.
     """
-    if not (folder / MODULES_FILE).is_file():
-        config = read_object(folder / CONFIG_FILE)
-        return folder, EmbedderSettings(pooling=config.get("classifier_pooling", "mean"))
-    modules = read_modules(folder)
-    kinds = [each.kind for each in modules]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise refuse_steps(folder, modules, "Transformer, Pooling and then, or not, Normalize are")
-    encoder_folder = folder / modules[0].path
-    limit = read_object(encoder_folder / TRANSFORMER_FILE).get("max_seq_length")
-    fields = _pooling_fields(folder / modules[1].path / CONFIG_FILE)
-    settings = read_object(folder / SETTINGS_FILE)
-    return encoder_folder, EmbedderSettings(
-        **fields,
-        normalize=len(modules) > 2,
-        max_seqlen=limit,
-        prompts={name: text or "" for name, text in (settings.get("prompts") or {}).items()},
-        default_prompt_name=settings.get("default_prompt_name"),
-        similarity=settings.get("similarity_fn_name") or "cosine",
+    if not (folder / MODULES_FILE).exists():
+        pooling: Any = read_object(folder / CONFIG_FILE).get("classifier_pooling") or "mean"
+        plain = PooledFolder(folder, PoolingFile(pooling_mode=(pooling,)), [], None, False)
+        return plain, EmbedderSettings(pooling=pooling)
+    found = read_pooled_folder(folder)
+    said = read_prompt_file(EmbedderFile, folder)
+    normalize = bool(found.layers) and isinstance(found.layers[-1], Normalize)
+    poolings = found.pooling.poolings
+    settings = EmbedderSettings(
+        prompts=said.prompts,
+        default_prompt_name=said.default_prompt_name,
+        pooling=poolings[0] if len(poolings) == 1 else poolings,
+        pool_prompt=found.pooling.include_prompt,
+        normalize=normalize,
+        max_seqlen=found.max_seqlen,
+        similarity=said.similarity_fn_name,
+        truncate_dim=said.truncate_dim,
     )
+    return found._replace(layers=found.layers[:-1] if normalize else found.layers), settings
 
 
-def write_settings(folder: Path, settings: EmbedderSettings, hidden_size: int) -> None:
-    """Write the files, so that sentence-transformers of any version reads them.
+def read_embedder_settings(folder: Path) -> tuple[Path, EmbedderSettings]:
+    """The folder of the encoder within a model's, and how it is used; see `read_embedder`."""
+    found, settings = read_embedder(folder)
+    return found.encoder, settings
+
+
+def write_embedder(
+    folder: Path, settings: EmbedderSettings, hidden_size: int, layers: tuple[nn.Module, ...] = ()
+) -> None:
+    """Write everything but the encoder's and the tokenizer's own files.
+
+    sentence-transformers of any version reads them, joined poolings and layers that it has.
 
     Raises:
-        ModelFolderError: the folder cannot be written.
+        ModelFolderError: The folder cannot be written.
     """
-    files = {
+    said: dict[str, Any] = {
+        "model_type": "SentenceTransformer",
+        "prompts": dict(settings.prompts),
+        "default_prompt_name": settings.default_prompt_name,
+        "similarity_fn_name": settings.similarity,
+    }
+    if settings.truncate_dim is not None:
+        said["truncate_dim"] = settings.truncate_dim
+    files: dict[str, Any] = {
         TRANSFORMER_FILE: {"max_seq_length": settings.max_seqlen, "do_lower_case": False},
         f"{_POOLING_FOLDER}/{CONFIG_FILE}": {
             "word_embedding_dimension": hidden_size,
-            **{key: mode == settings.pooling for key, mode in _OLD_POOLING_KEYS.items()},
+            **_written_poolings(settings),
             "include_prompt": settings.pool_prompt,
         },
-        SETTINGS_FILE: {
-            "model_type": "SentenceTransformer",
-            "prompts": dict(settings.prompts),
-            "default_prompt_name": settings.default_prompt_name,
-            "similarity_fn_name": settings.similarity,
-        },
+        SETTINGS_FILE: said,
     }
     # The names of these classes before version 6, which later versions read as well.
-    steps = [("Transformer", ""), ("Pooling", _POOLING_FOLDER)]
-    steps += [("Normalize", _NORMALIZE_FOLDER)] if settings.normalize else []
-    modules = [
-        Module(type=f"sentence_transformers.models.{kind}", path=path) for kind, path in steps
-    ]
+    home = "sentence_transformers.models"
+    modules = [Module(type=f"{home}.Transformer")]
+    modules.append(Module(type=f"{home}.Pooling", path=_POOLING_FOLDER))
+    for layer in (*layers, *([Normalize()] if settings.normalize else [])):
+        kind, config = written_layer(layer, "sentence_embedding")
+        module = Module(type=f"{home}.{kind}", path=f"{len(modules)}_{kind}")
+        modules.append(module)
+        files |= {f"{module.path}/{CONFIG_FILE}": config} if config else {}
     write_files(folder, modules, files)
+    try:
+        for module, layer in zip(modules[2:], layers, strict=False):
+            write_weights(layer, folder / module.path)
+    except OSError as error:
+        raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
 
 
-def _pooling_fields(path: Path) -> dict[str, Any]:
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise ModelFolderError(f"{path}: missing; expected how the tokens are pooled")
-    modes = config.get("pooling_mode")
-    if modes is None:
-        modes = [mode for key, mode in _OLD_POOLING_KEYS.items() if config.get(key)] or "mean"
-    modes = [modes] if isinstance(modes, str) else list(modes)
-    if modes not in (["cls"], ["mean"]):
-        raise ConfigError(f"{path}: pooling {' and '.join(modes)} is not supported; cls or mean is")
-    return {"pooling": modes[0], "pool_prompt": bool(config.get("include_prompt", True))}
+def _written_poolings(settings: EmbedderSettings) -> dict[str, Any]:
+    """The keys of all versions; joined poolings in another order need those of the newest."""
+    kinds = (settings.pooling,) if isinstance(settings.pooling, str) else settings.pooling
+    if [each for each in POOLING_KEYS.values() if each in kinds] != list(kinds):
+        return {"pooling_mode": list(kinds)}
+    return {key: mode in kinds for key, mode in POOLING_KEYS.items()}

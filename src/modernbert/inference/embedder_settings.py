@@ -1,61 +1,46 @@
 """How an encoder is used for embeddings."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import get_args
 
-from modernbert.errors import ConfigError, InputError
+from modernbert.errors import ConfigError
+from modernbert.inference.prompts import Prompted
 from modernbert.inference.similarity import Similarity
-from modernbert.model.pooling import Pooling
+from modernbert.model.pooling import Poolings, TextPooling
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedderSettings:
+class EmbedderSettings(Prompted):
     """What makes one vector of a text.
 
-    pooling: the first token's vector, or the mean of all.
-    normalize: whether the model's own vectors have length 1.
-    max_seqlen: the longest sequence in tokens; None for what the model reads.
-    prompts: texts to put before others, by name; `query` and `document` are taken by
-        `encode_query` and `encode_document`.
-    default_prompt_name: of the prompt that is taken when none is asked for.
-    pool_prompt: whether the prompt's tokens are pooled too.
-    similarity: how vectors are compared.
+    Attributes:
+        pooling: How the vectors of the tokens become one; several are joined, see `pool`.
+        normalize: Whether the model's own vectors have length 1.
+        max_seqlen: The longest sequence, in tokens; None for what the model reads.
+        pool_prompt: Whether the tokens of the prompt are pooled too.
+        similarity: How vectors are compared.
+        truncate_dim: How many numbers of each vector are kept; None for all.
     """
 
-    pooling: Pooling = "mean"
+    pooling: Poolings = "mean"
     normalize: bool = False
     max_seqlen: int | None = None
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    default_prompt_name: str | None = None
     pool_prompt: bool = True
     similarity: Similarity = "cosine"
+    truncate_dim: int | None = None
 
     def __post_init__(self) -> None:
-        for name, kinds in (("pooling", Pooling), ("similarity", Similarity)):
-            if (got := getattr(self, name)) not in get_args(kinds):
-                expected = ", ".join(get_args(kinds))
+        super().__post_init__()
+        kinds = (self.pooling,) if isinstance(self.pooling, str) else self.pooling
+        checked = [("pooling", each, TextPooling) for each in kinds]
+        for name, got, known in (*checked, ("similarity", self.similarity, Similarity)):
+            if got not in get_args(known):
+                expected = ", ".join(get_args(known))
                 raise ConfigError(f"{name}: got {got!r}, expected one of {expected}")
-        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
-            raise ConfigError(
-                f"default_prompt_name: {self.default_prompt_name!r} is none of the prompts "
-                f"({', '.join(self.prompts) or 'there are none'})"
-            )
+        if not kinds:
+            raise ConfigError("pooling: got none, expected one or more")
 
-    def prompt(self, prompt: str | None, name: str | None) -> str:
-        """The text to put before others: the one given, the named one, or the default.
-
-        Raises:
-            InputError: a name that the model has no prompt of.
-        """
-        if prompt is not None:
-            return prompt
-        name = self.default_prompt_name if name is None else name
-        if name is not None and name not in self.prompts:
-            known = ", ".join(self.prompts) or "none"
-            raise InputError(f"prompt_name: got {name!r}, but the model's prompts are: {known}")
-        return "" if name is None else self.prompts[name]
-
-    def first_prompt(self, names: Iterable[str]) -> str:
-        """The first of these prompts that there is, or none; the default does not count."""
-        return next((self.prompts[name] for name in names if name in self.prompts), "")
+    @property
+    def num_poolings(self) -> int:
+        """How many vectors of the encoder's width are joined."""
+        return 1 if isinstance(self.pooling, str) else len(self.pooling)

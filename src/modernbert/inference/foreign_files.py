@@ -19,6 +19,7 @@ from modernbert.errors import ModelFolderError
 from modernbert.files import updated_folder
 from modernbert.json_files import parse_foreign, read_object
 from modernbert.kinds import MODULES_FILE, SETTINGS_FILE, Module
+from modernbert.model.pooling import TextPooling
 
 T = TypeVar("T")
 
@@ -44,6 +45,21 @@ class PromptFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmbedderFile(PromptFile):
+    """The same of a SentenceTransformer."""
+
+    similarity_fn_name: Literal["cosine", "dot", "euclidean", "manhattan"] = "cosine"
+    truncate_dim: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankerFile(PromptFile):
+    """The same of a CrossEncoder."""
+
+    activation_fn: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SparseFile(PromptFile):
     """The same of a SparseEncoder."""
 
@@ -59,6 +75,84 @@ class SpladePoolingFile:
     activation_function: Literal["relu", "log1p_relu"] = "relu"
     embedding_dimension: int | None = None
     word_embedding_dimension: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolingFile:
+    """config.json of a Pooling, with the keys of all versions."""
+
+    embedding_dimension: int | None = None
+    word_embedding_dimension: int | None = None
+    include_prompt: bool = True
+    pooling_mode: tuple[TextPooling, ...] | None = None
+    # In the order in which the vectors are joined.
+    pooling_mode_cls_token: bool = False
+    pooling_mode_max_tokens: bool = False
+    pooling_mode_mean_tokens: bool = False
+    pooling_mode_mean_sqrt_len_tokens: bool = False
+    pooling_mode_weightedmean_tokens: bool = False
+    pooling_mode_lasttoken: bool = False
+
+    @classmethod
+    def unfold(cls, mapping: Mapping[str, Any], _where: str) -> Mapping[str, Any]:
+        """One pooling may stand without a list around it."""
+        mode = mapping.get("pooling_mode")
+        return {**mapping, "pooling_mode": [mode]} if isinstance(mode, str) else mapping
+
+    @property
+    def poolings(self) -> tuple[TextPooling, ...]:
+        """All poolings, in their order."""
+        if self.pooling_mode:
+            return self.pooling_mode
+        return tuple(mode for key, mode in POOLING_KEYS.items() if getattr(self, key)) or ("mean",)
+
+
+POOLING_KEYS: Mapping[str, TextPooling] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""How each pooling is called by the versions before 5.4."""
+
+Feature = Literal["sentence_embedding", "token_embeddings", "scores"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseFile:
+    """config.json of a Dense."""
+
+    in_features: int
+    out_features: int
+    bias: bool = True
+    activation_function: str = "torch.nn.modules.activation.Tanh"
+    use_residual: bool = False
+    module_input_name: Feature | None = None
+    module_output_name: Feature | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNormFile:
+    """config.json of a LayerNorm."""
+
+    dimension: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropoutFile:
+    """config.json of a Dropout, which does nothing in inference."""
+
+    dropout: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalizeFile:
+    """config.json of a Normalize; versions before 6 write none."""
+
+    module_input_name: Feature | None = None
+    module_output_name: Feature | None = None
 
 
 def read_prompt_file(settings_class: type[T], folder: Path) -> T:

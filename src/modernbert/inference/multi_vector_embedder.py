@@ -82,6 +82,7 @@ class MultiVectorEmbedder(TextModel[Encoder]):
         """
         found = read_folder(find_model(folder_or_hub_id, weights=True, wanted=("multi_vector",)))
         encoder, tokenizer = load_for_inference(Encoder, found.encoder, precision)
+        tokenizer = tokenizer.lowercased() if found.is_lowered else tokenizer
         model = MultiVectorModel(encoder, found.projections, normalize=found.settings.normalize)
         model.to(next(encoder.parameters()).device).requires_grad_(False)
         embedder = cls(model.eval(), tokenizer, found.settings)

@@ -1,6 +1,6 @@
 """A model of one vector a token in a folder, as sentence-transformers' MultiVectorEncoder has it.
 
-The files of the encoder and its tokenizer, those of `modules_folder`, and
+The files of the encoder and its tokenizer, those of `foreign_files`, and
 
 1_Dense/              a projection, its config and its weights; there may be several
 2_MultiVectorMask/    which tokens are left out
@@ -10,16 +10,23 @@ Folders of PyLate before it took over that format are read too.
 """
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from modernbert.errors import ConfigError, ModelFolderError
+from modernbert.errors import ModelFolderError
 from modernbert.files import updated_folder
-from modernbert.inference.foreign_files import refuse_steps, write_files
+from modernbert.inference.foreign_files import (
+    PromptFile,
+    TransformerFile,
+    read_prompt_file,
+    refuse_steps,
+    write_files,
+)
+from modernbert.inference.foreign_layers import read_layers, write_weights, written_layer
 from modernbert.inference.multi_vector_settings import MultiVectorSettings, QueryExpansion
-from modernbert.json_files import read_object
+from modernbert.json_files import read_object, read_settings
 from modernbert.kinds import (
     CONFIG_FILE,
     SETTINGS_FILE,
@@ -28,8 +35,7 @@ from modernbert.kinds import (
     model_kind,
     read_modules,
 )
-from modernbert.model.multi_vector import Projection, ProjectionSettings
-from modernbert.model.weights import read_headers, read_tensors, write_tensors
+from modernbert.model.multi_vector import Projection
 
 _SUPPORTED = "Transformer, one Dense or more, and then MultiVectorMask and Normalize, or not, are"
 _PACKAGE = "sentence_transformers"
@@ -50,13 +56,63 @@ class MultiVectorFolder:
     encoder: Path
     projections: list[Projection]
     settings: MultiVectorSettings
+    is_lowered: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ExpansionFile:
+    """The key query_expansion of either file."""
+
+    length: int = 32
+    strategy: Literal["fixed", "min"] = "fixed"
+    attend: bool = False
+    token: Literal["[MASK]"] = "[MASK]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ToldFile(TransformerFile):
+    """sentence_bert_config.json."""
+
+    query_length: int | None = None
+    document_length: int | None = None
+    query_expansion: _ExpansionFile | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SaidFile(PromptFile):
+    """config_sentence_transformers.json, with the keys of PyLate."""
+
+    default_prompt_name: Literal["query", "document"] | None = None
+    similarity_fn_name: Literal["maxsim", "meanmaxsim", "MaxSim", "cosine", "dot"] = "maxsim"
+    query_length: int | None = None
+    document_length: int | None = None
+    query_expansion: _ExpansionFile | None = None
+    query_prefix: str | None = None
+    document_prefix: str | None = None
+    do_query_expansion: bool = True
+    attend_to_expansion_tokens: bool = False
+    skiplist_words: tuple[str, ...] | None = None
+
+    @property
+    def has_lengths(self) -> bool:
+        """Whether the lengths stand here, where PyLate had them."""
+        old = self.query_length, self.document_length, self.query_prefix
+        return any(value is not None for value in old)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _MaskFile:
+    """config.json of a MultiVectorMask."""
+
+    skiplist_words: tuple[str, ...] = ()
+    skiplist_tasks: tuple[str, ...] = ("document",)
 
 
 def is_multi_vector(folder: Path) -> bool:
     """Whether a model's folder says that it gives one vector a token.
 
     Raises:
-        ModelFolderError: a file that cannot be read.
+        ModelFolderError: A file that cannot be read.
     """
     return model_kind(folder) == "multi_vector"
 
@@ -65,35 +121,32 @@ def read_folder(folder: Path) -> MultiVectorFolder:
     """Read what a model's folder says, and its projections.
 
     Raises:
-        ModelFolderError: a file that cannot be read, a folder of another kind of model, or steps
-            that are not supported.
-        ConfigError: an activation, or another setting, that is not supported.
+        ModelFolderError: A file that cannot be used, or steps that are not supported.
+        ConfigError: Settings that contradict each other.
     """
     modules = read_modules(folder)
-    if not is_multi_vector(folder):
-        raise ModelFolderError(
-            f"{folder}: is no multi-vector model: {SETTINGS_FILE} does not say so; train one with "
-            "`modernbert finetune late-interaction`, or take Embedder for one vector a text"
-        )
     dense = [each for each in modules if each.kind == "Dense"]
-    rest = [each.kind for each in modules if each.kind != "Dense"]
+    rest = [each.kind for each in modules if each.kind not in ("Dense", "Dropout")]
     usual = ["Transformer", "MultiVectorMask", "Normalize"]
     if not dense or rest[:1] != usual[:1] or rest != [each for each in usual if each in rest]:
         raise refuse_steps(folder, modules, _SUPPORTED)
-    projections = [_read_projection(folder / each.path) for each in dense]
-    said = read_object(folder / SETTINGS_FILE)
     by_kind = {each.kind: folder / each.path for each in modules}
-    told = read_object(by_kind["Transformer"] / TRANSFORMER_FILE)
-    old = said.get("model_type") == "ColBERT"
+    is_old = read_object(folder / SETTINGS_FILE).get("model_type") == "ColBERT"
+    # PyLate names no feature in a Dense: there all layers take the vectors of tokens.
+    layers: Any = read_layers(folder, dense, "token_embeddings", default="token_embeddings")
+    place = by_kind["Transformer"]
+    said = read_prompt_file(_SaidFile, folder)
+    told = read_settings(_ToldFile, place / TRANSFORMER_FILE)
+    mask = by_kind.get("MultiVectorMask")
     settings = MultiVectorSettings(
         prompts=_prompts(said),
-        max_seqlen=told.get("max_seq_length"),
-        normalize="Normalize" in by_kind or old,
-        similarity="meanmaxsim" if said.get("similarity_fn_name") == "meanmaxsim" else "maxsim",
-        **_lengths(said if _has_old_keys(said) else told),
-        **_skiplist(said, by_kind.get("MultiVectorMask"), is_old=old),
+        max_seqlen=told.max_seq_length,
+        normalize="Normalize" in by_kind or is_old,
+        similarity="meanmaxsim" if said.similarity_fn_name == "meanmaxsim" else "maxsim",
+        **_lengths(said, told),
+        **(_old_skiplist(said, is_old=is_old) if mask is None else _skiplist(mask)),
     )
-    return MultiVectorFolder(by_kind["Transformer"], projections, settings)
+    return MultiVectorFolder(place, layers, settings, told.do_lower_case)
 
 
 def write_folder(
@@ -128,87 +181,39 @@ def write_folder(
     if settings.normalize:
         files[f"{modules[-1].path}/{CONFIG_FILE}"] = tokens
     for module, each in zip(modules[1:], projections, strict=False):
-        files[f"{module.path}/{CONFIG_FILE}"] = {**_written_projection(each.settings), **tokens}
+        files[f"{module.path}/{CONFIG_FILE}"] = written_layer(each, "token_embeddings")[1]
     try:
         with updated_folder(folder) as partial:
             for module, each in zip(modules[1:], projections, strict=False):
-                (partial / module.path).mkdir()
-                write_tensors(partial / module.path, dict(each.named_parameters()))
+                write_weights(each, partial / module.path)
     except OSError as error:
         raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
     write_files(folder, modules, files)
 
 
-def _read_projection(folder: Path) -> Projection:
-    path = folder / CONFIG_FILE
-    said = read_object(path)
-    if said.get("module_input_name", "token_embeddings") != "token_embeddings":
-        raise ConfigError(f"{path}: module_input_name: expected token_embeddings")
-    try:
-        settings = ProjectionSettings(
-            in_features=int(said["in_features"]),
-            out_features=int(said["out_features"]),
-            bias=bool(said.get("bias", True)),
-            activation=str(said.get("activation_function", "Tanh")).rpartition(".")[2],  # type: ignore[arg-type]
-            residual=bool(said.get("use_residual", False)),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    made = Projection(settings)
-    expected = {name: tuple(value.shape) for name, value in made.named_parameters()}
-    headers = {header.name: header for header in read_headers(folder)}
-    found = {name: header.shape for name, header in headers.items()}
-    if found != expected:
-        raise ModelFolderError(f"{folder}: holds the tensors {found}, expected {expected}")
-    made.load_state_dict(read_tensors(headers))
-    return made
-
-
-def _written_projection(settings: ProjectionSettings) -> dict[str, Any]:
-    activation = settings.activation
-    module = "linear" if activation == "Identity" else "activation"
-    written = {
-        "in_features": settings.in_features,
-        "out_features": settings.out_features,
-        "bias": settings.bias,
-        "activation_function": f"torch.nn.modules.{module}.{activation}",
-    }
-    return {**written, "use_residual": True} if settings.residual else written
-
-
-def _has_old_keys(said: Mapping[str, Any]) -> bool:
-    """Whether the lengths stand where PyLate had them."""
-    return any(key in said for key in ("query_length", "document_length", "query_prefix"))
-
-
-def _prompts(said: Mapping[str, Any]) -> dict[str, str]:
-    prompts = {name: text or "" for name, text in (said.get("prompts") or {}).items()}
-    for side in ("query", "document"):
-        if prefix := said.get(f"{side}_prefix"):
+def _prompts(said: "_SaidFile") -> dict[str, str]:
+    prompts = dict(said.prompts)
+    for side, prefix in (("query", said.query_prefix), ("document", said.document_prefix)):
+        if prefix:
             prompts[side] = prefix + prompts.get(side, "").removeprefix(prefix)
     return prompts
 
 
-def _lengths(said: Mapping[str, Any]) -> dict[str, Any]:
+def _lengths(said: "_SaidFile", told: "_ToldFile") -> dict[str, Any]:
     """Lengths and expansion, as either format tells them."""
-    expansion = said.get("query_expansion")
-    query_length = said.get("query_length")
-    is_old = "query_expansion" not in said and "query_prefix" in said
-    if is_old and said.get("do_query_expansion") is not False:
-        attend = bool(said.get("attend_to_expansion_tokens", False))
-        expansion = {"strategy": "fixed", "attend": attend, "length": query_length or 32}
-        query_length = None
-    found: dict[str, Any] = {
-        "query_max_seqlen": query_length,
-        "document_max_seqlen": said.get("document_length"),
-    }
+    if said.has_lengths:
+        query, document, expansion = said.query_length, said.document_length, said.query_expansion
+    else:
+        query, document, expansion = told.query_length, told.document_length, told.query_expansion
+    is_old = said.has_lengths and expansion is None and said.query_prefix is not None
+    if is_old and said.do_query_expansion:
+        attend = said.attend_to_expansion_tokens
+        expansion = _ExpansionFile(strategy="fixed", attend=attend, length=query or 32)
+        query = None
+    found: dict[str, Any] = {"query_max_seqlen": query, "document_max_seqlen": document}
     if expansion is not None:
-        if not isinstance(expansion, dict) or expansion.get("token") not in (None, "[MASK]"):
-            raise ConfigError("query_expansion: expected an object whose token is [MASK]")
         found["expansion"] = QueryExpansion(
-            length=expansion.get("length", 32),
-            strategy=expansion.get("strategy", "fixed"),
-            attend=expansion.get("attend", False),
+            length=expansion.length, strategy=expansion.strategy, attend=expansion.attend
         )
     return found
 
@@ -229,16 +234,12 @@ def _written_lengths(settings: MultiVectorSettings) -> dict[str, Any]:
     return written
 
 
-def _skiplist(said: Mapping[str, Any], folder: Path | None, *, is_old: bool) -> dict[str, Any]:
-    if folder is None:
-        words = said.get("skiplist_words")
-        usual = list(string.punctuation) if is_old else []
-        return {"skiplist": tuple(usual if words is None else words)}
-    config = read_object(folder / CONFIG_FILE)
-    if config.get("keep_only_token_ids"):
-        raise ConfigError(f"{folder / CONFIG_FILE}: keep_only_token_ids is not supported")
-    sides = config.get("skiplist_tasks")
-    return {
-        "skiplist": tuple(config.get("skiplist_words") or ()),
-        "skiplist_sides": ("document",) if sides is None else tuple(sides),
-    }
+def _old_skiplist(said: "_SaidFile", *, is_old: bool) -> dict[str, Any]:
+    """What is left out where no step says it: PyLate leaves out punctuation by default."""
+    usual = tuple(string.punctuation) if is_old else ()
+    return {"skiplist": usual if said.skiplist_words is None else said.skiplist_words}
+
+
+def _skiplist(folder: Path) -> dict[str, Any]:
+    mask = read_settings(_MaskFile, folder / CONFIG_FILE)
+    return {"skiplist": mask.skiplist_words, "skiplist_sides": mask.skiplist_tasks}

@@ -1,27 +1,27 @@
 """`Reranker`: how well documents answer a query, read together with it."""
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
+import torch
+from torch import nn
 
 from modernbert.errors import ConfigError, InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.inputs import require_list
 from modernbert.inference.loading import load_for_inference
+from modernbert.inference.reranker_folder import PooledScorer, RerankerSettings, read_reranker
 from modernbert.kinds import ModelKind
 from modernbert.model.config_file import find_model
+from modernbert.model.encoder import Encoder
 from modernbert.model.heads import SequenceClassifier
+from modernbert.model.multi_vector import Activation
 from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
-
-Activation = Literal["Sigmoid", "Identity"]
-
-_SETTINGS_FILES = ("config_sentence_transformers.json", "config.json")
 
 
 @dataclass(frozen=True)
@@ -33,35 +33,48 @@ class RankedDocument:
 
 
 class Reranker:
-    """Scores pairs of query and document with a classifier of one output.
+    """Scores pairs of query and document with a model of one output.
 
-    model: on any device, in any precision.
-    tokenizer: the one that the model was trained with.
-    activation: what makes a score of an output; sentence-transformers' default is Sigmoid.
+    Args:
+        model: A classifier with one label, on any device, in any precision.
+        tokenizer: The one that the model was trained with.
+        activation: What makes a score of an output; sentence-transformers' default is Sigmoid.
+        max_seqlen: The longest pair, in tokens; None for what the model reads.
+        settings: Both of these, and prompts, in place of the two arguments.
 
     Raises:
-        ConfigError: a classifier with more outputs than one, or an unknown activation.
-        InputError: a tokenizer of another vocabulary, or a longest sequence that cannot be read.
+        ConfigError: A classifier with more outputs than one, or an unknown activation.
+        InputError: A tokenizer of another vocabulary, or a longest sequence that cannot be read.
     """
 
     def __init__(
         self,
-        model: SequenceClassifier,
+        model: SequenceClassifier | PooledScorer,
         tokenizer: Tokenizer,
         *,
         activation: Activation = "Sigmoid",
         max_seqlen: int | None = None,
+        settings: RerankerSettings | None = None,
     ) -> None:
         if len(model.labels) != 1:
             raise ConfigError(
                 f"labels: got {len(model.labels)}, expected 1, the relevance; "
                 "take Classifier for a model with several"
             )
-        if activation not in get_args(Activation):
-            expected = " or ".join(get_args(Activation))
-            raise ConfigError(f"activation: {activation!r} is not supported; {expected} is")
-        self.classifier = Classifier(model, tokenizer, max_seqlen=max_seqlen)
-        self.activation = activation
+        self.settings = settings or RerankerSettings(activation=activation, max_seqlen=max_seqlen)
+        if self.settings.activation not in get_args(Activation):
+            expected = ", ".join(get_args(Activation))
+            raise ConfigError(
+                f"activation: got {self.settings.activation!r}, expected one of {expected}"
+            )
+        scorer: Any = model
+        self.classifier = Classifier(scorer, tokenizer, max_seqlen=self.settings.max_seqlen)
+        self._activate: nn.Module = getattr(nn, self.settings.activation)()
+
+    @property
+    def activation(self) -> Activation:
+        """What makes a score of an output."""
+        return self.settings.activation
 
     @classmethod
     def from_pretrained(
@@ -74,31 +87,53 @@ class Reranker:
         """Load a classifier with one output, such as a CrossEncoder of sentence-transformers.
 
         Raises:
-            ModelFolderError: no such model, or one that cannot be used.
-            TokenizerError: no tokenizer beside it, or one that cannot be used.
-            ConfigError: more outputs than one, or a precision that cannot be had here.
+            ModelFolderError: No such model, or one that cannot be used.
+            TokenizerError: No tokenizer beside it, or one that cannot be used.
+            ConfigError: More outputs than one, or a precision that cannot be had here.
         """
         wanted: tuple[ModelKind, ...] = ("reranker", "classifier")
-        folder = find_model(folder_or_hub_id, weights=True, wanted=wanted)
-        model, tokenizer = load_for_inference(SequenceClassifier, folder, precision)
-        activation = read_activation(folder)
-        return cls(model, tokenizer, activation=activation, max_seqlen=max_seqlen)
+        found = read_reranker(find_model(folder_or_hub_id, weights=True, wanted=wanted))
+        settings = found.settings
+        if max_seqlen is not None:
+            settings = replace(settings, max_seqlen=max_seqlen)
+        model: SequenceClassifier | PooledScorer
+        if found.pooling is None:
+            model, tokenizer = load_for_inference(SequenceClassifier, found.place, precision)
+        else:
+            encoder, tokenizer = load_for_inference(Encoder, found.place, precision)
+            model = PooledScorer(encoder, found.pooling, list(found.layers))
+            model.to(next(encoder.parameters()).device).requires_grad_(False).eval()
+        tokenizer = tokenizer.lowercased() if found.is_lowered else tokenizer
+        return cls(model, tokenizer, settings=settings)
 
     def scores(
         self,
         pairs: Iterable[tuple[str, str]],
         *,
+        prompt_name: str | None = None,
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> np.ndarray:
-        """The score of each pair of query and document: (num_pairs,) float32.
+        """Compute the score of each pair of query and document.
+
+        Args:
+            pairs: Any number of pairs.
+            prompt_name: The prompt to put before the queries; the model's default when None.
+            batch_tokens: The most tokens that are computed at once.
+            on_progress: Is called after every batch.
+
+        Returns:
+            (num_pairs,) float32.
 
         Raises:
-            InputError: something else than pairs of texts, or an option that cannot be.
+            InputError: Something other than pairs of texts, or an option that cannot be.
         """
         require_list(pairs, "pairs")
+        prompt = self.settings.prompt(None, prompt_name)
         blocks = self.classifier.logits(
-            map(_as_pair, pairs), batch_tokens=batch_tokens, on_progress=on_progress
+            (_as_pair(pair, prompt) for pair in pairs),
+            batch_tokens=batch_tokens,
+            on_progress=on_progress,
         )
         outputs = [np.zeros(0, np.float32), *(block[:, 0].numpy() for block in blocks)]
         return self.activated(np.concatenate(outputs))
@@ -129,39 +164,12 @@ class Reranker:
 
     def activated(self, outputs: np.ndarray) -> np.ndarray:
         """The scores that the model's outputs, (num_pairs,) float32, stand for."""
-        if self.activation == "Identity":
-            return outputs
-        # exp(-|x|) cannot overflow.
-        small = np.exp(-np.abs(outputs))
-        scores = np.where(outputs >= 0, 1 / (1 + small), small / (1 + small))
-        return np.asarray(scores, np.float32)
+        scores: np.ndarray = self._activate(torch.from_numpy(outputs)).numpy()
+        return scores
 
 
-def read_activation(folder: Path) -> Activation:
-    """The activation that a CrossEncoder's folder names, of any version; else the default.
-
-    Raises:
-        ConfigError: one that is not supported.
-    """
-    for name in _SETTINGS_FILES:
-        try:
-            said = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        nested = said.get("sentence_transformers") or {}
-        named = nested.get("activation_fn") or said.get("activation_fn")
-        if named := named or said.get("sbert_ce_default_activation_function"):
-            found = str(named).rpartition(".")[2]
-            if found not in get_args(Activation):
-                expected = " or ".join(get_args(Activation))
-                raise ConfigError(
-                    f"{folder / name}: activation {named} is not supported; {expected} is"
-                )
-            return "Identity" if found == "Identity" else "Sigmoid"
-    return "Sigmoid"
-
-
-def _as_pair(pair: object) -> tuple[str, str]:
+def _as_pair(pair: object, prompt: str) -> tuple[str, str]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise InputError(f"pairs: got {type(pair).__name__}, expected pairs of query and document")
-    return pair[0], pair[1]
+    query, document = pair
+    return (prompt + query if prompt and isinstance(query, str) else query), document

@@ -1,7 +1,7 @@
 """`SparseEmbedder`: a text to weights of the vocabulary's tokens (SPLADE)."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -24,7 +24,7 @@ from modernbert.inference.foreign_files import (
 )
 from modernbert.inference.inputs import EncodedText, require_list, with_prompt
 from modernbert.inference.loading import load_for_inference
-from modernbert.inference.prompts import Prompts
+from modernbert.inference.prompts import Prompted
 from modernbert.inference.text_model import TextModel
 from modernbert.json_files import read_settings
 from modernbert.kinds import (
@@ -57,7 +57,7 @@ class SparseVector(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseSettings:
+class SparseSettings(Prompted):
     """What makes the weights of a text.
 
     Attributes:
@@ -65,14 +65,12 @@ class SparseSettings:
         activation: What makes a weight of a logit.
         max_active_dims: How many tokens are kept, the heaviest first; None for all.
         max_seqlen: The longest sequence, in tokens; None for what the model reads.
-        prompts: Texts to put before others, and which of them by default.
     """
 
     pooling: SparsePooling = "max"
     activation: SparseActivation = "relu"
     max_active_dims: int | None = None
     max_seqlen: int | None = None
-    prompts: Prompts = field(default_factory=Prompts)
 
 
 class SparseOptions(TypedDict, total=False):
@@ -178,13 +176,13 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
         self, texts: Iterable[str], **options: Unpack[SparseOptions]
     ) -> list[SparseVector]:
         """Do as `encode`, with the prompt named `query` where the model has one."""
-        return self.encode(texts, **self.settings.prompts.of_side("query", options))
+        return self.encode(texts, **self.settings.of_side("query", options))
 
     def encode_document(
         self, texts: Iterable[str], **options: Unpack[SparseOptions]
     ) -> list[SparseVector]:
         """Do as `encode`, with the prompt named `document`, `passage` or `corpus`, if any."""
-        return self.encode(texts, **self.settings.prompts.of_side("document", options))
+        return self.encode(texts, **self.settings.of_side("document", options))
 
     def stream(
         self, texts: Iterable[str], **options: Unpack[SparseOptions]
@@ -197,7 +195,7 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
         most = options.get("max_active_dims")
         if most is not None and most < 1:
             raise InputError(f"max_active_dims: got {most}, expected 1 or more")
-        prompt = self.settings.prompts.text(options.get("prompt"), options.get("prompt_name"))
+        prompt = self.settings.prompt(options.get("prompt"), options.get("prompt_name"))
         windows: Iterator[list[tuple[EncodedText, Any]]] = self.run(
             with_prompt(texts, prompt),
             self.compute,
@@ -269,7 +267,8 @@ def _read_folder(folder: Path) -> tuple[Path, SparseSettings, bool]:
         activation=pooled.activation_function,
         max_active_dims=said.max_active_dims,
         max_seqlen=transformer.max_seq_length,
-        prompts=Prompts(texts=said.prompts, default_name=said.default_prompt_name),
+        prompts=said.prompts,
+        default_prompt_name=said.default_prompt_name,
     )
     return place, settings, transformer.do_lower_case
 
@@ -281,8 +280,8 @@ def _write_files(folder: Path, settings: SparseSettings) -> None:
     ]
     said: dict[str, Any] = {
         "model_type": "SparseEncoder",
-        "prompts": dict(settings.prompts.texts),
-        "default_prompt_name": settings.prompts.default_name,
+        "prompts": dict(settings.prompts),
+        "default_prompt_name": settings.default_prompt_name,
         "similarity_fn_name": "dot",
     }
     if settings.max_active_dims is not None:

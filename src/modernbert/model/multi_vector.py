@@ -12,7 +12,28 @@ from modernbert.errors import ConfigError
 from modernbert.model.dropout import Dropout
 from modernbert.model.encoder import Encoder
 
-Activation = Literal["Identity", "Tanh", "GELU", "ReLU", "SiLU"]
+Activation = Literal[
+    "Identity",
+    "CELU",
+    "ELU",
+    "GELU",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "LeakyReLU",
+    "LogSigmoid",
+    "Mish",
+    "ReLU",
+    "ReLU6",
+    "SELU",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+    "Tanhshrink",
+]
+"""Classes of torch.nn that take one number at a time and no arguments."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,19 +8,82 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 
 Pooling = Literal["cls", "mean"]
+"""What classifiers pool by."""
+
+TextPooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+"""What embedding models pool by, in the words of sentence-transformers."""
+
+Poolings = TextPooling | tuple[TextPooling, ...]
+"""One, or several whose vectors are joined."""
 
 
-def pool(hidden: Tensor, batch: PackedBatch, pooling: Pooling) -> Tensor:
-    """The first token of each sequence, or the mean of all its tokens, [CLS] and [SEP] included.
+def pool(
+    hidden: Tensor,
+    batch: PackedBatch,
+    pooling: Poolings,
+    *,
+    num_left_out: int = 0,
+) -> Tensor:
+    """Make one vector of the vectors of each sequence's tokens, [CLS] and [SEP] included.
 
-    hidden: (total_tokens, width).
-    Returns (num_sequences, width); zeros for a sequence without tokens.
+    Args:
+        hidden: (total_tokens, width).
+        batch: The sequences.
+        pooling: The first token; the largest of each number; the mean; the sum over the root of the
+            length; the mean weighted by the places 1, 2, ...; or the last token. Several give
+            vectors that are joined.
+        num_left_out: How many tokens at the beginning of each sequence do not count, such as a
+            prompt's; the last token always does.
+
+    Returns:
+        (num_sequences, width), or as many times the width as there are poolings; zeros for a
+        sequence without tokens.
     """
-    if pooling == "cls":
-        first = batch.cu_seqlens[:-1].long().clamp(max=len(hidden) - 1)
-        return hidden[first].masked_fill(batch.lengths[:, None] == 0, 0)
+    places = batch.position_ids + 1
+    if num_left_out:
+        hidden, batch, places = _without_beginnings(hidden, batch, num_left_out)
+    kinds = (pooling,) if isinstance(pooling, str) else pooling
+    return torch.cat([_pooled(hidden, batch, places, kind) for kind in kinds], dim=1)
+
+
+def _pooled(hidden: Tensor, batch: PackedBatch, places: Tensor, pooling: TextPooling) -> Tensor:
+    if pooling in ("cls", "lasttoken"):
+        rows = batch.cu_seqlens[:-1] if pooling == "cls" else batch.cu_seqlens[1:] - 1
+        chosen = hidden[rows.long().clamp(0, len(hidden) - 1)]
+        return chosen.masked_fill(batch.lengths[:, None] == 0, 0)
+    if pooling == "max":
+        lowest = hidden.new_full((batch.num_sequences, hidden.shape[1]), -torch.inf)
+        index = batch.sequence_ids[:, None].expand_as(hidden)
+        largest = lowest.scatter_reduce(0, index, hidden, "amax")
+        return largest.masked_fill(batch.lengths[:, None] == 0, 0)
     # Sums of thousands of tokens need more digits than bfloat16 has.
     addends = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    totals = batch.lengths.to(addends.dtype)
+    if pooling == "weightedmean":
+        weights = places.to(addends.dtype)
+        addends = addends * weights[:, None]
+        totals = totals.new_zeros(len(totals)).index_add(0, batch.sequence_ids, weights)
+    elif pooling == "mean_sqrt_len_tokens":
+        totals = totals.sqrt()
     sums = addends.new_zeros(batch.num_sequences, hidden.shape[1])
     sums = sums.index_add(0, batch.sequence_ids, addends)
-    return (sums / torch.clamp(batch.lengths, min=1)[:, None]).to(hidden.dtype)
+    return (sums / totals.clamp(min=1)[:, None]).to(hidden.dtype)
+
+
+def _without_beginnings(
+    hidden: Tensor, batch: PackedBatch, num_tokens: int
+) -> tuple[Tensor, PackedBatch, Tensor]:
+    """Leave out the first tokens of each sequence, but never its last.
+
+    Returns:
+        What is left of the hidden states and of the batch, and the places, from 1, that the tokens
+        had before.
+    """
+    left_out = (batch.lengths - 1).clamp(max=num_tokens)
+    keep = batch.position_ids >= left_out[batch.sequence_ids]
+    borders = batch.cu_seqlens.clone()
+    borders[1:] -= left_out.cumsum(0).to(torch.int32)
+    kept = PackedBatch(
+        token_ids=batch.token_ids[keep], cu_seqlens=borders, max_seqlen=batch.max_seqlen
+    )
+    return hidden[keep], kept, (batch.position_ids + 1)[keep]

@@ -14,7 +14,6 @@ from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.inputs import TextEncoder
-from modernbert.inference.pooled_vectors import PooledVectors
 from modernbert.serving import late_interaction, schemas
 from modernbert.serving.answers import as_lists, require_finite, require_small
 from modernbert.serving.encoding import (
@@ -158,18 +157,13 @@ def _embedder(call: Call) -> Embedder:
 
 
 def _prompt(call: Call, name: str | None) -> str:
-    embedder, sparse = call.model.embedder, call.model.sparse
-    if sparse is not None:
-        try:
-            return sparse.settings.prompts.text(None, name)
-        except InputError as error:
-            raise invalid(str(error)) from None
-    if embedder is None:
+    prompted = call.model.embedder or call.model.sparse
+    if prompted is None:
         if name is not None:
             raise invalid(f"prompt_name: got {name!r}, but the model has no prompts")
         return ""
     try:
-        return embedder.settings.prompt(None, name)
+        return prompted.settings.prompt(None, name)
     except InputError as error:
         raise invalid(str(error)) from None
 
@@ -211,14 +205,10 @@ async def _pooled(
 def _pooling_lane(call: Call, prompt: str) -> Lane:
     """Prompts that are not pooled have lanes of their own: how many tokens to leave out differs."""
     embedder = _embedder(call)
-    num_unpooled = 0
-    if prompt and not embedder.settings.pool_prompt:
-        num_unpooled = len(embedder.tokenizer.encode(prompt)) - 1
+    num_left_out = embedder.num_left_out(prompt)
     return call.model.lane(
-        ("pooled", num_unpooled),
-        lambda: PooledVectors(
-            encoder=embedder.encoder, settings=embedder.settings, num_unpooled=num_unpooled
-        ),
+        ("pooled", num_left_out),
+        lambda: lambda batch: embedder.compute(batch, num_left_out),
     )
 
 

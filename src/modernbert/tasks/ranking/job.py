@@ -14,10 +14,10 @@ from modernbert.data.judged_texts import JudgedTexts, is_judged_folder, read_jud
 from modernbert.errors import InputError
 from modernbert.inference.inputs import TextEncoder
 from modernbert.inference.loading import longest_sequence
-from modernbert.inference.reranker import Activation
 from modernbert.metrics.ranking import ranking_scores
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
+from modernbert.model.multi_vector import Activation
 from modernbert.settings import to_mapping
 from modernbert.tasks.ranking.data import RetrievalData, as_judged_texts, read_retrieval_data
 from modernbert.tasks.ranking.examples import Kind, prepared

@@ -13,19 +13,17 @@ from torch.nn import functional
 from modernbert.batch import PackedBatch
 from modernbert.errors import SettingsError
 from modernbert.inference.embedder import Embedder
-from modernbert.inference.embedder_folder import read_settings
+from modernbert.inference.embedder_folder import read_embedder
 from modernbert.inference.inputs import EncodedText, TextEncoder
 from modernbert.inference.loading import longest_sequence
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_folder import is_multi_vector, read_folder
 from modernbert.inference.multi_vector_inputs import SideEncoder, counted, skipped_token_ids
 from modernbert.inference.multi_vector_settings import MultiVectorSettings, Side
-from modernbert.inference.pooled_vectors import without_beginnings
 from modernbert.kinds import read_modules
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import MultiVectorModel, projection
-from modernbert.model.pooling import pool
 from modernbert.tasks.cpu_shapes import filled
 from modernbert.tasks.ranking.recipe import RetrievalRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -79,23 +77,20 @@ class TextLearner(nn.Module):
     def __init__(self, embedder: Embedder, query_max_seqlen: int | None = None) -> None:
         super().__init__()
         self.encoder, self.dim = embedder.encoder, embedder.dim
+        self.layers = embedder.layers  # whose parameters are trained too
         self.embedder, settings = embedder, embedder.settings
-        document = settings.first_prompt(("document", "passage", "corpus"))
         longest = embedder.max_seqlen
         query = TextEncoder(embedder.tokenizer, min(query_max_seqlen or longest, longest))
         self.sides = Sides(
             {"query": query, "document": TextEncoder(embedder.tokenizer, longest)},
-            {"query": settings.first_prompt(("query",)), "document": document},
+            {"query": settings.side_prompt("query"), "document": settings.side_prompt("document")},
         )
 
     def forward(self, batch: PackedBatch, side: Side) -> Vectors:
         """Their vectors."""
-        hidden = self.encoder(filled(batch))[: batch.total_tokens].float()
-        prompt = "" if self.embedder.settings.pool_prompt else self.sides.prompts[side]
-        if prompt:
-            num_tokens = len(self.embedder.tokenizer.encode(prompt)) - 1
-            hidden, batch = without_beginnings(hidden, batch, num_tokens)
-        pooled = pool(hidden, batch, self.embedder.settings.pooling)
+        hidden = self.encoder(filled(batch))[: batch.total_tokens]
+        num_left_out = self.embedder.num_left_out(self.sides.prompts[side])
+        pooled = self.embedder.pooled(hidden, batch, num_left_out)[:, : self.dim]
         return Vectors(functional.normalize(pooled, dim=-1), torch.ones_like(batch.lengths))
 
     def save(self, folder: Path) -> None:
@@ -144,7 +139,8 @@ def text_learner(recipe: RetrievalRecipe) -> TextLearner:
         InputError: lengths that the model cannot read.
         SettingsError: dimensions that the model does not have.
     """
-    folder, settings = read_settings(find_model(recipe.model, weights=True))
+    folder = find_model(recipe.model, weights=True)
+    found, settings = read_embedder(folder)
     training, data = recipe.training, recipe.data
     prompts = dict(settings.prompts)
     for name, text in (("query", training.query_prompt), ("document", training.document_prompt)):
@@ -159,10 +155,11 @@ def text_learner(recipe: RetrievalRecipe) -> TextLearner:
         prompts=prompts,
         max_seqlen=data.max_seqlen or settings.max_seqlen,
     )
-    encoder = Encoder.from_pretrained(folder)
-    learner = TextLearner(
-        Embedder(encoder, Tokenizer.from_pretrained(folder), settings), data.query_max_seqlen
-    )
+    encoder = Encoder.from_pretrained(found.encoder)
+    tokenizer = Tokenizer.from_pretrained(found.encoder)
+    tokenizer = tokenizer.lowercased() if found.is_lowered else tokenizer
+    embedder = Embedder(encoder, tokenizer, settings, layers=found.layers)
+    learner = TextLearner(embedder, data.query_max_seqlen)
     if (widest := max(training.matryoshka_dims, default=0)) > learner.dim:
         raise SettingsError(f"matryoshka_dims: got {widest}, but a vector has {learner.dim}")
     return learner

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from modernbert.files import write_whole
-from modernbert.inference.reranker import Activation
 from modernbert.model.heads import SequenceClassifier
+from modernbert.model.multi_vector import Activation
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 
