@@ -1,41 +1,68 @@
 """The command line as a whole: help, errors, exit codes, streams."""
 
+import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import typer.main
 
 from modernbert import __version__
 from modernbert.cli import app as module
 from modernbert.cli import main
 from modernbert.errors import InputError
 
-VERBS = [
-    ("demo",),
-    ("tokenizer",),
-    ("tokenizer", "train"),
-    ("tokenizer", "derive"),
-    ("prepare",),
-    ("plan",),
-    ("pretrain",),
-    ("fill-mask",),
-    ("embed",),
-    ("search",),
-    ("classify",),
-    ("tag",),
-    ("rerank",),
-    ("info",),
-]
+
+def verbs_of(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every command and group below a group, in their order."""
+    for name in group.list_commands(None):
+        yield (*path, name)
+        if hasattr(group.commands[name], "commands"):
+            yield from verbs_of(group.commands[name], (*path, name))
+
+
+APP: Any = typer.main.get_command(module.app)
+VERBS = list(verbs_of(APP))
 HEAVY = ("torch", "numpy", "transformers", "tokenizers", "pyarrow", "matplotlib")
 
 
 @pytest.mark.parametrize("verb", [(), *VERBS], ids=" ".join)
-def test_help_names_the_verb_and_its_purpose(run: Callable[..., Any], verb: tuple[str]) -> None:
+def test_help_names_the_verb(run: Callable[..., Any], verb: tuple[str, ...]) -> None:
     answer = run(*verb, "--help")
     assert answer.exit_code == 0 and answer.stderr == ""
     assert " ".join(["modernbert", *verb]) in answer.stdout
+
+
+def command_of(verb: tuple[str, ...]) -> Any:
+    command = APP
+    for name in verb:
+        command = command.commands[name]
+    return command
+
+
+@pytest.mark.parametrize("verb", [v for v in VERBS if v[0] != "finetune"], ids=" ".join)
+def test_help_tells_the_purpose_in_a_line_and_ends_with_an_example(
+    run: Callable[..., Any], verb: tuple[str, ...]
+) -> None:
+    purpose = str(command_of(verb).help).partition("\n\n")[0]
+    assert purpose.endswith(".") and len(purpose) <= 66
+    text = " ".join(run(*verb, "--help").stdout.split())
+    found = re.search(r"Example: modernbert (.*)$", text)
+    assert found is not None
+    parse_as_typed(APP, shlex.split(found[1]))
+
+
+def parse_as_typed(group: Any, arguments: list[str]) -> None:
+    """Parse arguments as the command line does, without running the verb."""
+    name, *rest = arguments
+    command = group.commands[name]
+    if hasattr(command, "commands"):
+        parse_as_typed(command, rest)
+    else:
+        command.make_context(name, rest)
 
 
 def test_help_of_every_verb_waits_for_nothing_heavy() -> None:

@@ -78,4 +78,4 @@ def test_wrong_options(
 
 def test_an_output_that_is_there(run: Run, folder: Path) -> None:
     answer = run("average", folder, "-o", folder / "model")
-    assert answer.exit_code == 2 and "is there already" in answer.stderr
+    assert answer.exit_code == 2 and "already exists" in answer.stderr

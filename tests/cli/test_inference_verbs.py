@@ -227,7 +227,7 @@ def test_search_with_another_model(
 ) -> None:
     embed(run, models, texts_file, tmp_path / "texts.index")
     answer = run("search", tmp_path / "texts.index", models / "masked", "x")
-    assert answer.exit_code == 2 and "not the model whose vectors" in answer.stderr
+    assert answer.exit_code == 2 and "not the model that made the vectors" in answer.stderr
 
 
 def test_classify(run: Callable[..., Any], models: Path, texts_file: Path) -> None:
@@ -360,7 +360,7 @@ def test_embed_and_search_one_vector_a_token(
     assert [hit["score"] for hit in hits] == pytest.approx(sorted(scores)[:-3:-1], abs=0.1)
     assert hits[0]["id"] == f"doc {hits[0]['row']}"
     wrong = run("search", index, models / "embedder", "x")
-    assert wrong.exit_code == 2 and "not the model whose vectors" in wrong.stderr
+    assert wrong.exit_code == 2 and "not the model that made the vectors" in wrong.stderr
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -130,4 +130,4 @@ def test_this_machine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_path_or_the_machine(run: Run, arguments: list[str]) -> None:
     answer = run("info", *arguments)
     assert answer.exit_code == 2
-    assert "expected a PATH, or --machine without one" in answer.stderr
+    assert "give either a PATH or --machine" in answer.stderr

@@ -76,7 +76,7 @@ def test_stopped_by_hand(
         patch.setattr(Spill, "finish_unit", interrupt)
         answer = run(*arguments)
     assert (answer.exit_code, answer.stdout) == (130, "")
-    assert answer.stderr == "stopped; nothing is lost: run the same command again to go on\n"
+    assert answer.stderr == "stopped; run the same command again to continue\n"
     assert run(*arguments).exit_code == 0
 
 

@@ -23,7 +23,7 @@ def test_several_files_and_another_field(run: Callable[..., Any], tmp_path: Path
         *("--vocab-size", 5000, "--text-field", "body"),
     )
     assert answer.exit_code == 0
-    assert "the corpus is too small to learn 5,000 entries from" in answer.stderr
+    assert "the corpus is too small for a vocabulary of 5,000 entries" in answer.stderr
 
 
 def test_skipped_records_are_told(run: Callable[..., Any], corpus: Path, tmp_path: Path) -> None:

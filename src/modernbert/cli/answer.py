@@ -1,4 +1,4 @@
-"""`modernbert answer`: answers to questions about a text."""
+"""`modernbert answer`: answers questions about a text."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -25,20 +25,28 @@ def answer(
     model: Model,
     context: Annotated[
         Path,
-        typer.Option("--context", "-c", help="File of the text that answers.", show_default=False),
+        typer.Option(
+            "--context", "-c", help="File of the text that holds the answers.", show_default=False
+        ),
     ],
     questions: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[QUESTION]...", help="Questions; without any, the lines of stdin."),
+        typer.Argument(
+            metavar="[QUESTION]...",
+            help="Questions; if none is given, the lines of stdin are read.",
+        ),
     ] = None,
     must_answer: Annotated[
-        bool, typer.Option("--must-answer", help="Answer even where none is likelier.")
+        bool,
+        typer.Option(
+            "--must-answer", help="Give an answer even if it is more likely that there is none."
+        ),
     ] = False,
     stride: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Tokens that neighbouring windows of a long text share.",
+            help="Tokens by which neighbouring windows of a long text overlap.",
             show_default="128 or a quarter of a window",
         ),
     ] = None,
@@ -48,14 +56,15 @@ def answer(
 ) -> None:
     """Find the answers to questions in a text of any length.
 
-    With --json one object a line: the id, the question, the answer, its score and its place.
+    With --json, each line is an object with the id, the question, and the answer with its score and
+    its offsets.
     """
     from modernbert.inference.question_answerer import QuestionAnswerer
 
     try:
         text = context.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{context}: not a readable text: {error}") from None
+        raise InputError(f"{context}: is not a readable text file: {error}") from None
     answerer = QuestionAnswerer.from_pretrained(model, precision=precision.value, stride=stride)
 
     def run(given: Iterable[str]) -> "Iterator[Answer]":

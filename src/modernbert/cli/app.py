@@ -1,13 +1,13 @@
-"""The verbs put together, and what becomes of their errors.
+"""The command line: its verbs in order, their examples, and exit codes.
 
-Exit codes: 0 done; 1 a fault of this program, with its traceback; 2 something that the user can
-put right, with one line that says what; 75 another process of the run is gone, so that the same
-command is to be run again; 130 and 143 stopped by Ctrl-C and by SIGTERM, all of it saved.
+Exit codes: 0 for success; 1 for a bug in this program, with a traceback; 2 for a mistake that you
+can correct, with a one-line message; 75 if another process of the run was lost and the same command
+should be run again; 130 and 143 after Ctrl-C and SIGTERM, with everything saved.
 """
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -37,74 +37,62 @@ from modernbert.cli import (
     tokenizer,
 )
 from modernbert.cli.inference_options import warnings_told
+from modernbert.cli.options import example
 from modernbert.errors import ModernBertError, ProcessError
 
 USER_ERROR = 2
 RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
 
+# Verbs in the order in which one needs them, each with an example; groups have their own.
+_VERBS: dict[str, tuple[Callable[..., Any] | typer.Typer, str]] = {
+    "demo": (demo.demo, "demo"),
+    "tokenizer": (tokenizer.app, ""),
+    "prepare": (prepare.prepare, "corpus shards --tokenizer tokenizer"),
+    "plan": (plan.plan, "recipes/base.toml --gpus 8 --kind h100"),
+    "pretrain": (pretrain.pretrain, "recipe.toml"),
+    "average": (average.average, "runs/mine --best 3 --held-out shards/held-out -o averaged"),
+    "finetune": (finetune.app, ""),
+    "evaluate": (evaluate.evaluate, "runs/mine/model glue --data data/glue"),
+    "report": (report.report, "runs/mine"),
+    "fill-mask": (fill_mask.fill_mask, 'runs/mine/model "The capital of France is [MASK]."'),
+    "embed": (embed.embed, "texts.jsonl runs/retriever/model -o texts.index"),
+    "search": (search.search, 'texts.index runs/retriever/model "Who wrote it?"'),
+    "mine": (mine.mine, "train.jsonl runs/retriever/model -o negatives.jsonl"),
+    "classify": (classify.classify, 'runs/labels/model "A fine film."'),
+    "tag": (tag.tag, 'runs/tags/model "Ada Lovelace lived in London."'),
+    "answer": (answer.answer, 'runs/answers/model --context article.txt "Who wrote it?"'),
+    "rerank": (rerank.rerank, 'runs/reranker/model "Who wrote it?" "A text." "Another."'),
+    "serve": (serve.serve, "runs/embedder labels=runs/labels/model"),
+    "info": (info.info, "runs/mine/model"),
+    "export": (export.app, ""),
+    "push": (push.push, "runs/labels/model owner/name"),
+}
+
+
 class _InOrderOfUse(TyperGroup):
-    """Lists the verbs as one needs them; the default order puts groups last."""
+    """Lists the verbs as in `_VERBS`; the default order puts groups last."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        making = [
-            "demo",
-            "tokenizer",
-            "prepare",
-            "plan",
-            "pretrain",
-            "average",
-            "finetune",
-            "evaluate",
-            "report",
-        ]
-        using = [
-            "fill-mask",
-            "embed",
-            "search",
-            "mine",
-            "classify",
-            "tag",
-            "answer",
-            "rerank",
-            "serve",
-            "info",
-        ]
-        return [*making, *using, "export", "push"]
+        return list(_VERBS)
 
 
 app = typer.Typer(
     name="modernbert",
     cls=_InOrderOfUse,
-    help="ModernBERT from a raw corpus to a trained encoder.",
-    epilog="Start with `modernbert demo OUT`: from a corpus to a model in a few minutes.",
+    help="Train, fine-tune, use and serve ModernBERT encoders.",
+    epilog="Example: `modernbert demo demo` trains a tiny model in a few minutes.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(tokenizer.app, name="tokenizer")
-app.add_typer(export.app, name="export")
-app.add_typer(finetune.app, name="finetune")
-app.command()(prepare.prepare)
-app.command()(plan.plan)
-app.command()(pretrain.pretrain)
-app.command()(average.average)
-app.command()(report.report)
-app.command()(evaluate.evaluate)
-app.command()(fill_mask.fill_mask)
-app.command()(embed.embed)
-app.command()(search.search)
-app.command()(mine.mine)
-app.command()(classify.classify)
-app.command()(tag.tag)
-app.command()(answer.answer)
-app.command()(rerank.rerank)
-app.command()(serve.serve)
-app.command()(info.info)
-app.command()(push.push)
-app.command()(demo.demo)
+for _name, (_verb, _arguments) in _VERBS.items():
+    if isinstance(_verb, typer.Typer):
+        app.add_typer(_verb, name=_name)
+    else:
+        app.command(_name, epilog=example(f"{_name} {_arguments}"))(_verb)
 
 
 def _print_version(asked: bool) -> None:
@@ -119,7 +107,9 @@ def _print_version(asked: bool) -> None:
 def _options(
     _version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Tell the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""`modernbert average`: several states of a model to one."""
+"""`modernbert average`: several states of a model averaged into one."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,32 +18,38 @@ def average(
         list[Path],
         typer.Argument(
             metavar="MODEL...",
-            help="Folders of models or checkpoints, or of runs that have kept some.",
+            help="Folders of models or checkpoints, or of runs that kept some.",
             show_default=False,
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to write.", show_default=False)
+        Path,
+        typer.Option(
+            "--output", "-o", help="The folder to write the averaged model to.", show_default=False
+        ),
     ],
-    last: Annotated[int | None, typer.Option(min=1, help="Only the last so many.")] = None,
+    last: Annotated[int | None, typer.Option(min=1, help="Average only the last N states.")] = None,
     best: Annotated[
-        int | None, typer.Option(min=1, help="Only the so many with the lowest held-out loss.")
+        int | None,
+        typer.Option(min=1, help="Average only the N states with the lowest held-out loss."),
     ] = None,
     weight: Annotated[
         list[float] | None,
-        typer.Option(help="Of each model, in their order.", show_default="all alike"),
+        typer.Option(
+            help="The weight of each model, in the order given.", show_default="equal weights"
+        ),
     ] = None,
     held_out: Annotated[
-        Path | None, typer.Option(help="Shards to evaluate the parts and the average on.")
+        Path | None, typer.Option(help="Shards on which to evaluate each state and the average.")
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Evaluate on pieces of so many tokens, at random.")
+        int | None, typer.Option(min=1, help="Evaluate on a random sample of this many tokens.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Average the weights of several states of one model.
 
-    With --held-out the losses of the parts and of their average are shown.
+    With --held-out, the loss of each state and of the average is shown.
     """
     from modernbert.errors import InputError
     from modernbert.hub import CARD
@@ -60,7 +66,7 @@ def average(
     from modernbert.tasks.pretraining.model_state import load_tokenizer
 
     if output.exists():
-        raise InputError(f"{output}: is there already; take another output")
+        raise InputError(f"{output}: already exists; choose another --output")
     parts = parts_of(models, weight or [])[-(last or 0) :]
     tokenizer = load_tokenizer(parts[0].folder)
     evaluation = HeldOut(held_out, tokenizer, max_tokens) if held_out is not None else None

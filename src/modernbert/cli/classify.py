@@ -1,4 +1,4 @@
-"""`modernbert classify`: the labels of texts."""
+"""`modernbert classify`: predicts the labels of texts."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -33,16 +33,17 @@ def classify(
     texts: Texts = None,
     input_file: InputFile = None,
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Labels of each text.", show_default="all")
+        int | None,
+        typer.Option(min=1, help="Number of labels to show for each text.", show_default="all"),
     ] = None,
     precision: PrecisionOption = Precision.AUTO,
     batch_tokens: BatchTokens = None,
     rows: PairInputSettings = _ROWS,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the labels of each text, best first, with their scores.
+    """Predict the labels of texts, with their scores.
 
-    With --json one object a line: the id, the text, and its labels.
+    With --json, each line is an object with the id, the text and its labels, the best first.
     """
     from modernbert.inference.classifier import Classifier
 

@@ -1,4 +1,4 @@
-"""`modernbert demo`: from a corpus that every machine has to a working model, in minutes.
+"""`modernbert demo`: trains a tiny model in minutes, from texts that every machine has.
 
 Each stage leaves its result in the output folder and is passed over when that is there, so that a
 demo that was stopped goes on where it was. The numbers of the training are in `demo.toml`, apart
@@ -75,12 +75,14 @@ class DemoFolder:
 def demo(
     output: Annotated[
         Path,
-        typer.Argument(metavar="OUT", help="The folder to work in.", show_default=False),
+        typer.Argument(
+            metavar="OUT", help="The folder for everything that the demo makes.", show_default=False
+        ),
     ],
 ) -> None:
-    """From the texts of this Python installation to a tiny model.
+    """Train a tiny model from the texts of this Python installation.
 
-    Collects its code, docstrings and manual, learns a tokenizer, writes token shards and pretrains.
+    The demo collects code, docstrings and manual, trains a tokenizer, writes shards and pretrains.
     It measures how fast this machine trains and chooses the number of tokens so that all of it
     takes about four minutes; on a slow or busy machine it trains a smaller model. No network is
     needed. If you stop it, the same command continues where it was.

@@ -1,4 +1,4 @@
-"""`modernbert embed`: the texts of a file to vectors."""
+"""`modernbert embed`: turns the texts of a file into vectors."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -34,7 +34,7 @@ _STOPPED = 130
 
 
 class IndexKindOption(StrEnum):
-    """What an index is searched in."""
+    """The number format of the vectors that an index searches."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
@@ -51,7 +51,7 @@ def embed(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="CSV, TSV, JSON, Parquet or Arrow, as `finetune` reads it, or a text a line.",
+            help="A file of texts or rows: CSV, TSV, JSON, Parquet, Arrow, or one text per line.",
             show_default=False,
         ),
     ],
@@ -62,34 +62,38 @@ def embed(
             "--output",
             "-o",
             metavar="OUT",
-            help="A .npy file (the ids go beside it), a .parquet file, or an .index to search in.",
+            help="A .npy file (ids are written beside it), a .parquet file, or an .index folder.",
             show_default=False,
         ),
     ],
     kind: Annotated[
         IndexKindOption | None,
         typer.Option(
-            help="What an .index is searched in: float32, int8 or binary; of a multi-vector model "
-            "float32, float16 or int8.",
-            show_default="float32, float16 of a multi-vector model",
+            help="Number format of an .index: float32, int8 or binary for one vector per text; "
+            "float32, float16 or int8 for one per token.",
+            show_default="float32; float16 for one vector per token",
         ),
     ] = None,
     faiss: Annotated[
-        bool, typer.Option("--faiss", help="Write a FAISS index into an .index too.")
+        bool, typer.Option("--faiss", help="Write a FAISS index into the .index folder as well.")
     ] = False,
     normalize: Annotated[
-        bool, typer.Option("--normalize", help="Give each vector the length 1.")
+        bool, typer.Option("--normalize", help="Scale each vector to length 1.")
     ] = False,
     truncate_dim: Annotated[
-        int | None, typer.Option(min=1, help="Keep so many numbers of each.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1, help="Keep only the first N dimensions of each vector.", show_default=False
+        ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(help="A text to put before each.", show_default=False)
+        str | None, typer.Option(help="A text to put before each text.", show_default=False)
     ] = None,
     prompt_name: Annotated[
         str | None,
         typer.Option(
-            help="Of one of the model's prompts.", show_default="of documents, for an .index"
+            help="The name of one of the model's prompts.",
+            show_default="that of documents, for an .index",
         ),
     ] = None,
     precision: PrecisionOption = Precision.AUTO,
@@ -98,10 +102,10 @@ def embed(
     rows: InputSettings = _ROWS,
     as_json: AsJson = False,
 ) -> None:
-    """Turn the texts of a file into vectors, one for each.
+    """Embed the texts of a file.
 
-    Stopped at any moment, it goes on where it was when the same command is run again. A text
-    without an id has the number of its line.
+    The model may give one vector per text or one per token. A text without an id is identified by
+    the number of its line. You can stop the command at any moment: run it again to continue.
     """
     from modernbert.inference.loading import folder_fingerprint
     from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder

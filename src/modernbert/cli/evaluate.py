@@ -1,4 +1,4 @@
-"""`modernbert evaluate`: how good a model is on a suite of tasks."""
+"""`modernbert evaluate`: scores a model on a suite of tasks."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,23 +37,23 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="The folder that the paths of the suite are relative to.",
-            show_default="that of the suite's file",
+            help="The folder to which the paths in the suite are relative.",
+            show_default="the folder of SUITE",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of the results.", show_default="runs/SUITE"),
+        typer.Option("--output", "-o", help="Folder for the results.", show_default="runs/SUITE"),
     ] = None,
     tasks: Annotated[
         list[str] | None,
-        typer.Option("--task", help="Only this task; may be repeated.", show_default="all"),
+        typer.Option("--task", help="Run only this task; may be repeated.", show_default="all"),
     ] = None,
     start: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TASK=MODEL",
-            help="A model that was fine-tuned on a task from which others start, such as "
+            help="Use this model, fine-tuned already, for tasks that start from TASK, such as "
             "mnli=runs/mnli/model.",
             show_default=False,
         ),
@@ -61,10 +61,11 @@ def evaluate(
     precision: PrecisionOption = Precision.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune and score a model on each task of a suite, and embed for retrieval.
+    """Score a model on a suite of tasks.
 
-    A table goes to stdout, and everything into results.json of the output. Stopped at any moment,
-    it goes on where it was when the same command is run again.
+    The model is fine-tuned for each task, or used for retrieval as it is. A table goes to stdout,
+    and all results to results.json in the output folder. You can stop it at any moment: the same
+    command continues where it stopped.
     """
     from modernbert.evaluation.run import RESULTS_FILE, run_suite
     from modernbert.evaluation.suite import read_suite
@@ -85,7 +86,7 @@ def evaluate(
                 watcher=_Watcher(meter),
             )
         except Interrupted as stopped:
-            tell("stopped, all of it saved; run the same command to go on")
+            tell("stopped, everything is saved; run the same command again to continue")
             raise typer.Exit(stopped.exit_code) from None
     if as_json:
         echo_json(results)

@@ -1,4 +1,4 @@
-"""`modernbert export`: a model for other engines."""
+"""`modernbert export`: writes a model in the formats of other engines."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,41 +7,50 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modernbert.cli.inference_options import Model
-from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.options import AsJson, echo_json, example
 from modernbert.cli.terminal import tell
 
 if TYPE_CHECKING:
     from modernbert.export.quantize import Int8Quality
 
-app = typer.Typer(help="Write a model for other engines.", no_args_is_help=True)
+app = typer.Typer(
+    help="Export a model to ONNX or to another precision.",
+    no_args_is_help=True,
+    epilog=example("export onnx runs/labels/model -o onnx"),
+)
 
 Output = Annotated[
     Path,
-    typer.Option("--output", "-o", metavar="OUT", help="Folder to write to.", show_default=False),
+    typer.Option(
+        "--output", "-o", metavar="OUT", help="The folder to write to.", show_default=False
+    ),
 ]
 
 
 class WeightPrecision(StrEnum):
-    """What weights are stored in."""
+    """The number format that weights are stored in."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
 
 
-@app.command()
+@app.command(epilog=example("export onnx runs/labels/model -o onnx --int8"))
 def onnx(
     model: Model,
     output: Output,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Write a file with int8 weights too, and measure it.")
+        bool,
+        typer.Option(
+            "--int8", help="Also write a file with int8 weights, and measure its quality."
+        ),
     ] = False,
     sample: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Texts to measure int8 on: JSON Lines, Parquet, or a text a line.",
-            show_default="Python's manual",
+            help="Texts to measure int8 on: JSON Lines, Parquet, or one text per line.",
+            show_default="texts from Python's manual",
         ),
     ] = None,
     text_field: Annotated[
@@ -50,17 +59,17 @@ def onnx(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write ONNX, checked against the model, as ONNX Runtime and others find it.
+    """Export a model to ONNX and check that it computes the same.
 
-    OUT gets the model's settings and tokenizer, and onnx/model.onnx in float32 for any number of
-    rows and columns. It may be the model's own folder.
+    OUT receives the model's settings and tokenizer, and onnx/model.onnx in float32 for batches of
+    any shape. It may be the model's own folder.
     """
     from modernbert.export.onnx_export import export_onnx
 
     texts = None if sample is None else _texts(sample, text_field)
     report = export_onnx(model, output, int8=int8, sample=texts)
     tell(f"{report.kind}: {report.folder}/onnx/model.onnx")
-    tell(f"largest difference from the model, over ragged batches: {report.largest_difference:.1e}")
+    tell(f"largest difference from the model on ragged batches: {report.largest_difference:.1e}")
     if report.int8 is not None:
         _tell_quality(report.int8)
     if as_json:
@@ -74,16 +83,16 @@ def onnx(
         )
 
 
-@app.command()
+@app.command(epilog=example("export safetensors runs/mine/model -o narrow"))
 def safetensors(
     model: Model,
     output: Output,
     precision: Annotated[
-        WeightPrecision, typer.Option("--precision", help="What to store the weights in.")
+        WeightPrecision, typer.Option("--precision", help="Number format to store the weights in.")
     ] = WeightPrecision.BFLOAT16,
     as_json: AsJson = False,
 ) -> None:
-    """Write the model's folder again with its weights in another format."""
+    """Copy a model's folder with its weights in another precision."""
     from modernbert.export.narrow_weights import export_weights
 
     report = export_weights(model, output, precision=precision.value)

@@ -1,4 +1,4 @@
-"""`modernbert fill-mask`: what a model expects where a text says [MASK]."""
+"""`modernbert fill-mask`: predicts the tokens behind [MASK]."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,16 +20,17 @@ def fill_mask(
     texts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TEXT]...", help="Texts with [MASK]; without any, the lines of stdin."
+            metavar="[TEXT]...",
+            help="Texts that contain [MASK]; if none is given, the lines of stdin are read.",
         ),
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Predictions for each [MASK].")] = 5,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of predictions for each [MASK].")] = 5,
     precision: PrecisionOption = Precision.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the likeliest tokens for each [MASK] of a text.
+    """Predict the most likely tokens for each [MASK] in a text.
 
-    With --json one object a line: the text, and for each of its masks the list of predictions.
+    With --json, each line is an object with the text and a list of predictions for each mask.
     """
     from modernbert.inference.fill_mask import FillMask
 
@@ -44,20 +45,20 @@ def fill_mask(
 
 
 def report(text: str, masks: "Sequence[Sequence[Prediction]]") -> Iterator[str]:
-    """The text, and below it a line for each of its masks."""
+    """Show a text, and below it a line for each of its masks."""
     yield text
     for mask in masks:
         yield "    " + predictions_line(mask)
 
 
 def predictions_line(predictions: "Sequence[Prediction]") -> str:
-    """The predictions for one mask; quotes show the space that a token begins with."""
+    """Show the predictions for one mask; quotes make a leading space visible."""
     return "   ".join(f"{each.token!r} {each.score:.1%}" for each in predictions)
 
 
 def _lines_of_stdin() -> Iterator[str]:
     if sys.stdin.isatty():
-        tell("Texts with [MASK], one a line; Ctrl-D ends.")
+        tell("Type one text with [MASK] per line; press Ctrl-D to finish.")
     for line in sys.stdin:
         if line.strip():
             yield line.rstrip("\n")

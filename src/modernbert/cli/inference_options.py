@@ -1,4 +1,4 @@
-"""What the verbs that use a model have in common: options, texts in, warnings, results."""
+"""What the verbs that use a model share: options, reading texts, warnings, results."""
 
 import sys
 import warnings
@@ -25,14 +25,12 @@ R = TypeVar("R")
 
 Model = Annotated[
     str,
-    typer.Argument(
-        metavar="MODEL", help="Folder of the model, or its id on the hub.", show_default=False
-    ),
+    typer.Argument(metavar="MODEL", help="Folder or hub id of the model.", show_default=False),
 ]
 
 
 class Precision(StrEnum):
-    """What a model is computed in."""
+    """The number format in which a model computes."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
@@ -42,14 +40,14 @@ class Precision(StrEnum):
 
 PrecisionOption = Annotated[
     Precision,
-    typer.Option("--precision", help="What to compute in; auto takes what is fastest here."),
+    typer.Option("--precision", help="Number format to compute in; auto chooses the fastest here."),
 ]
 
 Compile = Annotated[
     bool,
     typer.Option(
         "--compile",
-        help="On a GPU, let torch's compiler fuse the layers, which takes a while at first.",
+        help="On a GPU, compile the layers with torch, which delays the first batches.",
     ),
 ]
 
@@ -60,7 +58,9 @@ BatchTokens = Annotated[
 
 Texts = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[TEXT]...", help="Texts; without any, --input or the lines of stdin."),
+    typer.Argument(
+        metavar="[TEXT]...", help="Texts; if none is given, --input or the lines of stdin are read."
+    ),
 ]
 
 InputFile = Annotated[
@@ -69,7 +69,7 @@ InputFile = Annotated[
         "--input",
         "-i",
         metavar="FILE",
-        help="CSV, TSV, JSON, Parquet or Arrow, as `finetune` reads it, or a text a line.",
+        help="A file of texts or rows: CSV, TSV, JSON, Parquet, Arrow, or one text per line.",
         show_default=False,
     ),
 ]
@@ -99,7 +99,7 @@ def records_of(
     *,
     kind: Kind = "texts",
 ) -> Iterator[Record]:
-    """The texts of the command line, of a file, or the lines of stdin."""
+    """Yield the texts of the command line, of a file, or the lines of stdin."""
     if input_file is None:
         given = texts or (line.rstrip("\n") for line in sys.stdin if line.strip())
         yield from (Record(str(number), text) for number, text in enumerate(given, start=1))
@@ -118,15 +118,16 @@ def results_of(
     *,
     kind: Kind = "texts",
 ) -> Iterator[tuple[Record, R]]:
-    """Each text with its result; a person who types texts gets each result at once.
+    """Yield each text with its result; someone who types texts gets each result at once.
 
-    run: any number of texts to their results, in their order.
+    Args:
+        run: Computes the results of any number of texts, in order.
     """
     records = records_of(texts, input_file, settings, kind=kind)
     if texts or input_file is not None or not sys.stdin.isatty():
         yield from _each(records, run)
         return
-    tell("Texts, one a line; Ctrl-D ends.")
+    tell("Type one text per line; press Ctrl-D to finish.")
     for record in records:
         yield from _each([record], run)
 
@@ -139,9 +140,12 @@ def show_results(
     parts: Callable[[Record, R], Any],
     lines: Callable[[Record, R], Iterator[str]],
 ) -> None:
-    """Each text and its result on stdout: a JSON object a line, or lines for a person.
+    """Write each text and its result to stdout, as a JSON object per line or as plain lines.
 
-    name, parts: of what the object has besides the id and the text.
+    Args:
+        name: The key of the result in the JSON object.
+        parts: Turns a record and its result into the value of that key.
+        lines: Turns a record and its result into plain lines.
     """
     for record, result in results:
         if as_json:
@@ -152,7 +156,7 @@ def show_results(
 
 
 def speed_of(meter: Meter) -> "Callable[[Progress], None]":
-    """An observer that shows how much is done."""
+    """Return an observer that shows on a meter how much is done."""
     import time
 
     began = time.monotonic()
@@ -172,7 +176,7 @@ def _amount(progress: "Progress", tokens_per_second: float) -> str:
 def _each(
     records: Iterable[Record], run: Callable[[Iterable[Any]], Iterator[R]]
 ) -> Iterator[tuple[Record, R]]:
-    """Results beside the records that they are of; few records are held at a time."""
+    """Pair results with their records; only a few records are held at a time."""
     waiting: deque[Record] = deque()
 
     def texts() -> Iterator[Given]:

@@ -1,4 +1,4 @@
-"""`modernbert info`: what a path holds, and what this machine computes with."""
+"""`modernbert info`: describes a model, data, a run, a recipe or this machine."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ def info(
         Path | None,
         typer.Argument(
             metavar="PATH",
-            help="Folder of a model, a tokenizer, token shards or a run; or a recipe.toml.",
+            help="A folder of a model, a tokenizer, shards, an index or a run; or a recipe.",
             show_default=False,
         ),
     ] = None,
@@ -22,14 +22,14 @@ def info(
         bool,
         typer.Option(
             "--machine",
-            help="Instead of a path: the CPU, the kernels that it runs, and their measured speeds.",
+            help="Describe the CPU, the kernels in use and their measured speeds instead.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what a model, a recipe, token shards, a tokenizer, a run or this machine is like."""
+    """Describe a model, tokenizer, data, index, run, recipe or machine."""
     if (path is None) is not machine:
-        raise typer.BadParameter("expected a PATH, or --machine without one")
+        raise typer.BadParameter("give either a PATH or --machine")
     description = _describe(path)
     if as_json:
         echo_json(description)

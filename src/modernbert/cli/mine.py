@@ -1,4 +1,4 @@
-"""`modernbert mine`: hard negatives for the training of a retriever."""
+"""`modernbert mine`: finds hard negatives for training a retriever."""
 
 import json
 from pathlib import Path
@@ -24,8 +24,8 @@ def mine(
         str,
         typer.Argument(
             metavar="ROWS",
-            help="Queries and what answers them: a file as `finetune retrieve` reads it, or a "
-            "folder of judged texts.",
+            help="Queries with documents that answer them: a file as `finetune retrieve` reads "
+            "it, or a BEIR folder.",
             show_default=False,
         ),
     ],
@@ -33,41 +33,47 @@ def mine(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="OUT.jsonl", help="What to write.", show_default=False
+            "--output", "-o", metavar="OUT.jsonl", help="The file to write.", show_default=False
         ),
     ],
     corpus: Annotated[
         str | None,
         typer.Option(
-            help="More documents: a file with a column text.",
-            show_default="those of the rows or of the folder",
+            help="More documents to search: a file with a column text.",
+            show_default="those of ROWS alone",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Of the judgements of a folder.")] = "train",
-    negatives: Annotated[int, typer.Option(help="The most for each row.")] = 4,
-    skip: Annotated[int, typer.Option(help="How many of the nearest are left out.")] = 0,
-    depth: Annotated[int, typer.Option(help="How many of the nearest are looked at.")] = 100,
+    split: Annotated[
+        str, typer.Option(help="The split of a BEIR folder to take queries from.")
+    ] = "train",
+    negatives: Annotated[int, typer.Option(help="The most negatives for each query.")] = 4,
+    skip: Annotated[int, typer.Option(help="Leave out this many of the nearest documents.")] = 0,
+    depth: Annotated[int, typer.Option(help="Consider this many of the nearest documents.")] = 100,
     margin: Annotated[
-        float, typer.Option(help="How far below the answer's score theirs must be.")
+        float, typer.Option(help="How far a negative's score must be below the answer's.")
     ] = 0.0,
     ratio: Annotated[
         float | None,
-        typer.Option(help="The same as a share of that score, such as 0.95.", show_default=False),
+        typer.Option(
+            help="The highest score of a negative, as a fraction of the answer's, such as 0.95.",
+            show_default=False,
+        ),
     ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="A reranker, whose scores of each document are added for distillation.",
+            help="A reranker whose scores are added to each row, for distillation.",
             show_default=False,
         ),
     ] = None,
     precision: PrecisionOption = Precision.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Find documents that a model takes for answers, and that are none.
+    """Find hard negatives for training a retriever.
 
-    Writes rows of query, positive and negatives, which `finetune retrieve`, `late-interaction`
-    and `rerank` read.
+    These are documents that the model wrongly ranks among the answers. The output has rows of
+    query, positive and negatives, which `finetune retrieve`, `finetune late-interaction` and
+    `finetune rerank` read.
     """
     from modernbert.files import new_file
     from modernbert.inference.reranker import Reranker
@@ -80,7 +86,7 @@ def mine(
         negatives=negatives, skip=skip, depth=depth, margin=margin, ratio=ratio
     )
     if output.exists():
-        raise InputError(f"{output}: is there already; delete it or name another file")
+        raise InputError(f"{output}: already exists; delete it or choose another file")
     data = read_retrieval_data(rows, split)
     texts = read_corpus(rows, data, split, more=corpus)
     tell(f"{len(data.known):,} queries, {counted(len(texts), 'document')}")
@@ -95,7 +101,7 @@ def mine(
             written += 1
             total += len(row["negatives"])
         if not written:
-            raise InputError("no negative is left: lower --margin and --skip, or raise --depth")
+            raise InputError("found no negatives; lower --margin and --skip, or raise --depth")
     if as_json:
         echo_json({"output": str(output), "rows": written, "negatives": total})
     else:

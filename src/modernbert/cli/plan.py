@@ -1,4 +1,4 @@
-"""`modernbert plan`: what a recipe takes, before anything is paid for."""
+"""`modernbert plan`: estimates the time, memory and cost of a recipe."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,69 +16,75 @@ if TYPE_CHECKING:
 def plan(
     recipe: Annotated[
         Path,
-        typer.Argument(metavar="RECIPE.toml", help="What is to be trained.", show_default=False),
+        typer.Argument(metavar="RECIPE.toml", help="The recipe to plan.", show_default=False),
     ],
     gpus: Annotated[
         int | None,
-        typer.Option(help="Processes, one a GPU.", show_default="8, and 1 on a CPU"),
+        typer.Option(help="Number of GPUs, one process each.", show_default="8; 1 on a CPU"),
     ] = None,
-    kind: Annotated[str, typer.Option(help="Of the GPUs, such as a100, l4 or rtx4090.")] = "h100",
+    kind: Annotated[
+        str,
+        typer.Option(help="Type of GPU, such as a100, l4 or rtx4090; or cpu, for this machine."),
+    ] = "h100",
     share: Annotated[
         float | None,
         typer.Option(
-            help="The fraction of the peak that training reaches.",
+            help="Fraction of the peak rate that training reaches.",
             show_default="what the paper's runs reached",
         ),
     ] = None,
     peak: Annotated[
         float | None,
         typer.Option(
-            help="TFLOP/s of one GPU.",
+            help="Peak rate of one GPU in TFLOP/s.",
             show_default="its datasheet's; with --kind cpu what this machine reaches",
         ),
     ] = None,
     price: Annotated[
         float | None,
-        typer.Option(help="Of a GPU hour, in any currency.", show_default="no cost is told"),
+        typer.Option(
+            help="Price of one GPU for an hour, in any currency.",
+            show_default="costs are not shown",
+        ),
     ] = None,
     sharded: Annotated[
         bool,
         typer.Option(
             "--sharded",
-            help="As sharding of a recipe: in parts over the processes.",
+            help="Shard the weights over the processes (FSDP2), as in a recipe.",
         ),
     ] = False,
     recompute: Annotated[
         bool,
-        typer.Option("--recompute", help="As in a recipe: compute activations again."),
+        typer.Option("--recompute", help="Recompute activations to save memory, as in a recipe."),
     ] = False,
     mean_document_tokens: Annotated[
         float | None,
         typer.Option(
-            help="Tokens of a document on average.",
+            help="Mean length of a document in tokens.",
             show_default="measured in the recipe's shards, else web-like",
         ),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="The model's size, where the recipe starts from one that is not there yet.",
+            help="Size of the model, if the recipe starts from one that does not exist yet.",
             show_default="the recipe's",
         ),
     ] = None,
     tokenize_rate: Annotated[
         float | None,
         typer.Option(
-            help="Tokens that one core tokenizes in a second.", show_default="measured once"
+            help="Tokens that one core tokenizes per second.", show_default="measured once"
         ),
     ] = None,
-    cores: Annotated[int, typer.Option(min=1, help="That tokenize.")] = 16,
+    cores: Annotated[int, typer.Option(min=1, help="Number of CPU cores that tokenize.")] = 16,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what a recipe takes: hours, memory, cost, disk and data.
+    """Estimate the time, memory, cost and data that a recipe needs.
 
-    Nothing is allocated or trained, and the recipe's shards need not be there. Beside each number
-    stands where it comes from.
+    Nothing is trained, and the recipe's shards need not exist yet. Each number is shown with its
+    source.
     """
     from modernbert.cli.plan_recipe import phases_of
     from modernbert.cli.plan_table import as_mapping, table

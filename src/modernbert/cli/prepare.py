@@ -1,4 +1,4 @@
-"""`modernbert prepare`: a corpus to token shards."""
+"""`modernbert prepare`: tokenizes a corpus into shards."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,36 +30,41 @@ def prepare(
         Path,
         typer.Argument(
             metavar="OUT",
-            help="The folder of shards to write; the held-out ones go to OUT/held-out.",
+            help="The folder to write the shards to; held-out ones go to OUT/held-out.",
             show_default=False,
         ),
     ],
     tokenizer: Annotated[
-        str, typer.Option(help="Folder of the tokenizer, or its id on the hub.", show_default=False)
+        str, typer.Option(help="Folder or hub id of the tokenizer.", show_default=False)
     ],
     settings: PrepareSettings = _DEFAULTS,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes.", show_default="the cores")
+        int | None, typer.Option(min=1, help="Number of processes.", show_default="one per core")
     ] = None,
     task: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Tokenize one share of the corpus alone, of --tasks.", show_default=False
+            min=0,
+            help="Tokenize only this share of the corpus, from 0 to TASKS - 1.",
+            show_default=False,
         ),
     ] = None,
     tasks: Annotated[
-        int | None, typer.Option(min=1, help="How many shares there are.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1, help="Number of shares into which the corpus is divided.", show_default=False
+        ),
     ] = None,
     from_datatrove: Annotated[
         bool,
         typer.Option(
-            "--from-datatrove", help="The corpus is token files that datatrove wrote (.ds, .index)."
+            "--from-datatrove", help="Read token files written by datatrove (.ds, .index)."
         ),
     ] = False,
     end_token: Annotated[
         str | None,
         typer.Option(
-            help="The token that datatrove put after each document, if it is not [SEP].",
+            help="The token that datatrove put after each document, if not [SEP].",
             show_default=False,
         ),
     ] = None,
@@ -67,11 +72,11 @@ def prepare(
 ) -> None:
     """Tokenize a corpus into shuffled token shards.
 
-    Stopped at any moment, it goes on where it was when the same command is run again.
+    You can stop it at any moment: the same command continues where it stopped.
 
-    For an array of jobs on a cluster: run it with --task I --tasks N for each I from 0 to N - 1, at
-    any time and together, and then once without them. That makes the shards, the same as without
-    tasks, and does whatever a task has left undone.
+    To share the work on a cluster, run it with --task I --tasks N for each I from 0 to N - 1, in
+    any order and at the same time, and then once without these options. The last call writes the
+    same shards as a single call would, and finishes whatever a task left undone.
     """
     try:
         if task is not None or tasks is not None:
@@ -82,7 +87,7 @@ def prepare(
         else:
             result = prepare_shards(corpus, output, tokenizer, settings, workers=workers)
     except KeyboardInterrupt:
-        tell("stopped; nothing is lost: run the same command again to go on")
+        tell("stopped; run the same command again to continue")
         raise typer.Exit(_STOPPED) from None
     if as_json:
         echo_json(_as_mapping(result))
@@ -165,7 +170,7 @@ def _prepare_share(
     from modernbert.data.prepare import prepare_share
 
     if task is None or tasks is None:
-        raise InputError("--task and --tasks: got one of them, expected both or none")
+        raise InputError("--task and --tasks: got only one of them, expected both or neither")
     with Meter(f"task {task}") as meter:
         result = prepare_share(
             corpus,

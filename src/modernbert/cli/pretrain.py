@@ -1,4 +1,4 @@
-"""`modernbert pretrain`: a recipe to a model."""
+"""`modernbert pretrain`: trains a model as a recipe describes."""
 
 import shlex
 from collections.abc import Callable
@@ -20,18 +20,16 @@ if TYPE_CHECKING:
 def pretrain(
     recipe: Annotated[
         Path,
-        typer.Argument(metavar="RECIPE.toml", help="What to train, on what.", show_default=False),
+        typer.Argument(metavar="RECIPE.toml", help="The recipe to run.", show_default=False),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Pretrain a model as a recipe says.
+    """Pretrain a model as described by a recipe.
 
-    The folder of the model goes to stdout, the progress to stderr.
+    Progress goes to stderr, and the folder of the finished model to stdout. You can stop the run at
+    any moment, even with kill -9: the same command continues it and ends with the same weights.
 
-    Stopped at any moment, even by kill -9, it goes on where it was when the same command is run
-    again, and ends with the same weights.
-
-    Under torchrun several processes train together.
+    To train on several GPUs, start it with torchrun.
     """
     from modernbert.settings import load
     from modernbert.tasks.pretraining.recipe import PretrainingRecipe
@@ -57,19 +55,20 @@ def pretrain(
 
 
 def train(recipe: "PretrainingRecipe", *, go_on: str) -> "Result":
-    """Pretrain with the progress on stderr, and write its report.
+    """Pretrain with the progress on stderr, and write the report.
 
-    go_on: the command that takes an interrupted run up again.
+    Args:
+        go_on: The command that continues an interrupted run.
 
     Raises:
-        typer.Exit: a signal has stopped the run, which is saved.
+        typer.Exit: A signal stopped the run, which is saved.
     """
     from modernbert.tasks.pretraining.pretrain import pretrain as run
 
     with Meter("pretraining") as meter:
         result = run(recipe, observers=[Watch(meter)])
     if result.status == "interrupted":
-        tell(f"stopped at step {result.progress.step:,}, all of it saved; go on with\n  {go_on}")
+        tell(f"stopped at step {result.progress.step:,} and saved; to continue:\n  {go_on}")
         raise typer.Exit(result.exit_code)
     if is_first_process():
         report.write(recipe.output)

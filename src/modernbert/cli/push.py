@@ -1,4 +1,4 @@
-"""`modernbert push`: a folder to the hub."""
+"""`modernbert push`: uploads a folder to the hub."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,23 +13,25 @@ def push(
         Path,
         typer.Argument(
             metavar="FOLDER",
-            help="Of a model, a tokenizer, an export, token shards or an index.",
+            help="Folder of a model, a tokenizer, an export, token shards or an index.",
             show_default=False,
         ),
     ],
     hub_id: Annotated[
-        str, typer.Argument(metavar="OWNER/NAME", help="Where to.", show_default=False)
+        str,
+        typer.Argument(metavar="OWNER/NAME", help="The repository on the hub.", show_default=False),
     ],
     private: Annotated[
-        bool, typer.Option("--private", help="Make the repository private, if it is new.")
+        bool, typer.Option("--private", help="Make the repository private if it is new.")
     ] = False,
     message: Annotated[
-        str | None, typer.Option("--message", "-m", help="Of the commit.", show_default=False)
+        str | None, typer.Option("--message", "-m", help="Commit message.", show_default=False)
     ] = None,
 ) -> None:
-    """Push a folder to the hub, with its README.md as the card.
+    """Push a folder to the hub.
 
-    Folders with pickles or without a card are refused before anything is sent.
+    Its README.md becomes the model card. A folder that holds pickles or lacks a README.md is
+    refused before anything is sent.
     """
     from modernbert.hub import push_folder
 

@@ -1,4 +1,4 @@
-"""`modernbert report`: the page and the plots of a run."""
+"""`modernbert report`: writes the page and the plots of a run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +10,16 @@ def report(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="The folder of a run, with its metrics.jsonl.", show_default=False
+            metavar="RUN",
+            help="The folder of a run, which holds metrics.jsonl.",
+            show_default=False,
         ),
     ],
 ) -> None:
-    """Write a run's page, report.html, and its plots into its folder.
+    """Write the page and the plots of a run into its folder.
 
-    The path of the page goes to stdout. A run writes them itself while it goes on and at its end;
-    this writes them anew from the log, for instance for a run that was killed.
+    A run writes them itself, while it trains and at its end. This command writes them again from
+    the log, for example after a run was killed. The path of the page goes to stdout.
     """
     write(run)
     typer.echo(run / "report.html")
@@ -26,7 +28,8 @@ def report(
 def write(run: Path, baseline: float | None = None) -> None:
     """Write the report of a run.
 
-    baseline: a loss to compare with, such as the unigram distribution's.
+    Args:
+        baseline: A loss to compare with, such as the unigram distribution's.
     """
     from modernbert.report.run_report import write_report
 

@@ -1,4 +1,4 @@
-"""`modernbert rerank`: documents in the order in which they answer a query."""
+"""`modernbert rerank`: sorts documents by how well they answer a query."""
 
 from typing import Annotated
 
@@ -24,21 +24,24 @@ _ROWS = InputSettings()
 def rerank(
     model: Model,
     query: Annotated[
-        str, typer.Argument(metavar="QUERY", help="What the texts answer.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="QUERY", help="The query that the texts should answer.", show_default=False
+        ),
     ],
     texts: Texts = None,
     input_file: InputFile = None,
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Documents to show.", show_default="all")
+        int | None, typer.Option(min=1, help="Number of documents to show.", show_default="all")
     ] = None,
     precision: PrecisionOption = Precision.AUTO,
     batch_tokens: BatchTokens = None,
     rows: InputSettings = _ROWS,
     as_json: AsJson = False,
 ) -> None:
-    """Order texts by how well they answer a query.
+    """Sort texts by how well they answer a query.
 
-    With --json one object a line, the best text first.
+    With --json, each line is an object with the id, the text and its score.
     """
     from modernbert.inference.reranker import Reranker
 

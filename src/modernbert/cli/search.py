@@ -1,4 +1,4 @@
-"""`modernbert search`: the texts of an index that are nearest to a query."""
+"""`modernbert search`: finds the texts of an index that are nearest to a query."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -33,30 +33,31 @@ def search(
     index: Annotated[
         Path,
         typer.Argument(
-            metavar="INDEX", help="What `embed -o NAME.index` has made.", show_default=False
+            metavar="INDEX",
+            help="An index written by `modernbert embed -o NAME.index`.",
+            show_default=False,
         ),
     ],
     model: Model,
     texts: Texts = None,
     input_file: InputFile = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Hits for each query.")] = 10,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of hits for each query.")] = 10,
     oversample: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Of an int8 or binary index: how many times top-k are scored again by float32.",
-            show_default="4 and 16",
+            help="Rescore this many times top-k hits in float32 (int8 and binary indexes).",
+            show_default="4 for int8, 16 for binary",
         ),
     ] = None,
     rows: InputSettings = _ROWS,
     precision: PrecisionOption = Precision.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Find the texts of an index that are nearest to each query.
+    """Find the texts of an index that are nearest to a query.
 
-    The queries get the prompt that the model has for them; an index of one vector a token is
-    searched by MaxSim. With --json one object a line: the
-    query, and the list of its hits.
+    Queries get the model's prompt for queries. An index with one vector per token is searched by
+    MaxSim. With --json, each line is an object with a query and the list of its hits.
     """
     from modernbert.inference.loading import folder_fingerprint
     from modernbert.inference.open_index import open_index, search_texts
@@ -66,7 +67,9 @@ def search(
     opened = open_index(index)
     folder = find_model(model, weights=True)
     if opened.manifest.model and opened.manifest.model != folder_fingerprint(folder):
-        raise InputError(f"{model}: not the model whose vectors {index} holds; take that one")
+        raise InputError(
+            f"{model}: is not the model that made the vectors of {index}; use that one"
+        )
     retriever = load_retriever(folder, precision.value)
 
     def run(queries: Iterable[str]) -> "Iterator[list[Hit]]":
@@ -80,7 +83,7 @@ def search(
 
 
 def _report(query: str, hits: "list[Hit]") -> Iterator[str]:
-    """The query, and below it a line for each hit."""
+    """Show a query, and below it a line for each hit."""
     yield query
     for hit in hits:
         yield f"    {hit.score:.4f}  {json.dumps(hit.id, ensure_ascii=False)[1:-1]}"

@@ -1,4 +1,4 @@
-"""`modernbert serve`: model folders as an HTTP service."""
+"""`modernbert serve`: serves models over HTTP."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,23 +23,26 @@ def serve(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="Folders of models, or ids on the hub; NAME=MODEL gives one another name.",
+            help="Folders or hub ids of models; NAME=MODEL serves one under another name.",
             show_default=False,
         ),
     ],
     settings: ServingSettings,
     host: Annotated[
-        str, typer.Option(help="Where to listen; 0.0.0.0 is reachable from other machines.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 can be reached from other machines.")
     ] = _LOOPBACK,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
+    ] = 8080,
     precision: PrecisionOption = Precision.AUTO,
     compile: Compile = False,
 ) -> None:
-    """Serve models over HTTP, with the routes of text-embeddings-inference and of OpenAI.
+    """Serve models over HTTP.
 
-    Each folder is served as what it is: embedder, classifier, reranker, tagger or masked language
-    model. A page at / lets you try the routes. The first Ctrl-C or SIGTERM finishes what is under
-    way.
+    The routes are those of text-embeddings-inference and of OpenAI's embeddings. Each model is
+    served according to its kind: embedder, classifier, reranker, tagger, masked language model and
+    so on. Open the server's address in a browser to try the routes. The first Ctrl-C or SIGTERM
+    lets requests in progress finish.
     """
     _require_extra()
     from modernbert.serving.server import bind, run
@@ -49,7 +52,7 @@ def serve(
         service = Service([_load(model, precision, compile) for model in models], settings)
         address = f"http://{host}:{listener.getsockname()[1]}"
         run(service, listener, on_ready=lambda: tell(f"serving on {address}"))
-    tell("all requests are finished; goodbye")
+    tell("all requests are finished")
 
 
 def _load(argument: str, precision: Precision, compile: bool) -> "ServedModel":
@@ -70,4 +73,6 @@ def _require_extra() -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise InputError(f"{error.name} is missing: pip install 'modernbert[serve]'") from None
+        raise InputError(
+            f"{error.name} is not installed; run: pip install 'modernbert[serve]'"
+        ) from None

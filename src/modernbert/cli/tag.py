@@ -1,4 +1,4 @@
-"""`modernbert tag`: the entities of texts."""
+"""`modernbert tag`: finds the entities of texts."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -37,9 +37,9 @@ def tag(
     rows: InputSettings = _ROWS,
     as_json: AsJson = False,
 ) -> None:
-    """Find the entities of each text: names, say, or what else the model marks.
+    """Find the entities of texts, or whatever the model tags.
 
-    With --json one object a line: the id, the text, and its entities with their places in it.
+    With --json, each line is an object with the id, the text and its entities with their offsets.
     """
     from modernbert.inference.tagger import Tagger
 

@@ -1,4 +1,4 @@
-"""`modernbert tokenizer`: train one's own, or derive ModernBERT's from OLMo's."""
+"""`modernbert tokenizer`: train one, derive ModernBERT's from OLMo's, or extend one."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -7,41 +7,46 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modernbert.cli.formatting import counted, short_count
-from modernbert.cli.options import Corpus, TextField
+from modernbert.cli.options import Corpus, TextField, example
 from modernbert.cli.terminal import Meter, tell
 
 if TYPE_CHECKING:
     from modernbert.data.documents import Document
     from modernbert.tokenizer.tokenizer import Tokenizer
 
-app = typer.Typer(help="Make a tokenizer.", no_args_is_help=True)
+app = typer.Typer(
+    help="Train, derive or extend a tokenizer.",
+    no_args_is_help=True,
+    epilog=example("tokenizer train corpus tokenizer"),
+)
 
 Output = Annotated[
-    Path, typer.Argument(metavar="OUT", help="The folder to write.", show_default=False)
+    Path,
+    typer.Argument(metavar="OUT", help="The folder to write the tokenizer to.", show_default=False),
 ]
 
 _DOCUMENTS_BETWEEN_UPDATES = 64
 
 
-@app.command()
+@app.command(epilog=example("tokenizer train corpus tokenizer --vocab-size 8192"))
 def train(
     corpus: Corpus,
     output: Output,
     vocab_size: Annotated[
-        int, typer.Option(help="Entries in all, rounded up to a multiple of 64.")
+        int, typer.Option(help="Size of the vocabulary, rounded up to a multiple of 64.")
     ] = 50_368,
     text_field: TextField = "text",
 ) -> None:
-    """Learn a tokenizer from a corpus, with ModernBERT's pipeline and special tokens."""
+    """Train a tokenizer on a corpus, in ModernBERT's form."""
     tokenizer = train_on(corpus, vocab_size, text_field=text_field)
     tokenizer.save_pretrained(output)
     if tokenizer.vocab_size < vocab_size:
-        tell(f"the corpus is too small to learn {vocab_size:,} entries from")
+        tell(f"the corpus is too small for a vocabulary of {vocab_size:,} entries")
     tell(f"{output}: a tokenizer of {tokenizer.vocab_size:,} entries")
 
 
 def train_on(corpus: Sequence[Path], vocab_size: int, *, text_field: str = "text") -> "Tokenizer":
-    """Learn a tokenizer from files and folders, with the progress on stderr."""
+    """Train a tokenizer on files and folders, with the progress on stderr."""
     from modernbert.data.documents import DocumentReader
     from modernbert.tokenizer.train import train as learn
 
@@ -53,19 +58,19 @@ def train_on(corpus: Sequence[Path], vocab_size: int, *, text_field: str = "text
     return tokenizer
 
 
-@app.command()
+@app.command(epilog=example("tokenizer derive olmo.json tokenizer"))
 def derive(
     olmo_json: Annotated[
         Path,
         typer.Argument(
             metavar="OLMO_TOKENIZER.json",
-            help="OLMo's published allenai_gpt-neox-olmo-dolma-v1_5.json.",
+            help="The file allenai_gpt-neox-olmo-dolma-v1_5.json, as OLMo published it.",
             show_default=False,
         ),
     ],
     output: Output,
 ) -> None:
-    """Make ModernBERT's own tokenizer from the published one of OLMo."""
+    """Derive ModernBERT's own tokenizer from OLMo's."""
     from modernbert.tokenizer.derive import derive as derive_tokenizer
 
     tokenizer = derive_tokenizer(olmo_json)
@@ -73,22 +78,23 @@ def derive(
     tell(f"{output}: ModernBERT's tokenizer of {tokenizer.vocab_size:,} entries")
 
 
-@app.command()
+@app.command(epilog=example("tokenizer extend tokenizer extended --token [CODE]"))
 def extend(
     tokenizer: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="Folder or hub id of a model or tokenizer.", show_default=False
+            metavar="MODEL", help="Folder or hub id of a model or a tokenizer.", show_default=False
         ),
     ],
     output: Output,
     token: Annotated[
-        list[str], typer.Option(help="A new token; may be given again.", show_default=False)
+        list[str], typer.Option(help="A token to add; may be repeated.", show_default=False)
     ],
 ) -> None:
-    """Give names to free slots of a vocabulary, which keeps its size.
+    """Add tokens in the unused slots of a vocabulary.
 
-    A pretraining that starts from the model with this tokenizer learns the new tokens.
+    The vocabulary keeps its size, so the model needs no change. Pretrain it further with the new
+    tokenizer to learn the new tokens.
     """
     from modernbert.tokenizer.extend import extend as name_slots
     from modernbert.tokenizer.tokenizer import Tokenizer
@@ -100,7 +106,7 @@ def extend(
 
 
 def _texts(documents: Iterable["Document"], meter: Meter) -> Iterator[str]:
-    """The texts; when they are all read, the meter says what comes then."""
+    """Yield the texts of documents and show how many were read."""
     characters = 0
     number = 0
     for number, document in enumerate(documents, start=1):
