@@ -26,6 +26,7 @@ PRELOADED = [
     "tests.processes",
     "tests.training.groups",
     "tests.tasks.pretraining.groups",
+    "tests.tasks.tuning.groups",
 ]
 _ERROR_CODE = 2
 

@@ -39,6 +39,7 @@ def test_the_package_exports_these_names() -> None:
         "Tokenizer",
         "__version__",
         "accelerate",
+        "finetune",
         "load",
         "restore",
     ]

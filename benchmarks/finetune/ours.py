@@ -9,7 +9,6 @@ import torch
 from benchmarks.finetune.ranking import ndcg_at_10
 from benchmarks.finetune.runs import one_run
 from benchmarks.finetune.workloads import Workload, read
-from modernbert.settings import parse
 from modernbert.training.machine import peak_memory_bytes
 
 
@@ -19,14 +18,12 @@ def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[s
 
 
 def _fine_tune(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    from modernbert.tasks.labels.recipe import FineTuningRecipe
-    from modernbert.tasks.labels.runs import fine_tune_all
+    from modernbert.tasks.finetune import finetune
 
     test = {"test": str(folder / "test.jsonl")}
     mapping = _recipe(workload, folder, options, **test)
     watch = _Watch()
-    recipe = parse(FineTuningRecipe, mapping, where=workload.name)
-    results = fine_tune_all(workload.verb, recipe, on_record=lambda _, record: watch(record))
+    results = finetune(workload.verb, mapping, on_record=lambda _, record: watch(record))
     (combination,) = results.combinations
     (outcome,) = combination.outcomes
     return {"score": outcome.test[_METRICS.get(workload.metric, workload.metric)], **watch.figures}
@@ -34,14 +31,12 @@ def _fine_tune(workload: Workload, folder: Path, options: argparse.Namespace) ->
 
 def _retrieve(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from modernbert.inference.embedder import Embedder
-    from modernbert.tasks.ranking.recipe import RetrievalRecipe
-    from modernbert.tasks.ranking.runs import train_ranking
+    from modernbert.tasks.finetune import finetune
 
     mapping = _recipe(workload, folder, options)
     watch = _Watch()
-    recipe = parse(RetrievalRecipe, mapping, where=workload.name)
-    train_ranking("retrieve", recipe, on_record=lambda _, record: watch(record))
-    embedder = Embedder.from_pretrained(recipe.output / "model", precision="float32")
+    finetune("retrieve", mapping, on_record=lambda _, record: watch(record))
+    embedder = Embedder.from_pretrained(options.out.with_suffix("") / "model", precision="float32")
     corpus, queries = read(folder / "corpus.jsonl"), read(folder / "queries.jsonl")
     vectors = [
         embedder.encode([row["text"] for row in rows], normalize_embeddings=True)

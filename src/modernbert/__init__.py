@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SpanClassifier,
         TokenClassifier,
     )
+    from modernbert.tasks.finetune import finetune
     from modernbert.tokenizer.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -50,6 +51,7 @@ __all__ = [
     "Tokenizer",
     "__version__",
     "accelerate",
+    "finetune",
     "load",
     "restore",
 ]
@@ -76,6 +78,7 @@ _HOMES = {
     "TokenClassifier": "modernbert.model.heads",
     "Tokenizer": "modernbert.tokenizer.tokenizer",
     "accelerate": "modernbert.interop.accelerate",
+    "finetune": "modernbert.tasks.finetune",
     "load": "modernbert.inference.load",
     "restore": "modernbert.interop.accelerate",
 }

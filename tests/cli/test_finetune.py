@@ -6,6 +6,8 @@ import pytest
 from tests.cli.conftest import Run
 from tests.tasks.labels import labelled
 
+from modernbert.tasks.finetune import VERBS
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -129,7 +131,31 @@ def test_a_mistake_is_one_line(
     monkeypatch.chdir(tmp_path)
     options, message = MISTAKES[case]
     names = {"MODEL": str(model), "TRAIN": str(rows[0])}
-    answer = run("finetune", "classify", *(names.get(each, each) for each in options))
+    verb = "answer" if case == "stride" else "classify"
+    answer = run("finetune", verb, *(names.get(each, each) for each in options))
     assert answer.exit_code == 2
     assert message in answer.stderr.splitlines()[-1]
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "option"),
+    [
+        ("answer", "--class-weights"),
+        ("regress", "--stride"),
+        ("tag", "--pooling"),
+        ("retrieve", "--dim"),
+        ("late-interaction", "--matryoshka"),
+        ("rerank", "--query-prompt"),
+    ],
+)
+def test_an_option_without_effect_does_not_exist(run: Run, verb: str, option: str) -> None:
+    answer = run("finetune", verb, option, "1")
+    assert answer.exit_code == 2 and f"No such option: {option}" in answer.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_the_settings_that_all_share(run: Run, verb: str) -> None:
+    shown = run("finetune", verb, "--help").stdout
+    for option in ("--model", "--train", "--dev", "--lr", "--patience", "--seeds", "--sharding"):
+        assert option in shown

@@ -151,7 +151,7 @@ def test_a_sweep_and_a_table_of_it(run: Run, start: Path, pairs: Path, tmp_path:
         ),
         (
             ("finetune", "retrieve", "--train", "{pairs}", "-m", "{start}", "--batch-tokens", "0"),
-            "batch_tokens: got 0, expected 1",
+            "--batch-tokens: got 0, expected 1",
         ),
         (
             ("finetune", "rerank", "--train", "{pairs}", "-m", "{start}", "--freeze-layers", "9"),

@@ -70,7 +70,7 @@ def test_what_is_done_is_not_done_again(
     results: Any, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, found = results
-    for name in ("fine_tune_all", "load_retriever"):
+    for name in ("finetune", "load_retriever"):
         monkeypatch.setattr(run, name, None)
     assert run.run_suite(suite(), str(model), output, data=data, precision="float32") == found
 

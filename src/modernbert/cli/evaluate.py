@@ -69,7 +69,7 @@ def evaluate(
     """
     from modernbert.evaluation.run import RESULTS_FILE, run_suite
     from modernbert.evaluation.suite import read_suite
-    from modernbert.tasks.tuning.outcome import Interrupted
+    from modernbert.tasks.tuning.results import Interrupted
 
     chosen = read_suite(suite).only(tasks or [])
     place = data if data is not None else Path(suite).parent

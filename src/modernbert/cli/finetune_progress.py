@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from modernbert.cli.formatting import counted, duration
+from modernbert.cli.formatting import duration
 from modernbert.cli.options import echo_json
-from modernbert.cli.terminal import Meter, tell
+from modernbert.cli.terminal import Meter, is_first_process, tell
 
 if TYPE_CHECKING:
-    from modernbert.tasks.labels.job import Job
-    from modernbert.tasks.ranking.job import RankingJob
+    from modernbert.tasks.tuning.job import Job
     from modernbert.tasks.tuning.results import Combination, Results
 
 _MAX_LABELS = 12
@@ -28,8 +27,8 @@ def report(recipe: Any, train: "Callable[[Watch], Results]", *, as_json: bool) -
     Raises:
         typer.Exit: a signal has stopped the runs, which are saved.
     """
-    from modernbert.tasks.tuning.outcome import Interrupted
-    from modernbert.tasks.tuning.runs import MODEL_FOLDER
+    from modernbert.tasks.tuning.results import Interrupted
+    from modernbert.tasks.tuning.sweep import MODEL_FOLDER
 
     try:
         with Meter("reading") as meter:
@@ -37,6 +36,8 @@ def report(recipe: Any, train: "Callable[[Watch], Results]", *, as_json: bool) -
     except Interrupted as stopped:
         tell(f"stopped, all of it saved; go on with\n  modernbert {shlex.join(sys.argv[1:])}")
         raise typer.Exit(stopped.exit_code) from None
+    if not is_first_process():
+        return
     model = recipe.output / MODEL_FOLDER
     if as_json:
         echo_json({"model": str(model), **results.to_mapping()})
@@ -46,24 +47,15 @@ def report(recipe: Any, train: "Callable[[Watch], Results]", *, as_json: bool) -
     typer.echo(model)
 
 
-def tell_of_ranking(job: "RankingJob") -> None:
+def tell_of_job(job: "Job") -> None:
     """Say what was read."""
-    for note in job.notes:
-        tell(note)
-    if job.recipe.data.dev is None:
-        tell(_NO_DEV)
-
-
-def tell_of_job(job: "Job[Any]") -> None:
-    """Say what was read."""
-    for name, split in (("train", job.train), ("dev", job.dev), ("test", job.test)):
-        if split is not None:
-            tell(f"{name:<5}  {split.source}: {counted(len(split.examples), 'example')}")
+    for name, split in job.splits.items():
+        tell(f"{name:<5}  {split}")
     for name, value in job.facts.items():
         tell(f"{name}: {_fact(value)}")
     for note in job.notes:
         tell(f"note: {note}")
-    if job.dev is None:
+    if "dev" not in job.splits:
         tell(_NO_DEV)
 
 

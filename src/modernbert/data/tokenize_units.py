@@ -1,6 +1,5 @@
 """Working through units on all cores: tokenized, spilled, and told how far it is."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +14,8 @@ from modernbert.data.tokenizing import (
     UnitProgress,
     tokenize_unit,
 )
-from modernbert.data.work_pool import WorkPool
 from modernbert.data.work_units import WorkUnit
+from modernbert.processes import ProcessPool, num_cores
 
 # Below this, starting processes takes longer than they save.
 _SMALL_BYTES = 32 << 20
@@ -54,16 +53,16 @@ def tokenize_units(
         the calling process.
 
     Raises:
-        ModernBertError: see `tokenize_unit` and `WorkPool.run`.
+        ModernBertError: see `tokenize_unit` and `ProcessPool.run`.
     """
     spill.folder.mkdir(exist_ok=True)
     tally = _Tally(units, spill, on_progress)
     unfinished = [unit for unit in units if spill.finished(unit.index) is None]
     if not unfinished:
         return
-    num_cores = _num_cores()
-    num_workers = min(workers or _useful_workers(unfinished, num_cores), len(unfinished))
-    threads = max(1, num_cores // num_workers)
+    cores = num_cores()
+    num_workers = min(workers or _useful_workers(unfinished, cores), len(unfinished))
+    threads = max(1, cores // num_workers)
     make_worker = partial(_make_worker, spill, rules, encoder_factory, threads)
     # The largest first, so that none is left over when the other workers are done.
     unfinished.sort(key=lambda unit: unit.expected_text_bytes, reverse=True)
@@ -72,19 +71,12 @@ def tokenize_units(
         for unit in unfinished:
             work(unit, tally.update)
         return
-    pool = WorkPool[WorkUnit, UnitProgress](num_workers, make_worker, threads=threads)
+    pool = ProcessPool[WorkUnit, UnitProgress](num_workers, make_worker, threads=threads)
     for message in pool.run(unfinished):
         tally.update(message)
 
 
-def _num_cores() -> int:
-    """The cores that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _useful_workers(units: Sequence[WorkUnit], num_cores: int) -> int:
+def _useful_workers(units: Sequence[WorkUnit], cores: int) -> int:
     """As many processes as the largest unit lets work to the end, the rest of the cores as threads.
 
     Processes are better than threads, since reading and unpacking then run in parallel too.
@@ -92,7 +84,7 @@ def _useful_workers(units: Sequence[WorkUnit], num_cores: int) -> int:
     expected = [unit.expected_text_bytes for unit in units]
     if sum(expected) < _SMALL_BYTES:
         return 1
-    return max(1, min(num_cores, sum(expected) // max(expected)))
+    return max(1, min(cores, sum(expected) // max(expected)))
 
 
 def _make_worker(

@@ -26,8 +26,8 @@ from modernbert.inference.loading import folder_fingerprint
 from modernbert.inference.retriever import load_retriever
 from modernbert.model.config_file import find_model
 from modernbert.model.precision import PrecisionChoice
-from modernbert.settings import to_mapping
-from modernbert.tasks.labels.runs import MODEL_FOLDER, fine_tune_all
+from modernbert.tasks.finetune import finetune
+from modernbert.tasks.tuning.sweep import MODEL_FOLDER
 from modernbert.training.log import Record
 
 RESULT_FILE = "result.json"
@@ -114,12 +114,12 @@ def run_suite(
     for task in suite.in_order():
         watch.begins(task)
         start = task.start_from if task.start_from in models else ""
-        identity = {"model": fingerprint, "start": start, "task": to_mapping(task)}
+        identity = {"model": fingerprint, "start": start, "task": task.identity}
         folder = output / task.name
         result = _read_result(folder, identity)
         if result is None:
             began = time.monotonic()
-            if task.kind == "retrieve":
+            if not task.is_learnt:
                 fields = _retrieve(task, model, data, precision, watch)
             else:
                 begin = models[start] if start else model
@@ -134,7 +134,7 @@ def run_suite(
                 **fields,
             )
             _write(folder / RESULT_FILE, {"identity": identity, "result": asdict(result)})
-        if task.kind != "retrieve":
+        if task.is_learnt:
             models[task.name] = str(folder / MODEL_FOLDER)
         watch.ends(result)
         results.append(result)
@@ -163,8 +163,8 @@ def _retrieve(
 def _fine_tune(
     task: TaskSettings, model: str, folder: Path, data: Path, watch: Watcher
 ) -> dict[str, Any]:
-    verb: Any = task.kind
-    results = fine_tune_all(verb, task.recipe(model, folder, data), on_record=watch.record)
+    recipe = task.recipe(model, folder, data)
+    results = finetune(task.kind, recipe, on_record=watch.record)
     split = "test" if task.test is not None else "dev"
     scores = results.best_combination.mean(split)
     if task.metric not in scores:
@@ -190,11 +190,19 @@ def _read_result(folder: Path, identity: Mapping[str, Any]) -> TaskResult | None
         before = stored["identity"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path}: not the result of a task: {error}; delete it") from None
-    if before != json.loads(json.dumps(identity)):
+    if _differ(before, json.loads(json.dumps(identity))):
         raise RunError(
             f"{path}: is of another model or of another task; take another --output, or delete it"
         )
     return result
+
+
+def _differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a result is of something else; earlier versions stored more of untrained tasks."""
+    stored = dict(before)
+    if "data" in now["task"]:
+        stored["task"] = {name: stored["task"].get(name) for name in now["task"]}
+    return stored != now
 
 
 def _write(path: Path, content: Any) -> None:

@@ -14,27 +14,25 @@
 
     [[tasks]]
     name = "medicine"
-    kind = "retrieve"                        # no training: queries and documents are embedded
+    kind = "retrieve"                        # with data: queries and documents are embedded
     data = "nfcorpus/test"
     metric = "ndcg@10"
 
 Some are part of the package and are named instead of a file; `suite_names` lists them.
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from modernbert.errors import InputError, SettingsError
-from modernbert.settings import load
-from modernbert.tasks.labels.recipe import (
-    DataSettings,
-    FineTuningRecipe,
-    FineTuningSettings,
-    SweepSettings,
-)
+from modernbert.settings import load, parse, to_mapping
+from modernbert.tasks.finetune import VERBS, find_verb
+from modernbert.tasks.tuning.recipe import RunSettings, SweepSettings, TuningRecipe
 
-TaskKind = Literal["classify", "regress", "tag", "answer", "retrieve"]
+UNTRAINED = "retrieve"
+"""The kind of a task with `data`: its texts are embedded by the model as it is."""
 
 _SUITES = Path(__file__).with_name("suites")
 _SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
@@ -45,24 +43,24 @@ _PACKED = ("", ".gz", ".xz", ".zst")
 class TaskSettings:
     """One task.
 
-    name: of its folder and of its row in the table.
-    kind: `retrieve`, or the verb of `modernbert finetune` by which it is learnt.
-    metric: the score that counts.
-    train, dev: rows to learn from and to score on, for all but `retrieve`.
-    test: scored in place of `dev`, which chooses the weights then.
-    data: the folder of judged texts, for `retrieve`.
-    split: of its judgements.
-    start_from: the task whose fine-tuned model this one begins with, where there is one.
-    text, text_pair, label, max_seqlen: as of `modernbert finetune`.
-    training: as of its recipe.
-    seeds: how many runs; the score is their mean.
+    name: Of its folder and of its row in the table.
+    kind: The verb of `modernbert finetune` by which it is learnt; or `retrieve` with `data`.
+    metric: The score that counts.
+    train, dev: Rows to learn from and to score on, for what is learnt.
+    test: Scored in place of `dev`, which chooses the weights then.
+    data: The folder of judged texts, for retrieval without training.
+    split: Of its judgements.
+    start_from: The task whose fine-tuned model this one begins with, where there is one.
+    text, text_pair, label, max_seqlen: As in the data of the verb's recipe.
+    training: As in the verb's recipe; its defaults when None.
+    seeds: How many runs; the score is their mean.
 
     Raises:
-        SettingsError: data that the kind lacks or has no use for.
+        SettingsError: An unknown kind, or data that the kind lacks or has no use for.
     """
 
     name: str
-    kind: TaskKind
+    kind: str
     metric: str
     train: str | None = None
     dev: str | None = None
@@ -74,11 +72,23 @@ class TaskSettings:
     text_pair: str | None = None
     label: tuple[str, ...] = ()
     max_seqlen: int | None = None
-    training: FineTuningSettings = field(default_factory=FineTuningSettings)
+    training: RunSettings | None = None
     seeds: int = 1
 
+    @classmethod
+    def unfold(cls, mapping: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """The mapping of a file with its table `training` read as that of the kind's recipe."""
+        values, kind = dict(mapping), mapping.get("kind")
+        if "training" in values and kind in VERBS:
+            training = VERBS[kind].training_class
+            values["training"] = parse(training, values["training"], where=f"{where}: training")
+        return values
+
     def __post_init__(self) -> None:
-        needed = ("data",) if self.kind == "retrieve" else ("train", "dev")
+        if self.kind not in VERBS:
+            known = ", ".join(map(repr, VERBS))
+            raise SettingsError(f"kind: got {self.kind!r}, expected one of {known}")
+        needed = ("train", "dev") if self.is_learnt else ("data",)
         for name in ("train", "dev", "data"):
             if name in needed and getattr(self, name) is None:
                 raise SettingsError(f"task {self.name!r}: {name} is missing")
@@ -89,36 +99,49 @@ class TaskSettings:
         if self.seeds < 1:
             raise SettingsError(f"task {self.name!r}: seeds: got {self.seeds}, expected 1 or more")
 
-    def recipe(self, model: str, output: Path, data: Path) -> FineTuningRecipe:
+    @property
+    def is_learnt(self) -> bool:
+        """Whether a model is fine-tuned for it, and not used as it is."""
+        return self.kind != UNTRAINED or (self.data is None and self.train is not None)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that its result depends on besides the model, as JSON values."""
+        values = to_mapping(self)
+        if self.is_learnt:
+            training = self.training or find_verb(self.kind).training_class()
+            values["training"] = training.identity
+        return values
+
+    def recipe(self, model: str, output: Path, data: Path) -> TuningRecipe:
         """The fine-tuning of a task that is learnt.
 
-        model: to begin with.
-        data: the folder that paths are relative to.
+        Args:
+            model: To begin with.
+            output: The folder of the fine-tuning.
+            data: The folder that paths are relative to.
 
         Raises:
-            InputError: a file that is not there.
+            InputError: A file that is not there.
+            SettingsError: A setting that the kind has no use for.
         """
-        assert self.train is not None
-        found = {
-            name: None if path is None else str(find_table(data, path))
-            for name, path in (("train", self.train), ("dev", self.dev), ("test", self.test))
+        paths = {"train": self.train, "dev": self.dev, "test": self.test}
+        columns = {"text": self.text, "text_pair": self.text_pair, "max_seqlen": self.max_seqlen}
+        rows = {
+            **{name: str(find_table(data, path)) for name, path in paths.items() if path},
+            **{name: value for name, value in columns.items() if value is not None},
+            **({"label": self.label} if self.label else {}),
         }
-        assert found["train"] is not None
-        return FineTuningRecipe(
-            model=model,
-            output=output,
-            data=DataSettings(
-                train=found["train"],
-                dev=found["dev"],
-                test=found["test"],
-                text=self.text,
-                text_pair=self.text_pair,
-                label=self.label,
-                max_seqlen=self.max_seqlen,
-            ),
-            training=replace(self.training, metric=self.training.metric or self.metric),
-            sweep=SweepSettings(seeds=tuple(range(self.seeds))),
-        )
+        values = {
+            "model": model,
+            "output": str(output),
+            "data": rows,
+            **({"training": self.training} if self.training else {}),
+            "sweep": SweepSettings(seeds=tuple(range(self.seeds))),
+        }
+        recipe = parse(find_verb(self.kind).recipe_class, values, where=f"task {self.name!r}")
+        metric = recipe.training.metric if self.training and self.training.metric else self.metric
+        return replace(recipe, training=replace(recipe.training, metric=metric))
 
 
 @dataclass(frozen=True, kw_only=True)

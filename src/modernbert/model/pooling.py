@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
+from modernbert.choices import Pooling
 
-Pooling = Literal["cls", "mean"]
-"""What classifiers pool by."""
+__all__ = ["Pooling", "Poolings", "TextPooling", "pool"]
 
 TextPooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 """What embedding models pool by, in the words of sentence-transformers."""

@@ -6,46 +6,19 @@ does not know of it, and none of it changes what is trained, apart from rounding
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modernbert.compiling import compile_layer
-from modernbert.errors import SettingsError
-from modernbert.training.distributed import ALONE, DEFAULT_TIMEOUT_SECONDS, Group
+from modernbert.training.computation_settings import ComputationSettings
+from modernbert.training.distributed import ALONE, Group
 from modernbert.training.sharding import whole
 
 T = TypeVar("T")
-
-Sharding = Literal["none", "full"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComputationSettings:
-    """How the processes of a run compute; a run may go on under others.
-
-    sharding: `full` keeps weights, gradients and optimizer state in shards over the processes
-        (FSDP2) and gathers each layer for its use; `none` keeps them whole in every process.
-    recompute: keep no activations inside a layer, but do its forward again in the backward.
-    compile: compile the layers with torch.compile.
-    timeout_seconds: after so long a process that does not come is given up, and named.
-
-    Raises:
-        SettingsError: a time that is not above 0.
-    """
-
-    sharding: Sharding = "none"
-    recompute: bool = False
-    compile: bool = False
-    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
-
-    def __post_init__(self) -> None:
-        if not 0 < self.timeout_seconds < float("inf"):
-            raise SettingsError(f"timeout_seconds: got {self.timeout_seconds}, expected above 0")
 
 
 class Computation:

@@ -25,8 +25,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from modernbert.errors import ModernBertError, ProcessError, SettingsError
-
-DEFAULT_TIMEOUT_SECONDS = 600.0
+from modernbert.training.computation_settings import DEFAULT_TIMEOUT_SECONDS
 
 _BUCKET_BYTES = 1 << 25
 _GRACE_SECONDS = 2.0  # for the others to come, after one is gone
@@ -97,6 +96,26 @@ class Group:
             dist.broadcast(plain, src=0)
         if plain is not tensor:
             tensor.copy_(plain)
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, one process after the other; gradients flow back.
+
+        Every process has its own number of rows. In the backward each process receives the sum
+        of the gradients that all of them have for its rows, so all must call backward as well.
+
+        Args:
+            rows: (num_rows, width), of the same width and type in all processes.
+
+        Returns:
+            (total_rows, width), equal in all processes.
+
+        Raises:
+            ProcessError: Another process is gone, or did not come in time.
+        """
+        if self.size == 1:
+            return rows
+        gathered: Tensor = _GatherRows.apply(rows, self)  # type: ignore[no-untyped-call]
+        return gathered
 
     def first(self, action: Callable[[], Any]) -> Any:
         """Do something in process 0 alone; its result, as JSON gives it back, in all.
@@ -180,6 +199,27 @@ class Group:
             if self._pulse is None or not _is_of_connection(error):
                 raise
             raise ProcessError(self._pulse.explain(error)) from error
+
+
+class _GatherRows(torch.autograd.Function):
+    """`Group.gather_rows`, with its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: Group) -> Tensor:
+        sizes = [int(size) for (size,) in group.gather([len(rows)])]
+        padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in sizes]
+        with group.together():
+            dist.all_gather(parts, padded)
+        ctx.group, ctx.sizes = group, sizes
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        gradient = gradient.contiguous()
+        ctx.group.sum([gradient])
+        return gradient.split(ctx.sizes)[ctx.group.rank], None
 
 
 ALONE = Group()

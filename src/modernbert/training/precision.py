@@ -6,13 +6,12 @@ widened by CUDA's autocast alone; on the CPU they keep the format of their input
 `logits.float()`.
 """
 
-from typing import Literal
-
 import torch
 
+from modernbert.choices import TrainingPrecision
 from modernbert.errors import SettingsError
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = TrainingPrecision
 
 
 def autocast(device: torch.device | str, precision: Precision) -> torch.autocast:

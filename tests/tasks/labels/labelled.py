@@ -10,7 +10,8 @@ from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.settings import parse
-from modernbert.tasks.labels.recipe import FineTuningRecipe
+from modernbert.tasks.finetune import find_verb
+from modernbert.tasks.tuning.recipe import TuningRecipe
 from modernbert.tokenizer.train import train
 
 GOOD = ("good", "fine", "great", "lovely")
@@ -62,8 +63,14 @@ def write_model(folder: Path, *, max_seqlen: int = 64) -> Path:
 
 
 def recipe(
-    model: Path, output: Path, train_rows: Path, dev: Path | None = None, **changes: Any
-) -> FineTuningRecipe:
+    model: Path,
+    output: Path,
+    train_rows: Path,
+    dev: Path | None = None,
+    *,
+    verb: str = "classify",
+    **changes: Any,
+) -> TuningRecipe:
     """A recipe with a rate that suits such a model; a name with `__` changes a table's entry."""
     settings: dict[str, Any] = {
         "model": str(model),
@@ -80,4 +87,4 @@ def recipe(
     for name, value in changes.items():
         table, _, key = name.partition("__")
         settings[table][key] = value
-    return parse(FineTuningRecipe, settings, where="recipe")
+    return parse(find_verb(verb).recipe_class, settings, where="recipe")

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 from tests.tasks.labels import labelled
+from tests.tasks.labels.rows import rows_for
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError, ModelFolderError, RunError, SettingsError
 from modernbert.inference.classifier import Classifier
 from modernbert.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
-from modernbert.tasks.labels.runs import fine_tune_all
-from modernbert.tasks.tuning.outcome import Interrupted
-from modernbert.tasks.tuning.results import Results
+from modernbert.tasks.finetune import finetune
+from modernbert.tasks.tuning.results import Interrupted, Results
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def finished(
 ) -> tuple[Path, Results]:
     output = tmp_path_factory.mktemp("runs") / "reviews"
     recipe = labelled.recipe(model, output, *rows, data__test=str(rows[1]))
-    return output, fine_tune_all("classify", recipe)
+    return output, finetune("classify", recipe)
 
 
 def test_labels_are_learnt_and_kept(finished: tuple[Path, Results]) -> None:
@@ -81,16 +81,14 @@ def test_a_second_start_finds_everything_done(
 ) -> None:
     output, results = finished
     weights = (output / "model" / "model.safetensors").read_bytes()
-    again = fine_tune_all(
-        "classify", labelled.recipe(model, output, *rows, data__test=str(rows[1]))
-    )
+    again = finetune("classify", labelled.recipe(model, output, *rows, data__test=str(rows[1])))
     assert again.to_mapping() == results.to_mapping()
     assert (output / "model" / "model.safetensors").read_bytes() == weights
     other = labelled.recipe(model, output, *rows, training__epochs=7)
     with pytest.raises(RunError, match=r"belongs to another recipe: training\.epochs"):
-        fine_tune_all("classify", other)
+        finetune("classify", other)
     with pytest.raises(RunError, match=r"belongs to another recipe: examples"):
-        fine_tune_all("classify", labelled.recipe(model, output, *rows))  # no test rows
+        finetune("classify", labelled.recipe(model, output, *rows))  # no test rows
 
 
 def stop_at(step: int) -> Callable[[str, dict[str, Any]], None]:
@@ -112,9 +110,9 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
     recipe = labelled.recipe(model, tmp_path / "run", *rows, data__test=str(rows[1]))
     for step in steps:
         with pytest.raises(Interrupted) as stopped:
-            fine_tune_all("classify", recipe, on_record=stop_at(step))
+            finetune("classify", recipe, on_record=stop_at(step))
         assert stopped.value.exit_code == 143
-    results = fine_tune_all("classify", recipe)
+    results = finetune("classify", recipe)
     output, unbroken = finished
     assert results.best.dev == unbroken.best.dev
     assert results.best.steps == unbroken.best.steps
@@ -128,7 +126,7 @@ def test_the_size_of_micro_batches_changes_nothing(
     recipe = labelled.recipe(
         model, tmp_path / "run", *rows, data__test=str(rows[1]), training__micro_batch_tokens=20
     )
-    results = fine_tune_all("classify", recipe)
+    results = finetune("classify", recipe)
     assert results.best.dev == pytest.approx(finished[1].best.dev, abs=1e-3)
 
 
@@ -139,7 +137,7 @@ def test_early_stopping_keeps_the_best(
     recipe = labelled.recipe(
         model, tmp_path / "run", *rows, training__epochs=12, training__patience=2
     )
-    results = fine_tune_all("classify", recipe, on_record=lambda _, record: seen.append(record))
+    results = finetune("classify", recipe, on_record=lambda _, record: seen.append(record))
     evaluations = [record for record in seen if record["kind"] == "evaluation"]
     best = max(evaluations, key=lambda record: record["accuracy"])
     assert results.best.best_step == best["step"] < evaluations[-1]["step"] < 144
@@ -148,8 +146,8 @@ def test_early_stopping_keeps_the_best(
         model, tmp_path / "broken", *rows, training__epochs=12, training__patience=2
     )
     with pytest.raises(Interrupted):
-        fine_tune_all("classify", broken, on_record=stop_at(best["step"] + 2))
-    again = fine_tune_all("classify", broken).best
+        finetune("classify", broken, on_record=stop_at(best["step"] + 2))
+    again = finetune("classify", broken).best
     assert (again.best_step, again.steps) == (results.best.best_step, results.best.steps)
 
 
@@ -162,7 +160,7 @@ def test_seeds_and_rates_make_a_table(model: Path, rows: tuple[Path, Path], tmp_
         sweep__seeds=[0, 1],
         sweep__learning_rates=[1e-5, 5e-3],
     )
-    results = fine_tune_all("classify", recipe)
+    results = finetune("classify", recipe)
     assert [(c.learning_rate, len(c.outcomes)) for c in results.combinations] == [
         (1e-5, 2),
         (5e-3, 2),
@@ -188,7 +186,7 @@ def test_runs_in_processes_give_what_one_process_gives(
         recipe = labelled.recipe(
             model, tmp_path / str(processes), *rows, **{**changes, "sweep__processes": processes}
         )
-        results = fine_tune_all(
+        results = finetune(
             "classify", recipe, on_record=lambda run, record: names.append((run, record["kind"]))
         )
         found.append([outcome.dev for outcome in results.outcomes])
@@ -201,7 +199,7 @@ def test_without_dev_rows_the_last_weights_are_kept(
     model: Path, rows: tuple[Path, Path], tmp_path: Path
 ) -> None:
     recipe = labelled.recipe(model, tmp_path / "run", rows[0], training__epochs=1)
-    results = fine_tune_all("classify", recipe)
+    results = finetune("classify", recipe)
     assert results.best.dev == {} and results.best.best_step == results.best.steps == 12
     assert SequenceClassifier.from_pretrained(tmp_path / "run" / "model").labels == ("bad", "good")
     assert "no rows were held out" in (tmp_path / "run" / "model" / "README.md").read_text()
@@ -213,23 +211,23 @@ def test_a_handful_of_examples(model: Path, rows: tuple[Path, Path], tmp_path: P
         model, tmp_path / "run", few, rows[1], training__learning_rate=2e-3, training__few_shot=True
     )
     with pytest.raises(Interrupted):
-        fine_tune_all("classify", recipe, on_record=stop_at(20))
-    results = fine_tune_all("classify", recipe)
+        finetune("classify", recipe, on_record=stop_at(20))
+    results = finetune("classify", recipe)
     assert results.best.dev["accuracy"] > 0.85
     classifier = Classifier.from_pretrained(tmp_path / "run" / "model", precision="float32")
     assert classifier("the story was lovely")[0].label == "good"
     with pytest.raises(SettingsError, match="few_shot: is for one label a text"):
-        scores = labelled.write_rows(tmp_path / "scores.jsonl", rows_for("regress"))
-        fine_tune_all(
-            "regress",
-            labelled.recipe(model, tmp_path / "other", scores, training__few_shot=True),
+        several = [{**row, "label": [row["label"]]} for row in labelled.reviews(9)]
+        lists = labelled.write_rows(tmp_path / "lists.jsonl", several)
+        finetune(
+            "classify", labelled.recipe(model, tmp_path / "other", lists, training__few_shot=True)
         )
 
 
 def test_a_metric_that_there_is_not(model: Path, rows: tuple[Path, Path], tmp_path: Path) -> None:
     recipe = labelled.recipe(model, tmp_path / "run", *rows, training__metric="f2")
     with pytest.raises(InputError, match=r"^metric: got 'f2', expected one of accuracy, f1, "):
-        fine_tune_all("classify", recipe)
+        finetune("classify", recipe)
 
 
 KINDS: dict[str, tuple[Any, str]] = {
@@ -240,46 +238,14 @@ KINDS: dict[str, tuple[Any, str]] = {
 }
 
 
-def rows_for(verb: str) -> list[dict[str, Any]]:
-    rows = labelled.reviews(24)
-    if verb == "regress":
-        return [{"text": r["text"], "score": float(r["label"] == "good")} for r in rows]
-    if verb == "tag":
-        words = [row["text"].split() for row in rows]
-        marks = {"good": "B-GOOD", "bad": "B-BAD"}
-        return [
-            {
-                "tokens": each,
-                "tags": [
-                    marks[row["label"]] if w in labelled.GOOD + labelled.BAD else "O" for w in each
-                ],
-            }
-            for each, row in zip(words, rows, strict=True)
-        ]
-    if verb == "answer":
-        return [
-            {
-                "question": "how was it",
-                "context": row["text"],
-                "answers": [
-                    {"text": word, "answer_start": row["text"].index(word)}
-                    for word in row["text"].split()
-                    if word in labelled.GOOD
-                ],
-            }
-            for row in rows
-        ]
-    return rows
-
-
 @pytest.mark.parametrize("verb", KINDS)
 def test_transformers_loads_the_result_with_equal_logits(
     verb: Any, model: Path, tmp_path: Path
 ) -> None:
     transformers = pytest.importorskip("transformers")
     train = labelled.write_rows(tmp_path / "train.jsonl", rows_for(verb))
-    recipe = labelled.recipe(model, tmp_path / "run", train, train, training__epochs=1)
-    fine_tune_all(verb, recipe)
+    recipe = labelled.recipe(model, tmp_path / "run", train, train, verb=verb, training__epochs=1)
+    finetune(verb, recipe)
     folder = tmp_path / "run" / "model"
     cls, name = KINDS[verb]
     own = cls.from_pretrained(folder)

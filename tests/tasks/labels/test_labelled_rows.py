@@ -8,8 +8,8 @@ import pytest
 from tests.tasks.labels import labelled
 
 from modernbert.errors import ConfigError, InputError, ModernBertError
+from modernbert.tasks.finetune import open_job
 from modernbert.tasks.labels.classification import MultiLabelledText
-from modernbert.tasks.labels.jobs import open_job
 
 TEXT = {"text": "a film"}
 ANSWER = {"question": "how", "context": "it was good"}
@@ -29,7 +29,8 @@ def opened(model: Path, tmp_path: Path) -> Open:
         train_path = labelled.write_rows(tmp_path / "train.jsonl", train)
         dev_path = labelled.write_rows(tmp_path / "dev.jsonl", dev) if dev else None
         return open_job(
-            verb, labelled.recipe(model, tmp_path / "run", train_path, dev_path, **changes)
+            verb,
+            labelled.recipe(model, tmp_path / "run", train_path, dev_path, verb=verb, **changes),
         )
 
     return open_
@@ -122,15 +123,15 @@ def test_what_was_cut_or_empty_is_said_once(opened: Open) -> None:
         "3 of 6 texts are longer than 64 tokens and are cut there",
         "3 of 6 texts are empty",
     ] * 2
-    assert max(len(each.token_ids) for each in job.train.examples) == 64
-    assert min(len(each.token_ids) for each in job.train.examples) == 2
+    assert max(len(each.token_ids) for each in job.objective.train) == 64
+    assert min(len(each.token_ids) for each in job.objective.train) == 2
 
 
 def test_labels_are_in_a_lasting_order(opened: Open) -> None:
-    assert opened("classify", labels("10", "9", "2")).objective.labels == ("2", "9", "10")
-    assert opened("classify", labels(True, False)).objective.labels == ("false", "true")
-    assert opened("classify", labels("b", " a ", "a")).objective.labels == ("a", "b")
-    assert opened("tag", tags(["c"], ["I-X"])).objective.labels == ("O", "B-X", "I-X")
+    assert opened("classify", labels("10", "9", "2")).objective.criterion.labels == ("2", "9", "10")
+    assert opened("classify", labels(True, False)).objective.criterion.labels == ("false", "true")
+    assert opened("classify", labels("b", " a ", "a")).objective.criterion.labels == ("a", "b")
+    assert opened("tag", tags(["c"], ["I-X"])).objective.criterion.labels == ("O", "B-X", "I-X")
 
 
 def test_pairs_are_found_and_can_be_asked_for(opened: Open) -> None:
@@ -139,7 +140,7 @@ def test_pairs_are_found_and_can_be_asked_for(opened: Open) -> None:
     assert pair.facts["texts"] == "premise and hypothesis"
     alone = opened("classify", rows, data__text="hypothesis")
     assert alone.facts["texts"] == "hypothesis"
-    assert len(pair.train.examples[0].token_ids) > len(alone.train.examples[0].token_ids)
+    assert len(pair.objective.train[0].token_ids) > len(alone.objective.train[0].token_ids)
 
 
 def test_any_number_of_labels(opened: Open) -> None:
@@ -151,8 +152,8 @@ def test_any_number_of_labels(opened: Open) -> None:
         data__label=["x", "y"],
     )
     for job in (listed, split, columns):
-        assert [example.labels for example in job.train.examples] == [(1, 1), (0, 0), (0, 1)]
-        assert all(isinstance(example, MultiLabelledText) for example in job.train.examples)
+        assert [example.labels for example in job.objective.train] == [(1, 1), (0, 0), (0, 1)]
+        assert all(isinstance(example, MultiLabelledText) for example in job.objective.train)
         assert job.facts["labels"] == {"x": 1, "y": 2}
     with pytest.raises(InputError, match=r"row 1: column 'x': got 2, expected 0 or 1"):
         opened("classify", [{**TEXT, "x": 2, "y": 0}], data__label=["x", "y"])
@@ -160,13 +161,13 @@ def test_any_number_of_labels(opened: Open) -> None:
 
 def test_balanced_weights_let_labels_count_alike(opened: Open) -> None:
     job = opened("classify", labels("a", "a", "a", "b"), training__class_weights="balanced")
-    assert job.objective.weights.tolist() == pytest.approx([4 / 6, 2])
+    assert job.objective.criterion.weights.tolist() == pytest.approx([4 / 6, 2])
 
 
 def test_words_of_a_text_are_split_at_blanks(opened: Open) -> None:
     job = opened("tag", [{"tokens": "a fine film", "tags": "O B-X O"}])
-    assert [len(each.first_tokens) for each in job.train.examples] == [3]
-    assert job.train.examples[0].labels == [0, 1, 0]
+    assert [len(each.first_tokens) for each in job.objective.train] == [3]
+    assert job.objective.train[0].labels == [0, 1, 0]
 
 
 def test_answers_in_windows(opened: Open) -> None:
@@ -179,7 +180,7 @@ def test_answers_in_windows(opened: Open) -> None:
     ]
     for form in forms:
         job = opened("answer", [{"question": "how", "context": context, "answers": form}])
-        windows = job.train.examples
+        windows = job.objective.train
         assert len(windows) > 2
         assert [each.end for each in windows[:-1]] == [0] * (len(windows) - 1)
         last = windows[-1]

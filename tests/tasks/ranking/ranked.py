@@ -9,7 +9,7 @@ from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.settings import parse
-from modernbert.tasks.ranking.recipe import RetrievalRecipe
+from modernbert.tasks.finetune import find_verb
 from modernbert.tokenizer.train import train
 
 NAMES = ("alpha", "bravo", "carol", "delta", "eagle", "fable", "grape", "hotel")
@@ -83,14 +83,20 @@ def recipe(
     start: Path,
     folder: Path,
     *,
+    kind: str = "retrieve",
     scores: bool = False,
     sweep: dict[str, Any] | None = None,
     **training: Any,
-) -> RetrievalRecipe:
+) -> Any:
+    """The recipe of a kind, without what it has no use for."""
+    if kind != "late-interaction":
+        training.pop("skip_punctuation", None)
+    if kind == "rerank":
+        training.pop("query_prompt", None)
     train_file = write(folder / "train.jsonl", rows(160, seed=0, scores=scores))
     dev_file = write(folder / "dev.jsonl", held_out())
     return parse(
-        RetrievalRecipe,
+        find_verb(kind).recipe_class,
         {
             "model": str(start),
             "output": str(folder / "run"),
@@ -100,8 +106,8 @@ def recipe(
                 "learning_rate": 3e-3,
                 "batch_size": 8,
                 "precision": "float32",
-                "dim": 32,
                 **training,
+                **({"dim": 32} if kind == "late-interaction" else {}),
             },
             "sweep": {"processes": 1, **(sweep or {})},
         },

@@ -16,14 +16,14 @@ from modernbert.inference.embedder import Embedder
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.reranker import Reranker
 from modernbert.settings import parse
-from modernbert.tasks.ranking.examples import Kind
-from modernbert.tasks.ranking.job import RankingJob, open_ranking_job
-from modernbert.tasks.ranking.recipe import RetrievalRecipe
-from modernbert.tasks.ranking.runs import train_ranking
-from modernbert.tasks.tuning.outcome import Interrupted
+from modernbert.tasks.finetune import finetune, open_job
+from modernbert.tasks.tuning.job import Job
+from modernbert.tasks.tuning.results import Interrupted
+from modernbert.tasks.tuning.task import Tuning
+from modernbert.training.distributed import ALONE
 from modernbert.training.task import Progress
 
-KINDS: list[Kind] = ["retrieve", "late-interaction", "rerank"]
+KINDS = ["retrieve", "late-interaction", "rerank"]
 needs_peer = pytest.mark.skipif(
     importlib.util.find_spec("sentence_transformers") is None,
     reason="sentence-transformers is not installed",
@@ -35,7 +35,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("start"))
 
 
-def load(kind: Kind, folder: Path) -> Any:
+def load(kind: str, folder: Path) -> Any:
     cls: Any = {"retrieve": Embedder, "late-interaction": MultiVectorEmbedder, "rerank": Reranker}[
         kind
     ]
@@ -45,12 +45,12 @@ def load(kind: Kind, folder: Path) -> Any:
 @pytest.mark.parametrize("scores", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_something_is_learnt_and_delivered(
-    tmp_path: Path, start: Path, kind: Kind, scores: bool
+    tmp_path: Path, start: Path, kind: str, scores: bool
 ) -> None:
-    made = recipe(start, tmp_path, scores=scores, sweep={"seeds": [3]})
-    job = open_ranking_job(kind, made)
-    before = job.task.evaluate(job.first(3).module)["ndcg@10"]
-    results = train_ranking(kind, made)
+    made = recipe(start, tmp_path, kind=kind, scores=scores, sweep={"seeds": [3]})
+    job = open_job(kind, made)
+    before = job.objective.evaluate(job.first(3), "dev", ALONE)["ndcg@10"]
+    results = finetune(kind, made)
     assert results.best.dev["ndcg@10"] > (before + 0.1 if kind == "rerank" else 0.9)
     output = made.output
     assert {path.name for path in output.iterdir()} >= {"model", "results.json", "recipe.toml"}
@@ -63,18 +63,18 @@ def test_something_is_learnt_and_delivered(
     assert "Learning rate" in page and score in page
     load(kind, output / "model")
     weights = [path.read_bytes() for path in sorted(output.rglob("model/**/*.safe*"))]
-    assert train_ranking(kind, made).to_mapping() == results.to_mapping()
+    assert finetune(kind, made).to_mapping() == results.to_mapping()
     assert weights == [path.read_bytes() for path in sorted(output.rglob("model/**/*.safe*"))]
 
 
 @needs_peer
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
-def test_sentence_transformers_gives_the_same(tmp_path: Path, start: Path, kind: Kind) -> None:
+def test_sentence_transformers_gives_the_same(tmp_path: Path, start: Path, kind: str) -> None:
     import sentence_transformers as peer
 
-    made = recipe(start, tmp_path, epochs=1, query_prompt="ask: ", skip_punctuation=True)
-    train_ranking(kind, made)
+    made = recipe(start, tmp_path, kind=kind, epochs=1, query_prompt="ask: ", skip_punctuation=True)
+    finetune(kind, made)
     folder = str(made.output / "model")
     own = load(kind, made.output / "model")
     texts = [document(name, i) for i, name in enumerate(NAMES)] + ["", "where is alpha. " * 20]
@@ -99,8 +99,8 @@ def test_sentence_transformers_gives_the_same(tmp_path: Path, start: Path, kind:
 def test_a_margin_reranker_has_plain_scores_there_too(tmp_path: Path, start: Path) -> None:
     import sentence_transformers as peer
 
-    made = recipe(start, tmp_path, scores=True, epochs=1)
-    train_ranking("rerank", made)
+    made = recipe(start, tmp_path, kind="rerank", scores=True, epochs=1)
+    finetune("rerank", made)
     own = load("rerank", made.output / "model")
     assert own.activation == "Identity"
     pairs = [("where is alpha", document(name, 1)) for name in NAMES]
@@ -108,12 +108,12 @@ def test_a_margin_reranker_has_plain_scores_there_too(tmp_path: Path, start: Pat
     np.testing.assert_allclose(own.scores(pairs), expected, atol=1e-5)
 
 
-def gradients(job: RankingJob) -> tuple[float, dict[str, torch.Tensor]]:
-    module = job.first(0).module
-    step = next(job.task.steps(Progress()))
+def gradients(job: Job) -> tuple[float, dict[str, torch.Tensor]]:
+    module, task = job.first(0), Tuning(job.objective, job.recipe.training)
+    step = next(task.steps(Progress()))
     total = torch.zeros(())
     for micro_batch in step.micro_batches:
-        loss = job.task.loss(module, micro_batch, step=1)
+        loss = task.loss(module, micro_batch, step=1)
         loss.backward()
         total += loss.detach()
     named = module.named_parameters()
@@ -123,11 +123,11 @@ def gradients(job: RankingJob) -> tuple[float, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("scores", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_of_any_size_by_computing_twice(
-    tmp_path: Path, start: Path, kind: Kind, scores: bool
+    tmp_path: Path, start: Path, kind: str, scores: bool
 ) -> None:
-    whole = gradients(open_ranking_job(kind, recipe(start, tmp_path, scores=scores)))
-    small = recipe(start, tmp_path, scores=scores, micro_batch_tokens=40)
-    cached = gradients(open_ranking_job(kind, small))
+    whole = gradients(open_job(kind, recipe(start, tmp_path, kind=kind, scores=scores)))
+    small = recipe(start, tmp_path, kind=kind, scores=scores, micro_batch_tokens=40)
+    cached = gradients(open_job(kind, small))
     assert cached[0] == pytest.approx(whole[0], rel=1e-5)
     assert cached[1].keys() == whole[1].keys() and len(whole[1]) > 10
     largest = max(float(gradient.abs().max()) for gradient in whole[1].values())
@@ -141,8 +141,9 @@ def test_activations_are_let_go_where_there_are_several_packs(
     tmp_path: Path, start: Path, micro_batch_tokens: int
 ) -> None:
     made = recipe(start, tmp_path, micro_batch_tokens=micro_batch_tokens)
-    job = open_ranking_job("retrieve", made)
-    step = next(job.task.steps(Progress()))
+    job = open_job("retrieve", made)
+    task = Tuning(job.objective, job.recipe.training)
+    step = next(task.steps(Progress()))
     kept: list[int] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -150,22 +151,22 @@ def test_activations_are_let_go_where_there_are_several_packs(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        job.task.loss(job.first(0).module, step.micro_batches[0], step=1)
+        task.loss(job.first(0), step.micro_batches[0], step=1)
     # One layer alone keeps more than five numbers for each of a token's 64.
     assert (sum(kept) < 5 * 64 * step.num_tokens) is (micro_batch_tokens == 40)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(
-    tmp_path: Path, start: Path, kind: Kind
+    tmp_path: Path, start: Path, kind: str
 ) -> None:
     import signal
 
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
-    unbroken = recipe(start, tmp_path / "whole", epochs=2)
-    train_ranking(kind, unbroken)
-    broken = recipe(start, tmp_path / "stopped", epochs=2)
+    unbroken = recipe(start, tmp_path / "whole", kind=kind, epochs=2)
+    finetune(kind, unbroken)
+    broken = recipe(start, tmp_path / "stopped", kind=kind, epochs=2)
 
     def stop(_run: str, record: Any) -> None:
         if record["kind"] == "step" and record["step"] in (3, 11):
@@ -173,9 +174,9 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(
 
     for _ in range(2):
         with pytest.raises(Interrupted) as stopped:
-            train_ranking(kind, broken, on_record=stop)
+            finetune(kind, broken, on_record=stop)
         assert stopped.value.exit_code == 143
-    train_ranking(kind, broken)
+    finetune(kind, broken)
     files = [p.relative_to(unbroken.output) for p in (unbroken.output / "model").rglob("*.safe*")]
     assert files
     for file in files:
@@ -183,10 +184,10 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(
 
 
 def test_each_matryoshka_dimension_has_a_loss(tmp_path: Path, start: Path) -> None:
-    plain = gradients(open_ranking_job("retrieve", recipe(start, tmp_path)))
-    twice = gradients(open_ranking_job("retrieve", recipe(start, tmp_path, matryoshka_dims=[64])))
+    plain = gradients(open_job("retrieve", recipe(start, tmp_path)))
+    twice = gradients(open_job("retrieve", recipe(start, tmp_path, matryoshka_dims=[64])))
     assert twice[0] == pytest.approx(2 * plain[0], rel=1e-5)
-    other = gradients(open_ranking_job("retrieve", recipe(start, tmp_path, matryoshka_dims=[4])))
+    other = gradients(open_job("retrieve", recipe(start, tmp_path, matryoshka_dims=[4])))
     assert plain[0] < other[0] != pytest.approx(twice[0], rel=1e-3)
 
 
@@ -194,13 +195,13 @@ def test_known_answers_are_no_negatives_of_each_other(tmp_path: Path, start: Pat
     made = recipe(start, tmp_path)
     answers = [{"query": "which", "positive": document(name, 1)} for name in NAMES]
     write(tmp_path / "train.jsonl", answers)
-    assert gradients(open_ranking_job("retrieve", made))[0] == pytest.approx(0, abs=1e-6)
+    assert gradients(open_job("retrieve", made))[0] == pytest.approx(0, abs=1e-6)
     write(tmp_path / "train.jsonl", [*answers, {"query": "other", "positive": "here"}])
-    job = open_ranking_job("retrieve", recipe_of_size(made, 9))
+    job = open_job("retrieve", recipe_of_size(made, 9))
     assert gradients(job)[0] > 0.1
 
 
-def recipe_of_size(made: RetrievalRecipe, batch_size: int) -> RetrievalRecipe:
+def recipe_of_size(made: Any, batch_size: int) -> Any:
     return replace(made, training=replace(made.training, batch_size=batch_size))
 
 
@@ -219,7 +220,7 @@ def test_a_folder_of_judged_texts(tmp_path: Path, start: Path) -> None:
     made = recipe(start, tmp_path, batch_size=4, epochs=20)
     data = {"train": str(folder), "dev": str(folder)}
     settings = parse(type(made.data), data, where="test")
-    results = train_ranking("retrieve", RetrievalRecipe(**{**vars(made), "data": settings}))
+    results = finetune("retrieve", replace(made, data=settings))
     assert results.best.dev["ndcg@10"] > 0.6
 
 
@@ -241,33 +242,33 @@ def test_rows_that_cannot_be_used(
     made = recipe(start, tmp_path)
     write(tmp_path / "train.jsonl", lines)
     with pytest.raises((DocumentError, InputError), match=message):
-        open_ranking_job("retrieve", made)
+        open_job("retrieve", made)
 
 
 @pytest.mark.parametrize(
     ("kind", "training", "message"),
     [
         ("retrieve", {"loss": "margin"}, "needs scores of a positive"),
-        ("retrieve", {"loss": "binary"}, "got 'binary', expected in-batch"),
+        ("retrieve", {"loss": "binary"}, "got 'binary', expected one of 'in-batch'"),
         ("retrieve", {"matryoshka_dims": [99]}, "got 99, but a vector has 64"),
-        ("late-interaction", {"matryoshka_dims": [4]}, "for one vector a text"),
-        ("rerank", {"loss": "in-batch"}, "expected binary"),
+        ("late-interaction", {"matryoshka_dims": [4]}, "unknown key 'matryoshka_dims'"),
+        ("rerank", {"loss": "in-batch"}, "expected one of 'binary'"),
     ],
 )
 def test_settings_that_cannot_be(
-    tmp_path: Path, start: Path, kind: Kind, training: dict[str, Any], message: str
+    tmp_path: Path, start: Path, kind: str, training: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ModernBertError, match=message):
-        open_ranking_job(kind, recipe(start, tmp_path, **training))
+        open_job(kind, recipe(start, tmp_path, kind=kind, **training))
 
 
 def test_a_metric_that_is_none_and_a_folder_of_another_run(tmp_path: Path, start: Path) -> None:
     with pytest.raises(InputError, match="expected one such as"):
-        train_ranking("retrieve", recipe(start, tmp_path, metric="accuracy"))
+        finetune("retrieve", recipe(start, tmp_path, metric="accuracy"))
     made = recipe(start, tmp_path, epochs=1)
-    train_ranking("retrieve", made)  # what was refused has left nothing behind
+    finetune("retrieve", made)  # what was refused has left nothing behind
     with pytest.raises(RunError, match="belongs to another recipe: sweep"):
-        train_ranking("retrieve", recipe(start, tmp_path, epochs=1, sweep={"seeds": [9]}))
+        finetune("retrieve", recipe(start, tmp_path, epochs=1, sweep={"seeds": [9]}))
     write(tmp_path / "dev.jsonl", held_out()[1:])
     with pytest.raises(RunError, match="belongs to another recipe: examples"):
-        train_ranking("retrieve", made)
+        finetune("retrieve", made)

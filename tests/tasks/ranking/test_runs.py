@@ -14,14 +14,13 @@ from modernbert.errors import RunError, SettingsError
 from modernbert.inference.multi_vector_folder import read_folder
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import SequenceClassifier
-from modernbert.tasks.ranking.examples import Kind
-from modernbert.tasks.ranking.job import open_ranking_job
-from modernbert.tasks.ranking.runs import train_ranking
-from modernbert.tasks.tuning.outcome import Interrupted
-from modernbert.tasks.tuning.results import Results
+from modernbert.tasks.finetune import finetune, open_job
+from modernbert.tasks.tuning.results import Interrupted, Results
+from modernbert.tasks.tuning.task import Tuning
+from modernbert.training.distributed import ALONE
 from modernbert.training.task import Progress
 
-KINDS: list[Kind] = ["retrieve", "late-interaction", "rerank"]
+KINDS = ["retrieve", "late-interaction", "rerank"]
 SWEEP: dict[str, Any] = {"seeds": [0, 1], "learning_rates": [1e-7, 3e-3]}
 
 
@@ -33,10 +32,10 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def swept(start: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     made = recipe(start, tmp_path_factory.mktemp("swept"), epochs=2, sweep=SWEEP)
-    return made.output, train_ranking("retrieve", made)
+    return made.output, finetune("retrieve", made)
 
 
-def moved(kind: Kind, start: Path, folder: Path) -> dict[str, float]:
+def moved(kind: str, start: Path, folder: Path) -> dict[str, float]:
     """How far each tensor of the encoder has come from where it began."""
     if kind == "rerank":
         model = SequenceClassifier.from_pretrained(folder).encoder
@@ -51,20 +50,20 @@ def moved(kind: Kind, start: Path, folder: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_frozen_stays_as_it_is(tmp_path: Path, start: Path, kind: Kind) -> None:
+def test_what_is_frozen_stays_as_it_is(tmp_path: Path, start: Path, kind: str) -> None:
     frozen = {"freeze_embeddings": True, "freeze_layers": 1}
     # In packs, so that activations are let go and computed again where parts are frozen.
-    made = recipe(start, tmp_path, epochs=1, micro_batch_tokens=60, **frozen)
-    train_ranking(kind, made)
+    made = recipe(start, tmp_path, kind=kind, epochs=1, micro_batch_tokens=60, **frozen)
+    finetune(kind, made)
     for name, distance in moved(kind, start, made.output / "model").items():
         is_frozen = name.startswith(("embeddings.", "layers.0."))
         assert (distance == 0) is is_frozen, name
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_lower_layers_have_lower_rates(tmp_path: Path, start: Path, kind: Kind) -> None:
-    made = recipe(start, tmp_path, epochs=1, layer_decay=0.01)
-    train_ranking(kind, made)
+def test_lower_layers_have_lower_rates(tmp_path: Path, start: Path, kind: str) -> None:
+    made = recipe(start, tmp_path, kind=kind, epochs=1, layer_decay=0.01)
+    finetune(kind, made)
     distances = moved(kind, start, made.output / "model")
     names = ("embeddings.tok_embeddings", "layers.0.mlp.Wo", "layers.1.mlp.Wo")
     lowest, middle, highest = (distances[f"{name}.weight"] for name in names)
@@ -72,15 +71,17 @@ def test_lower_layers_have_lower_rates(tmp_path: Path, start: Path, kind: Kind) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_step_of_so_many_tokens(tmp_path: Path, start: Path, kind: Kind) -> None:
+def test_a_step_of_so_many_tokens(tmp_path: Path, start: Path, kind: str) -> None:
     """A query stays with its documents, and an epoch has all of them."""
-    task = open_ranking_job(kind, recipe(start, tmp_path, batch_tokens=150)).task
+    job = open_job(kind, recipe(start, tmp_path, kind=kind, batch_tokens=150))
+    task = Tuning(job.objective, job.recipe.training)
+    num_rows = len(job.objective.lengths)
     steps = task.steps(Progress())
     longest = max(task.epochs.lengths)
     seen = []
-    while sum(step.num_targets for step in seen) < len(task.data.examples):
+    while sum(step.num_targets for step in seen) < num_rows:
         seen.append(next(steps))
-    assert sum(step.num_targets for step in seen) == len(task.data.examples)
+    assert sum(step.num_targets for step in seen) == num_rows
     assert all(step.num_tokens <= 150 for step in seen)
     assert all(step.num_tokens + longest > 150 for step in seen[:-1])
 
@@ -90,7 +91,7 @@ def test_a_step_of_so_many_tokens(tmp_path: Path, start: Path, kind: Kind) -> No
     [("retrieve", 8, False), ("retrieve", 160, True), ("rerank", 160, False)],
 )
 def test_seeds_have_another_order_and_other_new_weights(
-    tmp_path: Path, start: Path, kind: Kind, batch_size: int, is_same: bool
+    tmp_path: Path, start: Path, kind: str, batch_size: int, is_same: bool
 ) -> None:
     """A step of all rows has no order, and a retriever has no new weights."""
     losses = []
@@ -100,8 +101,10 @@ def test_seeds_have_another_order_and_other_new_weights(
             losses.append(record["loss"])
 
     sweep = {"seeds": [0, 1]}
-    made = recipe(start, tmp_path, epochs=1, batch_size=batch_size, scores=True, sweep=sweep)
-    train_ranking(kind, made, on_record=hear)
+    made = recipe(
+        start, tmp_path, kind=kind, epochs=1, batch_size=batch_size, scores=True, sweep=sweep
+    )
+    finetune(kind, made, on_record=hear)
     assert (losses[0] == pytest.approx(losses[1], rel=1e-4)) is is_same
 
 
@@ -125,8 +128,8 @@ def test_the_model_of_the_best_run_is_delivered(
     swept: tuple[Path, Results], start: Path, tmp_path: Path
 ) -> None:
     output, results = swept
-    job = open_ranking_job("retrieve", recipe(start, tmp_path))
-    found = job.task.evaluate(job.build(0, str(output / "model")).module.eval())
+    job = open_job("retrieve", recipe(start, tmp_path))
+    found = job.objective.evaluate(job.load(output / "model").eval(), "dev", ALONE)
     assert found == pytest.approx(results.best.dev, abs=1e-6)
     assert len(list((output / "runs").iterdir())) == 4
     assert not list((output / "runs").glob("*/best"))
@@ -134,15 +137,15 @@ def test_the_model_of_the_best_run_is_delivered(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_to_test_on_are_scored_with_the_weights_that_are_kept(
-    kind: Kind, start: Path, tmp_path: Path
+    kind: str, start: Path, tmp_path: Path
 ) -> None:
-    made = recipe(start, tmp_path, epochs=1, learning_rate=1e-5)  # so that not all is right
+    made = recipe(start, tmp_path, kind=kind, epochs=1, learning_rate=1e-5)
     few = write(tmp_path / "test.jsonl", held_out()[:5])
     tested = replace(made, data=replace(made.data, test=str(few)))
-    best = train_ranking(kind, tested).best
-    job = open_ranking_job(kind, replace(made, data=replace(made.data, dev=str(few))))
-    module = job.build(0, str(made.output / "model")).module.eval()
-    assert best.test == pytest.approx(job.task.evaluate(module), abs=1e-6)
+    best = finetune(kind, tested).best
+    job = open_job(kind, replace(made, data=replace(made.data, dev=str(few))))
+    module = job.load(made.output / "model").eval()
+    assert best.test == pytest.approx(job.objective.evaluate(module, "dev", ALONE), abs=1e-6)
     assert best.test != best.dev
     assert "| ndcg@10 | test |" in (made.output / "model" / "README.md").read_text()
 
@@ -150,7 +153,7 @@ def test_rows_to_test_on_are_scored_with_the_weights_that_are_kept(
 def test_without_dev_rows_the_page_shows_those_to_test_on(start: Path, tmp_path: Path) -> None:
     made = recipe(start, tmp_path, epochs=1, learning_rate=1e-7)
     data = replace(made.data, dev=None, test=made.data.dev)
-    best = train_ranking("retrieve", replace(made, data=data)).best
+    best = finetune("retrieve", replace(made, data=data)).best
     assert not best.dev and best.test["ndcg@10"] < 1
     page = (made.output / "report.html").read_text()
     assert "Where it is most wrong" in page and "ndcg@10 (test)" in page
@@ -158,22 +161,21 @@ def test_without_dev_rows_the_page_shows_those_to_test_on(start: Path, tmp_path:
 
 def test_other_rows_to_test_on_are_another_run(start: Path, tmp_path: Path) -> None:
     made = recipe(start, tmp_path, epochs=1)
-    train_ranking("retrieve", made)
+    finetune("retrieve", made)
     few = write(tmp_path / "test.jsonl", held_out()[:5])
     with pytest.raises(RunError):
-        train_ranking("retrieve", replace(made, data=replace(made.data, test=str(few))))
+        finetune("retrieve", replace(made, data=replace(made.data, test=str(few))))
 
 
 def test_the_page_has_the_runs_and_the_worst_queries(start: Path, tmp_path: Path) -> None:
     made = recipe(start, tmp_path, epochs=1, learning_rate=1e-7, sweep={"seeds": [0, 1]})
-    train_ranking("retrieve", made)
+    finetune("retrieve", made)
     page = (made.output / "report.html").read_text()
     for part in ("Runs", "±", "Loss", "ndcg@10", "recipe.toml", "Where it is most wrong"):
         assert part in page
-    job = open_ranking_job("retrieve", made)
-    best = job.build(0, str(made.output / "model")).module.eval()
-    rankings = job.task.rankings(best)
-    assert rankings is not None
+    job = open_job("retrieve", made)
+    best = job.load(made.output / "model").eval()
+    rankings = job.objective.rankings(best, "dev", ALONE)  # type: ignore[attr-defined]
     for each in rankings.wrong("ndcg@10")[:25]:
         assert each.query in page and each.instead in page and f"{each.score:.3f}" in page
 
@@ -189,9 +191,9 @@ def test_a_sweep_that_was_stopped_ends_with_the_same_bytes(
 
     for _ in range(2):  # once in each combination
         with pytest.raises(Interrupted):
-            train_ranking("retrieve", made, on_record=stop)
+            finetune("retrieve", made, on_record=stop)
     output, unbroken = swept
-    results = train_ranking("retrieve", made)
+    results = finetune("retrieve", made)
     assert [each.dev for each in results.outcomes] == [each.dev for each in unbroken.outcomes]
     (file,) = (path.relative_to(output) for path in output.rglob("model/*.safetensors"))
     assert (output / file).read_bytes() == (made.output / file).read_bytes()
@@ -203,7 +205,7 @@ def test_runs_in_processes_give_what_one_process_gives(
 ) -> None:
     heard = []
     made = recipe(start, tmp_path, epochs=2, sweep={**SWEEP, "processes": 2})
-    results = train_ranking(
+    results = finetune(
         "retrieve", made, on_record=lambda run, record: heard.append((run, record["kind"]))
     )
     for found, expected in zip(results.outcomes, swept[1].outcomes, strict=True):
@@ -220,24 +222,24 @@ def test_runs_in_processes_give_what_one_process_gives(
     ],
 )
 def test_texts_that_are_cut_are_counted(
-    start: Path, tmp_path: Path, kind: Kind, cut: list[str]
+    start: Path, tmp_path: Path, kind: str, cut: list[str]
 ) -> None:
-    made = recipe(start, tmp_path)
-    assert not any("are cut there" in note for note in open_ranking_job(kind, made).notes)
+    made = recipe(start, tmp_path, kind=kind)
+    assert not any("are cut there" in note for note in open_job(kind, made).notes)
     long = {"query": "where " * 60, "positive": "here " * 60, "negative": "here is alpha"}
     lines = (tmp_path / "train.jsonl").read_text().splitlines()
     write(tmp_path / "train.jsonl", [*map(json.loads, lines[:1]), long])
-    notes = [note for note in open_ranking_job(kind, made).notes if "are cut there" in note]
+    notes = [note for note in open_job(kind, made).notes if "are cut there" in note]
     assert [note.split(": ")[1].partition(" are longer than 48 tokens")[0] for note in notes] == cut
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_too_many_frozen_layers_are_refused_before_anything_is_written(
-    start: Path, tmp_path: Path, kind: Kind
+    start: Path, tmp_path: Path, kind: str
 ) -> None:
-    made = recipe(start, tmp_path, freeze_layers=3)
+    made = recipe(start, tmp_path, kind=kind, freeze_layers=3)
     with pytest.raises(SettingsError, match="freeze_layers: got 3, expected at most 2"):
-        train_ranking(kind, made)
+        finetune(kind, made)
     assert not made.output.exists()
 
 
@@ -245,4 +247,4 @@ def test_a_model_of_no_run_is_left_alone(start: Path, tmp_path: Path) -> None:
     made = recipe(start, tmp_path)
     (made.output / "model").mkdir(parents=True)
     with pytest.raises(RunError, match="is there and of no run"):
-        train_ranking("retrieve", made)
+        finetune("retrieve", made)

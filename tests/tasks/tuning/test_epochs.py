@@ -5,7 +5,7 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modernbert.tasks.tuning.epochs import Epochs
+from modernbert.tasks.tuning.task import Epochs
 
 LENGTHS = st.lists(st.integers(2, 50), min_size=1, max_size=30)
 

@@ -15,8 +15,8 @@ from modernbert.model.heads import (
     SequenceClassifier,
     TokenClassifier,
 )
-from modernbert.tasks.labels.recipe import FineTuningSettings
 from modernbert.tasks.tuning.first_model import first_model, freeze, layer_groups
+from modernbert.tasks.tuning.recipe import RunSettings
 
 AB = ClassifierSettings(labels=("a", "b"))
 
@@ -62,12 +62,12 @@ def test_an_encoder_alone_is_enough(folder: Path, tmp_path: Path) -> None:
 
 def test_what_is_frozen(folder: Path) -> None:
     model = classifier(folder)
-    freeze(model, FineTuningSettings(freeze_embeddings=True, freeze_layers=1))
+    freeze(model, RunSettings(freeze_embeddings=True, freeze_layers=1))
     frozen = {name for name, each in model.named_parameters() if not each.requires_grad}
     assert all(name.startswith(("encoder.embeddings.", "encoder.layers.0.")) for name in frozen)
     assert len(frozen) == 2 + sum(1 for _ in model.encoder.layers[0].parameters())
     with pytest.raises(SettingsError, match="freeze_layers: got 3, expected at most 2"):
-        freeze(model, FineTuningSettings(freeze_layers=3))
+        freeze(model, RunSettings(freeze_layers=3))
 
 
 def test_each_layer_has_its_rate(folder: Path) -> None:

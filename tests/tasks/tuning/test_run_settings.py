@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from modernbert.errors import SettingsError
-from modernbert.tasks.tuning.run_settings import RunSettings, SweepSettings, runs_of
+from modernbert.tasks.tuning.recipe import RunSettings, SweepSettings, runs_of
 
 
 def test_narrow_models_take_larger_steps() -> None:

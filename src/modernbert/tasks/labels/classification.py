@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.data.rows.table import Table
-from modernbert.errors import InputError
+from modernbert.errors import InputError, SettingsError
 from modernbert.metrics.classification import (
     classification_scores,
     confusion_matrix,
@@ -19,6 +19,7 @@ from modernbert.metrics.classification import (
     figures_of_labels,
     multi_label_scores,
 )
+from modernbert.model.heads import ClassifierSettings, ProblemType
 from modernbert.tasks.labels.columns import (
     LABELS,
     counts_of,
@@ -27,9 +28,11 @@ from modernbert.tasks.labels.columns import (
     learn_labels,
     read_label_names,
 )
-from modernbert.tasks.labels.job import Job, Mistake, Review, Source, Split
-from modernbert.tasks.labels.recipe import FineTuningRecipe
-from modernbert.tasks.labels.text_job import text_job
+from modernbert.tasks.labels.few_shot import few_shot_job
+from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
+from modernbert.tasks.labels.recipe import ClassifyRecipe
+from modernbert.tasks.labels.texts import text_job
+from modernbert.tasks.tuning.job import Job, Review
 
 _YES = {"1", "true", "yes"}
 _NO = {"0", "false", "no"}
@@ -101,7 +104,7 @@ class SingleLabel:
         return Review(
             labels=figures_of_labels(matrix, self.labels),
             confusion=matrix.tolist(),
-            mistakes=sorted(mistakes, key=lambda each: -each.doubt),
+            **mistakes_of(mistakes),
         )
 
 
@@ -149,7 +152,7 @@ class MultiLabel:
         ]
         return Review(
             labels=figures_of_decisions(decisions, expected, self.labels),
-            mistakes=sorted(mistakes, key=lambda each: -each.doubt),
+            **mistakes_of(mistakes),
         )
 
     def _names(self, decisions: np.ndarray) -> list[str]:
@@ -160,50 +163,52 @@ class MultiLabel:
         ]
 
 
-def classification(recipe: FineTuningRecipe) -> Job[LabelledText] | Job[MultiLabelledText]:
+def open_classify(recipe: ClassifyRecipe) -> Job:
     """A recipe's texts and their labels.
 
     A text has one label, unless the column holds lists, a separator is given, or there are several
     columns of labels.
 
     Raises:
-        ModernBertError: the model or the data cannot be used; see `Source.open`.
+        ModernBertError: the model or the data cannot be used; see `LabelledTables.open`.
+        SettingsError: any number of labels a text from a handful of rows.
     """
-    source = Source.open(recipe)
-    if len(source.data.label) > 1:
-        columns = source.data.label
+    source = LabelledTables.open(recipe)
+    if len(recipe.data.label) > 1:
+        columns = recipe.data.label
         flags = {name: _flags(table, columns) for name, table in source.tables.items()}
-        return _multi_label(source, columns, flags)
+        return _multi_label(source, recipe, columns, flags)
     column = source.label_column(LABELS)
-    if source.data.label_separator or any(isinstance(v, list) for v in source.train.values(column)):
-        return _listed_labels(source, column)
-    return _single_label(source, column)
+    separator = recipe.data.label_separator
+    if separator or any(isinstance(value, list) for value in source.train.values(column)):
+        return _listed_labels(source, recipe, column)
+    return _single_label(source, recipe, column)
 
 
-def _single_label(source: Source, column: str) -> Job[LabelledText]:
+def _single_label(source: LabelledTables, recipe: ClassifyRecipe, column: str) -> Job:
     names = {name: read_label_names(table, column) for name, table in source.tables.items()}
     labels = learn_labels(names["train"], source.train.source)
     targets = {
         name: label_indices(table, names[name], labels) for name, table in source.tables.items()
     }
-    weights = label_weights(targets["train"], len(labels), source.recipe.training.class_weights)
-    objective = SingleLabel(labels, weights)
-    return text_job(
+    weights = label_weights(targets["train"], len(labels), recipe.training.class_weights)
+    job = text_job(
         source,
-        objective,
+        SingleLabel(labels, weights),
         {
             name: [partial(LabelledText, label=target) for target in each]
             for name, each in targets.items()
         },
         verb="classify",
-        labels=labels,
-        problem="single_label",
+        settings=_head(recipe, labels, "single_label"),
         facts={"label": column, "labels": counts_of(names["train"], labels)},
     )
+    return few_shot_job(job) if recipe.training.few_shot else job
 
 
-def _listed_labels(source: Source, column: str) -> Job[MultiLabelledText]:
-    names = {name: _label_lists(source, table, column) for name, table in source.tables.items()}
+def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) -> Job:
+    separator = recipe.data.label_separator
+    names = {name: _label_lists(table, column, separator) for name, table in source.tables.items()}
     labels = learn_labels([each for row in names["train"] for each in row], source.train.source)
     known = set(labels)
     for name, table in source.tables.items():
@@ -217,12 +222,11 @@ def _listed_labels(source: Source, column: str) -> Job[MultiLabelledText]:
         name: [tuple(int(label in row) for label in labels) for row in rows]
         for name, rows in names.items()
     }
-    return _multi_label(source, labels, flags)
+    return _multi_label(source, recipe, labels, flags)
 
 
-def _label_lists(source: Source, table: Table, column: str) -> list[list[str]]:
+def _label_lists(table: Table, column: str, separator: str | None) -> list[list[str]]:
     """The labels of each row."""
-    separator = source.data.label_separator
     lists = []
     for row, value in enumerate(table.values(column)):
         if separator is not None and isinstance(value, str):
@@ -255,8 +259,13 @@ def _flag_column(table: Table, column: str) -> list[int]:
 
 
 def _multi_label(
-    source: Source, labels: Sequence[str], flags: dict[str, list[tuple[int, ...]]]
-) -> Job[MultiLabelledText]:
+    source: LabelledTables,
+    recipe: ClassifyRecipe,
+    labels: Sequence[str],
+    flags: dict[str, list[tuple[int, ...]]],
+) -> Job:
+    if recipe.training.few_shot:
+        raise SettingsError("few_shot: is for one label a text; leave it out")
     totals = np.array(flags["train"]).sum(0).tolist()
     return text_job(
         source,
@@ -266,10 +275,16 @@ def _multi_label(
             for name, rows in flags.items()
         },
         verb="classify",
-        labels=labels,
-        problem="multi_label",
+        settings=_head(recipe, labels, "multi_label"),
         facts={"labels": dict(zip(labels, totals, strict=True))},
     )
+
+
+def _head(
+    recipe: ClassifyRecipe, labels: Sequence[str], problem: ProblemType
+) -> ClassifierSettings:
+    pooling = recipe.training.pooling
+    return ClassifierSettings(labels=tuple(labels), pooling=pooling, problem=problem)
 
 
 def _decisions(outputs: Sequence[Tensor]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Rows of a table to texts, pairs of texts, labels and numbers, each of them checked."""
+"""Columns of a table to labels and numbers, each of them checked."""
 
 import math
 from collections import Counter

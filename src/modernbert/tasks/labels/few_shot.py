@@ -10,17 +10,22 @@ texts with one another instead of sampling pairs.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
-from modernbert.errors import SettingsError
+from modernbert.inference.batching import batch_tokens_for
 from modernbert.model.heads import SequenceClassifier
 from modernbert.model.pooling import pool
-from modernbert.tasks.labels.classification import LabelledText, SingleLabel
-from modernbert.tasks.tuning.fine_tuning import in_packs, packed
+from modernbert.tasks.labels.job import LabelObjective, outputs_of, packed, rows_of_each
+from modernbert.tasks.tuning.job import HeldOut, Job, Review
+from modernbert.tasks.tuning.sharing import Pack, computed_together
+from modernbert.tasks.tuning.task import own_rows
+from modernbert.training.distributed import Group
 
 PASSES_PER_EPOCH = 20
 """How often an epoch sees each text, so that it is compared with many others."""
@@ -32,8 +37,9 @@ _ITERATIONS = 200
 class TextVectors(nn.Module):
     """A classifier as what gives vectors of texts; its last layer is left out."""
 
-    def __init__(self, model: SequenceClassifier) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        assert isinstance(model, SequenceClassifier)
         self.model = model
 
     def forward(self, batch: PackedBatch) -> Tensor:
@@ -44,64 +50,92 @@ class TextVectors(nn.Module):
 
 
 class Likeness:
-    """Texts of one label should be alike, and others not: squared error of the cosine."""
+    """Texts of one label should be alike, and others not: squared error of the cosine.
 
-    metric = "loss"
+    Args:
+        labels: The objective of the classifier that comes of it, by which that is scored.
+    """
 
-    def num_targets(self, _example: LabelledText, /) -> int:
+    whole_steps = True
+
+    def __init__(self, labels: LabelObjective[Any]) -> None:
+        self._labels = labels
+        self.examples = [each for each in labels.train for _ in range(PASSES_PER_EPOCH)]
+        self.lengths = [len(example.token_ids) for example in self.examples]
+
+    @property
+    def metric(self) -> str:
+        """The classifier's."""
+        return self._labels.metric
+
+    def num_targets(self, _row: int) -> int:
         """One a text."""
         return 1
 
-    def loss(
-        self, outputs: Tensor, _batch: PackedBatch, examples: Sequence[LabelledText], /
-    ) -> Tensor:
-        """The sum over the texts of the mean over all the others."""
-        labels = torch.tensor([each.label for each in examples], device=outputs.device)
-        vectors = functional.normalize(outputs, dim=1)
-        wanted = (labels[:, None] == labels[None, :]).to(vectors.dtype)
-        errors = (vectors @ vectors.T - wanted).square()
-        return errors.fill_diagonal_(0).sum() / max(1, len(examples) - 1)
+    def loss(self, module: nn.Module, rows: Sequence[int], group: Group) -> Tensor:
+        """The sum over this process's texts of the mean over all the others of the step."""
+        examples = [self.examples[row] for row in rows]
+        vectors = functional.normalize(self.vectors(module, examples, group), dim=1)
+        labels = torch.tensor([each.label for each in examples], device=group.device)
+        own = torch.tensor(own_rows(range(len(rows)), group), device=group.device).long()
+        wanted = (labels[own, None] == labels[None, :]).to(vectors.dtype)
+        errors = (vectors[own] @ vectors.T - wanted).square()
+        is_itself = own[:, None] == torch.arange(len(rows), device=group.device)
+        return errors.masked_fill(is_itself, 0).sum() / max(1, len(rows) - 1)
 
-    def scores(
-        self, _outputs: Sequence[Tensor], _examples: Sequence[LabelledText], /
-    ) -> dict[str, float]:
-        """None: vectors are no predictions."""
-        return {}
+    def evaluate(self, module: nn.Module, split: HeldOut, group: Group) -> dict[str, float]:
+        """The scores of the finished classifier; vectors are no predictions."""
+        return (
+            {} if isinstance(module, TextVectors) else self._labels.evaluate(module, split, group)
+        )
+
+    def review(self, module: nn.Module, split: HeldOut, group: Group) -> Review:
+        """A closer look at the predictions of the finished classifier."""
+        return self._labels.review(module, split, group)
+
+    def vectors(self, module: nn.Module, examples: Sequence[Any], group: Group) -> Tensor:
+        """(num_examples, hidden_size) float32: the vectors of some texts, by all processes."""
+
+        def compute(pack: Pack) -> Sequence[Tensor]:
+            chosen = [examples[place] for place in pack.places]
+            batch = packed(chosen, group.device)
+            outputs = outputs_of(module, batch)
+            return rows_of_each(outputs, batch)
+
+        lengths = [len(example.token_ids) for example in examples]
+        batch_tokens = batch_tokens_for(group.device, self._labels.micro_batch_tokens)
+        return torch.cat(computed_together(compute, lengths, batch_tokens, group))
+
+    def with_last_layer(self, module: nn.Module, group: Group) -> SequenceClassifier:
+        """Fit the last layer to the vectors of the texts by logistic regression.
+
+        Returns:
+            The classifier, ready.
+        """
+        assert isinstance(module, TextVectors)
+        model, examples = module.model, self._labels.train
+        with torch.no_grad():
+            features = self.vectors(module, examples, group).double()
+        labels = torch.tensor([each.label for each in examples], device=group.device)
+        weight, bias = _regression(features, labels, len(model.labels))
+        with torch.no_grad():
+            model.classifier.weight.copy_(weight)
+            model.classifier.bias.copy_(bias)
+        return model
 
 
-def require_single_label(objective: object) -> None:
-    """Refuse what has no label to compare.
-
-    Raises:
-        SettingsError: any number of labels, tags, numbers or answers.
-    """
-    if not isinstance(objective, SingleLabel):
-        raise SettingsError("few_shot: is for one label a text; leave it out")
-
-
-def fit_last_layer(
-    vectors: TextVectors,
-    examples: Sequence[LabelledText],
-    device: torch.device,
-    batch_tokens: int,
-) -> SequenceClassifier:
-    """Fit the last layer to the vectors of the examples by logistic regression.
-
-    Returns the classifier, ready.
-    """
-    model = vectors.model
-    features, labels = [], []
-    with torch.no_grad():
-        for pack in in_packs(examples, batch_tokens):
-            features.append(vectors(packed(pack, device)).double())
-            labels += [each.label for each in pack]
-    weight, bias = _regression(
-        torch.cat(features), torch.tensor(labels, device=device), len(model.labels)
+def few_shot_job(job: Job) -> Job:
+    """The job of learning labels, one a text, from a handful of examples."""
+    labels = job.objective
+    assert isinstance(labels, LabelObjective)
+    objective = Likeness(labels)
+    return replace(
+        job,
+        objective=objective,
+        first=lambda seed: TextVectors(job.first(seed)),
+        kept=job.first,
+        finish=objective.with_last_layer,
     )
-    with torch.no_grad():
-        model.classifier.weight.copy_(weight)
-        model.classifier.bias.copy_(bias)
-    return model
 
 
 def _regression(features: Tensor, labels: Tensor, num_labels: int) -> tuple[Tensor, Tensor]:

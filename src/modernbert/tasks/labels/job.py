@@ -1,53 +1,46 @@
-"""`Job`: what a fine-tuning is for, with all its data read, checked and encoded."""
+"""Labelled rows as a `Job`: tables opened, examples with their targets, and what outputs mean."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Generic, Literal, Protocol
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from modernbert.batch import PackedBatch
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.tables import read_table
-from modernbert.errors import InputError
+from modernbert.errors import InputError, TrainingError
+from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.loading import longest_sequence, require_same_vocabulary
-from modernbert.metrics.classification import LabelFigures
 from modernbert.model.config import EncoderConfig
-from modernbert.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
-from modernbert.tasks.labels.recipe import DataSettings, FineTuningRecipe
-from modernbert.tasks.tuning.fine_tuning import E, Objective
-from modernbert.tasks.tuning.first_model import require_layers
+from modernbert.model.heads import (
+    ClassifierSettings,
+    SequenceClassifier,
+    SpanClassifier,
+    TokenClassifier,
+)
+from modernbert.model.pretrained import SavedModel
+from modernbert.tasks.cpu_shapes import filled
+from modernbert.tasks.labels.recipe import LabelledRows
+from modernbert.tasks.tuning.first_model import first_model, require_layers
+from modernbert.tasks.tuning.job import HeldOut, Job, ModelUse, Review
+from modernbert.tasks.tuning.recipe import TuningRecipe
+from modernbert.tasks.tuning.sharing import Pack, computed_together
 from modernbert.tokenizer.tokenizer import Tokenizer
-
-Verb = Literal["classify", "regress", "tag", "answer"]
-Model = SequenceClassifier | TokenClassifier | SpanClassifier
+from modernbert.training.distributed import Group
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """An example that a model is wrong about, or was least sure of.
+class Example(Protocol):
+    """One sequence; what it should give is known to its criterion."""
 
-    doubt: how wrong; the largest are shown.
-    """
-
-    doubt: float
-    text: str
-    expected: str
-    predicted: str
+    @property
+    def token_ids(self) -> Sequence[int]: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Review:
-    """A closer look at predictions, for the report.
-
-    labels: figures of each label.
-    confusion: rows of each label by the label that they were given, or None.
-    mistakes: the worst first.
-    """
-
-    labels: Sequence[LabelFigures] = ()
-    confusion: Sequence[Sequence[int]] | None = None
-    mistakes: Sequence[Mistake] = ()
+E = TypeVar("E", bound=Example)
 
 
 @dataclass(frozen=True)
@@ -59,113 +52,296 @@ class Split(Generic[E]):
     shown: Sequence[str]
 
 
-class ReviewedObjective(Objective[E], Protocol[E]):
-    """An objective that looks closer at outputs, for the report."""
+class Criterion(Protocol[E]):
+    """What a model's outputs should be, for one kind of label.
+
+    metric: The score by which weights are chosen; higher is better.
+    """
+
+    @property
+    def metric(self) -> str: ...
+
+    def num_targets(self, example: E, /) -> int:
+        """How many targets an example has; the loss of a step is the mean over all of them."""
+
+    def loss(self, outputs: Tensor, batch: PackedBatch, examples: Sequence[E], /) -> Tensor:
+        """The SUM of the losses of a batch's targets; the outputs are float32."""
+
+    def scores(self, outputs: Sequence[Tensor], examples: Sequence[E], /) -> dict[str, float]:
+        """How good outputs are, all those of a set of examples together; on the CPU."""
 
     def review(self, outputs: Sequence[Tensor], split: Split[E], /) -> Review:
         """Figures of each label, and what the model is most wrong about."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job(Generic[E]):
-    """One kind of fine-tuning on given data, from a given model.
+class LabelObjective(Generic[E]):
+    """Learning a criterion from examples: the `Objective` of labelled rows.
 
-    verb: its name on the command line.
-    build: a model before its first step, from a seed.
-    load: a model of this kind from a folder.
-    notes: what a user should know of the data, a line each.
-    facts: more of the data, by name, for the model's card.
+    Args:
+        criterion: What outputs should be.
+        splits: The examples to learn from, `train`, and those that are held out.
+        micro_batch_tokens: The most tokens of an evaluation's batch; by device when None.
     """
 
-    verb: Verb
-    objective: ReviewedObjective[E]
-    tokenizer: Tokenizer
-    config: EncoderConfig
-    build: Callable[[int], Model]
-    load: Callable[[str], Model]
-    train: Split[E]
-    dev: Split[E] | None = None
-    test: Split[E] | None = None
-    notes: Sequence[str] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    whole_steps = False
+
+    def __init__(
+        self,
+        criterion: Criterion[E],
+        splits: Mapping[str, Split[E]],
+        micro_batch_tokens: int | None = None,
+    ) -> None:
+        self.criterion, self.splits = criterion, splits
+        self.micro_batch_tokens = micro_batch_tokens
+        self.train = splits["train"].examples
+        self.lengths = [len(example.token_ids) for example in self.train]
 
     @property
-    def fingerprint(self) -> str:
-        """The sha256 (hex) of all examples, their targets included.
+    def metric(self) -> str:
+        """The criterion's own."""
+        return self.criterion.metric
 
-        Those of `dev` choose the weights and those of `test` are in the results, so they count.
+    def num_targets(self, row: int) -> int:
+        """The targets of an example to learn from."""
+        return self.criterion.num_targets(self.train[row])
+
+    def loss(self, module: nn.Module, rows: Sequence[int], group: Group) -> Tensor:
+        """The sum of the losses of some examples' targets."""
+        examples = [self.train[row] for row in rows]
+        batch = packed(examples, group.device)
+        return self.criterion.loss(outputs_of(module, batch), batch, examples)
+
+    def evaluate(self, module: nn.Module, split: HeldOut, group: Group) -> dict[str, float]:
+        """Mean loss and scores on held-out examples; nothing without any."""
+        if split not in self.splits:
+            return {}
+        examples = self.splits[split].examples
+        outputs, loss = self._predict(module, examples, group)
+        num_targets = sum(self.criterion.num_targets(example) for example in examples)
+        return {"loss": loss / max(1, num_targets), **self.criterion.scores(outputs, examples)}
+
+    def review(self, module: nn.Module, split: HeldOut, group: Group) -> Review:
+        """A closer look at the predictions for held-out examples."""
+        outputs, _ = self._predict(module, self.splits[split].examples, group)
+        return self.criterion.review(outputs, self.splits[split])
+
+    @torch.no_grad()
+    def _predict(
+        self, module: nn.Module, examples: Sequence[E], group: Group
+    ) -> tuple[list[Tensor], float]:
+        """The outputs of each example, float32 on the CPU, and the sum of their losses.
+
+        Raises:
+            TrainingError: Outputs that are NaN or infinite.
         """
-        digest = sha256()
-        for split in (self.train, self.dev, self.test):
-            digest.update(b"split")
-            for example in split.examples if split else ():
-                digest.update(repr(example).encode())
-        return digest.hexdigest()
+        lengths = [len(example.token_ids) for example in examples]
+        batch_tokens = batch_tokens_for(group.device, self.micro_batch_tokens)
+        loss = torch.zeros((), dtype=torch.float64)
+
+        def compute(pack: Pack) -> Sequence[Tensor]:
+            nonlocal loss
+            chosen = [examples[place] for place in pack.places]
+            batch = packed(chosen, group.device)
+            outputs = outputs_of(module, batch)
+            if not outputs.isfinite().all():
+                raise TrainingError(
+                    "the model's outputs are not finite; take a lower learning rate"
+                )
+            if pack.counts:
+                loss += self.criterion.loss(outputs, batch, chosen).double().cpu()
+            return rows_of_each(outputs.cpu(), batch)
+
+        found = computed_together(compute, lengths, batch_tokens, group)
+        group.sum([loss])
+        # A text has one row of outputs, and a sequence of tokens has two or more.
+        is_of_texts = all(len(rows) == 1 for rows in found)
+        return [rows[0] for rows in found] if is_of_texts else found, float(loss)
+
+
+def outputs_of(module: nn.Module, batch: PackedBatch) -> Tensor:
+    """What a module gives for a batch, float32."""
+    full = filled(batch)
+    outputs: Tensor = module(full)
+    is_for_tokens = len(outputs) == full.total_tokens
+    return outputs[: batch.total_tokens if is_for_tokens else batch.num_sequences].float()
+
+
+def rows_of_each(outputs: Tensor, batch: PackedBatch) -> Sequence[Tensor]:
+    """The outputs of each sequence, (num_rows, width): one row, or a row for each token.
+
+    outputs: (num_sequences, width) or (total_tokens, width); a sequence has two tokens at least.
+    """
+    return outputs.split(1) if len(outputs) == batch.num_sequences else batch.split(outputs)
+
+
+def packed(examples: Sequence[Example], device: torch.device) -> PackedBatch:
+    """The sequences of examples as one batch."""
+    return PackedBatch.from_sequences([each.token_ids for each in examples], device=device)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An example that a model is wrong about, or was least sure of.
+
+    doubt: How wrong; the largest are shown.
+    """
+
+    doubt: float
+    text: str
+    expected: str
+    predicted: str
+
+
+def mistakes_of(found: Sequence[Mistake]) -> dict[str, Any]:
+    """Mistakes as a review has them, the worst first."""
+    worst = sorted(found, key=lambda each: -each.doubt)
+    return {
+        "columns": ("text", "is", "given", "by"),
+        "mistakes": [
+            (each.text, each.expected, each.predicted, f"{each.doubt:.3f}") for each in worst
+        ],
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class LabelledTables:
     """The model and the tables of a recipe, opened.
 
-    max_seqlen: the longest sequence, in tokens.
+    max_seqlen: The longest sequence, in tokens.
     """
 
-    recipe: FineTuningRecipe
+    recipe: TuningRecipe
+    data: LabelledRows
     config: EncoderConfig
     tokenizer: Tokenizer
     max_seqlen: int
-    train: Table
-    dev: Table | None
-    test: Table | None
+    tables: Mapping[str, Table]
 
     @classmethod
-    def open(cls, recipe: FineTuningRecipe) -> "Source":
+    def open(cls, recipe: TuningRecipe) -> "LabelledTables":
         """Read what a recipe names.
 
         Raises:
-            ModelFolderError: no such model.
-            TokenizerError: no tokenizer beside it.
-            DocumentError: a table that cannot be read, or whose ids are not distinct.
-            InputError: a tokenizer of another vocabulary, or a length that the model cannot read.
-            SettingsError: more layers to freeze than there are.
+            ModelFolderError: No such model.
+            TokenizerError: No tokenizer beside it.
+            DocumentError: A table that cannot be read, or whose ids are not distinct.
+            InputError: A tokenizer of another vocabulary, or a length that the model cannot read.
+            SettingsError: More layers to freeze than there are.
         """
         config = EncoderConfig.from_pretrained(recipe.model)
         require_layers(config, recipe.training)
         tokenizer = Tokenizer.from_pretrained(recipe.model)
         require_same_vocabulary(config, tokenizer)
         data = recipe.data
+        assert isinstance(data, LabelledRows)
+        sources = {"train": data.train, "dev": data.dev, "test": data.test}
         return cls(
             recipe=recipe,
+            data=data,
             config=config,
             tokenizer=tokenizer,
             max_seqlen=longest_sequence(config, tokenizer, data.max_seqlen),
-            train=_read(data.train),
-            dev=None if data.dev is None else _read(data.dev),
-            test=None if data.test is None else _read(data.test),
+            tables={name: _read(each) for name, each in sources.items() if each is not None},
         )
 
     @property
-    def data(self) -> DataSettings:
-        """What the recipe says about its data."""
-        return self.recipe.data
-
-    @property
-    def tables(self) -> dict[str, Table]:
-        """Those that there are, by the name of the split."""
-        named = {"train": self.train, "dev": self.dev, "test": self.test}
-        return {name: table for name, table in named.items() if table is not None}
+    def train(self) -> Table:
+        """The rows to learn from."""
+        return self.tables["train"]
 
     def label_column(self, usual: Sequence[str]) -> str:
         """The one column of labels, scores, tags or answers.
 
         Raises:
-            DocumentError: there is none.
-            InputError: several are asked for.
+            DocumentError: There is none.
+            InputError: Several are asked for.
         """
         if len(self.data.label) > 1:
             raise InputError(f"label: got {len(self.data.label)} columns, expected one")
         asked = self.data.label[0] if self.data.label else None
         return self.train.find(usual, asked=asked, option="--label")
+
+    def job(
+        self,
+        verb: str,
+        criterion: Criterion[E],
+        splits: Mapping[str, Split[E]],
+        model: Any,
+        settings: ClassifierSettings,
+        *,
+        notes: Sequence[str] = (),
+        facts: Mapping[str, Any],
+    ) -> Job:
+        """The job of learning a criterion from examples of these tables.
+
+        Args:
+            verb: Its name on the command line.
+            criterion: What outputs should be.
+            splits: The examples of each table.
+            model: The class of the model.
+            settings: Of its head.
+            notes: What a user should know about the data.
+            facts: More about the data.
+        """
+        recipe, config, tokenizer = self.recipe, self.config, self.tokenizer
+
+        def save(module: nn.Module, folder: Path) -> None:
+            assert isinstance(module, SavedModel)
+            module.save_pretrained(folder)
+            tokenizer.save_pretrained(folder, model_max_length=config.max_seqlen)
+
+        return Job(
+            verb=verb,
+            recipe=recipe,
+            config=config,
+            objective=LabelObjective(criterion, splits, recipe.training.micro_batch_tokens),
+            first=lambda seed: first_model(model, settings, recipe.model, seed=seed),
+            load=model.from_pretrained,
+            save=save,
+            use=USES[model],
+            splits={
+                name: f"{split.source}, {len(split.examples):,} examples"
+                for name, split in splits.items()
+            },
+            fingerprint=_fingerprint(splits),
+            notes=notes,
+            facts=facts,
+        )
+
+
+USES: dict[Any, ModelUse] = {
+    cls: ModelUse(
+        library="transformers",
+        pipeline=pipeline,
+        gives=gives,
+        example=f'from modernbert import {name}\n\nmodel = {name}.from_pretrained("FOLDER")\n'
+        f"print(model({call}))",
+        also=f'transformers loads it as well: `pipeline("{pipeline}", model="FOLDER")`.',
+    )
+    for cls, pipeline, gives, name, call in (
+        (
+            SequenceClassifier,
+            "text-classification",
+            "a label or a number for a text",
+            "Classifier",
+            '"A text."',
+        ),
+        (
+            TokenClassifier,
+            "token-classification",
+            "a label for each word of a text",
+            "Tagger",
+            '"A text with names."',
+        ),
+        (
+            SpanClassifier,
+            "question-answering",
+            "the answer to a question in a text",
+            "QuestionAnswerer",
+            '"A question?", "A text that answers it."',
+        ),
+    )
+}
 
 
 def _read(source: str) -> Table:
@@ -173,3 +349,16 @@ def _read(source: str) -> Table:
     if (column := table.first_of(["id", "_id", "idx", "guid"])) is not None:
         table.require_distinct(column)
     return table
+
+
+def _fingerprint(splits: Mapping[str, Split[Any]]) -> str:
+    """The sha256 (hex) of all examples, their targets included.
+
+    Those of `dev` choose the weights and those of `test` are in the results, so they count.
+    """
+    digest = sha256()
+    for name in ("train", "dev", "test"):
+        digest.update(b"split")
+        for example in splits[name].examples if name in splits else ():
+            digest.update(repr(example).encode())
+    return digest.hexdigest()

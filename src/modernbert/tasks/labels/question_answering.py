@@ -26,9 +26,9 @@ from modernbert.inference.question_windows import (
 )
 from modernbert.metrics.answers import answer_scores, overlap_f1
 from modernbert.model.heads import ClassifierSettings, SpanClassifier
-from modernbert.tasks.labels.job import Job, Mistake, Review, Source, Split
-from modernbert.tasks.labels.recipe import FineTuningRecipe
-from modernbert.tasks.tuning.first_model import first_model
+from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
+from modernbert.tasks.labels.recipe import AnswerRecipe
+from modernbert.tasks.tuning.job import Job, Review
 
 QUESTIONS = ("question", "query")
 CONTEXTS = ("context", "passage", "text", "document")
@@ -114,7 +114,7 @@ class QuestionAnswering:
             for answer, row in self._answers(outputs, split.examples)
             if (score := overlap_f1(answer, _texts(row.answers))) < 1
         ]
-        return Review(mistakes=sorted(mistakes, key=lambda each: -each.doubt))
+        return Review(**mistakes_of(mistakes))
 
     def _answers(
         self, outputs: Sequence[Tensor], examples: Sequence[AnswerWindow]
@@ -129,16 +129,16 @@ class QuestionAnswering:
             yield "" if none else row.context[found.start : found.end], row
 
 
-def question_answering(recipe: FineTuningRecipe) -> Job[AnswerWindow]:
+def open_answer(recipe: AnswerRecipe) -> Job:
     """A recipe's questions, texts and answers.
 
     Raises:
-        ModernBertError: the model or the data cannot be used; see `Source.open`.
+        ModernBertError: the model or the data cannot be used; see `LabelledTables.open`.
     """
-    source = Source.open(recipe)
+    source = LabelledTables.open(recipe)
     columns = (
-        source.train.find(QUESTIONS, asked=source.data.text, option="--text"),
-        source.train.find(CONTEXTS, asked=source.data.text_pair, option="--text-pair"),
+        source.train.find(QUESTIONS, asked=recipe.data.text, option="--text"),
+        source.train.find(CONTEXTS, asked=recipe.data.text_pair, option="--text-pair"),
         source.label_column(ANSWERS),
     )
     rows = {name: read_questions(table, *columns) for name, table in source.tables.items()}
@@ -148,7 +148,7 @@ def question_answering(recipe: FineTuningRecipe) -> Job[AnswerWindow]:
             [
                 window
                 for number, row in enumerate(rows[name])
-                for window in _cut(source, row, number)
+                for window in _cut(source, recipe.data.stride, row, number)
             ],
             [],
         )
@@ -157,23 +157,18 @@ def question_answering(recipe: FineTuningRecipe) -> Job[AnswerWindow]:
     unanswerable = sum(not row.answers for row in rows["train"])
     if unanswerable == len(rows["train"]):
         raise InputError(f"{source.train.source}: no question has an answer; nothing to learn")
-    settings = ClassifierSettings(labels=("start", "end"), pooling=recipe.training.pooling)
-    return Job(
-        verb="answer",
-        objective=QuestionAnswering(has_unanswerable=unanswerable > 0),
-        tokenizer=source.tokenizer,
-        config=source.config,
-        build=lambda seed: first_model(SpanClassifier, settings, recipe.model, seed=seed),
-        load=SpanClassifier.from_pretrained,
-        train=splits["train"],
+    return source.job(
+        "answer",
+        QuestionAnswering(has_unanswerable=unanswerable > 0),
+        splits,
+        SpanClassifier,
+        ClassifierSettings(labels=("start", "end"), pooling="mean"),
         facts={
             "columns": ", ".join(columns),
             "longest window": source.max_seqlen,
             "questions": {name: len(each) for name, each in rows.items()},
             "without an answer": unanswerable,
         },
-        dev=splits.get("dev"),
-        test=splits.get("test"),
     )
 
 
@@ -236,9 +231,10 @@ def _checked(text: str, start: int, context: str, where: str) -> tuple[str, int]
     return bare, start + text.index(bare)
 
 
-def _cut(source: Source, row: Question, number: int) -> Iterator[AnswerWindow]:
+def _cut(
+    source: LabelledTables, stride: int | None, row: Question, number: int
+) -> Iterator[AnswerWindow]:
     """The windows of a row, with the places of its first answer."""
-    stride = source.data.stride
     for window in windows_of(
         source.tokenizer,
         row.question,

@@ -1,105 +1,147 @@
-"""`FineTuningRecipe`: all that decides a fine-tuning, as a TOML file or as flags.
+"""The recipes of the verbs that learn labels: `classify`, `regress`, `tag` and `answer`.
 
-    model = "runs/books/model"               # or an id of the hub
-    output = "runs/reviews"                  # the result will be runs/reviews/model
-
-    [data]
-    train = "train.csv"
-    dev = "dev.csv"
-
-    [training]
-    epochs = 3
-    learning_rate = 5e-5
-
-    [sweep]                                  # only for several runs
-    seeds = [0, 1, 2]
-
-Whatever is left out has the value that stands in the class.
+Each has the data and the training settings that have an effect for it; see `tuning/recipe.py` for
+what all fine-tunings share.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from modernbert.errors import SettingsError
-from modernbert.model.pooling import Pooling
-from modernbert.tasks.tuning.run_settings import Run, RunSettings, SweepSettings, runs_of
+from annotated_types import Ge, MinLen
 
-__all__ = ["DataSettings", "FineTuningRecipe", "FineTuningSettings", "SweepSettings"]
+from modernbert.choices import Pooling
+from modernbert.settings import Doc
+from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe
 
 ClassWeights = Literal["equal", "balanced"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """Which rows to learn from, and which of their columns.
-
-    train: a file, a saved data set or an id of the hub; see `data.rows.tables`.
-    dev: rows to evaluate on while training; they choose the weights that are kept.
-    test: rows that are scored once, at the end.
-    text: the column of the texts; of the words for tags, of the questions for answers.
-    text_pair: of the second texts, where there are two; of the contexts for answers.
-    label: of the labels, scores, tags or answers; several columns of 0 and 1 are labels of which
-        a text may have any number.
-    label_separator: what stands between labels in one column of them, such as "|".
-    max_seqlen: the longest sequence in tokens; what the model reads when None.
-    stride: how many tokens of a long context two neighbouring windows share, for answers; 128
-        when None, or a quarter of a window.
-
-    Raises:
-        SettingsError: a number out of its range.
-    """
-
-    train: str
-    dev: str | None = None
-    test: str | None = None
-    text: str | None = None
-    text_pair: str | None = None
-    label: tuple[str, ...] = ()
-    label_separator: str | None = None
-    max_seqlen: int | None = None
-    stride: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.stride is not None and self.stride < 0:
-            raise SettingsError(f"stride: got {self.stride}, expected 0 or more")
-        if self.label_separator == "":
-            raise SettingsError("label_separator: got nothing, expected a text such as '|'")
+_FOUND = "found by usual names"
+_POOLING = Doc("How the vectors of a text's tokens become one: the first one, or their mean.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuningSettings(RunSettings):
-    """How to train; see `RunSettings` for the rest.
+class LabelledRows(RowSettings):
+    """Which rows to learn from, and which of their columns."""
 
-    pooling: of texts, for labels and numbers: the first token or the mean of all.
-    class_weights: `balanced` lets each label count alike, however rare it is.
-    few_shot: whether to learn from a handful of rows: see `few_shot`.
-    metric: by which the best weights are chosen; the task's own when None.
-
-    Raises:
-        SettingsError: a number out of its range.
-    """
-
-    pooling: Pooling = "mean"
-    class_weights: ClassWeights = "equal"
-    few_shot: bool = False
-    metric: str | None = None
+    text: Annotated[str | None, Doc("The column of the texts.", default=_FOUND)] = None
+    label: Annotated[
+        tuple[str, ...], Doc("The column of what is to be learnt.", default=_FOUND)
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuningRecipe:
-    """A fine-tuning.
+class LabelledPairs(LabelledRows):
+    """Rows that may have two texts."""
 
-    model: folder or hub id of the model to begin with.
-    output: the folder of all that comes of it.
-    """
+    text_pair: Annotated[str | None, Doc("The column of the second texts.", default=_FOUND)] = None
 
-    model: str
-    output: Path
-    data: DataSettings
-    training: FineTuningSettings = field(default_factory=FineTuningSettings)
-    sweep: SweepSettings = field(default_factory=SweepSettings)
 
-    def runs(self) -> list[Run[FineTuningSettings]]:
-        """All runs, the seeds of one combination beside each other."""
-        return runs_of(self.training, self.sweep)
+@dataclass(frozen=True, kw_only=True)
+class ClassifyRows(LabelledPairs):
+    """Rows with labels of texts or of pairs."""
+
+    label: Annotated[
+        tuple[str, ...],
+        Doc(
+            "The column of the labels; several columns of 0 and 1 stand for any number of labels.",
+            default=_FOUND,
+        ),
+    ] = ()
+    label_separator: Annotated[
+        str | None, MinLen(1), Doc("What stands between the labels of one column, such as '|'.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagRows(LabelledRows):
+    """Rows with words and the label of each."""
+
+    text: Annotated[str | None, Doc("The column of the words.", default=_FOUND)] = None
+    label: Annotated[tuple[str, ...], Doc("The column of the tags.", default=_FOUND)] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerRows(LabelledPairs):
+    """Rows with questions, texts and answers."""
+
+    text: Annotated[str | None, Doc("The column of the questions.", default=_FOUND)] = None
+    text_pair: Annotated[str | None, Doc("The column of the contexts.", default=_FOUND)] = None
+    label: Annotated[tuple[str, ...], Doc("The column of the answers.", default=_FOUND)] = ()
+    stride: Annotated[
+        int | None,
+        Ge(0),
+        Doc(
+            "How many tokens two neighbouring windows of a long context share.",
+            default="128, or a quarter of a window",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelTraining(RunSettings):
+    """How to train on labels; see `RunSettings`."""
+
+    former: ClassVar[Mapping[str, Any]] = {
+        "pooling": "mean",
+        "class_weights": "equal",
+        "few_shot": False,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressTraining(LabelTraining):
+    """How to train on numbers; see `RunSettings` for the rest."""
+
+    pooling: Annotated[Pooling, _POOLING] = "mean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagTraining(LabelTraining):
+    """How to train on labels of words; see `RunSettings` for the rest."""
+
+    class_weights: Annotated[
+        ClassWeights, Doc("With `balanced` all labels count alike, however rare they are.")
+    ] = "equal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyTraining(TagTraining):
+    """How to train on labels of texts; see `RunSettings` for the rest."""
+
+    pooling: Annotated[Pooling, _POOLING] = "mean"
+    few_shot: Annotated[
+        bool, Doc("Learn one label per text from a handful of rows, by their likeness.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyRecipe(TuningRecipe):
+    """A fine-tuning that learns labels of texts."""
+
+    data: ClassifyRows
+    training: ClassifyTraining = field(default_factory=ClassifyTraining)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressRecipe(TuningRecipe):
+    """A fine-tuning that learns a number for each text."""
+
+    data: LabelledPairs
+    training: RegressTraining = field(default_factory=RegressTraining)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagRecipe(TuningRecipe):
+    """A fine-tuning that learns labels of words."""
+
+    data: TagRows
+    training: TagTraining = field(default_factory=TagTraining)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerRecipe(TuningRecipe):
+    """A fine-tuning that learns where answers stand."""
+
+    data: AnswerRows
+    training: LabelTraining = field(default_factory=LabelTraining)

@@ -5,15 +5,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
 from modernbert.metrics.regression import regression_scores
+from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.tasks.labels.columns import SCORES, read_numbers
-from modernbert.tasks.labels.job import Job, Mistake, Model, Review, Source, Split
-from modernbert.tasks.labels.recipe import FineTuningRecipe
-from modernbert.tasks.labels.text_job import text_job
+from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
+from modernbert.tasks.labels.recipe import RegressRecipe
+from modernbert.tasks.labels.texts import text_job
+from modernbert.tasks.tuning.job import Job, Review
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,16 @@ class Regression:
                 _numbers(outputs), split.examples, split.shown, strict=True
             )
         ]
-        return Review(mistakes=sorted(mistakes, key=lambda each: -each.doubt))
+        return Review(**mistakes_of(mistakes))
 
 
-def regression(recipe: FineTuningRecipe) -> Job[ScoredText]:
+def open_regress(recipe: RegressRecipe) -> Job:
     """A recipe's texts and their numbers.
 
     Raises:
-        ModernBertError: the model or the data cannot be used; see `Source.open`.
+        ModernBertError: the model or the data cannot be used; see `LabelledTables.open`.
     """
-    source = Source.open(recipe)
+    source = LabelledTables.open(recipe)
     column = source.label_column(SCORES)
     scores = {name: read_numbers(table, column) for name, table in source.tables.items()}
     train = torch.tensor(scores["train"], dtype=torch.float64)
@@ -77,17 +79,19 @@ def regression(recipe: FineTuningRecipe) -> Job[ScoredText]:
         Regression(),
         {name: [partial(ScoredText, score=each) for each in s] for name, s in scores.items()},
         verb="regress",
-        labels=[column],
-        problem="regression",
+        settings=ClassifierSettings(
+            labels=(column,), pooling=recipe.training.pooling, problem="regression"
+        ),
         facts={
             "score": f"{column}, {train.min():g} to {train.max():g}, on average {train.mean():g}"
         },
     )
-    return replace(job, build=lambda seed: _starting_at(job.build(seed), float(train.mean())))
+    return replace(job, first=lambda seed: _starting_at(job.first(seed), float(train.mean())))
 
 
-def _starting_at(model: Model, mean: float) -> Model:
+def _starting_at(model: nn.Module, mean: float) -> nn.Module:
     """Let a new model begin with the mean of the scores, instead of finding its way there."""
+    assert isinstance(model, SequenceClassifier)
     with torch.no_grad():
         model.classifier.bias.fill_(mean)
     return model

@@ -29,9 +29,9 @@ from modernbert.tasks.labels.columns import (
     learn_labels,
     read_label_names,
 )
-from modernbert.tasks.labels.job import Job, Mistake, Review, Source, Split
-from modernbert.tasks.labels.recipe import FineTuningRecipe
-from modernbert.tasks.tuning.first_model import first_model
+from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
+from modernbert.tasks.labels.recipe import TagRecipe
+from modernbert.tasks.tuning.job import Job, Review
 
 WORDS = ("tokens", "words", "text", "sentence")
 TAGS = ("tags", "ner_tags", "labels", "ner", "pos_tags", "label")
@@ -109,7 +109,7 @@ class Tagging:
             if self.has_entities
             else figures_of_labels(matrix, self.labels),
             confusion=None if self.has_entities else matrix.tolist(),
-            mistakes=sorted(mistakes, key=lambda each: -each.doubt),
+            **mistakes_of(mistakes),
         )
 
     def _predicted(self, outputs: Tensor, example: TaggedWords) -> list[int]:
@@ -130,15 +130,15 @@ class Tagging:
         return "; ".join(f"{kind}: {' '.join(words[a:b])}" for kind, a, b in spans) or "none"
 
 
-def tagging(recipe: FineTuningRecipe) -> Job[TaggedWords]:
+def open_tag(recipe: TagRecipe) -> Job:
     """A recipe's words and their labels.
 
     Words and labels are lists, or texts with spaces between.
 
     Raises:
-        ModernBertError: the model or the data cannot be used; see `Source.open`.
+        ModernBertError: the model or the data cannot be used; see `LabelledTables.open`.
     """
-    source = Source.open(recipe)
+    source = LabelledTables.open(recipe)
     column = source.train.find(WORDS, asked=source.data.text, option="--text")
     label = source.label_column(TAGS)
     rows = {name: _read(table, column, label) for name, table in source.tables.items()}
@@ -160,14 +160,12 @@ def tagging(recipe: FineTuningRecipe) -> Job[TaggedWords]:
         splits[name] = Split(table.source, examples, [" ".join(words) for words, _ in rows[name]])
     targets_of_train = [each for example in splits["train"].examples for each in example.labels]
     weights = label_weights(targets_of_train, len(labels), recipe.training.class_weights)
-    settings = ClassifierSettings(labels=labels, pooling=recipe.training.pooling)
-    return Job(
-        verb="tag",
-        objective=Tagging(labels, weights),
-        tokenizer=source.tokenizer,
-        config=source.config,
-        build=lambda seed: first_model(TokenClassifier, settings, recipe.model, seed=seed),
-        load=TokenClassifier.from_pretrained,
+    return source.job(
+        "tag",
+        Tagging(labels, weights),
+        splits,
+        TokenClassifier,
+        ClassifierSettings(labels=labels, pooling="mean"),
         notes=notes,
         facts={
             "words": column,
@@ -175,11 +173,10 @@ def tagging(recipe: FineTuningRecipe) -> Job[TaggedWords]:
             "tags": label,
             "labels": counts_of([each for _, tags in rows["train"] for each in tags], labels),
         },
-        **splits,
     )
 
 
-def _learn(names: Sequence[str], source: Source) -> tuple[str, ...]:
+def _learn(names: Sequence[str], source: LabelledTables) -> tuple[str, ...]:
     """The labels, O first."""
     labels = learn_labels(names, source.train.source)
     return tuple(sorted(labels, key=lambda label: label != OUTSIDE))

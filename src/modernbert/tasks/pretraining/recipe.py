@@ -59,7 +59,7 @@ from modernbert.tasks.pretraining import phase_tables
 from modernbert.tasks.pretraining.batch_settings import BatchSettings, RampSettings
 from modernbert.tasks.pretraining.model_settings import ModelSettings
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES
-from modernbert.training.computation import ComputationSettings
+from modernbert.training.computation_settings import ComputationSettings
 from modernbert.training.phase import check_names
 from modernbert.training.trainer import TrainingSettings
 

@@ -1,31 +1,50 @@
 """The examples of a recipe as its loss wants them."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Literal
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from typing import Any
 
+from modernbert.data.judged_texts import JudgedTexts
 from modernbert.errors import InputError
 from modernbert.inference.inputs import EncodedText
+from modernbert.settings import to_mapping
 from modernbert.tasks.ranking.data import RetrievalData, read_retrieval_data
-from modernbert.tasks.ranking.recipe import Loss, RetrievalRecipe
-
-Kind = Literal["retrieve", "late-interaction", "rerank"]
+from modernbert.tasks.ranking.recipe import RankedRows
 
 
-def prepared(kind: Kind, recipe: RetrievalRecipe) -> tuple[RetrievalData, Loss, list[str]]:
-    """The examples as the loss wants them, the loss, and what a user should know.
+@dataclass(frozen=True, kw_only=True)
+class RankingExamples:
+    """What a ranking learns from.
+
+    loss: The one that was asked for, or that suits the rows.
+    notes: What a user should know about the rows, a line each.
+    """
+
+    data: RetrievalData
+    loss: str
+    notes: Sequence[str]
+
+
+def prepared(verb: str, settings: RankedRows, asked: str | None, *, plain: str) -> RankingExamples:
+    """The examples of a recipe as its loss wants them.
+
+    Args:
+        verb: Its name on the command line.
+        settings: Which rows to read.
+        asked: The loss that is asked for; None for the one that suits the rows.
+        plain: The loss of the verb that needs no teacher.
 
     Raises:
-        DocumentError: they cannot be read.
-        InputError: none of them can be used, or the loss needs what they lack.
+        DocumentError: They cannot be read.
+        InputError: None of them can be used, or the loss needs what they lack.
     """
-    settings = recipe.data
     data = read_retrieval_data(settings.train, settings.train_split)
     has_scores = all(each.scores is not None for each in data.examples)
-    plain: Loss = "binary" if kind == "rerank" else "in-batch"
-    loss = recipe.training.loss or ("margin" if has_scores else plain)
+    loss = asked or ("margin" if has_scores else plain)
     if loss not in (plain, "margin", "kl"):
-        raise InputError(f"loss: got {loss!r}, expected {plain}, margin or kl for {kind}")
+        raise InputError(f"loss: got {loss!r}, expected {plain}, margin or kl for {verb}")
     if loss in ("margin", "kl"):
         for row, each in enumerate(data.examples, start=1):
             if each.scores is None or len(each.documents) < 2:
@@ -49,7 +68,7 @@ def prepared(kind: Kind, recipe: RetrievalRecipe) -> tuple[RetrievalData, Loss, 
     notes = [f"{data.source}: {len(kept):,} examples, {len(data.known):,} queries"]
     if left := len(examples) - len(kept):
         notes.append(f"{data.source}: {left:,} queries without an answer are left out")
-    return replace(data, examples=kept), loss, notes
+    return RankingExamples(data=replace(data, examples=kept), loss=loss, notes=notes)
 
 
 def cut_notes(source: str, name: str, texts: Sequence[EncodedText]) -> list[str]:
@@ -64,3 +83,32 @@ def cut_notes(source: str, name: str, texts: Sequence[EncodedText]) -> list[str]
         f"{source}: {len(cut):,} of {len(texts):,} {name} are longer than {max(cut):,} tokens and "
         "are cut there"
     ]
+
+
+def fingerprint(
+    settings: RankedRows, data: RetrievalData, held_out: Mapping[str, JudgedTexts | RetrievalData]
+) -> str:
+    """The sha256 (hex) of the examples and of all that is scored, wherever they were read."""
+    values = to_mapping(settings)
+    lengths = {name: values.get(name) for name in ("max_seqlen", "query_max_seqlen")}
+    digest = sha256(json.dumps(lengths).encode())
+    rows: list[Any] = [asdict(example) for example in data.examples]
+    for name, texts in held_out.items():
+        if isinstance(texts, RetrievalData):
+            rows += [name, *(asdict(example) for example in texts.examples)]
+        else:
+            rows += [name, texts.queries, texts.judgements, *texts.documents.items()]
+    for row in rows:
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
+
+
+def split_sizes(
+    settings: RankedRows, data: RetrievalData, held_out: Mapping[str, JudgedTexts | RetrievalData]
+) -> dict[str, str]:
+    """The source and the size of each split, as a person reads it."""
+    sizes = {"train": f"{data.source}, {len(data.examples):,} examples"}
+    for name, texts in held_out.items():
+        queries = len(texts.known if isinstance(texts, RetrievalData) else texts.queries)
+        sizes[name] = f"{getattr(settings, name)}, {queries:,} queries"
+    return sizes

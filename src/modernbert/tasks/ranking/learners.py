@@ -25,7 +25,7 @@ from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import MultiVectorModel, projection
 from modernbert.tasks.cpu_shapes import filled
-from modernbert.tasks.ranking.recipe import RetrievalRecipe
+from modernbert.tasks.ranking.recipe import LateInteractionRecipe, RetrieveRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 MARKERS = {"query": "[unused0]", "document": "[unused1]"}
@@ -128,7 +128,7 @@ class TokenLearner(nn.Module):
         self.embedder.save_pretrained(folder)
 
 
-def text_learner(recipe: RetrievalRecipe) -> TextLearner:
+def text_learner(recipe: RetrieveRecipe) -> TextLearner:
     """A retriever with one vector a text, to begin with.
 
     The folder's own pooling, prompts and lengths count where it is a retriever already.
@@ -165,7 +165,7 @@ def text_learner(recipe: RetrievalRecipe) -> TextLearner:
     return learner
 
 
-def token_learner(recipe: RetrievalRecipe, seed: int) -> TokenLearner:
+def token_learner(recipe: LateInteractionRecipe, seed: int) -> TokenLearner:
     """A multi-vector model to begin with: a new projection, or the folder's own.
 
     seed: of a new projection.

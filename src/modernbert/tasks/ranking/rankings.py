@@ -4,6 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from modernbert.metrics.ranking import ranking_scores
+from modernbert.tasks.tuning.job import Review
+from modernbert.tasks.tuning.page import shown
+
+_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,28 @@ class Rankings:
             self._wrong(query, scores[query])
             for query in sorted(wrong, key=lambda query: scores[query])
         ]
+
+    def review(self, metric: str) -> Review:
+        """The worst queries, for the page."""
+        return Review(
+            columns=(
+                "query",
+                metric,
+                "answer",
+                "place of the first answer",
+                "first that is no answer",
+            ),
+            mistakes=[
+                (
+                    shown(each.query, _CHARACTERS),
+                    f"{each.score:.3f}",
+                    shown(each.answer, _CHARACTERS),
+                    "not found" if each.place is None else each.place,
+                    shown(each.instead, _CHARACTERS),
+                )
+                for each in self.wrong(metric)
+            ],
+        )
 
     def _wrong(self, query: str, score: float) -> WrongQuery:
         judged, found = self.judgements[query], self.found[query]

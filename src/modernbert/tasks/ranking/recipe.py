@@ -1,122 +1,162 @@
-"""`RetrievalRecipe`: all that decides the training of a retriever or of a reranker.
+"""The recipes of the verbs that learn rankings: `retrieve`, `late-interaction` and `rerank`.
 
-    model = "runs/books/model"
-    output = "runs/retriever"                # the result will be runs/retriever/model
-
-    [data]
-    train = "train.jsonl"                    # or a folder of judged texts
-    dev = "nfcorpus"
-
-    [training]
-    epochs = 1
-
-    [sweep]                                  # only for several runs
-    seeds = [0, 1, 2]
-
-Whatever is left out has the value that stands in the class.
+Each has the data and the training settings that have an effect for it; see `tuning/recipe.py` for
+what all fine-tunings share.
 """
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from modernbert.errors import SettingsError
-from modernbert.model.pooling import Pooling
-from modernbert.tasks.tuning.run_settings import Run, RunSettings, SweepSettings, runs_of
+from annotated_types import Ge, Gt
 
-Loss = Literal["in-batch", "margin", "kl", "binary"]
+from modernbert.choices import Pooling
+from modernbert.settings import Doc
+from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe
 
+RetrievalLoss = Literal["in-batch", "margin", "kl"]
+RerankLoss = Literal["binary", "margin", "kl"]
 
-@dataclass(frozen=True, kw_only=True)
-class RetrievalDataSettings:
-    """What to learn from; see `tasks.ranking.data` for the kinds of rows.
-
-    train: rows with queries and documents, or a folder of judged texts.
-    dev: the same, to evaluate on while training.
-    test: the same, to score once with the weights that are kept.
-    train_split, dev_split, test_split: of the judgements of a folder.
-    num_negatives: the most that are taken of a row; all when None.
-    max_seqlen: the longest document in tokens; what the model reads when None.
-    query_max_seqlen: the longest query in tokens; as documents when None.
-
-    Raises:
-        SettingsError: a number out of its range.
-    """
-
-    train: str
-    dev: str | None = None
-    test: str | None = None
-    train_split: str = "train"
-    dev_split: str = "dev"
-    test_split: str = "test"
-    num_negatives: int | None = None
-    max_seqlen: int | None = None
-    query_max_seqlen: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.num_negatives is not None and self.num_negatives < 0:
-            raise SettingsError(f"num_negatives: got {self.num_negatives}, expected 0 or more")
+_POOLING = Doc("How the vectors of a text's tokens become one in a new model.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalTrainingSettings(RunSettings):
-    """How to train; see `RunSettings` for the rest.
+class RankedRows(RowSettings):
+    """What to learn from: rows with queries and documents, or a folder of judged texts.
 
-    A row is a query with its documents: `batch_size` counts queries, of which each one's document
-    is a negative of the others with `in-batch`, and `batch_tokens` the tokens of queries with their
-    documents. What is more than `micro_batch_tokens` is computed twice.
-
-    epochs: how often each row is seen.
-    loss: `in-batch`, `margin` or `kl` for retrieval, `binary`, `margin` or `kl` for reranking;
-        when None, `margin` where the rows have scores, `in-batch` or `binary` where not.
-    scale: what similarities are multiplied by; 20 for one vector a text and 1 else when None.
-    matryoshka_dims: how many numbers of a vector should do by themselves, besides all of them.
-    pooling: of a new retriever with one vector a text, and of a new reranker.
-    query_prompt, document_prompt: what a new retriever puts before texts; by kind when None.
-    dim: numbers of a vector of a new multi-vector model.
-    skip_punctuation: whether such a model leaves punctuation out of documents.
-    metric: by which the best weights are chosen.
-
-    Raises:
-        SettingsError: a number out of its range.
+    See `tasks.ranking.data` for the kinds of rows.
     """
 
-    epochs: int = 1
-    loss: Loss | None = None
-    scale: float | None = None
-    matryoshka_dims: tuple[int, ...] = ()
-    pooling: Pooling = "mean"
-    query_prompt: str | None = None
-    document_prompt: str | None = None
-    dim: int = 128
-    skip_punctuation: bool = False
-    metric: str = "ndcg@10"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.dim < 1:
-            raise SettingsError(f"dim: got {self.dim}, expected 1 or more")
-        if self.scale is not None and not 0 < self.scale < math.inf:
-            raise SettingsError(f"scale: got {self.scale}, expected above 0")
-        if any(dim < 1 for dim in self.matryoshka_dims):
-            raise SettingsError("matryoshka_dims: expected numbers from 1 on")
+    train: Annotated[
+        str,
+        Doc(
+            "Rows with query, positive and perhaps negatives and scores, or with query, document "
+            "and label; or a folder of corpus, queries and judgements."
+        ),
+    ]
+    train_split: Annotated[str, Doc("Which judgements of a judged folder to learn from.")] = "train"
+    dev_split: Annotated[str, Doc("Which judgements of a judged folder to evaluate on.")] = "dev"
+    test_split: Annotated[str, Doc("Which judgements of a judged folder to score at the end.")] = (
+        "test"
+    )
+    num_negatives: Annotated[
+        int | None,
+        Ge(0),
+        Doc("The most negatives taken from a row.", default="all", flags=("--negatives",)),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalRecipe:
-    """The training of a retriever or of a reranker.
+class RetrievalRows(RankedRows):
+    """What a retriever learns from."""
 
-    model: folder or hub id of the model to begin with.
-    output: the folder of all that comes of it.
+    query_max_seqlen: Annotated[
+        int | None, Doc("The longest query, in tokens.", default="as documents")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingTraining(RunSettings):
+    """How to train on rankings; see `RunSettings` for the rest.
+
+    A row is a query with its documents. What is more than `micro_batch_tokens` is computed twice.
     """
 
-    model: str
-    output: Path
-    data: RetrievalDataSettings
-    training: RetrievalTrainingSettings = field(default_factory=RetrievalTrainingSettings)
-    sweep: SweepSettings = field(default_factory=SweepSettings)
+    former: ClassVar[Mapping[str, Any]] = {
+        "matryoshka_dims": [],
+        "pooling": "mean",
+        "dim": 128,
+        "skip_punctuation": False,
+    }
 
-    def runs(self) -> list[Run[RetrievalTrainingSettings]]:
-        """All runs, the seeds of one combination beside each other."""
-        return runs_of(self.training, self.sweep)
+    epochs: Annotated[int, Ge(1), Doc("How often each row is seen.")] = 1
+    batch_size: Annotated[int, Ge(1), Doc("How many queries a step has, however many.")] = 32
+    batch_tokens: Annotated[
+        int | None, Ge(1), Doc("The most tokens of a step, queries with their documents, instead.")
+    ] = None
+    scale: Annotated[
+        float | None,
+        Gt(0),
+        Doc("What similarities are multiplied by.", default="20 for one vector per text, else 1"),
+    ] = None
+    metric: Annotated[str, Doc("The score that chooses the best weights.")] = "ndcg@10"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorTraining(RankingTraining):
+    """How to train a model of vectors; see `RankingTraining` for the rest."""
+
+    loss: Annotated[
+        RetrievalLoss | None,
+        Doc(
+            "in-batch learns from the other documents of a step, margin and kl from scores.",
+            default="margin where the rows have scores, otherwise in-batch",
+        ),
+    ] = None
+    query_prompt: Annotated[str | None, Doc("A text before each query.", default="the model's")] = (
+        None
+    )
+    document_prompt: Annotated[
+        str | None, Doc("A text before each document.", default="the model's")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrieveTraining(VectorTraining):
+    """How to train a model of one vector per text; see `VectorTraining` for the rest."""
+
+    matryoshka_dims: Annotated[
+        tuple[Annotated[int, Ge(1)], ...],
+        Doc(
+            "This many first numbers of a vector should do by themselves.", flags=("--matryoshka",)
+        ),
+    ] = ()
+    pooling: Annotated[Pooling, _POOLING] = "mean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateInteractionTraining(VectorTraining):
+    """How to train a model of one vector per token; see `VectorTraining` for the rest."""
+
+    dim: Annotated[int, Ge(1), Doc("How many numbers a vector of a new model has.")] = 128
+    skip_punctuation: Annotated[bool, Doc("Leave punctuation out of documents in a new model.")] = (
+        False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankTraining(RankingTraining):
+    """How to train a reranker; see `RankingTraining` for the rest."""
+
+    loss: Annotated[
+        RerankLoss | None,
+        Doc(
+            "binary learns which documents answer, margin and kl learn from scores.",
+            default="margin where the rows have scores, otherwise binary",
+        ),
+    ] = None
+    pooling: Annotated[Pooling, _POOLING] = "mean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrieveRecipe(TuningRecipe):
+    """The training of a retriever with one vector per text."""
+
+    data: RetrievalRows
+    training: RetrieveTraining = field(default_factory=RetrieveTraining)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateInteractionRecipe(TuningRecipe):
+    """The training of a retriever with one vector per token."""
+
+    data: RetrievalRows
+    training: LateInteractionTraining = field(default_factory=LateInteractionTraining)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankRecipe(TuningRecipe):
+    """The training of a reranker."""
+
+    data: RankedRows
+    training: RerankTraining = field(default_factory=RerankTraining)

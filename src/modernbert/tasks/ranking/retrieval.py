@@ -1,36 +1,59 @@
-"""Training a retriever: the `Task` of a `Trainer` whose module is one of `learners`.
+"""Training a retriever: the `Objective` whose module is one of `learners`, and the jobs of it.
 
-    examples -> a step's queries and documents -> vectors, pack by pack -> scores -> loss
+    rows -> a step's queries and documents -> vectors, pack by pack -> scores -> loss
 
-With negatives in the batch all of a step's vectors meet in one loss. Where they are more than fit
-in memory, each pack's activations are let go and computed again when its gradients are due, so
-that a batch may be of any size (GradCache, arXiv 2101.06983).
+With negatives in the batch, the vectors of a step meet in one loss: each query is compared with
+all documents of the step, those of other processes included. `computed_together` gives the vectors
+of all texts to every process, whichever process has computed them, and takes their gradients back;
+each process then adds up the losses of its own queries. A text that occurs more than once in a step
+is computed once. So neither the number of processes nor what fits in memory changes a step.
 """
 
-from collections.abc import Iterator, Sequence
-from copy import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from modernbert.batch import PackedBatch
-from modernbert.data.judged_texts import JudgedTexts
-from modernbert.inference.batching import batch_tokens_for, packs
+from modernbert.data.judged_texts import JudgedTexts, is_judged_folder, read_judged_texts
+from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.inputs import EncodedText
 from modernbert.inference.multi_vector_settings import Side
 from modernbert.inference.ranking import rank_documents
-from modernbert.tasks.ranking.data import RankedTexts, RetrievalData
-from modernbert.tasks.ranking.examples import cut_notes
-from modernbert.tasks.ranking.learners import Sides, Vectors
+from modernbert.metrics.ranking import ranking_scores
+from modernbert.tasks.ranking.data import (
+    RankedTexts,
+    RetrievalData,
+    as_judged_texts,
+    read_retrieval_data,
+)
+from modernbert.tasks.ranking.examples import cut_notes, fingerprint, prepared, split_sizes
+from modernbert.tasks.ranking.learners import (
+    Sides,
+    TextLearner,
+    TokenLearner,
+    Vectors,
+    text_learner,
+    token_learner,
+)
 from modernbert.tasks.ranking.losses import in_batch, kl_divergence, margin_mse, max_sim
 from modernbert.tasks.ranking.rankings import Rankings
-from modernbert.tasks.ranking.recipe import RetrievalTrainingSettings
-from modernbert.tasks.tuning.epochs import Epochs
-from modernbert.training.task import Progress, Step
+from modernbert.tasks.ranking.recipe import (
+    LateInteractionRecipe,
+    RetrievalLoss,
+    RetrievalRows,
+    RetrieveRecipe,
+    VectorTraining,
+)
+from modernbert.tasks.tuning.first_model import require_layers
+from modernbert.tasks.tuning.job import HeldOut, Job, ModelUse, Review
+from modernbert.tasks.tuning.sharing import Pack, computed_together
+from modernbert.tasks.tuning.task import own_rows
+from modernbert.training.distributed import Group
 
 METRICS = ("ndcg@10", "recall@100", "mrr@10", "map@100")
 _DEPTH = 100
@@ -40,27 +63,32 @@ _BLOCK_TEXTS = 256
 class Retrieval:
     """Learning which documents answer a query.
 
-    encode: texts of a side to token ids.
-    data: the examples.
-    dev: what to evaluate on; nothing is evaluated when None.
-    scale: what similarities are multiplied by.
+    Args:
+        encode: Texts of a side to token ids.
+        data: The examples.
+        held_out: What to evaluate on, by the name of the split.
+        training: How to train; its loss is the one that was chosen.
+        scale: What similarities are multiplied by.
+        dims: The numbers of a vector that should do by themselves; None for all of them.
 
     `notes` says how many texts are cut.
     """
+
+    whole_steps = True
 
     def __init__(
         self,
         encode: Sides,
         data: RetrievalData,
-        settings: RetrievalTrainingSettings,
-        dev: JudgedTexts | None = None,
+        held_out: Mapping[str, JudgedTexts],
+        training: VectorTraining,
         *,
         scale: float,
-        device: torch.device | str = "cpu",
+        dims: Sequence[int | None] = (None,),
     ) -> None:
-        self.data, self.settings, self.dev = data, settings, dev
-        self.encode, self.scale, self.device = encode, scale, torch.device(device)
-        self.micro_batch_tokens = batch_tokens_for(self.device, settings.micro_batch_tokens)
+        self.encode, self.data, self.held_out = encode, data, held_out
+        self.training, self.scale, self.dims = training, scale, dims
+        self.metric = training.metric
         encoded = _encoded(encode, data.examples)
         self._ids = {
             side: {text: each.token_ids for text, each in texts.items()}
@@ -71,81 +99,61 @@ class Retrieval:
             for side, name in (("query", "queries"), ("document", "documents"))
             for note in cut_notes(data.source, name, list(encoded[side].values()))
         ]
-        self.epochs = Epochs(
-            lengths=[self._num_tokens(each) for each in data.examples],
-            batch_size=settings.batch_size,
-            batch_tokens=settings.batch_tokens,
-        )
+        self.lengths = [self._num_tokens(each) for each in data.examples]
 
-    def seeded(self, seed: int) -> Self:
-        """The same with the rows in another order."""
-        other = copy(self)
-        other.epochs = replace(self.epochs, seed=seed)
-        return other
+    def num_targets(self, _row: int) -> int:
+        """One a query."""
+        return 1
 
-    def on(self, held_out: JudgedTexts) -> Self:
-        """The same, evaluated on other texts."""
-        other = copy(self)
-        other.dev = held_out
-        return other
-
-    def steps(self, progress: Progress) -> Iterator[Step]:
-        """The steps from a place on."""
-        for rows, position in self.epochs.steps(progress.position):
-            num_tokens = sum(self.epochs.lengths[row] for row in rows)
-            progress = replace(
-                progress,
-                step=progress.step + 1,
-                tokens=progress.tokens + num_tokens,
-                position=position,
-            )
-            yield Step(
-                micro_batches=[[self.data.examples[row] for row in rows]],
-                progress=progress,
-                num_targets=len(rows),
-                num_tokens=num_tokens,
-                fill=1.0,  # nothing is padded
-            )
-
-    def loss(self, module: nn.Module, micro_batch: Sequence[RankedTexts], *, step: int) -> Tensor:  # noqa: ARG002
-        """The sum of the losses of a step's queries."""
-        texts = list(dict.fromkeys(text for each in micro_batch for text in each.documents))
-        queries = self._vectors(module, [each.query for each in micro_batch], "query")
-        documents = self._vectors(module, texts, "document")
-        with torch.autocast(self.device.type, enabled=False):
+    def loss(self, module: nn.Module, rows: Sequence[int], group: Group) -> Tensor:
+        """The sum of the losses of this process's queries."""
+        examples = [self.data.examples[row] for row in rows]
+        own = own_rows(range(len(rows)), group)
+        texts = list(dict.fromkeys(text for each in examples for text in each.documents))
+        queries = self._vectors(module, [each.query for each in examples], "query", group)
+        documents = self._vectors(module, texts, "document", group)
+        # A process without queries of its own takes part with a loss of zero all the same.
+        total = 0 * (sum(each.sum() for each in queries) + sum(each.sum() for each in documents))
+        if not own:
+            return torch.as_tensor(total)
+        chosen = Vectors.join([queries[place] for place in own])
+        found = Vectors.join(documents)
+        mine = [examples[place] for place in own]
+        with torch.autocast(group.device.type, enabled=False):
             losses = [
-                self._loss(_cut(queries, dim), _cut(documents, dim), micro_batch, texts)
-                for dim in self.settings.matryoshka_dims or (None,)
+                self._loss(_cut(chosen, dim), _cut(found, dim), mine, texts) for dim in self.dims
             ]
-            if self.settings.matryoshka_dims:
-                losses.append(self._loss(queries, documents, micro_batch, texts))
-            return torch.stack(losses).sum()
+            return torch.stack(losses).sum() + total
 
-    def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """How well the documents of `dev` are ranked for its queries."""
-        found = self.rankings(module)
-        return {} if found is None else found.scores([*METRICS, self.settings.metric])
+    def evaluate(self, module: nn.Module, split: HeldOut, group: Group) -> dict[str, float]:
+        """How well the documents of a split are ranked for its queries."""
+        if split not in self.held_out:
+            return {}
+        return self.rankings(module, split, group).scores([*METRICS, self.metric])
+
+    def review(self, module: nn.Module, split: HeldOut, group: Group) -> Review:
+        """The queries that are answered worst."""
+        return self.rankings(module, split, group).review(self.metric)
 
     @torch.no_grad()
-    def rankings(self, module: nn.Module) -> Rankings | None:
-        """The best documents of `dev` for each of its queries; None without any."""
-        if self.dev is None:
-            return None
-        query_ids, document_ids = list(self.dev.queries), list(self.dev.documents)
-        queries = self._blocks(module, self.dev.queries.values(), "query")
+    def rankings(self, module: nn.Module, split: HeldOut, group: Group) -> Rankings:
+        """The best documents of a split for each of its queries."""
+        judged = self.held_out[split]
+        query_ids, document_ids = list(judged.queries), list(judged.documents)
+        queries = self._blocks(module, judged.queries.values(), "query", group)
         found = rank_documents(
             [vectors for block in queries for vectors in block],
-            self._blocks(module, self.dev.documents.values(), "document"),
+            self._blocks(module, judged.documents.values(), "document", group),
             _DEPTH,
         )
         return Rankings(
-            queries=self.dev.queries,
-            documents=self.dev.documents,
+            queries=judged.queries,
+            documents=judged.documents,
             found={
                 query: [document_ids[row] for row in rows]
                 for query, (_, rows) in zip(query_ids, found, strict=True)
             },
-            judgements=self.dev.judgements,
+            judgements=judged.judgements,
         )
 
     def _loss(
@@ -156,7 +164,7 @@ class Retrieval:
         texts: Sequence[str],
     ) -> Tensor:
         places = {text: place for place, text in enumerate(texts)}
-        if self.settings.loss == "in-batch":
+        if self.training.loss == "in-batch":
             scores = self.scale * max_sim(*queries, *documents)
             answers = [places[each.documents[0]] for each in examples]
             left_out = torch.zeros_like(scores, dtype=torch.bool)
@@ -172,35 +180,38 @@ class Retrieval:
             )[0]
             for query, each in zip(queries.split(), examples, strict=True)
         ]
-        teacher = [torch.tensor(each.scores, device=self.device) for each in examples]
-        return (margin_mse if self.settings.loss == "margin" else kl_divergence)(own, teacher)
+        teacher = [torch.tensor(each.scores, device=queries.values.device) for each in examples]
+        return (margin_mse if self.training.loss == "margin" else kl_divergence)(own, teacher)
 
-    def _vectors(self, module: nn.Module, texts: Sequence[str], side: Side) -> Vectors:
-        """The vectors of texts, in their order; with gradients, where they are wanted."""
+    def _vectors(
+        self, module: nn.Module, texts: Sequence[str], side: Side, group: Group
+    ) -> list[Tensor]:
+        """The vectors of each text, (num_vectors, dim); with gradients, where they are wanted."""
         ids = [self._ids[side][text] for text in texts]
-        chosen = list(packs([len(each) for each in ids], self.micro_batch_tokens))
-        found: dict[int, Tensor] = {}
-        for pack in chosen:
-            batch = PackedBatch.from_sequences([ids[row] for row in pack], device=self.device)
-            if len(chosen) > 1 and torch.is_grad_enabled():
-                vectors = checkpoint(module, batch, side, use_reentrant=False)
-            else:
-                vectors = module(batch, side)
-            found.update(zip(pack, vectors.split(), strict=True))
-        return Vectors.join([found[row] for row in range(len(texts))])
+        return self._computed(module, ids, side, group)
 
-    def _blocks(self, module: nn.Module, texts: Any, side: Side) -> Iterator[list[Any]]:
+    def _computed(
+        self, module: nn.Module, ids: Sequence[list[int]], side: Side, group: Group
+    ) -> list[Tensor]:
+        def compute(pack: Pack) -> Sequence[Tensor]:
+            sequences = [ids[place] for place in pack.places]
+            batch = PackedBatch.from_sequences(sequences, device=group.device)
+            vectors: Vectors = module(batch, side)
+            return vectors.split()
+
+        batch_tokens = batch_tokens_for(group.device, self.training.micro_batch_tokens)
+        return computed_together(compute, [len(each) for each in ids], batch_tokens, group)
+
+    def _blocks(
+        self, module: nn.Module, texts: Any, side: Side, group: Group
+    ) -> Iterator[list[Any]]:
         """The vectors of any number of texts as arrays, in lists."""
         given = list(texts)
         for start in range(0, len(given), _BLOCK_TEXTS):
-            block = given[start : start + _BLOCK_TEXTS]
-            ids = [each.token_ids for each in self.encode(block, side)]
-            found: dict[int, Any] = {}
-            for pack in packs([len(each) for each in ids], self.micro_batch_tokens):
-                batch = PackedBatch.from_sequences([ids[row] for row in pack], device=self.device)
-                parts = module(batch, side).split()
-                found.update((row, x.cpu().numpy()) for row, x in zip(pack, parts, strict=True))
-            yield [found[row] for row in range(len(block))]
+            ids = [
+                each.token_ids for each in self.encode(given[start : start + _BLOCK_TEXTS], side)
+            ]
+            yield [each.cpu().numpy() for each in self._computed(module, ids, side, group)]
 
     def _num_tokens(self, example: RankedTexts) -> int:
         documents = self._ids["document"]
@@ -224,3 +235,116 @@ def _encoded(encode: Sides, examples: Sequence[RankedTexts]) -> dict[str, dict[s
         "query": dict(zip(queries, encode(queries, "query"), strict=True)),
         "document": dict(zip(documents, encode(documents, "document"), strict=True)),
     }
+
+
+def open_retrieve(recipe: RetrieveRecipe) -> Job:
+    """The job of learning one vector a text.
+
+    Raises:
+        ModernBertError: The model or the data cannot be used.
+    """
+    dims = recipe.training.matryoshka_dims
+    return _open(
+        "retrieve",
+        recipe,
+        recipe.data,
+        recipe.training,
+        lambda model, _seed: text_learner(replace(recipe, model=model)),
+        dims=(*dims, None),
+        gives="one vector for a text",
+        names=("Embedder", "SentenceTransformer"),
+    )
+
+
+def open_late_interaction(recipe: LateInteractionRecipe) -> Job:
+    """The job of learning one vector a token.
+
+    Raises:
+        ModernBertError: The model or the data cannot be used.
+    """
+    return _open(
+        "late-interaction",
+        recipe,
+        recipe.data,
+        recipe.training,
+        lambda model, seed: token_learner(replace(recipe, model=model), seed),
+        gives="one vector for each token of a text",
+        names=("MultiVectorEmbedder", "MultiVectorEncoder"),
+    )
+
+
+def _open(
+    verb: str,
+    recipe: RetrieveRecipe | LateInteractionRecipe,
+    rows: RetrievalRows,
+    training: VectorTraining,
+    build: Callable[[str, int], TextLearner | TokenLearner],
+    *,
+    dims: Sequence[int | None] = (None,),
+    gives: str,
+    names: tuple[str, str],
+) -> Job:
+    """The job of a learner.
+
+    Args:
+        verb: Its name on the command line.
+        recipe: Of the job.
+        rows: The recipe's data.
+        training: The recipe's training.
+        build: A learner from a model's folder and a seed.
+        dims: See `Retrieval`.
+        gives: What the model gives, for its card.
+        names: The classes that load the folder, here and in sentence-transformers.
+    """
+    ranking_scores({}, {"none": {}}, [training.metric])  # an unknown one is refused here
+    given = prepared(verb, rows, training.loss, plain="in-batch")
+    training = replace(training, loss=cast(RetrievalLoss, given.loss))
+    chosen: Any = training  # of the class that the recipe has
+    recipe = replace(recipe, training=chosen)
+    held_out = {
+        name: _judged(source, split)
+        for name, source, split in (
+            ("dev", rows.dev, rows.dev_split),
+            ("test", rows.test, rows.test_split),
+        )
+        if source is not None
+    }
+    learner = build(recipe.model, recipe.sweep.seeds[0])
+    config = learner.embedder.model.config
+    require_layers(config, training)
+    scale = learner.scale if training.scale is None else training.scale
+    objective = Retrieval(learner.sides, given.data, held_out, training, scale=scale, dims=dims)
+    own, other = names
+    return Job(
+        verb=verb,
+        phase=verb,
+        recipe=recipe,
+        config=config,
+        objective=objective,
+        first=lambda seed: build(recipe.model, seed),
+        load=lambda folder: build(str(folder), recipe.sweep.seeds[0]),
+        save=_save,
+        use=ModelUse(
+            library="sentence-transformers",
+            pipeline="sentence-similarity",
+            gives=gives,
+            example=f'from modernbert import {own}\n\nmodel = {own}.from_pretrained("FOLDER")\n'
+            'print(model.encode_query(["A question?"]))',
+            also=f'sentence-transformers loads it as well: `{other}("FOLDER")`.',
+        ),
+        splits=split_sizes(rows, given.data, held_out),
+        fingerprint=fingerprint(rows, given.data, held_out),
+        notes=[*given.notes, *objective.notes],
+        facts={"examples": len(given.data.examples), "loss": given.loss},
+    )
+
+
+def _save(module: nn.Module, folder: Path) -> None:
+    assert isinstance(module, TextLearner | TokenLearner)
+    module.save(folder)
+
+
+def _judged(source: str, split: str) -> JudgedTexts:
+    if is_judged_folder(Path(source)):
+        return read_judged_texts(source, split)
+    return as_judged_texts(read_retrieval_data(source, split), source)

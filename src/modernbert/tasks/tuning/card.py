@@ -1,6 +1,52 @@
-"""The scores of a fine-tuning, as its card tells them."""
+"""README.md of a fine-tuned model: what it is for, what it was trained on, how good it is."""
 
+from modernbert.settings import to_toml
+from modernbert.tasks.card import bullets, header, versions
+from modernbert.tasks.tuning.job import Job
 from modernbert.tasks.tuning.results import Results
+
+
+def tuning_card(job: Job, results: Results) -> str:
+    """The card as Markdown, with the header that the hub reads."""
+    use, best = job.use, results.best
+    notes = {f"note {number}": each for number, each in enumerate(job.notes, 1)}
+    return f"""\
+{header(library=use.library, pipeline=use.pipeline)}
+# {job.recipe.output.name}
+
+A ModernBERT that gives {use.gives}, made with `modernbert finetune {job.verb}`.
+
+```python
+{use.example}
+```
+
+{use.also}
+
+## Scores
+
+{score_table(results)}
+
+## Data
+
+{bullets({**job.splits, **job.facts, **notes})}
+
+## Settings
+
+It began with `{job.recipe.model}`. The weights are those after step {best.best_step:,} of
+{best.steps:,}.
+
+| setting | |
+|---|---|
+| learning rate | {best.learning_rate:g} |
+| weight decay | {best.weight_decay:g} |
+| epochs | {best.epochs} |
+| seed | {best.seed} |
+
+```toml
+{to_toml(job.recipe).strip()}
+```
+
+{versions()}"""
 
 
 def score_table(results: Results) -> str:

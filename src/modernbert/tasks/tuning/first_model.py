@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from modernbert.errors import SettingsError
@@ -20,7 +19,7 @@ from modernbert.model.heads import (
 from modernbert.model.initialize import initialize
 from modernbert.model.names import ARCHITECTURES
 from modernbert.model.pretrained import SavedModel
-from modernbert.tasks.tuning.run_settings import RunSettings
+from modernbert.tasks.tuning.recipe import RunSettings
 from modernbert.training.optimizer import parameter_groups
 
 M = TypeVar("M", SequenceClassifier, TokenClassifier, SpanClassifier)
@@ -74,7 +73,7 @@ def freeze(model: nn.Module, settings: RunSettings) -> None:
     Raises:
         SettingsError: more layers than there are.
     """
-    encoder = _encoder(model)
+    encoder = encoder_of(model)
     require_layers(encoder.config, settings)
     if settings.freeze_embeddings:
         encoder.embeddings.requires_grad_(False)
@@ -89,7 +88,7 @@ def layer_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> l
     """
     if layer_decay == 1:
         return parameter_groups(model, weight_decay)
-    encoder = _encoder(model)
+    encoder = encoder_of(model)
     lower: list[nn.Module] = [encoder.embeddings, *encoder.layers]
     below = {id(parameter) for part in lower for parameter in part.parameters()}
     top = nn.ParameterList(each for each in model.parameters() if id(each) not in below)
@@ -116,10 +115,6 @@ def _tensors(source: SavedModel) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in source.state_dict().items()}
 
 
-def _encoder(model: nn.Module) -> Encoder:
+def encoder_of(model: nn.Module) -> Encoder:
+    """The encoder that a module has as a part."""
     return next(part for part in model.modules() if isinstance(part, Encoder))
-
-
-def training_device() -> torch.device:
-    """Where to train: a GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

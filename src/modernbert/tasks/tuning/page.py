@@ -1,4 +1,4 @@
-"""The parts that the page of every fine-tuning has: scores, the table of runs, curves, settings."""
+"""The page of a fine-tuning: scores, the table of runs, curves, mistakes, settings."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,46 +20,51 @@ from modernbert.report.page import (
     table,
     write_page,
 )
+from modernbert.report.tables import matrix
 from modernbert.settings import to_toml
-from modernbert.tasks.tuning.outcome import Outcome
-from modernbert.tasks.tuning.results import Results
+from modernbert.tasks.tuning.job import HeldOut, Job, Review
+from modernbert.tasks.tuning.recipe import TuningRecipe
+from modernbert.tasks.tuning.results import Outcome, Results
 from modernbert.training.trainer import METRICS_FILE
 
 _SHOWN_CHARACTERS = 1000
+_MISTAKES = 25
+_MATRIX_LABELS = 30
 
 
-def write_run_report(
+def write_page_of_runs(
     path: Path,
-    recipe: Any,
+    job: Job,
     results: Results,
     best: Path,
-    *,
-    examples: int,
-    epoch_tokens: int,
-    review: Sequence[Html],
+    review: tuple[HeldOut, Review] | None,
 ) -> None:
     """Write the page.
 
-    best: the folder of the best model, in that of its run.
-    examples, epoch_tokens: how many there are to learn from.
-    review: sections with a closer look at what the model gives.
+    Args:
+        path: Of the page.
+        job: What was learnt.
+        results: What came of it.
+        best: The folder of the best model, in that of its run.
+        review: A split and a closer look at the best model's predictions there.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: It cannot be written.
     """
+    recipe, lengths = job.recipe, job.objective.lengths
     history = RunHistory.read(best.parent / METRICS_FILE)
     content = [
-        section("Result", facts(_totals(recipe, results, examples))),
+        section("Result", facts(_totals(recipe, results, len(lengths)))),
         section("Runs", _runs(results), note=_spread_note(results)),
         section(
             "Best run",
-            grid(_curves(history, results, epoch_tokens)),
+            grid(_curves(history, results, sum(lengths))),
             note="The broken line is where the weights were taken.",
         ),
-        *review,
+        *(_review_sections(*review, job) if review else []),
         section(
             "Data",
-            facts(_flat(results.facts)),
+            facts(_flat({**job.splits, **results.facts})),
             *(element("p", note) for note in results.notes),
         ),
         section("Recipe", details("recipe.toml", code(to_toml(recipe)))),
@@ -68,7 +73,29 @@ def write_run_report(
     write_page(path, page(title, content, subtitle=f"{recipe.model} on {recipe.data.train}"))
 
 
-def _totals(recipe: Any, results: Results, examples: int) -> dict[str, object]:
+def _review_sections(split: HeldOut, review: Review, job: Job) -> list[Html]:
+    """The figures of each label, the confusion matrix and the worst mistakes."""
+    source, sections = getattr(job.recipe.data, split), []
+    if review.labels:
+        header = ["label", "precision", "recall", "F1", "rows"]
+        rows = [
+            [e.label, f"{e.precision:.3f}", f"{e.recall:.3f}", f"{e.f1:.3f}", f"{e.support:,}"]
+            for e in review.labels
+        ]
+        sections.append(section("Each label", table(header, rows), note=f"On {source}."))
+    if review.confusion is not None and len(review.labels) <= _MATRIX_LABELS:
+        names = [each.label for each in review.labels]
+        square = matrix(names, review.confusion, rows="is", columns="given")
+        sections.append(section("Confusion matrix", square))
+    if review.mistakes:
+        worst = review.mistakes[:_MISTAKES]
+        shown = f"The {len(worst)} worst of {len(review.mistakes):,} on {source}."
+        listed = table(list(review.columns), [list(each) for each in worst])
+        sections.append(section("Where it is most wrong", listed, note=shown))
+    return sections
+
+
+def _totals(recipe: TuningRecipe, results: Results, examples: int) -> dict[str, object]:
     best = results.best
     scores = {
         f"{name} ({split})": f"{value:.4f}"

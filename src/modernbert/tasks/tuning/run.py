@@ -1,4 +1,4 @@
-"""One run of a fine-tuning, whatever it learns: from its first step to the best weights.
+"""One run of any fine-tuning, from its first step to the scores of its best weights.
 
 The folder of a run holds
 
@@ -8,28 +8,30 @@ The folder of a run holds
     outcome.json      at the end: how good that is
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from torch import nn
 
+from modernbert.errors import InputError, TrainingError
 from modernbert.files import remove_folder
-from modernbert.settings import to_mapping
-from modernbert.tasks.tuning.best_model import BestModel
-from modernbert.tasks.tuning.epochs import Epochs
-from modernbert.tasks.tuning.first_model import freeze, layer_groups
-from modernbert.tasks.tuning.outcome import Interrupted, Outcome, read_outcome, write_outcome
-from modernbert.tasks.tuning.run_settings import Run, S
+from modernbert.tasks.tuning.first_model import encoder_of, freeze, layer_groups
+from modernbert.tasks.tuning.job import HeldOut, Job
+from modernbert.tasks.tuning.recipe import Run
+from modernbert.tasks.tuning.results import Interrupted, Outcome, read_outcome, write_outcome
+from modernbert.tasks.tuning.task import Epochs, Tuning
 from modernbert.training import checkpoint
+from modernbert.training.computation import prepare
+from modernbert.training.distributed import ALONE, Group
+from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, read_metrics
+from modernbert.training.precision import autocast
 from modernbert.training.schedule import ScheduleSettings
-from modernbert.training.task import Task
+from modernbert.training.sharding import gathered, is_sharded
 from modernbert.training.trainer import METRICS_FILE, Phase, Trainer, TrainingSettings
-
-Scores = Mapping[str, float]
 
 # These leave the weights as they are, so that a run may go on under others.
 FREE_SETTINGS = ("micro_batch_tokens",)
@@ -46,54 +48,46 @@ _OPTIMIZER: dict[str, Any] = {
 }
 
 
-class EpochTask(Task, Protocol):
-    """A task over rows that are seen epoch after epoch."""
-
-    @property
-    def epochs(self) -> Epochs: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Beginning:
-    """A run before its first step.
-
-    name: of what is learnt, for the log.
-    module: on the device, with its first weights; what is frozen is left out here.
-    best: keeps the best weights.
-    hidden_size: of the model, by which the rate goes when none is given.
-    identity: what else makes the run this run, besides its settings.
-    deliver: makes sure that the best weights are kept, and gives their scores on dev and test.
-    """
-
-    name: str
-    module: nn.Module
-    task: EpochTask
-    best: BestModel
-    hidden_size: int
-    device: torch.device
-    identity: Mapping[str, Any]
-    deliver: Callable[[nn.Module], tuple[Scores, Scores]]
-
-
-def train_one(
-    run: Run[S], folder: Path, begin: Callable[[], Beginning], observers: Sequence[Observer] = ()
+def train_run(
+    job: Job,
+    run: Run,
+    folder: Path,
+    *,
+    start: str,
+    observers: Sequence[Observer] = (),
+    group: Group = ALONE,
 ) -> Outcome:
     """Train one run, from wherever an earlier start has left off.
 
-    begin: is asked only when there is something to train.
+    Args:
+        job: What is learnt.
+        run: The seed and the settings.
+        folder: Where everything of the run is kept, by process 0.
+        start: The fingerprint of the model that the run begins with.
+        observers: Called with each record of the run, in process 0.
+        group: The processes that train together; all of them call this.
 
     Raises:
-        Interrupted: a signal came; the same call goes on.
-        ModernBertError: see `Trainer.run`.
+        Interrupted: A signal came; the same call goes on.
+        ModernBertError: See `Trainer.run`.
     """
-    if (outcome := read_outcome(folder)) is not None:
-        return outcome
-    beginning = begin()
-    trainer = _trainer(run, folder, beginning, observers)
+    if (finished := group.first(lambda: _plain(read_outcome(folder)))) is not None:
+        return Outcome(**finished)
+    module = job.first(run.seed).to(group.device)
+    freeze(module, run.training)
+    best = BestModel(
+        folder,
+        job.metric,
+        run.training.patience,
+        lambda trained: _keep(job, run, trained, folder / "best", group),
+        group,
+    )
+    trainer = _trainer(job, run, folder, module, best, [*observers], start, group)
     result = trainer.run()
     if result.status == "interrupted":
         raise Interrupted(result.exit_code)
-    dev, test = beginning.deliver(trainer.module)
+    _finish(job, run, trainer.module, best, group)
+    dev, test = _scores_of_best(job, run, best, group)
     outcome = Outcome(
         name=run.name,
         seed=run.seed,
@@ -102,44 +96,195 @@ def train_one(
         epochs=run.training.epochs,
         steps=result.progress.step,
         tokens=result.progress.tokens,
-        best_step=beginning.best.best_step or result.progress.step,
-        seconds=_seconds(folder),
+        best_step=best.best_step or result.progress.step,
+        seconds=group.first(lambda: _seconds(folder)),
         dev=dev,
         test=test,
     )
-    write_outcome(folder, outcome)
-    if (folder / checkpoint.FOLDER).exists():
-        remove_folder(folder / checkpoint.FOLDER)
+    group.first(lambda: _close(folder, outcome))
     return outcome
 
 
+class BestModel:
+    """Hears of each evaluation and keeps the model of the best one; the first of equal ones.
+
+    All processes of a group have one, with the same figures, so that they agree on when to stop.
+
+    Args:
+        run_folder: Where the run's log is; the model goes into its folder `best`.
+        metric: The score that is to be high; with `loss`, low.
+        patience: Evaluations without a better one after which the run should end; None for never.
+        keep: Writes a model into the folder, in place of the one that was the best.
+        group: The processes that train together.
+    """
+
+    def __init__(
+        self,
+        run_folder: Path,
+        metric: str,
+        patience: int | None,
+        keep: Callable[[nn.Module], None],
+        group: Group = ALONE,
+    ) -> None:
+        self.folder = run_folder / "best"
+        self.metric, self.patience, self.keep = metric, patience, keep
+        self.figures: list[tuple[int, Mapping[str, float]]] = []
+        self._log, self._group = run_folder / METRICS_FILE, group
+
+    def restore(self, evaluated_step: int) -> None:
+        """Find again what a run that is taken up has found, up to the evaluation of a step."""
+        rows = self._group.first(lambda: list(_evaluations(self._log, evaluated_step)))
+        self.figures = [(step, figures) for step, figures in rows]
+
+    def evaluated(self, model: nn.Module, step: int, figures: Mapping[str, float]) -> None:
+        """One evaluation; the model is kept when it is the best so far.
+
+        Raises:
+            InputError: there is no score of that name.
+            TrainingError: the score is NaN.
+        """
+        if self.metric not in figures:
+            raise InputError(
+                f"metric: got {self.metric!r}, expected one of {', '.join(sorted(figures))}"
+            )
+        if math.isnan(figures[self.metric]):
+            raise TrainingError(f"step {step}: {self.metric} is NaN; take a lower learning rate")
+        self.figures.append((step, dict(figures)))
+        if self.best_step == step:
+            self.keep(model)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best evaluation; None before there is any."""
+        return self.figures[self._best][0] if self.figures else None
+
+    @property
+    def best_figures(self) -> Mapping[str, float]:
+        """The figures of the best evaluation; empty before there is any."""
+        return self.figures[self._best][1] if self.figures else {}
+
+    def out_of_patience(self) -> bool:
+        """Whether too many evaluations in a row were no better."""
+        if self.patience is None or not self.figures:
+            return False
+        return len(self.figures) - 1 - self._best >= self.patience
+
+    @property
+    def _best(self) -> int:
+        """The place of the best evaluation."""
+        return max(range(len(self.figures)), key=lambda place: (self._goodness(place), -place))
+
+    def _goodness(self, place: int) -> float:
+        score = self.figures[place][1][self.metric]
+        return -score if self.metric == "loss" else score
+
+
+def best_module(job: Job, seed: int, folder: Path, group: Group) -> nn.Module:
+    """The module of a folder in all processes; process 0 reads it for them."""
+    like = job.kept or job.first
+    module = job.load(folder) if group.is_first else like(seed)
+    return _shared(module.to(group.device), group)
+
+
+def _shared(module: nn.Module, group: Group) -> nn.Module:
+    """The module with the values of process 0."""
+    for tensor in module.state_dict().values():
+        group.broadcast(tensor)
+    return module
+
+
+def _whole(job: Job, seed: int, module: nn.Module, group: Group) -> nn.Module:
+    """The module itself or, where it is in shards, a whole copy of it in process 0."""
+    if not any(is_sharded(parameter) for parameter in module.parameters()):
+        return module
+    tensors = gathered(checkpoint.module_tensors(module), group)
+    copy = job.first(seed)
+    if group.is_first:
+        copy.load_state_dict({**copy.state_dict(), **tensors})
+    return copy
+
+
+def _keep(job: Job, run: Run, module: nn.Module, folder: Path, group: Group) -> None:
+    """Write a model in place of the one that was the best."""
+    whole = _whole(job, run.seed, module, group)
+
+    def write() -> None:
+        if folder.exists():
+            remove_folder(folder)
+        job.save(whole, folder)
+
+    group.first(write)
+
+
+def _finish(job: Job, run: Run, trained: nn.Module, best: BestModel, group: Group) -> None:
+    """Make sure that a model is kept, where no evaluation has chosen one."""
+    if best.figures:
+        return
+    whole = _whole(job, run.seed, trained, group)
+    if whole is not trained:
+        whole = _shared(whole.to(group.device), group)
+    with undisturbed(whole, group.device), autocast(group.device, run.training.precision):
+        finished = job.finish(whole, group)
+    _keep(job, run, finished, best.folder, group)
+
+
+def _scores_of_best(
+    job: Job, run: Run, best: BestModel, group: Group
+) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """The scores of the weights that are kept on dev and test; empty without such rows."""
+    dev, test = best.best_figures, dict[str, float]()
+    splits: list[HeldOut] = [*(() if dev else ("dev",)), "test"]
+    if not any(split in job.splits for split in splits):
+        return dev, test
+    module, device = best_module(job, run.seed, best.folder, group), group.device
+    with undisturbed(module, device), autocast(device, run.training.precision):
+        dev = dev or job.objective.evaluate(module, "dev", group)
+        return dev, job.objective.evaluate(module, "test", group)
+
+
 def _trainer(
-    run: Run[S], folder: Path, beginning: Beginning, observers: Sequence[Observer]
+    job: Job,
+    run: Run,
+    folder: Path,
+    module: nn.Module,
+    best: BestModel,
+    observers: Sequence[Observer],
+    start: str,
+    group: Group,
 ) -> Trainer:
-    settings, best = run.training, beginning.best
-    freeze(beginning.module, settings)
+    settings, task = run.training, Tuning(job.objective, run.training, run.seed, group)
+    computation = prepare(module, list(encoder_of(module).layers), job.recipe.computation, group)
+    values = settings.identity
+    kept = {name: each for name, each in values.items() if name not in FREE_SETTINGS}
     phase = Phase(
-        name=beginning.name,
-        task=beginning.task,
-        settings=_training_settings(run, beginning.task.epochs, beginning.hidden_size),
+        name=job.phase,
+        task=task,
+        settings=_training_settings(run, task.epochs, job.config.hidden_size),
         groups=lambda module, decay: layer_groups(module, decay, settings.layer_decay),
         evaluates_first=False,
+        # The trainer has its state by then, so it knows which evaluation was the last one.
+        begin=lambda _: best.restore(trainer.state.evaluated_step),
         evaluated=best.evaluated,
         stops=best.out_of_patience,
     )
-    values = to_mapping(settings)
-    kept = {name: each for name, each in values.items() if name not in FREE_SETTINGS}
-    return Trainer(
-        beginning.module,
+    trainer = Trainer(
+        module,
         [phase],
         folder,
-        observers=[best, *observers],
-        device=beginning.device,
-        identity={**beginning.identity, "settings": kept},
+        observers=observers,
+        device=group.device,
+        computation=computation,
+        identity={
+            "verb": job.verb,
+            "model": start,
+            "examples": job.fingerprint,
+            "settings": kept,
+        },
     )
+    return trainer
 
 
-def _training_settings(run: Run[S], epochs: Epochs, hidden_size: int) -> TrainingSettings:
+def _training_settings(run: Run, epochs: Epochs, hidden_size: int) -> TrainingSettings:
     """The numbers of a run, counted in tokens as the trainer counts."""
     settings = run.training
     total = settings.epochs * epochs.num_tokens
@@ -163,6 +308,27 @@ def _training_settings(run: Run[S], epochs: Epochs, hidden_size: int) -> Trainin
     )
 
 
+def _close(folder: Path, outcome: Outcome) -> None:
+    """Write how the run has ended; its checkpoints are not needed any more."""
+    write_outcome(folder, outcome)
+    if (folder / checkpoint.FOLDER).exists():
+        remove_folder(folder / checkpoint.FOLDER)
+
+
+def _plain(outcome: Outcome | None) -> dict[str, Any] | None:
+    return None if outcome is None else asdict(outcome)
+
+
 def _seconds(folder: Path) -> float:
     rows = read_metrics(folder / METRICS_FILE)
     return sum(float(row["seconds"]) for row in rows if row["kind"] in ("step", "evaluation"))
+
+
+def _evaluations(log: Path, last_step: int) -> Sequence[tuple[int, Mapping[str, float]]]:
+    """The step and the scores of each evaluation in a run's log."""
+    besides = ("kind", "step", "phase", "tokens", "seconds")
+    return [
+        (row["step"], {name: value for name, value in row.items() if name not in besides})
+        for row in read_metrics(log)
+        if row["kind"] == "evaluation" and row["step"] <= last_step
+    ]

@@ -1,7 +1,8 @@
-"""Worker processes that are handed one piece of work after another, and may die at any time.
+"""`ProcessPool`: worker processes that take one piece of work after another and may die any time.
 
-Each worker has a pipe of its own and shares no lock or queue with the others, so that a worker
-that is killed holds up none of them; and each watches its parent, so that none outlives it.
+Each worker has a pipe of its own and shares no lock or queue with the others, so a worker that is
+killed holds up none of them. Each also watches its parent, so none outlives it. A worker is asked
+to end by SIGTERM: work that catches the signal can save what it has before it ends.
 """
 
 import multiprocessing
@@ -17,11 +18,13 @@ from typing import Any, Generic, TypeVar
 
 from modernbert.errors import RunError
 
-Work = TypeVar("Work")
-Message = TypeVar("Message")
+W = TypeVar("W")
+M = TypeVar("M")
 
-# Makes, in the worker, what does the work and reports messages by the way.
-MakeWorker = Callable[[], Callable[[Work, Callable[[Message], None]], None]]
+# Makes, in the worker, the function that does the work and reports messages on the way.
+MakeWorker = Callable[[], Callable[[W, Callable[[M], None]], None]]
+
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -34,33 +37,45 @@ class _Failed:
     error: BaseException
 
 
-class WorkPool(Generic[Work, Message]):
-    """Processes for pieces of work; `make_worker` must be picklable.
+def num_cores() -> int:
+    """How many cores this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
-    threads: how many threads the tokenizer of each worker may use.
+
+class ProcessPool(Generic[W, M]):
+    """Processes for pieces of work.
+
+    Args:
+        num_workers: How many processes.
+        make_worker: Called in each process; it can be pickled.
+        threads: How many threads the tokenizer of each worker may use.
     """
 
-    def __init__(
-        self, num_workers: int, make_worker: MakeWorker[Work, Message], *, threads: int
-    ) -> None:
+    def __init__(self, num_workers: int, make_worker: MakeWorker[W, M], *, threads: int) -> None:
         self._num_workers = num_workers
         self._make_worker = make_worker
         self._threads = threads
         self._workers: dict[Connection, BaseProcess] = {}
 
-    def run(self, works: Iterable[Work]) -> Iterator[Message]:
+    def run(self, works: Iterable[W], stop: Callable[[], bool] = lambda: False) -> Iterator[M]:
         """Do all the work, in no particular order; yields what the workers report.
 
+        Args:
+            works: The pieces of work, each of which can be pickled.
+            stop: Asked several times a second; when true, the workers are asked to end.
+
         Raises:
-            RunError: a worker died.
-            Exception: whatever the work raised; the other workers are stopped.
+            RunError: A worker died.
+            Exception: Whatever the work raised; the other workers are asked to end.
         """
         waiting = iter(works)
         try:
             for _ in range(self._num_workers):
                 self._hand_out(self._start(), waiting)
-            while self._workers:
-                for connection in wait(list(self._workers)):
+            while self._workers and not stop():
+                for connection in wait(list(self._workers), _POLL_SECONDS):
                     assert isinstance(connection, Connection)
                     message = self._receive(connection)
                     if isinstance(message, _Failed):
@@ -84,7 +99,7 @@ class WorkPool(Generic[Work, Message]):
         self._workers[ours] = process
         return ours
 
-    def _hand_out(self, connection: Connection, waiting: Iterator[Work]) -> None:
+    def _hand_out(self, connection: Connection, waiting: Iterator[W]) -> None:
         work = next(waiting, None)
         if work is None:
             process = self._workers.pop(connection)
@@ -113,18 +128,22 @@ class WorkPool(Generic[Work, Message]):
         )
 
     def _stop(self) -> None:
+        """Ask all workers to end, and read on until they have, so that none waits for a reader."""
         for process in self._workers.values():
             process.terminate()
-        for connection, process in self._workers.items():
-            connection.close()
-            process.join()
-        self._workers.clear()
+        while self._workers:
+            for connection in wait(list(self._workers)):
+                assert isinstance(connection, Connection)
+                try:
+                    connection.recv()
+                except (EOFError, OSError):
+                    self._workers.pop(connection).join()
+                    connection.close()
 
 
-def _serve(connection: Connection, make_worker: MakeWorker[Work, Message], threads: int) -> None:
+def _serve(connection: Connection, make_worker: MakeWorker[W, M], threads: int) -> None:
     """The life of a worker."""
-    # Ctrl-C reaches every process of the terminal; the parent alone decides what to do.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgrp()  # a Ctrl-C is for the parent, which passes it on once
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Read by the Rust library of the tokenizer when it first runs in parallel.
     os.environ["RAYON_NUM_THREADS"] = str(threads)
@@ -141,14 +160,22 @@ def _serve(connection: Connection, make_worker: MakeWorker[Work, Message], threa
     except BrokenPipeError:
         return
     except BaseException as error:
+        _send_failure(connection, error)
+
+
+def _send_failure(connection: Connection, error: BaseException) -> None:
+    try:
         connection.send(_Failed(_picklable(error)))
+    except OSError:
+        return  # the parent is gone
 
 
 def _end_with_parent() -> None:
+    """Ask this process to end when its parent has died."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _picklable(error: BaseException) -> BaseException:

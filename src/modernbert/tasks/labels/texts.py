@@ -1,4 +1,4 @@
-"""A `Job` over texts and pairs of texts: one output vector a text, whatever it means."""
+"""Texts, and pairs of texts, as the examples of a `Job`: one output vector each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -6,31 +6,36 @@ from typing import Any
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.text_columns import TextColumns
 from modernbert.inference.inputs import EncodedText, Text, TextEncoder
-from modernbert.model.heads import ClassifierSettings, ProblemType, SequenceClassifier
-from modernbert.tasks.labels.job import Job, ReviewedObjective, Source, Split, Verb
-from modernbert.tasks.tuning.fine_tuning import E
-from modernbert.tasks.tuning.first_model import first_model
+from modernbert.model.heads import ClassifierSettings, SequenceClassifier
+from modernbert.tasks.labels.job import Criterion, E, LabelledTables, Split
+from modernbert.tasks.labels.recipe import LabelledPairs
+from modernbert.tasks.tuning.job import Job
 from modernbert.tasks.tuning.page import shown
 
 
 def text_job(
-    source: Source,
-    objective: ReviewedObjective[E],
+    source: LabelledTables,
+    criterion: Criterion[E],
     make: Mapping[str, Sequence[Callable[[list[int]], E]]],
     *,
-    verb: Verb,
-    labels: Sequence[str],
-    problem: ProblemType,
+    verb: str,
+    settings: ClassifierSettings,
     facts: Mapping[str, Any],
-) -> Job[E]:
-    """The texts of a source as examples.
+) -> Job:
+    """The job of learning from the texts of some tables.
 
-    make: for each split and each of its rows, what makes an example of the row's token ids.
-    labels, problem: of the model's outputs.
+    Args:
+        source: The tables.
+        criterion: What outputs should be.
+        make: For each split and each of its rows, what makes an example of the row's token ids.
+        verb: Its name on the command line.
+        settings: Of the model's head.
+        facts: More about the data.
 
     Raises:
-        DocumentError: no column of texts, or a row without one.
+        DocumentError: No column of texts, or a row without one.
     """
+    assert isinstance(source.data, LabelledPairs)
     columns = TextColumns.find(source.train, source.data.text, source.data.text_pair)
     encoder = TextEncoder(source.tokenizer, source.max_seqlen)
     splits, notes = {}, []
@@ -43,21 +48,14 @@ def text_job(
             [each(row.token_ids) for each, row in zip(make[name], encoded, strict=True)],
             [shown(text) for text in texts],
         )
-    settings = ClassifierSettings(
-        labels=tuple(labels), pooling=source.recipe.training.pooling, problem=problem
-    )
-    return Job(
-        verb=verb,
-        objective=objective,
-        tokenizer=source.tokenizer,
-        config=source.config,
-        build=lambda seed: first_model(
-            SequenceClassifier, settings, source.recipe.model, seed=seed
-        ),
-        load=SequenceClassifier.from_pretrained,
+    return source.job(
+        verb,
+        criterion,
+        splits,
+        SequenceClassifier,
+        settings,
         notes=notes,
         facts={"texts": str(columns), "longest sequence": source.max_seqlen, **facts},
-        **splits,
     )
 
 

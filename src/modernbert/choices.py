@@ -1,0 +1,6 @@
+"""What settings of several rooms choose from, by name; importing it costs nothing."""
+
+from typing import Literal
+
+Pooling = Literal["cls", "mean"]
+TrainingPrecision = Literal["auto", "float32", "bfloat16"]

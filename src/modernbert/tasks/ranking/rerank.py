@@ -1,0 +1,242 @@
+"""Training a reranker, which reads a query and a document together."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from modernbert.batch import PackedBatch
+from modernbert.files import write_whole
+from modernbert.inference.batching import batch_tokens_for
+from modernbert.inference.inputs import EncodedText, Text, TextEncoder
+from modernbert.inference.loading import longest_sequence
+from modernbert.metrics.ranking import ranked, ranking_scores
+from modernbert.model.config import EncoderConfig
+from modernbert.model.heads import ClassifierSettings, SequenceClassifier
+from modernbert.model.multi_vector import Activation
+from modernbert.tasks.cpu_shapes import filled
+from modernbert.tasks.ranking.data import RankedTexts, RetrievalData, read_retrieval_data
+from modernbert.tasks.ranking.examples import cut_notes, fingerprint, prepared, split_sizes
+from modernbert.tasks.ranking.losses import binary, kl_divergence, margin_mse
+from modernbert.tasks.ranking.rankings import Rankings
+from modernbert.tasks.ranking.recipe import RerankLoss, RerankRecipe, RerankTraining
+from modernbert.tasks.tuning.first_model import first_model, require_layers
+from modernbert.tasks.tuning.job import HeldOut, Job, ModelUse, Review
+from modernbert.tasks.tuning.sharing import Pack, computed_together
+from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.training.distributed import Group
+
+METRICS = ("ndcg@10", "mrr@10", "map@100")
+
+_USE = ModelUse(
+    library="sentence-transformers",
+    pipeline="text-ranking",
+    gives="a score for a query and a document",
+    example='from modernbert import Reranker\n\nmodel = Reranker.from_pretrained("FOLDER")\n'
+    'print(model.scores([("A question?", "A text that may answer it.")]))',
+    also='sentence-transformers loads it as well: `CrossEncoder("FOLDER")`.',
+)
+
+
+class Reranking:
+    """Learning how well documents answer a query, from all documents of a query at once.
+
+    Args:
+        encode: Pairs to token ids, cut where they are too long.
+        data: The examples.
+        held_out: The examples to evaluate on, by the name of the split.
+        training: How to train; its loss is the one that was chosen.
+
+    `notes` says how many pairs are cut.
+    """
+
+    whole_steps = False
+
+    def __init__(
+        self,
+        encode: TextEncoder,
+        data: RetrievalData,
+        held_out: Mapping[str, RetrievalData],
+        training: RerankTraining,
+    ) -> None:
+        self.data, self.training, self._encode = data, training, encode
+        self.metric = training.metric
+        self.scale = 1.0 if training.scale is None else training.scale
+        self.held_out = {name: merged(each) for name, each in held_out.items()}
+        pairs = [self._encoded(example) for example in data.examples]
+        self.notes = cut_notes(data.source, "pairs", [each for row in pairs for each in row])
+        self._ids = [[each.token_ids for each in row] for row in pairs]
+        self.lengths = [sum(map(len, ids)) for ids in self._ids]
+
+    def num_targets(self, _row: int) -> int:
+        """One a query."""
+        return 1
+
+    def loss(self, module: nn.Module, rows: Sequence[int], group: Group) -> Tensor:
+        """The sum of the losses of some queries; the documents of each stay together."""
+        ids = [self._ids[row] for row in rows]
+        outputs = self.scale * _outputs(module, [x for pairs in ids for x in pairs], group)
+        scores = outputs.split([len(each) for each in ids])
+        examples = [self.data.examples[row] for row in rows]
+        if self.training.loss == "binary":
+            return binary(scores, [_labels(example).to(outputs) for example in examples])
+        teacher = [torch.tensor(example.scores, device=group.device) for example in examples]
+        return (margin_mse if self.training.loss == "margin" else kl_divergence)(scores, teacher)
+
+    def evaluate(self, module: nn.Module, split: HeldOut, group: Group) -> dict[str, float]:
+        """How well the documents of each query of a split are ranked."""
+        if not self.held_out.get(split):
+            return {}
+        return self.rankings(module, split, group).scores([*METRICS, self.metric])
+
+    def review(self, module: nn.Module, split: HeldOut, group: Group) -> Review:
+        """The queries that are answered worst."""
+        return self.rankings(module, split, group).review(self.metric)
+
+    @torch.no_grad()
+    def rankings(self, module: nn.Module, split: HeldOut, group: Group) -> Rankings:
+        """The documents of each query of a split, the best first."""
+        examples = self.held_out[split]
+        scores = iter(self._scores(module, examples, group))
+        documents: dict[str, str] = {}
+        found, judgements = {}, {}
+        for number, example in enumerate(examples):
+            names = [f"{number}.{place}" for place in range(len(example.documents))]
+            documents.update(zip(names, example.documents, strict=True))
+            found[str(number)] = ranked({name: next(scores) for name in names})
+            judgements[str(number)] = dict.fromkeys(names[: example.relevant], 1)
+        queries = {str(number): example.query for number, example in enumerate(examples)}
+        return Rankings(queries=queries, documents=documents, found=found, judgements=judgements)
+
+    def _scores(
+        self, module: nn.Module, examples: Sequence[RankedTexts], group: Group
+    ) -> list[float]:
+        """The score of each document of each example."""
+        ids = [each.token_ids for example in examples for each in self._encoded(example)]
+
+        def compute(pack: Pack) -> Sequence[Tensor]:
+            outputs = _outputs(module, [ids[place] for place in pack.places], group)
+            return list(outputs[:, None].split(1))
+
+        batch_tokens = batch_tokens_for(group.device, self.training.micro_batch_tokens)
+        found = computed_together(compute, [len(each) for each in ids], batch_tokens, group)
+        return [float(score) for score in found]
+
+    def _encoded(self, example: RankedTexts) -> list[EncodedText]:
+        pairs: list[Text] = [(example.query, text) for text in example.documents]
+        return self._encode(pairs)
+
+
+def _outputs(module: nn.Module, sequences: Sequence[Sequence[int]], group: Group) -> Tensor:
+    """(num_sequences,) float32: what a module gives for each sequence."""
+    batch = PackedBatch.from_sequences(sequences, device=group.device)
+    outputs: Tensor = module(filled(batch))
+    return outputs[: batch.num_sequences, 0].float()
+
+
+def _labels(example: RankedTexts) -> Tensor:
+    """(num_documents,): 1 for those that answer the query."""
+    labels = torch.zeros(len(example.documents))
+    labels[: example.relevant] = 1
+    return labels
+
+
+def merged(data: RetrievalData) -> list[RankedTexts]:
+    """All documents of a query in one example, those that answer it first; without such, none."""
+    documents: dict[str, dict[str, None]] = {}
+    for each in data.examples:
+        documents.setdefault(each.query, {}).update(dict.fromkeys(each.documents))
+    return [
+        RankedTexts(
+            query=query,
+            documents=tuple(sorted(texts, key=lambda text: text not in data.known[query])),
+            relevant=len(data.known[query]),
+        )
+        for query, texts in documents.items()
+        if data.known[query]
+    ]
+
+
+def open_rerank(recipe: RerankRecipe) -> Job:
+    """The job of learning a score for a query and a document.
+
+    Raises:
+        ModernBertError: The model or the data cannot be used.
+    """
+    rows, training = recipe.data, recipe.training
+    ranking_scores({}, {"none": {}}, [training.metric])  # an unknown one is refused here
+    given = prepared("rerank", rows, training.loss, plain="binary")
+    training = replace(training, loss=cast(RerankLoss, given.loss))
+    recipe = replace(recipe, training=training)
+    config = EncoderConfig.from_pretrained(recipe.model)
+    require_layers(config, training)
+    tokenizer = Tokenizer.from_pretrained(recipe.model)
+    max_seqlen = longest_sequence(config, tokenizer, rows.max_seqlen)
+    held_out = {
+        name: read_retrieval_data(source, split)
+        for name, source, split in (
+            ("dev", rows.dev, rows.dev_split),
+            ("test", rows.test, rows.test_split),
+        )
+        if source is not None
+    }
+    head = ClassifierSettings(labels=("LABEL_0",), pooling=training.pooling, problem="regression")
+    objective = Reranking(TextEncoder(tokenizer, max_seqlen), given.data, held_out, training)
+    activation: Activation = "Sigmoid" if training.loss == "binary" else "Identity"
+
+    def save(module: nn.Module, folder: Path) -> None:
+        assert isinstance(module, SequenceClassifier)
+        save_reranker(module, tokenizer, folder, activation=activation, max_seqlen=max_seqlen)
+
+    return Job(
+        verb="rerank",
+        phase="rerank",
+        recipe=recipe,
+        config=config,
+        objective=objective,
+        first=lambda seed: first_model(SequenceClassifier, head, recipe.model, seed=seed),
+        load=SequenceClassifier.from_pretrained,
+        save=save,
+        use=_USE,
+        splits=split_sizes(rows, given.data, held_out),
+        fingerprint=fingerprint(rows, given.data, held_out),
+        notes=[*given.notes, *objective.notes],
+        facts={"examples": len(given.data.examples), "loss": given.loss},
+    )
+
+
+def save_reranker(
+    model: SequenceClassifier,
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    activation: Activation,
+    max_seqlen: int,
+) -> None:
+    """Write a folder that Reranker, CrossEncoder and transformers load.
+
+    Args:
+        model: The reranker.
+        tokenizer: Its tokenizer.
+        folder: Where to.
+        activation: What makes a score of the output.
+        max_seqlen: Where pairs are cut.
+
+    Raises:
+        ModelFolderError: The folder cannot be written.
+        TokenizerError: As that, for the tokenizer.
+    """
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder, model_max_length=max_seqlen)
+    module = "activation" if activation == "Sigmoid" else "linear"
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # Where CrossEncoder looks since version 4, and where it looked before.
+    named = f"torch.nn.modules.{module}.{activation}"
+    config["sentence_transformers"] = {"activation_fn": named}
+    config["sbert_ce_default_activation_function"] = named
+    write_whole(path, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())

@@ -1,0 +1,222 @@
+"""`TuningRecipe`: everything that decides a fine-tuning, whichever verb it belongs to.
+
+    model = "runs/books/model"               # a folder, or an id of the hub
+    output = "runs/reviews"                  # the result will be runs/reviews/model
+
+    [data]
+    train = "train.csv"
+    dev = "dev.csv"
+
+    [training]
+    epochs = 3
+    learning_rate = 5e-5
+
+    [sweep]                                  # only for several runs
+    seeds = [0, 1, 2]
+
+    [computation]                            # only for several processes
+    sharding = "full"
+
+Each verb has a recipe of its own, with the data and the training settings that have an effect for
+it: see `labels/recipe.py` and `ranking/recipe.py`. What is left out has the default of its class.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Gt, Interval, MinLen
+
+from modernbert.choices import TrainingPrecision
+from modernbert.errors import SettingsError
+from modernbert.settings import Doc, Settings, to_mapping
+from modernbert.training.computation_settings import ComputationSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowSettings(Settings):
+    """Which rows to learn from."""
+
+    train: Annotated[
+        str,
+        Doc(
+            "Rows to learn from: CSV, TSV, JSON Lines, Parquet, a saved data set or one of the hub."
+        ),
+    ]
+    dev: Annotated[
+        str | None, Doc("Rows to evaluate on during training; they choose the best weights.")
+    ] = None
+    test: Annotated[str | None, Doc("Rows that are scored once, at the end.")] = None
+    max_seqlen: Annotated[
+        int | None, Doc("The longest sequence, in tokens.", default="the model's")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """How to train, on labels or on rankings.
+
+    Small models want a higher learning rate than large ones: at a width of 256, entities of
+    CoNLL-2003 came to 0.78 with the default and to 0.70 with a third of it.
+
+    former: Settings that earlier versions wrote for every verb, with or without an effect, and
+        their defaults. A file may still contain them with these values, and the identity of a run
+        still does, so that a run that was begun then can be continued.
+    """
+
+    former: ClassVar[Mapping[str, Any]] = {}
+
+    epochs: Annotated[int, Ge(1), Doc("How often each row is seen.")] = 3
+    learning_rate: Annotated[
+        float | None,
+        Gt(0),
+        Doc(
+            "The highest learning rate.",
+            default="5e-5 at a width of 768, higher for smaller models",
+            flags=("--lr",),
+        ),
+    ] = None
+    weight_decay: Annotated[
+        float,
+        Interval(ge=0, lt=1),
+        Doc("The weight decay of a step at the highest learning rate."),
+    ] = 1e-6
+    warmup_fraction: Annotated[
+        float,
+        Interval(ge=0, lt=1),
+        Doc("The share of the run in which the rate rises; then it falls linearly to 0."),
+    ] = 0.1
+    batch_size: Annotated[int, Ge(1), Doc("How many rows a step has.")] = 32
+    batch_tokens: Annotated[
+        int | None, Ge(1), Doc("The most tokens of a step, in place of a number of rows.")
+    ] = None
+    micro_batch_tokens: Annotated[
+        int | None,
+        Ge(1),
+        Doc("The most tokens computed at once; this changes memory alone.", default="by device"),
+    ] = None
+    layer_decay: Annotated[
+        float,
+        Interval(gt=0, le=1),
+        Doc("The learning rate of each layer, as a fraction of the rate of the layer above."),
+    ] = 1.0
+    freeze_embeddings: Annotated[bool, Doc("Leave the token embeddings as they are.")] = False
+    freeze_layers: Annotated[
+        int, Ge(0), Doc("Leave this many of the first layers as they are.")
+    ] = 0
+    precision: Annotated[
+        TrainingPrecision, Doc("The number format of the computation; weights stay float32.")
+    ] = "auto"
+    evaluations_per_epoch: Annotated[
+        int, Ge(1), Doc("How often the dev rows are evaluated in an epoch.")
+    ] = 1
+    patience: Annotated[
+        int | None,
+        Ge(1),
+        Doc("Stop after this many evaluations without a better one.", default="never"),
+    ] = None
+    metric: Annotated[
+        str | None, Doc("The score that chooses the best weights.", default="the verb's own")
+    ] = None
+
+    @classmethod
+    def unfold(cls, mapping: Mapping[str, Any], _where: str) -> dict[str, Any]:
+        """The mapping without former settings at their defaults; see `modernbert.settings`."""
+        known = {each.name for each in fields(cls)}
+        return {
+            name: value
+            for name, value in mapping.items()
+            if name in known or name not in cls.former or value != cls.former[name]
+        }
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All of its values under the names of earlier versions, former settings included."""
+        return {**self.former, **to_mapping(self)}
+
+    def peak_rate(self, hidden_size: int) -> float:
+        """The highest learning rate at some width: by default 5e-5 x (768 / width)^2."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return float(5e-5 * (768 / hidden_size) ** 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings(Settings):
+    """Several runs: every combination of these values; an empty list stands for `training`'s.
+
+    seeds: Of a new head's first weights and of the order of the rows.
+
+    Raises:
+        SettingsError: A value twice, or one out of its range.
+    """
+
+    seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
+    learning_rates: tuple[float, ...] = ()
+    weight_decays: tuple[float, ...] = ()
+    epochs: tuple[int, ...] = ()
+    processes: Annotated[
+        int | None, Ge(1), Doc("How many runs to train at once.", default="by cores; 1 on a GPU")
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("seeds", "learning_rates", "weight_decays", "epochs"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise SettingsError(f"{name}: a value is there twice")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training of a recipe."""
+
+    seed: int
+    training: RunSettings
+
+    @property
+    def name(self) -> str:
+        """The name of its folder, distinct within a recipe."""
+        chosen = self.training
+        rate = "default" if chosen.learning_rate is None else f"{chosen.learning_rate:g}"
+        return f"lr-{rate}-wd-{chosen.weight_decay:g}-epochs-{chosen.epochs}-seed-{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRecipe(Settings):
+    """A fine-tuning.
+
+    computation: How several processes train together; a run may be continued under others.
+    """
+
+    model: Annotated[
+        str,
+        Doc("The model to begin with: its folder, or its id on the hub.", flags=("--model", "-m")),
+    ]
+    output: Annotated[
+        Path,
+        Doc("The folder of the result.", default="runs/VERB-TRAIN", flags=("--output", "-o")),
+    ]
+    data: RowSettings
+    training: RunSettings = field(default_factory=RunSettings)
+    sweep: SweepSettings = field(default_factory=SweepSettings)
+    computation: ComputationSettings = field(default_factory=ComputationSettings)
+
+    def runs(self) -> list[Run]:
+        """All runs, the seeds of one combination beside each other."""
+        return runs_of(self.training, self.sweep)
+
+
+def runs_of(base: RunSettings, sweep: SweepSettings) -> list[Run]:
+    """All runs, the seeds of one combination beside each other."""
+    settings = [
+        replace(base, learning_rate=rate, weight_decay=decay, epochs=epochs)
+        for rate, decay, epochs in product(
+            sweep.learning_rates or (base.learning_rate,),
+            sweep.weight_decays or (base.weight_decay,),
+            sweep.epochs or (base.epochs,),
+        )
+    ]
+    return [Run(seed=seed, training=each) for each in settings for seed in sweep.seeds]

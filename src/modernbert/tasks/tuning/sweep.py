@@ -1,0 +1,244 @@
+"""All runs of a fine-tuning, one by one or several at once, and the folder that comes of them.
+
+The folder, `output` of the recipe, holds
+
+    recipe.toml       the recipe with all its values
+    runs/             a folder for each run: see `run`
+    results.json      every run's scores, their means and their spread over the seeds
+    model/            the best model with its tokenizer and its card
+    report.html       curves, scores, and what the model is most wrong about
+
+Stopped at any moment, the same call goes on where it was.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modernbert.errors import RunError, SettingsError
+from modernbert.files import new_folder, remove_folder, write_whole
+from modernbert.hub import CARD
+from modernbert.inference.loading import folder_fingerprint
+from modernbert.model.config_file import find_model
+from modernbert.processes import ProcessPool, num_cores
+from modernbert.settings import to_mapping, to_toml
+from modernbert.tasks.tuning.card import tuning_card
+from modernbert.tasks.tuning.job import HeldOut, Job
+from modernbert.tasks.tuning.page import write_page_of_runs
+from modernbert.tasks.tuning.recipe import Run, TuningRecipe
+from modernbert.tasks.tuning.results import Interrupted, Outcome, Results, read_outcome
+from modernbert.tasks.tuning.run import best_module, train_run
+from modernbert.training import run_folder
+from modernbert.training.distributed import ALONE, Group
+from modernbert.training.interruption import Interruption
+from modernbert.training.isolation import undisturbed
+from modernbert.training.log import Record
+from modernbert.training.precision import autocast
+
+MODEL_FOLDER = "model"
+RESULTS_FILE = "results.json"
+REPORT_FILE = "report.html"
+
+RunObserver = Callable[[str, Record], None]
+"""Hears of each record of each run, by the name of the run."""
+
+
+def nobody(_run: str, _record: Record) -> None:
+    """Hears of nothing."""
+
+
+def run_all(
+    job: Job,
+    reopen: Callable[[], Job],
+    on_record: RunObserver = nobody,
+    group: Group = ALONE,
+) -> Results:
+    """Train every run of a job, from wherever an earlier start has left off, and deliver the best.
+
+    Args:
+        job: What is learnt.
+        reopen: Opens the same job in another process, so it can be pickled.
+        on_record: Told each record of each run, in process 0.
+        group: The processes that train each run together; all of them call this.
+
+    Raises:
+        Interrupted: A signal came; the same call goes on.
+        RunError: The folder is another recipe's, or has a model of no run.
+        ModernBertError: Something in the recipe, or in what it names, cannot be used.
+    """
+    output = job.recipe.output
+    start = folder_fingerprint(find_model(job.recipe.model, weights=True))
+    with _own_folder(job, group):
+        results = Results.of(
+            _outcomes(job, reopen, start, on_record, group),
+            verb=job.verb,
+            metric=job.metric,
+            notes=job.notes,
+            facts=job.facts,
+        )
+        delivered = group.first((output / MODEL_FOLDER).exists)
+        review = None if delivered else _review(job, results, group)
+        group.first(lambda: _deliver(job, results, review))
+    return results
+
+
+@contextmanager
+def _own_folder(job: Job, group: Group) -> Iterator[None]:
+    """Make the folder of all runs this recipe's, and hold it: process 0 does, for all."""
+    output = job.recipe.output
+    with ExitStack() as stack:
+
+        def hold() -> None:
+            if (output / MODEL_FOLDER).exists() and not (output / run_folder.RUN_FILE).exists():
+                raise RunError(
+                    f"{output / MODEL_FOLDER}: is there and of no run; take another output"
+                )
+            stack.enter_context(run_folder.locked(output))
+            run_folder.claim(output, run_folder.plain(_identity(job)))
+            write_whole(output / "recipe.toml", to_toml(job.recipe).encode())
+
+        group.first(hold)
+        yield
+
+
+def place_of(recipe: TuningRecipe, name: str) -> Path:
+    """The folder of a run."""
+    return recipe.output / "runs" / name
+
+
+def _outcomes(
+    job: Job, reopen: Callable[[], Job], start: str, on_record: RunObserver, group: Group
+) -> list[Outcome]:
+    """The outcomes of all runs, in their order; one after another, or several at once."""
+    runs = job.recipe.runs()
+    together = _num_together(job.recipe.sweep.processes, len(runs), group)
+    if together > 1:
+        return _run_together(job.recipe, reopen, start, together, on_record)
+    return [
+        train_run(
+            job,
+            run,
+            place_of(job.recipe, run.name),
+            start=start,
+            observers=[partial(on_record, run.name)],
+            group=group,
+        )
+        for run in runs
+    ]
+
+
+def _num_together(asked: int | None, num_runs: int, group: Group) -> int:
+    """How many runs at once: what is asked for, one on a GPU, otherwise one for each core."""
+    if group.size > 1:
+        if asked is not None and asked > 1:
+            raise SettingsError(
+                f"sweep.processes: got {asked}, but torchrun has started {group.size} processes, "
+                "which train each run together; leave it out"
+            )
+        return 1
+    if asked is None:
+        asked = 1 if torch.cuda.is_available() else num_cores()
+    return min(asked, num_runs)
+
+
+def _run_together(
+    recipe: TuningRecipe,
+    reopen: Callable[[], Job],
+    start: str,
+    together: int,
+    on_record: RunObserver,
+) -> list[Outcome]:
+    """Train all runs in processes that share the cores; each of them takes run after run.
+
+    Raises:
+        Interrupted: A signal came; each process has saved its run.
+        ModernBertError: What a process has met; the others have stopped and saved.
+    """
+    runs = recipe.runs()
+    make_worker = partial(_make_worker, reopen, start, together)
+    pool = ProcessPool[Run, tuple[str, Record]](together, make_worker, threads=1)
+    with Interruption() as interruption:
+        for name, record in pool.run(runs, lambda: interruption.signal_number is not None):
+            on_record(name, record)
+    if interruption.signal_number is not None:
+        raise Interrupted(128 + interruption.signal_number)
+    outcomes = [read_outcome(place_of(recipe, run.name)) for run in runs]
+    assert all(outcome is not None for outcome in outcomes)
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _make_worker(
+    reopen: Callable[[], Job], start: str, together: int
+) -> Callable[[Run, Callable[[tuple[str, Record]], None]], None]:
+    """What trains run after run in a process of a sweep, with its share of the cores."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // together))
+    job = reopen()
+
+    def work(run: Run, report: Callable[[tuple[str, Record]], None]) -> None:
+        train_run(
+            job,
+            run,
+            place_of(job.recipe, run.name),
+            start=start,
+            observers=[lambda record: report((run.name, record))],
+        )
+
+    return work
+
+
+def _review(job: Job, results: Results, group: Group) -> Any:
+    """The split that was looked at and what was found there; None without held-out rows."""
+    splits: Sequence[HeldOut] = ("dev", "test")
+    split = next((name for name in splits if name in job.splits), None)
+    if split is None:
+        return None
+    best = place_of(job.recipe, results.best.name) / "best"
+    module = best_module(job, results.best.seed, best, group)
+    precision = job.recipe.training.precision
+    with undisturbed(module, group.device), autocast(group.device, precision):
+        return split, job.objective.review(module, split, group)
+
+
+def _deliver(job: Job, results: Results, review: Any) -> None:
+    """Write the results, the page and the model; the other runs' models are let go."""
+    output = job.recipe.output
+    best = place_of(job.recipe, results.best.name) / "best"
+    folder = output / MODEL_FOLDER
+    content = json.dumps(results.to_mapping(), indent=1, ensure_ascii=False) + "\n"
+    write_whole(output / RESULTS_FILE, content.encode())
+    if not folder.exists():
+        write_page_of_runs(output / REPORT_FILE, job, results, best, review)
+        try:
+            with new_folder(folder) as partial_folder:
+                shutil.copytree(best, partial_folder, dirs_exist_ok=True)
+                card = tuning_card(job, results)
+                (partial_folder / CARD).write_text(card, encoding="utf-8")
+        except OSError as error:
+            raise RunError(
+                f"{folder}: could not be written: {error}; the training is saved: free some "
+                "space and run the same command again"
+            ) from None
+    for outcome in results.outcomes:
+        if (left := place_of(job.recipe, outcome.name) / "best").exists():
+            remove_folder(left)
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """What the results depend on: the same folder is not for another recipe."""
+    sweep = {**to_mapping(job.recipe.sweep)}
+    sweep.pop("processes", None)
+    training = job.recipe.training.identity
+    training.pop("micro_batch_tokens", None)
+    return {
+        "verb": job.verb,
+        "model": job.recipe.model,
+        "training": training,
+        "sweep": sweep,
+        "examples": job.fingerprint,
+    }

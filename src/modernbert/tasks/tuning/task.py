@@ -1,0 +1,159 @@
+"""`Tuning`: the `Task` of a `Trainer` for any job, and `Epochs`: which rows each of its steps has.
+
+    rows -> epochs -> the rows of a step -> shared out, packed -> the job's objective -> loss
+
+Which rows a step has follows from the seed, the epoch and the place within it alone. A run is
+therefore continued from any step, with any number of processes, and sees what an unbroken run sees.
+Nothing is padded, so rows of unlike lengths may stand beside each other at no cost.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from modernbert.inference.batching import batch_tokens_for
+from modernbert.tasks.tuning.job import Objective
+from modernbert.tasks.tuning.recipe import RunSettings
+from modernbert.tasks.tuning.sharing import Pack, shared_packs
+from modernbert.training.distributed import ALONE, Group
+from modernbert.training.task import Progress, Step
+
+
+class StepRows(NamedTuple):
+    """The rows of one step, and the place after it: rows seen since the run began."""
+
+    rows: list[int]
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epochs:
+    """Rows of some lengths, epoch after epoch, cut into steps.
+
+    lengths: tokens of each row.
+    batch_size: rows of a step; the last of an epoch has what is left.
+    batch_tokens: the most tokens of a step in place of that, but one row in any case.
+    """
+
+    lengths: Sequence[int]
+    batch_size: int
+    batch_tokens: int | None = None
+    seed: int = 0
+
+    def steps(self, position: int = 0) -> Iterator[StepRows]:
+        """The steps from a place on, without end.
+
+        >>> epochs = Epochs(lengths=[1, 1, 1], batch_size=2)
+        >>> steps = epochs.steps(position=3)
+        >>> [len(next(steps).rows), len(next(steps).rows)]
+        [2, 1]
+        """
+        epoch, done = divmod(position, len(self.lengths))
+        while True:
+            begun = epoch * len(self.lengths)
+            for rows, end in self._steps_of(epoch):
+                if end > done:
+                    yield StepRows(rows, begun + end)
+            epoch, done = epoch + 1, 0
+
+    def num_steps(self, num_epochs: int) -> int:
+        """The steps of the first epochs together."""
+        return sum(1 for epoch in range(num_epochs) for _ in self._steps_of(epoch))
+
+    @property
+    def num_tokens(self) -> int:
+        """Of one epoch."""
+        return sum(self.lengths)
+
+    def _steps_of(self, epoch: int) -> Iterator[tuple[list[int], int]]:
+        """The rows of each step of an epoch, and how many rows of it are then seen."""
+        generator = np.random.Generator(np.random.PCG64DXSM([self.seed, epoch]))
+        rows: list[int] = []
+        tokens = 0
+        for seen, row in enumerate(generator.permutation(len(self.lengths)).tolist()):
+            if rows and self._is_full(len(rows), tokens + self.lengths[row]):
+                yield rows, seen
+                rows, tokens = [], 0
+            rows.append(row)
+            tokens += self.lengths[row]
+        yield rows, len(self.lengths)
+
+    def _is_full(self, num_rows: int, tokens_with_next: int) -> bool:
+        if self.batch_tokens is None:
+            return num_rows == self.batch_size
+        return tokens_with_next > self.batch_tokens
+
+
+class Tuning:
+    """Learning an objective from its rows, epoch after epoch.
+
+    Args:
+        objective: What is learnt.
+        settings: How large steps are, and how much of one is computed at once.
+        seed: Decides the order of the rows.
+        group: The processes that share every step.
+    """
+
+    def __init__(
+        self, objective: Objective, settings: RunSettings, seed: int = 0, group: Group = ALONE
+    ) -> None:
+        self.objective, self.group = objective, group
+        self.micro_batch_tokens = batch_tokens_for(group.device, settings.micro_batch_tokens)
+        self.epochs = Epochs(
+            lengths=objective.lengths,
+            batch_size=settings.batch_size,
+            batch_tokens=settings.batch_tokens,
+            seed=seed,
+        )
+
+    def steps(self, progress: Progress) -> Iterator[Step]:
+        """The steps from a place on, of which this process has its share."""
+        for rows, position in self.epochs.steps(progress.position):
+            num_tokens = sum(self.epochs.lengths[row] for row in rows)
+            progress = replace(
+                progress,
+                step=progress.step + 1,
+                tokens=progress.tokens + num_tokens,
+                position=position,
+            )
+            micro_batches = self._micro_batches(rows)
+            yield Step(
+                micro_batches=micro_batches,
+                progress=progress,
+                num_targets=self._num_targets(rows, micro_batches),
+                num_tokens=num_tokens,
+                fill=1.0,  # nothing is padded
+            )
+
+    def loss(self, module: nn.Module, micro_batch: Pack, *, step: int) -> Tensor:  # noqa: ARG002
+        """The sum of the losses of a micro-batch's targets; its places are rows."""
+        loss = self.objective.loss(module, micro_batch.places, self.group)
+        return loss if micro_batch.counts else loss * 0
+
+    def evaluate(self, module: nn.Module) -> dict[str, float]:
+        """Scores on the rows of `dev`."""
+        return self.objective.evaluate(module, "dev", self.group)
+
+    def _micro_batches(self, rows: Sequence[int]) -> list[Pack]:
+        if self.objective.whole_steps:
+            return [Pack(list(rows))]
+        lengths = [self.epochs.lengths[row] for row in rows]
+        return [
+            Pack([rows[place] for place in pack.places], pack.counts)
+            for pack in shared_packs(lengths, self.micro_batch_tokens, self.group)
+        ]
+
+    def _num_targets(self, rows: Sequence[int], micro_batches: Sequence[Pack]) -> int:
+        """How many targets of the step are this process's."""
+        own = [row for pack in micro_batches if pack.counts for row in pack.places]
+        if self.objective.whole_steps:
+            own = own_rows(rows, self.group)
+        return sum(self.objective.num_targets(row) for row in own)
+
+
+def own_rows(rows: Sequence[int], group: Group) -> list[int]:
+    """The rows of a whole step whose losses are this process's."""
+    return [rows[place] for place in group.part(len(rows))]
