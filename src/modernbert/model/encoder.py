@@ -16,6 +16,7 @@ from modernbert.model.dropout import Dropout
 from modernbert.model.layer import Layer, norm_for
 from modernbert.model.layout import Layout
 from modernbert.model.native.engine import Engine
+from modernbert.model.native.onednn import OneDnnEngine, engine_for
 from modernbert.model.precision import PrecisionChoice, choose_precision
 from modernbert.model.pretrained import SavedModel
 from modernbert.model.rope import rotary_table
@@ -58,7 +59,7 @@ class Encoder(SavedModel):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
         self.final_norm: nn.Module = norm_for(config)
-        self.engine: Engine | None = None
+        self.engine: Engine | OneDnnEngine | None = None
         self.attention: AttentionChoice = "auto"
         self.pause: Callable[[], None] | None = None
         self._autocasts = False
@@ -144,7 +145,7 @@ class Encoder(SavedModel):
         self.requires_grad_(False)
         self.eval()
         if packed:
-            self.engine = Engine(self, chosen)
+            self.engine = engine_for(self, chosen)
             self.layers, self.final_norm = nn.ModuleList(), nn.Identity()
         else:
             self._autocasts = chosen == "bfloat16"

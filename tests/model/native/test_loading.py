@@ -50,6 +50,19 @@ def test_a_variant_by_its_name(name: str) -> None:
     assert chosen.is_wanted
 
 
+def test_amx_is_taken_for_its_products() -> None:
+    sapphire_rapids = ZEN_4 | {"amx_tile", "amx_bf16", "amx_int8"}
+    chosen = choose(machine(sapphire_rapids), {})
+    assert chosen.takes_onednn and chosen.name == "amx"
+    assert loading.describe(chosen) == "C kernels: amx"
+    forced = choose(machine(sapphire_rapids), {SWITCH: "avx512-bf16"})
+    assert not forced.takes_onednn
+    assert choose(machine(ZEN_4), {SWITCH: "amx"}).takes_onednn
+    assert not choose(machine(sapphire_rapids), {CAPABILITY: "avx2"}).takes_onednn
+    with pytest.raises(ConfigError, match="this CPU lacks avx512_bf16"):
+        choose(machine(CASCADE_LAKE), {SWITCH: "amx"})
+
+
 @pytest.mark.parametrize("environment", [{SWITCH: "0"}, {CAPABILITY: "default"}])
 def test_switched_off(environment: dict[str, str]) -> None:
     chosen = choose(machine(ZEN_4), environment)
@@ -82,6 +95,8 @@ def test_a_name_that_cannot_be_had(name: str, given: Machine, reason: str) -> No
         choose(given, {SWITCH: name})
     assert reason in str(error.value)
     usable = ", ".join(variant.name for variant in given.usable())
+    if "avx512-bf16" in usable:
+        usable += ", amx"
     assert str(error.value).endswith(f"expected one of 0, {usable}")
 
 

@@ -18,6 +18,12 @@ from modernbert.model.native.build import SOURCES, VARIANTS, Variant, has_source
 SWITCH = "MODERNBERT_NATIVE"
 """Environment variable: `0` keeps the kernels off, the name of a variant takes that one."""
 
+AMX = "amx"
+"""A name for `MODERNBERT_NATIVE` too: oneDNN's products, also on a CPU without AMX."""
+
+_AMX_FEATURES = frozenset({"amx_tile", "amx_bf16", "amx_int8"})
+_AMX_VARIANT = "avx512-bf16"  # whose kernels stand between the products; CPUs with AMX have it
+
 CAPABILITY = "ATEN_CPU_CAPABILITY"
 """torch's own variable for what its kernels may use; ours keep to it too."""
 
@@ -66,11 +72,20 @@ class Choice:
         variant: None where the torch kernels do all the work.
         note: Why it is none, or not the best; empty when nothing is amiss.
         is_wanted: Whether the user asked for it, so that there is nothing to say.
+        takes_onednn: Whether oneDNN does the products of inference, for the sake of AMX.
     """
 
     variant: Variant | None
     note: str = ""
     is_wanted: bool = False
+    takes_onednn: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the variant, or `amx`, or `torch`."""
+        if self.variant is None:
+            return "torch"
+        return AMX if self.takes_onednn else self.variant.name
 
 
 def choose(machine: Machine, environment: Mapping[str, str]) -> Choice:
@@ -83,7 +98,8 @@ def choose(machine: Machine, environment: Mapping[str, str]) -> Choice:
     if wanted == "0":
         return Choice(variant=None, note=f"{SWITCH} is 0", is_wanted=True)
     if wanted:
-        return Choice(variant=_named(wanted, machine), is_wanted=True)
+        variant = _named(wanted, machine)
+        return Choice(variant=variant, is_wanted=True, takes_onednn=wanted == AMX)
     limit = environment.get(CAPABILITY, "").lower()
     if limit == "default":
         return Choice(variant=None, note=f"{CAPABILITY} is {limit}", is_wanted=True)
@@ -94,12 +110,14 @@ def choose(machine: Machine, environment: Mapping[str, str]) -> Choice:
 
 
 def _named(name: str, machine: Machine) -> Variant:
-    found = next((variant for variant in machine.variants() if variant.name == name), None)
+    object_name = _AMX_VARIANT if name == AMX else name
+    found = next((each for each in machine.variants() if each.name == object_name), None)
     objection = machine.objection(found) if found else "no such kernels for this machine"
     if found and not objection:
         return found
-    names = ", ".join(["0", *(variant.name for variant in machine.usable())])
-    raise ConfigError(f"{SWITCH}: got {name!r} ({objection}), expected one of {names}")
+    names = ["0", *(variant.name for variant in machine.usable())]
+    names += [AMX] if _AMX_VARIANT in names else []
+    raise ConfigError(f"{SWITCH}: got {name!r} ({objection}), expected one of {', '.join(names)}")
 
 
 def _best(machine: Machine) -> Choice:
@@ -110,7 +128,8 @@ def _best(machine: Machine) -> Choice:
         return Choice(variant=None, note=machine.objection(variants[0]))
     stale = [name for name, is_fresh in machine.objects.items() if not is_fresh]
     note = f"the sources of {', '.join(stale)} have changed; {machine.remedy}" if stale else ""
-    return Choice(variant=usable[-1], note=note)
+    has_amx = usable[-1].name == _AMX_VARIANT and machine.features >= _AMX_FEATURES
+    return Choice(variant=usable[-1], note=note, takes_onednn=has_amx)
 
 
 def this_machine() -> Machine:
@@ -171,13 +190,17 @@ def describe(chosen: Choice) -> str:
     """One line that says what is used, and what is amiss."""
     if chosen.variant is None:
         return f"C kernels: none, as {chosen.note}; {_INSTEAD}"
-    return "; ".join(filter(None, [f"C kernels: {chosen.variant.name}", chosen.note]))
+    return "; ".join(filter(None, [f"C kernels: {chosen.name}", chosen.note]))
 
 
 def variant_name() -> str:
-    """The name of the variant in use, or `torch` where torch's kernels do all the work."""
-    variant = choice().variant
-    return "torch" if library() is None or variant is None else variant.name
+    """The name of the variant in use, `amx`, or `torch` where torch's kernels do all the work."""
+    return "torch" if library() is None else choice().name
+
+
+def takes_onednn() -> bool:
+    """Whether oneDNN does the products of inference."""
+    return library() is not None and choice().takes_onednn and torch.backends.mkldnn.is_available()
 
 
 def has_bfloat16() -> bool:
