@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOAK_SECONDS ?= 120
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 
-.PHONY: kernels demo test lint format types docs clean
+.PHONY: kernels demo test test-arm lint format types docs clean
 
 # pip runs from outside, so that a Python without ensurepip can make the environment too.
 $(BIN)/python:
@@ -28,6 +28,10 @@ demo: kernels
 
 test: lint types kernels $(VENV)/.installed-dev
 	MODERNBERT_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The kernels of ARM, cross-compiled and run under qemu; says what is missing where it skips.
+test-arm: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -rs tests/model/native -k "arm or another_architecture"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -9,14 +9,17 @@ import torch
 
 from modernbert.model.native import build
 
+# Before any test module asks for the kernels: none runs on objects of other sources.
+BUILD = None
+if build.has_sources() and "PYTEST_XDIST_WORKER" not in os.environ:
+    BUILD = build.build()
 
-def pytest_configure(config: pytest.Config) -> None:
+
+def pytest_configure() -> None:
     # Two workers on two cores: one thread each, and figures that do not depend on the load.
     torch.set_num_threads(1)
-    if build.has_sources() and not hasattr(config, "workerinput"):
-        report = build.build()  # the tests of changed sources never run on older objects
-        if report.error or report.failures:
-            print(report)
+    if BUILD is not None and (BUILD.error or BUILD.failures):
+        print(BUILD)
 
 
 @pytest.fixture(autouse=True)

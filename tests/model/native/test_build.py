@@ -165,6 +165,16 @@ class TestWheels:
         assert {name for name in found if name.endswith(".so")} == {v.file_name for v in HERE}
         assert not any(name.endswith((".c", ".h")) for name in found)
 
+    def test_all_variants_of_another_architecture(self, tmp_path: Path) -> None:
+        other = {"x86_64": "aarch64", "aarch64": "x86_64"}[platform.machine()]
+        if shutil.which(f"{other}-linux-gnu-gcc") is None:
+            pytest.skip(f"{other}-linux-gnu-gcc not installed")
+        answer = self.build(tmp_path, MODERNBERT_TARGET=other)
+        assert answer.returncode == 0, answer.stderr
+        found = self.contents(tmp_path, f"manylinux_2_28_{other}")
+        expected = {v.file_name for v in VARIANTS if v.architecture == other}
+        assert {name for name in found if name.endswith(".so")} == expected
+
     def test_without_a_compiler_it_is_pure_python(self, tmp_path: Path) -> None:
         answer = self.build(tmp_path, PATH=str(tmp_path), CC="")
         assert answer.returncode == 0, answer.stderr
