@@ -20,6 +20,7 @@ FLOORS = (
     {
         "batch",
         "compiling",
+        "forking",
         "device_copies",
         "settings",
         "errors",

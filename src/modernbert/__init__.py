@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from modernbert import forking
+
 if TYPE_CHECKING:
     from modernbert.batch import PackedBatch
     from modernbert.errors import ModernBertError
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from modernbert.tokenizer.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
+
+forking.compute_in_children()
 
 __all__ = [
     "Classifier",
