@@ -57,8 +57,9 @@ def test_packed_files_and_judgements_as_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"qrels": tsv(("q1", "d9", 1))}, "row 1: judges the document 'd9', which is not there"),
-        ({"qrels": tsv(("q1", "d1", 1), ("q9", "d1", 1))}, "row 2: judges the query 'q9'"),
+        ({"qrels": tsv(("q1", "d9", 1))}, "judges no query and document that are there"),
+        ({"qrels": tsv(("q9", "d1", 1))}, "judges no query and document that are there"),
+        ({"qrels": tsv(("q1", "d1", "1_0"))}, "the score is '1_0'"),
         (
             {"qrels": tsv(("q1", "d1", 1), ("q1", "d1", 0))},
             "judges document 'd1' for query",
@@ -77,6 +78,26 @@ def test_packed_files_and_judgements_as_json(tmp_path: Path) -> None:
 def test_what_cannot_be_judged(tmp_path: Path, changes: dict[str, str], message: str) -> None:
     with pytest.raises(DocumentError, match=message):
         read_judged_texts(folder(tmp_path / "set", **changes))
+
+
+def test_what_does_not_fit_together_is_counted_and_said(tmp_path: Path) -> None:
+    """Published folders judge documents that were taken out; what they judge cannot be found."""
+    rows = [("q1", "d1", 1), ("q1", "d9", 1), ("q9", "d1", 1), ("q1", "d1", 1), ("q8", "d8", 0)]
+    path = folder(tmp_path / "set", tsv(*rows))
+    read = read_judged_texts(path)
+    assert read.judgements == {"q1": {"d1": 1, "d9": 1}}
+    assert read.queries == {"q1": "x"}
+    assert read.notes == [
+        f"{path}/qrels/test.tsv: 2 of 5 judgements are of queries that are not there",
+        f"{path}/qrels/test.tsv: 2 of 5 judgements are of documents that are not there",
+        f"{path}: 1 of 2 queries have no judgement",
+    ]
+
+
+@pytest.mark.parametrize("row", ["q1\td2\t1", "q1\t0\td2\t1"])
+def test_judgements_without_a_header(tmp_path: Path, row: str) -> None:
+    read = read_judged_texts(folder(tmp_path / "set", f"{row}\nq2\t{row[3:]}\n"))
+    assert read.judgements == {"q1": {"d2": 1}, "q2": {"d2": 1}}
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

@@ -4,15 +4,18 @@
     queries.jsonl           _id, text
     qrels/test.tsv          query-id, corpus-id, score; or qrels.jsonl or qrels.tsv without splits
 
-Every file may be packed as .gz, .xz or .zst.
+Every file may be packed as .gz, .xz or .zst. Judgements without a header are read as TREC has them:
+query, document and score, perhaps with a column after the query's that is not used.
 """
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from modernbert.data.rows.cells import number
+from modernbert.data.rows.file_settings import FileSettings
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.tables import read_table
 from modernbert.errors import DocumentError
@@ -27,13 +30,16 @@ class JudgedTexts:
     """Queries with judgements, and the documents that are searched.
 
     queries, documents: the text of each id; only queries that have judgements.
-    judgements: for each query, how relevant documents are; 0 is not at all.
+    judgements: for each query, how relevant documents are; 0 is not at all. Those of documents that
+        are not there stay, as nothing can be found in their place.
+    notes: what does not fit together, a line each.
     """
 
     name: str
     queries: Mapping[str, str]
     documents: Mapping[str, str]
     judgements: Mapping[str, Mapping[str, int]]
+    notes: Sequence[str] = ()
 
 
 def is_judged_folder(path: Path) -> bool:
@@ -47,15 +53,26 @@ def read_judged_texts(folder: Path | str, split: str = "test") -> JudgedTexts:
     split: of the judgements, where there are several.
 
     Raises:
-        DocumentError: a file that is missing or cannot be read, an id that occurs twice, and
-            judgements of what there is not, or with a score that is no number.
+        DocumentError: a file that is missing or cannot be read, an id that occurs twice, a score
+            that is no number, judgements that contradict each other, or none of a query and a
+            document that are there.
     """
     folder = Path(folder).expanduser()
     documents = _texts(_table(folder, "corpus"))
     queries = _texts(_table(folder, "queries"))
-    qrels = _judgements(_qrels(folder, split), queries, documents)
+    table = _qrels(folder, split)
+    qrels, notes = _judgements(table, queries, documents)
+    if not any(name in documents for judged in qrels.values() for name in judged):
+        raise DocumentError(
+            f"{table.source}: judges no query and document that are there; does it belong to "
+            f"{folder}?"
+        )
     judged = {name: text for name, text in queries.items() if name in qrels}
-    return JudgedTexts(name=folder.name, queries=judged, documents=documents, judgements=qrels)
+    if without := len(queries) - len(judged):
+        notes.append(f"{folder}: {without:,} of {len(queries):,} queries have no judgement")
+    return JudgedTexts(
+        name=folder.name, queries=judged, documents=documents, judgements=qrels, notes=notes
+    )
 
 
 def _file(folder: Path, name: str) -> Path | None:
@@ -78,7 +95,17 @@ def _qrels(folder: Path, split: str) -> Table:
         there = sorted(each.stem for each in (folder / "qrels").glob("*"))
         known = f"its splits are {', '.join(there)}" if there else "it has no qrels"
         raise DocumentError(f"{folder}: no qrels/{split}.tsv and no qrels.jsonl; {known}")
-    return read_table(path)
+    table = read_table(path)
+    if table.has_header and len(table.columns) in (3, 4) and number(table.columns[-1]) is not None:
+        return _named(read_table(path, FileSettings(header=False)))
+    return table
+
+
+def _named(table: Table) -> Table:
+    """Judgements without a header, with the names of their columns."""
+    names = {"1": "query-id", table.columns[-2]: "corpus-id", table.columns[-1]: "score"}
+    rows = [{names.get(key, key): value for key, value in row.items()} for row in table.rows]
+    return replace(table, columns=tuple(names.get(key, key) for key in table.columns), rows=rows)
 
 
 def _texts(table: Table) -> dict[str, str]:
@@ -95,7 +122,8 @@ def _texts(table: Table) -> dict[str, str]:
 
 def _judgements(
     table: Table, queries: Mapping[str, str], documents: Mapping[str, str]
-) -> dict[str, dict[str, int]]:
+) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """The judgements of queries that are there, and notes about the others."""
     columns = {
         name: table.find(usual, asked=None, option=name)
         for name, usual in (
@@ -105,29 +133,29 @@ def _judgements(
         )
     }
     found: dict[str, dict[str, int]] = {}
+    absent: Counter[str] = Counter()
     for index, row in enumerate(table.rows):
         query, document = str(row.get(columns["query-id"])), str(row.get(columns["corpus-id"]))
-        for kind, name, known in (("query", query, queries), ("document", document, documents)):
-            if name not in known:
-                raise DocumentError(
-                    f"{table.where(index)}: judges the {kind} {name!r}, which is not there; add "
-                    "it or leave the row out"
-                )
-        judged = found.setdefault(query, {})
-        if document in judged:
+        score = _score(row.get(columns["score"]), table.where(index))
+        absent["queries"] += query not in queries
+        absent["documents"] += document not in documents
+        if query not in queries:
+            continue
+        if found.setdefault(query, {}).setdefault(document, score) != score:
             raise DocumentError(
-                f"{table.where(index)}: judges document {document!r} for query {query!r} again; "
-                "leave one of the rows out"
+                f"{table.where(index)}: judges document {document!r} for query {query!r} again "
+                "and otherwise; leave one of the rows out"
             )
-        judged[document] = _score(row.get(columns["score"]), table.where(index))
-    return found
+    notes = [
+        f"{table.source}: {count:,} of {len(table):,} judgements are of {kind} that are not there"
+        for kind, count in absent.items()
+        if count
+    ]
+    return found, notes
 
 
 def _score(value: Any, where: str) -> int:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if isinstance(value, bool) or not number.is_integer():
+    found = number(value)
+    if found is None or not found.is_integer():
         raise DocumentError(f"{where}: the score is {value!r}; expected a whole number such as 1")
-    return int(number)
+    return int(found)

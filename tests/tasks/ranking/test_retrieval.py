@@ -225,7 +225,7 @@ def test_a_folder_of_judged_texts(tmp_path: Path, start: Path) -> None:
 
 
 BAD = [
-    ([{"query": "a", "positive": "b", "scores": [1.0, 2.0]}], "2 scores for 1 documents"),
+    ([{"query": "a", "positive": "b", "scores": [1.0, 2.0]}], "2 scores in scores for 1 documents"),
     ([{"query": "a", "positive": "b", "negative": "c", "scores": [1, "x"]}], "got 'x', expected a"),
     ([{"query": "a", "positive": "b", "negative": "c", "scores": [1, float("nan")]}], "got nan"),
     ([{"query": "a", "positive": ""}], "'positive': got nothing"),

@@ -1,30 +1,39 @@
 """What retrieval learns from: queries, each with a document that answers it and others that do not.
 
 Rows of a table with the columns `query`, `positive` and perhaps `negative`, `negative_1`, ...,
-`negatives` (a list), and `scores` (a list, for the positive and then each negative); or rows of
-`query`, `document` and `label`; or a folder of judged texts (see `data.judged_texts`).
+`negatives` (a list), and `scores` (a list, for the positives and then the negatives); or rows of
+`query`, `document` and `label`; FlagEmbedding's `pos`, `neg`, `pos_scores` and `neg_scores`;
+Tevatron's `positive_passages` and `negative_passages`; or a folder of judged texts (see
+`data.judged_texts`).
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from modernbert.data.judged_texts import JudgedTexts, is_judged_folder, read_judged_texts
+from modernbert.data.rows.cells import as_list, is_missing, looks_like_list, number
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.tables import read_table
 from modernbert.errors import DocumentError
 
 QUERIES = ("query", "anchor", "question", "sentence1", "text1")
-POSITIVES = ("positive", "pos", "answer", "positives")
+POSITIVES = ("positive", "pos", "answer", "positives", "positive_passages", "answers")
 DOCUMENTS = ("document", "passage", "text", "sentence2", "text2", "context")
 LABELS = ("label", "score", "relevance")
+NEGATIVES = ("negative", "negatives", "neg", "hard_negative", "hard_negatives", "negative_passages")
+SCORES = ("scores", "score", "teacher_scores")
+POSITIVE_SCORES = ("pos_scores", "positive_scores")
+NEGATIVE_SCORES = ("neg_scores", "negative_scores")
+# Columns of lists, in which a text that looks like one must be one.
+_LISTS = {"positives", "negatives", "pos", "neg", "hard_negatives", "answers"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankedTexts:
-    """A query and documents, of which the first answers it best.
+    """A query and documents, those first that answer it.
 
     relevant: how many of them, from the first on, answer it.
     scores: what a teacher says of each; None without one.
@@ -41,11 +50,13 @@ class RetrievalData:
     """Examples, and where they are from.
 
     known: for each query, all documents that are known to answer it.
+    notes: what a user should know of the data, a line each.
     """
 
     source: str
     examples: Sequence[RankedTexts]
     known: dict[str, set[str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def read_retrieval_data(source: Path | str, split: str = "train") -> RetrievalData:
@@ -57,13 +68,15 @@ def read_retrieval_data(source: Path | str, split: str = "train") -> RetrievalDa
         DocumentError: it cannot be read, or a row cannot be used.
     """
     if is_judged_folder(Path(source)):
-        examples = _of_judged(read_judged_texts(source, split))
+        judged = read_judged_texts(source, split)
+        examples, notes = _of_judged(judged), judged.notes
     else:
-        examples = _of_table(read_table(source))
+        table = read_table(source)
+        examples, notes = _of_table(table), [str(table)]
     known: dict[str, set[str]] = {}
     for each in examples:
         known.setdefault(each.query, set()).update(each.documents[: each.relevant])
-    return RetrievalData(source=str(source), examples=examples, known=known)
+    return RetrievalData(source=str(source), examples=examples, known=known, notes=notes)
 
 
 def read_corpus(
@@ -86,6 +99,21 @@ def read_corpus(
     return list(texts)
 
 
+def one_answer_each(examples: Sequence[RankedTexts]) -> list[RankedTexts]:
+    """Examples with one answer: a query with several becomes as many, with the same negatives."""
+    found = []
+    for each in examples:
+        answers, others = each.documents[: each.relevant], each.documents[each.relevant :]
+        if each.relevant <= 1:
+            found.append(each)
+            continue
+        for place, answer in enumerate(answers):
+            scores = each.scores and (each.scores[place], *each.scores[each.relevant :])
+            documents = (answer, *others)
+            found.append(replace(each, documents=documents, relevant=1, scores=scores))
+    return found
+
+
 def as_judged_texts(data: RetrievalData, name: str) -> JudgedTexts:
     """The queries of examples, with the documents of all of them to search in."""
     queries = {text: str(number) for number, text in enumerate(data.known)}
@@ -106,14 +134,18 @@ def as_judged_texts(data: RetrievalData, name: str) -> JudgedTexts:
 def _of_judged(judged: JudgedTexts) -> list[RankedTexts]:
     """An example for each document that answers a query; those judged at 0 are its negatives."""
     examples = []
-    for query, judgements in judged.judgements.items():
+    for query, scores in judged.judgements.items():
+        judgements = {name: score for name, score in scores.items() if name in judged.documents}
         others = tuple(judged.documents[name] for name, score in judgements.items() if score <= 0)
         for name, score in sorted(judgements.items(), key=lambda each: -each[1]):
             if score > 0:
                 documents = (judged.documents[name], *others)
                 examples.append(RankedTexts(query=judged.queries[query], documents=documents))
     if not examples:
-        raise DocumentError(f"{judged.name}: no judgement is above 0; there is nothing to learn")
+        raise DocumentError(
+            f"{judged.name}: no judgement of a document that is there is above 0; there is nothing "
+            "to learn"
+        )
     return examples
 
 
@@ -123,9 +155,10 @@ def _of_table(table: Table) -> list[RankedTexts]:
     if positive is None:
         return _of_pairs(table, query)
     negatives = [name for name in table.columns if _is_negative(name)]
-    scores = next((n for n in ("scores", "score", "teacher_scores") if n in table.columns), None)
+    scores = [table.first_of(names) for names in (SCORES, POSITIVE_SCORES, NEGATIVE_SCORES)]
+    given = [name for name in (scores[:1] if scores[0] else scores[1:]) if name is not None]
     return [
-        _example(table, index, query, positive, negatives, scores) for index in range(len(table))
+        _example(table, index, query, positive, negatives, given) for index in range(len(table))
     ]
 
 
@@ -152,48 +185,85 @@ def _of_pairs(table: Table, query: str) -> list[RankedTexts]:
 
 
 def _example(
-    table: Table, index: int, query: str, positive: str, negatives: list[str], scores: str | None
+    table: Table,
+    index: int,
+    query: str,
+    positive: str,
+    negatives: Sequence[str],
+    scores: Sequence[str],
 ) -> RankedTexts:
+    """A row as it stands; `scores` are the columns that hold those of its documents, in turn."""
     row, where = table.rows[index], table.where(index)
     answers = _texts(table, row.get(positive), positive, index)
     others = [text for name in negatives for text in _texts(table, row.get(name), name, index)]
     if not answers:
         raise DocumentError(f"{where}: column {positive!r}: got nothing, expected a text")
-    given = None
-    if scores is not None and row.get(scores) is not None:
-        values = row[scores] if isinstance(row[scores], list) else [row[scores]]
-        given = tuple(_number(value, where, scores) for value in values)
-        if len(given) != len(answers) + len(others):
-            raise DocumentError(
-                f"{where}: {len(given)} scores for {len(answers) + len(others)} documents; give "
-                "one for the positive and one for each negative"
-            )
+    values = [value for name in scores for value in _numbers(row.get(name), where, name)]
+    if values and len(values) != len(answers) + len(others):
+        raise DocumentError(
+            f"{where}: {len(values)} scores in {' and '.join(scores)} for "
+            f"{len(answers) + len(others)} documents; give one for each positive and one for each "
+            "negative"
+        )
     return RankedTexts(
         query=table.text(row.get(query), query, index),
         documents=(*answers, *others),
         relevant=len(answers),
-        scores=given,
+        scores=tuple(values) or None,
     )
 
 
 def _texts(table: Table, value: Any, column: str, index: int) -> list[str]:
-    """One text, or a list of them; none where the row has none."""
-    if value is None or value == "":
+    """One text, or a list of them, also one that is printed in a cell; none where there is none."""
+    if is_missing(value):
         return []
-    values = value if isinstance(value, list | tuple) else [value]
-    return [table.text(each, column, index) for each in values]
+    if not isinstance(value, str) or looks_like_list(value):
+        value = _listed(value, f"{table.where(index)}: column {column!r}", column)
+    values = value if isinstance(value, list) else [value]
+    return [table.text(_passage(each), column, index) for each in values]
+
+
+def _listed(value: Any, where: str, column: str) -> Any:
+    """The list of a cell; what only looks like one is a text where the column is of one text.
+
+    Raises:
+        DocumentError: A column of lists has something that looks like one and cannot be read.
+    """
+    try:
+        found = as_list(value)
+    except DocumentError as error:
+        if column.lower() in _LISTS:
+            raise DocumentError(f"{where}: {error}") from None
+        return value
+    if found is None or (
+        isinstance(value, str) and not all(isinstance(each, str | dict) for each in found)
+    ):
+        return value
+    return found
+
+
+def _passage(value: Any) -> Any:
+    """The text of a passage as Tevatron has it, its title before it; others as they are."""
+    if not isinstance(value, dict):
+        return value
+    title, text = value.get("title"), value.get("text")
+    return f"{title} {text}" if isinstance(title, str) and title.strip() else text
 
 
 def _is_negative(name: str) -> bool:
     """`negative`, `negatives`, `neg`, and the same with a number."""
-    return name.lower().rstrip("0123456789_") in ("negative", "negatives", "neg", "hard_negative")
+    return name.lower().rstrip("0123456789_") in NEGATIVES
+
+
+def _numbers(value: Any, where: str, column: str) -> list[float]:
+    if is_missing(value):
+        return []
+    values = as_list(value)
+    return [_number(each, where, column) for each in ([value] if values is None else values)]
 
 
 def _number(value: Any, where: str, column: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if isinstance(value, bool) or not math.isfinite(number):
+    found = number(value)
+    if found is None or not math.isfinite(found):
         raise DocumentError(f"{where}: column {column!r}: got {value!r}, expected a number")
-    return number
+    return found
