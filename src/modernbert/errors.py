@@ -91,7 +91,7 @@ class ModernBertWarning(UserWarning):
 
 
 class NativeKernelsWarning(ModernBertWarning):
-    """The C kernels could not be compiled; the torch kernels do their work."""
+    """The C kernels are not there, or not the best ones; one line says why and what to do."""
 
 
 class GrowthWarning(ModernBertWarning):

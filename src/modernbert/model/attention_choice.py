@@ -9,7 +9,7 @@ from modernbert.errors import ConfigError
 
 AttentionChoice = Literal["auto", "varlen", "flash3", "flex", "blocks"]
 """`auto` takes what was measured to be fastest (docs/gpu.md): on GPUs that have it `varlen`, in
-local layers our Triton kernels; `blocks` elsewhere, and on CPUs with AVX-512 the C kernels.
+local layers our Triton kernels; `blocks` elsewhere, and on CPUs the C kernels.
 `flash3` has not been measured."""
 
 _AMPERE = (8, 0)

@@ -129,7 +129,7 @@ class Encoder(SavedModel):
     def for_inference(self, precision: PrecisionChoice = "auto") -> Self:
         """Get ready to compute hidden states as fast as the device can, and no gradients.
 
-        On CPUs with AVX-512 the weights are packed for its units and the trainable ones are let
+        Where the C kernels run, the weights are packed for them and the trainable ones are let
         go, so that the model can be neither trained nor saved afterwards.
 
         precision: of weights and products; the residual stream, sums, norms and softmax are

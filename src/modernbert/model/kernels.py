@@ -10,7 +10,7 @@ One interface, `attend`, over back ends that the tests hold equal:
   cost that grows with the tokens and not with their square, and a global layer at one run of
   equally long sequences after another. Neither ever forms a mask of sequences by sequences.
 
-On CPUs with AVX-512 the C kernels of `native` stand before these.
+On CPUs the C kernels of `native` stand before these.
 """
 
 import torch
