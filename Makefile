@@ -45,8 +45,8 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 # The parts of the documents that come from the code.
-docs:
-	$(PYTHON) -m docs.tables
+docs: $(VENV)/.installed
+	$(BIN)/python -m docs.tables
 
 clean:
 	rm -rf $(VENV) demo runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 - The tables of files in docs/architecture.md: each file with the first line of its docstring, or of
   the comment that it begins with.
 - The rooms in the tree of README.md, from the docstrings of their packages.
+- The tables of keys in docs/recipes.md, from the fields of the settings classes.
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; in a block of code,
 which has no such comments, between the lines that `_TREE` names. `tests/test_docs.py` checks that
@@ -13,8 +14,15 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from dataclasses import MISSING
+from functools import cache, partial
 from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import tomli_w
+
+from modernbert.settings import Field, fields_of, without_none
+from modernbert.tasks.pretraining.recipe import PHASES_OWN, PhaseRecipe, PretrainingRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "modernbert"
@@ -137,8 +145,74 @@ def _in_tree(path: Path) -> str:
     return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
+# The tables of a recipe by their keys: the class of each is found from its field.
+RECIPE_TABLES = (
+    "",
+    "averaging",
+    "computation",
+    "phases",
+    "shard_cache",
+    "sources",
+    "model",
+    "packing",
+    "masking",
+    "batch",
+    "batch.ramp",
+    "training",
+    "training.schedule",
+    "evaluation",
+)
+
+
+def table_of_keys(name: str) -> str:
+    """The keys of one table of a recipe, with defaults and descriptions; `` is the top."""
+    rows = [
+        f"| `{field.name}` | {_default(field.default)} | {field.doc.text} |"
+        for field in _keys_of(name)
+        if field.doc is not None
+    ]
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
+
+
+def _keys_of(name: str) -> list[Field]:
+    """The fields of a table; those of a phase stand at the top too, apart from its own two."""
+    if name == "":
+        keys = [field for field in fields_of(PhaseRecipe) if field.name not in PHASES_OWN]
+        return [*fields_of(PretrainingRecipe), *keys]
+    if name == "phases":
+        return [field for field in fields_of(PhaseRecipe) if field.name in PHASES_OWN]
+    return fields_of(_class_of(name))
+
+
+def _class_of(name: str) -> type:
+    of_run = {field.name: field.type for field in fields_of(PretrainingRecipe)}
+    found: Any = None
+    types = of_run | {field.name: field.type for field in fields_of(PhaseRecipe)}
+    for part in name.split("."):
+        found = without_none(types[part])
+        found = get_args(found)[0] if get_origin(found) is tuple else found
+        types = {field.name: field.type for field in fields_of(found)}
+    assert isinstance(found, type)
+    return found
+
+
+def _default(value: Any) -> str:
+    if value is MISSING:
+        return "required"
+    return "none" if value is None else f"`{_toml(value)}`"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 100_000:
+        return f"{value:_}"
+    return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
+
+
 GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "docs/architecture.md": {"files": file_tables},
+    "docs/recipes.md": {
+        f"keys {name}".strip(): partial(table_of_keys, name) for name in RECIPE_TABLES
+    },
 }
 
 

@@ -6,13 +6,14 @@ Only raw words are used, which NumPy keeps unchanged over its versions.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from annotated_types import Interval
 
 from modernbert.data.shards import SpecialTokens
-from modernbert.errors import InputError, SettingsError
-from modernbert.settings import to_mapping
+from modernbert.errors import InputError
+from modernbert.settings import Doc, Settings, to_mapping
 
 TRAINING_RATE = 0.3  # P section 2.2.2
 EVALUATION_RATE = 0.15  # whatever the rate in training, so that runs compare
@@ -23,20 +24,18 @@ RANDOM_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskingSettings:
+class MaskingSettings(Settings):
     """How much is masked in training.
 
-    rate: probability that a token is masked.
-
     Raises:
-        SettingsError: a rate of 0 or less, or above 1.
+        SettingsError: The rate is out of its range.
     """
 
-    rate: float = TRAINING_RATE
-
-    def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1:
-            raise SettingsError(f"rate: got {self.rate}, expected more than 0 and at most 1")
+    rate: Annotated[
+        float,
+        Interval(gt=0, le=1),
+        Doc("The probability that a token is masked in training; evaluation always uses 0.15."),
+    ] = TRAINING_RATE
 
 
 class MaskedTokens(NamedTuple):

@@ -229,13 +229,16 @@ def require_same_tokenizer(folders: Sequence[ShardFolder]) -> None:
             )
 
 
+NUM_SEEDS = 1 << 64  # a seed is a word of the generators
+
+
 def check_seed(seed: int) -> None:
     """Refuse a seed that does not fit into a word of the generators.
 
     Raises:
-        SettingsError: it is not from 0 to 2^64 - 1.
+        SettingsError: The seed is not from 0 to 2^64 - 1.
     """
-    if not 0 <= seed < 1 << 64:
+    if not 0 <= seed < NUM_SEEDS:
         raise SettingsError(f"seed: got {seed}, expected 0 to 2^64 - 1")
 
 

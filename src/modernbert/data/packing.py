@@ -17,13 +17,15 @@ any place at once, and read from the shards only those bins that are its own.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from annotated_types import Ge
 
 from modernbert.data.mixture import Documents, Mixture, Purpose, permutation
 from modernbert.data.shards import Shard, ShardFolder, SpecialTokens
 from modernbert.errors import InputError, SettingsError, ShardError
+from modernbert.settings import Doc, Settings
 
 # The last bin of a block is half full on average: 0.05% of 1,024 bins, 0.2% of 256.
 WANTED_BLOCK_BINS = 1024
@@ -38,24 +40,22 @@ NUM_SPECIAL = 2  # [CLS] and [SEP] of each piece
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackingSettings:
+class PackingSettings(Settings):
     """How long a sequence may be, and how much goes into one bin.
 
-    max_seqlen: tokens of the longest sequence, [CLS] and [SEP] included.
-    bin_tokens: capacity of a bin in tokens.
-
     Raises:
-        SettingsError: a sequence without room for a token, or a bin without room for a sequence.
+        SettingsError: A sequence has no room for a token, or a bin none for a sequence.
     """
 
-    max_seqlen: int = 1024
-    bin_tokens: int = 8192
+    max_seqlen: Annotated[
+        int,
+        Ge(3),
+        Doc("The longest sequence in tokens, with [CLS] and [SEP]; longer documents are cut."),
+    ] = 1024
+    bin_tokens: Annotated[int, Doc("The capacity of a bin in tokens.")] = 8192
 
     def __post_init__(self) -> None:
-        if self.max_seqlen <= NUM_SPECIAL:
-            raise SettingsError(
-                f"max_seqlen: got {self.max_seqlen}, expected 3 or more: [CLS], a token, [SEP]"
-            )
+        super().__post_init__()
         if self.bin_tokens < self.max_seqlen:
             raise SettingsError(
                 f"bin_tokens: got {self.bin_tokens}, expected at least max_seqlen, "

@@ -10,9 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
-from modernbert.errors import SettingsError, ShardError
+from annotated_types import Ge, Gt
+
+from modernbert.errors import ShardError
+from modernbert.settings import Doc, Settings
 
 _CHUNK_BYTES = 1 << 22
 _POLL_SECONDS = 0.02
@@ -23,23 +26,17 @@ _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryEr
 
 
 @dataclass(frozen=True, kw_only=True)
-class FetchSettings:
+class FetchSettings(Settings):
     """How patient to be with a storage.
 
-    timeout_seconds: after so long without a byte an attempt is given up.
-    attempts: how many there are.
-
     Raises:
-        SettingsError: a number out of its range.
+        SettingsError: A value is out of its range.
     """
 
-    timeout_seconds: float = 60.0
-    attempts: int = 6
-
-    def __post_init__(self) -> None:
-        for name in ("timeout_seconds", "attempts"):
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"{name}: got {getattr(self, name)}, expected above 0")
+    timeout_seconds: Annotated[
+        float, Gt(0), Doc("Give up an attempt that receives nothing for this many seconds.")
+    ] = 60.0
+    attempts: Annotated[int, Ge(1), Doc("The number of attempts to fetch a file.")] = 6
 
 
 def is_remote(path: Path | str) -> bool:

@@ -16,12 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Gt
 
 from modernbert.data.remote_files import FetchSettings, fetch
 from modernbert.data.shard_manifest import FileRecord
-from modernbert.errors import SettingsError, ShardError
+from modernbert.errors import ShardError
+from modernbert.settings import Doc, Settings
 
 _DATA, _LOCK, _PARTIAL, _FETCHING = ".data", ".lock", ".partial", ".fetching"
 # The time of the last use is noted no more often.
@@ -29,27 +32,24 @@ _TOUCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class CacheSettings:
-    """Where files of remote shards are kept, and how many; local shards need none of it.
-
-    folder: None for `modernbert/shards` in the user's folder of caches.
-    max_bytes: of all files there; room for two files of every source at least.
-    timeout_seconds: after so long without a byte an attempt to fetch a file is given up.
-    attempts: to fetch a file.
+class CacheSettings(Settings):
+    """Where files of remote shards are kept, and how many; local shards need no cache.
 
     Raises:
-        SettingsError: a number out of its range.
+        SettingsError: A value is out of its range.
     """
 
-    folder: Path | None = None
-    max_bytes: int = 100_000_000_000
-    timeout_seconds: float = 60.0
-    attempts: int = 6
-
-    def __post_init__(self) -> None:
-        if self.max_bytes < 1:
-            raise SettingsError(f"max_bytes: got {self.max_bytes}, expected above 0")
-        _ = self.fetching
+    folder: Annotated[
+        Path | None,
+        Doc("Where to keep the files; none for `modernbert/shards` in the user's cache folder."),
+    ] = None
+    max_bytes: Annotated[
+        int, Ge(1), Doc("The most bytes to keep; leave room for two files of every source.")
+    ] = 100_000_000_000
+    timeout_seconds: Annotated[
+        float, Gt(0), Doc("Give up an attempt that receives nothing for this many seconds.")
+    ] = 60.0
+    attempts: Annotated[int, Ge(1), Doc("The number of attempts to fetch a file.")] = 6
 
     @property
     def fetching(self) -> FetchSettings:

@@ -14,17 +14,18 @@ Sharding = Literal["none", "full"]
 
 @dataclass(frozen=True, kw_only=True)
 class ComputationSettings(Settings):
-    """How the processes of a run compute; a run may be continued under others.
-
-    recompute: Keep no activations inside a layer, but do its forward again in the backward.
-    compile: Compile the layers with torch.compile.
-    timeout_seconds: After so long a process that does not come is given up, and named.
-    """
+    """How the processes of a run compute; a run may be continued with other values."""
 
     sharding: Annotated[
         Sharding,
-        Doc("full keeps weights and optimizer state in shards over all processes (FSDP2)."),
+        Doc("`full` keeps weights and optimizer state in shards over all processes (FSDP2)."),
     ] = "none"
-    recompute: bool = False
-    compile: bool = False
-    timeout_seconds: Annotated[float, Gt(0)] = DEFAULT_TIMEOUT_SECONDS
+    recompute: Annotated[
+        bool, Doc("Save memory: recompute a layer's activations in the backward pass.")
+    ] = False
+    compile: Annotated[
+        bool, Doc("Compile the layers with torch.compile, for GPUs; the first steps take longer.")
+    ] = False
+    timeout_seconds: Annotated[
+        float, Gt(0), Doc("Give up on a process that does not respond for this many seconds.")
+    ] = DEFAULT_TIMEOUT_SECONDS

@@ -6,44 +6,43 @@ an unbroken one has there.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
 
 from modernbert.errors import SettingsError
+from modernbert.settings import Doc, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleSettings:
+class ScheduleSettings(Settings):
     """Linear warm-up from 0, then the peak rate, then perhaps a decay at the end of the phase.
 
-    peak_learning_rate: the rate between warm-up and decay.
-    warmup_tokens: over how many tokens the rate rises; 0 starts at the peak.
-    decay: `constant` keeps the peak to the end; `1-sqrt` and `linear` lower it over the last
-        `decay_tokens`.
-    decay_tokens: the length of the decay; 0 for `constant`.
-    final_fraction: the rate after the last token, as a fraction of the peak.
-
     Raises:
-        SettingsError: a number out of its range, or a decay without its length or the reverse.
+        SettingsError: A value is out of its range, or a decay has no length or the reverse.
     """
 
-    peak_learning_rate: float
-    warmup_tokens: int = 0
-    decay: Literal["constant", "1-sqrt", "linear"] = "constant"
-    decay_tokens: int = 0
-    final_fraction: float = 0.001
+    peak_learning_rate: Annotated[float, Gt(0), Doc("The learning rate between warm-up and decay.")]
+    warmup_tokens: Annotated[
+        int, Ge(0), Doc("The number of tokens over which the rate rises from 0.")
+    ] = 0
+    decay: Annotated[
+        Literal["constant", "1-sqrt", "linear"],
+        Doc(
+            "`constant` keeps the peak to the end; the others lower the rate over the last tokens."
+        ),
+    ] = "constant"
+    decay_tokens: Annotated[
+        int, Ge(0), Doc("The length of the decay in tokens; 0 for `constant`.")
+    ] = 0
+    final_fraction: Annotated[
+        float,
+        Interval(ge=0, le=1),
+        Doc("The rate after the last token, relative to the peak."),
+    ] = 0.001
 
     def __post_init__(self) -> None:
-        if not 0 < self.peak_learning_rate < math.inf:
-            raise SettingsError(
-                f"peak_learning_rate: got {self.peak_learning_rate}, expected a number above 0"
-            )
-        for name in ("warmup_tokens", "decay_tokens"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name}: got {getattr(self, name)}, expected 0 or more")
-        if not 0 <= self.final_fraction <= 1:
-            raise SettingsError(
-                f"final_fraction: got {self.final_fraction}, expected a number from 0 to 1"
-            )
+        super().__post_init__()
         if (self.decay != "constant") != (self.decay_tokens > 0):
             raise SettingsError(
                 f'decay_tokens: got {self.decay_tokens} with decay = "{self.decay}"; "1-sqrt" and '

@@ -1,10 +1,12 @@
 """The settings of a training run."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt
 
 from modernbert.errors import SettingsError
-from modernbert.settings import to_mapping
+from modernbert.settings import Doc, Settings, to_mapping
 from modernbert.training.precision import Precision
 from modernbert.training.schedule import ScheduleSettings
 
@@ -19,67 +21,64 @@ _FREE_SETTINGS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """How to train; the defaults are the paper's (P table 3) where it has a say.
-
-    total_tokens: the run, or its phase, ends with the first step that reaches them.
-    schedule: the learning rate over those tokens.
-    weight_decay: of matrices and embeddings, a step at the peak rate.
-    beta1, beta2, eps: of StableAdamW.
-    update_clipping: of StableAdamW; without it, it is AdamW.
-    gradient_clipping: the largest norm of the gradients, to which they are scaled down; None, as in
-        the paper, for any.
-    precision: what to compute in; the weights are float32.
-    seed: of the random numbers that a module draws while training.
-    max_skipped_steps: a step whose loss or gradient is NaN or infinite is skipped; after more than
-        these in a row the run goes back to a checkpoint, once.
-    spike_factor: a loss above so many times the median of the last ones is reported; None for no.
-    skip_spikes: and its step is skipped too.
-    evaluate_every_steps: besides before the first step and after the last; None for these alone.
-    checkpoint_every_steps, checkpoint_every_seconds: whichever comes first; None for never.
-    keep_checkpoints: how many of the newest stay.
+class TrainingSettings(Settings):
+    """How to train; the defaults are the paper's (P table 3) where it gives any.
 
     Raises:
-        SettingsError: a number out of its range, or a schedule longer than the run.
+        SettingsError: A value is out of its range, or the schedule is longer than the run.
     """
 
-    total_tokens: int
+    total_tokens: Annotated[
+        int, Ge(1), Doc("The run, or its phase, ends with the first step that reaches this number.")
+    ]
     schedule: ScheduleSettings
-    weight_decay: float = 1e-5
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
-    update_clipping: bool = True
-    gradient_clipping: float | None = None
-    precision: Precision = "auto"
-    seed: int = 0
-    max_skipped_steps: int = 5
-    spike_factor: float | None = None
-    skip_spikes: bool = False
-    evaluate_every_steps: int | None = None
-    checkpoint_every_steps: int | None = None
-    checkpoint_every_seconds: float | None = 600.0
-    keep_checkpoints: int = 2
+    weight_decay: Annotated[
+        float, Doc("Weight decay of matrices and embeddings per step, at the peak learning rate.")
+    ] = 1e-5
+    beta1: Annotated[float, Doc("StableAdamW's decay rate of the mean of gradients.")] = 0.9
+    beta2: Annotated[float, Doc("StableAdamW's decay rate of the mean of their squares.")] = 0.98
+    eps: Annotated[float, Doc("StableAdamW's epsilon.")] = 1e-6
+    update_clipping: Annotated[
+        bool, Doc("Clip updates as StableAdamW does; without it, the optimizer is AdamW.")
+    ] = True
+    gradient_clipping: Annotated[
+        float | None,
+        Gt(0),
+        Doc("Scale gradients down to this norm; none, as in the paper, for never."),
+    ] = None
+    precision: Annotated[
+        Precision,
+        Doc("`auto` computes in bfloat16 if the device has hardware for it; weights are float32."),
+    ] = "auto"
+    seed: Annotated[int, Ge(0), Doc("The seed of the dropout.")] = 0
+    max_skipped_steps: Annotated[
+        int,
+        Ge(0),
+        Doc("After more non-finite steps in a row than this, the run goes back to a checkpoint."),
+    ] = 5
+    spike_factor: Annotated[
+        float | None,
+        Gt(1),
+        Doc("Report a loss above this many times the median of the last 64; none for never."),
+    ] = None
+    skip_spikes: Annotated[bool, Doc("Skip the steps that `spike_factor` reports.")] = False
+    evaluate_every_steps: Annotated[
+        int | None,
+        Ge(1),
+        Doc("Also evaluate at these steps; none for only before the first and after the last."),
+    ] = None
+    checkpoint_every_steps: Annotated[
+        int | None, Ge(1), Doc("Save a checkpoint every so many steps; none for never.")
+    ] = None
+    checkpoint_every_seconds: Annotated[
+        float | None, Gt(0), Doc("Save a checkpoint every so many seconds; none for never.")
+    ] = 600.0
+    keep_checkpoints: Annotated[int, Ge(1), Doc("The number of newest checkpoints to keep.")] = 2
 
     def __post_init__(self) -> None:
-        for name in (
-            "total_tokens",
-            "gradient_clipping",
-            "evaluate_every_steps",
-            "checkpoint_every_steps",
-            "checkpoint_every_seconds",
-            "keep_checkpoints",
-        ):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise SettingsError(f"{name}: got {value}, expected above 0")
-        for name in ("seed", "max_skipped_steps"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name}: got {getattr(self, name)}, expected 0 or more")
-        if self.spike_factor is not None and not self.spike_factor > 1:
-            raise SettingsError(f"spike_factor: got {self.spike_factor}, expected above 1")
+        super().__post_init__()
         if self.skip_spikes and self.spike_factor is None:
-            raise SettingsError("skip_spikes: needs spike_factor, which says what a spike is")
+            raise SettingsError("skip_spikes: needs spike_factor, which defines a spike")
         self.schedule.check_fits(self.total_tokens)
 
     @property

@@ -1,62 +1,54 @@
 """How many bins a step has, and how that number grows at a run's beginning."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
 
 from modernbert.errors import SettingsError
+from modernbert.settings import Doc, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class RampSettings:
+class RampSettings(Settings):
     """Smaller steps first (P section 2.2.2, "Batch Size Schedule").
 
     The size rises in equal increments to `bins_per_step`, with the same number of steps at each.
 
-    first_bins: bins of the first steps.
-    increment_bins: by how many the size rises.
-    tokens: of the phase until the full size is reached.
-
     Raises:
-        SettingsError: a number below 1.
+        SettingsError: A value is out of its range.
     """
 
-    first_bins: int
-    increment_bins: int
-    tokens: int
-
-    def __post_init__(self) -> None:
-        for name in ("first_bins", "increment_bins", "tokens"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name}: got {getattr(self, name)}, expected 1 or more")
+    first_bins: Annotated[int, Ge(1), Doc("The number of bins of the first steps.")]
+    increment_bins: Annotated[int, Ge(1), Doc("The number of bins by which the size rises.")]
+    tokens: Annotated[int, Ge(1), Doc("The tokens of the phase before the full size is reached.")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchSettings:
+class BatchSettings(Settings):
     """How many bins a step has; a bin is `packing.bin_tokens` tokens, nearly all of them real.
 
-    bins_per_step: bins before one update of the weights.
-    bins_per_micro_batch: bins that go through the model at once; as many as the memory holds.
-        Apart from rounding this leaves the weights as they are, so it may change during a run.
-    ramp: None for steps of the same size from the first to the last.
-
     Raises:
-        SettingsError: a number below 1, or a ramp that does not end at `bins_per_step`.
+        SettingsError: A value is out of its range, or a ramp does not end at `bins_per_step`.
     """
 
-    bins_per_step: int
-    bins_per_micro_batch: int = 1
+    bins_per_step: Annotated[int, Ge(1), Doc("The number of bins of a step, of all processes.")]
+    bins_per_micro_batch: Annotated[
+        int,
+        Ge(1),
+        Doc("The number of bins that go through the model at once; it affects memory and speed."),
+    ] = 1
     ramp: RampSettings | None = None
 
     def __post_init__(self) -> None:
-        for name in ("bins_per_step", "bins_per_micro_batch"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name}: got {getattr(self, name)}, expected 1 or more")
+        super().__post_init__()
         if self.ramp is None:
             return
         rise = self.bins_per_step - self.ramp.first_bins
         if rise <= 0 or rise % self.ramp.increment_bins:
             raise SettingsError(
                 f"ramp: from {self.ramp.first_bins} bins in increments of "
-                f"{self.ramp.increment_bins} it never comes to bins_per_step, {self.bins_per_step}"
+                f"{self.ramp.increment_bins} it does not reach bins_per_step, {self.bins_per_step}"
             )
 
     def bins_at(self, tokens: int) -> int:

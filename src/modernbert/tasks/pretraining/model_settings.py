@@ -1,10 +1,13 @@
 """Which model a pretraining begins with."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 from modernbert.errors import SettingsError
 from modernbert.model.config import PRESETS, EncoderConfig, layer_kinds
+from modernbert.settings import Doc, Settings
 
 _SIZES = (
     "num_layers",
@@ -19,45 +22,57 @@ _LENGTH_AND_ANGLES = ("max_seqlen", "global_theta", "local_theta")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """Which model to train: a new one of some size, or one to go on from.
+class ModelSettings(Settings):
+    """Which model to train: a new one of some size, or one to continue from.
 
-    preset: the size of a new model: tiny, 17m, 32m, 68m, base, 150m, large, 400m or 1b.
-    grow_from: folder or hub id of a smaller masked language model, whose weights the new one is
-        tiled from instead of drawn at random (P section 2.2, "Tiling").
-    start: folder or hub id of a masked language model whose weights to begin with.
-    seed: of a new model's first weights.
-    max_seqlen: the longest sequence that the model is made for; of a new model the packing's own
-        when None.
-    global_theta, local_theta: the base of the rotary angles; None for those of the model of start
-        or grow_from, and for a new one 10,000 in all layers, as in the paper before context
-        extension (P 2.2).
-    num_layers, global_every: layers, and every which of them is global.
-    hidden_size, intermediate_size, num_heads, window: in place of the preset's.
+    A new model has an angle base of 10,000 in all layers, as in the paper before context extension
+    (P 2.2).
 
     Raises:
-        SettingsError: neither or both of preset and start, grow_from without preset, an unknown
-            preset, or a size for a model that has one.
+        SettingsError: Neither or both of preset and start are given, grow_from comes without
+            preset, a preset is unknown, or a size is given for a model that has one.
     """
 
-    preset: str | None = None
-    grow_from: str | None = None
-    start: str | None = None
-    seed: int = 0
-    max_seqlen: int | None = None
-    global_theta: float | None = None
-    local_theta: float | None = None
-    num_layers: int | None = None
-    global_every: int | None = None
-    hidden_size: int | None = None
-    intermediate_size: int | None = None
-    num_heads: int | None = None
-    window: int | None = None
+    preset: Annotated[
+        str | None,
+        Doc(
+            "The size of a new model: `tiny`, `17m`, `32m`, `68m`, `base`, `150m`, `large`, `400m` "
+            "or `1b`."
+        ),
+    ] = None
+    grow_from: Annotated[
+        str | None,
+        Doc("Folder or hub id of a smaller model from which to tile the new one (P 2.2)."),
+    ] = None
+    start: Annotated[
+        str | None, Doc("Folder or hub id of a masked language model to continue from.")
+    ] = None
+    seed: Annotated[int, Ge(0), Doc("The seed of a new model's first weights.")] = 0
+    max_seqlen: Annotated[
+        int | None,
+        Doc("The longest sequence of the model; none for the packing's, or the started model's."),
+    ] = None
+    global_theta: Annotated[
+        float | None,
+        Doc("Rotary base of global layers; none for 10,000, or that of `start` or `grow_from`."),
+    ] = None
+    local_theta: Annotated[float | None, Doc("The same for local layers.")] = None
+    num_layers: Annotated[int | None, Ge(1), Doc("Layers, if not the preset's number.")] = None
+    global_every: Annotated[
+        int | None, Ge(1), Doc("Every how many layers one is global; none for 3.")
+    ] = None
+    hidden_size: Annotated[int | None, Doc("Width, if not the preset's.")] = None
+    intermediate_size: Annotated[int | None, Doc("Width of the MLP, if not the preset's.")] = None
+    num_heads: Annotated[int | None, Doc("Attention heads, if not the preset's number.")] = None
+    window: Annotated[
+        int | None, Doc("Tokens that a local layer sees on either side; none for 64.")
+    ] = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.preset is None) == (self.start is None):
             raise SettingsError(
-                "expected either preset, the size of a new model, or start, a model to go on from"
+                "expected either preset, for a new model, or start, a model to continue from"
             )
         if self.grow_from is not None and self.preset is None:
             raise SettingsError("grow_from: needs preset, the size that the model is to grow to")
@@ -69,11 +84,6 @@ class ModelSettings:
             raise SettingsError(
                 f"{next(iter(given))}: the model of start has its own; leave it out"
             )
-        if self.seed < 0:
-            raise SettingsError(f"seed: got {self.seed}, expected 0 or more")
-        for name in ("num_layers", "global_every"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise SettingsError(f"{name}: got {value}, expected 1 or more")
 
     def config(self, *, max_seqlen: int, **vocabulary: int) -> EncoderConfig:
         """The numbers of the model.

@@ -41,20 +41,21 @@ what the file says above, key by key; see `phase_tables`.
     training.schedule = { warmup_tokens = 0, decay = "1-sqrt", decay_tokens = 50_000_000 }
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Interval, MinLen
 
 from modernbert.data.masking import MaskingSettings
-from modernbert.data.mixture import check_seed
+from modernbert.data.mixture import NUM_SEEDS
 from modernbert.data.packing import PackingSettings
 from modernbert.data.shard_cache import CacheSettings
 from modernbert.errors import SettingsError
 from modernbert.model.attention_choice import AttentionChoice
-from modernbert.settings import check_keys, parse
+from modernbert.settings import Doc, Settings, check_keys, parse
 from modernbert.tasks.pretraining import phase_tables
 from modernbert.tasks.pretraining.batch_settings import BatchSettings, RampSettings
 from modernbert.tasks.pretraining.model_settings import ModelSettings
@@ -75,121 +76,110 @@ __all__ = [
 ]
 
 ONLY_PHASE = "pretraining"
-_PHASES_OWN = ("name", "start_from")
+PHASES_OWN = ("name", "start_from")
 # A phase's model is in a folder of its name, beside these.
 _TAKEN_NAMES = ("averaged", "candidates", "checkpoints", "model", "tensorboard")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceSettings:
+class SourceSettings(Settings):
     """Shards to train on.
 
-    shards: the folder that `modernbert prepare` wrote, or its address in object storage.
-    weight: the source's share of the tokens, relative to the other sources'.
-
     Raises:
-        SettingsError: a weight that is not above 0.
+        SettingsError: The weight is out of its range.
     """
 
-    shards: str
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.weight < math.inf:
-            raise SettingsError(f"weight: got {self.weight}, expected a number above 0")
+    shards: Annotated[
+        str, Doc("A folder written by `modernbert prepare`, or its address in object storage.")
+    ]
+    weight: Annotated[
+        float, Gt(0), Doc("The source's share of the tokens, relative to the other sources.")
+    ] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
+class EvaluationSettings(Settings):
     """What the model is evaluated on, always with 15% of the tokens masked.
 
-    shards: a folder of documents that are not trained on, or its address.
-    max_tokens: as many of their pieces as these hold, drawn at random; None for all.
-    seed: of that choice and of the masks.
-
     Raises:
-        SettingsError: a number out of its range.
+        SettingsError: A value is out of its range.
     """
 
-    shards: str
-    max_tokens: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise SettingsError(f"max_tokens: got {self.max_tokens}, expected 1 or more")
-        check_seed(self.seed)
+    shards: Annotated[str, Doc("A folder of documents that are not trained on, or its address.")]
+    max_tokens: Annotated[
+        int | None, Ge(1), Doc("Evaluate on a random sample of this many tokens; none for all.")
+    ] = None
+    seed: Annotated[
+        int, Interval(ge=0, lt=NUM_SEEDS), Doc("The seed of the sample and the masks.")
+    ] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhaseRecipe:
-    """One phase of a pretraining; the defaults are the paper's (P table 3) where it has a say.
+class PhaseRecipe(Settings):
+    """One phase of a pretraining; the defaults are the paper's (P table 3) where it gives any.
 
-    name: of the phase, in records, and of the folder that its model is in.
-    sources: what to train on, mixed by weight.
-    evaluation: None for no evaluation.
-    dropout: of the attention outputs, in training alone.
-    seed: of the order of the data and of the masks.
-    max_logits_bytes: of the predictions, counted in float32, that are in memory at a time.
-    start_from: name of an earlier phase whose last state this one starts from, in place of that of
-        the phase before (P appendix "Large rollback").
+    `sources` are mixed by weight; without `evaluation` the phase is not evaluated. `start_from`
+    goes back to an earlier phase (P appendix "Large rollback").
 
     Raises:
-        SettingsError: a number out of its range, no source, or a name that is no folder's.
+        SettingsError: A value is out of its range, or the name cannot be that of a folder.
     """
 
-    name: str = ONLY_PHASE
-    sources: tuple[SourceSettings, ...]
+    name: Annotated[
+        str, Doc("The name of the phase in records, and of the folder of the model after it.")
+    ] = ONLY_PHASE
+    sources: Annotated[tuple[SourceSettings, ...], MinLen(1)]
     model: ModelSettings
     batch: BatchSettings
     training: TrainingSettings
     packing: PackingSettings = field(default_factory=PackingSettings)
     masking: MaskingSettings = field(default_factory=MaskingSettings)
     evaluation: EvaluationSettings | None = None
-    dropout: float = 0.1
-    seed: int = 0
-    max_logits_bytes: int = MAX_LOGITS_BYTES
-    start_from: str | None = None
+    dropout: Annotated[
+        float, Interval(ge=0, lt=1), Doc("Dropout of the attention outputs, only in training.")
+    ] = 0.1
+    seed: Annotated[
+        int,
+        Interval(ge=0, lt=NUM_SEEDS),
+        Doc("The seed of the data's order and of the masks."),
+    ] = 0
+    max_logits_bytes: Annotated[
+        int, Ge(1), Doc("The most bytes of predictions in memory at once, counted in float32.")
+    ] = MAX_LOGITS_BYTES
+    start_from: Annotated[
+        str | None,
+        Doc("An earlier phase from whose last state to start; none for the phase before."),
+    ] = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name) or self.name in _TAKEN_NAMES:
             raise SettingsError(
                 f"name: got {self.name!r}, expected small letters, digits, - and _, and none of "
                 f"{', '.join(_TAKEN_NAMES)}, which are folders of the run"
             )
-        if not self.sources:
-            raise SettingsError("sources: got none, expected at least one folder of shards")
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"dropout: got {self.dropout}, expected from 0 to below 1")
-        if self.max_logits_bytes < 1:
-            raise SettingsError(
-                f"max_logits_bytes: got {self.max_logits_bytes}, expected 1 or more"
-            )
-        check_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AveragingSettings:
+class AveragingSettings(Settings):
     """Which states of a phase are averaged at a run's end (P appendix "Final Checkpoints").
 
     States are those that are evaluated; their models are kept until then, and afterwards too.
 
-    phase: its name; the last one when None.
-    last: how many of the newest.
-    best: how many besides, those of the lowest held-out loss.
-
     Raises:
-        SettingsError: a number below 0, or fewer than two states.
+        SettingsError: A value is out of its range, or there are fewer than two states.
     """
 
-    phase: str | None = None
-    last: int = 0
-    best: int = 0
+    phase: Annotated[str | None, Doc("The phase whose states to average; none for the last.")] = (
+        None
+    )
+    last: Annotated[int, Ge(0), Doc("The number of newest states to average.")] = 0
+    best: Annotated[
+        int, Ge(0), Doc("The number of further states, those with the lowest held-out loss.")
+    ] = 0
 
     def __post_init__(self) -> None:
-        for name in ("last", "best"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name}: got {getattr(self, name)}, expected 0 or more")
+        super().__post_init__()
         if self.last + self.best < 2:
             raise SettingsError(
                 f"got last = {self.last} and best = {self.best}, expected at least two states"
@@ -213,32 +203,32 @@ class AveragingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainingRecipe:
+class PretrainingRecipe(Settings):
     """How to pretrain a model, in one phase or several.
 
-    output: the run's folder, which will hold the model in its folder `model`.
-    tokenizer: folder or hub id of the one that made the shards.
-    phases: in their order, each with all of its numbers.
-    averaging: of states of one phase, which gives a model beside `model`; None for none.
-    attention: its back end; `auto` takes what the device has.
-    computation: how the processes of the run compute.
-    shard_cache: where files of shards in object storage are kept.
+    `averaging` averages states of one phase, which gives a model beside `model`.
 
     Raises:
-        SettingsError: phases that cannot follow each other: two of a name, a `start_from` that is
-            no earlier phase, models of different weights, or a theta that falls again; or an
-            average of a phase that is not there or has no evaluation.
+        SettingsError: The phases cannot follow each other: two have one name, a `start_from` is not
+            an earlier phase, models have different weights, or a theta falls again; or the average
+            is of a phase that does not exist or has no evaluation.
     """
 
-    output: Path
-    tokenizer: str
+    output: Annotated[
+        Path, Doc("The run's folder; the finished model will be in its folder `model`.")
+    ]
+    tokenizer: Annotated[str, Doc("Folder or hub id of the tokenizer that made the shards.")]
     phases: tuple[PhaseRecipe, ...]
     averaging: AveragingSettings | None = None
-    attention: AttentionChoice = "auto"
+    attention: Annotated[
+        AttentionChoice,
+        Doc("The attention back end: `auto`, or `varlen`, `flash3`, `flex` or `blocks`."),
+    ] = "auto"
     computation: ComputationSettings = field(default_factory=ComputationSettings)
     shard_cache: CacheSettings = field(default_factory=CacheSettings)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_names([(phase.name, phase.start_from) for phase in self.phases])
         for before, phase in zip(self.phases, self.phases[1:], strict=False):
             _check_same_model(before, phase)
@@ -256,7 +246,7 @@ class PretrainingRecipe:
             SettingsError: an unknown key, or a phase that does not fit; it is named.
         """
         own = [each.name for each in fields(cls)]
-        of_phases = [each.name for each in fields(PhaseRecipe) if each.name not in _PHASES_OWN]
+        of_phases = [each.name for each in fields(PhaseRecipe) if each.name not in PHASES_OWN]
         check_keys(mapping, [*own, *of_phases], where=where)
         shared = {key: value for key, value in mapping.items() if key in own}
         common = {key: value for key, value in mapping.items() if key not in own}
@@ -268,7 +258,7 @@ class PretrainingRecipe:
 
     def fold(self, mapping: dict[str, Any]) -> dict[str, Any]:
         """To a recipe's file: what all phases have in common stands above them."""
-        common, rests = phase_tables.parted(mapping["phases"], _PHASES_OWN)
+        common, rests = phase_tables.parted(mapping["phases"], PHASES_OWN)
         folded = {key: value for key, value in mapping.items() if key != "phases"} | common
         if rests != [{"name": ONLY_PHASE}]:
             folded["phases"] = rests
