@@ -41,14 +41,18 @@ def engines_for(workload: Workload) -> list[str]:
     return [name for name in names if not name.endswith(narrow)]
 
 
+RUNTIMES_BY_THEMSELVES = ("onnxruntime", "openvino", "fastembed")
+
+
 def not_restricted(names: Iterable[str]) -> list[str]:
     """Who does not keep to a restriction of the instructions, where there is one.
 
-    ONNX Runtime asks the CPU itself and has no variable for it.
+    ONNX Runtime asks the CPU itself and has no variable for it; OpenVINO's plugin goes on offering
+    bfloat16 under oneDNN's variable.
     """
     if results.restriction() is None:
         return []
-    return [name for name in names if name.startswith(("onnxruntime", "fastembed"))]
+    return [name for name in names if name.startswith(RUNTIMES_BY_THEMSELVES)]
 
 
 def left_out(workload: Workload) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What is encoded: lists of lengths as they come in practice, and token ids of these lengths."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,13 @@ class Workload:
     def total_tokens(self) -> int:
         """Real tokens, of all sequences together."""
         return sum(self.lengths)
+
+    def first(self, number: int | None) -> "Workload":
+        """The same with its first sequences only, for a quick look; with all of them for None."""
+        if number is None or number >= len(self.lengths):
+            return self
+        description = f"{self.description}, the first {number}"
+        return replace(self, lengths=self.lengths[:number], description=description)
 
     @property
     def is_long(self) -> bool:

@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     made = command.parser(__doc__ or "", rounds=5, seconds=240)
     made.add_argument("--workload", choices=WORKLOADS, default="512-fixed")
     made.add_argument("--peers", help="some of the engines, by commas; all that fit when absent")
+    made.add_argument("--sequences", type=int, help="the first so many of the workload, at most")
     made.add_argument("--prepare", action="store_true", help="only make the models and exports")
     command.add_model(made, layers=11)
     return made
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure one row and write it; 1 if an output of ours is not equal enough."""
     options = parser().parse_args(arguments)
     command.use_threads(options)
-    workload = WORKLOADS[options.workload]
+    workload = WORKLOADS[options.workload].first(options.sequences)
     model = command.model_of(options)
     around = results.surroundings(num_threads=options.threads)
     names = options.peers.split(",") if options.peers else peers.engines_for(workload)

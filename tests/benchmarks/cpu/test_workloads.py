@@ -51,3 +51,10 @@ def test_token_ids_have_the_lengths_and_known_ids() -> None:
     assert all(1_000 <= token < 30_000 for sequence in sequences for token in sequence)
     assert token_ids((5, 1, 300)) == sequences
     assert token_ids((5, 1, 300), seed=1) != sequences
+
+
+def test_a_quick_look_takes_the_first_sequences() -> None:
+    workload = WORKLOADS["512-ragged"]
+    few = workload.first(3)
+    assert few.lengths == workload.lengths[:3] and "the first 3" in few.description
+    assert workload.first(None) == workload.first(99) == workload
