@@ -1,12 +1,12 @@
 """Multi-head self-attention over a flat batch; whether local or global is data."""
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from modernbert.model.config import EncoderConfig, LayerKind
 from modernbert.model.kernels import attend
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
+from modernbert.model.native.products import linear
 from modernbert.model.rope import RotaryTable, rotate
 
 
@@ -26,9 +26,9 @@ class Attention(nn.Module):
 
     def forward(self, hidden: Tensor, table: RotaryTable, layout: Layout) -> Tensor:
         """(total_tokens, hidden_size) to the same, each token from its own sequence."""
-        qkv = functional.linear(hidden, self.Wqkv.weight, self.Wqkv.bias)
+        qkv = linear(hidden, self.Wqkv.weight, self.Wqkv.bias)
         attended = attend_rotated(qkv, table, layout, num_heads=self.num_heads, window=self.window)
-        return functional.linear(attended, self.Wo.weight, self.Wo.bias)
+        return linear(attended, self.Wo.weight, self.Wo.bias)
 
 
 def attend_rotated(

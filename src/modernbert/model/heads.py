@@ -21,6 +21,7 @@ from modernbert.model.dropout import Dropout
 from modernbert.model.encoder import Encoder
 from modernbert.model.layer import norm_for
 from modernbert.model.names import DECODER_WEIGHT
+from modernbert.model.native.products import linear
 from modernbert.model.pooling import Pooling, pool
 from modernbert.model.pretrained import SavedModel
 
@@ -38,7 +39,9 @@ class PredictionHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(rows, hidden_size) to the same."""
-        normed: Tensor = self.norm(ACTIVATIONS[self.activation](self.dense(hidden)))
+        normed: Tensor = self.norm(
+            ACTIVATIONS[self.activation](linear(hidden, self.dense.weight, self.dense.bias))
+        )
         return normed
 
 

@@ -11,6 +11,7 @@ from modernbert.model.dropout import Draws, drop
 from modernbert.model.gpu.support import HALF
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
+from modernbert.model.native.products import linear
 from modernbert.model.rope import RotaryTable
 
 
@@ -52,12 +53,12 @@ class GatedMLP(nn.Module):
 
     def forward(self, hidden: Tensor, *, has_kernels: bool = False) -> Tensor:
         """(total_tokens, hidden_size) to the same; `has_kernels` of their `Layout`."""
-        halves = functional.linear(hidden, self.Wi.weight, self.Wi.bias)
+        halves = linear(hidden, self.Wi.weight, self.Wi.bias)
         if has_kernels and halves.dtype in HALF and self.activation == "gelu":
             gated = _gpu_geglu(halves)
         else:
             gated = gate(halves, self.activation)
-        return functional.linear(gated, self.Wo.weight, self.Wo.bias)
+        return linear(gated, self.Wo.weight, self.Wo.bias)
 
 
 def gate(halves: Tensor, activation: Activation = "gelu") -> Tensor:

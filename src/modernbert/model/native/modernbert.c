@@ -12,6 +12,8 @@
 
 #include "products.h"
 
+#include "training_products.h"
+
 #include "packing.h"
 
 #include "encoder.h"

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from modernbert.errors import SettingsError
 from modernbert.model.gpu.support import is_ready
+from modernbert.model.native.products import product
 
 MAX_LOGITS_BYTES = 1 << 29
 
@@ -92,8 +93,8 @@ class _LossWithGradients(torch.autograd.Function):
             for rows in _chunks(len(hidden), 4 * len(weight), max_bytes):
                 d_logits = _logits(rows, *operands)
                 loss += _become_gradients(d_logits, labels[rows], d_bias)
-                d_hidden[rows] = d_logits @ operands[1]
-                _put_or_add(d_weight, d_logits.t() @ operands[0][rows], first=rows.start == 0)
+                _put(d_hidden[rows], d_logits, operands[1].t())
+                _put(d_weight, d_logits.t(), operands[0][rows].t(), adds=rows.start > 0)
         ctx.gradients = d_hidden, d_weight, d_bias.to(bias.dtype)
         return loss
 
@@ -137,14 +138,17 @@ def _become_gradients(logits: Tensor, labels: Tensor, d_bias: Tensor) -> Tensor:
 
 
 def _logits(rows: slice, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return torch.addmm(bias, hidden[rows], weight.t())
+    return product(hidden[rows], weight, added=bias)
 
 
-def _put_or_add(total: Tensor, part: Tensor, *, first: bool) -> None:
-    if first:
-        total.copy_(part)
+def _put(total: Tensor, rows: Tensor, columns: Tensor, *, adds: bool = False) -> None:
+    """Make `rows @ columns.T` the total or add it, in the format of the total."""
+    if total.dtype is rows.dtype:
+        product(rows, columns, added=total if adds else None, out=total)
+    elif adds:
+        total.add_(product(rows, columns))
     else:
-        total.add_(part)
+        total.copy_(product(rows, columns))
 
 
 def _in_compute_format(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,88 @@
+"""Products of training against float64, by the C kernels and by torch."""
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tests.rounding import assert_equal_but_for_rounding
+from torch import Tensor
+
+from modernbert.model.native import products
+from modernbert.model.native.loading import library
+from modernbert.model.native.products import linear, product
+
+needs_kernels = pytest.mark.skipif(library() is None, reason="no C kernels on this machine")
+sizes = st.integers(1, 40) | st.sampled_from([95, 96, 97, 128, 129, 383, 384, 385, 400])
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=60, deadline=None)
+@given(num_rows=sizes, num_columns=sizes, depth=sizes, adds=st.sampled_from(["", "rows", "all"]))
+@example(num_rows=384, num_columns=1, depth=32, adds="")
+@example(num_rows=128, num_columns=3073, depth=5, adds="all")
+@example(num_rows=97, num_columns=17, depth=769, adds="rows")
+def test_every_way_that_the_factors_can_lie(
+    num_rows: int, num_columns: int, depth: int, adds: str
+) -> None:
+    rows, columns = draw(num_rows, depth), draw(num_columns, depth, seed=1)
+    sums = {"": None, "rows": draw(num_columns), "all": draw(num_rows, num_columns)}[adds]
+    expected = rows.double() @ columns.double().T + (0 if sums is None else sums)
+    for left in (rows, rows.T.contiguous().T):
+        for right in (columns, columns.T.contiguous().T):
+            found = product(left, right, added=sums)
+            assert_equal_but_for_rounding(found, expected, num_terms=depth + 1)
+
+
+@pytest.mark.parametrize("depth", [100, 1_000])
+def test_added_to_what_is_there(depth: int) -> None:
+    rows, columns, sums = draw(130, depth), draw(70, depth, seed=1), draw(130, 70, seed=2)
+    expected = sums.double() + rows.double() @ columns.double().T
+    assert product(rows, columns, added=sums, out=sums) is sums
+    assert_equal_but_for_rounding(sums, expected, num_terms=depth)
+
+
+@pytest.mark.parametrize("num_rows", [1, 300])
+def test_gradients(num_rows: int) -> None:
+    hidden, bias = draw(num_rows, 40).requires_grad_(), draw(70, seed=3).requires_grad_()
+    weight = draw(70, 40, seed=1).requires_grad_()
+    direction = draw(num_rows, 70, seed=2)
+    result = linear(hidden, weight, bias)
+    found = torch.autograd.grad(result, [hidden, weight, bias], direction)
+    wide = direction.double()
+    assert torch.equal(linear(hidden, weight), product(hidden, weight))
+    expected = hidden.double() @ weight.double().T + bias.double()
+    assert_equal_but_for_rounding(result, expected, num_terms=41)
+    assert_equal_but_for_rounding(found[0], wide @ weight.double(), num_terms=70)
+    assert_equal_but_for_rounding(found[1], wide.T @ hidden.double(), num_terms=num_rows)
+    assert_equal_but_for_rounding(found[2], wide.sum(0), num_terms=num_rows)
+
+
+def test_a_frozen_weight_and_a_gradient_that_is_not_contiguous() -> None:
+    hidden, weight = draw(200, 40).requires_grad_(), draw(70, 40, seed=1)
+    (found,) = torch.autograd.grad(linear(hidden, weight).sum(), hidden)
+    expected = weight.double().sum(0).expand(200, 40)
+    assert_equal_but_for_rounding(found, expected, num_terms=70)
+
+
+@needs_kernels
+def test_the_number_of_threads_changes_no_bit() -> None:
+    rows, columns = draw(300, 1_000), draw(250, 1_000, seed=1)
+    expected = product(rows, columns)
+    for threads in (2, 3, 16):
+        torch.set_num_threads(threads)
+        assert torch.equal(product(rows, columns), expected)
+
+
+@needs_kernels
+def test_other_types_and_few_rows_are_left_to_torch() -> None:
+    suits = products._suits
+    rows, columns = draw(128, 64), draw(32, 64)
+    assert suits(rows, columns) and not suits(rows[:127], columns)
+    assert not suits(rows.double(), columns.double())
+    assert not suits(rows[:, ::2], columns[:, ::2])
+    assert not suits(rows[:, :0], columns[:, :0])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(rows, columns).dtype is torch.bfloat16
