@@ -1,4 +1,6 @@
-/* Products of a training step in float32: Y = X W^T forward, dX = dY W and dW = dY^T X backward.
+/* Products of a training step in float32: forward, and the gradients of both factors.
+
+   They are Y = X W^T, dX = dY W and dW = dY^T X, each of the form
 
    out[i][j] = sum over d of rows(i, d) * columns(j, d), plus `added` where it is given. Depth goes in
    blocks, and of a block TILE_COLUMNS columns side by side are packed as [depth][TILE_COLUMNS], so
