@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from modernbert.errors import InputError, TruncationWarning
 from modernbert.inference.batching import Progress
-from modernbert.inference.inputs import TextEncoder, Watched, num_characters, with_prompt
+from modernbert.inference.inputs import TextEncoder, Watched, num_characters
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 TEXTS = st.lists(st.sampled_from(["the", " square", " of 7", "9", " not less."]), max_size=12)
@@ -32,13 +32,15 @@ def test_texts_that_cannot_be(tokenizer: Tokenizer) -> None:
         encode(["\ud800"])
     with pytest.raises(InputError, match=r"^max_seqlen: got 3, expected at least 4"):
         TextEncoder(tokenizer, 3)
-    with pytest.raises(InputError, match=r"^texts: got NoneType, expected a str"):
-        list(with_prompt([None], "x"))  # type: ignore[list-item]
+    single = TextEncoder(tokenizer, 16, takes_pairs=False)
+    with pytest.raises(InputError, match=r"^texts: got tuple of 2 at 1, expected a str"):
+        single(["a", ("a", "b")])
 
 
-def test_sizes_and_prompts() -> None:
+def test_sizes_and_prompts(tokenizer: Tokenizer) -> None:
     assert num_characters("abc") == 3 and num_characters(("abc", "de")) == 5
-    assert list(with_prompt(["a", ""], "p: ")) == ["p: a", "p: "]
+    plain, prompted = TextEncoder(tokenizer, 16), TextEncoder(tokenizer, 16, prompt="p: ")
+    assert prompted(["a", ("a", "b")]) == plain(["p: a", ("p: a", "b")])
 
 
 def test_truncation_is_said_once() -> None:

@@ -1,12 +1,15 @@
 """`modernbert.load`: each folder becomes the object that is for it."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import modernbert
-from modernbert.errors import FolderWarning, InputError, ModelFolderError
+from modernbert.errors import FolderWarning, InputError, ModelFolderError, ResultError
 from modernbert.inference.index_folder import build_index
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import ClassifierSettings, MaskedLanguageModel, SpanClassifier
@@ -49,3 +52,15 @@ def test_what_cannot_be_loaded(tmp_path: Path, config: EncoderConfig) -> None:
     initialize(MaskedLanguageModel(config), seed=0).save_pretrained(tmp_path / "model")
     with pytest.raises(ModelFolderError, match="fine-tune it with `modernbert finetune classify`"):
         modernbert.Classifier.from_pretrained(tmp_path / "model")
+
+
+def test_results_that_are_not_finite_are_refused(classifier_folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(classifier_folder, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.final_norm.weight"].fill_(torch.inf)
+    save_file(weights, broken / "model.safetensors")
+    for loaded in (modernbert.Classifier, modernbert.Embedder):
+        model = loaded.from_pretrained(broken, precision="float32")
+        with pytest.raises(ResultError, match="text 0: the model gave numbers that are not finite"):
+            next(iter(model.stream(["a", "b"])))  # type: ignore[attr-defined]

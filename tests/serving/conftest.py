@@ -23,6 +23,7 @@ from modernbert.model.heads import (
     ClassifierSettings,
     MaskedLanguageModel,
     SequenceClassifier,
+    SpanClassifier,
     TokenClassifier,
 )
 from modernbert.model.initialize import initialize
@@ -85,6 +86,7 @@ def folders(
         "classifier": SequenceClassifier(config, labels),
         "reranker": SequenceClassifier(config, relevance),
         "tagger": TokenClassifier(config, tags),
+        "answerer": SpanClassifier(config, ClassifierSettings(labels=("start", "end"))),
         "masked": MaskedLanguageModel(config),
     }
     for name, model in models.items():

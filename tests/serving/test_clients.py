@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 from tests.serving.conftest import Serve, text_of
 
+from modernbert.inference.classifier import Classifier
+from modernbert.inference.embedder import Embedder
+from modernbert.inference.fill_mask import FillMask
+from modernbert.inference.tagger import Tagger
 from modernbert.serving.models import ServedModel
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -16,8 +20,7 @@ TEXTS = [text_of(4), text_of(30, 1)]
 
 @pytest.fixture(scope="session")
 def expected(models: list[ServedModel]) -> Any:
-    assert models[0].embedder is not None
-    return models[0].embedder.encode(TEXTS, normalize_embeddings=True)
+    return models[0].part(Embedder).encode(TEXTS, normalize_embeddings=True)
 
 
 def client_of(serve: Serve, *names: str, **settings: Any) -> Any:
@@ -65,7 +68,7 @@ def test_hub_similarity(serve: Serve, expected: np.ndarray) -> None:
 
 def test_hub_classifiers(serve: Serve, models: list[ServedModel]) -> None:
     by_name = {model.name: model for model in models}
-    classifier, tagger = by_name["classifier"].classifier, by_name["tagger"].tagger
+    classifier, tagger = by_name["classifier"].part(Classifier), by_name["tagger"].part(Tagger)
     assert classifier is not None and tagger is not None
     best = client_of(serve, "classifier").text_classification(TEXTS[0])
     assert [each.label for each in best] == [each.label for each in classifier(TEXTS[0])]
@@ -79,7 +82,7 @@ def test_hub_classifiers(serve: Serve, models: list[ServedModel]) -> None:
 
 
 def test_hub_fill_mask(serve: Serve, models: list[ServedModel]) -> None:
-    filler = {model.name: model for model in models}["masked"].fill_mask
+    filler = {model.name: model for model in models}["masked"].part(FillMask)
     assert filler is not None
     found = client_of(serve, "masked").fill_mask("the [MASK] of 12", top_k=3)
     assert [each.token for each in found] == [

@@ -12,7 +12,9 @@ import pytest
 from tests.serving.conftest import Serve, connect, text_of
 
 from modernbert.batch import PackedBatch
+from modernbert.inference.embedder import Embedder
 from modernbert.serving.models import ServedModel
+from modernbert.serving.queue import Lane
 from modernbert.serving.service import Service
 
 JSON = {"content-type": "application/json"}
@@ -41,9 +43,8 @@ class Blocked:
     def __init__(self, model: ServedModel) -> None:
         self.began, self.go = Event(), Event()
         self.computed: list[int] = []
-        assert model.embedder is not None
-        self._vectors = model.embedder.compute
-        model.lane(("pooled", 0), lambda: self)
+        self._vectors = model.part(Embedder).compute
+        model._lanes[("pooled", 0)] = Lane(model.encoder, self)
 
     def __call__(self, batch: PackedBatch) -> Any:
         self.began.set()
@@ -281,7 +282,7 @@ def test_a_fault_of_the_server_tells_nothing(serve: Serve, monkeypatch: pytest.M
     def broken(*_: Any) -> Any:
         raise KeyError("a secret")
 
-    monkeypatch.setattr("modernbert.serving.routes.encode_inputs", broken)
+    monkeypatch.setattr("modernbert.serving.routes.encode_ids_too", broken)
     assert "secret" not in refused(client.post("/embed", json={"inputs": "a"}), 500)
     assert client.get("/health").status_code == 200
 

@@ -13,7 +13,7 @@ from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_settings import MultiVectorSettings, QueryExpansion
 from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import MultiVectorModel, projection
-from modernbert.serving import answers
+from modernbert.serving import routes
 from modernbert.serving.models import ServedModel, load
 from modernbert.serving.service import Service
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -23,7 +23,7 @@ TEXTS = [text_of(3), "", text_of(90, 1), "12, not 34.", text_of(20, 2)]
 
 @pytest.fixture
 def embedder(models: list[ServedModel]) -> MultiVectorEmbedder:
-    (found,) = (model.multi_vector for model in models if model.multi_vector is not None)
+    (found,) = (m.part(MultiVectorEmbedder) for m in models if m.can([MultiVectorEmbedder]))
     return found
 
 
@@ -60,9 +60,8 @@ def test_expanded_queries(folders: dict[str, Path], tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_pretrained(folders["embedder"])
     MultiVectorEmbedder(vectors, tokenizer, filled).save_pretrained(tmp_path / "expanded")
     model = load(tmp_path / "expanded", precision="float32")
-    assert model.multi_vector is not None
     texts = [TEXTS[0], "", TEXTS[3]]
-    expected = model.multi_vector.encode_query(texts)
+    expected = model.part(MultiVectorEmbedder).encode_query(texts)
     assert [len(each) for each in expected] == [24, 24, 24]
     with serving(Service([model])) as address, httpx.Client(base_url=address) as client:
         assert same(post(client, "/", inputs=texts, prompt_name="query"), expected)
@@ -87,7 +86,7 @@ def test_what_cannot_be_is_refused(
     assert len(post(client, "/vectors/rerank", **ranking, truncate=True)) == 1
     assert refused(client, "/vectors/embed", 424, inputs="a")
     assert refused(client, "/vectors/tokenize", 400, inputs="a", prompt_name="query")
-    monkeypatch.setattr(answers, "MAX_NUMBERS", 100)
+    monkeypatch.setattr(routes, "MAX_NUMBERS", 100)
     assert "numbers" in refused(client, path, 413, inputs=TEXTS)
     alone, _ = serve("vectors")
     assert len(post(alone, "/rerank", query="root", texts=TEXTS)) == len(TEXTS)

@@ -1,6 +1,7 @@
 """Each route against the same model used offline."""
 
 import base64
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.serving.conftest import MAX_SEQLEN, Serve, text_of
+from safetensors.torch import load_file, save_file
+from tests.serving.conftest import MAX_SEQLEN, Serve, serving, text_of
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
+from modernbert.inference.classifier import Classifier
+from modernbert.inference.embedder import Embedder
+from modernbert.inference.fill_mask import FillMask
 from modernbert.inference.inputs import TextEncoder
+from modernbert.inference.question_answerer import QuestionAnswerer
+from modernbert.inference.reranker import Reranker
+from modernbert.inference.tagger import Tagger
 from modernbert.model.encoder import Encoder
 from modernbert.serving.models import ServedModel, load
 from modernbert.serving.service import Service
@@ -48,7 +56,7 @@ def close(got: Any, expected: Any) -> bool:
 
 
 def test_embed(client: httpx.Client, by_name: dict[str, Any]) -> None:
-    embedder = by_name["embedder"].embedder
+    embedder = by_name["embedder"].part(Embedder)
     vectors = embedder.encode(TEXTS)
     assert close(post(client, "/embed", inputs=TEXTS, normalize=False), vectors)
     normal = embedder.encode(TEXTS, normalize_embeddings=True)
@@ -60,7 +68,7 @@ def test_embed(client: httpx.Client, by_name: dict[str, Any]) -> None:
 
 
 def test_prompts(client: httpx.Client, by_name: dict[str, Any]) -> None:
-    expected = by_name["embedder"].embedder.encode(TEXTS, prompt_name="query")
+    expected = by_name["embedder"].part(Embedder).encode(TEXTS, prompt_name="query")
     got = post(client, "/embed", inputs=TEXTS, prompt_name="query", normalize=False)
     assert close(got, expected)
     assert "query" in refused(client, "/embed", 400, inputs="a", prompt_name="passage")
@@ -85,7 +93,7 @@ def test_embed_all(client: httpx.Client, by_name: dict[str, Any]) -> None:
 
 
 def test_similarity(client: httpx.Client, by_name: dict[str, Any]) -> None:
-    embedder = by_name["embedder"].embedder
+    embedder = by_name["embedder"].part(Embedder)
     vectors = embedder.encode(TEXTS)
     expected = embedder.similarity(vectors[:1], vectors[1:])[0]
     inputs = {"source_sentence": TEXTS[0], "sentences": TEXTS[1:]}
@@ -97,7 +105,7 @@ def test_similarity(client: httpx.Client, by_name: dict[str, Any]) -> None:
 
 
 def test_predict(client: httpx.Client, by_name: dict[str, Any]) -> None:
-    classifier = by_name["classifier"].classifier
+    classifier = by_name["classifier"].part(Classifier)
     pairs = [("the root", "12"), ("34", "sum of root")]
     expected = classifier.classify([*TEXTS, *pairs])
     inputs = [[text] for text in TEXTS] + [list(pair) for pair in pairs]
@@ -123,7 +131,7 @@ def _scores(got: Any, expected: Any) -> Any:
 
 
 def test_rerank(client: httpx.Client, by_name: dict[str, Any]) -> None:
-    expected = by_name["reranker"].reranker.rank("the root of 12", TEXTS)
+    expected = by_name["reranker"].part(Reranker).rank("the root of 12", TEXTS)
     got = post(client, "/rerank", query="the root of 12", texts=TEXTS, return_text=True)
     assert [each["index"] for each in got] == [each.index for each in expected]
     assert close([each["score"] for each in got], [each.score for each in expected])
@@ -136,7 +144,7 @@ def test_rerank(client: httpx.Client, by_name: dict[str, Any]) -> None:
 
 def test_tag(client: httpx.Client, by_name: dict[str, Any]) -> None:
     words = ["the", "square", "12"]
-    expected = by_name["tagger"].tagger.tag([*TEXTS, words])
+    expected = by_name["tagger"].part(Tagger).tag([*TEXTS, words])
     got = post(client, "/tag", inputs=[*TEXTS, words])
     for text, found, entities in zip([*TEXTS, words], got, expected, strict=True):
         places = [(each.label, each.start, each.end) for each in entities]
@@ -149,8 +157,50 @@ def test_tag(client: httpx.Client, by_name: dict[str, Any]) -> None:
     _same(post(client, "/tag", inputs=TEXTS[2]), got[2])
 
 
+def test_answer(client: httpx.Client, by_name: dict[str, Any]) -> None:
+    answerer = by_name["answerer"].part(QuestionAnswerer)
+    pairs = [("what is 12", text) for text in (text_of(3), text_of(900), "12")]
+    inputs = [{"question": question, "context": context} for question, context in pairs]
+    for must_answer in (False, True):
+        expected = answerer.answer(pairs, must_answer=must_answer)
+        got = post(client, "/answer", inputs=inputs, must_answer=must_answer)
+        assert [each["answer"] for each in got] == [each.text for each in expected]
+        assert [each["start"] for each in got] == [each.start for each in expected]
+        assert close([each["score"] for each in got], [each.score for each in expected])
+    assert post(client, "/answerer", inputs=inputs[0], must_answer=True) == got[0]
+    assert "empty" in refused(client, "/answer", 400, inputs=[])
+    assert "context" in refused(client, "/answer", 400, inputs={"question": "a"})
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("embedder", {"inputs": "a"}),
+        ("classifier", {"inputs": "a"}),
+        ("reranker", {"query": "a", "texts": ["a"]}),
+        ("tagger", {"inputs": "a"}),
+        ("vectors", {"inputs": "a"}),
+        ("masked", {"inputs": "[MASK]"}),
+        ("answerer", {"inputs": {"question": "a", "context": "a"}}),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused(
+    folders: dict[str, Path], tmp_path: Path, name: str, body: dict[str, Any]
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(folders[name], broken)
+    weights = load_file(broken / "model.safetensors")
+    for tensor_name, tensor in weights.items():
+        if "final_norm" in tensor_name:
+            tensor.fill_(torch.nan)
+    save_file(weights, broken / "model.safetensors")
+    model = load(broken, precision="float32")
+    with serving(Service([model])) as address, httpx.Client(base_url=address) as client:
+        assert "not finite" in refused(client, f"/{name}", 424, **body)
+
+
 def test_fill_mask(client: httpx.Client, by_name: dict[str, Any]) -> None:
-    filler = by_name["masked"].fill_mask
+    filler = by_name["masked"].part(FillMask)
     text, two = "the square of [MASK] is 12", "[MASK] and [MASK]"
     for top_k in (1, 5, 100):
         (expected,) = filler(text, top_k=top_k)
@@ -187,7 +237,7 @@ def test_tokenize_and_decode(client: httpx.Client, tokenizer: Tokenizer) -> None
 
 
 def test_openai(client: httpx.Client, by_name: dict[str, Any], tokenizer: Tokenizer) -> None:
-    expected = by_name["embedder"].embedder.encode(TEXTS, normalize_embeddings=True)
+    expected = by_name["embedder"].part(Embedder).encode(TEXTS, normalize_embeddings=True)
     answer = post(client, "/v1/embeddings", input=TEXTS, model="embedder")
     assert close([each["embedding"] for each in answer["data"]], expected)
     assert [each["index"] for each in answer["data"]] == [0, 1, 2, 3, 4]
@@ -202,7 +252,7 @@ def test_openai(client: httpx.Client, by_name: dict[str, Any], tokenizer: Tokeni
 
 
 def test_texts_that_are_too_long(client: httpx.Client, by_name: dict[str, Any]) -> None:
-    embedder = by_name["embedder"].embedder
+    embedder = by_name["embedder"].part(Embedder)
     assert "inputs[1]" in refused(client, "/embed", 413, inputs=["a", TOO_LONG])
     assert "inputs[0]" in refused(client, "/embed", 413, inputs=[[5] * (MAX_SEQLEN - 1)])
     ids = embedder.tokenizer.encode(TOO_LONG, special_tokens=False)
@@ -210,7 +260,7 @@ def test_texts_that_are_too_long(client: httpx.Client, by_name: dict[str, Any]) 
         got = post(client, "/embed", inputs=TOO_LONG, truncate=True, truncation_direction=side)
         assert close(got, post(client, "/embed", inputs=kept))
     with pytest.warns():
-        expected = by_name["reranker"].reranker.rank(TOO_LONG, ["12", TOO_LONG])
+        expected = by_name["reranker"].part(Reranker).rank(TOO_LONG, ["12", TOO_LONG])
     got = post(client, "/rerank", query=TOO_LONG, texts=["12", TOO_LONG], truncate=True)
     assert close([each["score"] for each in got], [each.score for each in expected])
     for path, body in (

@@ -8,7 +8,8 @@ Only one window of items is held at a time, so that an endless generator can be 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from itertools import islice
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
@@ -35,8 +36,33 @@ class Encoded(Protocol):
 
 
 T = TypeVar("T")
-E = TypeVar("E", bound=Encoded)
+E = TypeVar("E")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class InWindows:
+    """An item that is read in several sequences; what is computed of it is a list."""
+
+    windows: Sequence[Encoded]
+
+
+def sequences_of(encoded: Sequence[Any]) -> list[Encoded]:
+    """The sequences of some items, in their order."""
+    return [
+        each
+        for item in encoded
+        for each in (item.windows if isinstance(item, InWindows) else (item,))
+    ]
+
+
+def by_item(encoded: Sequence[Any], results: Iterable[Any]) -> list[Any]:
+    """The results of `sequences_of` some items, for each item its own."""
+    left = iter(results)
+    return [
+        list(islice(left, len(item.windows))) if isinstance(item, InWindows) else next(left)
+        for item in encoded
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,18 +133,18 @@ class Work(Generic[T, E, R]):
         for pack in _delayed(self._launched(items), in_flight):
             window = pack.window
             window.results.update(zip(pack.places, pack.launched.wait(), strict=True))
-            done = _advanced(done, [window.encoded[place] for place in pack.places])
+            done = _advanced(done, [window.sequences[place] for place in pack.places])
             if on_progress is not None:
                 on_progress(done)
-            if len(window.results) == len(window.encoded):
+            if len(window.results) == len(window.sequences):
                 yield window.in_order()
 
     def _launched(self, items: Iterable[T]) -> "Iterator[_Pack[E, R]]":
         for texts in windows(items, self.size, self.window):
             window: _Window[E, R] = _Window(self.encode(texts))
-            lengths = [len(each.token_ids) for each in window.encoded]
+            lengths = [len(each.token_ids) for each in window.sequences]
             for places in packs(lengths, self.batch_tokens):
-                sequences = (window.encoded[place].token_ids for place in places)
+                sequences = (window.sequences[place].token_ids for place in places)
                 yield _Pack(window, places, launch(self.compute, sequences, self.device))
 
 
@@ -126,10 +152,12 @@ class _Window(Generic[E, R]):
     """What has been read at a time, and the results that are there by now."""
 
     def __init__(self, encoded: list[E]) -> None:
-        self.encoded, self.results = encoded, dict[int, R]()
+        self.encoded, self.sequences = encoded, sequences_of(encoded)
+        self.results: dict[int, R] = {}
 
     def in_order(self) -> list[tuple[E, R]]:
-        return [(each, self.results[place]) for place, each in enumerate(self.encoded)]
+        results = (self.results[place] for place in range(len(self.sequences)))
+        return list(zip(self.encoded, by_item(self.encoded, results), strict=True))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """`Classifier`: a text, or a pair of texts, to labels with scores."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,8 +10,9 @@ from modernbert.batch import PackedBatch
 from modernbert.device_copies import to_host
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
-from modernbert.inference.inputs import EncodedText, Text, require_list
+from modernbert.inference.inputs import EncodedText, Side, Text, TextEncoder, require_list
 from modernbert.inference.text_model import TextModel
+from modernbert.inference.use import Use
 from modernbert.model.heads import ProblemType, SequenceClassifier
 
 
@@ -77,14 +78,11 @@ class Classifier(TextModel[SequenceClassifier]):
         on_progress: Observer | None = None,
     ) -> Iterator[list[LabelScore]]:
         """As `classify`, for any number of texts in bounded memory."""
-        if top_k is not None and top_k < 1:
-            raise InputError(f"top_k: got {top_k}, expected 1 or more")
-        blocks = self.logits(texts, batch_tokens=batch_tokens, on_progress=on_progress)
-        return (
-            self.ranked(scores, top_k)
-            for block in blocks
-            for scores in as_scores(block, self.model.settings.problem)
+        require_list(texts, "texts")
+        blocks = self.blocks(
+            self.use(top_k=top_k), texts, batch_tokens=batch_tokens, on_progress=on_progress
         )
+        return (labels for block in blocks for labels in block)
 
     def logits(
         self,
@@ -93,12 +91,53 @@ class Classifier(TextModel[SequenceClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[Tensor]:
-        """What the model puts out for any number of texts: blocks (rows, num_labels) float32."""
+        """Compute the model's outputs: blocks of any number of rows, (rows, num_labels) float32."""
         require_list(texts, "texts")
-        windows: Iterator[list[tuple[EncodedText, Tensor]]] = self.run(
-            texts, self.compute, batch_tokens=batch_tokens, on_progress=on_progress
+        blocks = self.blocks(
+            self.logits_use(), texts, batch_tokens=batch_tokens, on_progress=on_progress
         )
-        return (torch.stack([logits for _, logits in window]) for window in windows)
+        return (torch.stack(list(block)) for block in blocks)
+
+    def logits_use(
+        self, *, cut: Side = "right", prompt: str = ""
+    ) -> Use[Text, EncodedText, Tensor, Tensor]:
+        """Texts or pairs to the model's outputs; see `TextEncoder` for the arguments."""
+        return Use(
+            name="logits",
+            encode=TextEncoder(self.tokenizer, self.max_seqlen, cut=cut, prompt=prompt),
+            compute=self.compute,
+            finish=lambda _, logits: logits,
+            max_seqlen=self.max_seqlen,
+        )
+
+    def use(
+        self,
+        *,
+        top_k: int | None = None,
+        activate: Callable[[Tensor], Tensor] | None = None,
+        cut: Side = "right",
+    ) -> Use[Text, EncodedText, Tensor, list[LabelScore]]:
+        """Texts or pairs to labels, best first.
+
+        Args:
+            top_k: How many labels of each; all when None.
+            activate: Another function than the model's own that makes scores of its outputs,
+                (rows, num_labels).
+            cut: The side on which a text that is too long loses tokens.
+
+        Raises:
+            InputError: A `top_k` below 1.
+        """
+        if top_k is not None and top_k < 1:
+            raise InputError(f"top_k: got {top_k}, expected 1 or more")
+        problem = self.model.settings.problem
+
+        def finish(_: Sequence[EncodedText], logits: Sequence[Tensor]) -> list[list[LabelScore]]:
+            rows = torch.stack(list(logits))
+            scores = as_scores(rows, problem) if activate is None else activate(rows)
+            return [self.ranked(row, top_k) for row in scores]
+
+        return replace(self.logits_use(cut=cut), finish=finish)  # type: ignore[return-value, arg-type]
 
     def compute(self, batch: PackedBatch) -> Sequence[Tensor]:
         """For each sequence its logits, (num_labels,) float32, on the CPU."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from modernbert.files import updated_folder
 from modernbert.inference.batching import Observer
 from modernbert.inference.embedder_folder import read_embedder, write_embedder
 from modernbert.inference.embedder_settings import EmbedderSettings
-from modernbert.inference.inputs import EncodedText, require_list, with_prompt
+from modernbert.inference.inputs import EncodedText, Side, TextEncoder, require_list
 from modernbert.inference.loading import load_for_inference
 from modernbert.inference.similarity import Vectors, similarity
 from modernbert.inference.text_model import TextModel
+from modernbert.inference.use import Use
 from modernbert.kinds import ModelKind
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
@@ -213,15 +214,68 @@ class Embedder(TextModel[Encoder]):
         require_list(texts, "texts")
         check_options(options, self.dim)
         prompt = self.settings.prompt(options.get("prompt"), options.get("prompt_name"))
-        num_left_out = self.num_left_out(prompt)
-        windows: Iterator[list[tuple[EncodedText, Tensor]]] = self.run(
-            with_prompt(texts, prompt),
-            lambda batch: self.compute(batch, num_left_out),
+        use = self.use(
+            prompt=prompt,
+            truncate_dim=options.get("truncate_dim"),
+            normalize=options.get("normalize_embeddings", False),
+        )
+        blocks = self.blocks(
+            use,
+            texts,
             batch_tokens=options.get("batch_tokens"),
             on_progress=options.get("on_progress"),
         )
-        return (
-            self.finish([vector for _, vector in window], options).numpy() for window in windows
+        return (np.stack(list(block)) for block in blocks)
+
+    def use(
+        self,
+        *,
+        prompt: str = "",
+        truncate_dim: int | None = None,
+        normalize: bool = False,
+        cut: Side = "right",
+    ) -> Use[str, EncodedText, Tensor, np.ndarray]:
+        """Texts to vectors, (dim,) float32 each.
+
+        Args:
+            prompt: A text to put before each.
+            truncate_dim: How many numbers are kept, in place of the model's own number.
+            normalize: Whether the vectors get length 1 after that.
+            cut: The side on which a text that is too long loses tokens.
+
+        Raises:
+            InputError: A dimension that the model does not have.
+        """
+        if truncate_dim is not None:
+            check_dim(truncate_dim, self.dim)
+        num_left_out = self.num_left_out(prompt)
+
+        def finish(_: Sequence[EncodedText], vectors: Sequence[Tensor]) -> Any:
+            stacked = torch.stack(list(vectors))[:, :truncate_dim]
+            return (functional.normalize(stacked) if normalize else stacked).numpy()
+
+        return Use(
+            name=("pooled", num_left_out),
+            encode=TextEncoder(
+                self.tokenizer, self.max_seqlen, cut=cut, prompt=prompt, takes_pairs=False
+            ),
+            compute=lambda batch: self.compute(batch, num_left_out),
+            finish=finish,
+            max_seqlen=self.max_seqlen,
+        )
+
+    def token_use(
+        self, *, prompt: str = "", cut: Side = "right"
+    ) -> Use[str, EncodedText, Tensor, np.ndarray]:
+        """Texts to the encoder's vectors of their tokens, (num_tokens, hidden_size) float32."""
+        return Use(
+            name="hidden",
+            encode=TextEncoder(
+                self.tokenizer, self.max_seqlen, cut=cut, prompt=prompt, takes_pairs=False
+            ),
+            compute=lambda batch: batch.split(to_host(self.encoder(batch).float())),
+            finish=lambda _, hidden: [each.numpy() for each in hidden],
+            max_seqlen=self.max_seqlen,
         )
 
     def num_left_out(self, prompt: str) -> int:
@@ -248,12 +302,6 @@ class Embedder(TextModel[Encoder]):
         """For each sequence its vector, (dim,) float32, on the CPU."""
         vectors = self.pooled(self.encoder(batch), batch, num_left_out)
         return to_host(vectors[:, : self.dim]).unbind()
-
-    def finish(self, vectors: Sequence[Tensor], options: EncodeOptions) -> Tensor:
-        """Stack what `compute` gave: (n, dim) float32, cut and normalized as asked for."""
-        stacked = torch.stack(list(vectors))[:, : options.get("truncate_dim")]
-        is_normalized = options.get("normalize_embeddings", False)
-        return functional.normalize(stacked) if is_normalized else stacked
 
     def similarity(self, first: Vectors, second: Vectors) -> Tensor:
         """How alike vectors are, as this model's training compared them: (n, m) float32."""

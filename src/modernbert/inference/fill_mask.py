@@ -1,21 +1,26 @@
 """`FillMask`: which tokens a model expects where a text says [MASK]."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
+from modernbert.device_copies import to_host
 from modernbert.errors import InputError
-from modernbert.inference.loading import load_for_inference, require_same_vocabulary
-from modernbert.kinds import ModelKind
+from modernbert.inference.batching import Observer
+from modernbert.inference.inputs import EncodedText, Side, TextEncoder, require_list
+from modernbert.inference.text_model import TextModel
+from modernbert.inference.use import Use
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["FillMask", "Prediction"]
+_ROWS_AT_ONCE = 256
+_USUALLY_COMPUTED = 100
+"""So many tokens are found for each mask, so that requests for fewer share batches."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,46 @@ class Prediction:
     score: float
 
 
-class FillMask:
-    """Fills in what [MASK] stands for.
+class FilledMask(NamedTuple):
+    """A prediction, and where in a text it may stand.
 
-    model: on any device, in any precision.
-    tokenizer: the one that the model was trained with.
-
-    Raises:
-        InputError: a tokenizer of another vocabulary.
+    Attributes:
+        token, token_id, score: As in a `Prediction`.
+        text_ids: The token ids of the text, with its masks.
+        place: Of this mask among them.
     """
 
-    def __init__(self, model: MaskedLanguageModel, tokenizer: Tokenizer) -> None:
-        require_same_vocabulary(model.config, tokenizer)
+    token: str
+    token_id: int
+    score: float
+    text_ids: list[int]
+    place: int
+
+    @property
+    def filled_ids(self) -> list[int]:
+        """The token ids of the text with this token in place of the mask, unframed."""
+        return [*self.text_ids[1 : self.place], self.token_id, *self.text_ids[self.place + 1 : -1]]
+
+
+class FillMask(TextModel[MaskedLanguageModel]):
+    """Fills in what [MASK] stands for.
+
+    Args:
+        model: On any device, in any precision.
+        tokenizer: The one that the model was trained with.
+        max_seqlen: The longest text, in tokens; None for what the model reads.
+
+    Raises:
+        InputError: A tokenizer of another vocabulary.
+    """
+
+    model_class = MaskedLanguageModel
+    kinds = ("masked_lm", "sparse")
+
+    def __init__(
+        self, model: MaskedLanguageModel, tokenizer: Tokenizer, *, max_seqlen: int | None = None
+    ) -> None:
+        super().__init__(model, tokenizer, max_seqlen=max_seqlen)
         # Foreign configs do not name the mask: theirs is the default, which says nothing.
         named, default = model.config.mask_token_id, EncoderConfig().mask_token_id
         if named not in (tokenizer.mask_token_id, default):
@@ -51,68 +84,143 @@ class FillMask:
                 f"tokenizer: its mask_token_id is {tokenizer.mask_token_id}, but the model's is "
                 f"{named}; take the tokenizer that the model was trained with"
             )
-        self.model, self.tokenizer = model, tokenizer
-
-    @classmethod
-    def from_pretrained(
-        cls, folder_or_hub_id: Path | str, *, precision: PrecisionChoice = "auto"
-    ) -> "FillMask":
-        """Load a model and its tokenizer from one folder, or from the hub.
-
-        precision: what to compute in; "auto" takes what is fastest here.
-
-        Raises:
-            ModelFolderError: no such model, or one that cannot be used.
-            TokenizerError: no tokenizer beside it, or one that cannot be used.
-            ConfigError: a precision that cannot be had here.
-            InputError: a tokenizer of another vocabulary.
-        """
-        wanted: tuple[ModelKind, ...] = ("masked_lm", "sparse")
-        return cls(*load_for_inference(MaskedLanguageModel, folder_or_hub_id, precision, wanted))
 
     def __call__(self, text: str, top_k: int = 5) -> list[list[Prediction]]:
         """The likeliest tokens for each [MASK] of a text, the masks in their order.
 
-        top_k: how many for each, best first.
+        Args:
+            text: With one [MASK] or more in it.
+            top_k: How many for each, best first.
 
         Raises:
-            InputError: a text without [MASK] or longer than the model reads, or a top_k that is
+            InputError: A text without [MASK] or longer than the model reads, or a top_k that is
                 not from 1 to the size of the vocabulary.
         """
-        if not 1 <= top_k <= self.tokenizer.vocab_size:
-            raise InputError(f"top_k: got {top_k}, expected 1 to {self.tokenizer.vocab_size}")
-        best = self._probabilities(self._encode(text)).topk(top_k)
-        return [
-            [self._prediction(*each) for each in zip(token_ids, scores, strict=True)]
-            for token_ids, scores in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+        (predictions,) = self.fill([text], top_k)
+        return predictions
 
-    def _encode(self, text: str) -> list[int]:
-        token_ids = self.tokenizer.encode(text)
-        longest = self.model.config.max_seqlen
-        if len(token_ids) > longest:
-            raise InputError(
-                f"text: {len(token_ids)} tokens long, but the model reads {longest}; shorten it"
-            )
-        if self.tokenizer.mask_token_id not in token_ids:
-            raise InputError(
-                f"text: no {self.tokenizer.mask_token} in {_beginning(text)!r}; write "
-                f"{self.tokenizer.mask_token} where the model is to fill in a token"
-            )
-        return token_ids
+    def fill(
+        self,
+        texts: Iterable[str],
+        top_k: int = 5,
+        *,
+        batch_tokens: int | None = None,
+        on_progress: Observer | None = None,
+    ) -> list[list[list[Prediction]]]:
+        """The likeliest tokens for each [MASK] of each text, as `__call__` gives them.
 
-    @torch.no_grad()
-    def _probabilities(self, token_ids: list[int]) -> Tensor:
-        """(num_masks, vocab_size) float32."""
-        device = self.model.decoder_weight.device
-        batch = PackedBatch.from_sequences([token_ids], device=device)
-        rows = (batch.token_ids == self.tokenizer.mask_token_id).nonzero().squeeze(1)
-        logits: Tensor = self.model(batch, rows=rows)
+        Args:
+            texts: Any number of texts.
+            top_k: How many for each [MASK], best first.
+            batch_tokens: The most tokens that are computed at once.
+            on_progress: Is called after every batch.
+        """
+        return list(self.stream(texts, top_k, batch_tokens=batch_tokens, on_progress=on_progress))
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        top_k: int = 5,
+        *,
+        batch_tokens: int | None = None,
+        on_progress: Observer | None = None,
+    ) -> Iterator[list[list[Prediction]]]:
+        """As `fill`, for any number of texts in bounded memory."""
+        require_list(texts, "texts")
+        use = self.use(top_k=top_k)
+        strict = replace(use, encode=lambda items: self._whole(items, use.encode(items)))
+        blocks = self.blocks(strict, texts, batch_tokens=batch_tokens, on_progress=on_progress)
+        return (
+            [[Prediction(*each[:3]) for each in mask] for mask in masks]
+            for block in blocks
+            for masks in block
+        )
+
+    def use(
+        self, *, top_k: int = 5, cut: Side = "right"
+    ) -> Use[str, EncodedText, tuple[Tensor, Tensor], list[list[FilledMask]]]:
+        """Texts to the likeliest tokens for each of their masks.
+
+        Args:
+            top_k: How many for each [MASK], best first.
+            cut: The side on which a text that is too long loses tokens.
+
+        Raises:
+            InputError: A `top_k` that is not from 1 to the size of the vocabulary.
+        """
+        vocab_size = self.tokenizer.vocab_size
+        if not 1 <= top_k <= vocab_size:
+            raise InputError(f"top_k: got {top_k}, expected 1 to {vocab_size}")
+        computed = min(max(top_k, _USUALLY_COMPUTED), vocab_size)
+        encoder = TextEncoder(self.tokenizer, self.max_seqlen, cut=cut, takes_pairs=False)
+        return Use(
+            name=("masks", computed),
+            encode=lambda texts: self._with_masks(texts, encoder(texts)),
+            compute=lambda batch: self.compute(batch, computed),
+            finish=lambda encoded, found: [
+                self._filled(*each, top_k) for each in zip(encoded, found, strict=True)
+            ],
+            max_seqlen=self.max_seqlen,
+        )
+
+    def compute(self, batch: PackedBatch, top_k: int) -> Sequence[tuple[Tensor, Tensor]]:
+        """For each sequence the probabilities of the best tokens, (num_masks, k), and their ids."""
+        is_mask = batch.token_ids == self.tokenizer.mask_token_id
+        hidden = self.model.encoder(batch)[is_mask]
         # The model's vocabulary may be padded beyond the tokenizer's.
-        return logits[:, : self.tokenizer.vocab_size].softmax(-1, dtype=torch.float32)
+        size = self.tokenizer.vocab_size
+        best = [
+            self.model.logits(rows)[:, :size].softmax(-1, dtype=torch.float32).topk(top_k)
+            for rows in hidden.split(_ROWS_AT_ONCE)
+        ]
+        lengths = torch.bincount(batch.sequence_ids[is_mask], minlength=batch.num_sequences)
+        numbers = lengths.tolist()
+        scores = to_host(torch.cat([each.values for each in best])).split(numbers)
+        token_ids = to_host(torch.cat([each.indices for each in best])).split(numbers)
+        return list(zip(scores, token_ids, strict=True))
 
-    def _prediction(self, token_id: int, score: float) -> Prediction:
-        return Prediction(self.tokenizer.decode([token_id]), token_id, score)
+    def _with_masks(self, texts: Sequence[str], encoded: list[EncodedText]) -> list[EncodedText]:
+        """The same, if there is a mask in each.
+
+        Raises:
+            InputError: There is none in one.
+        """
+        mask = self.tokenizer.mask_token
+        for text, each in zip(texts, encoded, strict=True):
+            if self.tokenizer.mask_token_id not in each.token_ids:
+                raise InputError(
+                    f"text: no {mask} in {_beginning(text)!r}; write {mask} where the model is to "
+                    "fill in a token"
+                )
+        return encoded
+
+    def _whole(self, texts: Sequence[str], encoded: list[EncodedText]) -> list[EncodedText]:
+        """The same, if none had to be cut.
+
+        Raises:
+            InputError: One was.
+        """
+        for text, each in zip(texts, encoded, strict=True):
+            if each.is_truncated:
+                raise InputError(
+                    f"text: {len(self.tokenizer.encode(text))} tokens long, but the model reads "
+                    f"{self.max_seqlen}; shorten it"
+                )
+        return encoded
+
+    def _filled(
+        self, encoded: EncodedText, found: tuple[Tensor, Tensor], top_k: int
+    ) -> list[list[FilledMask]]:
+        tokenizer, ids = self.tokenizer, encoded.token_ids
+        places = [at for at, each in enumerate(ids) if each == tokenizer.mask_token_id]
+        scores, token_ids = (values[:, :top_k].tolist() for values in found)
+        return [
+            [
+                FilledMask(tokenizer.decode([token]), token, score, ids, place)
+                for score, token in zip(*best, strict=True)
+            ]
+            for place, *best in zip(places, scores, token_ids, strict=True)
+        ]
 
 
 def _beginning(text: str) -> str:

@@ -1,7 +1,7 @@
 """Texts, and pairs of texts, to the token ids that a model reads; what is too long is cut."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
@@ -30,15 +30,29 @@ class TextEncoder:
 
     Of a pair the longer text is cut first.
 
-    cut: the side on which a text that is too long loses tokens.
+    Args:
+        tokenizer: What makes ids of texts.
+        max_seqlen: The longest sequence, in tokens.
+        cut: The side on which a text that is too long loses tokens.
+        prompt: A text to put before each text, of a pair before the first.
+        takes_pairs: Whether a pair of texts is one item; else it is refused.
 
     Raises:
         InputError: a `max_seqlen` that leaves no room for text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_seqlen: int, *, cut: Side = "right") -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_seqlen: int,
+        *,
+        cut: Side = "right",
+        prompt: str = "",
+        takes_pairs: bool = True,
+    ) -> None:
         room_for_text(max_seqlen, tokenizer.template.num_special(2))
         self.tokenizer, self.max_seqlen, self.cut = tokenizer, max_seqlen, cut
+        self.prompt, self.takes_pairs = prompt, takes_pairs
 
     def __call__(self, texts: Sequence[Text]) -> list[EncodedText]:
         """The ids of each text, tokenized on all cores.
@@ -47,6 +61,11 @@ class TextEncoder:
             InputError: what is no text, or no pair of texts.
         """
         parts = [as_parts(text) for text in texts]
+        if not self.takes_pairs and not all(isinstance(text, str) for text in texts):
+            place = next(at for at, text in enumerate(texts) if not isinstance(text, str))
+            raise InputError(f"texts: got {_named(texts[place])} at {place}, expected a str")
+        if self.prompt:
+            parts = [(self.prompt + first, *others) for first, *others in parts]
         # A query that is paired with many documents is tokenized once.
         different = list(dict.fromkeys(chain.from_iterable(parts)))
         rows = self.tokenizer.encode_batch(different, special_tokens=False)
@@ -122,14 +141,6 @@ class Watched:
                 TruncationWarning,
                 stacklevel=5,
             )
-
-
-def with_prompt(texts: Iterable[str], prompt: str) -> Iterator[str]:
-    """Each text with the prompt before it."""
-    for text in texts:
-        if not isinstance(text, str):
-            raise InputError(f"texts: got {_named(text)}, expected a str")
-        yield prompt + text
 
 
 def _named(value: object) -> str:

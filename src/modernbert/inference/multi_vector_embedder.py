@@ -13,7 +13,7 @@ from modernbert.batch import PackedBatch
 from modernbert.errors import InputError, ModelFolderError
 from modernbert.files import updated_folder
 from modernbert.inference.batching import Observer
-from modernbert.inference.inputs import EncodedText, require_list, with_prompt
+from modernbert.inference.inputs import EncodedText, require_list
 from modernbert.inference.loading import load_for_inference
 from modernbert.inference.max_sim import max_sim
 from modernbert.inference.multi_vector_folder import read_folder, write_folder
@@ -26,6 +26,7 @@ from modernbert.inference.multi_vector_inputs import (
 from modernbert.inference.multi_vector_settings import MultiVectorSettings, Side
 from modernbert.inference.query_expansion import hidden_of_queries
 from modernbert.inference.text_model import TextModel
+from modernbert.inference.use import Use
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import MultiVectorModel
@@ -139,13 +140,17 @@ class MultiVectorEmbedder(TextModel[Encoder]):
             raise InputError(
                 f"{min(unknown)}: no such option; expected batch_tokens or on_progress"
             )
-        windows: Iterator[list[tuple[EncodedText, Tensor]]] = self.run(
-            with_prompt(texts, ""),
-            SideVectors(self, side),
+        return (list(block) for block in self.blocks(self.use(side), texts, **options))
+
+    def use(self, side: Side) -> Use[str, EncodedText, Tensor, np.ndarray]:
+        """Texts of one side to the vectors of their tokens that count."""
+        return Use(
+            name=("vectors", side),
             encode=SideEncoder(self.tokenizer, self.settings, side, self.max_seqlen),
-            **options,
+            compute=SideVectors(self, side),
+            finish=lambda _, vectors: [each.numpy() for each in vectors],
+            max_seqlen=self.settings.longest(side, self.max_seqlen),
         )
-        return ([vectors.numpy() for _, vectors in window] for window in windows)
 
     def similarity(
         self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]

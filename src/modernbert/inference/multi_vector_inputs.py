@@ -23,15 +23,15 @@ class SideEncoder:
     def __init__(
         self, tokenizer: Tokenizer, settings: MultiVectorSettings, side: Side, limit: int
     ) -> None:
-        self._encode = TextEncoder(tokenizer, settings.longest(side, limit))
-        self._prompt = settings.prompt(side)
+        longest, prompt = settings.longest(side, limit), settings.prompt(side)
+        self._encode = TextEncoder(tokenizer, longest, prompt=prompt, takes_pairs=False)
         self._mask_token_id = tokenizer.mask_token_id
         expansion = settings.expansion if side == "query" else None
         self._length = 0 if expansion is None else expansion.length
 
     def __call__(self, texts: Sequence[str]) -> list[EncodedText]:
         """The ids of each text."""
-        return [self._expanded(each) for each in self._encode([self._prompt + t for t in texts])]
+        return [self._expanded(each) for each in self._encode(texts)]
 
     def _expanded(self, text: EncodedText) -> EncodedText:
         missing = self._length - len(text.token_ids)

@@ -2,21 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from torch import Tensor
 
-from modernbert.batch import PackedBatch
 from modernbert.device_copies import to_host
 from modernbert.errors import InputError
-from modernbert.inference.batching import Observer, Work, batch_tokens_for
-from modernbert.inference.loading import (
-    device_of,
-    load_for_inference,
-    longest_sequence,
-    require_same_vocabulary,
-)
+from modernbert.inference.batching import InWindows, Observer
+from modernbert.inference.inputs import num_characters
+from modernbert.inference.loading import load_for_inference
 from modernbert.inference.question_windows import (
     DEFAULT_STRIDE,
     Window,
@@ -24,6 +18,8 @@ from modernbert.inference.question_windows import (
     best_span,
     windows_of,
 )
+from modernbert.inference.text_model import TextModel
+from modernbert.inference.use import Use
 from modernbert.model.heads import SpanClassifier
 from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -44,17 +40,33 @@ class Answer:
     end: int
 
 
-class QuestionAnswerer:
+@dataclass(frozen=True)
+class EncodedQuestion(InWindows):
+    """A question and a text as one sequence or several.
+
+    Attributes:
+        context: The text.
+    """
+
+    windows: Sequence[Window]
+    context: str
+
+
+class QuestionAnswerer(TextModel[SpanClassifier]):
     """Finds answers in texts of any length: a long one is read in windows that overlap.
 
-    model: on any device, in any precision.
-    tokenizer: the one that the model was trained with.
-    max_seqlen: the longest window in tokens; None for what the model reads.
-    stride: how many tokens two neighbouring windows share; a quarter of a window at most.
+    Args:
+        model: On any device, in any precision.
+        tokenizer: The one that the model was trained with.
+        max_seqlen: The longest window, in tokens; None for what the model reads.
+        stride: How many tokens two neighbouring windows share; a quarter of a window at most.
 
     Raises:
-        InputError: a tokenizer of another vocabulary, or a longest window that cannot be read.
+        InputError: A tokenizer of another vocabulary, or a longest window that cannot be read.
     """
+
+    model_class = SpanClassifier
+    kinds = ("answerer",)
 
     def __init__(
         self,
@@ -64,9 +76,7 @@ class QuestionAnswerer:
         max_seqlen: int | None = None,
         stride: int | None = None,
     ) -> None:
-        require_same_vocabulary(model.config, tokenizer)
-        self.model, self.tokenizer = model, tokenizer
-        self.max_seqlen = longest_sequence(model.config, tokenizer, max_seqlen)
+        super().__init__(model, tokenizer, max_seqlen=max_seqlen)
         self.stride = min(DEFAULT_STRIDE, self.max_seqlen // 4) if stride is None else stride
 
     @classmethod
@@ -78,15 +88,8 @@ class QuestionAnswerer:
         max_seqlen: int | None = None,
         stride: int | None = None,
     ) -> "QuestionAnswerer":
-        """Load a model that answers questions, and its tokenizer.
-
-        Raises:
-            ModelFolderError: no such model, or one that cannot be used.
-            TokenizerError: no tokenizer beside it, or one that cannot be used.
-            ConfigError: a precision that cannot be had here.
-            InputError: a tokenizer of another vocabulary.
-        """
-        loaded = load_for_inference(SpanClassifier, folder_or_hub_id, precision, ("answerer",))
+        """Load a model that answers questions, and its tokenizer; see `TextModel`."""
+        loaded = load_for_inference(SpanClassifier, folder_or_hub_id, precision, cls.kinds)
         return cls(*loaded, max_seqlen=max_seqlen, stride=stride)
 
     def __call__(self, question: str, context: str, *, must_answer: bool = False) -> Answer:
@@ -131,43 +134,53 @@ class QuestionAnswerer:
         on_progress: Observer | None = None,
     ) -> Iterator[Answer]:
         """As `answer`, for any number of questions in bounded memory."""
-        contexts: dict[int, str] = {}  # of the questions that are being worked on
-        device = device_of(self.model)
-        work: Work[Window, Window, Tensor] = Work(
-            encode=list,
-            compute=self._logits,
-            size=lambda window: len(window.token_ids),
-            device=device,
-            batch_tokens=batch_tokens_for(device, batch_tokens),
+        blocks = self.blocks(
+            self.use(must_answer=must_answer),
+            pairs,
+            batch_tokens=batch_tokens,
+            on_progress=on_progress,
         )
-        results = (
-            (window.question, best_span(logits, window))
-            for block in work.run(self._windows(pairs, contexts), on_progress)
-            for window, logits in block
+        return (answer for block in blocks for answer in block)
+
+    def use(
+        self, *, must_answer: bool = False
+    ) -> Use[tuple[str, str], EncodedQuestion, list[Tensor], Answer]:
+        """Pairs of a question and a text to answers.
+
+        Args:
+            must_answer: Give the likeliest piece even where none is likelier.
+        """
+        return Use(
+            name="spans",
+            encode=lambda pairs: [self._encoded(pair) for pair in pairs],
+            compute=lambda batch: batch.split(to_host(self.model(batch).float())),  # type: ignore[arg-type, return-value]
+            finish=lambda encoded, logits: [
+                _answer(*each, must_answer=must_answer)
+                for each in zip(encoded, logits, strict=True)
+            ],
+            max_seqlen=self.max_seqlen,
+            size=_num_characters,
         )
-        for number, group in groupby(results, key=lambda result: result[0]):
-            found, context = best_of([each for _, each in group]), contexts.pop(number)
-            if found.end == 0 or (found.no_answer > found.score and not must_answer):
-                yield Answer("", max(0.0, 1 - found.probability), 0, 0)
-            else:
-                text = context[found.start : found.end]
-                yield Answer(text, found.probability, found.start, found.end)
 
-    def _windows(
-        self, pairs: Iterable[tuple[str, str]], contexts: dict[int, str]
-    ) -> Iterator[Window]:
-        for number, pair in enumerate(pairs):
-            if not isinstance(pair, tuple | list) or len(pair) != 2:
-                raise InputError("pairs: expected a question and a text each")
-            question, contexts[number] = pair
-            yield from windows_of(
-                self.tokenizer,
-                question,
-                contexts[number],
-                number=number,
-                max_seqlen=self.max_seqlen,
-                stride=self.stride,
-            )
+    def _encoded(self, pair: tuple[str, str]) -> EncodedQuestion:
+        question, context = pair
+        windows = windows_of(
+            self.tokenizer, question, context, max_seqlen=self.max_seqlen, stride=self.stride
+        )
+        return EncodedQuestion(windows, context)
 
-    def _logits(self, batch: PackedBatch) -> Sequence[Tensor]:
-        return batch.split(to_host(self.model(batch).float()))
+
+def _answer(encoded: EncodedQuestion, logits: Sequence[Tensor], *, must_answer: bool) -> Answer:
+    """The answer from the logits of each window, (num_tokens, 2)."""
+    spans = [best_span(*each) for each in zip(logits, encoded.windows, strict=True)]
+    found = best_of(spans)
+    if found.end == 0 or (found.no_answer > found.score and not must_answer):
+        return Answer("", max(0.0, 1 - found.probability), 0, 0)
+    text = encoded.context[found.start : found.end]
+    return Answer(text, found.probability, found.start, found.end)
+
+
+def _num_characters(pair: object) -> int:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise InputError("pairs: expected a question and a text each")
+    return num_characters(pair)

@@ -52,7 +52,7 @@ def windows_of(
     question: str,
     context: str,
     *,
-    number: int,
+    number: int = 0,
     max_seqlen: int,
     stride: int,
 ) -> list[Window]:

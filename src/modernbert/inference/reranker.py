@@ -7,14 +7,15 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modernbert.errors import ConfigError, InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.classifier import Classifier
-from modernbert.inference.inputs import require_list
+from modernbert.inference.inputs import EncodedText, Side, Text, require_list
 from modernbert.inference.loading import load_for_inference
 from modernbert.inference.reranker_folder import PooledScorer, RerankerSettings, read_reranker
+from modernbert.inference.use import Use
 from modernbert.kinds import ModelKind
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
@@ -129,14 +130,40 @@ class Reranker:
             InputError: Something other than pairs of texts, or an option that cannot be.
         """
         require_list(pairs, "pairs")
-        prompt = self.settings.prompt(None, prompt_name)
-        blocks = self.classifier.logits(
-            (_as_pair(pair, prompt) for pair in pairs),
+        blocks = self.classifier.blocks(
+            self.use(prompt_name=prompt_name),
+            map(_as_pair, pairs),
             batch_tokens=batch_tokens,
             on_progress=on_progress,
         )
-        outputs = [np.zeros(0, np.float32), *(block[:, 0].numpy() for block in blocks)]
-        return self.activated(np.concatenate(outputs))
+        return np.array([score for block in blocks for score in block], np.float32)
+
+    def use(
+        self,
+        *,
+        is_raw: bool = False,
+        prompt_name: str | None = None,
+        cut: Side = "right",
+    ) -> Use[Text, EncodedText, Tensor, float]:
+        """Pairs of query and document to scores.
+
+        Args:
+            is_raw: Give the model's outputs as they are.
+            prompt_name: The prompt to put before the queries; the model's default when None.
+            cut: The side on which a text that is too long loses tokens.
+
+        Raises:
+            InputError: A prompt that the model does not have.
+        """
+        prompt = self.settings.prompt(None, prompt_name)
+
+        def finish(_: Sequence[EncodedText], logits: Sequence[Tensor]) -> list[float]:
+            outputs = torch.stack(list(logits))[:, 0]
+            scores: list[float] = (outputs if is_raw else self.activate(outputs)).tolist()
+            return scores
+
+        plain = self.classifier.logits_use(cut=cut, prompt=prompt)
+        return replace(plain, finish=finish)  # type: ignore[return-value, arg-type]
 
     def rank(
         self,
@@ -162,14 +189,13 @@ class Reranker:
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [RankedDocument(int(index), float(scores[index])) for index in order]
 
-    def activated(self, outputs: np.ndarray) -> np.ndarray:
-        """The scores that the model's outputs, (num_pairs,) float32, stand for."""
-        scores: np.ndarray = self._activate(torch.from_numpy(outputs)).numpy()
+    def activate(self, outputs: Tensor) -> Tensor:
+        """Make scores of the model's outputs, of any shape."""
+        scores: Tensor = self._activate(outputs)
         return scores
 
 
-def _as_pair(pair: object, prompt: str) -> tuple[str, str]:
+def _as_pair(pair: object) -> tuple[str, str]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise InputError(f"pairs: got {type(pair).__name__}, expected pairs of query and document")
-    query, document = pair
-    return (prompt + query if prompt and isinstance(query, str) else query), document
+    return pair[0], pair[1]

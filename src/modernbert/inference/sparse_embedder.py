@@ -22,10 +22,11 @@ from modernbert.inference.foreign_files import (
     refuse_steps,
     write_files,
 )
-from modernbert.inference.inputs import EncodedText, require_list, with_prompt
+from modernbert.inference.inputs import EncodedText, Side, TextEncoder, require_list
 from modernbert.inference.loading import load_for_inference
 from modernbert.inference.prompts import Prompted
 from modernbert.inference.text_model import TextModel
+from modernbert.inference.use import Use
 from modernbert.json_files import read_settings
 from modernbert.kinds import (
     CONFIG_FILE,
@@ -192,20 +193,38 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
         if unknown := options.keys() - SparseOptions.__annotations__:
             known = ", ".join(SparseOptions.__annotations__)
             raise InputError(f"{min(unknown)}: no such option; expected one of {known}")
-        most = options.get("max_active_dims")
-        if most is not None and most < 1:
-            raise InputError(f"max_active_dims: got {most}, expected 1 or more")
         prompt = self.settings.prompt(options.get("prompt"), options.get("prompt_name"))
-        windows: Iterator[list[tuple[EncodedText, Any]]] = self.run(
-            with_prompt(texts, prompt),
-            self.compute,
+        blocks = self.blocks(
+            self.use(prompt=prompt, max_active_dims=options.get("max_active_dims")),
+            texts,
             batch_tokens=options.get("batch_tokens"),
             on_progress=options.get("on_progress"),
         )
-        return (
-            self.vector(token_ids, weights, most)
-            for window in windows
-            for _, (token_ids, weights) in window
+        return (vector for block in blocks for vector in block)
+
+    def use(
+        self, *, prompt: str = "", max_active_dims: int | None = None, cut: Side = "right"
+    ) -> Use[str, EncodedText, tuple[Tensor, Tensor], SparseVector]:
+        """Texts to sparse vectors.
+
+        Args:
+            prompt: A text to put before each.
+            max_active_dims: How many tokens are kept, in place of the model's own number.
+            cut: The side on which a text that is too long loses tokens.
+
+        Raises:
+            InputError: A number below 1.
+        """
+        if max_active_dims is not None and max_active_dims < 1:
+            raise InputError(f"max_active_dims: got {max_active_dims}, expected 1 or more")
+        return Use(
+            name="sparse",
+            encode=TextEncoder(
+                self.tokenizer, self.max_seqlen, cut=cut, prompt=prompt, takes_pairs=False
+            ),
+            compute=self.compute,
+            finish=lambda _, found: [self.vector(*each, max_active_dims) for each in found],
+            max_seqlen=self.max_seqlen,
         )
 
     def compute(self, batch: PackedBatch) -> Sequence[tuple[Tensor, Tensor]]:

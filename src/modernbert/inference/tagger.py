@@ -1,6 +1,8 @@
 """`Tagger`: a text, or words that someone else split, to entities."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from modernbert.inference.batching import Observer
 from modernbert.inference.entities import Entity, LabelledSpan, merged
 from modernbert.inference.inputs import require_list
 from modernbert.inference.text_model import TextModel
+from modernbert.inference.use import Use
 from modernbert.inference.words import EncodedWords, TextOrWords, encode, num_characters
 from modernbert.model.heads import TokenClassifier
 
@@ -65,8 +68,9 @@ class Tagger(TextModel[TokenClassifier]):
         on_progress: Observer | None = None,
     ) -> Iterator[list[Entity]]:
         """As `tag`, for any number of texts in bounded memory."""
-        words = self.words(texts, batch_tokens=batch_tokens, on_progress=on_progress)
-        return (merged(each) for each in words)
+        require_list(texts, "texts")
+        blocks = self.blocks(self.use(), texts, batch_tokens=batch_tokens, on_progress=on_progress)
+        return (entities for block in blocks for entities in block)
 
     def words(
         self,
@@ -77,15 +81,28 @@ class Tagger(TextModel[TokenClassifier]):
     ) -> Iterator[list[LabelledSpan]]:
         """Each word of each text with its likeliest label."""
         require_list(texts, "texts")
-        windows: Iterator[list[tuple[EncodedWords, tuple[Tensor, Tensor]]]] = self.run(
-            texts,
-            self.compute,
+        entities: Use[Any, Any, Any, Any] = self.use()
+        use = replace(entities, finish=self._labelled)
+        blocks = self.blocks(use, texts, batch_tokens=batch_tokens, on_progress=on_progress)
+        return (words for block in blocks for words in block)
+
+    def use(self) -> Use[TextOrWords, EncodedWords, tuple[Tensor, Tensor], list[Entity]]:
+        """Texts, or lists of words, to entities."""
+        return Use(
+            name="labels",
             encode=self.encode,
+            compute=self.compute,
+            finish=lambda encoded, computed: [
+                merged(words) for words in self._labelled(encoded, computed)
+            ],
+            max_seqlen=self.max_seqlen,
             size=num_characters,
-            batch_tokens=batch_tokens,
-            on_progress=on_progress,
         )
-        return (self.labelled(*each) for window in windows for each in window)
+
+    def _labelled(
+        self, encoded: Sequence[EncodedWords], computed: Sequence[tuple[Tensor, Tensor]]
+    ) -> list[list[LabelledSpan]]:
+        return [self.labelled(*each) for each in zip(encoded, computed, strict=True)]
 
     def labelled(
         self, encoded: EncodedWords, computed: tuple[Tensor, Tensor]

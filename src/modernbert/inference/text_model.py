@@ -1,20 +1,20 @@
 """`TextModel`: a model with its tokenizer, ready for texts of any lengths."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 
-from modernbert.batch import PackedBatch
-from modernbert.inference.batching import Encoded, Observer, Work, batch_tokens_for
-from modernbert.inference.inputs import TextEncoder, Watched, num_characters
+from modernbert.inference.batching import Observer, Work, batch_tokens_for
+from modernbert.inference.inputs import Watched
 from modernbert.inference.loading import (
     device_of,
     load_for_inference,
     longest_sequence,
     require_same_vocabulary,
 )
+from modernbert.inference.use import Use
 from modernbert.kinds import ModelKind
 from modernbert.model.encoder import Encoder
 from modernbert.model.precision import PrecisionChoice
@@ -23,8 +23,9 @@ from modernbert.tokenizer.tokenizer import Tokenizer
 
 M = TypeVar("M", bound=SavedModel)
 T = TypeVar("T")
-E = TypeVar("E", bound=Encoded)
+E = TypeVar("E")
 R = TypeVar("R")
+O = TypeVar("O")  # noqa: E741
 
 
 class TextModel(Generic[M]):
@@ -84,37 +85,46 @@ class TextModel(Generic[M]):
         """Where the model computes."""
         return device_of(self.model)
 
-    def run(
+    def blocks(
         self,
+        use: Use[T, E, R, O],
         items: Iterable[T],
-        compute: Callable[[PackedBatch], Sequence[R]],
         *,
-        encode: Callable[[list[T]], list[E]] | None = None,
-        size: Callable[[T], int] = num_characters,
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
-    ) -> Iterator[list[tuple[E, R]]]:
-        """Windows of items, each with what it was encoded to and its result, in their order.
+    ) -> Iterator[Sequence[O]]:
+        """Run any number of items through a use of this model, in bounded memory.
 
         A `TruncationWarning` says at the end how many were longer than the model reads.
 
-        compute, encode, size: see `Work`; texts and pairs of them are encoded by `TextEncoder`.
+        Args:
+            use: What is done with the items.
+            items: Read one after another, when they are needed.
+            batch_tokens: The most tokens that are computed at once.
+            on_progress: Is called after every batch.
+
+        Returns:
+            The results in the order of the items, some at a time.
 
         Raises:
-            InputError: items that cannot be encoded, or a `batch_tokens` below 1.
+            InputError: Items that cannot be encoded, or a `batch_tokens` below 1.
+            ResultError: Results that are not finite.
         """
-        encoder: Any = encode or TextEncoder(self.tokenizer, self.max_seqlen)
         work: Work[T, E, R] = Work(
-            encode=encoder,
-            compute=compute,
-            size=size,
+            encode=use.encode,
+            compute=use.compute,
+            size=use.size,
             device=self.device,
             batch_tokens=batch_tokens_for(self.device, batch_tokens),
         )
-        return self._run(work, items, Watched(on_progress))
+        return self._blocks(use, work, items, Watched(on_progress))
 
-    def _run(
-        self, work: Work[T, E, R], items: Iterable[T], watched: Watched
-    ) -> Iterator[list[tuple[E, R]]]:
-        yield from work.run(items, watched)
-        watched.warn_of_truncated(self.max_seqlen)
+    def _blocks(
+        self, use: Use[T, E, R, O], work: Work[T, E, R], items: Iterable[T], watched: Watched
+    ) -> Iterator[Sequence[O]]:
+        num_done = 0
+        for window in work.run(items, watched):
+            encoded, computed = zip(*window, strict=True)
+            yield use.results(encoded, computed, first=num_done)
+            num_done += len(window)
+        watched.warn_of_truncated(use.max_seqlen)

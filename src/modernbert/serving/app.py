@@ -45,6 +45,7 @@ _ROOT_PATHS: dict[ModelKind, str] = {
     "classifier": "/predict",
     "reranker": "/rerank",
     "tagger": "/tag",
+    "answerer": "/answer",
     "masked_lm": "/fill-mask",
 }
 
@@ -120,7 +121,7 @@ class _Http:
         _require_json(request)
         message = _decoded(await self._body(request), route)
         name = model.name if model is not None else message.model  # type: ignore[attr-defined]
-        chosen = self.service.model_for(route.ability, name, route.path)
+        chosen = self.service.model_for(route.abilities, name, route.path)
         call = Call(self.service, chosen)
         answer = await _while_connected(request, self._in_time(route.answer(call, message)))
         content = await call.off_loop(msgspec.json.encode, answer)
@@ -163,7 +164,7 @@ class _Http:
     async def info(self, model: ServedModel, _: Request) -> Response:
         """What a model is, and the limits."""
         settings, service = self.settings, self.service
-        routes = [route.path for route in ROUTES if model.can(route.ability)]
+        routes = [route.path for route in ROUTES if model.can(route.abilities)]
         return _json(
             schemas.Info(
                 model_id=model.name,

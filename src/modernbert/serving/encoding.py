@@ -2,16 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 from modernbert.errors import InputError
-from modernbert.inference.batching import Encoded
-from modernbert.inference.inputs import Side, Text, TextEncoder
-from modernbert.serving.refusal import Refusal, empty, invalid, too_large
+from modernbert.inference.inputs import EncodedText, Side, Text, TextEncoder
+from modernbert.serving.refusal import empty, invalid, too_large
 from modernbert.tokenizer.tokenizer import Tokenizer
 
-T = TypeVar("T")
-E = TypeVar("E", bound=Encoded)
 TextOrIds = str | list[int]
 
 
@@ -73,41 +70,24 @@ def _as_text(parts: list[str]) -> Text:
     return parts[0] if len(parts) == 1 else (parts[0], parts[1])
 
 
-def encode_texts(encode: Callable[[list[T]], list[E]], texts: list[T], name: str) -> list[E]:
-    """What texts become, whatever encodes them.
-
-    Raises:
-        Refusal: a text that cannot be tokenized.
-    """
-    try:
-        return encode(texts)
-    except InputError as error:
-        raise Refusal(422, "Tokenizer", f"{name}: {error}") from None
-
-
-def encode_inputs(
-    encoder: TextEncoder, inputs: Sequence[TextOrIds], prompt: str, name: str
-) -> list[Encoded]:
-    """What texts, with a prompt before each, and rows of token ids become.
+def encode_ids_too(encoder: TextEncoder) -> Callable[[Sequence[TextOrIds]], list[EncodedText]]:
+    """An encoder that takes rows of token ids too.
 
     Token ids are those of a text: [CLS] and [SEP] around them are taken off, and put on anew.
-
-    Raises:
-        Refusal: a text or an id that the tokenizer does not know.
     """
     tokenizer = encoder.tokenizer
-    try:
-        texts = [prompt + each for each in inputs if isinstance(each, str)]
-        encoded = iter(encoder(texts))
-        prompt_ids = tokenizer.encode(prompt, special_tokens=False) if prompt else []
+
+    def encode(inputs: Sequence[TextOrIds]) -> list[EncodedText]:
+        encoded = iter(encoder([each for each in inputs if isinstance(each, str)]))
+        prompt = tokenizer.encode(encoder.prompt, special_tokens=False) if encoder.prompt else []
         return [
             next(encoded)
             if isinstance(each, str)
-            else encoder.framed([prompt_ids + _bare_ids(tokenizer, each)])
+            else encoder.framed([prompt + _bare_ids(tokenizer, each)])
             for each in inputs
         ]
-    except InputError as error:
-        raise Refusal(422, "Tokenizer", f"{name}: {error}") from None
+
+    return encode
 
 
 def _bare_ids(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
@@ -116,18 +96,15 @@ def _bare_ids(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
     return tokenizer.template.bare(ids)
 
 
-def require_fit(
-    encoded: Sequence[E], truncation: Truncation, max_seqlen: int, name: str
-) -> Sequence[E]:
-    """The same, when none had to be cut or cutting is allowed.
+def require_fit(encoded: Sequence[Any], truncation: Truncation, max_seqlen: int, name: str) -> None:
+    """Refuse what is too long, unless cutting is allowed.
 
     Raises:
-        Refusal: one is too long.
+        Refusal: One is too long.
     """
     for index, each in enumerate(encoded):
-        if each.is_truncated and not truncation.allowed:
+        if not truncation.allowed and getattr(each, "is_truncated", False):
             raise too_large(
                 f"{name}[{index}]: longer than the {max_seqlen:,} tokens that the model reads; "
                 "shorten it, or set truncate"
             )
-    return encoded

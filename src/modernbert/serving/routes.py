@@ -2,31 +2,36 @@
 
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-import torch
+import numpy as np
 from msgspec import Struct
-from torch import Tensor
-from torch.nn import functional
 
-from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
+from modernbert.inference.batching import Encoded
+from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder import Embedder
-from modernbert.inference.inputs import TextEncoder
-from modernbert.serving import late_interaction, schemas
-from modernbert.serving.answers import as_lists, require_finite, require_small
-from modernbert.serving.encoding import (
-    TextOrIds,
-    Truncation,
-    as_inputs,
-    encode_inputs,
-    require_fit,
-)
-from modernbert.serving.heads import fill_mask, predict, predict_or_classify, rerank, tag
-from modernbert.serving.queue import Lane
-from modernbert.serving.refusal import Refusal, empty, invalid
+from modernbert.inference.fill_mask import FillMask
+from modernbert.inference.inputs import EncodedText, TextEncoder
+from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
+from modernbert.inference.prompts import Side
+from modernbert.inference.question_answerer import QuestionAnswerer
+from modernbert.inference.reranker import Reranker
+from modernbert.inference.sparse_embedder import SparseEmbedder
+from modernbert.inference.tagger import Tagger
+from modernbert.inference.use import Use
+from modernbert.serving import schemas
+from modernbert.serving.encoding import TextOrIds, Truncation, as_inputs, encode_ids_too
+from modernbert.serving.heads import answer, fill_mask, predict, predict_or_classify, rerank, tag
+from modernbert.serving.refusal import Refusal, empty, invalid, too_large
 from modernbert.serving.service import Call
+
+R = TypeVar("R")
+O = TypeVar("O")  # noqa: E741
+
+MAX_NUMBERS = 1 << 23
+"""Of an answer: 8 million numbers are about 150 MB of JSON."""
 
 Answer = Callable[[Call, Any], Awaitable[Any]]
 
@@ -35,14 +40,16 @@ Answer = Callable[[Call, Any], Awaitable[Any]]
 class Route:
     """One thing that can be asked for.
 
-    path: without the model's name, which may stand before it.
-    ability: what a model needs for it; empty when each can.
-    request, response: the types of the bodies.
-    answer: makes the one of the other.
+    Attributes:
+        path: Without the model's name, which may stand before it.
+        abilities: Classes of `inference`, of which a model needs one; none when each model can.
+        summary: What it gives, in a sentence.
+        request, response: The types of the bodies.
+        answer: Makes the one of the other.
     """
 
     path: str
-    ability: str
+    abilities: tuple[type, ...]
     summary: str
     request: type[Struct]
     response: Any
@@ -56,50 +63,64 @@ class Route:
 
 async def embed(call: Call, request: schemas.EmbedRequest) -> Any:
     """One vector for each input."""
-    truncation = call.truncation(request)
     inputs = as_inputs(request.inputs, "inputs")
-    vectors = await _pooled(call, inputs, truncation, request.prompt_name, "inputs")
-    vectors = _finished(vectors, request.dimensions, request.normalize)
+    vectors = await _pooled(
+        call,
+        inputs,
+        "inputs",
+        call.truncation(request),
+        prompt_name=request.prompt_name,
+        dimensions=request.dimensions,
+        normalize=request.normalize,
+    )
     return vectors.tolist()
 
 
 async def embed_all(call: Call, request: schemas.EmbedAllRequest) -> Any:
-    """One vector for each token of each input."""
-    if call.model.multi_vector is not None:
-        return await late_interaction.embed_side(call, request)
-    truncation = call.truncation(request)
+    """One vector for each token of each input; of a multi-vector model, for those that count."""
     inputs = as_inputs(request.inputs, "inputs")
-    sequences = await _encoded(call, inputs, truncation, request.prompt_name, "inputs")
-    require_small(sum(map(len, sequences)) * call.model.encoder.config.hidden_size, "inputs")
-    encoder = call.model.encoder
-    lane = call.model.lane("hidden", lambda: lambda batch: _hidden(encoder(batch), batch))
-    return await call.off_loop(as_lists, await call.compute(lane, sequences))
+    use: Use[Any, Any, Any, np.ndarray]
+    if call.model.can([MultiVectorEmbedder]):
+        if not all(isinstance(each, str) for each in inputs):
+            raise invalid("inputs: got token ids, but what this model reads begins with markers")
+        embedder = call.model.part(MultiVectorEmbedder)
+        use, dim = embedder.use(_side(request.prompt_name)), embedder.dim
+        truncation = call.right_alone(request)
+    else:
+        truncation = call.truncation(request)
+        prompt = _prompt(call, request.prompt_name)
+        use = _with_ids(call.model.part(Embedder).token_use(prompt=prompt, cut=truncation.side))
+        dim = call.model.encoder.config.hidden_size
+
+    def require_small(encoded: Sequence[Encoded]) -> None:
+        numbers = dim * sum(len(each.token_ids) for each in encoded)
+        if numbers > MAX_NUMBERS:
+            raise too_large(f"inputs: the answer would be {numbers:,} numbers; send fewer texts")
+
+    found = await call.run(use, inputs, "inputs", truncation, check=require_small)
+    return await call.off_loop(lambda: [each.tolist() for each in found])
 
 
 async def embed_sparse(call: Call, request: schemas.EmbedSparseRequest) -> Any:
     """The weights of the vocabulary's tokens for each input."""
-    sparse = call.model.sparse
-    assert sparse is not None
-    truncation = call.truncation(request)
-    inputs = as_inputs(request.inputs, "inputs")
-    sequences = await _encoded(call, inputs, truncation, request.prompt_name, "inputs")
-    results = await call.compute(call.model.lane("sparse", lambda: sparse.compute), sequences)
+    truncation, prompt = call.truncation(request), _prompt(call, request.prompt_name)
+    use = _with_ids(call.model.part(SparseEmbedder).use(prompt=prompt, cut=truncation.side))
+    found = await call.run(use, as_inputs(request.inputs, "inputs"), "inputs", truncation)
     return [
         [schemas.SparseValue(*pair) for pair in zip(ids.tolist(), weights.tolist(), strict=True)]
-        for ids, weights in (sparse.vector(*result) for result in results)
+        for ids, weights in found
     ]
 
 
 async def similarity(call: Call, request: schemas.SimilarityRequest) -> Any:
     """How alike one sentence is to each of others, as the model's training compared them."""
     parameters = request.parameters or schemas.SimilarityParameters()
-    truncation = call.truncation(parameters)
     if not request.inputs.sentences:
         raise empty("inputs.sentences")
     texts: list[TextOrIds] = [request.inputs.source_sentence, *request.inputs.sentences]
-    vectors = await _pooled(call, texts, truncation, parameters.prompt_name, "inputs", extra=1)
-    embedder = _embedder(call)
-    return embedder.similarity(vectors[:1], vectors[1:])[0].tolist()
+    truncation, name = call.truncation(parameters), parameters.prompt_name
+    vectors = await _pooled(call, texts, "inputs", truncation, prompt_name=name, extra=1)
+    return call.model.part(Embedder).similarity(vectors[:1], vectors[1:])[0].tolist()
 
 
 async def embed_or_compare(call: Call, request: schemas.EmbedOrCompareRequest) -> Any:
@@ -112,12 +133,16 @@ async def embed_or_compare(call: Call, request: schemas.EmbedOrCompareRequest) -
 
 async def openai_embeddings(call: Call, request: schemas.OpenAIRequest) -> Any:
     """One vector of length 1 for each input, as OpenAI answers."""
-    inputs = as_inputs(request.input, "input")
-    truncation = call.truncation(schemas.Truncating())
-    vectors = await _pooled(call, inputs, truncation, None, "input")
-    vectors = _finished(vectors, request.dimensions, normalize=True)
+    vectors = await _pooled(
+        call,
+        as_inputs(request.input, "input"),
+        "input",
+        call.truncation(schemas.Truncating()),
+        dimensions=request.dimensions,
+        normalize=True,
+    )
     if request.encoding_format == "base64":
-        rows = [b64encode(row.astype("<f4").tobytes()).decode() for row in vectors.numpy()]
+        rows = [b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
     else:
         rows = vectors.tolist()
     usage = schemas.OpenAIUsage(call.timing.tokens, call.timing.tokens)
@@ -151,78 +176,61 @@ async def decode(call: Call, request: schemas.DecodeRequest) -> Any:
         raise Refusal(422, "Tokenizer", f"ids: {error}") from None
 
 
-def _embedder(call: Call) -> Embedder:
-    assert call.model.embedder is not None
-    return call.model.embedder
+async def _pooled(
+    call: Call,
+    inputs: Sequence[TextOrIds],
+    name: str,
+    truncation: Truncation,
+    *,
+    prompt_name: str | None = None,
+    dimensions: int | None = None,
+    normalize: bool = False,
+    extra: int = 0,
+) -> np.ndarray:
+    """(num_inputs, dim) float32, as `Embedder.encode` gives them."""
+    embedder = call.model.part(Embedder)
+    if dimensions is not None and dimensions > embedder.dim:
+        raise invalid(f"dimensions: got {dimensions}, expected 1 to {embedder.dim}")
+    use = embedder.use(
+        prompt=_prompt(call, prompt_name),
+        truncate_dim=dimensions,
+        normalize=normalize,
+        cut=truncation.side,
+    )
+    vectors: Any = await call.run(_with_ids(use), inputs, name, truncation, extra=extra)
+    return np.stack(list(vectors))
+
+
+def _with_ids(use: Use[str, EncodedText, R, O]) -> Use[Any, EncodedText, R, O]:
+    """A use of texts that takes rows of token ids too."""
+    assert isinstance(use.encode, TextEncoder)
+    changed: Any = replace(use, encode=encode_ids_too(use.encode), size=_num_characters)
+    return changed  # type: ignore[no-any-return]
+
+
+def _num_characters(item: TextOrIds) -> int:
+    return len(item) if isinstance(item, str) else 0
 
 
 def _prompt(call: Call, name: str | None) -> str:
-    prompted = call.model.embedder or call.model.sparse
+    """The text of a prompt; of none where the model has no prompts."""
+    parts = call.model.parts
+    prompted = parts.get(Embedder) or parts.get(SparseEmbedder)
     if prompted is None:
         if name is not None:
             raise invalid(f"prompt_name: got {name!r}, but the model has no prompts")
         return ""
     try:
-        return prompted.settings.prompt(None, name)
+        return str(prompted.settings.prompt(None, name))
     except InputError as error:
         raise invalid(str(error)) from None
 
 
-async def _encoded(
-    call: Call,
-    inputs: Sequence[TextOrIds],
-    truncation: Truncation,
-    prompt_name: str | None,
-    name: str,
-    *,
-    extra: int = 0,
-) -> list[list[int]]:
-    """The sequences of inputs, with a prompt before each."""
-    call.require_few(len(inputs) - extra, name)
-    prompt, model = _prompt(call, prompt_name), call.model
-    encoder = TextEncoder(model.tokenizer, model.max_seqlen, cut=truncation.side)
-    call.timing.characters += sum(len(each) for each in inputs if isinstance(each, str))
-    encoded = await call.tokenize(encode_inputs, encoder, inputs, prompt, name)
-    return [each.token_ids for each in require_fit(encoded, truncation, model.max_seqlen, name)]
-
-
-async def _pooled(
-    call: Call,
-    inputs: Sequence[TextOrIds],
-    truncation: Truncation,
-    prompt_name: str | None,
-    name: str,
-    *,
-    extra: int = 0,
-) -> Tensor:
-    """(num_inputs, dim) float32, as `Embedder.encode` gives them."""
-    sequences = await _encoded(call, inputs, truncation, prompt_name, name, extra=extra)
-    prompt = _prompt(call, prompt_name)
-    vectors = torch.stack(await call.compute(_pooling_lane(call, prompt), sequences))
-    return require_finite(vectors)
-
-
-def _pooling_lane(call: Call, prompt: str) -> Lane:
-    """Prompts that are not pooled have lanes of their own: how many tokens to leave out differs."""
-    embedder = _embedder(call)
-    num_left_out = embedder.num_left_out(prompt)
-    return call.model.lane(
-        ("pooled", num_left_out),
-        lambda: lambda batch: embedder.compute(batch, num_left_out),
-    )
-
-
-def _finished(vectors: Tensor, dimensions: int | None, normalize: bool) -> Tensor:
-    """Cut to some numbers, and then of length 1, as `Embedder.encode` does it."""
-    if dimensions is not None and dimensions > vectors.shape[1]:
-        raise invalid(f"dimensions: got {dimensions}, expected 1 to {vectors.shape[1]}")
-    cut = vectors[:, :dimensions]
-    return functional.normalize(cut) if normalize else cut
-
-
-def _hidden(hidden: Tensor, batch: PackedBatch) -> Sequence[Tensor]:
-    """For each sequence (length, hidden_size) float32, on the CPU, in memory of its own."""
-    return [each.clone() for each in batch.split(hidden.float().cpu())]
+def _side(prompt_name: str | None) -> Side:
+    sides: dict[str, Side] = {"query": "query", "document": "document"}
+    if (found := sides.get(prompt_name or "document")) is None:
+        raise invalid(f"prompt_name: got {prompt_name!r}, expected query or document")
+    return found
 
 
 def _tokens(call: Call, text: str, special_tokens: bool) -> list[schemas.SimpleToken]:
@@ -243,7 +251,7 @@ def _tokens(call: Call, text: str, special_tokens: bool) -> list[schemas.SimpleT
 ROUTES = (
     Route(
         "/embed",
-        "embedder",
+        (Embedder,),
         "One vector for each text.",
         schemas.EmbedRequest,
         list[list[float]],
@@ -251,7 +259,7 @@ ROUTES = (
     ),
     Route(
         "/embed_all",
-        "token_embedder",
+        (Embedder, MultiVectorEmbedder),
         "One vector for each token of each text.",
         schemas.EmbedAllRequest,
         list[list[list[float]]],
@@ -259,7 +267,7 @@ ROUTES = (
     ),
     Route(
         "/embed_sparse",
-        "sparse",
+        (SparseEmbedder,),
         "The weights of the vocabulary's tokens for each text.",
         schemas.EmbedSparseRequest,
         list[list[schemas.SparseValue]],
@@ -267,7 +275,7 @@ ROUTES = (
     ),
     Route(
         "/similarity",
-        "embedder",
+        (Embedder,),
         "How alike a sentence is to each of others.",
         schemas.SimilarityRequest,
         list[float],
@@ -275,7 +283,7 @@ ROUTES = (
     ),
     Route(
         "/predict",
-        "classifier",
+        (Classifier,),
         "The labels of texts, or of pairs of texts, best first.",
         schemas.PredictRequest,
         list[schemas.Prediction | list[schemas.Prediction]],
@@ -283,7 +291,7 @@ ROUTES = (
     ),
     Route(
         "/rerank",
-        "ranker",
+        (Reranker, MultiVectorEmbedder),
         "Texts by how well they answer a query, best first.",
         schemas.RerankRequest,
         list[schemas.Rank],
@@ -291,15 +299,23 @@ ROUTES = (
     ),
     Route(
         "/tag",
-        "tagger",
+        (Tagger,),
         "The entities of texts.",
         schemas.TagRequest,
         list[schemas.TaggedEntity | list[schemas.TaggedEntity]],
         tag,
     ),
     Route(
+        "/answer",
+        (QuestionAnswerer,),
+        "The pieces of texts that answer questions.",
+        schemas.AnswerRequest,
+        schemas.Answer | list[schemas.Answer],
+        answer,
+    ),
+    Route(
         "/fill-mask",
-        "fill_mask",
+        (FillMask,),
         "The likeliest tokens for each [MASK].",
         schemas.FillMaskRequest,
         list[schemas.FilledMask | list[schemas.FilledMask | list[schemas.FilledMask]]],
@@ -307,16 +323,16 @@ ROUTES = (
     ),
     Route(
         "/tokenize",
-        "",
+        (),
         "The tokens of texts.",
         schemas.TokenizeRequest,
         list[list[schemas.SimpleToken]],
         tokenize,
     ),
-    Route("/decode", "", "The texts of token ids.", schemas.DecodeRequest, list[str], decode),
+    Route("/decode", (), "The texts of token ids.", schemas.DecodeRequest, list[str], decode),
     Route(
         "/v1/embeddings",
-        "embedder",
+        (Embedder,),
         "Embeddings as OpenAI's route gives them.",
         schemas.OpenAIRequest,
         schemas.OpenAIResponse,
@@ -327,7 +343,7 @@ ROUTES = (
 ROOT_ROUTES = (
     Route(
         "/embed",
-        "embedder",
+        (Embedder,),
         "Texts to embed, or sentences to compare.",
         schemas.EmbedOrCompareRequest,
         list[Any],
@@ -335,7 +351,7 @@ ROOT_ROUTES = (
     ),
     Route(
         "/predict",
-        "classifier",
+        (Classifier,),
         "Texts to classify, as for /predict or as the hub's inference is asked.",
         schemas.PredictOrClassifyRequest,
         list[Any],

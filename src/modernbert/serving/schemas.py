@@ -183,6 +183,34 @@ class TaggedEntity(Struct):
     end: int
 
 
+class Question(Struct):
+    question: str
+    context: str
+
+
+class AnswerRequest(Request, kw_only=True):
+    inputs: Annotated[
+        Question | list[Question],
+        Meta(
+            description="A question and the text that may answer it, or a list of such.",
+            examples=[
+                {
+                    "question": "Where was Ada Lovelace born?",
+                    "context": "Ada Lovelace was born in London.",
+                }
+            ],
+        ),
+    ]
+    must_answer: bool = False
+
+
+class Answer(Struct):
+    answer: str
+    score: float
+    start: int
+    end: int
+
+
 class OpenAIRequest(Request, kw_only=True):
     input: Inputs
     encoding_format: Literal["float", "base64"] | None = None

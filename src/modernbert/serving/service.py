@@ -8,20 +8,29 @@ from typing import Any, TypeVar
 
 import torch
 
-from modernbert.errors import InputError
-from modernbert.inference.batching import batch_tokens_for
+from modernbert.errors import InputError, ResultError
+from modernbert.inference.batching import Encoded, batch_tokens_for, by_item, sequences_of
 from modernbert.inference.inputs import Side
 from modernbert.inference.loading import device_of
-from modernbert.serving.encoding import Truncation
+from modernbert.inference.use import Use
+from modernbert.serving.encoding import Truncation, require_fit
 from modernbert.serving.engine import BatchEngine
 from modernbert.serving.models import ServedModel
 from modernbert.serving.queue import Job, JobQueue, Lane
-from modernbert.serving.refusal import Refusal, overloaded, too_large, unsupported
+from modernbert.serving.refusal import (
+    Refusal,
+    empty,
+    invalid,
+    overloaded,
+    too_large,
+    unsupported,
+)
 from modernbert.serving.schemas import SimilarityParameters, Truncating
 from modernbert.serving.settings import ServingSettings
 from modernbert.serving.telemetry import Telemetry, Timing
 
 R = TypeVar("R")
+O = TypeVar("O")  # noqa: E741
 
 
 class Service:
@@ -61,7 +70,7 @@ class Service:
         self.engine.close()
         self.threads.shutdown()
 
-    def model_for(self, ability: str, name: str | None, route: str) -> ServedModel:
+    def model_for(self, abilities: Sequence[type], name: str | None, route: str) -> ServedModel:
         """The model of a request.
 
         Raises:
@@ -73,9 +82,9 @@ class Service:
             known = ", ".join(self.models)
             raise Refusal(404, "NotFound", f"model: got {name!r}, expected one of {known}")
         else:
-            able = (model for model in self.models.values() if model.can(ability))
+            able = (model for model in self.models.values() if model.can(abilities))
             chosen = next(able, next(iter(self.models.values())))
-        if not chosen.can(ability):
+        if not chosen.can(abilities):
             raise unsupported(chosen.name, chosen.kind, route)
         return chosen
 
@@ -106,6 +115,48 @@ class Call:
         self.settings = service.settings
         self.timing = Timing()
 
+    async def run(
+        self,
+        use: Use[Any, Any, Any, O],
+        items: Sequence[Any],
+        name: str,
+        truncation: Truncation,
+        *,
+        extra: int = 0,
+        check: Callable[[Sequence[Encoded]], None] | None = None,
+    ) -> Sequence[O]:
+        """Run the items of a request through a use of its model.
+
+        Args:
+            use: What is done with them.
+            items: One or more.
+            name: The field of the request that they stand in.
+            truncation: What becomes of items that are too long.
+            extra: How many of the items do not count against the most that a request may have.
+            check: Is given all sequences before they are computed, to refuse them.
+
+        Raises:
+            Refusal: Too many or too long items, too much to do already, or a failure of the model.
+        """
+        if not items:
+            raise empty(name)
+        self.require_few(len(items) - extra, name)
+        try:
+            self.timing.characters += sum(use.size(each) for each in items)
+            encoded = await self.tokenize(use.encode, list(items))
+        except InputError as error:
+            raise Refusal(422, "Tokenizer", f"{name}: {error}") from None
+        require_fit(encoded, truncation, use.max_seqlen, name)
+        sequences = sequences_of(encoded)
+        if check is not None:
+            check(sequences)
+        lane = self.model.lane(use.name, use.compute)
+        results = await self.compute(lane, [each.token_ids for each in sequences])
+        try:
+            return await self.off_loop(use.results, encoded, by_item(encoded, results))
+        except ResultError as error:
+            raise Refusal(424, "Backend", f"{name}: {error}") from None
+
     def require_few(self, number: int, name: str) -> None:
         """Refuse too many texts.
 
@@ -123,6 +174,17 @@ class Call:
         said = request.truncate
         side: Side = "left" if request.truncation_direction.lower() == "left" else "right"
         return Truncation(self.settings.auto_truncate if said is None else said, side)
+
+    def right_alone(self, request: Truncating) -> Truncation:
+        """As `truncation`, for a use that cuts texts on the right alone.
+
+        Raises:
+            Refusal: The request wants them cut on the left.
+        """
+        truncation = self.truncation(request)
+        if truncation.side == "left":
+            raise invalid("truncation_direction: this route cuts texts on the right alone")
+        return truncation
 
     async def off_loop(self, function: Callable[..., R], *arguments: Any) -> R:
         """Run what takes long on another thread, so that other requests go on."""
