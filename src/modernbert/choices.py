@@ -3,4 +3,5 @@
 from typing import Literal
 
 Pooling = Literal["cls", "mean"]
+SparsePooling = Literal["max", "sum"]
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]

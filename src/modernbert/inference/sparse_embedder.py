@@ -129,7 +129,7 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
             ConfigError: A precision that cannot be had here.
         """
         folder = find_model(folder_or_hub_id, weights=True, wanted=cls.kinds)
-        place, settings, is_lowered = _read_folder(folder)
+        place, settings, is_lowered = read_sparse_folder(folder)
         model, tokenizer = load_for_inference(MaskedLanguageModel, place, precision)
         embedder = cls(model, tokenizer.lowercased() if is_lowered else tokenizer, settings)
         embedder._source = place
@@ -272,7 +272,7 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
         return dict(zip(names, vector.weights[order].tolist(), strict=True))
 
 
-def _read_folder(folder: Path) -> tuple[Path, SparseSettings, bool]:
+def read_sparse_folder(folder: Path) -> tuple[Path, SparseSettings, bool]:
     """The folder of the model within, how it is used, and whether texts are lowercased."""
     modules = read_modules(folder)
     if [each.kind for each in modules[1:]] != ["SpladePooling"]:

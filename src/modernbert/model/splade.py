@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
+from modernbert.choices import SparsePooling
 from modernbert.model.heads import MaskedLanguageModel
 
-SparsePooling = Literal["max", "sum"]
 SparseActivation = Literal["relu", "log1p_relu"]
+
+__all__ = ["SparseActivation", "SparsePooling", "token_weights"]
 
 _ROWS_AT_ONCE = 256
 

@@ -85,6 +85,11 @@ VERBS = {
         "ranking.recipe:LateInteractionRecipe",
         "ranking.retrieval:open_late_interaction",
     ),
+    "sparse": Verb(
+        "Learn weights of the vocabulary for each text (SPLADE), for search by inverted lists.",
+        "ranking.recipe:SparseRecipe",
+        "ranking.retrieval:open_sparse",
+    ),
     "rerank": Verb(
         "Learn to score a query and a document that are read together.",
         "ranking.recipe:RerankRecipe",

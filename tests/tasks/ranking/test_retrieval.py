@@ -15,6 +15,7 @@ from modernbert.errors import DocumentError, InputError, ModernBertError, RunErr
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.reranker import Reranker
+from modernbert.inference.sparse_embedder import SparseEmbedder
 from modernbert.settings import parse
 from modernbert.tasks.finetune import finetune, open_job
 from modernbert.tasks.tuning.job import Job
@@ -23,7 +24,7 @@ from modernbert.tasks.tuning.task import Tuning
 from modernbert.training.distributed import ALONE
 from modernbert.training.task import Progress
 
-KINDS = ["retrieve", "late-interaction", "rerank"]
+KINDS = ["retrieve", "late-interaction", "sparse", "rerank"]
 needs_peer = pytest.mark.skipif(
     importlib.util.find_spec("sentence_transformers") is None,
     reason="sentence-transformers is not installed",
@@ -36,9 +37,12 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(kind: str, folder: Path) -> Any:
-    cls: Any = {"retrieve": Embedder, "late-interaction": MultiVectorEmbedder, "rerank": Reranker}[
-        kind
-    ]
+    cls: Any = {
+        "retrieve": Embedder,
+        "late-interaction": MultiVectorEmbedder,
+        "sparse": SparseEmbedder,
+        "rerank": Reranker,
+    }[kind]
     return cls.from_pretrained(folder, precision="float32")
 
 
@@ -82,6 +86,14 @@ def test_sentence_transformers_gives_the_same(tmp_path: Path, start: Path, kind:
         pairs = [("where is alpha", text) for text in texts]
         expected = peer.CrossEncoder(folder, device="cpu").predict(pairs)
         np.testing.assert_allclose(own.scores(pairs), expected, atol=1e-5)
+    elif kind == "sparse":
+        sparse = peer.SparseEncoder(folder, device="cpu")
+        for encode, theirs in (
+            (own.encode_query, sparse.encode_query),
+            (own.encode_document, sparse.encode_document),
+        ):
+            expected = theirs(texts, convert_to_sparse_tensor=False).numpy()
+            np.testing.assert_allclose(own.to_dense(encode(texts)), expected, atol=1e-5)
     elif kind == "retrieve":
         other = peer.SentenceTransformer(folder, device="cpu")
         np.testing.assert_allclose(own.encode(texts), other.encode(texts), atol=1e-5)
@@ -272,3 +284,46 @@ def test_a_metric_that_is_none_and_a_folder_of_another_run(tmp_path: Path, start
     write(tmp_path / "dev.jsonl", held_out()[1:])
     with pytest.raises(RunError, match="belongs to another recipe: examples"):
         finetune("retrieve", made)
+
+
+def test_regularization_leaves_fewer_weights(tmp_path: Path, start: Path) -> None:
+    """It grows over the first third of a run, and the loss is that of the step's mean weights."""
+    dims = []
+    for name, strength in (("free", 0.0), ("kept", 3e-3)):
+        (tmp_path / name).mkdir()
+        made = recipe(
+            start,
+            tmp_path / name,
+            kind="sparse",
+            epochs=3,
+            query_regularization=strength,
+            document_regularization=strength,
+        )
+        finetune("sparse", made)
+        found = load("sparse", made.output / "model").encode([document(n, 1) for n in NAMES])
+        dims.append(np.mean([len(each.weights) for each in found]))
+    assert dims[1] < 0.8 * dims[0]
+
+
+def test_the_penalty_counts_once_for_a_step_and_grows(tmp_path: Path, start: Path) -> None:
+    strong = {"query_regularization": 0.5, "document_regularization": 0.25}
+    jobs = [
+        open_job("sparse", recipe(start, tmp_path, kind="sparse", **values))
+        for values in ({"query_regularization": 0.0, "document_regularization": 0.0}, strong)
+    ]
+    module, rows = jobs[0].first(0), list(range(8))
+    examples = [jobs[0].objective.data.examples[row] for row in rows]  # type: ignore[attr-defined]
+    embedder = module.embedder
+    texts = {
+        "query": list(dict.fromkeys(each.query for each in examples)),
+        "document": list(dict.fromkeys(t for each in examples for t in each.documents)),
+    }
+    queries = [each.query for each in examples]
+    weights = [embedder.to_dense(embedder.encode(x)) for x in (queries, texts["document"])]
+    expected = [
+        factor * np.square(w.mean(0)).sum() for factor, w in zip((0.5, 0.25), weights, strict=True)
+    ]
+    for done, factor in ((1 / 6, 0.25), (1 / 3, 1.0), (1.0, 1.0)):
+        with torch.no_grad():
+            plain, penalised = (float(j.objective.loss(module, rows, ALONE, done)) for j in jobs)
+        assert penalised - plain == pytest.approx(8 * factor * expected, rel=1e-3)

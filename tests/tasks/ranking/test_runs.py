@@ -20,7 +20,7 @@ from modernbert.tasks.tuning.task import Tuning
 from modernbert.training.distributed import ALONE
 from modernbert.training.task import Progress
 
-KINDS = ["retrieve", "late-interaction", "rerank"]
+KINDS = ["retrieve", "late-interaction", "sparse", "rerank"]
 SWEEP: dict[str, Any] = {"seeds": [0, 1], "learning_rates": [1e-7, 3e-3]}
 
 
@@ -218,6 +218,7 @@ def test_runs_in_processes_give_what_one_process_gives(
     [
         ("retrieve", ["1 of 2 queries", "1 of 5 documents"]),
         ("late-interaction", ["1 of 2 queries", "1 of 5 documents"]),
+        ("sparse", ["1 of 2 queries", "1 of 5 documents"]),
         ("rerank", ["2 of 5 pairs"]),
     ],
 )

@@ -72,7 +72,7 @@ class Likeness:
         """One a text."""
         return 1
 
-    def loss(self, module: nn.Module, rows: Sequence[int], group: Group) -> Tensor:
+    def loss(self, module: nn.Module, rows: Sequence[int], group: Group, _done: float, /) -> Tensor:
         """The sum over this process's texts of the mean over all the others of the step."""
         examples = [self.examples[row] for row in rows]
         vectors = functional.normalize(self.vectors(module, examples, group), dim=1)

@@ -105,7 +105,7 @@ class LabelObjective(Generic[E]):
         """The targets of an example to learn from."""
         return self.criterion.num_targets(self.train[row])
 
-    def loss(self, module: nn.Module, rows: Sequence[int], group: Group) -> Tensor:
+    def loss(self, module: nn.Module, rows: Sequence[int], group: Group, _done: float, /) -> Tensor:
         """The sum of the losses of some examples' targets."""
         examples = [self.train[row] for row in rows]
         batch = packed(examples, group.device)

@@ -20,12 +20,15 @@ from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_folder import is_multi_vector, read_folder
 from modernbert.inference.multi_vector_inputs import SideEncoder, counted, skipped_token_ids
 from modernbert.inference.multi_vector_settings import MultiVectorSettings, Side
-from modernbert.kinds import read_modules
+from modernbert.inference.sparse_embedder import SparseEmbedder, SparseSettings, read_sparse_folder
+from modernbert.kinds import model_kind, read_modules
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
+from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.multi_vector import MultiVectorModel, projection
+from modernbert.model.splade import token_weights
 from modernbert.tasks.cpu_shapes import filled
-from modernbert.tasks.ranking.recipe import LateInteractionRecipe, RetrieveRecipe
+from modernbert.tasks.ranking.recipe import LateInteractionRecipe, RetrieveRecipe, SparseRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 MARKERS = {"query": "[unused0]", "document": "[unused1]"}
@@ -34,7 +37,7 @@ MARKERS = {"query": "[unused0]", "document": "[unused1]"}
 class Vectors(NamedTuple):
     """The vectors of some texts, one text after the other.
 
-    values: (total_vectors, dim) float32, of length 1.
+    values: (total_vectors, dim) float32.
     lengths: (num_texts,) int64, how many each has.
     """
 
@@ -126,6 +129,59 @@ class TokenLearner(nn.Module):
     def save(self, folder: Path) -> None:
         """Write a folder that MultiVectorEmbedder and sentence-transformers load."""
         self.embedder.save_pretrained(folder)
+
+
+class SparseLearner(nn.Module):
+    """Weights of the vocabulary for a text, as one vector of them; see `TextLearner`."""
+
+    scale = 1.0
+
+    def __init__(self, embedder: SparseEmbedder, query_max_seqlen: int | None = None) -> None:
+        super().__init__()
+        self.model, self.dim, self.embedder = embedder.model, embedder.dim, embedder
+        longest, settings = embedder.max_seqlen, embedder.settings
+        query = TextEncoder(embedder.tokenizer, min(query_max_seqlen or longest, longest))
+        self.sides = Sides(
+            {"query": query, "document": TextEncoder(embedder.tokenizer, longest)},
+            {"query": settings.side_prompt("query"), "document": settings.side_prompt("document")},
+        )
+
+    def forward(self, batch: PackedBatch, side: Side) -> Vectors:  # noqa: ARG002
+        """Their vectors, (num_sequences, vocab_size); these are not of length 1."""
+        hidden = self.model.encoder(filled(batch))[: batch.total_tokens]
+        settings = self.embedder.settings
+        weights = token_weights(
+            self.model, hidden, batch, pooling=settings.pooling, activation=settings.activation
+        )
+        return Vectors(weights, torch.ones_like(batch.lengths))
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that SparseEmbedder and sentence-transformers load."""
+        self.embedder.save_pretrained(folder)
+
+
+def sparse_learner(recipe: SparseRecipe) -> SparseLearner:
+    """A model of weights of the vocabulary to begin with, made of a masked language model.
+
+    Raises:
+        ModelFolderError: No such model, or one without a head for masked tokens.
+        TokenizerError: No tokenizer beside it.
+        InputError: Lengths that the model cannot read.
+    """
+    folder = find_model(recipe.model, weights=True)
+    training, data = recipe.training, recipe.data
+    place, settings, is_lowered = folder, SparseSettings(pooling=training.pooling), False
+    if model_kind(folder) == "sparse":
+        place, settings, is_lowered = read_sparse_folder(folder)
+    prompts = dict(settings.prompts)
+    for name, text in (("query", training.query_prompt), ("document", training.document_prompt)):
+        if text is not None:
+            prompts[name] = text
+    settings = replace(settings, prompts=prompts, max_seqlen=data.max_seqlen or settings.max_seqlen)
+    tokenizer = Tokenizer.from_pretrained(place)
+    tokenizer = tokenizer.lowercased() if is_lowered else tokenizer
+    model = MaskedLanguageModel.from_pretrained(place)
+    return SparseLearner(SparseEmbedder(model, tokenizer, settings), data.query_max_seqlen)
 
 
 def text_learner(recipe: RetrieveRecipe) -> TextLearner:

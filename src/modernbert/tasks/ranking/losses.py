@@ -1,6 +1,6 @@
 """What retrieval and reranking minimise, as functions of scores.
 
-All give a SUM over queries, as a trainer's task does. The scores are float32.
+All but `flops` give a SUM over queries, as a trainer's task does. The scores are float32.
 """
 
 from collections.abc import Sequence
@@ -40,6 +40,21 @@ def in_batch(scores: Tensor, answers: Tensor, left_out: Tensor) -> Tensor:
     """
     scores = scores.masked_fill(left_out, -torch.inf)
     return functional.cross_entropy(scores, answers, reduction="sum")
+
+
+def flops(weights: Tensor) -> Tensor:
+    """How many products a search by inverted lists makes for these texts, as smooth as a loss is.
+
+    The sum over the vocabulary of the squared mean weight (FLOPS, arXiv 2004.05665): it is small
+    where each text has few tokens and where no token is in all texts.
+
+    Args:
+        weights: (num_texts, vocab_size), none below 0.
+
+    Returns:
+        A scalar; no sum over texts.
+    """
+    return weights.mean(0).square().sum()
 
 
 def margin_mse(scores: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The recipes of the verbs that learn rankings: `retrieve`, `late-interaction` and `rerank`.
+"""The recipes of the verbs that learn rankings, such as `retrieve` and `rerank`.
 
 Each has the data and the training settings that have an effect for it; see `tuning/recipe.py` for
 what all fine-tunings share.
@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from modernbert.choices import Pooling
+from modernbert.choices import Pooling, SparsePooling
 from modernbert.settings import Doc
 from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe
 
@@ -125,6 +125,23 @@ class LateInteractionTraining(VectorTraining):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SparseTraining(VectorTraining):
+    """How to train a model of weights of the vocabulary; see `VectorTraining` for the rest."""
+
+    former: ClassVar[Mapping[str, Any]] = {}
+
+    query_regularization: Annotated[
+        float, Ge(0), Doc("How much it costs that queries have many weights (FLOPS).")
+    ] = 5e-5
+    document_regularization: Annotated[
+        float, Ge(0), Doc("How much it costs that documents have many weights (FLOPS).")
+    ] = 3e-5
+    pooling: Annotated[
+        SparsePooling, Doc("How the weights of a token at several places of a text become one.")
+    ] = "max"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RerankTraining(RankingTraining):
     """How to train a reranker; see `RankingTraining` for the rest."""
 
@@ -152,6 +169,14 @@ class LateInteractionRecipe(TuningRecipe):
 
     data: RetrievalRows
     training: LateInteractionTraining = field(default_factory=LateInteractionTraining)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseRecipe(TuningRecipe):
+    """The training of a retriever with weights of the vocabulary."""
+
+    data: RetrievalRows
+    training: SparseTraining = field(default_factory=SparseTraining)
 
 
 @dataclass(frozen=True, kw_only=True)

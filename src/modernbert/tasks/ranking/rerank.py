@@ -76,7 +76,7 @@ class Reranking:
         """One a query."""
         return 1
 
-    def loss(self, module: nn.Module, rows: Sequence[int], group: Group) -> Tensor:
+    def loss(self, module: nn.Module, rows: Sequence[int], group: Group, _done: float, /) -> Tensor:
         """The sum of the losses of some queries; the documents of each stay together."""
         ids = [self._ids[row] for row in rows]
         outputs = self.scale * _outputs(module, [x for pairs in ids for x in pairs], group)

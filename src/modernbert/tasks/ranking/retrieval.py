@@ -34,22 +34,25 @@ from modernbert.tasks.ranking.data import (
 from modernbert.tasks.ranking.examples import cut_notes, fingerprint, prepared, split_sizes
 from modernbert.tasks.ranking.learners import (
     Sides,
+    SparseLearner,
     TextLearner,
     TokenLearner,
     Vectors,
+    sparse_learner,
     text_learner,
     token_learner,
 )
-from modernbert.tasks.ranking.losses import in_batch, kl_divergence, margin_mse, max_sim
+from modernbert.tasks.ranking.losses import flops, in_batch, kl_divergence, margin_mse, max_sim
 from modernbert.tasks.ranking.rankings import Rankings
 from modernbert.tasks.ranking.recipe import (
     LateInteractionRecipe,
     RetrievalLoss,
     RetrievalRows,
     RetrieveRecipe,
+    SparseRecipe,
     VectorTraining,
 )
-from modernbert.tasks.tuning.first_model import require_layers
+from modernbert.tasks.tuning.first_model import encoder_of, require_layers
 from modernbert.tasks.tuning.job import HeldOut, Job, ModelUse, Review
 from modernbert.tasks.tuning.sharing import Pack, computed_together
 from modernbert.tasks.tuning.task import own_rows
@@ -70,6 +73,8 @@ class Retrieval:
         training: How to train; its loss is the one that was chosen.
         scale: What similarities are multiplied by.
         dims: The numbers of a vector that should do by themselves; None for all of them.
+        penalty: Of all vectors of queries and of documents of a step, at some part of the run;
+            added to the mean loss of a query.
 
     `notes` says how many texts are cut.
     """
@@ -85,7 +90,9 @@ class Retrieval:
         *,
         scale: float,
         dims: Sequence[int | None] = (None,),
+        penalty: Callable[[Tensor, Tensor, float], Tensor] | None = None,
     ) -> None:
+        self.penalty = penalty
         self.encode, self.data, self.held_out = encode, data, held_out
         self.training, self.scale, self.dims = training, scale, dims
         self.metric = training.metric
@@ -105,7 +112,7 @@ class Retrieval:
         """One a query."""
         return 1
 
-    def loss(self, module: nn.Module, rows: Sequence[int], group: Group) -> Tensor:
+    def loss(self, module: nn.Module, rows: Sequence[int], group: Group, done: float, /) -> Tensor:
         """The sum of the losses of this process's queries."""
         examples = [self.data.examples[row] for row in rows]
         own = own_rows(range(len(rows)), group)
@@ -123,6 +130,10 @@ class Retrieval:
             losses = [
                 self._loss(_cut(chosen, dim), _cut(found, dim), mine, texts) for dim in self.dims
             ]
+            if self.penalty is not None:
+                parts = Vectors.join(queries).values, found.values
+                # Of the whole step, so this process adds the share that its queries have of it.
+                losses.append(len(own) * self.penalty(*parts, done))
             return torch.stack(losses).sum() + total
 
     def evaluate(self, module: nn.Module, split: HeldOut, group: Group) -> dict[str, float]:
@@ -273,16 +284,48 @@ def open_late_interaction(recipe: LateInteractionRecipe) -> Job:
     )
 
 
+def open_sparse(recipe: SparseRecipe) -> Job:
+    """The job of learning weights of the vocabulary for texts (SPLADE).
+
+    Raises:
+        ModernBertError: The model or the data cannot be used.
+    """
+    training = recipe.training
+
+    def penalty(queries: Tensor, documents: Tensor, done: float) -> Tensor:
+        # From nothing to the whole over the first third, quadratically (arXiv 2107.05720);
+        # penalised from the first step on, a model learns to give no weights at all.
+        factor = min(1.0, 3 * done) ** 2
+        return factor * (
+            training.query_regularization * flops(queries)
+            + training.document_regularization * flops(documents)
+        )
+
+    return _open(
+        "sparse",
+        recipe,
+        recipe.data,
+        recipe.training,
+        lambda model, _seed: sparse_learner(replace(recipe, model=model)),
+        penalty=penalty,
+        gives="weights of its vocabulary for a text (SPLADE)",
+        names=("SparseEmbedder", "SparseEncoder"),
+        pipeline="feature-extraction",
+    )
+
+
 def _open(
     verb: str,
-    recipe: RetrieveRecipe | LateInteractionRecipe,
+    recipe: RetrieveRecipe | LateInteractionRecipe | SparseRecipe,
     rows: RetrievalRows,
     training: VectorTraining,
-    build: Callable[[str, int], TextLearner | TokenLearner],
+    build: Callable[[str, int], TextLearner | TokenLearner | SparseLearner],
     *,
     dims: Sequence[int | None] = (None,),
+    penalty: Callable[[Tensor, Tensor, float], Tensor] | None = None,
     gives: str,
     names: tuple[str, str],
+    pipeline: str = "sentence-similarity",
 ) -> Job:
     """The job of a learner.
 
@@ -292,9 +335,10 @@ def _open(
         rows: The recipe's data.
         training: The recipe's training.
         build: A learner from a model's folder and a seed.
-        dims: See `Retrieval`.
+        dims, penalty: See `Retrieval`.
         gives: What the model gives, for its card.
         names: The classes that load the folder, here and in sentence-transformers.
+        pipeline: The hub's name of its purpose.
     """
     ranking_scores({}, {"none": {}}, [training.metric])  # an unknown one is refused here
     given = prepared(verb, rows, training.loss, plain="in-batch")
@@ -310,10 +354,18 @@ def _open(
         if source is not None
     }
     learner = build(recipe.model, recipe.sweep.seeds[0])
-    config = learner.embedder.model.config
+    config = encoder_of(learner).config
     require_layers(config, training)
     scale = learner.scale if training.scale is None else training.scale
-    objective = Retrieval(learner.sides, given.data, held_out, training, scale=scale, dims=dims)
+    objective = Retrieval(
+        learner.sides,
+        given.data,
+        held_out,
+        training,
+        scale=scale,
+        dims=dims,
+        penalty=penalty,
+    )
     own, other = names
     return Job(
         verb=verb,
@@ -326,7 +378,7 @@ def _open(
         save=_save,
         use=ModelUse(
             library="sentence-transformers",
-            pipeline="sentence-similarity",
+            pipeline=pipeline,
             gives=gives,
             example=f'from modernbert import {own}\n\nmodel = {own}.from_pretrained("FOLDER")\n'
             'print(model.encode_query(["A question?"]))',
@@ -340,7 +392,7 @@ def _open(
 
 
 def _save(module: nn.Module, folder: Path) -> None:
-    assert isinstance(module, TextLearner | TokenLearner)
+    assert isinstance(module, TextLearner | TokenLearner | SparseLearner)
     module.save(folder)
 
 

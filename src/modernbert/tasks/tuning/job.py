@@ -60,8 +60,11 @@ class Objective(Protocol):
     def num_targets(self, row: int) -> int:
         """How many targets a row has; the loss of a step is the mean over all of its targets."""
 
-    def loss(self, module: nn.Module, rows: Sequence[int], group: Group) -> Tensor:
-        """The SUM of the losses of this process's targets among the rows."""
+    def loss(self, module: nn.Module, rows: Sequence[int], group: Group, done: float, /) -> Tensor:
+        """The SUM of the losses of this process's targets among the rows.
+
+        done: How much of the run is done with this step, from 0 to 1.
+        """
 
     def evaluate(self, module: nn.Module, split: HeldOut, group: Group) -> dict[str, float]:
         """Scores on held-out rows; empty without such rows. Each process gets the same ones."""

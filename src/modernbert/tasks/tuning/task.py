@@ -108,6 +108,7 @@ class Tuning:
             batch_tokens=settings.batch_tokens,
             seed=seed,
         )
+        self._num_steps = self.epochs.num_steps(settings.epochs)
 
     def steps(self, progress: Progress) -> Iterator[Step]:
         """The steps from a place on, of which this process has its share."""
@@ -128,9 +129,10 @@ class Tuning:
                 fill=1.0,  # nothing is padded
             )
 
-    def loss(self, module: nn.Module, micro_batch: Pack, *, step: int) -> Tensor:  # noqa: ARG002
+    def loss(self, module: nn.Module, micro_batch: Pack, *, step: int) -> Tensor:
         """The sum of the losses of a micro-batch's targets; its places are rows."""
-        loss = self.objective.loss(module, micro_batch.places, self.group)
+        done = min(1.0, step / self._num_steps)
+        loss = self.objective.loss(module, micro_batch.places, self.group, done)
         return loss if micro_batch.counts else loss * 0
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
