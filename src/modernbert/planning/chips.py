@@ -11,13 +11,14 @@ from modernbert.errors import InputError
 class Chip:
     """One device of a kind, by its datasheet.
 
-    name: as its vendor calls it.
-    bfloat16_tflops: peak of dense matrix products with float32 sums; None where it has no units
-        for bfloat16 and trains in float32.
-    float32_tflops: peak in float32 proper; torch does not take TF32 unless it is told to.
-    memory_gb: 10^9 bytes; None for a CPU, whose memory is whatever one has put in.
-    bandwidth_gb_per_second: to that memory; nothing is computed from it, but a chip with little
-        of it for its TFLOP/s reaches a smaller share of them.
+    Attributes:
+        name: The name that its vendor gives it.
+        bfloat16_tflops: The peak of dense matrix products with float32 sums; None where it has no
+            units for bfloat16 and trains in float32.
+        float32_tflops: The peak in float32 proper; torch does not take TF32 unless it is told to.
+        memory_gb: Its memory in 10^9 bytes; None for a CPU, whose memory is what was put in.
+        bandwidth_gb_per_second: The speed of that memory. Nothing is computed from it, but a chip
+            with little of it for its TFLOP/s reaches a smaller share of them.
     """
 
     name: str
@@ -87,13 +88,13 @@ CHIPS: Mapping[str, Chip] = {
 
 
 def find_chip(name: str) -> Chip:
-    """The chip of a name, whatever its case, spaces and dashes.
+    """Find a chip by its name, whatever the case, spaces and dashes.
 
     >>> find_chip("H100").name, find_chip("RTX 4090").name
     ('H100 SXM', 'GeForce RTX 4090')
 
     Raises:
-        InputError: an unknown name, with the nearest known ones.
+        InputError: The name is not known; the message has the nearest known ones.
     """
     by_plain_name = {_plain(known): chip for known, chip in CHIPS.items()}
     if chip := by_plain_name.get(_plain(name)):

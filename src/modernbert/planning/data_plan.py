@@ -24,12 +24,16 @@ _SECONDS_PER_HOUR = 3600.0
 class DataPlan:
     """A corpus that is seen once.
 
-    tokens: without special tokens, as shards hold them.
-    text_bytes: of UTF-8, before any compression.
-    dtype: of the ids in the shards.
-    shard_bytes: of all shards.
-    scratch_bytes: besides, while the corpus is being shuffled.
-    core_hours, hours: to tokenise, of one core and of all.
+    Attributes:
+        tokens: Tokens without special ones, as shards hold them.
+        documents: The number of documents.
+        text_bytes: Bytes of UTF-8, before any compression.
+        dtype: The format of the ids in the shards.
+        shards: The number of shards.
+        shard_bytes: The size of all shards together.
+        scratch_bytes: What is needed besides while the corpus is being shuffled.
+        core_hours: Hours of one core to tokenize.
+        hours: Hours of all cores together, by the clock.
     """
 
     tokens: int
@@ -52,7 +56,15 @@ def plan_data(
     tokens_per_second_and_core: float = TOKENS_PER_SECOND_AND_CORE,
     num_cores: int = 1,
 ) -> DataPlan:
-    """What a corpus of so many tokens takes, special tokens not counted.
+    """Work out what a corpus takes.
+
+    Args:
+        tokens: Its tokens, special ones not counted.
+        lengths: How long its documents are.
+        vocab_size: The number of entries of the tokenizer.
+        shard_tokens: Tokens of a shard.
+        tokens_per_second_and_core: The speed of the tokenizer.
+        num_cores: The cores that tokenize.
 
     >>> from modernbert.planning.lengths import WEB
     >>> plan = plan_data(2_000_000_000_000, lengths=WEB, vocab_size=50_368)
@@ -60,7 +72,7 @@ def plan_data(
     (8000, 'uint16', 4.0)
 
     Raises:
-        InputError: a number that is not above 0.
+        InputError: A number is not above 0.
     """
     numbers = {
         "tokens": tokens,

@@ -26,8 +26,9 @@ _LOWEST_DEVIATIONS, _HIGHEST_DEVIATIONS = -5.0, 7.0
 class Pieces(NamedTuple):
     """Sequences as packing makes them of documents.
 
-    lengths: (n,) int64 ascending, [CLS] and [SEP] included.
-    shares: (n,) float64 that sum to 1. The fraction of all tokens in pieces of each length.
+    Attributes:
+        lengths: (n,) int64 ascending, [CLS] and [SEP] included.
+        shares: (n,) float64 that sum to 1. The fraction of all tokens in pieces of each length.
     """
 
     lengths: np.ndarray
@@ -68,9 +69,10 @@ class Pieces(NamedTuple):
 class DocumentLengths:
     """Lengths of documents in tokens, without special tokens.
 
-    lengths: (n,) int64, each 1 or more.
-    shares: (n,) float64 that sum to 1. The fraction of the documents of each length.
-    source: where they come from, in a few words.
+    Attributes:
+        lengths: (n,) int64, each 1 or more.
+        shares: (n,) float64 that sum to 1. The fraction of the documents of each length.
+        source: Where they come from, in a few words.
     """
 
     lengths: np.ndarray
@@ -79,12 +81,15 @@ class DocumentLengths:
 
     @classmethod
     def lognormal(cls, mean: float, sigma: float = SIGMA, *, source: str) -> Self:
-        """Lengths whose logarithms are normal, with this mean length.
+        """Make lengths whose logarithms are normally distributed.
 
-        sigma: the standard deviation of the natural logarithm.
+        Args:
+            mean: The mean length in tokens.
+            sigma: The standard deviation of the natural logarithm.
+            source: Where the numbers come from.
 
         Raises:
-            InputError: a mean below 1, or a sigma below 0.
+            InputError: The mean is below 1, or sigma below 0.
         """
         if not 1 <= mean < math.inf or not 0 <= sigma < math.inf:
             raise InputError(
@@ -98,12 +103,14 @@ class DocumentLengths:
 
     @classmethod
     def measured(cls, lengths: np.ndarray, *, source: str) -> Self:
-        """Those of some documents.
+        """Take the lengths of documents that are there.
 
-        lengths: (num_documents,) whole numbers.
+        Args:
+            lengths: (num_documents,) whole numbers.
+            source: Where they come from.
 
         Raises:
-            InputError: no document.
+            InputError: There is no document.
         """
         if not len(lengths):
             raise InputError(f"{source}: has no documents")
@@ -112,7 +119,7 @@ class DocumentLengths:
 
     @classmethod
     def mixed(cls, parts: Sequence[Self], weights: Sequence[float], *, source: str) -> Self:
-        """Those of a mixture; the weights are shares of its tokens, as in a recipe."""
+        """Mix several; the weights are shares of the tokens, as in a recipe."""
         rates = [weight / part.mean for part, weight in zip(parts, weights, strict=True)]
         shares = [rate * part.shares for part, rate in zip(parts, rates, strict=True)]
         lengths = np.concatenate([part.lengths for part in parts])
@@ -130,7 +137,7 @@ class DocumentLengths:
 
     @lru_cache(maxsize=16)  # noqa: B019 - few, and as long-lived as a plan
     def pieces(self, max_seqlen: int) -> Pieces:
-        """What packing makes of them: full pieces and a rest, as `data.packing` cuts documents."""
+        """Cut documents as `data.packing` does: into full pieces and a rest."""
         longest = max_seqlen - NUM_SPECIAL
         num_full, rests = np.divmod(self.lengths, longest)
         lengths = np.where(rests > 0, rests + NUM_SPECIAL, 0)

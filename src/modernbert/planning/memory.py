@@ -36,14 +36,17 @@ _CPU_GAPS = 8
 class Memory:
     """Bytes of one process at the fullest moment of a step.
 
-    weights, gradients, optimizer: float32; each whole, or the process's part of it.
-    weight_copies: in bfloat16, and with full sharding the layers that are gathered.
-    activations: what the backward needs of one micro-batch.
-    vocabulary: the logits in memory at a time, and the gradients that come with the loss.
-    working: results of one layer's backward, which are let go at once.
-    update: what the optimizer needs besides; the four above are gone by then.
-    program: before the first tensor.
-    gaps: between the buffers of a CPU's heap.
+    Attributes:
+        weights: Float32 weights, whole or the process's part of them.
+        gradients: Their gradients, alike.
+        optimizer: The optimizer's averages, alike.
+        weight_copies: Copies in bfloat16, and with full sharding the layers that are gathered.
+        activations: What the backward needs of one micro-batch.
+        vocabulary: The logits in memory at a time, and the gradients that come with the loss.
+        working: Results inside one layer's backward, which are let go at once.
+        update: What the optimizer needs for its step; the four above are gone by then.
+        program: What is there before the first tensor.
+        gaps: What is lost between the buffers of a CPU's heap.
     """
 
     weights: int
@@ -71,10 +74,10 @@ class Memory:
 
 
 def plan_memory(phase: Phase, machine: Machine) -> Memory:
-    """What each process of a machine holds.
+    """Count what each process of a machine holds.
 
     Raises:
-        InputError: the precision is not one of the chip's.
+        InputError: The chip lacks the precision.
     """
     config, tokens = phase.config, phase.micro_batch_tokens
     bfloat16 = machine.in_bfloat16(phase.precision)
@@ -103,7 +106,7 @@ def plan_memory(phase: Phase, machine: Machine) -> Memory:
 
 
 def kernels_of(machine: Machine, *, bfloat16: bool) -> Kernels:
-    """Which attention a machine uses, as `model.kernels.attend` chooses; they keep unlike much."""
+    """Return the attention that `model.kernels.attend` chooses: each keeps other tensors."""
     if machine.chip.is_cpu:
         return "native"
     return "varlen" if bfloat16 else "blocks"
@@ -118,9 +121,15 @@ def activation_bytes(
     dropout: bool = True,
     recompute: bool = False,
 ) -> int:
-    """What the backward through the encoder needs of a micro-batch.
+    """Count what the backward through the encoder needs of a micro-batch.
 
-    recompute: keep the input of each layer alone, and at any time the insides of one layer.
+    Args:
+        config: The model.
+        tokens: Tokens of the micro-batch.
+        kernels: The attention in use.
+        bfloat16: Whether autocast is on.
+        dropout: Whether there is dropout.
+        recompute: Whether only the input of each layer is kept, and at any time the insides of one.
     """
     width = config.hidden_size
     layers = [

@@ -1,58 +1,50 @@
 """The numbers that a plan is made from: one phase of a training, and the processes that train."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
 
 from modernbert.data.packing import NUM_SPECIAL
-from modernbert.errors import InputError, SettingsError
+from modernbert.errors import InputError
 from modernbert.model.config import EncoderConfig
 from modernbert.model.flops import flops_per_token
 from modernbert.planning.chips import Chip
 from modernbert.planning.lengths import WEB, DocumentLengths
+from modernbert.settings import Doc, Settings
 from modernbert.training.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
+class Phase(Settings):
     """Training with one longest sequence; a recipe of several phases is planned phase by phase.
 
-    name: for whoever reads the plan.
-    config: the model.
-    total_tokens: seen in this phase, [CLS] and [SEP] included.
-    max_seqlen: longer documents are cut into pieces of this length.
-    tokens_per_step: in all processes together; where it grows, its mean.
-    micro_batch_tokens: that go through one process's model at once.
-    max_logits_bytes: of the predictions, counted in float32, that are in memory at a time.
-    mask_rate: of the tokens; these alone go through the head and the vocabulary.
-    dropout: whether there is any, for its masks are kept.
-    lengths: of the documents.
-    precision: as in a recipe.
-    keep_checkpoints: how many stay on the disk.
-
     Raises:
-        SettingsError: a number out of its range.
+        SettingsError: A number is out of its range.
     """
 
-    name: str
+    name: Annotated[str, Doc("What the plan calls the phase.")]
     config: EncoderConfig
-    total_tokens: int
-    max_seqlen: int
-    tokens_per_step: int
-    micro_batch_tokens: int
-    max_logits_bytes: int
-    mask_rate: float = 0.3
-    dropout: bool = True
+    total_tokens: Annotated[int, Ge(1), Doc("Tokens seen, [CLS] and [SEP] included.")]
+    max_seqlen: Annotated[
+        int, Ge(NUM_SPECIAL + 1), Doc("Longer documents are cut into pieces of this length.")
+    ]
+    tokens_per_step: Annotated[
+        int, Ge(1), Doc("Tokens of a step in all processes together; the mean where it grows.")
+    ]
+    micro_batch_tokens: Annotated[
+        int, Ge(1), Doc("Tokens that go through the model of one process at once.")
+    ]
+    max_logits_bytes: Annotated[
+        int, Ge(1), Doc("Bytes of float32 predictions that are in memory at a time.")
+    ]
+    mask_rate: Annotated[
+        float, Gt(0), Le(1), Doc("The share of the tokens that are predicted, and reach the head.")
+    ] = 0.3
+    dropout: Annotated[bool, Doc("Whether there is dropout, whose masks are kept.")] = True
     lengths: DocumentLengths = WEB
-    precision: Precision = "auto"
-    keep_checkpoints: int = 2
-
-    def __post_init__(self) -> None:
-        for name in ("total_tokens", "tokens_per_step", "micro_batch_tokens", "max_logits_bytes"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name}: got {getattr(self, name)}, expected 1 or more")
-        if self.max_seqlen <= NUM_SPECIAL:
-            raise SettingsError(f"max_seqlen: got {self.max_seqlen}, expected 3 or more")
-        if not 0 < self.mask_rate <= 1:
-            raise SettingsError(f"mask_rate: got {self.mask_rate}, expected above 0, at most 1")
+    precision: Annotated[Precision, Doc("As in a recipe.")] = "auto"
+    keep_checkpoints: Annotated[int, Ge(0), Doc("How many checkpoints stay on the disk.")] = 2
 
     @property
     def num_steps(self) -> int:
@@ -60,9 +52,12 @@ class Phase:
         return -(-self.total_tokens // self.tokens_per_step)
 
     def forward_flops_per_token(self, *, head: bool = True) -> float:
-        """Of a forward, on average over the tokens of the phase; see `model.flops`.
+        """Count the operations of a forward for one token, on average over the phase's tokens.
 
-        [CLS] and [SEP] are never masked.
+        [CLS] and [SEP] are never masked. See `model.flops` for what is counted.
+
+        Args:
+            head: Whether the masked language model's head counts.
         """
         pieces = self.lengths.pieces(self.max_seqlen)
         total = 0.0
@@ -72,9 +67,13 @@ class Phase:
         return total
 
     def training_flops_per_token(self, *, recompute: bool = False) -> float:
-        """Three times a forward: the backward makes two products for each of the forward.
+        """Count the operations of a training step for one token.
 
-        recompute: whether the encoder's forward is done once more in the backward.
+        They are three times those of a forward, as the backward makes two products for each of the
+        forward's.
+
+        Args:
+            recompute: Whether the encoder's forward is done once more in the backward.
         """
         again = self.forward_flops_per_token(head=False) if recompute else 0.0
         return 3 * self.forward_flops_per_token() + again
@@ -84,15 +83,19 @@ class Phase:
 class Machine:
     """The processes that train, one a chip, and how they share the work.
 
-    share_of_peak: the fraction of the chip's peak that training reaches, counted as `Phase` counts.
-    sharded: whether weights, gradients and optimizer are spread over the processes (fully sharded)
-        instead of being whole in each (data parallel).
-    recompute: whether activations are computed again in the backward instead of kept.
-    peak_tflops: in place of the chip's own.
-    price_per_gpu_hour: None where no cost is asked for.
+    Attributes:
+        chip: What each process runs on.
+        share_of_peak: The fraction of the chip's peak that training reaches, counted as `Phase`
+            counts operations.
+        num_gpus: The number of processes.
+        sharded: Whether weights, gradients and optimizer are spread over the processes (fully
+            sharded) instead of being whole in each (data parallel).
+        recompute: Whether activations are computed again in the backward instead of kept.
+        peak_tflops: A peak in place of the chip's own.
+        price_per_gpu_hour: A price in any currency; None where no cost is asked for.
 
     Raises:
-        InputError: a number out of its range.
+        InputError: A number is out of its range.
     """
 
     chip: Chip
@@ -114,12 +117,13 @@ class Machine:
             raise InputError(f"price: got {self.price_per_gpu_hour}, expected 0 or more")
 
     def in_bfloat16(self, precision: Precision) -> bool:
-        """Whether products are done in bfloat16; `auto` takes it where a GPU has units for it.
+        """Tell whether products are done in bfloat16.
 
-        CPUs differ in that: for one that has them, the precision must be "bfloat16" here.
+        `auto` takes it where a GPU has units for it. CPUs differ in that, so for a CPU that has
+        them the precision must be "bfloat16" here.
 
         Raises:
-            InputError: bfloat16 is asked for, and a GPU lacks it.
+            InputError: bfloat16 is asked for, and the GPU lacks it.
         """
         if precision == "bfloat16" and self.chip.bfloat16_tflops is None and not self.chip.is_cpu:
             raise InputError(
@@ -130,10 +134,10 @@ class Machine:
         return precision != "float32" and self.chip.bfloat16_tflops is not None
 
     def peak_flops_per_second(self, precision: Precision) -> float:
-        """Of one chip, in the format that `precision` comes to on it.
+        """Return the peak of one chip in the format that `precision` comes to on it.
 
         Raises:
-            InputError: the chip's peak is not known, and none is given.
+            InputError: The chip's peak is not known, and none is given.
         """
         bfloat16 = self.in_bfloat16(precision)
         tflops = self.chip.bfloat16_tflops if bfloat16 else self.chip.float32_tflops

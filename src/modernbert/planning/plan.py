@@ -13,11 +13,17 @@ _FLOAT = 4
 class PhasePlan:
     """What a phase takes.
 
-    flops_per_token: of a training step, recomputed ones included.
-    tokens_per_second: of all processes together.
-    model_bytes, checkpoint_bytes: of one folder; a checkpoint has weights and optimizer.
-    disk_bytes: of the run's folder: the checkpoints that stay, one being written, and the model.
-    warnings: what speaks against the plan, a sentence each.
+    Attributes:
+        phase: The phase.
+        machine: What it is trained on.
+        flops_per_token: Operations of a training step for a token, recomputed ones included.
+        tokens_per_second: The speed of all processes together.
+        memory: What one process holds.
+        model_bytes: The size of the model's folder.
+        checkpoint_bytes: The size of a checkpoint, which has weights and optimizer.
+        disk_bytes: The size of the run's folder: the checkpoints that stay, one that is being
+            written, and the model.
+        warnings: What speaks against the plan, a sentence each.
     """
 
     phase: Phase
@@ -32,22 +38,22 @@ class PhasePlan:
 
     @property
     def flops(self) -> float:
-        """Of the whole phase."""
+        """Operations of the whole phase."""
         return self.flops_per_token * self.phase.total_tokens
 
     @property
     def hours(self) -> float:
-        """By the clock, without evaluations, checkpoints and starts."""
+        """Hours by the clock, without evaluations, checkpoints and starts."""
         return self.phase.total_tokens / self.tokens_per_second / _SECONDS_PER_HOUR
 
     @property
     def gpu_hours(self) -> float:
-        """Of all processes."""
+        """Hours of all processes together."""
         return self.hours * self.machine.num_gpus
 
     @property
     def cost(self) -> float | None:
-        """In the currency of the price; None without one."""
+        """The cost in the currency of the price; None without a price."""
         price = self.machine.price_per_gpu_hour
         return None if price is None else self.gpu_hours * price
 
@@ -56,7 +62,7 @@ def plan_phase(phase: Phase, machine: Machine) -> PhasePlan:
     """Work out what a phase takes on a machine.
 
     Raises:
-        InputError: the chip lacks the precision, or its peak is not known.
+        InputError: The chip lacks the precision, or its peak is not known.
     """
     flops_per_token = phase.training_flops_per_token(recompute=machine.recompute)
     rate = machine.share_of_peak * machine.peak_flops_per_second(phase.precision)
@@ -77,9 +83,12 @@ def plan_phase(phase: Phase, machine: Machine) -> PhasePlan:
 
 
 def fitted_share(phase: Phase, machine: Machine, hours: float) -> float:
-    """The share of the peak with which a phase takes so many hours; the machine's own is not used.
+    """Work out which share of the peak a run reached, counted in the same way as plans are.
 
-    For runs that are over: what they reached, counted in the same way as plans are.
+    Args:
+        phase: What was trained.
+        machine: What it was trained on; its own `share_of_peak` is not used.
+        hours: How long it took.
     """
     peak = machine.num_gpus * machine.peak_flops_per_second(phase.precision)
     flops = phase.training_flops_per_token() * phase.total_tokens

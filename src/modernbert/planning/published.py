@@ -27,7 +27,11 @@ _HOURS = {"base": (191.1, 36.3, 7.5), "large": (420.4, 75.1, 15.3)}
 class PublishedRun:
     """A phase that was trained, and the hours that it took on a machine.
 
-    size: `base` or `large`.
+    Attributes:
+        size: `base` or `large`.
+        phase: What was trained.
+        machine: What it was trained on.
+        hours: How long it took.
     """
 
     size: str
