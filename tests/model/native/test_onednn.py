@@ -13,6 +13,7 @@ from modernbert.errors import InputError
 from modernbert.model.encoder import Encoder
 from modernbert.model.native import loading
 from modernbert.model.native.engine import Engine, Precision
+from modernbert.model.native.functions import quantize
 from modernbert.model.native.onednn import OneDnnEngine, engine_for
 
 LENGTHS = [[1], [50, 3], [300, 129, 64, 65, 1], [1200]]
@@ -81,6 +82,17 @@ def test_a_model_takes_it(precision: Precision) -> None:
     assert isinstance(ready.engine, OneDnnEngine)
     assert isinstance(engine_for(small_encoder(), "float32"), Engine)
     assert loading.variant_name() == "amx"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_are_quantized_each_by_its_own_scale(dtype: torch.dtype) -> None:
+    rows = torch.randn(5, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    rows[1] *= 1000
+    rows[2] = 0
+    whole, scales = quantize(rows)
+    restored = (whole.float() - 128) * scales[:, None]
+    assert torch.all((restored - rows.float()).abs() <= 0.501 * scales[:, None])
+    assert scales[1] == pytest.approx(float(rows[1].abs().max()) / 127)
 
 
 def test_pauses(encoder: Encoder, engines: dict[str, OneDnnEngine]) -> None:

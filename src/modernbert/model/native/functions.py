@@ -68,6 +68,28 @@ def geglu(halves: Tensor) -> Tensor:
     return gated
 
 
+def quantize(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row in int8 with a scale of its own, as unsigned numbers of which 128 stands for 0.
+
+    Args:
+        rows: (num_rows, width), float32 or bfloat16; x86 alone.
+
+    Returns:
+        (num_rows, width) uint8, and (num_rows,) float32: what 1 stands for in each row.
+    """
+    rows = rows.contiguous()
+    out, scales = torch.empty(rows.shape, dtype=torch.uint8), torch.empty(len(rows))
+    numbers = rows.dtype is torch.bfloat16, *rows.shape
+    _kernels().modernbert_quantize(
+        _at(rows),
+        *map(ctypes.c_long, numbers),
+        _at(out),
+        _at(scales),
+        ctypes.c_long(torch.get_num_threads()),
+    )
+    return out, scales
+
+
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(

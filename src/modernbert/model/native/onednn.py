@@ -13,7 +13,7 @@ from modernbert.errors import InputError
 from modernbert.model.config import EncoderConfig, LayerKind
 from modernbert.model.layout import Layout
 from modernbert.model.native.engine import Engine, Precision
-from modernbert.model.native.functions import attend, geglu
+from modernbert.model.native.functions import attend, geglu, quantize
 from modernbert.model.native.loading import takes_onednn
 from modernbert.model.rope import rotary_table
 
@@ -34,7 +34,7 @@ class Bfloat16Product:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().bfloat16())
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """(num_rows, depth) of any type to (num_rows, columns) bfloat16."""
+        """(num_rows, depth), float32 or bfloat16, to (num_rows, columns) bfloat16."""
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
             rows.bfloat16(), self._weight, None, "none", [], ""
         )
@@ -45,26 +45,19 @@ class Int8Product:
     """The same in int8, with a scale for each column of the matrix and for each row."""
 
     def __init__(self, weight: Tensor) -> None:
-        whole, self._scales = _quantized(weight.detach().float())
+        whole, self._scales = quantize(weight.detach().float())
+        signed = (whole.to(torch.int16) - _ZERO).to(torch.int8)
+        self._weight = torch.ops.onednn.qlinear_prepack(signed, None)
         self._zeros = torch.zeros(len(whole), dtype=torch.int64)
-        self._weight = torch.ops.onednn.qlinear_prepack(whole.to(torch.int8), None)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """(num_rows, depth) of any type to (num_rows, columns) bfloat16."""
-        whole, scales = _quantized(rows.float())
-        product = torch.ops.onednn.qlinear_pointwise(
-            *(whole.add_(_ZERO).to(torch.uint8), 1.0, _ZERO),
-            *(self._weight, self._scales, self._zeros, None),
-            *(1.0, 0, torch.float32, "none", [], ""),
+        """(num_rows, depth), float32 or bfloat16, to (num_rows, columns) bfloat16."""
+        whole, scales = quantize(rows)
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            *(whole, 1.0, _ZERO, self._weight, self._scales, self._zeros, None),
+            *(1.0, 0, torch.bfloat16, "none", [], ""),
         )
-        scaled: Tensor = product * scales[:, None]
-        return scaled.bfloat16()
-
-
-def _quantized(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole numbers from -127 to 127, still float32, and what 1 stands for in each row."""
-    scales = rows.abs().amax(dim=1).clamp_(min=1e-20) / 127
-    return (rows / scales[:, None]).round_(), scales
+        return product.mul_(scales[:, None])
 
 
 @dataclass(frozen=True, kw_only=True)

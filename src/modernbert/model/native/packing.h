@@ -50,3 +50,15 @@ void modernbert_pack(long kind, const float *matrix, long columns, long depth, l
         pack_column(kind, matrix + source_of(at, columns, gated) * depth, at, depth, panels,
                     scales, offsets);
 }
+
+/* Rows, float32 or bfloat16, as int8 with BYTE_OFFSET added, and what 1 stands for in each. */
+void modernbert_quantize(const void *values, long is_bf16, long total, long width, uint8_t *out,
+                         float *scales, long num_threads) {
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+    for (long row = 0; row < total; row++) {
+        float line[width];
+        for (long i = 0; i < width; i += LANES)
+            store(line + i, load_value(is_bf16, values, row * width + i));
+        convert_row(KIND_INT8, line, width, out + row * width, scales + row);
+    }
+}
