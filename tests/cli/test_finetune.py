@@ -92,8 +92,8 @@ def test_windows_share_so_many_tokens(run: Run, model: Path, tmp_path: Path) -> 
 
 
 MISTAKES = {
-    "no model": ((), "--model: name the model to begin with"),
-    "no rows": (("-m", "MODEL"), "--train: name the rows to learn from"),
+    "no model": ((), "--model: is missing; name a model"),
+    "no rows": (("-m", "MODEL"), "--train: is missing; name the rows"),
     "no file": (("-m", "MODEL", "--train", "none.csv"), "none.csv: no such file or folder"),
     "no folder": (("-m", "none/at/all", "--train", "TRAIN"), "none/at/all: no such folder"),
     "no column": (

@@ -142,8 +142,8 @@ def test_a_sweep_and_a_table_of_it(run: Run, start: Path, pairs: Path, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("finetune", "retrieve", "--model", "m"), "--train: name the rows to learn from"),
-        (("finetune", "rerank", "--train", "rows"), "--model: name the model to begin with"),
+        (("finetune", "retrieve", "--model", "m"), "--train: is missing; name the rows"),
+        (("finetune", "rerank", "--train", "rows"), "--model: is missing; name a model"),
         (("finetune", "retrieve", "--train", "none.jsonl", "--model", "{start}"), "none.jsonl"),
         (
             ("finetune", "retrieve", "--train", "{pairs}", "--model", "{start}", "--loss", "kl"),

@@ -1,4 +1,4 @@
-"""`modernbert finetune`: a model for a purpose, from examples; one verb for each purpose."""
+"""`modernbert finetune`: trains a model for a task; one verb per task."""
 
 import dataclasses
 import inspect
@@ -9,24 +9,23 @@ from typing import Annotated, Any
 import typer
 
 from modernbert.cli.finetune_progress import report, tell_of_job
-from modernbert.cli.options import AsJson
+from modernbert.cli.options import AsJson, example
 from modernbert.cli.settings_options import SettingOption, options_of, settings_of
 from modernbert.errors import SettingsError
 from modernbert.settings import load_mapping
 from modernbert.tasks.finetune import VERBS, Verb
 
 app = typer.Typer(
-    help="Fine-tune a model for a purpose, from examples of what it should give.",
+    help="Fine-tune a model on labelled rows or on queries and documents.",
+    epilog=example("finetune classify -m runs/mine/model --train train.csv --dev dev.csv"),
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _HELP = """{summary}
 
-The model's folder goes to stdout, the progress to stderr. Stopped at any moment, the training
-continues when the same command is run again. Started by torchrun, several processes train together.
-
-Example: modernbert finetune {name} -m runs/books/model --train train.jsonl --dev dev.jsonl
+Progress goes to stderr, and the folder of the finished model to stdout. You can stop the training
+at any moment: the same command continues it. To train on several GPUs, start it with torchrun.
 """
 
 # Given more than once, these make a sweep of several runs: where their values go then.
@@ -40,7 +39,7 @@ RecipeFile = Annotated[
     Path | None,
     typer.Argument(
         metavar="[RECIPE.toml]",
-        help="A recipe; what the options say takes precedence over it.",
+        help="A recipe; options take precedence over its values.",
         show_default=False,
     ),
 ]
@@ -122,15 +121,17 @@ def _completed(
     """
     train = given.get(("data", "train")) or base.get("data", {}).get("train")
     if not (given.get(("model",)) or base.get("model")):
-        raise SettingsError("--model: name the model to begin with, a folder or an id of the hub")
+        raise SettingsError("--model: is missing; name a model folder or a hub id")
     if not train:
-        raise SettingsError("--train: name the rows to learn from, such as --train train.csv")
+        raise SettingsError("--train: is missing; name the rows, such as --train train.csv")
     if not (given.get(("output",)) or base.get("output")):
         given[("output",)] = f"runs/{name}-{Path(train).name.split('.')[0]}"
     return {path: str(value) if isinstance(value, Path) else value for path, value in given.items()}
 
 
 for _name, _verb in VERBS.items():
-    app.command(name=_name, help=_HELP.format(summary=_verb.summary, name=_name))(
-        _command(_name, _verb)
-    )
+    app.command(
+        name=_name,
+        help=_HELP.format(summary=_verb.summary),
+        epilog=example(f"finetune {_name} -m runs/mine/model --train train.jsonl --dev dev.jsonl"),
+    )(_command(_name, _verb))

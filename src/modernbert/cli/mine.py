@@ -15,10 +15,13 @@ from modernbert.cli.inference_options import (
     warnings_told,
 )
 from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.settings_options import takes_settings
 from modernbert.cli.terminal import Meter, tell
 from modernbert.errors import InputError
+from modernbert.tasks.ranking.mining_settings import MiningSettings
 
 
+@takes_settings
 def mine(
     rows: Annotated[
         str,
@@ -36,6 +39,7 @@ def mine(
             "--output", "-o", metavar="OUT.jsonl", help="The file to write.", show_default=False
         ),
     ],
+    settings: MiningSettings,
     corpus: Annotated[
         str | None,
         typer.Option(
@@ -46,19 +50,6 @@ def mine(
     split: Annotated[
         str, typer.Option(help="The split of a BEIR folder to take queries from.")
     ] = "train",
-    negatives: Annotated[int, typer.Option(help="The most negatives for each query.")] = 4,
-    skip: Annotated[int, typer.Option(help="Leave out this many of the nearest documents.")] = 0,
-    depth: Annotated[int, typer.Option(help="Consider this many of the nearest documents.")] = 100,
-    margin: Annotated[
-        float, typer.Option(help="How far a negative's score must be below the answer's.")
-    ] = 0.0,
-    ratio: Annotated[
-        float | None,
-        typer.Option(
-            help="The highest score of a negative, as a fraction of the answer's, such as 0.95.",
-            show_default=False,
-        ),
-    ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -79,12 +70,8 @@ def mine(
     from modernbert.inference.reranker import Reranker
     from modernbert.inference.retriever import load_retriever
     from modernbert.tasks.ranking.data import read_corpus, read_retrieval_data
-    from modernbert.tasks.ranking.mining import MiningSettings
     from modernbert.tasks.ranking.mining import mine as find
 
-    settings = MiningSettings(
-        negatives=negatives, skip=skip, depth=depth, margin=margin, ratio=ratio
-    )
     if output.exists():
         raise InputError(f"{output}: already exists; delete it or choose another file")
     data = read_retrieval_data(rows, split)

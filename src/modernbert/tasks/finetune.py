@@ -56,7 +56,7 @@ class Verb:
 
 VERBS = {
     "classify": Verb(
-        "Learn labels of texts or of pairs of texts: one of several, or any number.",
+        "Learn labels of texts or of pairs of texts.",
         "labels.recipe:ClassifyRecipe",
         "labels.classification:open_classify",
     ),
@@ -66,22 +66,22 @@ VERBS = {
         "labels.regression:open_regress",
     ),
     "tag": Verb(
-        "Learn labels of words, such as the names of persons and places.",
+        "Learn labels of words, such as names of persons and places.",
         "labels.recipe:TagRecipe",
         "labels.tagging:open_tag",
     ),
     "answer": Verb(
-        "Learn to find the answers to questions in texts, or that there is none.",
+        "Learn to find the answers to questions in texts.",
         "labels.recipe:AnswerRecipe",
         "labels.question_answering:open_answer",
     ),
     "retrieve": Verb(
-        "Learn one vector a text, so that queries lie near the documents that answer them.",
+        "Learn one vector per text, for retrieval.",
         "ranking.recipe:RetrieveRecipe",
         "ranking.retrieval:open_retrieve",
     ),
     "late-interaction": Verb(
-        "Learn one vector a token (ColBERT), compared by MaxSim.",
+        "Learn one vector per token, for retrieval (ColBERT).",
         "ranking.recipe:LateInteractionRecipe",
         "ranking.retrieval:open_late_interaction",
     ),
@@ -91,7 +91,7 @@ VERBS = {
         "ranking.retrieval:open_sparse",
     ),
     "rerank": Verb(
-        "Learn to score a query and a document that are read together.",
+        "Learn to score a query and a document together.",
         "ranking.recipe:RerankRecipe",
         "ranking.rerank:open_rerank",
     ),

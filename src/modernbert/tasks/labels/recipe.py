@@ -16,8 +16,8 @@ from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecip
 
 ClassWeights = Literal["equal", "balanced"]
 
-_FOUND = "found by usual names"
-_POOLING = Doc("How the vectors of a text's tokens become one: the first one, or their mean.")
+_FOUND = "found by its name"
+_POOLING = Doc("How the vectors of tokens become one: that of the first token, or the mean.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class LabelledRows(RowSettings):
 
     text: Annotated[str | None, Doc("The column of the texts.", default=_FOUND)] = None
     label: Annotated[
-        tuple[str, ...], Doc("The column of what is to be learnt.", default=_FOUND)
+        tuple[str, ...], Doc("The column of the numbers to learn.", default=_FOUND)
     ] = ()
 
 
@@ -44,12 +44,12 @@ class ClassifyRows(LabelledPairs):
     label: Annotated[
         tuple[str, ...],
         Doc(
-            "The column of the labels; several columns of 0 and 1 stand for any number of labels.",
+            "The column of the labels; several columns of 0 and 1 give several labels per text.",
             default=_FOUND,
         ),
     ] = ()
     label_separator: Annotated[
-        str | None, MinLen(1), Doc("What stands between the labels of one column, such as '|'.")
+        str | None, MinLen(1), Doc("The separator of several labels in one column, such as '|'.")
     ] = None
 
 
@@ -72,7 +72,7 @@ class AnswerRows(LabelledPairs):
         int | None,
         Ge(0),
         Doc(
-            "How many tokens two neighbouring windows of a long context share.",
+            "Tokens by which neighbouring windows of a long context overlap.",
             default="128, or a quarter of a window",
         ),
     ] = None
@@ -101,7 +101,7 @@ class TagTraining(LabelTraining):
     """How to train on labels of words; see `RunSettings` for the rest."""
 
     class_weights: Annotated[
-        ClassWeights, Doc("With `balanced` all labels count alike, however rare they are.")
+        ClassWeights, Doc("With `balanced`, rare labels count as much as frequent ones.")
     ] = "equal"
 
 
@@ -111,7 +111,7 @@ class ClassifyTraining(TagTraining):
 
     pooling: Annotated[Pooling, _POOLING] = "mean"
     few_shot: Annotated[
-        bool, Doc("Learn one label per text from a handful of rows, by their likeness.")
+        bool, Doc("Learn one label per text from a few rows, by contrasting pairs of them.")
     ] = False
 
 

@@ -6,51 +6,17 @@ near to the query compared with the known answer (arXiv 2407.15831).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from modernbert.errors import SettingsError
 from modernbert.inference.batching import Observer
 from modernbert.inference.max_sim import scores_of_block
 from modernbert.inference.ranking import rank_documents
 from modernbert.inference.reranker import Reranker
 from modernbert.inference.retriever import Retriever, text_vectors
 from modernbert.tasks.ranking.data import RetrievalData
-
-
-@dataclass(frozen=True, kw_only=True)
-class MiningSettings:
-    """Which documents are negatives.
-
-    negatives: the most for each example.
-    skip: how many of the nearest are left out.
-    depth: how many of the nearest are looked at, those included.
-    margin: how far below the answer's score theirs must be.
-    ratio: the same as a share of the answer's score, such as 0.95; None for no such limit.
-
-    Raises:
-        SettingsError: a number out of its range.
-    """
-
-    negatives: int = 4
-    skip: int = 0
-    depth: int = 100
-    margin: float = 0.0
-    ratio: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.negatives < 1 or self.skip < 0:
-            raise SettingsError("negatives and skip: expected 1 or more, and 0 or more")
-        if self.depth <= self.skip:
-            raise SettingsError(
-                f"depth: got {self.depth}, expected more than skip, which is {self.skip}"
-            )
-        if self.margin < 0:
-            raise SettingsError(f"margin: got {self.margin}, expected 0 or more")
-        if self.ratio is not None and not 0 < self.ratio <= 1:
-            raise SettingsError(f"ratio: got {self.ratio}, expected above 0 and up to 1")
+from modernbert.tasks.ranking.mining_settings import MiningSettings
 
 
 def mine(

@@ -17,7 +17,7 @@ from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecip
 RetrievalLoss = Literal["in-batch", "margin", "kl"]
 RerankLoss = Literal["binary", "margin", "kl"]
 
-_POOLING = Doc("How the vectors of a text's tokens become one in a new model.")
+_POOLING = Doc("How the vectors of tokens become one in a new model.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +31,12 @@ class RankedRows(RowSettings):
         str,
         Doc(
             "Rows with query, positive and perhaps negatives and scores, or with query, document "
-            "and label; or a folder of corpus, queries and judgements."
+            "and label; or a BEIR folder of corpus, queries and qrels."
         ),
     ]
-    train_split: Annotated[str, Doc("Which judgements of a judged folder to learn from.")] = "train"
-    dev_split: Annotated[str, Doc("Which judgements of a judged folder to evaluate on.")] = "dev"
-    test_split: Annotated[str, Doc("Which judgements of a judged folder to score at the end.")] = (
-        "test"
-    )
+    train_split: Annotated[str, Doc("The split of a BEIR folder to learn from.")] = "train"
+    dev_split: Annotated[str, Doc("The split of a BEIR folder to evaluate on.")] = "dev"
+    test_split: Annotated[str, Doc("The split of a BEIR folder to score at the end.")] = "test"
     num_negatives: Annotated[
         int | None,
         Ge(0),
@@ -51,7 +49,7 @@ class RetrievalRows(RankedRows):
     """What a retriever learns from."""
 
     query_max_seqlen: Annotated[
-        int | None, Doc("The longest query, in tokens.", default="as documents")
+        int | None, Doc("The longest query, in tokens.", default="that of documents")
     ] = None
 
 
@@ -70,14 +68,16 @@ class RankingTraining(RunSettings):
     }
 
     epochs: Annotated[int, Ge(1), Doc("How often each row is seen.")] = 1
-    batch_size: Annotated[int, Ge(1), Doc("How many queries a step has, however many.")] = 32
+    batch_size: Annotated[int, Ge(1), Doc("Queries per step.")] = 32
     batch_tokens: Annotated[
-        int | None, Ge(1), Doc("The most tokens of a step, queries with their documents, instead.")
+        int | None,
+        Ge(1),
+        Doc("Tokens per step, queries and documents, instead of a number of queries."),
     ] = None
     scale: Annotated[
         float | None,
         Gt(0),
-        Doc("What similarities are multiplied by.", default="20 for one vector per text, else 1"),
+        Doc("Multiply similarities by this number.", default="20 for one vector per text, else 1"),
     ] = None
     metric: Annotated[str, Doc("The score that chooses the best weights.")] = "ndcg@10"
 
@@ -108,7 +108,8 @@ class RetrieveTraining(VectorTraining):
     matryoshka_dims: Annotated[
         tuple[Annotated[int, Ge(1)], ...],
         Doc(
-            "This many first numbers of a vector should do by themselves.", flags=("--matryoshka",)
+            "Also train the first N dimensions to work alone; may be repeated.",
+            flags=("--matryoshka",),
         ),
     ] = ()
     pooling: Annotated[Pooling, _POOLING] = "mean"
@@ -118,7 +119,7 @@ class RetrieveTraining(VectorTraining):
 class LateInteractionTraining(VectorTraining):
     """How to train a model of one vector per token; see `VectorTraining` for the rest."""
 
-    dim: Annotated[int, Ge(1), Doc("How many numbers a vector of a new model has.")] = 128
+    dim: Annotated[int, Ge(1), Doc("Dimensions of the vectors of a new model.")] = 128
     skip_punctuation: Annotated[bool, Doc("Leave punctuation out of documents in a new model.")] = (
         False
     )

@@ -41,14 +41,12 @@ class RowSettings(Settings):
 
     train: Annotated[
         str,
-        Doc(
-            "Rows to learn from: CSV, TSV, JSON Lines, Parquet, a saved data set or one of the hub."
-        ),
+        Doc("Rows to learn from: CSV, TSV, JSON, Parquet, a saved dataset or one of the hub."),
     ]
     dev: Annotated[
         str | None, Doc("Rows to evaluate on during training; they choose the best weights.")
     ] = None
-    test: Annotated[str | None, Doc("Rows that are scored once, at the end.")] = None
+    test: Annotated[str | None, Doc("Rows to score once, at the end.")] = None
     max_seqlen: Annotated[
         int | None, Doc("The longest sequence, in tokens.", default="the model's")
     ] = None
@@ -81,21 +79,21 @@ class RunSettings(Settings):
     weight_decay: Annotated[
         float,
         Interval(ge=0, lt=1),
-        Doc("The weight decay of a step at the highest learning rate."),
+        Doc("Weight decay per step, at the highest learning rate."),
     ] = 1e-6
     warmup_fraction: Annotated[
         float,
         Interval(ge=0, lt=1),
-        Doc("The share of the run in which the rate rises; then it falls linearly to 0."),
+        Doc("The fraction of the run with a rising rate; it then falls linearly to 0."),
     ] = 0.1
-    batch_size: Annotated[int, Ge(1), Doc("How many rows a step has.")] = 32
+    batch_size: Annotated[int, Ge(1), Doc("Rows per step.")] = 32
     batch_tokens: Annotated[
-        int | None, Ge(1), Doc("The most tokens of a step, in place of a number of rows.")
+        int | None, Ge(1), Doc("Tokens per step, instead of a number of rows.")
     ] = None
     micro_batch_tokens: Annotated[
         int | None,
         Ge(1),
-        Doc("The most tokens computed at once; this changes memory alone.", default="by device"),
+        Doc("The most tokens computed at once; this affects only memory.", default="by device"),
     ] = None
     layer_decay: Annotated[
         float,
@@ -109,16 +107,14 @@ class RunSettings(Settings):
     precision: Annotated[
         TrainingPrecision, Doc("The number format of the computation; weights stay float32.")
     ] = "auto"
-    evaluations_per_epoch: Annotated[
-        int, Ge(1), Doc("How often the dev rows are evaluated in an epoch.")
-    ] = 1
+    evaluations_per_epoch: Annotated[int, Ge(1), Doc("Evaluations on the dev rows per epoch.")] = 1
     patience: Annotated[
         int | None,
         Ge(1),
         Doc("Stop after this many evaluations without a better one.", default="never"),
     ] = None
     metric: Annotated[
-        str | None, Doc("The score that chooses the best weights.", default="the verb's own")
+        str | None, Doc("The score that chooses the best weights.", default="by verb")
     ] = None
 
     @classmethod
@@ -147,10 +143,10 @@ class RunSettings(Settings):
 class SweepSettings(Settings):
     """Several runs: every combination of these values; an empty list stands for `training`'s.
 
-    seeds: Of a new head's first weights and of the order of the rows.
+    `seeds` are those of a new head's first weights and of the order of the rows.
 
     Raises:
-        SettingsError: A value twice, or one out of its range.
+        SettingsError: A value occurs twice or is out of its range.
     """
 
     seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
@@ -158,7 +154,7 @@ class SweepSettings(Settings):
     weight_decays: tuple[float, ...] = ()
     epochs: tuple[int, ...] = ()
     processes: Annotated[
-        int | None, Ge(1), Doc("How many runs to train at once.", default="by cores; 1 on a GPU")
+        int | None, Ge(1), Doc("Runs to train at once.", default="one per core; 1 on a GPU")
     ] = None
 
     def __post_init__(self) -> None:
@@ -166,7 +162,7 @@ class SweepSettings(Settings):
         for name in ("seeds", "learning_rates", "weight_decays", "epochs"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
-                raise SettingsError(f"{name}: a value is there twice")
+                raise SettingsError(f"{name}: a value occurs twice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,11 +189,11 @@ class TuningRecipe(Settings):
 
     model: Annotated[
         str,
-        Doc("The model to begin with: its folder, or its id on the hub.", flags=("--model", "-m")),
+        Doc("Folder or hub id of the model to start from.", flags=("--model", "-m")),
     ]
     output: Annotated[
         Path,
-        Doc("The folder of the result.", default="runs/VERB-TRAIN", flags=("--output", "-o")),
+        Doc("The folder for the results.", default="runs/VERB-TRAIN", flags=("--output", "-o")),
     ]
     data: RowSettings
     training: RunSettings = field(default_factory=RunSettings)
