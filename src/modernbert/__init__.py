@@ -8,11 +8,16 @@ from modernbert import forking
 if TYPE_CHECKING:
     from modernbert.batch import PackedBatch
     from modernbert.errors import ModernBertError
+    from modernbert.export.narrow_weights import export_weights
+    from modernbert.export.onnx_export import export_onnx
+    from modernbert.hub import push_folder
     from modernbert.inference.classifier import Classifier
     from modernbert.inference.embedder import Embedder
     from modernbert.inference.fill_mask import FillMask
+    from modernbert.inference.index import Index
     from modernbert.inference.load import load
     from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
+    from modernbert.inference.multi_vector_settings import MultiVectorSettings
     from modernbert.inference.question_answerer import QuestionAnswerer
     from modernbert.inference.reranker import Reranker
     from modernbert.inference.sparse_embedder import SparseEmbedder
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
         SpanClassifier,
         TokenClassifier,
     )
+    from modernbert.model.multi_vector import MultiVectorModel
     from modernbert.tasks.finetune import finetune
     from modernbert.tokenizer.tokenizer import Tokenizer
 
@@ -41,9 +47,12 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "FillMask",
+    "Index",
     "MaskedLanguageModel",
     "ModernBertError",
     "MultiVectorEmbedder",
+    "MultiVectorModel",
+    "MultiVectorSettings",
     "PackedBatch",
     "QuestionAnswerer",
     "Reranker",
@@ -55,8 +64,11 @@ __all__ = [
     "Tokenizer",
     "__version__",
     "accelerate",
+    "export_onnx",
+    "export_weights",
     "finetune",
     "load",
+    "push_folder",
     "restore",
 ]
 
@@ -69,9 +81,12 @@ _HOMES = {
     "Encoder": "modernbert.model.encoder",
     "EncoderConfig": "modernbert.model.config",
     "FillMask": "modernbert.inference.fill_mask",
+    "Index": "modernbert.inference.index",
     "MaskedLanguageModel": "modernbert.model.heads",
     "ModernBertError": "modernbert.errors",
     "MultiVectorEmbedder": "modernbert.inference.multi_vector_embedder",
+    "MultiVectorModel": "modernbert.model.multi_vector",
+    "MultiVectorSettings": "modernbert.inference.multi_vector_settings",
     "PackedBatch": "modernbert.batch",
     "QuestionAnswerer": "modernbert.inference.question_answerer",
     "Reranker": "modernbert.inference.reranker",
@@ -83,7 +98,10 @@ _HOMES = {
     "Tokenizer": "modernbert.tokenizer.tokenizer",
     "accelerate": "modernbert.interop.accelerate",
     "finetune": "modernbert.tasks.finetune",
+    "export_onnx": "modernbert.export.onnx_export",
+    "export_weights": "modernbert.export.narrow_weights",
     "load": "modernbert.inference.load",
+    "push_folder": "modernbert.hub",
     "restore": "modernbert.interop.accelerate",
 }
 

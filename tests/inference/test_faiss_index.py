@@ -8,7 +8,8 @@ import pytest
 
 from modernbert.errors import InputError
 from modernbert.inference.faiss_index import write_faiss
-from modernbert.inference.search import SearchIndex, build_index
+from modernbert.inference.index import Index
+from modernbert.inference.index_folder import build_index
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -23,7 +24,7 @@ def test_it_finds_the_same(tmp_path: Path, similarity: str) -> None:
     if similarity == "cosine":
         queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     scores, rows = faiss.read_index(str(path)).search(queries, 5)
-    for query, hits in enumerate(SearchIndex.open(tmp_path / "i").search(queries, 5)):
+    for query, hits in enumerate(Index.open(tmp_path / "i").search(queries, 5)):
         assert [hit.row for hit in hits] == rows[query].tolist()
         np.testing.assert_allclose([hit.score for hit in hits], scores[query], atol=1e-5)
 

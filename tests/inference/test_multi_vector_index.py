@@ -1,5 +1,6 @@
 """The index of one vector a token: exact MaxSim over ragged documents, in blocks."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modernbert.errors import InputError
+from modernbert.inference import index as searching
+from modernbert.inference import index_folder
 from modernbert.inference import max_sim as scoring
-from modernbert.inference import multi_vector_index
+from modernbert.inference.index import Index
+from modernbert.inference.index_folder import build_index
 from modernbert.inference.max_sim import max_sim
-from modernbert.inference.multi_vector_index import MultiVectorIndex, build_multi_vector_index
 
 DIM = 8
 
@@ -25,8 +28,9 @@ def texts(lengths: list[int], seed: int = 0) -> list[np.ndarray]:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (scoring, multi_vector_index):
+    for module in (scoring, searching, index_folder):
         monkeypatch.setattr(module, "_BLOCK_VECTORS", 9)
+    for module in (scoring, searching):
         monkeypatch.setattr(module, "_QUERY_VECTORS", 5)
 
 
@@ -60,8 +64,8 @@ def test_the_best_of_all(tmp_path: Path, kind: Any, tolerance: float) -> None:
     documents, queries = texts([3, 1, 12, 4, 2] * 8), texts([4, 7, 1, 2], seed=1)
     names = [f"text {row} é\n" for row in range(40)]
     blocks = (documents[:1], [], documents[1:])
-    build_multi_vector_index(tmp_path / "index", blocks, ids=names, kind=kind, model="m")
-    index = MultiVectorIndex.open(tmp_path / "index")
+    build_index(tmp_path / "index", blocks, ids=names, kind=kind, model="m")
+    index = Index.open(tmp_path / "index")
     assert len(index) == 40 and index.manifest.num_vectors == 8 * 22 and index.manifest.model == "m"
     scores = max_sim(queries, documents)
     for query, hits in enumerate(index.search(queries, 5)):
@@ -75,16 +79,16 @@ def test_the_best_of_all(tmp_path: Path, kind: Any, tolerance: float) -> None:
 
 def test_stored_in_fewer_bytes(tmp_path: Path) -> None:
     for kind, size in (("float32", 4), ("float16", 2), ("int8", 1)):
-        build_multi_vector_index(tmp_path / kind, [texts([500])], kind=kind)  # type: ignore[arg-type]
+        build_index(tmp_path / kind, [texts([500])], kind=kind)  # type: ignore[arg-type]
         stored = (tmp_path / kind / "vectors.npy").stat().st_size
         assert stored == pytest.approx(500 * DIM * size, abs=200)
 
 
 def test_rows_are_numbers_where_there_are_no_ids(tmp_path: Path) -> None:
-    build_multi_vector_index(tmp_path / "index", [texts([2, 3])])
-    (hits,) = MultiVectorIndex.open(tmp_path / "index").search(texts([2]), 10)
+    build_index(tmp_path / "index", [texts([2, 3])])
+    (hits,) = Index.open(tmp_path / "index").search(texts([2]), 10)
     assert sorted(hit.id for hit in hits) == ["0", "1"]
-    assert MultiVectorIndex.open(tmp_path / "index").search([], 10) == []
+    assert Index.open(tmp_path / "index").search([], 10) == []
 
 
 @pytest.mark.parametrize(
@@ -100,23 +104,34 @@ def test_documents_that_cannot_be_stored(
     tmp_path: Path, documents: list[np.ndarray], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        build_multi_vector_index(tmp_path / "index", [documents])
+        build_index(tmp_path / "index", [documents])
     assert not list(tmp_path.iterdir())
 
 
 def test_bad_calls_are_named(tmp_path: Path) -> None:
-    build_multi_vector_index(tmp_path / "index", [texts([2, 3])])
-    index = MultiVectorIndex.open(tmp_path / "index")
+    build_index(tmp_path / "index", [texts([2, 3])])
+    index = Index.open(tmp_path / "index")
     with pytest.raises(InputError, match="top_k: got 0"):
         index.search(texts([2]), 0)
     with pytest.raises(InputError, match="vectors of 3 numbers, expected 8"):
         index.search([np.ones((2, 3), np.float32)])
     with pytest.raises(InputError, match="is there already"):
-        build_multi_vector_index(tmp_path / "index", [texts([2])])
+        build_index(tmp_path / "index", [texts([2])])
     with pytest.raises(InputError, match="ids: got 1, fewer"):
-        build_multi_vector_index(tmp_path / "other", [texts([2, 2])], ids=["a"])
+        build_index(tmp_path / "other", [texts([2, 2])], ids=["a"])
     with pytest.raises(InputError, match="kind: got 'binary'"):
-        build_multi_vector_index(tmp_path / "other", [texts([2])], kind="binary")  # type: ignore[arg-type]
+        build_index(tmp_path / "other", [texts([2])], kind="binary")  # type: ignore[arg-type]
     np.save(tmp_path / "index" / "ends.npy", np.array([[2], [9]]))
     with pytest.raises(InputError, match="build it anew"):
-        MultiVectorIndex.open(tmp_path / "index")
+        Index.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
+def test_a_folder_of_before(tmp_path: Path, kind: Any) -> None:
+    """The manifest of version 1 had fewer fields."""
+    made = build_index(tmp_path / "index", [texts([2, 3, 1])], kind=kind)
+    before = Index.open(tmp_path / "index").search(texts([2], seed=1))
+    said = {name: getattr(made, name) for name in ("count", "num_vectors", "dim", "kind", "model")}
+    old = {**said, "format": "modernbert multi-vector index 1"}
+    (tmp_path / "index" / "manifest.json").write_text(json.dumps(old))
+    assert Index.open(tmp_path / "index").search(texts([2], seed=1)) == before

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modernbert.errors import InputError
-from modernbert.inference import index_folder, search
-from modernbert.inference.search import Hit, SearchIndex, build_index
+from modernbert.inference import index as searching
+from modernbert.inference import index_folder
+from modernbert.inference.index import Hit, Index
+from modernbert.inference.index_folder import build_index
 
 DIM = 24
 
@@ -31,9 +33,9 @@ def exact(stored: np.ndarray, query: np.ndarray, similarity: str, top_k: int) ->
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (search, index_folder):
-        monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
-    monkeypatch.setattr(search, "_BLOCK_QUERIES", 3)
+    for module in (searching, index_folder):
+        monkeypatch.setattr(module, "_BLOCK_VECTORS", 7)
+    monkeypatch.setattr(searching, "_QUERY_VECTORS", 3)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -44,7 +46,7 @@ def test_the_best_of_all(tmp_path: Path, kind: Any, similarity: Any) -> None:
     names = [f"text {row} é\n" for row in range(100)]
     blocks = (stored[:1], stored[1:40], stored[40:40], stored[40:])
     build_index(tmp_path / "index", blocks, ids=names, kind=kind, similarity=similarity)
-    index = SearchIndex.open(tmp_path / "index")
+    index = Index.open(tmp_path / "index")
     found = index.search(queries, 5, oversample=1 if kind == "float32" else 20)
     for query, hits in zip(queries, found, strict=True):
         expected = exact(stored, query, similarity, 5)
@@ -61,7 +63,7 @@ def test_the_best_of_all(tmp_path: Path, kind: Any, similarity: Any) -> None:
 def test_few_candidates_find_most(tmp_path: Path, kind: Any, least: float) -> None:
     stored, queries = vectors(3000, dim=256), vectors(20, seed=1, dim=256)
     build_index(tmp_path / "index", [stored], kind=kind)
-    found = SearchIndex.open(tmp_path / "index").search(queries, 10)
+    found = Index.open(tmp_path / "index").search(queries, 10)
     right = [
         len({hit.row for hit in hits} & set(exact(stored, query, "cosine", 10)))
         for hits, query in zip(found, queries, strict=True)
@@ -76,7 +78,7 @@ def test_any_number(
 ) -> None:
     folder = tmp_path_factory.mktemp("any") / "index"
     build_index(folder, [vectors(rows)], kind=kind)
-    index = SearchIndex.open(folder)
+    index = Index.open(folder)
     assert len(index) == rows
     (hits,) = index.search(vectors(1, seed=1)[0], top_k)
     assert len(hits) == len({hit.row for hit in hits}) == min(rows, top_k)
@@ -85,21 +87,21 @@ def test_any_number(
 
 def test_equal_vectors_come_in_their_order(tmp_path: Path) -> None:
     build_index(tmp_path / "index", [np.ones((5, 3), np.float32)])
-    (hits,) = SearchIndex.open(tmp_path / "index").search(np.ones(3), 5)
+    (hits,) = Index.open(tmp_path / "index").search(np.ones(3), 5)
     assert hits == [Hit(str(row), row, pytest.approx(1.0)) for row in range(5)]
 
 
 def test_a_zero_vector_is_kept(tmp_path: Path) -> None:
     build_index(tmp_path / "index", [np.eye(3, dtype=np.float32) * [[1], [0], [1]]], kind="int8")
-    (hits,) = SearchIndex.open(tmp_path / "index").search(np.array([0, 0, 1.0]), 3)
+    (hits,) = Index.open(tmp_path / "index").search(np.array([0, 0, 1.0]), 3)
     assert [(hit.row, hit.score) for hit in hits] == [(2, 1.0), (0, 0.0), (1, 0.0)]
 
 
 def test_the_manifest(tmp_path: Path) -> None:
     made = build_index(tmp_path / "index", [vectors(9)], kind="binary", model="abc")
     assert (made.count, made.dim, made.kind, made.model) == (9, DIM, "binary", "abc")
-    assert SearchIndex.open(tmp_path / "index").manifest == made
-    assert SearchIndex.open(str(tmp_path / "index")).search(np.zeros((0, DIM)), 1) == []
+    assert Index.open(tmp_path / "index").manifest == made
+    assert Index.open(str(tmp_path / "index")).search(np.zeros((0, DIM)), 1) == []
 
 
 def test_building_and_searching_take_bounded_memory(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_building_and_searching_take_bounded_memory(tmp_path: Path) -> None:
 
     tracemalloc.start()
     build_index(tmp_path / "index", blocks(), ids=map(str, range(num_blocks * 4096)), kind="int8")
-    SearchIndex.open(tmp_path / "index").search(vectors(2))
+    Index.open(tmp_path / "index").search(vectors(2))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < num_blocks * block_bytes / 2
@@ -145,11 +147,11 @@ def test_what_cannot_be_built(tmp_path: Path, blocks: Any, options: Any, message
 
 def test_folders_and_queries_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="index: not a search index"):
-        SearchIndex.open(tmp_path / "index")
+        Index.open(tmp_path / "index")
     build_index(tmp_path / "index", [vectors(9)])
     with pytest.raises(InputError, match="is there already; delete it"):
         build_index(tmp_path / "index", [vectors(9)])
-    index = SearchIndex.open(tmp_path / "index")
+    index = Index.open(tmp_path / "index")
     for query, options, message in (
         (vectors(1, dim=5), {}, r"^queries: got \(1, 5\), expected \(num_queries, 24\)"),
         (wrong_at(0, np.nan), {}, "^queries: got a number that is not finite"),
@@ -166,4 +168,23 @@ def test_folders_and_queries_that_cannot_be(tmp_path: Path) -> None:
     ):
         (tmp_path / "index" / "manifest.json").write_text(json.dumps({**manifest, **changes}))
         with pytest.raises(InputError, match=message):
-            SearchIndex.open(tmp_path / "index")
+            Index.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8", "binary"])
+def test_a_folder_of_before(tmp_path: Path, kind: Any) -> None:
+    """The manifest of version 1 had fewer fields."""
+    made = build_index(tmp_path / "index", [vectors(9)], kind=kind)
+    before = Index.open(tmp_path / "index").search(vectors(2, seed=1))
+    said = {name: getattr(made, name) for name in ("count", "dim", "kind", "similarity", "model")}
+    old = {**said, "format": "modernbert search index 1"}
+    (tmp_path / "index" / "manifest.json").write_text(json.dumps(old))
+    assert Index.open(tmp_path / "index").search(vectors(2, seed=1)) == before
+
+
+def test_built_and_opened_at_once(tmp_path: Path) -> None:
+    index = Index.build(tmp_path / "one", [vectors(4)], ids="abcd", similarity="dot")
+    lists = Index.build(tmp_path / "several", [[each[None] for each in vectors(4)]], ids="abcd")
+    assert not index.manifest.is_ragged and lists.manifest.is_ragged
+    (one,), (several,) = (each.search(vectors(1, seed=1), 4) for each in (index, lists))
+    assert [hit.id for hit in one] == [hit.id for hit in several]  # MaxSim of one is the product

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -168,15 +168,14 @@ def embed(
 def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: bool) -> str:
     """What an index is searched in; what cannot be is refused before the work begins."""
     from modernbert.inference.faiss_index import import_faiss
-    from modernbert.inference.index_folder import IndexKind, require_one_of
-    from modernbert.inference.multi_vector_index import MultiVectorKind
+    from modernbert.inference.index_folder import KINDS, require_one_of
 
     if faiss:
         if output.suffix != ".index" or multi:
             raise InputError("--faiss: goes with an .index of one vector a text")
         import_faiss()
     chosen = kind.value if kind is not None else "float16" if multi else "float32"
-    require_one_of("--kind", chosen, get_args(MultiVectorKind if multi else IndexKind))
+    require_one_of("--kind", chosen, KINDS[multi])
     return chosen
 
 

@@ -153,15 +153,11 @@ class EmbeddingJob:
 
     def _build_index(self, kind: Any, model: str) -> None:
         from modernbert.inference.index_folder import build_index
-        from modernbert.inference.multi_vector_index import build_multi_vector_index
 
-        ids = self._read_ids()
-        if self._lengths is None:
-            build_index(self.output, self._blocks(), ids=ids, kind=kind, model=model)
-        else:
-            build_multi_vector_index(
-                self.output, ([text] for text in self._texts()), ids=ids, kind=kind, model=model
-            )
+        blocks: Any = (
+            ([text] for text in self._texts()) if self._lengths is not None else self._blocks()
+        )
+        build_index(self.output, blocks, ids=self._read_ids(), kind=kind, model=model)
 
     def _texts(self) -> Iterator["np.ndarray"]:
         """The vectors of each text, of a multi-vector model."""

@@ -22,7 +22,7 @@ from modernbert.data.rows.file_settings import InputSettings
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:
-    from modernbert.inference.search import Hit
+    from modernbert.inference.index import Hit
 
 
 _ROWS = InputSettings()
@@ -59,12 +59,12 @@ def search(
     Queries get the model's prompt for queries. An index with one vector per token is searched by
     MaxSim. With --json, each line is an object with a query and the list of its hits.
     """
+    from modernbert.inference.index import Index
     from modernbert.inference.loading import folder_fingerprint
-    from modernbert.inference.open_index import open_index, search_texts
-    from modernbert.inference.retriever import load_retriever
+    from modernbert.inference.retriever import load_retriever, search_texts
     from modernbert.model.config_file import find_model
 
-    opened = open_index(index)
+    opened = Index.open(index)
     folder = find_model(model, weights=True)
     if opened.manifest.model and opened.manifest.model != folder_fingerprint(folder):
         raise InputError(

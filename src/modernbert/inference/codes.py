@@ -32,13 +32,6 @@ def to_bits(vectors: np.ndarray) -> np.ndarray:
     return np.packbits(signs, axis=1).view(np.uint64)
 
 
-def scores_of_int8(queries: np.ndarray, codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Dot products of queries (m, dim) float32 and coded rows: (m, n) float32."""
-    products: np.ndarray = queries @ codes.astype(np.float32).T
-    products *= scales.T
-    return products
-
-
 def scores_of_bits(query_bits: np.ndarray, bits: np.ndarray) -> np.ndarray:
     """How many bits differ, negative: (m, n) float32.
 

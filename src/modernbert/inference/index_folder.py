@@ -1,18 +1,21 @@
-"""A search index on the disk, and building one from vectors in bounded memory.
+"""An index of documents on the disk, and building one in bounded memory.
 
-manifest.json           number and kind of the vectors, what compares them, and whose they are
-float32.npy             all vectors; of length 1 where cosines are compared
-int8.npy, scales.npy    the same in a quarter of the bytes, or
+manifest.json           numbers and kind of the vectors, what compares them, and whose they are
+float32.npy             the vectors of documents that have one each; of length 1 for cosines
+int8.npy, scales.npy    the same in a quarter of the bytes, to find candidates, or
 binary.npy              in a thirty-second
-ids.jsonl, ids.npy      the id of each vector, a line each, and where each line begins
+vectors.npy, ends.npy   the vectors of documents that have several, and where each one's end
+scales.npy              where those are int8, what 1 stands for in each
+ids.jsonl, ids.npy      the id of each document, a line each, and where each line begins
 """
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -20,123 +23,133 @@ from modernbert.errors import InputError
 from modernbert.files import new_folder
 from modernbert.inference.codes import to_bits, to_int8
 from modernbert.inference.id_file import IdWriter
+from modernbert.inference.max_sim import check_vectors
 from modernbert.inference.vector_file import VectorFile
+from modernbert.json_files import parse_foreign, read_json
+from modernbert.kinds import MANIFEST_FILE
 
-MANIFEST_FILE = "manifest.json"
-FORMAT = "modernbert search index 1"
-_BLOCK_ROWS = 16_384
+FORMAT = "modernbert index 2"
+_OLD_FORMATS = "modernbert search index 1", "modernbert multi-vector index 1"
+_BLOCK_VECTORS = 16_384
 
-T = TypeVar("T")
-
-IndexKind = Literal["float32", "int8", "binary"]
+IndexKind = Literal["float32", "float16", "int8", "binary"]
 IndexSimilarity = Literal["cosine", "dot"]
+Block = np.ndarray | Sequence[np.ndarray]
+"""Documents: (n, dim) for one vector each, or a list of (num_vectors, dim)."""
+
+KINDS: dict[bool, tuple[IndexKind, ...]] = {
+    False: ("float32", "int8", "binary"),
+    True: ("float32", "float16", "int8"),
+}
+"""The kinds of indexes of documents with one vector, and with several."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexManifest:
     """What an index holds.
 
-    count, dim: how many vectors, of how many numbers.
-    kind: what is searched in; the best by int8 or binary are scored again by float32.
-    similarity: what the scores are.
-    model: whose vectors they are, so that queries come from the same; empty when not known.
+    Attributes:
+        count, num_vectors, dim: How many documents, with how many vectors, of how many numbers.
+        kind: What is searched in. Of documents with one vector, the best by int8 or binary are
+            scored again by float32; of others nothing but this is stored.
+        similarity: What the products of vectors are.
+        model: Whose vectors they are, so that queries come from the same; empty if not known.
+        is_ragged: Whether documents have several vectors.
     """
 
     count: int
     dim: int
     kind: IndexKind
-    similarity: IndexSimilarity
+    num_vectors: int | None = None
+    similarity: IndexSimilarity = "dot"
     model: str = ""
+    is_ragged: bool = False
     format: str = FORMAT
 
     @classmethod
     def read(cls, folder: Path) -> "IndexManifest":
-        """Read the manifest of a folder.
+        """Read the manifest of a folder, of this format or of one before it.
 
         Raises:
-            InputError: no index there, or one of another format.
+            InputError: No index is there, or one of another format.
         """
-        return read_manifest(cls, folder, FORMAT)
+        path = folder / MANIFEST_FILE
+        content = read_json(path, InputError)
+        if not isinstance(content, dict):
+            raise InputError(f"{folder}: not a search index: no {MANIFEST_FILE} there")
+        if (found := content.get("format")) not in (FORMAT, *_OLD_FORMATS):
+            raise InputError(f"{path}: format {found!r}, expected {FORMAT!r}; build anew")
+        if found == _OLD_FORMATS[1]:
+            content = {**content, "is_ragged": True}
+        try:
+            return parse_foreign(cls, content, str(path), error=InputError)
+        except InputError as error:
+            raise InputError(f"{folder}: not a search index: {error}") from None
+
+
+class _Rows(NamedTuple):
+    """Some documents.
+
+    Attributes:
+        vectors: (num_vectors, dim) float32, one document after the other.
+        lengths: (num_documents,) int64, how many each has.
+    """
+
+    vectors: np.ndarray
+    lengths: np.ndarray
 
 
 def build_index(
     folder: Path | str,
-    blocks: Iterable[np.ndarray],
+    blocks: Iterable[Block],
     *,
     ids: Iterable[str] | None = None,
-    kind: IndexKind = "float32",
-    similarity: IndexSimilarity = "cosine",
+    kind: IndexKind | None = None,
+    similarity: IndexSimilarity | None = None,
     model: str = "",
 ) -> IndexManifest:
-    """Write an index of vectors that come in blocks of any size (n, dim).
+    """Write an index of documents that come in blocks of any size.
 
-    folder: is made, and appears when the index is complete.
-    ids: one for each vector; their numbers from 0 when None.
+    Args:
+        folder: Is made, and appears when the index is complete.
+        blocks: Arrays (n, dim) of documents with one vector each; or lists of arrays
+            (num_vectors, dim), a document each.
+        ids: One for each document; their numbers from 0 when None.
+        kind: What is searched in; when None float32, and float16 for several vectors a document.
+        similarity: What products are: cosines when None, whose vectors get length 1; and plain
+            products of vectors as they are for several vectors a document.
+        model: Whose vectors they are.
 
     Raises:
-        InputError: a folder that is there, no vectors, vectors of different sizes or that are not
-            finite, or another number of ids.
+        InputError: A folder that is there, no documents, vectors of different sizes or that are
+            not finite, or another number of ids.
     """
     folder = Path(folder).expanduser()
-    require_one_of("kind", kind, get_args(IndexKind))
+    source = iter(blocks)
+    first = next((block for block in source if len(block)), None)
+    is_ragged = first is not None and not isinstance(first, np.ndarray)
+    kind = kind or ("float16" if is_ragged else "float32")
+    similarity = similarity or ("dot" if is_ragged else "cosine")
+    require_one_of("kind", kind, KINDS[is_ragged])
     require_one_of("similarity", similarity, get_args(IndexSimilarity))
-    checked = _checked(blocks, normalize=similarity == "cosine")
-    with whole_index(folder) as partial:
-        count, dim = _write(partial, checked, ids, kind)
+    if first is None:
+        raise InputError("vectors: got none; an index needs one or more")
+    every: Any = chain([first], source)
+    checked = _ragged(every) if is_ragged else _single(every, normalize=similarity == "cosine")
+    with _whole_index(folder) as partial:
+        count, num_vectors, dim = _write(partial, checked, ids, kind, is_ragged=is_ragged)
         manifest = IndexManifest(
-            count=count, dim=dim, kind=kind, similarity=similarity, model=model
+            count=count,
+            num_vectors=num_vectors,
+            dim=dim,
+            kind=kind,
+            similarity=similarity,
+            model=model,
+            is_ragged=is_ragged,
         )
-        write_manifest(partial, manifest)
+        text = json.dumps(asdict(manifest), indent=2) + "\n"
+        (partial / MANIFEST_FILE).write_text(text, encoding="utf-8")
     return manifest
-
-
-@contextmanager
-def whole_index(folder: Path) -> Iterator[Path]:
-    """A folder to fill that becomes the index when the block ends well.
-
-    Raises:
-        InputError: a folder that is there, or cannot be written.
-    """
-    if folder.exists():
-        raise InputError(f"{folder}: is there already; delete it or name another folder")
-    try:
-        with new_folder(folder) as partial:
-            yield partial
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error}") from None
-
-
-def write_manifest(folder: Path, manifest: Any) -> None:
-    """Write the fields of a manifest, a dataclass, as JSON."""
-    text = json.dumps(asdict(manifest), indent=2) + "\n"
-    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
-
-
-def format_of(folder: Path) -> str:
-    """The format that a manifest names.
-
-    Raises:
-        InputError: no index there.
-    """
-    try:
-        return str(json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))["format"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder}: not a search index: {error}") from None
-
-
-def read_manifest(cls: type[T], folder: Path, expected: str) -> T:
-    """A manifest of a class and of a format.
-
-    Raises:
-        InputError: no index there, or one of another format.
-    """
-    path = folder / MANIFEST_FILE
-    if (found := format_of(folder)) != expected:
-        raise InputError(f"{path}: format {found!r}, expected {expected!r}; build anew")
-    try:
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{folder}: not a search index: {error}") from None
 
 
 def require_one_of(name: str, got: str, known: Sequence[str]) -> None:
@@ -149,27 +162,6 @@ def require_one_of(name: str, got: str, known: Sequence[str]) -> None:
         raise InputError(f"{name}: got {got!r}, expected one of {', '.join(known)}")
 
 
-def _checked(blocks: Iterable[np.ndarray], *, normalize: bool) -> Iterator[np.ndarray]:
-    """Blocks of bounded size (n, dim) float32, all of one width, finite."""
-    dim, row = None, 0
-    for block in blocks:
-        if block.ndim != 2 or (dim is not None and block.shape[1] != dim) or not block.shape[1]:
-            width = "dim" if dim is None else dim
-            raise InputError(f"vectors: got {block.shape} at row {row}, expected (n, {width})")
-        dim = block.shape[1]
-        for start in range(0, len(block), _BLOCK_ROWS):
-            part = np.asarray(block[start : start + _BLOCK_ROWS], np.float32)
-            yield _as_stored(part, row + start, normalize=normalize)
-        row += len(block)
-
-
-def _as_stored(vectors: np.ndarray, first_row: int, *, normalize: bool) -> np.ndarray:
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        raise InputError(f"vectors: row {first_row + int(finite.argmin())} is not finite")
-    return unit(vectors) if normalize else vectors
-
-
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors of length 1; zeros stay zeros."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -177,35 +169,101 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return scaled.astype(np.float32, copy=False)
 
 
+@contextmanager
+def _whole_index(folder: Path) -> Iterator[Path]:
+    """A folder to fill that becomes the index when the block ends well."""
+    if folder.exists():
+        raise InputError(f"{folder}: is there already; delete it or name another folder")
+    try:
+        with new_folder(folder) as partial:
+            yield partial
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error}") from None
+
+
+def _single(blocks: Iterable[np.ndarray], *, normalize: bool) -> Iterator[_Rows]:
+    """Blocks of bounded size, all of one width, finite."""
+    dim, row = None, 0
+    for block in blocks:
+        if block.ndim != 2 or (dim is not None and block.shape[1] != dim) or not block.shape[1]:
+            width = "dim" if dim is None else dim
+            raise InputError(f"vectors: got {block.shape} at row {row}, expected (n, {width})")
+        dim = block.shape[1]
+        for start in range(0, len(block), _BLOCK_VECTORS):
+            part = np.asarray(block[start : start + _BLOCK_VECTORS], np.float32)
+            finite = np.isfinite(part).all(axis=1)
+            if not finite.all():
+                raise InputError(f"vectors: row {row + start + int(finite.argmin())} is not finite")
+            yield _Rows(unit(part) if normalize else part, np.ones(len(part), np.int64))
+        row += len(block)
+
+
+def _ragged(blocks: Iterable[Sequence[np.ndarray]]) -> Iterator[_Rows]:
+    """Documents in blocks of bounded size, all of one width, finite."""
+    block: list[np.ndarray] = []
+    total, dim = 0, None
+    for row, document in enumerate(document for block in blocks for document in block):
+        if dim is None:
+            check_vectors([document], "documents")
+            dim = document.shape[1]
+        if document.ndim != 2 or not len(document) or document.shape[1] != dim:
+            got = document.shape
+            raise InputError(f"documents: got {got} at row {row}, expected (1 or more, {dim})")
+        if not np.isfinite(document).all():
+            raise InputError(f"documents: row {row} is not finite")
+        block.append(np.asarray(document, np.float32))
+        total += len(document)
+        if total >= _BLOCK_VECTORS:
+            yield _joined(block)
+            block, total = [], 0
+    if block:
+        yield _joined(block)
+
+
+def _joined(documents: list[np.ndarray]) -> _Rows:
+    return _Rows(np.concatenate(documents), np.array([len(each) for each in documents]))
+
+
 def _write(
-    folder: Path, blocks: Iterator[np.ndarray], ids: Iterable[str] | None, kind: IndexKind
-) -> tuple[int, int]:
-    """Write vectors, codes and ids; returns how many there are, of how many numbers."""
-    first = next((block for block in blocks if len(block)), None)
-    if first is None:
-        raise InputError("vectors: got none; an index needs one or more")
+    folder: Path,
+    blocks: Iterator[_Rows],
+    ids: Iterable[str] | None,
+    kind: IndexKind,
+    *,
+    is_ragged: bool,
+) -> tuple[int, int, int]:
+    """Write everything but the manifest; the numbers of documents, vectors, and of each."""
+    files: dict[str, VectorFile] = {}
+    num_vectors = dim = 0
     with ExitStack() as stack:
-        files = {
-            name: stack.enter_context(VectorFile(folder / f"{name}.npy", rows.shape[1], rows.dtype))
-            for name, rows in _coded(first, kind).items()
-        }
         names = stack.enter_context(IdWriter(folder, ids))
-        for block in _with_first(first, blocks):
-            for name, rows in _coded(block, kind).items():
+        for block in blocks:
+            num_vectors, dim = num_vectors + len(block.vectors), block.vectors.shape[1]
+            for name, rows in _stored(block.vectors, kind, is_ragged=is_ragged).items():
+                if name not in files:
+                    file = VectorFile(folder / f"{name}.npy", rows.shape[1], rows.dtype)
+                    files[name] = stack.enter_context(file)
                 files[name].append(rows)
-            names.take(len(block))
+            if is_ragged:
+                if "ends" not in files:
+                    files["ends"] = stack.enter_context(
+                        VectorFile(folder / "ends.npy", 1, np.int64)
+                    )
+                before = num_vectors - len(block.vectors)
+                files["ends"].append(before + np.cumsum(block.lengths)[:, None])
+            names.take(len(block.lengths))
         names.finish()
-    return names.num_rows, first.shape[1]
+    return names.num_rows, num_vectors, dim
 
 
-def _coded(block: np.ndarray, kind: IndexKind) -> dict[str, np.ndarray]:
+def _stored(vectors: np.ndarray, kind: IndexKind, *, is_ragged: bool) -> dict[str, np.ndarray]:
     """What is stored of vectors, by the name of the file."""
     if kind == "int8":
-        codes, scales = to_int8(block)
-        return {"float32": block, "int8": codes, "scales": scales}
-    return {"float32": block, "binary": to_bits(block)} if kind == "binary" else {"float32": block}
-
-
-def _with_first(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    yield first
-    yield from others
+        codes, scales = to_int8(vectors)
+        coded = {"vectors": codes} if is_ragged else {"float32": vectors, "int8": codes}
+        return {**coded, "scales": scales}
+    if kind == "binary":
+        return {"float32": vectors, "binary": to_bits(vectors)}
+    if is_ragged:
+        return {"vectors": vectors.astype(kind)}
+    return {"float32": vectors}

@@ -10,8 +10,8 @@ from modernbert.hub import find_folder
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.fill_mask import FillMask
+from modernbert.inference.index import Index
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-from modernbert.inference.open_index import open_index
 from modernbert.inference.question_answerer import QuestionAnswerer
 from modernbert.inference.reranker import Reranker
 from modernbert.inference.sparse_embedder import SparseEmbedder
@@ -37,7 +37,7 @@ MODELS: dict[ModelKind, Any] = {
 _OTHERS: dict[Kind, Callable[[Path], Any]] = {
     "tokenizer": Tokenizer.from_pretrained,
     "shards": ShardFolder.open,
-    "index": open_index,
+    "index": Index.open,
     "vectors": read_vectors,
 }
 
@@ -52,7 +52,7 @@ def load(folder_or_hub_id: Path | str, *, precision: PrecisionChoice = "auto") -
 
     Returns:
         A `FillMask`, `Embedder`, `MultiVectorEmbedder`, `SparseEmbedder`, `Classifier`, `Reranker`,
-        `Tagger` or `QuestionAnswerer` for a model; a `Tokenizer`, an index, the `ShardFolder` of
+        `Tagger` or `QuestionAnswerer` for a model; a `Tokenizer`, an `Index`, the `ShardFolder` of
         token shards, or an array (rows, dim) for a file of vectors.
 
     Raises:

@@ -45,11 +45,23 @@ def scores_of_block(
     vectors: (total_vectors, dim), the documents one after the other.
     lengths: how many of them each document has.
     """
-    scores: np.ndarray = vectors @ np.concatenate(queries).T  # (total_vectors, those of queries)
+    products: np.ndarray = vectors @ np.concatenate(queries).T  # (total_vectors, those of queries)
+    return reduced(products, lengths, [len(query) for query in queries])
+
+
+def reduced(
+    products: np.ndarray, lengths: Sequence[int] | np.ndarray, query_lengths: Sequence[int]
+) -> np.ndarray:
+    """(num_queries, num_documents) float32 from the products of all their vectors.
+
+    products: (total_vectors, vectors of all queries).
+    lengths, query_lengths: how many vectors each document and each query has.
+    """
+    scores = products
     if len(scores) != len(lengths):
         scores = np.maximum.reduceat(scores, _starts(lengths), axis=0)
-    if scores.shape[1] != len(queries):
-        scores = np.add.reduceat(scores, _starts([len(query) for query in queries]), axis=1)
+    if scores.shape[1] != len(query_lengths):
+        scores = np.add.reduceat(scores, _starts(query_lengths), axis=1)
     return scores.T
 
 

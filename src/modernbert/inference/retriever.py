@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.embedder import Embedder
+from modernbert.inference.index import Hit, Index
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_folder import is_multi_vector
 from modernbert.inference.multi_vector_settings import Side
@@ -61,3 +63,36 @@ def text_vectors(
         on_progress=on_progress,
     ):
         yield list(block[:, None, :])
+
+
+def search_texts(
+    index: Index,
+    retriever: Retriever,
+    queries: Iterable[str],
+    top_k: int,
+    *,
+    oversample: int | None = None,
+) -> Iterator[list[Hit]]:
+    """Find the best documents of an index for each query, which gets the model's prompt for them.
+
+    Args:
+        index: Whose vectors came from the same model.
+        retriever: The model.
+        queries: Any number of texts.
+        top_k: How many documents for each.
+        oversample: See `Index.search`.
+
+    Raises:
+        InputError: An index of another kind of vectors than the model's, or as `search`.
+    """
+    blocks: Iterator[Any]
+    if index.manifest.is_ragged != isinstance(retriever, MultiVectorEmbedder):
+        raise InputError(f"{index.folder}: holds vectors of another kind than the model gives")
+    if isinstance(retriever, MultiVectorEmbedder):
+        blocks = retriever.stream(queries, "query")
+    else:
+        prompt = retriever.settings.side_prompt("query")
+        width = index.manifest.dim if index.manifest.dim < retriever.dim else None
+        blocks = retriever.stream(queries, prompt=prompt, truncate_dim=width)
+    for block in blocks:
+        yield from index.search(block, top_k, oversample=oversample)

@@ -112,6 +112,11 @@ class MultiVectorModel(nn.Module):
         self.encoder, self.dim, self.normalize = encoder, width, normalize
         self.projections = nn.ModuleList(projections)
 
+    @classmethod
+    def untrained(cls, encoder: Encoder, dim: int, *, seed: int = 0) -> "MultiVectorModel":
+        """Put one new projection behind an encoder; equal seeds give equal weights."""
+        return cls(encoder, [projection(encoder.config.hidden_size, dim, seed=seed)])
+
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
         """(total_tokens, dim) float32."""
         return self.project(self.encoder(batch, dropout=dropout))

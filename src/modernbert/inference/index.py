@@ -1,0 +1,208 @@
+"""`Index`: the documents that answer a query best, found by looking at all of them.
+
+A document, and a query, is one vector or several; several are compared by MaxSim, of which one
+vector each is the plain product.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modernbert.errors import InputError
+from modernbert.inference.codes import scores_of_bits, to_bits
+from modernbert.inference.id_file import IdReader
+from modernbert.inference.index_folder import (
+    Block,
+    IndexKind,
+    IndexManifest,
+    IndexSimilarity,
+    build_index,
+    unit,
+)
+from modernbert.inference.max_sim import check_vectors, reduced, runs
+from modernbert.inference.ranking import Best
+from modernbert.inference.vector_file import read_vectors
+
+_BLOCK_VECTORS = 16_384
+_QUERY_VECTORS = 256
+_OVERSAMPLE: dict[IndexKind, int] = {"int8": 4, "binary": 16}
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One document that was found.
+
+    Attributes:
+        id: What it was given, or its number.
+        row: Its number in the index, from 0.
+        score: The cosine, the dot product or MaxSim, by the most exact vectors that are stored.
+    """
+
+    id: str
+    row: int
+    score: float
+
+
+class Index:
+    """An index on the disk, memory-mapped: it may be larger than the memory.
+
+    Make one with `Index.build`, open it with `Index.open`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = IndexManifest.read(folder)
+        kind, is_ragged = self.manifest.kind, self.manifest.is_ragged
+        self._exact = self._read("vectors" if is_ragged else "float32")
+        has_codes = kind in _OVERSAMPLE and not is_ragged
+        self._coarse = self._read(kind) if has_codes else self._exact
+        self._scales = self._read("scales") if kind == "int8" else None
+        self._ids = IdReader(folder, self.manifest.count)
+        self._borders: np.ndarray | None = None
+        if is_ragged:
+            ends = read_vectors(folder / "ends.npy")[:, 0]
+            self._borders = np.concatenate([[0], ends])
+            if len(ends) != self.manifest.count or self._borders[-1] != len(self._exact):
+                count = self.manifest.count
+                raise InputError(
+                    f"{folder}: got {len(ends)} documents, expected {count}; build it anew"
+                )
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "Index":
+        """Open an index, also of the formats before.
+
+        Raises:
+            InputError: No index is there, or one whose files do not fit each other.
+        """
+        return cls(Path(folder).expanduser())
+
+    @classmethod
+    def build(
+        cls,
+        folder: Path | str,
+        blocks: Iterable[Block],
+        *,
+        ids: Iterable[str] | None = None,
+        kind: IndexKind | None = None,
+        similarity: IndexSimilarity | None = None,
+        model: str = "",
+    ) -> "Index":
+        """Write an index of documents that come in blocks, and open it; see `build_index`."""
+        build_index(folder, blocks, ids=ids, kind=kind, similarity=similarity, model=model)
+        return cls.open(folder)
+
+    def __len__(self) -> int:
+        return self.manifest.count
+
+    def search(
+        self,
+        queries: np.ndarray | Sequence[np.ndarray],
+        top_k: int = 10,
+        *,
+        oversample: int | None = None,
+    ) -> list[list[Hit]]:
+        """Find the documents that answer each query best, best first.
+
+        Args:
+            queries: (num_queries, dim) or (dim,) for one vector each; or (num_vectors, dim) each.
+            top_k: How many; all when there are fewer.
+            oversample: Where candidates are found by int8 or binary vectors, how many times `top_k`
+                are scored again by float32; 4 and 16 when None.
+
+        Returns:
+            A list for each query, also of one query alone.
+
+        Raises:
+            InputError: Queries of another dimension, or a `top_k` or `oversample` below 1.
+        """
+        again = self._coarse is not self._exact
+        factor = _OVERSAMPLE[self.manifest.kind] if again and oversample is None else oversample
+        for name, value in (("top_k", top_k), ("oversample", factor)):
+            if value is not None and value < 1:
+                raise InputError(f"{name}: got {value}, expected 1 or more")
+        texts = self._checked(queries)
+        num = top_k * (factor or 1) if again else top_k
+        hits: list[list[Hit]] = []
+        for chosen in runs([len(text) for text in texts], _QUERY_VECTORS):
+            best = Best(len(texts[chosen]), num)
+            for rows in self._blocks():
+                best.add(self._scores(texts[chosen], rows), rows.start)
+            hits += [self._hits(*each, top_k) for each in self._ordered(texts[chosen], best)]
+        return hits
+
+    def _read(self, name: str) -> np.ndarray:
+        rows = read_vectors(self.folder / f"{name}.npy")
+        manifest = self.manifest
+        expected = manifest.num_vectors if manifest.is_ragged else manifest.count
+        if len(rows) != expected:
+            raise InputError(
+                f"{self.folder / name}.npy: got {len(rows)} rows, expected {expected}; "
+                "build the index anew"
+            )
+        return rows
+
+    def _checked(self, queries: Any) -> list[np.ndarray]:
+        """The vectors of each query, (num_vectors, dim) float32."""
+        dim = self.manifest.dim
+        if isinstance(queries, np.ndarray) or not self.manifest.is_ragged:
+            rows = np.atleast_2d(np.asarray(queries, np.float32))
+            if rows.ndim != 2 or rows.shape[1] != dim:
+                raise InputError(f"queries: got {rows.shape}, expected (num_queries, {dim})")
+            queries = list(rows[:, None])
+        check_vectors(queries, "queries")
+        if queries and queries[0].shape[1] != dim:
+            raise InputError(
+                f"queries: got vectors of {queries[0].shape[1]} numbers, expected {dim}"
+            )
+        if not all(np.isfinite(query).all() for query in queries):
+            raise InputError("queries: got a number that is not finite")
+        is_cosine = self.manifest.similarity == "cosine"
+        return [unit(query) if is_cosine else query for query in queries]
+
+    def _blocks(self) -> Iterator[slice]:
+        """Documents that are looked at together."""
+        if self._borders is not None:
+            yield from runs(np.diff(self._borders), _BLOCK_VECTORS)
+            return
+        for start in range(0, len(self), _BLOCK_VECTORS):
+            yield slice(start, min(start + _BLOCK_VECTORS, len(self)))
+
+    def _scores(self, queries: Sequence[np.ndarray], rows: slice) -> np.ndarray:
+        """(num_queries, rows of the block) float32, by the vectors that are searched in."""
+        if self._borders is None:
+            place, lengths = rows, np.ones(rows.stop - rows.start, np.int64)
+        else:
+            borders = self._borders[rows.start : rows.stop + 1]
+            place, lengths = slice(borders[0], borders[-1]), np.diff(borders)
+        asked = np.concatenate(queries)
+        if self.manifest.kind == "binary":
+            products = scores_of_bits(to_bits(asked), self._coarse[place]).T
+        else:
+            products = self._coarse[place].astype(np.float32, copy=False) @ asked.T
+            if self._scales is not None:
+                products *= self._scales[place]
+        scores = reduced(products, lengths, [len(query) for query in queries])
+        return np.ascontiguousarray(scores)
+
+    def _ordered(
+        self, queries: Sequence[np.ndarray], best: Best
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Scores and rows of the best for each query, best first; among equals the first row."""
+        if self._borders is not None:
+            yield from best.ordered()
+            return
+        for query, found in zip(queries, best.rows, strict=True):
+            rows = np.sort(found)
+            scores = self._exact[rows] @ query[0]
+            order = np.argsort(-scores, kind="stable")
+            yield scores[order], rows[order]
+
+    def _hits(self, scores: np.ndarray, rows: np.ndarray, top_k: int) -> list[Hit]:
+        rows, scores = rows[:top_k], scores[:top_k]
+        names = self._ids.names(rows.tolist())
+        triples = zip(names, rows.tolist(), scores.tolist(), strict=True)
+        return [Hit(name, row, score) for name, row, score in triples]
