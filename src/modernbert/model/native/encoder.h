@@ -235,8 +235,7 @@ static int blocks_of_rows(const Pass *pass, const Layer *before, const Layer *af
 
 static int layer_by_rows(const Pass *pass, const Layer *before, const Layer *after) {
     const Shape *s = pass->shape;
-    long total = pass->batch->total, most = s->kind == KIND_F32 ? 96 : 192;
-    long blocks = (total + most - 1) / most;
+    long total = pass->batch->total, blocks = (total + MOST_ROWS - 1) / MOST_ROWS;
     blocks = (blocks + s->num_threads - 1) / s->num_threads * s->num_threads;
     long rows = ((total + blocks - 1) / blocks + PRODUCT_ROWS - 1) / PRODUCT_ROWS * PRODUCT_ROWS;
     long turns = PAUSE_ROWS / (rows * s->num_threads); /* blocks of each thread between pauses */

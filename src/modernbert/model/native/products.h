@@ -6,7 +6,7 @@
 
 #define PANEL 64
 #define TILE_COLUMNS (PRODUCT_VECTORS * LANES)
-#define BLOCK_ROWS 96 /* of inputs in float32 that stay in a core's cache */
+#define MOST_ROWS 192 /* of a block: so many rows for each time that the weights are read */
 
 enum { KIND_F32, KIND_BF16, KIND_INT8 };
 
@@ -154,6 +154,16 @@ static void finish(const Target *target, float *tile, long row, long count, long
     }
 }
 
+/* Bring the lines that `finish` will write into the cache while the products are summed. */
+INLINE void fetch(const Target *target, long row, long count, long panel) {
+    long width = target->what == GATE ? PANEL / 2 : PANEL;
+    long size = target->what == ADD ? (long)sizeof(float) : VALUE_SIZE(target->kind);
+    for (long r = 0; r < count; r++) {
+        const char *line = (char *)target->out + ((row + r) * target->step + panel * width) * size;
+        for (long at = 0; at < width * size; at += 64) __builtin_prefetch(line + at, 1);
+    }
+}
+
 /* Rows [first, end) times panels [panel, panels_end). */
 static void multiply(int kind, const Rows *in, const Weights *weights, long first, long end,
                      long panel, long panels_end, const Target *target) {
@@ -170,6 +180,7 @@ static void multiply(int kind, const Rows *in, const Weights *weights, long firs
                 rows[r] = in->base + real * in->step;
                 scales[r] = kind == KIND_INT8 ? in->scales[real] : 1;
             }
+            fetch(target, row, count, panel);
             for (long i = 0; i < PANEL; i += TILE_COLUMNS) {
                 const uint32_t *columns = packed + i * parts;
                 long at = panel * PANEL + i;
@@ -194,7 +205,7 @@ static void multiply(int kind, const Rows *in, const Weights *weights, long firs
 int modernbert_multiply(long kind, const float *rows, long total, const Weights *weights,
                         float *out, long num_threads) {
     long step = weights->depth * entry_size(kind), panels = weights->columns / PANEL;
-    long blocks = (total + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    long blocks = (total + MOST_ROWS - 1) / MOST_ROWS;
     char *inputs = malloc(total * step + 1);
     float *scales = malloc((total + 1) * sizeof(float));
     Rows in = {inputs, step, scales};
@@ -208,8 +219,8 @@ int modernbert_multiply(long kind, const float *rows, long total, const Weights 
                         scales + row);
 #pragma omp for schedule(static)
         for (long task = 0; task < blocks * panels; task++) {
-            long first = task / panels * BLOCK_ROWS, panel = task % panels;
-            long end = first + BLOCK_ROWS < total ? first + BLOCK_ROWS : total;
+            long first = task / panels * MOST_ROWS, panel = task % panels;
+            long end = first + MOST_ROWS < total ? first + MOST_ROWS : total;
             multiply(kind, &in, weights, first, end, panel, panel + 1, &target);
         }
     }
