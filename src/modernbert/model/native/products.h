@@ -51,52 +51,54 @@ INLINE void convert_row(int kind, const float *row, long width, void *out, float
 }
 
 /* Declare `sums`, floats or ints, and fill them: DOT is one of `dot_singles`, `dot_pairs` and
-   `dot_quads`. */
-#define SUM_PRODUCTS(TYPE, DOT, rows, columns, parts)                                             \
+   `dot_quads`; ROWS a constant of at most PRODUCT_ROWS. */
+#define SUM_PRODUCTS(TYPE, DOT, ROWS, rows, columns, parts)                                       \
     TYPE sums[PRODUCT_ROWS][PRODUCT_VECTORS];                                                     \
-    UNROLL for (int r = 0; r < PRODUCT_ROWS; r++)                                                 \
+    UNROLL for (int r = 0; r < (ROWS); r++)                                                       \
         UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++) sums[r][j] = (TYPE){0};                  \
     for (long part = 0; part < (parts); part++) {                                                 \
         ints held[PRODUCT_VECTORS];                                                               \
+        if (FETCH_PARTS) __builtin_prefetch((columns) + (part + FETCH_PARTS) * TILE_COLUMNS);     \
         UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++)                                          \
             held[j] = load_lanes((columns) + part * TILE_COLUMNS + j * LANES);                    \
-        UNROLL for (int r = 0; r < PRODUCT_ROWS; r++) {                                           \
+        UNROLL for (int r = 0; r < (ROWS); r++) {                                                 \
             ints value = broadcast_lane((rows)[r] + part * 4);                                    \
             UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++)                                      \
                 sums[r][j] = DOT(sums[r][j], value, held[j]);                                     \
         }                                                                                         \
     }
 
-/* PRODUCT_ROWS x TILE_COLUMNS results, into rows that are PANEL apart. */
-NOINLINE void tile_of_f32(const char *const *rows, const uint32_t *columns, long parts,
-                          float *out) {
-    SUM_PRODUCTS(floats, dot_singles, rows, columns, parts)
-    UNROLL for (int r = 0; r < PRODUCT_ROWS; r++)
-        UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++)
-            store(out + r * PANEL + j * LANES, sums[r][j]);
-}
+/* TILE_COLUMNS results of ROWS rows, into rows that are PANEL apart. */
+#define FLOAT_TILE(NAME, DOT, ROWS)                                                               \
+    NOINLINE void NAME(const char *const *rows, const uint32_t *columns, long parts,              \
+                       float *out) {                                                              \
+        SUM_PRODUCTS(floats, DOT, ROWS, rows, columns, parts)                                     \
+        UNROLL for (int r = 0; r < (ROWS); r++)                                                   \
+            UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++)                                      \
+                store(out + r * PANEL + j * LANES, sums[r][j]);                                   \
+    }
 
+#define INT8_TILE(NAME, ROWS)                                                                     \
+    NOINLINE void NAME(const char *const *rows, const uint32_t *columns, long parts,              \
+                       const float *row_scales, const float *scales, const int32_t *offsets,      \
+                       float *out) {                                                              \
+        SUM_PRODUCTS(ints, dot_quads, ROWS, rows, columns, parts)                                 \
+        UNROLL for (int r = 0; r < (ROWS); r++)                                                   \
+            UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++) {                                    \
+                floats whole = to_floats(sums[r][j] - load_lanes(offsets + j * LANES));           \
+                store(out + r * PANEL + j * LANES,                                                \
+                      whole * (row_scales[r] * load(scales + j * LANES)));                        \
+            }                                                                                     \
+    }
+
+FLOAT_TILE(tile_of_f32, dot_singles, PRODUCT_ROWS)
+FLOAT_TILE(half_tile_of_f32, dot_singles, PRODUCT_ROWS / 2)
+INT8_TILE(tile_of_int8, PRODUCT_ROWS)
+INT8_TILE(half_tile_of_int8, PRODUCT_ROWS / 2)
 #if HAS_BF16
-NOINLINE void tile_of_bf16(const char *const *rows, const uint32_t *columns, long parts,
-                           float *out) {
-    SUM_PRODUCTS(floats, dot_pairs, rows, columns, parts)
-    UNROLL for (int r = 0; r < PRODUCT_ROWS; r++)
-        UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++)
-            store(out + r * PANEL + j * LANES, sums[r][j]);
-}
+FLOAT_TILE(tile_of_bf16, dot_pairs, PRODUCT_ROWS)
+FLOAT_TILE(half_tile_of_bf16, dot_pairs, PRODUCT_ROWS / 2)
 #endif
-
-NOINLINE void tile_of_int8(const char *const *rows, const uint32_t *columns, long parts,
-                           const float *row_scales, const float *scales, const int32_t *offsets,
-                           float *out) {
-    SUM_PRODUCTS(ints, dot_quads, rows, columns, parts)
-    UNROLL for (int r = 0; r < PRODUCT_ROWS; r++)
-        UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++) {
-            floats whole = to_floats(sums[r][j] - load_lanes(offsets + j * LANES));
-            store(out + r * PANEL + j * LANES,
-                  whole * (row_scales[r] * load(scales + j * LANES)));
-        }
-}
 
 /* What becomes of a tile of results. */
 enum { ROTATE_AND_STORE, ADD, GATE, STORE };
@@ -184,15 +186,19 @@ static void multiply(int kind, const Rows *in, const Weights *weights, long firs
             for (long i = 0; i < PANEL; i += TILE_COLUMNS) {
                 const uint32_t *columns = packed + i * parts;
                 long at = panel * PANEL + i;
+                int is_half = count <= PRODUCT_ROWS / 2;
                 switch (kind) {
                 case KIND_INT8:
-                    tile_of_int8(rows, columns, parts, scales, weights->scales + at,
-                                 weights->offsets + at, tile + i);
+                    (is_half ? half_tile_of_int8 : tile_of_int8)(
+                        rows, columns, parts, scales, weights->scales + at, weights->offsets + at,
+                        tile + i);
                     break;
 #if HAS_BF16
-                case KIND_BF16: tile_of_bf16(rows, columns, parts, tile + i); break;
+                case KIND_BF16:
+                    (is_half ? half_tile_of_bf16 : tile_of_bf16)(rows, columns, parts, tile + i);
+                    break;
 #endif
-                default: tile_of_f32(rows, columns, parts, tile + i);
+                default: (is_half ? half_tile_of_f32 : tile_of_f32)(rows, columns, parts, tile + i);
                 }
             }
             finish(target, tile, row, count, panel);
