@@ -2,8 +2,12 @@
 
 O                  no entity
 B-NAME             an entity of the kind NAME begins
-I-NAME             the entity goes on; after anything else it begins one
+I-NAME             the entity goes on; after anything else it begins one (so IOB1 has it)
+E-NAME, L-NAME     the entity ends here (BIOES, BILOU)
+S-NAME, U-NAME     an entity of one word (BIOES, BILOU)
 anything else      a kind without such marks: equal neighbours are one entity
+
+Where labels are BIOES or BILOU, scores count whole entities alone, from the beginning to the end.
 """
 
 from collections import Counter
@@ -15,14 +19,18 @@ from modernbert.metrics.classification import LabelFigures
 
 OUTSIDE = "O"
 
+_MARKS = ("B", "I", "E", "L", "S", "U")
+_BEGINNINGS = ("B", "S", "U")
+_ENDS = ("E", "L", "S", "U")
+
 
 def kind_of(label: str) -> tuple[str, str]:
-    """The mark of a label, B, I or nothing, and its kind.
+    """The mark of a label, one of B, I, E, L, S, U or nothing, and its kind.
 
     >>> kind_of("B-PER"), kind_of("PER")
     (('B', 'PER'), ('', 'PER'))
     """
-    return (label[0], label[2:]) if label[:2] in ("B-", "I-") else ("", label)
+    return (label[0], label[2:]) if label[:1] in _MARKS and label[1:2] == "-" else ("", label)
 
 
 def entity_spans(labels: Sequence[str]) -> Iterator[tuple[str, int, int]]:
@@ -31,14 +39,14 @@ def entity_spans(labels: Sequence[str]) -> Iterator[tuple[str, int, int]]:
     >>> list(entity_spans(["B-PER", "I-PER", "O", "B-LOC", "B-LOC"]))
     [('PER', 0, 2), ('LOC', 3, 4), ('LOC', 4, 5)]
     """
-    begun, current = 0, OUTSIDE
+    begun, current, is_over = 0, OUTSIDE, False
     for place, label in enumerate(labels):
         mark, kind = kind_of(label)
-        if kind == current and mark != "B":
-            continue
-        if current != OUTSIDE:
-            yield current, begun, place
-        begun, current = place, kind
+        if kind != current or mark in _BEGINNINGS or is_over:
+            if current != OUTSIDE:
+                yield current, begun, place
+            begun, current = place, kind
+        is_over = mark in _ENDS
     if current != OUTSIDE:
         yield current, begun, len(labels)
 
@@ -93,16 +101,30 @@ def _counts(
     """Entities of each kind: found rightly, found, and there to be found."""
     require_equal_length(predicted, expected)
     right, given, wanted = Counter[str](), Counter[str](), Counter[str]()
+    used = {label for rows in (predicted, expected) for row in rows for label in row}
+    has_ends = any(kind_of(label)[0] in _ENDS for label in used)
     for row, (labels, other_labels) in enumerate(zip(predicted, expected, strict=True), start=1):
         if len(labels) != len(other_labels):
             raise InputError(
                 f"row {row}: got {len(labels)} predicted labels for {len(other_labels)} words"
             )
-        found, there = set(entity_spans(labels)), set(entity_spans(other_labels))
+        found, there = (
+            {span for span in entity_spans(each) if not has_ends or _is_whole(each, span)}
+            for each in (labels, other_labels)
+        )
         right.update(kind for kind, *_ in found & there)
         given.update(kind for kind, *_ in found)
         wanted.update(kind for kind, *_ in there)
     return right, given, wanted
+
+
+def _is_whole(labels: Sequence[str], span: tuple[str, int, int]) -> bool:
+    """Whether an entity of BIOES or BILOU has its beginning, its end and nothing else between."""
+    _, begin, end = span
+    marks = [kind_of(label)[0] for label in labels[begin:end]]
+    if len(marks) == 1:
+        return marks[0] in ("S", "U")
+    return marks[0] == "B" and marks[-1] in ("E", "L") and set(marks[1:-1]) <= {"I"}
 
 
 def _figures(kind: str, right: int, given: int, wanted: int) -> LabelFigures:

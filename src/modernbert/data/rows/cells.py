@@ -16,6 +16,7 @@ _NO = {"0", "false", "no"}
 
 # A list as NumPy prints an array of objects: array(['a', 'b'], dtype=object)
 _ARRAY = re.compile(r"array\((.*?)(,\s*dtype=[^()]*)?\)", re.DOTALL)
+_ARRAY_WITHIN = re.compile(r"array\((\[[^\[\]]*\])(?:,\s*dtype=[^()]*)?\)")
 # What a list is made of: brackets, commas, and values with nothing to be computed in them.
 _TOKEN = re.compile(
     r"""\s*(?P<value>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"
@@ -107,6 +108,8 @@ def _parsed(text: str) -> list[Any]:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
+    if not isinstance(found, list) and "{" in text:
+        found = as_object(text)
     if isinstance(found, list):
         return found
     array = _ARRAY.fullmatch(text.strip())
@@ -117,6 +120,22 @@ def _parsed(text: str) -> list[Any]:
             f"got {shown(text)}, which looks like a list but cannot be read as one; write it as "
             'JSON, such as ["a", "b"]'
         ) from None
+
+
+def as_object(text: str) -> Any:
+    """What a text holds as JSON or as Python prints it, arrays of NumPy within; else the text.
+
+    >>> as_object("{'text': ['x'], 'answer_start': array([5], dtype=int32)}")
+    {'text': ['x'], 'answer_start': [5]}
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(_ARRAY_WITHIN.sub(r"\1", text.strip()))
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
 
 
 class _Printed:

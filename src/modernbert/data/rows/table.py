@@ -42,10 +42,14 @@ class Table:
 
     def __str__(self) -> str:
         """How the table was understood, in a line."""
-        columns = ", ".join(self.columns[:8]) + (", ..." if len(self.columns) > 8 else "")
-        facts = "".join(f", {fact}" for fact in self.facts)
         rows = f"{len(self):,} row{'s' * (len(self) != 1)}"
-        return f"{self.source}: {rows} of {columns}{facts}"
+        return f"{self.source}: {rows}{self.understood}"
+
+    @property
+    def understood(self) -> str:
+        """Its columns, and how its file was understood, to be put behind its size."""
+        columns = ", ".join(self.columns[:8]) + (", ..." if len(self.columns) > 8 else "")
+        return f" of {columns}" + "".join(f"; {fact}" for fact in self.facts)
 
     def values(self, column: str) -> list[Any]:
         """The values of one column; None where a row lacks it."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
+from modernbert.data.rows.cells import are_flags, as_list, flag, looks_like_list, shown
 from modernbert.data.rows.table import Table
-from modernbert.errors import InputError, SettingsError
+from modernbert.data.rows.text_columns import IDS, TextColumns
+from modernbert.errors import DocumentError, InputError, SettingsError
 from modernbert.metrics.classification import (
     classification_scores,
     confusion_matrix,
@@ -33,9 +36,6 @@ from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes
 from modernbert.tasks.labels.recipe import ClassifyRecipe
 from modernbert.tasks.labels.texts import text_job
 from modernbert.tasks.tuning.job import Job, Review
-
-_YES = {"1", "true", "yes"}
-_NO = {"0", "false", "no"}
 
 
 @dataclass(frozen=True)
@@ -174,13 +174,13 @@ def open_classify(recipe: ClassifyRecipe) -> Job:
         SettingsError: any number of labels a text from a handful of rows.
     """
     source = LabelledTables.open(recipe)
-    if len(recipe.data.label) > 1:
-        columns = recipe.data.label
+    columns = recipe.data.label or _flag_columns(source)
+    if len(columns) > 1:
         flags = {name: _flags(table, columns) for name, table in source.tables.items()}
         return _multi_label(source, recipe, columns, flags)
     column = source.label_column(LABELS)
     separator = recipe.data.label_separator
-    if separator or any(isinstance(value, list) for value in source.train.values(column)):
+    if separator or any(_is_listed(value) for value in source.train.values(column)):
         return _listed_labels(source, recipe, column)
     return _single_label(source, recipe, column)
 
@@ -208,7 +208,18 @@ def _single_label(source: LabelledTables, recipe: ClassifyRecipe, column: str) -
 
 def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) -> Job:
     separator = recipe.data.label_separator
-    names = {name: _label_lists(table, column, separator) for name, table in source.tables.items()}
+    lists = {name: _lists(table, column, separator) for name, table in source.tables.items()}
+    if are_flags([row for rows in lists.values() for row in rows]):
+        columns = [str(number) for number in range(len(lists["train"][0]))]
+        hot = {
+            name: [tuple(int(bool(flag(each))) for each in row) for row in rows]
+            for name, rows in lists.items()
+        }
+        return _multi_label(source, recipe, columns, hot)
+    names = {
+        name: [_label_names(row, table.where(index), column) for index, row in enumerate(rows)]
+        for (name, rows), table in zip(lists.items(), source.tables.values(), strict=True)
+    }
     labels = learn_labels([each for row in names["train"] for each in row], source.train.source)
     known = set(labels)
     for name, table in source.tables.items():
@@ -225,19 +236,47 @@ def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) 
     return _multi_label(source, recipe, labels, flags)
 
 
-def _label_lists(table: Table, column: str, separator: str | None) -> list[list[str]]:
-    """The labels of each row."""
+def _is_listed(value: object) -> bool:
+    """Whether a cell holds a list of labels, also one that is printed."""
+    return isinstance(value, list | tuple) or looks_like_list(value)
+
+
+def _lists(table: Table, column: str, separator: str | None) -> list[list[Any]]:
+    """The labels, or the flags of labels, of each row."""
     lists = []
     for row, value in enumerate(table.values(column)):
-        if separator is not None and isinstance(value, str):
+        where = f"{table.where(row)}: column {column!r}"
+        if separator is not None and isinstance(value, str) and not looks_like_list(value):
             value = [part for part in value.split(separator) if part.strip()]
-        if not isinstance(value, list) or any(isinstance(v, list | dict) for v in value):
-            raise InputError(
-                f"{table.where(row)}: column {column!r}: got {value!r}, expected a list of labels"
-            )
-        part = Table(source=table.where(row), columns=(column,), rows=[{column: v} for v in value])
-        lists.append(read_label_names(part, column))
+        try:
+            found = as_list(value)
+        except DocumentError as error:
+            raise InputError(f"{where}: {error}") from None
+        if found is None or any(isinstance(each, list | dict) for each in found):
+            raise InputError(f"{where}: got {shown(value)}, expected a list of labels")
+        lists.append(found)
     return lists
+
+
+def _label_names(values: Sequence[Any], where: str, column: str) -> list[str]:
+    """The names of the labels of one row."""
+    part = Table(source=where, columns=(column,), rows=[{column: each} for each in values])
+    return read_label_names(part, column)
+
+
+def _flag_columns(source: LabelledTables) -> tuple[str, ...]:
+    """The columns beside the text's, where none is called a label and all hold 0 and 1 alone."""
+    table = source.train
+    if table.first_of(LABELS) is not None:
+        return ()
+    texts = TextColumns.find(table, source.data.text).names
+    columns = [name for name in table.columns if name not in texts and name.lower() not in IDS]
+    are_all = all(
+        flag(value, decimal_comma=table.decimal_comma) is not None
+        for name in columns
+        for value in table.values(name)
+    )
+    return tuple(columns) if are_all and len(columns) > 1 else ()
 
 
 def _flags(table: Table, columns: Sequence[str]) -> list[tuple[int, ...]]:
@@ -248,13 +287,13 @@ def _flags(table: Table, columns: Sequence[str]) -> list[tuple[int, ...]]:
 def _flag_column(table: Table, column: str) -> list[int]:
     flags = []
     for row, value in enumerate(table.values(table.find([], asked=column, option="--label"))):
-        name = str(int(value) if isinstance(value, float) and value == value else value).lower()
-        if name not in _YES | _NO:
+        found = flag(value, decimal_comma=table.decimal_comma)
+        if found is None:
             raise InputError(
                 f"{table.where(row)}: column {column!r}: got {value!r}, expected 0 or 1, as each "
                 "of several columns of labels has"
             )
-        flags.append(int(name in _YES))
+        flags.append(int(found))
     return flags
 
 

@@ -1,6 +1,7 @@
 """Columns of a table to labels and numbers, each of them checked."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modernbert.data.rows.cells import is_missing, number, plain
 from modernbert.data.rows.table import Table
 from modernbert.errors import InputError
 from modernbert.tasks.labels.recipe import ClassWeights
+
+_WHOLE_NUMBER = re.compile(r"([+-]?\d+)[.,]0*", re.ASCII)
 
 LABELS = ("label", "labels", "class", "category", "target", "sentiment", "intent", "gold_label")
 SCORES = ("score", "label", "similarity_score", "similarity", "target", "value", "rating", "stars")
@@ -18,6 +22,9 @@ SCORES = ("score", "label", "similarity_score", "similarity", "target", "value",
 
 def read_label_names(table: Table, column: str) -> list[str]:
     """The name of each row's label: texts as they are, whole numbers and truth values in words.
+
+    A whole number is one label however it is written: `1` and `1.0`, or `1,0` where a file has
+    decimal commas. Labels that are not all numbers are texts.
 
     Raises:
         InputError: a row without a label, a number with a fraction, or labels of mixed types.
@@ -35,11 +42,21 @@ def read_label_names(table: Table, column: str) -> list[str]:
             f"{table.where(other)}: label {values[other]!r} is a {other_kind}, but "
             f"{values[first]!r} in row {first + 1} is a {kind}; write all labels alike"
         )
-    return names
+    found = [number(name, decimal_comma=table.decimal_comma) for name in names]
+    if "truth value" in kinds or None in found:
+        return names
+    return [_without_fraction(name) for name in names]
+
+
+def _without_fraction(name: str) -> str:
+    """A whole number without its `.0`; anything else as it is."""
+    match = _WHOLE_NUMBER.fullmatch(name)
+    return match[1] if match else name
 
 
 def _label_name(value: object, where: str, column: str) -> tuple[str, str]:
     """The kind of a label's value, and its name."""
+    value = plain(value)
     if isinstance(value, bool):
         return "truth value", str(value).lower()
     if isinstance(value, str) and value.strip():
@@ -53,7 +70,7 @@ def _label_name(value: object, where: str, column: str) -> tuple[str, str]:
             f"{where}: label {value!r} is a number with a fraction; "
             "to predict numbers take `modernbert finetune regress`"
         )
-    got = "nothing" if value is None or value == "" else repr(value)
+    got = "nothing" if is_missing(value) else repr(value)
     raise InputError(f"{where}: column {column!r}: got {got}, expected a label")
 
 
@@ -100,22 +117,18 @@ def read_numbers(table: Table, column: str) -> list[float]:
         InputError: a row without a number, or with NaN or infinity.
     """
     values = table.values(table.find([], asked=column, option="--label"))
-    return [_number(value, table.where(row), column) for row, value in enumerate(values)]
+    return [_number(table, value, row, column) for row, value in enumerate(values)]
 
 
-def _number(value: Any, where: str, column: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = None
-    if number is None or isinstance(value, bool):
-        got = "nothing" if value in (None, "") else repr(value)
-        raise InputError(f"{where}: column {column!r}: got {got}, expected a number such as 0.5")
-    if not math.isfinite(number):
-        raise InputError(
-            f"{where}: column {column!r}: the score is {number}; repair it or leave the row out"
-        )
-    return number
+def _number(table: Table, value: Any, row: int, column: str) -> float:
+    where = f"{table.where(row)}: column {column!r}"
+    found = number(value, decimal_comma=table.decimal_comma)
+    if found is None:
+        got = "nothing" if is_missing(value) else repr(value)
+        raise InputError(f"{where}: got {got}, expected a number such as 0.5")
+    if not math.isfinite(found):
+        raise InputError(f"{where}: the score is {found}; repair it or leave the row out")
+    return found
 
 
 def shortened(labels: Sequence[str]) -> str:

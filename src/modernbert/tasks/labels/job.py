@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from modernbert.batch import PackedBatch
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.tables import read_table
+from modernbert.data.rows.text_columns import IDS
 from modernbert.errors import InputError, TrainingError
 from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.loading import longest_sequence, require_same_vocabulary
@@ -241,7 +242,7 @@ class LabelledTables:
             config=config,
             tokenizer=tokenizer,
             max_seqlen=longest_sequence(config, tokenizer, data.max_seqlen),
-            tables={name: _read(each) for name, each in sources.items() if each is not None},
+            tables={name: _read(each, data) for name, each in sources.items() if each is not None},
         )
 
     @property
@@ -301,6 +302,7 @@ class LabelledTables:
             use=USES[model],
             splits={
                 name: f"{split.source}, {len(split.examples):,} examples"
+                f"{self.tables[name].understood}"
                 for name, split in splits.items()
             },
             fingerprint=_fingerprint(splits),
@@ -344,9 +346,11 @@ USES: dict[Any, ModelUse] = {
 }
 
 
-def _read(source: str) -> Table:
-    table = read_table(source)
-    if (column := table.first_of(["id", "_id", "idx", "guid"])) is not None:
+def _read(source: str, data: LabelledRows) -> Table:
+    pair = getattr(data, "text_pair", None)
+    asked = [name for name in (data.text, pair, *data.label) if name is not None]
+    table = read_table(source, data, asked)
+    if (column := table.first_of(IDS)) is not None:
         table.require_distinct(column)
     return table
 

@@ -4,7 +4,6 @@ A text is read in windows. In one without the answer, and where the text has non
 end are at [CLS].
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
+from modernbert.data.rows.cells import as_list, as_object, is_missing, plain
 from modernbert.data.rows.table import Table
 from modernbert.errors import InputError
 from modernbert.inference.question_windows import (
@@ -192,23 +192,25 @@ def read_questions(table: Table, question: str, context: str, answers: str) -> l
 
 
 def _pairs(value: Any, table: Table, index: int) -> list[tuple[str, int]]:
-    """Answers with their first characters, however they are written down."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            value = value or []
-    if value is None:
+    """Answers with their first characters, however they are written down.
+
+    An empty one that begins at -1 is none.
+    """
+    if is_missing(value):
         return []
-    if isinstance(value, dict) and isinstance(value.get("text"), list):
-        starts = value.get("answer_start", value.get("start"))
-        if isinstance(starts, list) and len(starts) == len(value["text"]):
-            value = [{"text": t, "start": s} for t, s in zip(value["text"], starts, strict=True)]
-    items = [value] if isinstance(value, dict) else value
+    value = as_object(value) if isinstance(value, str) else value
+    if isinstance(value, dict):
+        texts = as_list(value.get("text"))
+        starts = as_list(value.get("answer_start", value.get("start")))
+        if texts is not None and starts is not None and len(starts) == len(texts):
+            value = [{"text": t, "start": s} for t, s in zip(texts, starts, strict=True)]
+    items = [value] if isinstance(value, dict) else as_list(value)
     pairs = []
-    for item in items if isinstance(items, list) else [{}]:
+    for item in [{}] if items is None else items:
         item = item if isinstance(item, dict) else {}
-        text, start = item.get("text"), item.get("answer_start", item.get("start"))
+        text, start = item.get("text"), plain(item.get("answer_start", item.get("start")))
+        if text == "" and start == -1:  # no answer, as some data sets have it
+            continue
         if not isinstance(start, int) or not isinstance(text, str):
             raise InputError(
                 f"{table.where(index)}: got the answers {value!r}; expected a list of objects "

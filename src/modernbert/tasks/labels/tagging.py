@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.data.rows.table import Table
-from modernbert.errors import InputError
+from modernbert.data.rows.tagged import TAGS, TaggedColumns
 from modernbert.inference.words import encode_words
 from modernbert.metrics.classification import (
     classification_scores,
@@ -32,9 +32,6 @@ from modernbert.tasks.labels.columns import (
 from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
 from modernbert.tasks.labels.recipe import TagRecipe
 from modernbert.tasks.tuning.job import Job, Review
-
-WORDS = ("tokens", "words", "text", "sentence")
-TAGS = ("tags", "ner_tags", "labels", "ner", "pos_tags", "label")
 
 
 @dataclass(frozen=True)
@@ -133,15 +130,15 @@ class Tagging:
 def open_tag(recipe: TagRecipe) -> Job:
     """A recipe's words and their labels.
 
-    Words and labels are lists, or texts with spaces between.
+    See `data.rows.tagged` for how words and their labels may be written.
 
     Raises:
         ModernBertError: the model or the data cannot be used; see `LabelledTables.open`.
     """
     source = LabelledTables.open(recipe)
-    column = source.train.find(WORDS, asked=source.data.text, option="--text")
     label = source.label_column(TAGS)
-    rows = {name: _read(table, column, label) for name, table in source.tables.items()}
+    columns = TaggedColumns.find(source.train, source.data.text, label)
+    rows = {name: _read(table, columns) for name, table in source.tables.items()}
     labels = _learn([each for _, tags in rows["train"] for each in tags], source)
     splits, notes = {}, []
     for name, table in source.tables.items():
@@ -168,7 +165,7 @@ def open_tag(recipe: TagRecipe) -> Job:
         ClassifierSettings(labels=labels, pooling="mean"),
         notes=notes,
         facts={
-            "words": column,
+            "words": columns.words,
             "longest sequence": source.max_seqlen,
             "tags": label,
             "labels": counts_of([each for _, tags in rows["train"] for each in tags], labels),
@@ -182,39 +179,18 @@ def _learn(names: Sequence[str], source: LabelledTables) -> tuple[str, ...]:
     return tuple(sorted(labels, key=lambda label: label != OUTSIDE))
 
 
-def _read(table: Table, column: str, label: str) -> list[tuple[list[str], list[str]]]:
-    """The words and the labels of each row.
+def _read(table: Table, columns: TaggedColumns) -> list[tuple[list[str], list[str]]]:
+    """The words and the names of the labels of each row.
 
     Raises:
-        InputError: no lists, or lists of unequal length, with the row.
+        InputError: see `TaggedColumns.read`.
     """
-    pairs = zip(
-        table.values(table.find([], asked=column, option="--text")),
-        table.values(table.find([], asked=label, option="--label")),
-        strict=True,
-    )
     rows = []
-    for index, (words, tags) in enumerate(pairs):
-        where = table.where(index)
-        words, tags = _as_list(words, where, column), _as_list(tags, where, label)
-        if len(words) != len(tags):
-            raise InputError(
-                f"{where}: has {len(words)} words in {column!r} and {len(tags)} tags in {label!r}; "
-                "each word needs one"
-            )
-        if not all(isinstance(word, str) for word in words):
-            raise InputError(f"{where}: column {column!r}: expected words, each of them a text")
-        one = Table(source=where, columns=("tag",), rows=[{"tag": tag} for tag in tags])
-        rows.append((words, read_label_names(one, "tag")))
+    for index, (words, tags) in enumerate(columns.read(table)):
+        tags_alone = [{"tag": tag} for tag in tags]
+        one = Table(source=table.where(index), columns=("tag",), rows=tags_alone)
+        rows.append((words, read_label_names(one, "tag") if tags else []))
     return rows
-
-
-def _as_list(value: object, where: str, column: str) -> list[str]:
-    if isinstance(value, str):
-        return value.split()
-    if isinstance(value, list):
-        return value
-    raise InputError(f"{where}: column {column!r}: got {value!r}, expected a list")
 
 
 def _flat(rows: Sequence[Sequence[int]]) -> list[int]:

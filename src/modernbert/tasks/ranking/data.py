@@ -15,6 +15,7 @@ from typing import Any
 
 from modernbert.data.judged_texts import JudgedTexts, is_judged_folder, read_judged_texts
 from modernbert.data.rows.cells import as_list, is_missing, looks_like_list, number
+from modernbert.data.rows.file_settings import FileSettings
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.tables import read_table
 from modernbert.errors import DocumentError
@@ -59,24 +60,27 @@ class RetrievalData:
     notes: Sequence[str] = ()
 
 
-def read_retrieval_data(source: Path | str, split: str = "train") -> RetrievalData:
-    """Read a file, a data set, or a folder of judged texts.
+def read_retrieval_data(
+    source: Any, split: str = "train", settings: FileSettings | None = None
+) -> RetrievalData:
+    """Read a file, a data set, an object of Python, or a folder of judged texts.
 
     split: of the judgements of a folder.
+    settings: how files are read.
 
     Raises:
         DocumentError: it cannot be read, or a row cannot be used.
     """
-    if is_judged_folder(Path(source)):
+    if isinstance(source, str | Path) and is_judged_folder(Path(source)):
         judged = read_judged_texts(source, split)
-        examples, notes = _of_judged(judged), judged.notes
+        examples, notes, name = _of_judged(judged), judged.notes, str(source)
     else:
-        table = read_table(source)
-        examples, notes = _of_table(table), [str(table)]
+        table = read_table(source, settings)
+        examples, notes, name = _of_table(table), [str(table)], table.source
     known: dict[str, set[str]] = {}
     for each in examples:
         known.setdefault(each.query, set()).update(each.documents[: each.relevant])
-    return RetrievalData(source=str(source), examples=examples, known=known, notes=notes)
+    return RetrievalData(source=name, examples=examples, known=known, notes=notes)
 
 
 def read_corpus(

@@ -10,7 +10,7 @@ from modernbert.data.judged_texts import JudgedTexts
 from modernbert.errors import InputError
 from modernbert.inference.inputs import EncodedText
 from modernbert.settings import to_mapping
-from modernbert.tasks.ranking.data import RetrievalData, read_retrieval_data
+from modernbert.tasks.ranking.data import RetrievalData, one_answer_each, read_retrieval_data
 from modernbert.tasks.ranking.recipe import RankedRows
 
 
@@ -40,11 +40,13 @@ def prepared(verb: str, settings: RankedRows, asked: str | None, *, plain: str) 
         DocumentError: They cannot be read.
         InputError: None of them can be used, or the loss needs what they lack.
     """
-    data = read_retrieval_data(settings.train, settings.train_split)
+    data = read_retrieval_data(settings.train, settings.train_split, settings)
     has_scores = all(each.scores is not None for each in data.examples)
     loss = asked or ("margin" if has_scores else plain)
     if loss not in (plain, "margin", "kl"):
         raise InputError(f"loss: got {loss!r}, expected {plain}, margin or kl for {verb}")
+    if loss != "binary":  # which learns all documents of a query, answers or not, side by side
+        data = replace(data, examples=one_answer_each(data.examples))
     if loss in ("margin", "kl"):
         for row, each in enumerate(data.examples, start=1):
             if each.scores is None or len(each.documents) < 2:
@@ -59,13 +61,10 @@ def prepared(verb: str, settings: RankedRows, asked: str | None, *, plain: str) 
             continue
         end = None if most is None else each.relevant + most
         scores = None if each.scores is None else each.scores[:end]
-        documents, relevant = each.documents[:end], each.relevant
-        if loss == "in-batch":  # one answer, and what is no answer
-            documents, relevant = (documents[0], *documents[each.relevant :]), 1
-        kept.append(replace(each, documents=documents, relevant=relevant, scores=scores))
+        kept.append(replace(each, documents=each.documents[:end], scores=scores))
     if not kept:
         raise InputError(f"{data.source}: no query has a document that answers it")
-    notes = [f"{data.source}: {len(kept):,} examples, {len(data.known):,} queries"]
+    notes = [*data.notes, f"{data.source}: {len(kept):,} examples, {len(data.known):,} queries"]
     if left := len(examples) - len(kept):
         notes.append(f"{data.source}: {left:,} queries without an answer are left out")
     return RankingExamples(data=replace(data, examples=kept), loss=loss, notes=notes)

@@ -177,7 +177,7 @@ def open_rerank(recipe: RerankRecipe) -> Job:
     tokenizer = Tokenizer.from_pretrained(recipe.model)
     max_seqlen = longest_sequence(config, tokenizer, rows.max_seqlen)
     held_out = {
-        name: read_retrieval_data(source, split)
+        name: read_retrieval_data(source, split, rows)
         for name, source, split in (
             ("dev", rows.dev, rows.dev_split),
             ("test", rows.test, rows.test_split),

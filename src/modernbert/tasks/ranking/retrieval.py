@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.data.judged_texts import JudgedTexts, is_judged_folder, read_judged_texts
+from modernbert.data.rows.file_settings import FileSettings
 from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.inputs import EncodedText
 from modernbert.inference.multi_vector_settings import Side
@@ -346,7 +347,7 @@ def _open(
     chosen: Any = training  # of the class that the recipe has
     recipe = replace(recipe, training=chosen)
     held_out = {
-        name: _judged(source, split)
+        name: _judged(source, split, rows)
         for name, source, split in (
             ("dev", rows.dev, rows.dev_split),
             ("test", rows.test, rows.test_split),
@@ -396,7 +397,7 @@ def _save(module: nn.Module, folder: Path) -> None:
     module.save(folder)
 
 
-def _judged(source: str, split: str) -> JudgedTexts:
+def _judged(source: str, split: str, settings: FileSettings) -> JudgedTexts:
     if is_judged_folder(Path(source)):
         return read_judged_texts(source, split)
-    return as_judged_texts(read_retrieval_data(source, split), source)
+    return as_judged_texts(read_retrieval_data(source, split, settings), source)

@@ -30,14 +30,15 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge, Gt, Interval, MinLen
 
 from modernbert.choices import TrainingPrecision
+from modernbert.data.rows.file_settings import FileSettings
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, Settings, to_mapping
 from modernbert.training.computation_settings import ComputationSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowSettings(Settings):
-    """Which rows to learn from."""
+class RowSettings(FileSettings):
+    """Which rows to learn from, and how their files are read."""
 
     train: Annotated[
         str,

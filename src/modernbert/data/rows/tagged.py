@@ -1,0 +1,183 @@
+"""Words with a tag each: lists of both, or texts with spans, in the forms that are in use.
+
+    tokens, tags               lists, also printed in a cell, or texts with blanks between
+    text, entities             spans of characters: {"start", "end", "label"}, or as doccano and
+                               spaCy write them [start, end, label]
+    tokenized_text, ner        spans of words, the last one included, as GLiNER has them
+
+Spans become BIO tags.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from modernbert.data.rows.cells import as_list, looks_like_list, shown
+from modernbert.data.rows.table import Table
+from modernbert.data.rows.text_columns import WORDS
+from modernbert.errors import DocumentError
+
+TAGS = ("tags", "ner_tags", "entities", "spans", "labels", "ner", "pos_tags", "label")
+
+_SPANS = ("entities", "spans")
+_OUTSIDE = "O"
+# A word goes on over punctuation within it; punctuation at its ends is a word of its own.
+_WORD = re.compile(r"\w+(?:[^\w\s]+\w+)*|[^\w\s]")
+_STARTS = ("start", "start_offset")
+_ENDS = ("end", "end_offset")
+_LABELS = ("label", "type", "entity", "entity_group", "tag", "labels")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of characters, or of words, with its label; `end` is exclusive."""
+
+    start: int
+    end: int
+    label: str
+
+
+@dataclass(frozen=True)
+class TaggedColumns:
+    """The columns of the words, or of the text, and of the tags, or of the spans."""
+
+    words: str
+    tags: str
+
+    @classmethod
+    def find(cls, table: Table, words: str | None, tags: str | None) -> "TaggedColumns":
+        """Those that are asked for, or of the usual names.
+
+        Raises:
+            DocumentError: There are none.
+        """
+        label = table.find(TAGS, asked=tags, option="--label")
+        if words is None and label.lower() in _SPANS and (text := table.first_of(("text",))):
+            return cls(text, label)
+        return cls(table.find(WORDS, asked=words, option="--text"), label)
+
+    def read(self, table: Table) -> list[tuple[list[str], list[Any]]]:
+        """The words and the tags of each row; of spans the tags are BIO.
+
+        Raises:
+            DocumentError: No lists, lists of unequal length, or spans that cannot be, with the row.
+        """
+        words = table.values(table.find([], asked=self.words, option="--text"))
+        tags = table.values(table.find([], asked=self.tags, option="--label"))
+        lists = [
+            self._list(value, table.where(index), self.tags) for index, value in enumerate(tags)
+        ]
+        has_spans = self.tags.lower() in _SPANS or any(map(_are_spans, lists))
+        return [
+            self._row(word, tag, table.where(index), has_spans=has_spans)
+            for index, (word, tag) in enumerate(zip(words, lists, strict=True))
+        ]
+
+    def _row(
+        self, words: Any, tags: list[Any], where: str, *, has_spans: bool
+    ) -> tuple[list[str], list[Any]]:
+        if has_spans and isinstance(words, str) and not looks_like_list(words):
+            spans = [_span(each, where, 0) for each in tags]
+            return tagged_text(words, spans, where)
+        found = self._list(words, where, self.words)
+        if not all(isinstance(word, str) for word in found):
+            raise DocumentError(
+                f"{where}: column {self.words!r}: expected words, each of them a text"
+            )
+        if has_spans:
+            spans = [_span(each, where, 1) for each in tags]
+            return found, _tags_of(len(found), spans, where)
+        if len(found) != len(tags):
+            raise DocumentError(
+                f"{where}: has {len(found)} words in {self.words!r} and {len(tags)} tags in "
+                f"{self.tags!r}; each word needs one"
+            )
+        return found, tags
+
+    def _list(self, value: Any, where: str, column: str) -> list[Any]:
+        try:
+            found = as_list(value)
+        except DocumentError as error:
+            raise DocumentError(f"{where}: column {column!r}: {error}") from None
+        if found is None and isinstance(value, str):
+            return value.split()
+        if found is None:
+            raise DocumentError(f"{where}: column {column!r}: got {shown(value)}, expected a list")
+        return found
+
+
+def tagged_text(text: str, spans: Sequence[Span], where: str) -> tuple[list[str], list[str]]:
+    """The words of a text, cut at the ends of spans too, and their BIO tags.
+
+    >>> tagged_text("Ada, in the U.K!", [Span(0, 3, "PER"), Span(12, 15, "LOC")], "row 1")
+    (['Ada', ',', 'in', 'the', 'U.K', '!'], ['B-PER', 'O', 'O', 'O', 'B-LOC', 'O'])
+
+    Raises:
+        DocumentError: A span lies outside the text, or two overlap.
+    """
+    _check(spans, len(text), where)
+    borders = sorted({0, len(text), *(place for s in spans for place in (s.start, s.end))})
+    places = [
+        (begin + match.start(), begin + match.end())
+        for begin, end in pairwise(borders)
+        for match in _WORD.finditer(text[begin:end])
+    ]
+    tags = [_OUTSIDE] * len(places)
+    for span in spans:
+        inside = [i for i, (a, b) in enumerate(places) if a >= span.start and b <= span.end]
+        for number, place in enumerate(inside):
+            tags[place] = f"{'I' if number else 'B'}-{span.label}"
+    return [text[a:b] for a, b in places], tags
+
+
+def _tags_of(num_words: int, spans: Sequence[Span], where: str) -> list[str]:
+    _check(spans, num_words, where)
+    tags = [_OUTSIDE] * num_words
+    for span in spans:
+        tags[span.start] = f"B-{span.label}"
+        for place in range(span.start + 1, span.end):
+            tags[place] = f"I-{span.label}"
+    return tags
+
+
+def _check(spans: Sequence[Span], length: int, where: str) -> None:
+    """Refuse spans that no row of tags can hold."""
+    before = Span(0, 0, "")
+    for span in sorted(spans, key=lambda each: each.start):
+        if not 0 <= span.start < span.end <= length:
+            raise DocumentError(
+                f"{where}: the span {span.start} to {span.end} ({span.label}) does not lie within "
+                f"the text, which ends at {length}; correct it or leave it out"
+            )
+        if span.start < before.end:
+            raise DocumentError(
+                f"{where}: the spans {before.start} to {before.end} ({before.label}) and "
+                f"{span.start} to {span.end} ({span.label}) overlap; keep one of them"
+            )
+        before = span
+
+
+def _are_spans(values: Sequence[Any]) -> bool:
+    """Whether a list holds spans; an empty one tells nothing."""
+    return bool(values) and all(isinstance(each, dict | list | tuple) for each in values)
+
+
+def _span(value: Any, where: str, last_included: int) -> Span:
+    """A span as an object or as a list of three."""
+    if isinstance(value, dict):
+        parts = [
+            next((value[name] for name in names if name in value), None)
+            for names in (_STARTS, _ENDS, _LABELS)
+        ]
+    else:
+        parts = list(value) if isinstance(value, list | tuple) else []
+    start, end, label = parts if len(parts) == 3 else (None, None, None)
+    if isinstance(label, list) and len(label) == 1:
+        label = label[0]
+    if not (type(start) is int and type(end) is int and isinstance(label, str) and label):
+        raise DocumentError(
+            f"{where}: got the span {shown(value)}, expected its start, its end and its label"
+        )
+    return Span(start, end + last_included, label)
