@@ -16,7 +16,7 @@ _CAUTION = 0.9
 _NUM_EVALUATIONS = 8
 _EVALUATION_TOKENS = (8_000, 40_000)
 _EVALUATION_SHARE = 0.012  # of the tokens, each; a forward costs a third of a training step
-_SHORTEST_TOKENS = 100_000
+_SHORTEST_TOKENS = 20_000
 _TOKENS_FOR_LARGE_STEPS = 1_600_000
 
 
