@@ -81,6 +81,7 @@ class Choice:
     def evaluation_tokens(self) -> int:
         """Held-out tokens of each evaluation: fewer where there is little time."""
         least, most = _EVALUATION_TOKENS
+        least = min(least, self.total_tokens // _NUM_EVALUATIONS // 2)
         return int(min(most, max(least, _EVALUATION_SHARE * self.total_tokens)))
 
     def as_recipe(self) -> dict[str, str]:
