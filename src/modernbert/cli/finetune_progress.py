@@ -12,7 +12,7 @@ from modernbert.cli.options import echo_json
 from modernbert.cli.terminal import Meter, is_first_process, tell
 
 if TYPE_CHECKING:
-    from modernbert.tasks.tuning.job import Job
+    from modernbert.tasks.tuning.job import TuningJob
     from modernbert.tasks.tuning.results import Combination, Results
 
 _MAX_LABELS = 12
@@ -47,7 +47,7 @@ def report(recipe: Any, train: "Callable[[Watch], Results]", *, as_json: bool) -
     typer.echo(model)
 
 
-def tell_of_job(job: "Job") -> None:
+def tell_of_job(job: "TuningJob") -> None:
     """Say what was read."""
     for name, split in job.splits.items():
         tell(f"{name:<5}  {split}")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
+from modernbert.choices import TrainingPrecision
 from modernbert.data.packing import NUM_SPECIAL
 from modernbert.errors import InputError
 from modernbert.model.config import EncoderConfig
@@ -12,7 +13,6 @@ from modernbert.model.flops import flops_per_token
 from modernbert.planning.chips import Chip
 from modernbert.planning.lengths import WEB, DocumentLengths
 from modernbert.settings import Doc, Settings
-from modernbert.training.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Phase(Settings):
     ] = 0.3
     dropout: Annotated[bool, Doc("Whether there is dropout, whose masks are kept.")] = True
     lengths: DocumentLengths = WEB
-    precision: Annotated[Precision, Doc("As in a recipe.")] = "auto"
+    precision: Annotated[TrainingPrecision, Doc("As in a recipe.")] = "auto"
     keep_checkpoints: Annotated[int, Ge(0), Doc("How many checkpoints stay on the disk.")] = 2
 
     @property
@@ -116,7 +116,7 @@ class Machine:
         if self.price_per_gpu_hour is not None and not self.price_per_gpu_hour >= 0:
             raise InputError(f"price: got {self.price_per_gpu_hour}, expected 0 or more")
 
-    def in_bfloat16(self, precision: Precision) -> bool:
+    def in_bfloat16(self, precision: TrainingPrecision) -> bool:
         """Tell whether products are done in bfloat16.
 
         `auto` takes it where a GPU has units for it. CPUs differ in that, so for a CPU that has
@@ -133,7 +133,7 @@ class Machine:
             return precision == "bfloat16"
         return precision != "float32" and self.chip.bfloat16_tflops is not None
 
-    def peak_flops_per_second(self, precision: Precision) -> float:
+    def peak_flops_per_second(self, precision: TrainingPrecision) -> float:
         """Return the peak of one chip in the format that `precision` comes to on it.
 
         Raises:

@@ -1,7 +1,7 @@
 """`finetune`: train a model for a purpose; the verbs are listed here, and nowhere else.
 
-To add a verb, write its recipe and a function that opens a `Job` from it, and name both in `VERBS`.
-The command line, the page, the card, sweeps and evaluation suites follow.
+To add a verb, write its recipe and a function that opens a `TuningJob` from it, and name both in
+`VERBS`. The command line, the page, the card, sweeps and evaluation suites follow.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from modernbert.errors import SettingsError
 
 if TYPE_CHECKING:
-    from modernbert.tasks.tuning.job import Job
+    from modernbert.tasks.tuning.job import TuningJob
     from modernbert.tasks.tuning.recipe import RunSettings, TuningRecipe
     from modernbert.tasks.tuning.results import Results
     from modernbert.tasks.tuning.sweep import RunObserver
@@ -44,13 +44,13 @@ class Verb:
         found: type[RunSettings] = get_type_hints(self.recipe_class)["training"]
         return found
 
-    def open(self, recipe: "TuningRecipe") -> "Job":
+    def open(self, recipe: "TuningRecipe") -> "TuningJob":
         """Read, check and encode everything that a recipe names.
 
         Raises:
             ModernBertError: Something of it cannot be used.
         """
-        job: Job = _named(self.opener)(recipe)
+        job: TuningJob = _named(self.opener)(recipe)
         return job
 
 
@@ -102,7 +102,7 @@ def finetune(
     verb: str,
     recipe: "TuningRecipe | Mapping[str, Any]",
     *,
-    on_job: "Callable[[Job], None] | None" = None,
+    on_job: "Callable[[TuningJob], None] | None" = None,
     on_record: "RunObserver | None" = None,
 ) -> "Results":
     """Train every run of a recipe, from where an earlier start has left off, and deliver the best.
@@ -136,7 +136,7 @@ def finetune(
         return run_all(job, partial(open_job, verb, recipe), on_record or nobody, group)
 
 
-def open_job(verb: str, recipe: "TuningRecipe") -> "Job":
+def open_job(verb: str, recipe: "TuningRecipe") -> "TuningJob":
     """Read, check and encode everything that a verb's recipe names.
 
     Raises:

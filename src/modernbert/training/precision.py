@@ -11,10 +11,8 @@ import torch
 from modernbert.choices import TrainingPrecision
 from modernbert.errors import SettingsError
 
-Precision = TrainingPrecision
 
-
-def autocast(device: torch.device | str, precision: Precision) -> torch.autocast:
+def autocast(device: torch.device | str, precision: TrainingPrecision) -> torch.autocast:
     """A context in which `device` computes in `precision`.
 
     Raises:
@@ -25,7 +23,7 @@ def autocast(device: torch.device | str, precision: Precision) -> torch.autocast
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype is torch.bfloat16)
 
 
-def compute_dtype(device: torch.device | str, precision: Precision) -> torch.dtype:
+def compute_dtype(device: torch.device | str, precision: TrainingPrecision) -> torch.dtype:
     """torch.float32 or torch.bfloat16; `auto` takes bfloat16 where the device has units for it.
 
     Raises:

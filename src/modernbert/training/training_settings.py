@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 
+from modernbert.choices import TrainingPrecision
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, Settings, to_mapping
-from modernbert.training.precision import Precision
 from modernbert.training.schedule import ScheduleSettings
 
 # These leave the weights as they are, so a run may go on under others.
@@ -47,7 +47,7 @@ class TrainingSettings(Settings):
         Doc("Scale gradients down to this norm; none, as in the paper, for never."),
     ] = None
     precision: Annotated[
-        Precision,
+        TrainingPrecision,
         Doc("`auto` computes in bfloat16 if the device has hardware for it; weights are float32."),
     ] = "auto"
     seed: Annotated[int, Ge(0), Doc("The seed of the dropout.")] = 0

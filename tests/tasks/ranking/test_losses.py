@@ -8,7 +8,7 @@ import torch
 from tests.rounding import assert_equal_but_for_rounding
 from torch import Tensor, nn
 
-from modernbert.tasks.ranking.learners import Vectors
+from modernbert.tasks.ranking.learners import RaggedVectors
 from modernbert.tasks.ranking.losses import binary, in_batch, kl_divergence, margin_mse, max_sim
 from modernbert.tasks.ranking.retrieval import _cut
 
@@ -123,7 +123,7 @@ def test_cut_vectors_are_matryoshka() -> None:
     def own(*each: Tensor) -> Tensor:
         losses = []
         for dim in (2, 4, None):
-            cut = [_cut(Vectors(x, ones(len(x))), dim).values for x in each]
+            cut = [_cut(RaggedVectors(x, ones(len(x))), dim).values for x in each]
             losses.append(in_batch_of(20.0, 1)(*(nn.functional.normalize(x, dim=-1) for x in cut)))
         return torch.stack(losses).sum()
 

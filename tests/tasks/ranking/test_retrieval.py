@@ -18,7 +18,7 @@ from modernbert.inference.reranker import Reranker
 from modernbert.inference.sparse_embedder import SparseEmbedder
 from modernbert.settings import parse
 from modernbert.tasks.finetune import finetune, open_job
-from modernbert.tasks.tuning.job import Job
+from modernbert.tasks.tuning.job import TuningJob
 from modernbert.tasks.tuning.results import Interrupted
 from modernbert.tasks.tuning.task import Tuning
 from modernbert.training.distributed import ALONE
@@ -120,7 +120,7 @@ def test_a_margin_reranker_has_plain_scores_there_too(tmp_path: Path, start: Pat
     np.testing.assert_allclose(own.scores(pairs), expected, atol=1e-5)
 
 
-def gradients(job: Job) -> tuple[float, dict[str, torch.Tensor]]:
+def gradients(job: TuningJob) -> tuple[float, dict[str, torch.Tensor]]:
     module, task = job.first(0), Tuning(job.objective, job.recipe.training)
     step = next(task.steps(Progress()))
     total = torch.zeros(())

@@ -23,19 +23,19 @@ from modernbert.metrics.classification import (
     multi_label_scores,
 )
 from modernbert.model.heads import ClassifierSettings, ProblemType
-from modernbert.tasks.labels.columns import (
+from modernbert.tasks.labels.examples import (
     LABELS,
     counts_of,
     label_indices,
     label_weights,
     learn_labels,
     read_label_names,
+    text_job,
 )
 from modernbert.tasks.labels.few_shot import few_shot_job
 from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
 from modernbert.tasks.labels.recipe import ClassifyRecipe
-from modernbert.tasks.labels.texts import text_job
-from modernbert.tasks.tuning.job import Job, Review
+from modernbert.tasks.tuning.job import Review, TuningJob
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class MultiLabel:
         ]
 
 
-def open_classify(recipe: ClassifyRecipe) -> Job:
+def open_classify(recipe: ClassifyRecipe) -> TuningJob:
     """A recipe's texts and their labels.
 
     A text has one label, unless the column holds lists, a separator is given, or there are several
@@ -185,7 +185,7 @@ def open_classify(recipe: ClassifyRecipe) -> Job:
     return _single_label(source, recipe, column)
 
 
-def _single_label(source: LabelledTables, recipe: ClassifyRecipe, column: str) -> Job:
+def _single_label(source: LabelledTables, recipe: ClassifyRecipe, column: str) -> TuningJob:
     names = {name: read_label_names(table, column) for name, table in source.tables.items()}
     labels = learn_labels(names["train"], source.train.source)
     targets = {
@@ -206,7 +206,7 @@ def _single_label(source: LabelledTables, recipe: ClassifyRecipe, column: str) -
     return few_shot_job(job) if recipe.training.few_shot else job
 
 
-def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) -> Job:
+def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) -> TuningJob:
     separator = recipe.data.label_separator
     lists = {name: _lists(table, column, separator) for name, table in source.tables.items()}
     if are_flags([row for rows in lists.values() for row in rows]):
@@ -302,7 +302,7 @@ def _multi_label(
     recipe: ClassifyRecipe,
     labels: Sequence[str],
     flags: dict[str, list[tuple[int, ...]]],
-) -> Job:
+) -> TuningJob:
     if recipe.training.few_shot:
         raise SettingsError("few_shot: is for one label a text; leave it out")
     totals = np.array(flags["train"]).sum(0).tolist()

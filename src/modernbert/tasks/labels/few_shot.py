@@ -22,9 +22,8 @@ from modernbert.inference.batching import batch_tokens_for
 from modernbert.model.heads import SequenceClassifier
 from modernbert.model.pooling import pool
 from modernbert.tasks.labels.job import LabelObjective, outputs_of, packed, rows_of_each
-from modernbert.tasks.tuning.job import HeldOut, Job, Review
-from modernbert.tasks.tuning.sharing import Pack, computed_together
-from modernbert.tasks.tuning.task import own_rows
+from modernbert.tasks.tuning.job import HeldOutSplit, Review, TuningJob
+from modernbert.tasks.tuning.task import Pack, computed_together, own_rows
 from modernbert.training.distributed import Group
 
 PASSES_PER_EPOCH = 20
@@ -83,13 +82,13 @@ class Likeness:
         is_itself = own[:, None] == torch.arange(len(rows), device=group.device)
         return errors.masked_fill(is_itself, 0).sum() / max(1, len(rows) - 1)
 
-    def evaluate(self, module: nn.Module, split: HeldOut, group: Group) -> dict[str, float]:
+    def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
         """The scores of the finished classifier; vectors are no predictions."""
         return (
             {} if isinstance(module, TextVectors) else self._labels.evaluate(module, split, group)
         )
 
-    def review(self, module: nn.Module, split: HeldOut, group: Group) -> Review:
+    def review(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Review:
         """A closer look at the predictions of the finished classifier."""
         return self._labels.review(module, split, group)
 
@@ -124,7 +123,7 @@ class Likeness:
         return model
 
 
-def few_shot_job(job: Job) -> Job:
+def few_shot_job(job: TuningJob) -> TuningJob:
     """The job of learning labels, one a text, from a handful of examples."""
     labels = job.objective
     assert isinstance(labels, LabelObjective)

@@ -1,4 +1,4 @@
-"""Labelled rows as a `Job`: tables opened, examples with their targets, and what outputs mean."""
+"""Labelled rows as a `TuningJob`: tables opened, examples and what a model should give."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from modernbert.errors import InputError, TrainingError
 from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.loading import longest_sequence, require_same_vocabulary
 from modernbert.model.config import EncoderConfig
+from modernbert.model.cpu_shapes import filled
 from modernbert.model.heads import (
     ClassifierSettings,
     SequenceClassifier,
@@ -24,12 +25,11 @@ from modernbert.model.heads import (
     TokenClassifier,
 )
 from modernbert.model.pretrained import SavedModel
-from modernbert.tasks.cpu_shapes import filled
 from modernbert.tasks.labels.recipe import LabelledRows
 from modernbert.tasks.tuning.first_model import first_model, require_layers
-from modernbert.tasks.tuning.job import HeldOut, Job, ModelUse, Review
+from modernbert.tasks.tuning.job import HeldOutSplit, ModelUse, Review, TuningJob
 from modernbert.tasks.tuning.recipe import TuningRecipe
-from modernbert.tasks.tuning.sharing import Pack, computed_together
+from modernbert.tasks.tuning.task import Pack, computed_together
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training.distributed import Group
 
@@ -112,7 +112,7 @@ class LabelObjective(Generic[E]):
         batch = packed(examples, group.device)
         return self.criterion.loss(outputs_of(module, batch), batch, examples)
 
-    def evaluate(self, module: nn.Module, split: HeldOut, group: Group) -> dict[str, float]:
+    def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
         """Mean loss and scores on held-out examples; nothing without any."""
         if split not in self.splits:
             return {}
@@ -121,7 +121,7 @@ class LabelObjective(Generic[E]):
         num_targets = sum(self.criterion.num_targets(example) for example in examples)
         return {"loss": loss / max(1, num_targets), **self.criterion.scores(outputs, examples)}
 
-    def review(self, module: nn.Module, split: HeldOut, group: Group) -> Review:
+    def review(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Review:
         """A closer look at the predictions for held-out examples."""
         outputs, _ = self._predict(module, self.splits[split].examples, group)
         return self.criterion.review(outputs, self.splits[split])
@@ -272,7 +272,7 @@ class LabelledTables:
         *,
         notes: Sequence[str] = (),
         facts: Mapping[str, Any],
-    ) -> Job:
+    ) -> TuningJob:
         """The job of learning a criterion from examples of these tables.
 
         Args:
@@ -291,7 +291,7 @@ class LabelledTables:
             module.save_pretrained(folder)
             tokenizer.save_pretrained(folder, model_max_length=config.max_seqlen)
 
-        return Job(
+        return TuningJob(
             verb=verb,
             recipe=recipe,
             config=config,

@@ -28,7 +28,7 @@ from modernbert.metrics.answers import answer_scores, overlap_f1
 from modernbert.model.heads import ClassifierSettings, SpanClassifier
 from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
 from modernbert.tasks.labels.recipe import AnswerRecipe
-from modernbert.tasks.tuning.job import Job, Review
+from modernbert.tasks.tuning.job import Review, TuningJob
 
 QUESTIONS = ("question", "query")
 CONTEXTS = ("context", "passage", "text", "document")
@@ -36,7 +36,7 @@ ANSWERS = ("answers", "answer")
 
 
 @dataclass(frozen=True)
-class Question:
+class AnsweredQuestion:
     """One row.
 
     answers: each with its first character in the context; none where it holds none.
@@ -57,7 +57,7 @@ class AnswerWindow:
     window: Window
     start: int
     end: int
-    row: Question
+    row: AnsweredQuestion
 
     @property
     def token_ids(self) -> list[int]:
@@ -118,7 +118,7 @@ class QuestionAnswering:
 
     def _answers(
         self, outputs: Sequence[Tensor], examples: Sequence[AnswerWindow]
-    ) -> Iterator[tuple[str, Question]]:
+    ) -> Iterator[tuple[str, AnsweredQuestion]]:
         """The answer to each question, from all of its windows."""
         pairs = zip(outputs, examples, strict=True)
         for _, group in groupby(pairs, key=lambda pair: pair[1].window.question):
@@ -129,7 +129,7 @@ class QuestionAnswering:
             yield "" if none else row.context[found.start : found.end], row
 
 
-def open_answer(recipe: AnswerRecipe) -> Job:
+def open_answer(recipe: AnswerRecipe) -> TuningJob:
     """A recipe's questions, texts and answers.
 
     Raises:
@@ -172,7 +172,9 @@ def open_answer(recipe: AnswerRecipe) -> Job:
     )
 
 
-def read_questions(table: Table, question: str, context: str, answers: str) -> list[Question]:
+def read_questions(
+    table: Table, question: str, context: str, answers: str
+) -> list[AnsweredQuestion]:
     """The rows of a table, their answers checked against their contexts.
 
     Raises:
@@ -182,7 +184,7 @@ def read_questions(table: Table, question: str, context: str, answers: str) -> l
         table.find([], asked=name, option="--text, --text-pair or --label")
     rows = zip(table.texts(question), table.texts(context), table.values(answers), strict=True)
     return [
-        Question(
+        AnsweredQuestion(
             asked,
             text,
             [_checked(*answer, text, table.where(index)) for answer in _pairs(value, table, index)],
@@ -234,7 +236,7 @@ def _checked(text: str, start: int, context: str, where: str) -> tuple[str, int]
 
 
 def _cut(
-    source: LabelledTables, stride: int | None, row: Question, number: int
+    source: LabelledTables, stride: int | None, row: AnsweredQuestion, number: int
 ) -> Iterator[AnswerWindow]:
     """The windows of a row, with the places of its first answer."""
     for window in windows_of(

@@ -11,11 +11,10 @@ from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
 from modernbert.metrics.regression import regression_scores
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
-from modernbert.tasks.labels.columns import SCORES, read_numbers
+from modernbert.tasks.labels.examples import SCORES, read_numbers, text_job
 from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
 from modernbert.tasks.labels.recipe import RegressRecipe
-from modernbert.tasks.labels.texts import text_job
-from modernbert.tasks.tuning.job import Job, Review
+from modernbert.tasks.tuning.job import Review, TuningJob
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Regression:
         return Review(**mistakes_of(mistakes))
 
 
-def open_regress(recipe: RegressRecipe) -> Job:
+def open_regress(recipe: RegressRecipe) -> TuningJob:
     """A recipe's texts and their numbers.
 
     Raises:

@@ -22,7 +22,7 @@ from modernbert.metrics.classification import (
 )
 from modernbert.metrics.entities import OUTSIDE, entity_scores, entity_spans, figures_of_kinds
 from modernbert.model.heads import ClassifierSettings, TokenClassifier
-from modernbert.tasks.labels.columns import (
+from modernbert.tasks.labels.examples import (
     counts_of,
     label_indices,
     label_weights,
@@ -31,7 +31,7 @@ from modernbert.tasks.labels.columns import (
 )
 from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
 from modernbert.tasks.labels.recipe import TagRecipe
-from modernbert.tasks.tuning.job import Job, Review
+from modernbert.tasks.tuning.job import Review, TuningJob
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Tagging:
         return "; ".join(f"{kind}: {' '.join(words[a:b])}" for kind, a, b in spans) or "none"
 
 
-def open_tag(recipe: TagRecipe) -> Job:
+def open_tag(recipe: TagRecipe) -> TuningJob:
     """A recipe's words and their labels.
 
     See `data.rows.tagged` for how words and their labels may be written.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from modernbert.model.config import EncoderConfig
-from modernbert.tasks.card import header, versions
+from modernbert.report.card import header, versions
 from modernbert.tasks.pretraining.averaging import Part
 from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
 

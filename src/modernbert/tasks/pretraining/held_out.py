@@ -7,9 +7,9 @@ from torch import Tensor
 
 from modernbert.data.collate import MaskedBatch
 from modernbert.errors import ShardError
+from modernbert.model.cpu_shapes import missing_rows
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.tasks.cpu_shapes import missing_rows
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES, loss_and_hits
 from modernbert.training.distributed import ALONE, Group
 
@@ -45,7 +45,7 @@ def held_out_figures(
 def predictions(model: MaskedLanguageModel, batch: MaskedBatch, dropout: Dropout | None) -> Tensor:
     """(num_masked, hidden_size). What the head makes of the masked tokens.
 
-    On a CPU a few rows may follow, of which nothing is asked: see `tasks.cpu_shapes`.
+    On a CPU a few rows may follow, of which nothing is asked: see `model.cpu_shapes`.
     """
     hidden = model.encoder(batch.batch, dropout=dropout)
     indices = batch.masked_indices

@@ -17,10 +17,10 @@ from typing import Any
 
 from modernbert.errors import SettingsError
 
-Table = dict[str, Any]
+PhaseTable = dict[str, Any]
 
 
-def merged(common: Mapping[str, Any], phases: Any, *, where: str) -> list[tuple[str, Table]]:
+def merged(common: Mapping[str, Any], phases: Any, *, where: str) -> list[tuple[str, PhaseTable]]:
     """Each phase's whole table, and how an error names it.
 
     phases: as TOML gives them, so perhaps not a list of tables at all.
@@ -36,7 +36,7 @@ def merged(common: Mapping[str, Any], phases: Any, *, where: str) -> list[tuple[
     return [(f"{where}: phase {each['name']!r}", merge(common, each)) for each in phases]
 
 
-def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
+def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> PhaseTable:
     """A table with another laid over it.
 
     >>> merge({"a": 1, "t": {"x": 1, "y": 2}}, {"t": {"y": 3}, "b": 4})
@@ -51,7 +51,7 @@ def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     return result
 
 
-def parted(tables: Sequence[Table], own: Sequence[str]) -> tuple[Table, list[Table]]:
+def parted(tables: Sequence[PhaseTable], own: Sequence[str]) -> tuple[PhaseTable, list[PhaseTable]]:
     """The reverse of `merge`: what all tables have in common, and what is left of each.
 
     own: keys that stay with each table, whatever they are.
@@ -63,9 +63,9 @@ def parted(tables: Sequence[Table], own: Sequence[str]) -> tuple[Table, list[Tab
     return common, [_without(each, common) for each in tables]
 
 
-def _common(tables: Sequence[Table]) -> Table:
+def _common(tables: Sequence[PhaseTable]) -> PhaseTable:
     first, *others = tables
-    common: Table = {}
+    common: PhaseTable = {}
     for key, value in first.items():
         values = [value, *(other.get(key) for other in others)]
         if all(isinstance(each, dict) for each in values):
@@ -76,8 +76,8 @@ def _common(tables: Sequence[Table]) -> Table:
     return common
 
 
-def _without(table: Table, common: Table) -> Table:
-    rest: Table = {}
+def _without(table: PhaseTable, common: PhaseTable) -> PhaseTable:
+    rest: PhaseTable = {}
     for key, value in table.items():
         if key not in common:
             rest[key] = value

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
+from modernbert.choices import TrainingPrecision
 from modernbert.data.collate import MaskedBatch
 from modernbert.data.packing import NUM_SPECIAL
 from modernbert.model.config import EncoderConfig
@@ -26,7 +27,6 @@ from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.tasks.pretraining.pretrain import masked_token_loss
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES
-from modernbert.training.precision import Precision
 from modernbert.training.schedule import ScheduleSettings
 from modernbert.training.task import Progress, Step
 from modernbert.training.trainer import Phase, Trainer, TrainingSettings
@@ -62,7 +62,7 @@ class TrialSettings:
     mask_rate: float = 0.3
     dropout: float = 0.0
     max_logits_bytes: int = MAX_LOGITS_BYTES
-    precision: Precision = "auto"
+    precision: TrainingPrecision = "auto"
     seconds: float = 6.0
 
     @property

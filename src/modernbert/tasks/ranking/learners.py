@@ -23,18 +23,18 @@ from modernbert.inference.multi_vector_settings import MultiVectorSettings, Side
 from modernbert.inference.sparse_embedder import SparseEmbedder, SparseSettings, read_sparse_folder
 from modernbert.kinds import model_kind, read_modules
 from modernbert.model.config_file import find_model
+from modernbert.model.cpu_shapes import filled
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.multi_vector import MultiVectorModel, projection
 from modernbert.model.splade import token_weights
-from modernbert.tasks.cpu_shapes import filled
 from modernbert.tasks.ranking.recipe import LateInteractionRecipe, RetrieveRecipe, SparseRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 MARKERS = {"query": "[unused0]", "document": "[unused1]"}
 
 
-class Vectors(NamedTuple):
+class RaggedVectors(NamedTuple):
     """The vectors of some texts, one text after the other.
 
     values: (total_vectors, dim) float32.
@@ -49,7 +49,7 @@ class Vectors(NamedTuple):
         return list(self.values.split(self.lengths.tolist()))
 
     @classmethod
-    def join(cls, texts: Sequence[Tensor]) -> "Vectors":
+    def join(cls, texts: Sequence[Tensor]) -> "RaggedVectors":
         """The reverse of `split`."""
         lengths = torch.tensor([len(text) for text in texts], device=texts[0].device)
         return cls(torch.cat(list(texts)), lengths)
@@ -89,12 +89,12 @@ class TextLearner(nn.Module):
             {"query": settings.side_prompt("query"), "document": settings.side_prompt("document")},
         )
 
-    def forward(self, batch: PackedBatch, side: Side) -> Vectors:
+    def forward(self, batch: PackedBatch, side: Side) -> RaggedVectors:
         """Their vectors."""
         hidden = self.encoder(filled(batch))[: batch.total_tokens]
         num_left_out = self.embedder.num_left_out(self.sides.prompts[side])
         pooled = self.embedder.pooled(hidden, batch, num_left_out)[:, : self.dim]
-        return Vectors(functional.normalize(pooled, dim=-1), torch.ones_like(batch.lengths))
+        return RaggedVectors(functional.normalize(pooled, dim=-1), torch.ones_like(batch.lengths))
 
     def save(self, folder: Path) -> None:
         """Write a folder that Embedder and sentence-transformers load."""
@@ -119,12 +119,12 @@ class TokenLearner(nn.Module):
             for side in sides
         }
 
-    def forward(self, batch: PackedBatch, side: Side) -> Vectors:
+    def forward(self, batch: PackedBatch, side: Side) -> RaggedVectors:
         """Their vectors."""
         vectors = self.vectors_of.project(self.embedder.hidden(batch, side))
         keep = counted(batch, self._skipped[side].to(batch.token_ids.device))
         lengths = torch.zeros_like(batch.lengths).index_add(0, batch.sequence_ids, keep.long())
-        return Vectors(functional.normalize(vectors[keep], dim=-1), lengths)
+        return RaggedVectors(functional.normalize(vectors[keep], dim=-1), lengths)
 
     def save(self, folder: Path) -> None:
         """Write a folder that MultiVectorEmbedder and sentence-transformers load."""
@@ -146,14 +146,14 @@ class SparseLearner(nn.Module):
             {"query": settings.side_prompt("query"), "document": settings.side_prompt("document")},
         )
 
-    def forward(self, batch: PackedBatch, side: Side) -> Vectors:  # noqa: ARG002
+    def forward(self, batch: PackedBatch, side: Side) -> RaggedVectors:  # noqa: ARG002
         """Their vectors, (num_sequences, vocab_size); these are not of length 1."""
         hidden = self.model.encoder(filled(batch))[: batch.total_tokens]
         settings = self.embedder.settings
         weights = token_weights(
             self.model, hidden, batch, pooling=settings.pooling, activation=settings.activation
         )
-        return Vectors(weights, torch.ones_like(batch.lengths))
+        return RaggedVectors(weights, torch.ones_like(batch.lengths))
 
     def save(self, folder: Path) -> None:
         """Write a folder that SparseEmbedder and sentence-transformers load."""

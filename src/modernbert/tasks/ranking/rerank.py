@@ -16,17 +16,17 @@ from modernbert.inference.inputs import EncodedText, Text, TextEncoder
 from modernbert.inference.loading import longest_sequence
 from modernbert.metrics.ranking import ranked, ranking_scores
 from modernbert.model.config import EncoderConfig
+from modernbert.model.cpu_shapes import filled
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.model.multi_vector import Activation
-from modernbert.tasks.cpu_shapes import filled
 from modernbert.tasks.ranking.data import RankedTexts, RetrievalData, read_retrieval_data
 from modernbert.tasks.ranking.examples import cut_notes, fingerprint, prepared, split_sizes
 from modernbert.tasks.ranking.losses import binary, kl_divergence, margin_mse
 from modernbert.tasks.ranking.rankings import Rankings
 from modernbert.tasks.ranking.recipe import RerankLoss, RerankRecipe, RerankTraining
 from modernbert.tasks.tuning.first_model import first_model, require_layers
-from modernbert.tasks.tuning.job import HeldOut, Job, ModelUse, Review
-from modernbert.tasks.tuning.sharing import Pack, computed_together
+from modernbert.tasks.tuning.job import HeldOutSplit, ModelUse, Review, TuningJob
+from modernbert.tasks.tuning.task import Pack, computed_together
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training.distributed import Group
 
@@ -87,18 +87,18 @@ class Reranking:
         teacher = [torch.tensor(example.scores, device=group.device) for example in examples]
         return (margin_mse if self.training.loss == "margin" else kl_divergence)(scores, teacher)
 
-    def evaluate(self, module: nn.Module, split: HeldOut, group: Group) -> dict[str, float]:
+    def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
         """How well the documents of each query of a split are ranked."""
         if not self.held_out.get(split):
             return {}
         return self.rankings(module, split, group).scores([*METRICS, self.metric])
 
-    def review(self, module: nn.Module, split: HeldOut, group: Group) -> Review:
+    def review(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Review:
         """The queries that are answered worst."""
         return self.rankings(module, split, group).review(self.metric)
 
     @torch.no_grad()
-    def rankings(self, module: nn.Module, split: HeldOut, group: Group) -> Rankings:
+    def rankings(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Rankings:
         """The documents of each query of a split, the best first."""
         examples = self.held_out[split]
         scores = iter(self._scores(module, examples, group))
@@ -161,7 +161,7 @@ def merged(data: RetrievalData) -> list[RankedTexts]:
     ]
 
 
-def open_rerank(recipe: RerankRecipe) -> Job:
+def open_rerank(recipe: RerankRecipe) -> TuningJob:
     """The job of learning a score for a query and a document.
 
     Raises:
@@ -192,7 +192,7 @@ def open_rerank(recipe: RerankRecipe) -> Job:
         assert isinstance(module, SequenceClassifier)
         save_reranker(module, tokenizer, folder, activation=activation, max_seqlen=max_seqlen)
 
-    return Job(
+    return TuningJob(
         verb="rerank",
         phase="rerank",
         recipe=recipe,

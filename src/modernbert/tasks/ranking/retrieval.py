@@ -34,11 +34,11 @@ from modernbert.tasks.ranking.data import (
 )
 from modernbert.tasks.ranking.examples import cut_notes, fingerprint, prepared, split_sizes
 from modernbert.tasks.ranking.learners import (
+    RaggedVectors,
     Sides,
     SparseLearner,
     TextLearner,
     TokenLearner,
-    Vectors,
     sparse_learner,
     text_learner,
     token_learner,
@@ -54,9 +54,8 @@ from modernbert.tasks.ranking.recipe import (
     VectorTraining,
 )
 from modernbert.tasks.tuning.first_model import encoder_of, require_layers
-from modernbert.tasks.tuning.job import HeldOut, Job, ModelUse, Review
-from modernbert.tasks.tuning.sharing import Pack, computed_together
-from modernbert.tasks.tuning.task import own_rows
+from modernbert.tasks.tuning.job import HeldOutSplit, ModelUse, Review, TuningJob
+from modernbert.tasks.tuning.task import Pack, computed_together, own_rows
 from modernbert.training.distributed import Group
 
 METRICS = ("ndcg@10", "recall@100", "mrr@10", "map@100")
@@ -124,31 +123,31 @@ class Retrieval:
         total = 0 * (sum(each.sum() for each in queries) + sum(each.sum() for each in documents))
         if not own:
             return torch.as_tensor(total)
-        chosen = Vectors.join([queries[place] for place in own])
-        found = Vectors.join(documents)
+        chosen = RaggedVectors.join([queries[place] for place in own])
+        found = RaggedVectors.join(documents)
         mine = [examples[place] for place in own]
         with torch.autocast(group.device.type, enabled=False):
             losses = [
                 self._loss(_cut(chosen, dim), _cut(found, dim), mine, texts) for dim in self.dims
             ]
             if self.penalty is not None:
-                parts = Vectors.join(queries).values, found.values
+                parts = RaggedVectors.join(queries).values, found.values
                 # Of the whole step, so this process adds the share that its queries have of it.
                 losses.append(len(own) * self.penalty(*parts, done))
             return torch.stack(losses).sum() + total
 
-    def evaluate(self, module: nn.Module, split: HeldOut, group: Group) -> dict[str, float]:
+    def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
         """How well the documents of a split are ranked for its queries."""
         if split not in self.held_out:
             return {}
         return self.rankings(module, split, group).scores([*METRICS, self.metric])
 
-    def review(self, module: nn.Module, split: HeldOut, group: Group) -> Review:
+    def review(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Review:
         """The queries that are answered worst."""
         return self.rankings(module, split, group).review(self.metric)
 
     @torch.no_grad()
-    def rankings(self, module: nn.Module, split: HeldOut, group: Group) -> Rankings:
+    def rankings(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Rankings:
         """The best documents of a split for each of its queries."""
         judged = self.held_out[split]
         query_ids, document_ids = list(judged.queries), list(judged.documents)
@@ -170,8 +169,8 @@ class Retrieval:
 
     def _loss(
         self,
-        queries: Vectors,
-        documents: Vectors,
+        queries: RaggedVectors,
+        documents: RaggedVectors,
         examples: Sequence[RankedTexts],
         texts: Sequence[str],
     ) -> Tensor:
@@ -188,7 +187,8 @@ class Retrieval:
         own = [
             self.scale
             * max_sim(
-                *Vectors.join([query]), *Vectors.join([vectors[places[t]] for t in each.documents])
+                *RaggedVectors.join([query]),
+                *RaggedVectors.join([vectors[places[t]] for t in each.documents]),
             )[0]
             for query, each in zip(queries.split(), examples, strict=True)
         ]
@@ -208,7 +208,7 @@ class Retrieval:
         def compute(pack: Pack) -> Sequence[Tensor]:
             sequences = [ids[place] for place in pack.places]
             batch = PackedBatch.from_sequences(sequences, device=group.device)
-            vectors: Vectors = module(batch, side)
+            vectors: RaggedVectors = module(batch, side)
             return vectors.split()
 
         batch_tokens = batch_tokens_for(group.device, self.training.micro_batch_tokens)
@@ -232,11 +232,11 @@ class Retrieval:
         )
 
 
-def _cut(vectors: Vectors, dim: int | None) -> Vectors:
+def _cut(vectors: RaggedVectors, dim: int | None) -> RaggedVectors:
     """The first numbers of each vector, again of length 1; all when None."""
     if dim is None:
         return vectors
-    return Vectors(functional.normalize(vectors.values[:, :dim], dim=-1), vectors.lengths)
+    return RaggedVectors(functional.normalize(vectors.values[:, :dim], dim=-1), vectors.lengths)
 
 
 def _encoded(encode: Sides, examples: Sequence[RankedTexts]) -> dict[str, dict[str, EncodedText]]:
@@ -249,7 +249,7 @@ def _encoded(encode: Sides, examples: Sequence[RankedTexts]) -> dict[str, dict[s
     }
 
 
-def open_retrieve(recipe: RetrieveRecipe) -> Job:
+def open_retrieve(recipe: RetrieveRecipe) -> TuningJob:
     """The job of learning one vector a text.
 
     Raises:
@@ -268,7 +268,7 @@ def open_retrieve(recipe: RetrieveRecipe) -> Job:
     )
 
 
-def open_late_interaction(recipe: LateInteractionRecipe) -> Job:
+def open_late_interaction(recipe: LateInteractionRecipe) -> TuningJob:
     """The job of learning one vector a token.
 
     Raises:
@@ -285,7 +285,7 @@ def open_late_interaction(recipe: LateInteractionRecipe) -> Job:
     )
 
 
-def open_sparse(recipe: SparseRecipe) -> Job:
+def open_sparse(recipe: SparseRecipe) -> TuningJob:
     """The job of learning weights of the vocabulary for texts (SPLADE).
 
     Raises:
@@ -327,7 +327,7 @@ def _open(
     gives: str,
     names: tuple[str, str],
     pipeline: str = "sentence-similarity",
-) -> Job:
+) -> TuningJob:
     """The job of a learner.
 
     Args:
@@ -368,7 +368,7 @@ def _open(
         penalty=penalty,
     )
     own, other = names
-    return Job(
+    return TuningJob(
         verb=verb,
         phase=verb,
         recipe=recipe,

@@ -1,12 +1,12 @@
 """README.md of a fine-tuned model: what it is for, what it was trained on, how good it is."""
 
+from modernbert.report.card import bullets, header, versions
 from modernbert.settings import to_toml
-from modernbert.tasks.card import bullets, header, versions
-from modernbert.tasks.tuning.job import Job
+from modernbert.tasks.tuning.job import TuningJob
 from modernbert.tasks.tuning.results import Results
 
 
-def tuning_card(job: Job, results: Results) -> str:
+def tuning_card(job: TuningJob, results: Results) -> str:
     """The card as Markdown, with the header that the hub reads."""
     use, best = job.use, results.best
     notes = {f"note {number}": each for number, each in enumerate(job.notes, 1)}

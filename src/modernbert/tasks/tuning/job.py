@@ -1,4 +1,4 @@
-"""`Job`: a fine-tuning with its data read, checked and encoded; `Objective`: what it learns.
+"""`TuningJob`: a fine-tuning with its data read, checked and encoded; `Objective`: what it learns.
 
 A verb of `modernbert finetune` is a recipe and a function that opens a job from it. Runs, sweeps,
 results, the page, the card and the command line know jobs, and no verb by its name.
@@ -16,7 +16,7 @@ from modernbert.model.config import EncoderConfig
 from modernbert.tasks.tuning.recipe import TuningRecipe
 from modernbert.training.distributed import Group
 
-HeldOut = Literal["dev", "test"]
+HeldOutSplit = Literal["dev", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +66,10 @@ class Objective(Protocol):
         done: How much of the run is done with this step, from 0 to 1.
         """
 
-    def evaluate(self, module: nn.Module, split: HeldOut, group: Group) -> dict[str, float]:
+    def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
         """Scores on held-out rows; empty without such rows. Each process gets the same ones."""
 
-    def review(self, module: nn.Module, split: HeldOut, group: Group) -> Review:
+    def review(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Review:
         """A closer look at the predictions for held-out rows."""
 
 
@@ -97,7 +97,7 @@ def _as_it_is(module: nn.Module, _group: Group) -> nn.Module:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TuningJob:
     """One fine-tuning on given data, from a given model, for any number of runs.
 
     verb: Its name on the command line.

@@ -22,7 +22,7 @@ from modernbert.report.page import (
 )
 from modernbert.report.tables import matrix
 from modernbert.settings import to_toml
-from modernbert.tasks.tuning.job import HeldOut, Job, Review
+from modernbert.tasks.tuning.job import HeldOutSplit, Review, TuningJob
 from modernbert.tasks.tuning.recipe import TuningRecipe
 from modernbert.tasks.tuning.results import Outcome, Results
 from modernbert.training.trainer import METRICS_FILE
@@ -34,10 +34,10 @@ _MATRIX_LABELS = 30
 
 def write_page_of_runs(
     path: Path,
-    job: Job,
+    job: TuningJob,
     results: Results,
     best: Path,
-    review: tuple[HeldOut, Review] | None,
+    review: tuple[HeldOutSplit, Review] | None,
 ) -> None:
     """Write the page.
 
@@ -73,7 +73,7 @@ def write_page_of_runs(
     write_page(path, page(title, content, subtitle=f"{recipe.model} on {recipe.data.train}"))
 
 
-def _review_sections(split: HeldOut, review: Review, job: Job) -> list[Html]:
+def _review_sections(split: HeldOutSplit, review: Review, job: TuningJob) -> list[Html]:
     """The figures of each label, the confusion matrix and the worst mistakes."""
     source, sections = getattr(job.recipe.data, split), []
     if review.labels:

@@ -167,7 +167,7 @@ class SweepSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class TuningRun:
     """One training of a recipe."""
 
     seed: int
@@ -201,12 +201,12 @@ class TuningRecipe(Settings):
     sweep: SweepSettings = field(default_factory=SweepSettings)
     computation: ComputationSettings = field(default_factory=ComputationSettings)
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[TuningRun]:
         """All runs, the seeds of one combination beside each other."""
         return runs_of(self.training, self.sweep)
 
 
-def runs_of(base: RunSettings, sweep: SweepSettings) -> list[Run]:
+def runs_of(base: RunSettings, sweep: SweepSettings) -> list[TuningRun]:
     """All runs, the seeds of one combination beside each other."""
     settings = [
         replace(base, learning_rate=rate, weight_decay=decay, epochs=epochs)
@@ -216,4 +216,4 @@ def runs_of(base: RunSettings, sweep: SweepSettings) -> list[Run]:
             sweep.epochs or (base.epochs,),
         )
     ]
-    return [Run(seed=seed, training=each) for each in settings for seed in sweep.seeds]
+    return [TuningRun(seed=seed, training=each) for each in settings for seed in sweep.seeds]

@@ -104,7 +104,7 @@ class Results:
     """All runs of a recipe.
 
     metric: by which the best is chosen.
-    notes, facts: of the data; see `Job`.
+    notes, facts: of the data; see `TuningJob`.
     """
 
     verb: str

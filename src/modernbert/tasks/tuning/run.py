@@ -19,8 +19,8 @@ from torch import nn
 from modernbert.errors import InputError, TrainingError
 from modernbert.files import remove_folder
 from modernbert.tasks.tuning.first_model import encoder_of, freeze, layer_groups
-from modernbert.tasks.tuning.job import HeldOut, Job
-from modernbert.tasks.tuning.recipe import Run
+from modernbert.tasks.tuning.job import HeldOutSplit, TuningJob
+from modernbert.tasks.tuning.recipe import TuningRun
 from modernbert.tasks.tuning.results import Interrupted, Outcome, read_outcome, write_outcome
 from modernbert.tasks.tuning.task import Epochs, Tuning
 from modernbert.training import checkpoint
@@ -49,8 +49,8 @@ _OPTIMIZER: dict[str, Any] = {
 
 
 def train_run(
-    job: Job,
-    run: Run,
+    job: TuningJob,
+    run: TuningRun,
     folder: Path,
     *,
     start: str,
@@ -179,7 +179,7 @@ class BestModel:
         return -score if self.metric == "loss" else score
 
 
-def best_module(job: Job, seed: int, folder: Path, group: Group) -> nn.Module:
+def best_module(job: TuningJob, seed: int, folder: Path, group: Group) -> nn.Module:
     """The module of a folder in all processes; process 0 reads it for them."""
     like = job.kept or job.first
     module = job.load(folder) if group.is_first else like(seed)
@@ -193,7 +193,7 @@ def _shared(module: nn.Module, group: Group) -> nn.Module:
     return module
 
 
-def _whole(job: Job, seed: int, module: nn.Module, group: Group) -> nn.Module:
+def _whole(job: TuningJob, seed: int, module: nn.Module, group: Group) -> nn.Module:
     """The module itself or, where it is in shards, a whole copy of it in process 0."""
     if not any(is_sharded(parameter) for parameter in module.parameters()):
         return module
@@ -204,7 +204,7 @@ def _whole(job: Job, seed: int, module: nn.Module, group: Group) -> nn.Module:
     return copy
 
 
-def _keep(job: Job, run: Run, module: nn.Module, folder: Path, group: Group) -> None:
+def _keep(job: TuningJob, run: TuningRun, module: nn.Module, folder: Path, group: Group) -> None:
     """Write a model in place of the one that was the best."""
     whole = _whole(job, run.seed, module, group)
 
@@ -216,7 +216,9 @@ def _keep(job: Job, run: Run, module: nn.Module, folder: Path, group: Group) -> 
     group.first(write)
 
 
-def _finish(job: Job, run: Run, trained: nn.Module, best: BestModel, group: Group) -> None:
+def _finish(
+    job: TuningJob, run: TuningRun, trained: nn.Module, best: BestModel, group: Group
+) -> None:
     """Make sure that a model is kept, where no evaluation has chosen one."""
     if best.figures:
         return
@@ -229,11 +231,11 @@ def _finish(job: Job, run: Run, trained: nn.Module, best: BestModel, group: Grou
 
 
 def _scores_of_best(
-    job: Job, run: Run, best: BestModel, group: Group
+    job: TuningJob, run: TuningRun, best: BestModel, group: Group
 ) -> tuple[Mapping[str, float], Mapping[str, float]]:
     """The scores of the weights that are kept on dev and test; empty without such rows."""
     dev, test = best.best_figures, dict[str, float]()
-    splits: list[HeldOut] = [*(() if dev else ("dev",)), "test"]
+    splits: list[HeldOutSplit] = [*(() if dev else ("dev",)), "test"]
     if not any(split in job.splits for split in splits):
         return dev, test
     module, device = best_module(job, run.seed, best.folder, group), group.device
@@ -243,8 +245,8 @@ def _scores_of_best(
 
 
 def _trainer(
-    job: Job,
-    run: Run,
+    job: TuningJob,
+    run: TuningRun,
     folder: Path,
     module: nn.Module,
     best: BestModel,
@@ -284,7 +286,7 @@ def _trainer(
     return trainer
 
 
-def _training_settings(run: Run, epochs: Epochs, hidden_size: int) -> TrainingSettings:
+def _training_settings(run: TuningRun, epochs: Epochs, hidden_size: int) -> TrainingSettings:
     """The numbers of a run, counted in tokens as the trainer counts."""
     settings = run.training
     total = settings.epochs * epochs.num_tokens

@@ -29,9 +29,9 @@ from modernbert.model.config_file import find_model
 from modernbert.processes import ProcessPool, num_cores
 from modernbert.settings import to_mapping, to_toml
 from modernbert.tasks.tuning.card import tuning_card
-from modernbert.tasks.tuning.job import HeldOut, Job
+from modernbert.tasks.tuning.job import HeldOutSplit, TuningJob
 from modernbert.tasks.tuning.page import write_page_of_runs
-from modernbert.tasks.tuning.recipe import Run, TuningRecipe
+from modernbert.tasks.tuning.recipe import TuningRecipe, TuningRun
 from modernbert.tasks.tuning.results import Interrupted, Outcome, Results, read_outcome
 from modernbert.tasks.tuning.run import best_module, train_run
 from modernbert.training import run_folder
@@ -54,8 +54,8 @@ def nobody(_run: str, _record: Record) -> None:
 
 
 def run_all(
-    job: Job,
-    reopen: Callable[[], Job],
+    job: TuningJob,
+    reopen: Callable[[], TuningJob],
     on_record: RunObserver = nobody,
     group: Group = ALONE,
 ) -> Results:
@@ -89,7 +89,7 @@ def run_all(
 
 
 @contextmanager
-def _own_folder(job: Job, group: Group) -> Iterator[None]:
+def _own_folder(job: TuningJob, group: Group) -> Iterator[None]:
     """Make the folder of all runs this recipe's, and hold it: process 0 does, for all."""
     output = job.recipe.output
     with ExitStack() as stack:
@@ -113,7 +113,11 @@ def place_of(recipe: TuningRecipe, name: str) -> Path:
 
 
 def _outcomes(
-    job: Job, reopen: Callable[[], Job], start: str, on_record: RunObserver, group: Group
+    job: TuningJob,
+    reopen: Callable[[], TuningJob],
+    start: str,
+    on_record: RunObserver,
+    group: Group,
 ) -> list[Outcome]:
     """The outcomes of all runs, in their order; one after another, or several at once."""
     runs = job.recipe.runs()
@@ -149,7 +153,7 @@ def _num_together(asked: int | None, num_runs: int, group: Group) -> int:
 
 def _run_together(
     recipe: TuningRecipe,
-    reopen: Callable[[], Job],
+    reopen: Callable[[], TuningJob],
     start: str,
     together: int,
     on_record: RunObserver,
@@ -162,7 +166,7 @@ def _run_together(
     """
     runs = recipe.runs()
     make_worker = partial(_make_worker, reopen, start, together)
-    pool = ProcessPool[Run, tuple[str, Record]](together, make_worker, threads=1)
+    pool = ProcessPool[TuningRun, tuple[str, Record]](together, make_worker, threads=1)
     with Interruption() as interruption:
         for name, record in pool.run(runs, lambda: interruption.signal_number is not None):
             on_record(name, record)
@@ -174,13 +178,13 @@ def _run_together(
 
 
 def _make_worker(
-    reopen: Callable[[], Job], start: str, together: int
-) -> Callable[[Run, Callable[[tuple[str, Record]], None]], None]:
+    reopen: Callable[[], TuningJob], start: str, together: int
+) -> Callable[[TuningRun, Callable[[tuple[str, Record]], None]], None]:
     """What trains run after run in a process of a sweep, with its share of the cores."""
     torch.set_num_threads(max(1, torch.get_num_threads() // together))
     job = reopen()
 
-    def work(run: Run, report: Callable[[tuple[str, Record]], None]) -> None:
+    def work(run: TuningRun, report: Callable[[tuple[str, Record]], None]) -> None:
         train_run(
             job,
             run,
@@ -192,9 +196,9 @@ def _make_worker(
     return work
 
 
-def _review(job: Job, results: Results, group: Group) -> Any:
+def _review(job: TuningJob, results: Results, group: Group) -> Any:
     """The split that was looked at and what was found there; None without held-out rows."""
-    splits: Sequence[HeldOut] = ("dev", "test")
+    splits: Sequence[HeldOutSplit] = ("dev", "test")
     split = next((name for name in splits if name in job.splits), None)
     if split is None:
         return None
@@ -205,7 +209,7 @@ def _review(job: Job, results: Results, group: Group) -> Any:
         return split, job.objective.review(module, split, group)
 
 
-def _deliver(job: Job, results: Results, review: Any) -> None:
+def _deliver(job: TuningJob, results: Results, review: Any) -> None:
     """Write the results, the page and the model; the other runs' models are let go."""
     output = job.recipe.output
     best = place_of(job.recipe, results.best.name) / "best"
@@ -229,7 +233,7 @@ def _deliver(job: Job, results: Results, review: Any) -> None:
             remove_folder(left)
 
 
-def _identity(job: Job) -> dict[str, Any]:
+def _identity(job: TuningJob) -> dict[str, Any]:
     """What the results depend on: the same folder is not for another recipe."""
     sweep = {**to_mapping(job.recipe.sweep)}
     sweep.pop("processes", None)

@@ -1,16 +1,20 @@
-"""What the cards of all models tell alike."""
+"""The parts that the cards of all models have: the hub's header, lists, and versions."""
 
 import platform
 from collections.abc import Mapping
-
-from modernbert.training import machine
+from importlib.metadata import PackageNotFoundError, version
 
 _PACKAGES = ("modernbert", "torch", "tokenizers", "safetensors", "numpy")
 
 
 def versions() -> str:
     """The last section: Python and the packages that made the model."""
-    found = {"python": platform.python_version(), **machine.versions(_PACKAGES)}
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # code that is run from its folder is not installed
+            continue
     return f"## Versions\n\n{bullets(found)}\n"
 
 
