@@ -55,7 +55,8 @@ class Machine:
         if lacking := variant.features - self.features:
             return f"this CPU lacks {', '.join(sorted(lacking))}"
         if variant.name not in self.objects:
-            return f"this installation lacks {variant.name}; {self.remedy}"
+            absent = variant.name if self.objects else "them"
+            return f"this installation lacks {absent}; {self.remedy}"
         is_fresh = self.objects[variant.name]
         return "" if is_fresh else f"the sources of {variant.name} have changed; {self.remedy}"
 
@@ -143,7 +144,9 @@ def this_machine() -> Machine:
             for variant in VARIANTS
             if (SOURCES / variant.file_name).exists()
         },
-        remedy="run `make kernels`" if has_sources() else "install a wheel for this platform",
+        remedy="run `make kernels`, which needs GCC"
+        if has_sources()
+        else "install a wheel for this platform",
     )
 
 
