@@ -7,6 +7,7 @@
    that a tile's columns stay in the first cache while one strip of rows after another meets them.
    The order of every sum depends on the sizes alone, never on the number of threads. */
 
+#define ROW_BLOCK 96
 #define DEPTH_BLOCK 384
 #define COLUMN_BLOCK 3072 /* whose packed form stays in the last cache */
 
@@ -53,7 +54,7 @@ static void pack_columns(const Factor *columns, long first, long count, long ori
 
 NOINLINE void product_tile(const char *const *rows, const uint32_t *columns, long depth,
                            const float *added, long added_step, float *out, long step) {
-    SUM_PRODUCTS(floats, dot_singles, rows, columns, depth)
+    SUM_PRODUCTS(floats, dot_singles, PRODUCT_ROWS, rows, columns, depth)
     UNROLL for (int r = 0; r < PRODUCT_ROWS; r++)
         UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++) {
             floats sum = sums[r][j];
@@ -105,7 +106,7 @@ long modernbert_product_room(long num_columns) {
 void modernbert_product(const Factor *rows, const Factor *columns, long num_rows, long num_columns,
                         long depth, const float *added, long added_step, float *out, long step,
                         float *room, long num_threads) {
-    long row_blocks = (num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    long row_blocks = (num_rows + ROW_BLOCK - 1) / ROW_BLOCK;
 #pragma omp parallel num_threads(num_threads)
     for (long first = 0; first < num_columns; first += COLUMN_BLOCK) {
         long wide = num_columns - first < COLUMN_BLOCK ? num_columns - first : COLUMN_BLOCK;
@@ -125,9 +126,9 @@ void modernbert_product(const Factor *rows, const Factor *columns, long num_rows
             }
 #pragma omp for schedule(static)
             for (long task = 0; task < row_blocks * parts; task++) {
-                float turned[BLOCK_ROWS * DEPTH_BLOCK] ALIGNED;
-                long row = task / parts * BLOCK_ROWS, part = task % parts;
-                long count = num_rows - row < BLOCK_ROWS ? num_rows - row : BLOCK_ROWS;
+                float turned[ROW_BLOCK * DEPTH_BLOCK] ALIGNED;
+                long row = task / parts * ROW_BLOCK, part = task % parts;
+                long count = num_rows - row < ROW_BLOCK ? num_rows - row : ROW_BLOCK;
                 long from = tiles * part / parts * TILE_COLUMNS;
                 long to = tiles * (part + 1) / parts * TILE_COLUMNS;
                 const float *base = turned;
