@@ -74,7 +74,7 @@ USED_BY: dict[Kind, str] = {
     "encoder": "embed",
     "embedder": "embed",
     "multi_vector": "embed",
-    "sparse": "embed",
+    "sparse": "serve",
     "index": "search",
     "run": "report",
 }
