@@ -46,6 +46,8 @@ def test_the_package_exports_these_names() -> None:
         "export_weights",
         "finetune",
         "load",
+        "prepare",
+        "pretrain",
         "push_folder",
         "restore",
     ]

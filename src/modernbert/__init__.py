@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     )
     from modernbert.model.multi_vector import MultiVectorModel
     from modernbert.tasks.finetune import finetune
+    from modernbert.tasks.prepare import prepare
+    from modernbert.tasks.pretraining.pretrain import pretrain
     from modernbert.tokenizer.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -68,6 +70,8 @@ __all__ = [
     "export_weights",
     "finetune",
     "load",
+    "prepare",
+    "pretrain",
     "push_folder",
     "restore",
 ]
@@ -101,6 +105,8 @@ _HOMES = {
     "export_onnx": "modernbert.export.onnx_export",
     "export_weights": "modernbert.export.narrow_weights",
     "load": "modernbert.inference.load",
+    "prepare": "modernbert.tasks.prepare",
+    "pretrain": "modernbert.tasks.pretraining.pretrain",
     "push_folder": "modernbert.hub",
     "restore": "modernbert.interop.accelerate",
 }

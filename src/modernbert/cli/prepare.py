@@ -1,6 +1,6 @@
 """`modernbert prepare`: tokenizes a corpus into shards."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,12 +105,13 @@ def prepare_shards(
 ) -> "PrepareResult":
     """Prepare a corpus with a tokenizer, with the progress on stderr."""
     from modernbert.data import prepare as preparation
+    from modernbert.tasks.prepare import tokenizer_arguments
 
     with Meter("tokenizing") as meter:
         result = preparation.prepare(
             corpus,
             output,
-            **_tokenizer_arguments(tokenizer),
+            **tokenizer_arguments(tokenizer),
             settings=settings,
             workers=workers,
             on_progress=partial(_show, meter),
@@ -128,10 +129,11 @@ def _import_datatrove(
     end_token: str | None,
 ) -> "PrepareResult":
     from modernbert.data import prepare as preparation
+    from modernbert.tasks.prepare import tokenizer_arguments
     from modernbert.tokenizer.tokenizer import Tokenizer
 
     loaded = Tokenizer.from_pretrained(tokenizer)
-    arguments = _tokenizer_arguments(tokenizer)
+    arguments = tokenizer_arguments(tokenizer)
     del arguments["encoder_factory"]
 
     end_token_id = None if end_token is None else loaded.token_to_id(end_token)
@@ -168,6 +170,7 @@ def _prepare_share(
     as_json: bool,
 ) -> None:
     from modernbert.data.prepare import prepare_share
+    from modernbert.tasks.prepare import tokenizer_arguments
 
     if task is None or tasks is None:
         raise InputError("--task and --tasks: got only one of them, expected both or neither")
@@ -177,7 +180,7 @@ def _prepare_share(
             output,
             task=task,
             num_tasks=tasks,
-            **_tokenizer_arguments(tokenizer),
+            **tokenizer_arguments(tokenizer),
             settings=settings,
             workers=workers,
             on_progress=partial(_show, meter),
@@ -196,33 +199,6 @@ def _share_as_mapping(result: "ShareResult") -> dict[str, Any]:
         "tokens": result.num_tokens,
         "already_finished": result.already_finished,
     }
-
-
-def _tokenizer_arguments(tokenizer: str | Path) -> dict[str, Any]:
-    """What preparing asks of a tokenizer."""
-    from modernbert.data.shards import SpecialTokens
-    from modernbert.tokenizer.tokenizer import Tokenizer
-
-    loaded = Tokenizer.from_pretrained(tokenizer)
-    return {
-        "encoder_factory": partial(_make_encoder, str(tokenizer)),
-        "vocab_size": loaded.vocab_size,
-        "special_token_ids": SpecialTokens(
-            cls=loaded.cls_token_id,
-            sep=loaded.sep_token_id,
-            pad=loaded.pad_token_id,
-            mask=loaded.mask_token_id,
-            unk=loaded.unk_token_id,
-        ),
-        "tokenizer_fingerprint": loaded.fingerprint,
-    }
-
-
-def _make_encoder(tokenizer: str) -> Callable[[Sequence[str]], list[list[int]]]:
-    """What a worker process encodes with; it is made there."""
-    from modernbert.tokenizer.tokenizer import Tokenizer
-
-    return partial(Tokenizer.from_pretrained(tokenizer).encode_batch, special_tokens=False)
 
 
 def _show(meter: Meter, progress: "PrepareProgress") -> None:

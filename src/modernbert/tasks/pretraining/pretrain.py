@@ -13,7 +13,7 @@ The run's folder, `output` of the recipe, holds
     averaged/         and the average
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,7 @@ from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.report.run_report import ReportWriter
-from modernbert.settings import to_toml
+from modernbert.settings import load, parse, to_toml
 from modernbert.tasks.pretraining.averaging import (
     AVERAGED_FOLDER,
     CANDIDATES_FOLDER,
@@ -67,18 +67,29 @@ RECIPE_FILE = "recipe.toml"
 _STEPS_AHEAD = 2
 
 
-def pretrain(recipe: PretrainingRecipe, observers: Sequence[Observer] = ()) -> Result:
+def pretrain(
+    recipe: PretrainingRecipe | Mapping[str, Any] | Path | str, observers: Sequence[Observer] = ()
+) -> Result:
     """Train as a recipe says, from wherever an earlier start has left off, and write the model.
 
     Everything is checked before the first step. A run that is finished and has its model is left
     as it is.
 
-    observers: called with each record of the run; see `Trainer`.
+    Args:
+        recipe: The recipe, the same as a mapping, or its file.
+        observers: Called with each record of the run; see `Trainer`.
+
+    Returns:
+        How the run ended; its model is in the folder `model` of the recipe's output.
 
     Raises:
-        ModernBertError: something in the recipe, or in what it names, cannot be used; see
+        ModernBertError: Something in the recipe, or in what it names, cannot be used; see
             `PretrainingData.open` and `Trainer.run`.
     """
+    if isinstance(recipe, Path | str):
+        recipe = load(PretrainingRecipe, recipe)
+    elif isinstance(recipe, Mapping):
+        recipe = parse(PretrainingRecipe, recipe, where="recipe")
     with joined(recipe.computation.timeout_seconds) as group:
         return _pretrain(recipe, observers, group)
 
