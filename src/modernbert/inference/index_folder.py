@@ -26,7 +26,7 @@ from modernbert.inference.id_file import IdWriter
 from modernbert.inference.max_sim import check_vectors
 from modernbert.inference.vector_file import VectorFile
 from modernbert.json_files import parse_foreign, read_json
-from modernbert.kinds import MANIFEST_FILE
+from modernbert.kinds import MANIFEST_FILE, NAMES, find_kind
 
 FORMAT = "modernbert index 2"
 _OLD_FORMATS = "modernbert search index 1", "modernbert multi-vector index 1"
@@ -76,10 +76,12 @@ class IndexManifest:
         path = folder / MANIFEST_FILE
         content = read_json(path, InputError)
         if not isinstance(content, dict):
-            raise InputError(f"{folder}: not a search index: no {MANIFEST_FILE} there")
-        if (found := content.get("format")) not in (FORMAT, *_OLD_FORMATS):
-            raise InputError(f"{path}: format {found!r}, expected {FORMAT!r}; build anew")
-        if found == _OLD_FORMATS[1]:
+            kind = find_kind(folder)
+            found = "is" if kind is None else f"holds {NAMES[kind]} and"
+            raise InputError(f"{folder}: {found} not a search index: no {MANIFEST_FILE} there")
+        if (named := content.get("format")) not in (FORMAT, *_OLD_FORMATS):
+            raise InputError(f"{path}: format {named!r}, expected {FORMAT!r}; build anew")
+        if named == _OLD_FORMATS[1]:
             content = {**content, "is_ragged": True}
         try:
             return parse_foreign(cls, content, str(path), error=InputError)
