@@ -86,7 +86,7 @@ VERBS = {
         "ranking.retrieval:open_late_interaction",
     ),
     "sparse": Verb(
-        "Learn weights of the vocabulary for each text (SPLADE), for search by inverted lists.",
+        "Learn sparse vectors over the vocabulary (SPLADE).",
         "ranking.recipe:SparseRecipe",
         "ranking.retrieval:open_sparse",
     ),
