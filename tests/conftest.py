@@ -18,6 +18,8 @@ if build.has_sources() and "PYTEST_XDIST_WORKER" not in os.environ:
 def pytest_configure() -> None:
     # Two workers on two cores: one thread each, and figures that do not depend on the load.
     torch.set_num_threads(1)
+    if BUILD is not None and BUILD.failures and not BUILD.built:
+        pytest.exit(str(BUILD), returncode=1)  # or else all their tests would be skipped
     if BUILD is not None and (BUILD.error or BUILD.failures):
         print(BUILD)
 
