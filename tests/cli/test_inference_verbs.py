@@ -397,3 +397,59 @@ def test_what_a_kind_of_model_cannot_do(
     answer = run("embed", texts_file, models / model, "-o", tmp_path / output, *more)
     assert answer.exit_code == 2 and message in answer.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"texts.jsonl"}
+
+
+READ_ALIKE: dict[str, bytes] = {
+    "a.csv": b"id,text,label\nx,The square of 2 is 4.,a\ny,The root,b\n",
+    "a.tsv": b"id\ttext\nx\tThe square of 2 is 4.\ny\tThe root\n",
+    "a.json": json.dumps(
+        [{"id": "x", "sentence": "The square of 2 is 4."}, {"id": "y", "sentence": "The root"}]
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("name", READ_ALIKE)
+def test_tables_are_read_as_finetune_reads_them(
+    run: Callable[..., Any], models: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(READ_ALIKE[name])
+    done = run("classify", models / "classifier", "--input", tmp_path / name, "--json", *FLOAT32)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["id"], row["text"]) for row in found] == [
+        ("x", "The square of 2 is 4."),
+        ("y", "The root"),
+    ]
+    output = tmp_path / "out.npy"
+    run("embed", tmp_path / name, models / "embedder", "-o", output, *FLOAT32)
+    ids = (tmp_path / "out.ids.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in ids] == ["x", "y"]
+
+
+def test_pairs_are_classified_as_pairs(
+    run: Callable[..., Any], models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("sentence1,sentence2\nThe root,The square\n")
+    done = run("classify", models / "classifier", "--input", tmp_path / "a.csv", "--json", *FLOAT32)
+    assert json.loads(done.stdout)["text"] == ["The root", "The square"]
+
+
+def test_words_of_conll_files_are_tagged(
+    run: Callable[..., Any], models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("The O\nsquare B-NUM\n\nof O\n2 B-NUM\n")
+    done = run("tag", models / "tagger", "--input", tmp_path / "a.txt", "--json", *FLOAT32)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["text"] for row in found] == ["The square", "of 2"]
+    for row in found:
+        for entity in row["entities"]:
+            assert row["text"][entity["start"] : entity["end"]] == entity["text"]
+
+
+def test_a_column_that_is_not_there_stops_at_once(
+    run: Callable[..., Any], models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("text,label\nx,y\n")
+    arguments = ("--input", tmp_path / "a.csv", "--text-field", "txt")
+    done = run("classify", models / "classifier", *arguments, *FLOAT32)
+    assert done.exit_code != 0
+    assert "no column 'txt'; did you mean 'text'?" in done.stderr

@@ -1,13 +1,25 @@
 """Texts and pairs to token ids, cut where they are too long."""
 
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modernbert.errors import InputError, TruncationWarning
 from modernbert.inference.batching import Progress
-from modernbert.inference.inputs import TextEncoder, Watched, num_characters
+from modernbert.inference.inputs import (
+    TextEncoder,
+    Watched,
+    each_item,
+    num_characters,
+    require_list,
+)
 from modernbert.tokenizer.tokenizer import Tokenizer
+
+pandas = pytest.importorskip("pandas")
 
 TEXTS = st.lists(st.sampled_from(["the", " square", " of 7", "9", " not less."]), max_size=12)
 
@@ -55,3 +67,37 @@ def test_reports_are_passed_on() -> None:
     told: list[Progress] = []
     Watched(told.append)(Progress(texts=1))
     assert told == [Progress(texts=1)]
+
+
+FRAMES = {
+    "a dictionary": {"text": ["a", "b"], "label": [0, 1]},
+    "a frame": pandas.DataFrame({"text": ["a", "b"], "label": [0, 1]}),
+}
+
+
+@pytest.mark.parametrize("case", FRAMES)
+def test_a_table_is_not_taken_for_its_column_names(case: str) -> None:
+    with pytest.raises(InputError, match=r"'text', 'label'; pass one column of it, such as texts"):
+        require_list(FRAMES[case], "texts")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["a", "b"],
+        pandas.Series(["a", "b"]),
+        np.array(["a", "b"]),
+        pyarrow.array(["a", "b"]),
+        pyarrow.chunked_array([["a"], ["b"]]),
+        (text for text in "ab"),
+    ],
+)
+def test_columns_of_other_libraries_are_texts(texts: Iterable[str]) -> None:
+    require_list(texts, "texts")
+    assert list(each_item(texts)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), pandas.NA, ("a", None)])
+def test_a_missing_text_is_named_with_its_place(nothing: object) -> None:
+    with pytest.raises(InputError, match=r"^texts\[1\]: got .*, expected a text"):
+        list(each_item(["a", nothing]))

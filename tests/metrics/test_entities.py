@@ -60,3 +60,21 @@ def test_what_cannot_be_scored() -> None:
         entity_scores([["O"], ["O"]], [["O"], ["O", "O"]])
     with pytest.raises(InputError, match=r"^got 1 predictions for 2 rows"):
         entity_scores([["O"]], [["O"], ["O"]])
+
+
+@pytest.mark.parametrize(("scheme", "marks"), [("IOBES", "BIES"), ("BILOU", "BILU")])
+@given(data=st.data())
+def test_whole_entities_as_the_schemes_of_seqeval_count_them(
+    scheme: str, marks: str, data: st.DataObject
+) -> None:
+    metrics = pytest.importorskip("seqeval.metrics")
+    schemes = pytest.importorskip("seqeval.scheme")
+    labels = st.sampled_from(["O", *(f"{mark}-{kind}" for mark in marks for kind in "XY")])
+    size = data.draw(st.integers(1, 8))
+    found, there = (data.draw(st.lists(labels, min_size=size, max_size=size)) for _ in range(2))
+    there[-1] = f"{marks[-1]}-X"  # so that the scheme shows
+    ours = entity_scores([found], [there])["f1"]
+    theirs = metrics.f1_score(
+        [there], [found], mode="strict", scheme=getattr(schemes, scheme), zero_division=0
+    )
+    assert ours == pytest.approx(theirs)

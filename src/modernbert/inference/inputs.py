@@ -1,15 +1,18 @@
 """Texts, and pairs of texts, to the token ids that a model reads; what is too long is cut."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Literal
+from itertools import chain, islice
+from typing import Any, Literal, TypeVar
 
+from modernbert.data.rows.python_objects import is_frame
 from modernbert.errors import InputError, TruncationWarning
 from modernbert.inference.batching import Observer, Progress
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.tokenizer.truncation import cut_to, room_for_text
+
+T = TypeVar("T")
 
 Text = str | tuple[str, str]
 """A text, or two that the model sees as `[CLS] A [SEP] B [SEP]`."""
@@ -109,14 +112,39 @@ def num_characters(text: object) -> int:
     return sum(map(len, as_parts(text)))
 
 
-def require_list(texts: object, name: str) -> None:
-    """Refuse one bare text where several are expected.
+def require_list(texts: Any, name: str) -> None:
+    """Refuse what is no row of texts, though it may be iterated over.
 
     Raises:
-        InputError: a str, which would be taken for a list of letters; or nothing to iterate over.
+        InputError: A str, which would be taken for a list of letters; a data frame or a dictionary,
+            of which the names of columns would be taken; or nothing to iterate over.
     """
+    if is_frame(texts) or isinstance(texts, Mapping):
+        names: Iterable[object] = texts if isinstance(texts, Mapping) else texts.columns
+        columns = ", ".join(repr(str(each)) for each in islice(names, 8))
+        raise InputError(
+            f"{name}: got a {type(texts).__name__} with {columns}; pass one column of it, such as "
+            f'{name}["text"]'
+        )
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
         raise InputError(f"{name}: got {type(texts).__name__}, expected a list of texts")
+
+
+def each_item(items: Iterable[T]) -> Iterator[T]:
+    """Items one after another, those of pyarrow as Python's own.
+
+    Raises:
+        InputError: None or NaN, with its place.
+    """
+    for index, item in enumerate(items):
+        value = item.as_py() if hasattr(item, "as_py") else item
+        parts = value if isinstance(value, tuple | list) else (value,)
+        for part in parts:
+            if part is None or isinstance(part, float) or type(part).__name__ == "NAType":
+                raise InputError(
+                    f"texts[{index}]: got {part!r}, expected a text; leave it out or put one there"
+                )
+        yield value
 
 
 class Watched:

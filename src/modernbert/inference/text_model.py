@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import torch
 
 from modernbert.inference.batching import Observer, Work, batch_tokens_for
-from modernbert.inference.inputs import Watched
+from modernbert.inference.inputs import Watched, each_item
 from modernbert.inference.loading import (
     device_of,
     load_for_inference,
@@ -123,7 +123,7 @@ class TextModel(Generic[M]):
         self, use: Use[T, E, R, O], work: Work[T, E, R], items: Iterable[T], watched: Watched
     ) -> Iterator[Sequence[O]]:
         num_done = 0
-        for window in work.run(items, watched):
+        for window in work.run(each_item(items), watched):
             encoded, computed = zip(*window, strict=True)
             yield use.results(encoded, computed, first=num_done)
             num_done += len(window)

@@ -15,6 +15,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from modernbert.data.rows.file_settings import FileSettings
 from modernbert.data.rows.tables import read_table
 from modernbert.errors import DocumentError
 
@@ -231,3 +232,76 @@ def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(DocumentError, match=r"^a/b: no such file, and no data set .*: no way$"):
         read_table("a/b")
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('text,label\n"good one,a\nbad,b\n"fine" one,a\n', 2),
+        ("text,label\nx,a\n" + 'a 12" record,b\n', 3),
+        ("text,label\nx,a\n" + '"never closed,b\n' + "y,a\n" * 1000, 3),
+        ('text,label\nx,a\n"two\nlines",a\n"and" more,b\n', 5),
+        ('text,label\nx,a\nend",b\n', 3),
+    ],
+)
+def test_a_stray_quotation_mark_is_refused_where_it_stands(
+    tmp_path: Path, content: str, line: int
+) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(DocumentError, match=rf"a\.csv, line {line}: a quotation mark"):
+        read_table(tmp_path / "a.csv")
+
+
+def test_backslashes_escape_where_they_must(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,label\n"a \\"b\\" c",x\nC,y\n')
+    table = read_table(tmp_path / "a.csv")
+    assert table.values("text") == ['a "b" c', "C"]
+    assert "escaped by backslashes" in str(table)
+    (tmp_path / "a.csv").write_text("text,label\nC:\\new,x\n")
+    assert read_table(tmp_path / "a.csv").values("text") == ["C:\\new"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_bytes("text|label\nnaïve|x\n".encode(encoding))
+    told = None if encoding in ("utf-8-sig", "utf-16") else encoding
+    table = read_table(tmp_path / "a.csv", FileSettings(encoding=told))
+    assert list(table.rows) == [{"text": "naïve", "label": "x"}]
+    assert "pipe-separated" in str(table)
+
+
+def test_a_file_without_a_header(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('"3","Stocks fall"\n"1","Talks go on"\n')
+    rows = [{"1": "3", "2": "Stocks fall"}, {"1": "1", "2": "Talks go on"}]
+    assert list(read_table(tmp_path / "a.csv", FileSettings(header=False)).rows) == rows
+    table = read_table(tmp_path / "a.csv", asked=["2", "1"])
+    assert list(table.rows) == rows
+    assert "no header" in str(table)
+    with pytest.raises(DocumentError, match="if these are the first row of the data, pass --no-h"):
+        read_table(tmp_path / "a.csv").find(("text",), asked=None, option="--text")
+    (tmp_path / "b.csv").write_text("1,2\nx,y\n")
+    assert list(read_table(tmp_path / "b.csv", asked=["1"]).rows) == [{"1": "x", "2": "y"}]
+
+
+def test_labelled_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("LOC Where is it ?\nNUM How many ?\nLOC Where ?\nNUM When ?\n")
+    assert read_table(tmp_path / "a.txt").rows[0] == {"label": "LOC", "text": "Where is it ?"}
+    (tmp_path / "b.txt").write_text("__label__a __label__b x y\n__label__a z\n")
+    assert list(read_table(tmp_path / "b.txt").rows) == [
+        {"label": ["a", "b"], "text": "x y"},
+        {"label": "a", "text": "z"},
+    ]
+    (tmp_path / "c.txt").write_text("just\nlines\n")
+    with pytest.raises(DocumentError, match="text without labels; write rows of a text and a lab"):
+        read_table(tmp_path / "c.txt")
+
+
+def test_folders_by_label(tmp_path: Path) -> None:
+    for name, text in (("pos/1.txt", "good"), ("pos/2.txt", "fine"), ("neg/1.txt", "na\xefve")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(DocumentError, match=r"neg/1\.txt: invalid UTF-8; .*--encoding latin-1"):
+        read_table(tmp_path)
+    table = read_table(tmp_path, FileSettings(encoding="latin-1"))
+    assert table.values("label") == ["neg", "pos", "pos"]
+    assert table.values("text") == ["naïve", "good", "fine"]

@@ -197,3 +197,104 @@ def test_a_model_that_is_none(tmp_path: Path, model: Path) -> None:
         open_job("classify", labelled.recipe(tmp_path / "bert", tmp_path / "run", train))
     with pytest.raises(InputError, match=r"^max_seqlen: got 65, expected 4 to 64"):
         open_job("classify", labelled.recipe(model, tmp_path / "run", train, data__max_seqlen=65))
+
+
+def flags_of(job: Any) -> list[tuple[int, ...]]:
+    return [example.labels for example in job.objective.splits["train"].examples]
+
+
+MANY_LABELS: dict[str, tuple[list[dict[str, Any]], dict[str, int]]] = {
+    "lists": ([{"labels": ["y", "x"]}, {"labels": ["y"]}], {"x": 1, "y": 2}),
+    "printed lists": ([{"labels": "['y', 'x']"}, {"labels": "['y']"}], {"x": 1, "y": 2}),
+    "as NumPy prints them": ([{"labels": "['y' 'x']"}, {"labels": "['y']"}], {"x": 1, "y": 2}),
+    "vectors of flags": ([{"labels": [1, 1]}, {"labels": [0, 1]}], {"0": 1, "1": 2}),
+    "printed vectors": ([{"labels": "[1. 1.]"}, {"labels": "[0. 1.]"}], {"0": 1, "1": 2}),
+    "columns of flags": ([{"x": 1.0, "y": "1.0"}, {"x": False, "y": 1}], {"x": 1, "y": 2}),
+}
+
+
+@pytest.mark.parametrize("case", MANY_LABELS)
+def test_any_number_of_labels_in_any_form(opened: Open, case: str) -> None:
+    rows, counts = MANY_LABELS[case]
+    job = opened("classify", [{**TEXT, **row} for row in rows])
+    assert job.facts["labels"] == counts
+    assert flags_of(job) == [(1, 1), (0, 1)]
+
+
+def test_a_list_of_labels_that_cannot_be_read_is_refused(opened: Open) -> None:
+    with pytest.raises(InputError, match=r"row 2: column 'labels': .*looks like a list"):
+        opened("classify", [{**TEXT, "labels": each} for each in ("['x']", "[x y]")])
+
+
+@pytest.mark.parametrize("values", [("1", "1.0", "2"), (1, 1.0, 2), ("1.00", "1.", "2.0")])
+def test_a_whole_number_is_one_label(opened: Open, values: tuple[Any, ...]) -> None:
+    assert opened("classify", labels(*values)).facts["labels"] == {"1": 2, "2": 1}
+
+
+def test_versions_are_texts(opened: Open) -> None:
+    job = opened("classify", labels("1.0", "1", "beta"))
+    assert job.facts["labels"] == {"1": 1, "1.0": 1, "beta": 1}
+
+
+def test_numbers_with_decimal_commas(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text;score\na;0,5\nb;1,0\n")
+    recipe = labelled.recipe(model, tmp_path / "run", tmp_path / "a.csv", None, verb="regress")
+    job = open_job("regress", recipe)
+    assert [each.score for each in job.objective.splits["train"].examples] == [0.5, 1.0]
+    assert "semicolon-separated" in job.splits["train"]
+    (tmp_path / "a.csv").write_text("text,score\na,1_0\nb,1.0\n")
+    with pytest.raises(InputError, match=r"row 1: column 'score': got '1_0', expected a number"):
+        open_job("regress", recipe)
+
+
+TAGGED: dict[str, dict[str, Any]] = {
+    "printed": {"tokens": "['Ada', 'lives', '.']", "ner_tags": '["B-PER", "O", "O"]'},
+    "as NumPy prints them": {"tokens": "['Ada' 'lives' '.']", "tags": "['B-PER' 'O' 'O']"},
+    "spans": {"text": "Ada lives.", "entities": [{"start": 0, "end": 3, "label": "PER"}]},
+    "printed spans": {"text": "Ada lives.", "entities": "[{'start': 0, 'end': 3, 'label': 'PER'}]"},
+    "doccano": {"text": "Ada lives.", "label": [[0, 3, "PER"]]},
+    "offsets": {
+        "text": "Ada lives.",
+        "entities": [{"start_offset": 0, "end_offset": 3, "label": "PER"}],
+    },
+    "gliner": {"tokenized_text": ["Ada", "lives", "."], "ner": [[0, 0, "PER"]]},
+}
+
+
+@pytest.mark.parametrize("case", TAGGED)
+def test_entities_in_any_form(opened: Open, case: str) -> None:
+    job = opened("tag", [TAGGED[case]])
+    assert job.facts["labels"] == {"O": 2, "B-PER": 1}
+    assert job.objective.splits["train"].shown == ["Ada lives ."]
+
+
+BAD_TAGS: dict[str, tuple[dict[str, Any], str]] = {
+    "no list": ({"tokens": "[Ada lives]", "tags": "[O O]"}, "row 1: column 'tags': .*looks like"),
+    "outside": ({"text": "Ada", "entities": [[0, 9, "X"]]}, r"row 1: the span 0 to 9 \(X\) does n"),
+    "overlap": ({"text": "Ada x", "entities": [[0, 4, "X"], [2, 5, "Y"]]}, "row 1: .* overlap"),
+    "no label": ({"text": "Ada", "entities": [{"start": 0, "end": 3}]}, "row 1: got the span"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TAGS)
+def test_entities_that_cannot_be(opened: Open, case: str) -> None:
+    row, message = BAD_TAGS[case]
+    with pytest.raises(InputError, match=message):
+        opened("tag", [row])
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [],
+        None,
+        {"text": [], "answer_start": []},
+        {"text": [""], "answer_start": [-1]},
+        [{"text": "", "answer_start": -1}],
+        "{'text': array([], dtype=object), 'answer_start': array([], dtype=int32)}",
+    ],
+)
+def test_no_answer_in_any_form(opened: Open, answers: Any) -> None:
+    answered = {**ANSWER, "answers": [{"text": "good", "answer_start": 7}]}
+    job = opened("answer", [answered, {**ANSWER, "answers": answers}])
+    assert job.facts["without an answer"] == 1

@@ -24,7 +24,11 @@ class FileSettings(Settings):
         ),
     ] = None
     header: Annotated[
-        bool, Doc("Whether the first row of a CSV or TSV file names the columns.")
+        bool,
+        Doc(
+            "Whether the first row of a CSV or TSV file names the columns.",
+            flags=("--header/--no-header",),
+        ),
     ] = True
 
     def __post_init__(self) -> None:

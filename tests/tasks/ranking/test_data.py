@@ -1,0 +1,63 @@
+"""Several positives of a query are several examples, whatever the form of the rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modernbert.errors import DocumentError
+from modernbert.tasks.ranking.data import RankedTexts, one_answer_each, read_retrieval_data
+
+ANSWERS = ["first", "second", "third"]
+FORMS: dict[str, list[dict[str, Any]]] = {
+    "one a row": [{"query": "q", "positive": each} for each in ANSWERS],
+    "a list": [{"query": "q", "positives": ANSWERS}],
+    "a printed list": [{"query": "q", "positives": str(ANSWERS)}],
+    "labelled rows": [{"query": "q", "document": each, "label": 1} for each in ANSWERS],
+    "FlagEmbedding": [{"query": "q", "pos": ANSWERS, "neg": []}],
+    "Tevatron": [
+        {"query": "q", "positive_passages": [{"docid": "1", "text": each} for each in ANSWERS]}
+    ],
+}
+
+
+def read(path: Path, rows: list[dict[str, Any]]) -> list[RankedTexts]:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return one_answer_each(read_retrieval_data(path).examples)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_examples(tmp_path: Path, form: str) -> None:
+    assert read(tmp_path / "a.jsonl", FORMS[form]) == [
+        RankedTexts(query="q", documents=(each,)) for each in ANSWERS
+    ]
+
+
+def test_each_answer_keeps_its_score_and_the_negatives(tmp_path: Path) -> None:
+    row = {
+        "query": "q",
+        "pos": ["a", "b"],
+        "neg": ["c"],
+        "pos_scores": [0.9, 0.8],
+        "neg_scores": [0.1],
+    }
+    assert read(tmp_path / "a.jsonl", [row]) == [
+        RankedTexts(query="q", documents=("a", "c"), scores=(0.9, 0.1)),
+        RankedTexts(query="q", documents=("b", "c"), scores=(0.8, 0.1)),
+    ]
+    with pytest.raises(DocumentError, match="1 scores in pos_scores and neg_scores for 3"):
+        read(tmp_path / "a.jsonl", [{**row, "pos_scores": None}])
+
+
+def test_titles_of_passages_stand_before_them(tmp_path: Path) -> None:
+    passage = {"docid": "1", "title": "T", "text": "x"}
+    row = {"query": "q", "positive_passages": [passage], "negative_passages": [{"text": "y"}]}
+    assert read(tmp_path / "a.jsonl", [row])[0].documents == ("T x", "y")
+
+
+def test_a_text_that_begins_with_a_bracket_is_a_text(tmp_path: Path) -> None:
+    (found,) = read(tmp_path / "a.jsonl", [{"query": "q", "positive": "[1] see there"}])
+    assert found.documents == ("[1] see there",)
+    with pytest.raises(DocumentError, match=r"column .positives.: .* cannot be read as one"):
+        read(tmp_path / "a.jsonl", [{"query": "q", "positives": "[see there"}])
