@@ -78,17 +78,17 @@ VERBS = {
     "retrieve": Verb(
         "Learn one vector per text, for retrieval.",
         "ranking.recipe:RetrieveRecipe",
-        "ranking.retrieval:open_retrieve",
+        "ranking.retrievers:open_retrieve",
     ),
     "late-interaction": Verb(
         "Learn one vector per token, for retrieval (ColBERT).",
         "ranking.recipe:LateInteractionRecipe",
-        "ranking.retrieval:open_late_interaction",
+        "ranking.retrievers:open_late_interaction",
     ),
     "sparse": Verb(
         "Learn sparse vectors over the vocabulary (SPLADE).",
         "ranking.recipe:SparseRecipe",
-        "ranking.retrieval:open_sparse",
+        "ranking.retrievers:open_sparse",
     ),
     "rerank": Verb(
         "Learn to score a query and a document together.",

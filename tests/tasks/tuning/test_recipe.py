@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from modernbert.errors import SettingsError
+from modernbert.settings import parse, to_mapping
+from modernbert.tasks.finetune import find_verb
 from modernbert.tasks.tuning.recipe import RunSettings, SweepSettings, runs_of
+from modernbert.training import run_folder
 
 
 def test_narrow_models_take_larger_steps() -> None:
@@ -42,3 +45,27 @@ def test_a_sweep_is_every_combination_with_the_seeds_side_by_side() -> None:
     assert len({run.name for run in runs}) == 4
     with pytest.raises(SettingsError, match=r"^learning_rates: a value"):
         SweepSettings(learning_rates=(1e-4, 1e-4))
+
+
+# What a recipe of before wrote for every verb, with or without an effect.
+WRITTEN = {
+    "tag": {"pooling": "mean", "few_shot": False, "class_weights": "balanced"},
+    "answer": {"pooling": "mean", "few_shot": False, "class_weights": "equal"},
+    "retrieve": {"dim": 128, "skip_punctuation": False, "matryoshka_dims": [8], "pooling": "cls"},
+    "rerank": {"dim": 128, "skip_punctuation": False, "matryoshka_dims": [], "pooling": "mean"},
+}
+
+
+@pytest.mark.parametrize("verb", WRITTEN)
+def test_recipes_of_before_are_read_and_their_runs_continued(verb: str) -> None:
+    training = find_verb(verb).training_class
+    found = parse(training, {"epochs": 2, **WRITTEN[verb]}, where="recipe")
+    # What a run depends on has the names and the values that it had.
+    assert run_folder.plain(found.identity).items() >= {"epochs": 2, **WRITTEN[verb]}.items()
+    assert parse(training, to_mapping(found), where="written anew") == found
+
+
+def test_a_former_setting_with_another_value_is_refused() -> None:
+    """It had no effect before; that nobody may believe it has one, it is named."""
+    with pytest.raises(SettingsError, match="unknown key 'dim'"):
+        parse(find_verb("rerank").training_class, {"dim": 64}, where="recipe")

@@ -11,6 +11,7 @@ from modernbert.errors import InputError
 from modernbert.inference.inputs import EncodedText
 from modernbert.settings import to_mapping
 from modernbert.tasks.ranking.data import RetrievalData, one_answer_each, read_retrieval_data
+from modernbert.tasks.ranking.losses import DISTILLATION
 from modernbert.tasks.ranking.recipe import RankedRows
 
 
@@ -27,11 +28,10 @@ class RankingExamples:
     notes: Sequence[str]
 
 
-def prepared(verb: str, settings: RankedRows, asked: str | None, *, plain: str) -> RankingExamples:
+def prepared(settings: RankedRows, asked: str | None, *, plain: str) -> RankingExamples:
     """The examples of a recipe as its loss wants them.
 
     Args:
-        verb: Its name on the command line.
         settings: Which rows to read.
         asked: The loss that is asked for; None for the one that suits the rows.
         plain: The loss of the verb that needs no teacher.
@@ -43,11 +43,9 @@ def prepared(verb: str, settings: RankedRows, asked: str | None, *, plain: str) 
     data = read_retrieval_data(settings.train, settings.train_split, settings)
     has_scores = all(each.scores is not None for each in data.examples)
     loss = asked or ("margin" if has_scores else plain)
-    if loss not in (plain, "margin", "kl"):
-        raise InputError(f"loss: got {loss!r}, expected {plain}, margin or kl for {verb}")
     if loss != "binary":  # which learns all documents of a query, answers or not, side by side
         data = replace(data, examples=one_answer_each(data.examples))
-    if loss in ("margin", "kl"):
+    if loss in DISTILLATION:
         for row, each in enumerate(data.examples, start=1):
             if each.scores is None or len(each.documents) < 2:
                 raise InputError(

@@ -3,7 +3,7 @@
 All but `flops` give a SUM over queries, as a trainer's task does. The scores are float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -90,3 +90,10 @@ def binary(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
         for own, wanted in zip(scores, labels, strict=True)
     ]
     return torch.stack(losses).sum()
+
+
+DISTILLATION: Mapping[str, Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]] = {
+    "margin": margin_mse,
+    "kl": kl_divergence,
+}
+"""Losses of a model's scores and a teacher's, for each query, by the names that recipes have."""

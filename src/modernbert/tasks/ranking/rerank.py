@@ -21,7 +21,7 @@ from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.model.multi_vector import Activation
 from modernbert.tasks.ranking.data import RankedTexts, RetrievalData, read_retrieval_data
 from modernbert.tasks.ranking.examples import cut_notes, fingerprint, prepared, split_sizes
-from modernbert.tasks.ranking.losses import binary, kl_divergence, margin_mse
+from modernbert.tasks.ranking.losses import DISTILLATION, binary
 from modernbert.tasks.ranking.rankings import Rankings
 from modernbert.tasks.ranking.recipe import RerankLoss, RerankRecipe, RerankTraining
 from modernbert.tasks.tuning.first_model import first_model, require_layers
@@ -85,7 +85,7 @@ class Reranking:
         if self.training.loss == "binary":
             return binary(scores, [_labels(example).to(outputs) for example in examples])
         teacher = [torch.tensor(example.scores, device=group.device) for example in examples]
-        return (margin_mse if self.training.loss == "margin" else kl_divergence)(scores, teacher)
+        return DISTILLATION[str(self.training.loss)](scores, teacher)
 
     def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
         """How well the documents of each query of a split are ranked."""
@@ -169,7 +169,7 @@ def open_rerank(recipe: RerankRecipe) -> TuningJob:
     """
     rows, training = recipe.data, recipe.training
     ranking_scores({}, {"none": {}}, [training.metric])  # an unknown one is refused here
-    given = prepared("rerank", rows, training.loss, plain="binary")
+    given = prepared(rows, training.loss, plain="binary")
     training = replace(training, loss=cast(RerankLoss, given.loss))
     recipe = replace(recipe, training=training)
     config = EncoderConfig.from_pretrained(recipe.model)

@@ -1,4 +1,4 @@
-"""Training a retriever: the `Objective` whose module is one of `learners`, and the jobs of it.
+"""Training a retriever: the `Objective` whose module is one of `learners`.
 
     rows -> a step's queries and documents -> vectors, pack by pack -> scores -> loss
 
@@ -10,51 +10,33 @@ is computed once. So neither the number of processes nor what fits in memory cha
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
-from modernbert.data.judged_texts import JudgedTexts, is_judged_folder, read_judged_texts
-from modernbert.data.rows.file_settings import FileSettings
+from modernbert.data.judged_texts import JudgedTexts
 from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.inputs import EncodedText
 from modernbert.inference.multi_vector_settings import Side
 from modernbert.inference.ranking import rank_documents
-from modernbert.metrics.ranking import ranking_scores
 from modernbert.tasks.ranking.data import (
     RankedTexts,
     RetrievalData,
-    as_judged_texts,
-    read_retrieval_data,
 )
-from modernbert.tasks.ranking.examples import cut_notes, fingerprint, prepared, split_sizes
+from modernbert.tasks.ranking.examples import cut_notes
 from modernbert.tasks.ranking.learners import (
     RaggedVectors,
     Sides,
-    SparseLearner,
-    TextLearner,
-    TokenLearner,
-    sparse_learner,
-    text_learner,
-    token_learner,
 )
-from modernbert.tasks.ranking.losses import flops, in_batch, kl_divergence, margin_mse, max_sim
+from modernbert.tasks.ranking.losses import DISTILLATION, in_batch, max_sim
 from modernbert.tasks.ranking.rankings import Rankings
 from modernbert.tasks.ranking.recipe import (
-    LateInteractionRecipe,
-    RetrievalLoss,
-    RetrievalRows,
-    RetrieveRecipe,
-    SparseRecipe,
     VectorTraining,
 )
-from modernbert.tasks.tuning.first_model import encoder_of, require_layers
-from modernbert.tasks.tuning.job import HeldOutSplit, ModelUse, Review, TuningJob
+from modernbert.tasks.tuning.job import HeldOutSplit, Review
 from modernbert.tasks.tuning.task import Pack, computed_together, own_rows
 from modernbert.training.distributed import Group
 
@@ -193,7 +175,7 @@ class Retrieval:
             for query, each in zip(queries.split(), examples, strict=True)
         ]
         teacher = [torch.tensor(each.scores, device=queries.values.device) for each in examples]
-        return (margin_mse if self.training.loss == "margin" else kl_divergence)(own, teacher)
+        return DISTILLATION[str(self.training.loss)](own, teacher)
 
     def _vectors(
         self, module: nn.Module, texts: Sequence[str], side: Side, group: Group
@@ -247,157 +229,3 @@ def _encoded(encode: Sides, examples: Sequence[RankedTexts]) -> dict[str, dict[s
         "query": dict(zip(queries, encode(queries, "query"), strict=True)),
         "document": dict(zip(documents, encode(documents, "document"), strict=True)),
     }
-
-
-def open_retrieve(recipe: RetrieveRecipe) -> TuningJob:
-    """The job of learning one vector a text.
-
-    Raises:
-        ModernBertError: The model or the data cannot be used.
-    """
-    dims = recipe.training.matryoshka_dims
-    return _open(
-        "retrieve",
-        recipe,
-        recipe.data,
-        recipe.training,
-        lambda model, _seed: text_learner(replace(recipe, model=model)),
-        dims=(*dims, None),
-        gives="one vector for a text",
-        names=("Embedder", "SentenceTransformer"),
-    )
-
-
-def open_late_interaction(recipe: LateInteractionRecipe) -> TuningJob:
-    """The job of learning one vector a token.
-
-    Raises:
-        ModernBertError: The model or the data cannot be used.
-    """
-    return _open(
-        "late-interaction",
-        recipe,
-        recipe.data,
-        recipe.training,
-        lambda model, seed: token_learner(replace(recipe, model=model), seed),
-        gives="one vector for each token of a text",
-        names=("MultiVectorEmbedder", "MultiVectorEncoder"),
-    )
-
-
-def open_sparse(recipe: SparseRecipe) -> TuningJob:
-    """The job of learning weights of the vocabulary for texts (SPLADE).
-
-    Raises:
-        ModernBertError: The model or the data cannot be used.
-    """
-    training = recipe.training
-
-    def penalty(queries: Tensor, documents: Tensor, done: float) -> Tensor:
-        # From nothing to the whole over the first third, quadratically (arXiv 2107.05720);
-        # penalised from the first step on, a model learns to give no weights at all.
-        factor = min(1.0, 3 * done) ** 2
-        return factor * (
-            training.query_regularization * flops(queries)
-            + training.document_regularization * flops(documents)
-        )
-
-    return _open(
-        "sparse",
-        recipe,
-        recipe.data,
-        recipe.training,
-        lambda model, _seed: sparse_learner(replace(recipe, model=model)),
-        penalty=penalty,
-        gives="weights of its vocabulary for a text (SPLADE)",
-        names=("SparseEmbedder", "SparseEncoder"),
-        pipeline="feature-extraction",
-    )
-
-
-def _open(
-    verb: str,
-    recipe: RetrieveRecipe | LateInteractionRecipe | SparseRecipe,
-    rows: RetrievalRows,
-    training: VectorTraining,
-    build: Callable[[str, int], TextLearner | TokenLearner | SparseLearner],
-    *,
-    dims: Sequence[int | None] = (None,),
-    penalty: Callable[[Tensor, Tensor, float], Tensor] | None = None,
-    gives: str,
-    names: tuple[str, str],
-    pipeline: str = "sentence-similarity",
-) -> TuningJob:
-    """The job of a learner.
-
-    Args:
-        verb: Its name on the command line.
-        recipe: Of the job.
-        rows: The recipe's data.
-        training: The recipe's training.
-        build: A learner from a model's folder and a seed.
-        dims, penalty: See `Retrieval`.
-        gives: What the model gives, for its card.
-        names: The classes that load the folder, here and in sentence-transformers.
-        pipeline: The hub's name of its purpose.
-    """
-    ranking_scores({}, {"none": {}}, [training.metric])  # an unknown one is refused here
-    given = prepared(verb, rows, training.loss, plain="in-batch")
-    training = replace(training, loss=cast(RetrievalLoss, given.loss))
-    chosen: Any = training  # of the class that the recipe has
-    recipe = replace(recipe, training=chosen)
-    held_out = {
-        name: _judged(source, split, rows)
-        for name, source, split in (
-            ("dev", rows.dev, rows.dev_split),
-            ("test", rows.test, rows.test_split),
-        )
-        if source is not None
-    }
-    learner = build(recipe.model, recipe.sweep.seeds[0])
-    config = encoder_of(learner).config
-    require_layers(config, training)
-    scale = learner.scale if training.scale is None else training.scale
-    objective = Retrieval(
-        learner.sides,
-        given.data,
-        held_out,
-        training,
-        scale=scale,
-        dims=dims,
-        penalty=penalty,
-    )
-    own, other = names
-    return TuningJob(
-        verb=verb,
-        phase=verb,
-        recipe=recipe,
-        config=config,
-        objective=objective,
-        first=lambda seed: build(recipe.model, seed),
-        load=lambda folder: build(str(folder), recipe.sweep.seeds[0]),
-        save=_save,
-        use=ModelUse(
-            library="sentence-transformers",
-            pipeline=pipeline,
-            gives=gives,
-            example=f'from modernbert import {own}\n\nmodel = {own}.from_pretrained("FOLDER")\n'
-            'print(model.encode_query(["A question?"]))',
-            also=f'sentence-transformers loads it as well: `{other}("FOLDER")`.',
-        ),
-        splits=split_sizes(rows, given.data, held_out),
-        fingerprint=fingerprint(rows, given.data, held_out),
-        notes=[*given.notes, *objective.notes],
-        facts={"examples": len(given.data.examples), "loss": given.loss},
-    )
-
-
-def _save(module: nn.Module, folder: Path) -> None:
-    assert isinstance(module, TextLearner | TokenLearner | SparseLearner)
-    module.save(folder)
-
-
-def _judged(source: str, split: str, settings: FileSettings) -> JudgedTexts:
-    if is_judged_folder(Path(source)):
-        return read_judged_texts(source, split)
-    return as_judged_texts(read_retrieval_data(source, split, settings), source)
