@@ -8,9 +8,20 @@ import torch
 from torch import nn
 
 from modernbert.errors import InputError, SettingsError
-from modernbert.training.optimizer import StableAdamW, clip_gradients, parameter_groups
+from modernbert.model.native.loading import library
+from modernbert.model.native.update import update
+from modernbert.training.optimizer import (
+    StableAdamW,
+    TensorUpdate,
+    Update,
+    clip_gradients,
+    parameter_groups,
+)
 
 PEAK = 8e-3
+
+both_ways = pytest.mark.parametrize("update", [None, update], ids=["torch", "C"])
+needs_kernels = pytest.mark.skipif(library() is None, reason="no C kernels on this machine")
 
 
 def make_parameters() -> list[nn.Parameter]:
@@ -35,10 +46,11 @@ def set_gradients(parameters: list[nn.Parameter], step: int) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator) * size
 
 
-def test_equals_the_reference_over_50_steps() -> None:
+@both_ways
+def test_equals_the_reference_over_50_steps(update: Update | None) -> None:
     optimi = pytest.importorskip("optimi")
     ours, theirs = make_parameters(), make_parameters()
-    optimizer = StableAdamW(groups(ours), peak_learning_rate=PEAK)
+    optimizer = StableAdamW(groups(ours), peak_learning_rate=PEAK, update=update)
     with pytest.warns(UserWarning, match="weight_decay"):
         reference = optimi.StableAdamW(
             groups(theirs), lr=PEAK, betas=(0.9, 0.98), eps=1e-6, decouple_lr=True, max_lr=PEAK,
@@ -105,14 +117,15 @@ def test_parameters_without_gradient_keep_weight_and_state() -> None:
     torch.testing.assert_close(first, second)
 
 
-def test_state_dict_round_trip_is_exact() -> None:
+@both_ways
+def test_state_dict_round_trip_is_exact(update: Update | None) -> None:
     ours = make_parameters()
-    optimizer = StableAdamW(groups(ours), peak_learning_rate=PEAK)
+    optimizer = StableAdamW(groups(ours), peak_learning_rate=PEAK, update=update)
     for step in range(5):
         set_gradients(ours, step)
         optimizer.step()
     copies = [nn.Parameter(p.detach().clone()) for p in ours]
-    other = StableAdamW(groups(copies), peak_learning_rate=PEAK)
+    other = StableAdamW(groups(copies), peak_learning_rate=PEAK, update=update)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for step in range(5, 10):
         for parameters, one in ((ours, optimizer), (copies, other)):
@@ -144,12 +157,14 @@ def test_batches_of_many_tensors_equal_one_at_a_time(monkeypatch: pytest.MonkeyP
     assert all(torch.equal(p, q) for p, q in zip(alone, together, strict=True))
 
 
-def test_without_update_clipping_it_is_adamw() -> None:
+@both_ways
+def test_without_update_clipping_it_is_adamw(update: Update | None) -> None:
     ours, theirs = make_parameters(), make_parameters()
-    options = {"betas": (0.9, 0.999), "eps": 1e-8}
+    options = {"betas": (0.9, 0.999), "eps": 1e-8, "update": update}
     optimizer = StableAdamW(
         ours, peak_learning_rate=PEAK, weight_decay=1e-4, update_clipping=False, **options
     )
+    del options["update"]
     reference = torch.optim.AdamW(theirs, lr=PEAK, weight_decay=1e-4 / PEAK, **options)
     for step in range(30):
         for parameters in (ours, theirs):
@@ -158,6 +173,42 @@ def test_without_update_clipping_it_is_adamw() -> None:
         reference.step()
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+@needs_kernels
+def test_in_c_a_surprise_is_measured_over_a_whole_tensor_on_any_number_of_threads() -> None:
+    """A tensor of several blocks, whose last is odd; the thread's number changes no bit."""
+    results = []
+    for threads, way in ((1, None), (1, update), (2, update), (3, update)):
+        torch.set_num_threads(threads)
+        weight = nn.Parameter(torch.randn(40_003, generator=torch.Generator().manual_seed(0)))
+        optimizer = StableAdamW([weight], peak_learning_rate=PEAK, weight_decay=1e-3, update=way)
+        for step in range(6):
+            set_gradients([weight], step)
+            optimizer.step()
+        results.append(weight.detach())
+    torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=3e-7)
+    assert torch.equal(results[1], results[2]) and torch.equal(results[1], results[3])
+
+
+@needs_kernels
+def test_what_the_kernels_cannot_take_is_left_to_torch() -> None:
+    turned = nn.Parameter(torch.randn(8, 4).T)
+    wide = nn.Parameter(torch.randn(4, dtype=torch.float64))
+    plain, asked = nn.Parameter(torch.randn(9)), []
+
+    def watched(updates: list[TensorUpdate]) -> list[bool]:
+        asked.append(update(updates))
+        return asked[-1]
+
+    copies = [nn.Parameter(p.detach().clone()) for p in (turned, wide, plain)]
+    for parameters, way in (([turned, wide, plain], watched), (copies, None)):
+        for number, parameter in enumerate(parameters):
+            parameter.grad = torch.full_like(parameter, number + 1.0)
+        StableAdamW(parameters, peak_learning_rate=PEAK, update=way).step()
+    assert asked == [[False, False, True]]
+    for one, other in zip((turned, wide, plain), copies, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("most", [0.01, 1e9])

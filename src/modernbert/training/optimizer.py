@@ -3,7 +3,8 @@
 The optimizer of the paper (P section 2.2.2 and table 3), after Wortsman et al., arXiv 2304.13013.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 import torch
@@ -12,6 +13,35 @@ from torch.optim import Optimizer
 
 from modernbert.errors import InputError, SettingsError
 from modernbert.training.sharding import is_sharded, local, sum_over_shards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorUpdate:
+    """One tensor's step, its rule being that of `StableAdamW`.
+
+    Attributes:
+        weight, gradient, mean, square: Of one shape; all but the gradient are changed in place.
+        new_mean, new_square: The shares that this gradient has in the two averages.
+        eps: Added to the root of `square`, and the least size of a gradient that is expected.
+        rate: The learning rate, before a surprise lowers it.
+        decay: Of the weight, as a part of the rate.
+        is_clipped: Whether a surprise lowers the rate.
+    """
+
+    weight: Tensor
+    gradient: Tensor
+    mean: Tensor
+    square: Tensor
+    new_mean: float
+    new_square: float
+    eps: float
+    rate: float
+    decay: float
+    is_clipped: bool
+
+
+Update = Callable[[Sequence[TensorUpdate]], Sequence[bool]]
+"""Does the steps of some tensors and says which; the others are left to torch's operations."""
 
 
 class StableAdamW(Optimizer):
@@ -39,6 +69,7 @@ class StableAdamW(Optimizer):
     betas, eps: as above (P table 3).
     weight_decay: for the groups that do not set their own.
     update_clipping: whether the rate is lowered as above; without it, this is AdamW.
+    update: what does the steps of tensors on the CPU in one pass, such as the C kernels.
 
     Raises:
         SettingsError: a rate, beta, eps or decay out of its range.
@@ -54,6 +85,7 @@ class StableAdamW(Optimizer):
         eps: float = 1e-6,
         weight_decay: float = 0.0,
         update_clipping: bool = True,
+        update: Update | None = None,
     ) -> None:
         _check(peak_learning_rate, betas, eps, weight_decay)
         defaults = {
@@ -65,6 +97,7 @@ class StableAdamW(Optimizer):
             "update_clipping": update_clipping,
         }
         super().__init__(parameters, defaults)
+        self._fused = update
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.dtype not in (torch.float32, torch.float64):
@@ -98,7 +131,8 @@ class StableAdamW(Optimizer):
             for parameter in with_gradient:
                 self._advance(parameter)
             if not is_skipped:
-                for step, parameters in self._batches(with_gradient):
+                left = self._update_fused(with_gradient, group) if taken is None else with_gradient
+                for step, parameters in self._batches(left):
                     self._update(parameters, step, group, taken)
         return loss
 
@@ -110,6 +144,32 @@ class StableAdamW(Optimizer):
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         state["step"] += 1
+
+    def _update_fused(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """Hand whole tensors to `update`; those that are left."""
+        if self._fused is None:
+            return parameters
+        whole = [p for p in parameters if p.device.type == "cpu" and not is_sharded(p)]
+        done = self._fused([self._describe(p, group) for p in whole])
+        finished = {id(p) for p, is_done in zip(whole, done, strict=True) if is_done}
+        return [p for p in parameters if id(p) not in finished]
+
+    def _describe(self, parameter: Tensor, group: dict[str, Any]) -> TensorUpdate:
+        state, (beta1, beta2) = self.state[parameter], group["betas"]
+        step = int(state["step"])
+        assert parameter.grad is not None
+        return TensorUpdate(
+            weight=parameter.detach(),
+            gradient=parameter.grad,
+            mean=state["exp_avg"],
+            square=state["exp_avg_sq"],
+            new_mean=(1 - beta1) / (1 - beta1**step),
+            new_square=(1 - beta2) / (1 - beta2**step),
+            eps=group["eps"],
+            rate=group["lr"],
+            decay=group["weight_decay"] / group["peak_learning_rate"],
+            is_clipped=group["update_clipping"],
+        )
 
     def _batches(self, parameters: list[Tensor]) -> Iterator[tuple[int, list[Tensor]]]:
         """Parameters to update in one go, with their step: all alike on an accelerator.

@@ -13,7 +13,7 @@ from modernbert.training import checkpoint
 from modernbert.training.background import BackgroundSaver, Saved
 from modernbert.training.distributed import Group
 from modernbert.training.health import Health
-from modernbert.training.optimizer import StableAdamW
+from modernbert.training.optimizer import StableAdamW, Update
 from modernbert.training.phase import Phase, Phases
 from modernbert.training.task import Progress
 from modernbert.training.training_settings import TrainingSettings
@@ -25,6 +25,7 @@ class RunState:
     folder: of the run.
     identity: what makes the run this run, as JSON values; see `checkpoint`.
     group: the processes of the run; all of them call what saves and loads, together.
+    update: of `StableAdamW`.
 
     optimizer: has the numbers of the phase; what it knows of each tensor goes from phase to phase.
     evaluated_step: of the last evaluation in this phase, or -1.
@@ -38,10 +39,12 @@ class RunState:
         folder: Path,
         identity: Mapping[str, Any],
         group: Group,
+        update: Update | None = None,
     ) -> None:
         self.module, self.phases = module, Phases(phases)
         self.folder, self.identity, self.group = folder, identity, group
         self.progress, self.health = Progress(), Health()
+        self._update = update
         self.optimizer = self._make_optimizer()
         self.evaluated_step = self.saved_step = -1
         self._saved_at = time.monotonic()
@@ -207,6 +210,7 @@ class RunState:
             betas=(settings.beta1, settings.beta2),
             eps=settings.eps,
             update_clipping=settings.update_clipping,
+            update=self._update,
         )
 
     def _renew_optimizer(self) -> None:

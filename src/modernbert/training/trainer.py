@@ -35,7 +35,7 @@ from modernbert.training.isolation import seed_step, undisturbed
 from modernbert.training.launched_step import LaunchedStep, Stopwatch, step_record
 from modernbert.training.log import MetricsLog, Observer
 from modernbert.training.machine import peak_memory_bytes
-from modernbert.training.optimizer import clip_gradients
+from modernbert.training.optimizer import Update, clip_gradients
 from modernbert.training.phase import Phase
 from modernbert.training.precision import autocast, compute_dtype
 from modernbert.training.run_state import RunState
@@ -60,6 +60,7 @@ class Trainer:
     computation: how the module is computed, and with which other processes; see `prepare`.
     identity: what else makes the run this run (data, model), as JSON values.
     describe: what the first record of a start tells besides, as JSON values.
+    update: what does the optimizer's arithmetic on the CPU; see `StableAdamW`.
 
     Raises:
         SettingsError: phases that cannot follow each other; see `Phases`.
@@ -76,6 +77,7 @@ class Trainer:
         computation: Computation | None = None,
         identity: Mapping[str, Any] | None = None,
         describe: Callable[[], Mapping[str, Any]] = dict,
+        update: Update | None = None,
     ) -> None:
         self.computation = computation or Computation()
         self.group = self.computation.group
@@ -84,7 +86,7 @@ class Trainer:
         self.identity = run_folder.plain(
             {**(identity or {}), "phases": {each.name: each.full_identity for each in phases}}
         )
-        self.state = RunState(module, phases, folder, self.identity, self.group)
+        self.state = RunState(module, phases, folder, self.identity, self.group, update)
         self.observers: tuple[Observer, ...] = (MetricsLog(folder / METRICS_FILE), *observers)
         self.evaluation: dict[str, float] = {}
         self._save_is_due = self._stop_is_agreed = False

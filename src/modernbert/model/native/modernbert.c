@@ -14,6 +14,8 @@
 
 #include "training_products.h"
 
+#include "optimizer.h"
+
 #include "packing.h"
 
 #include "encoder.h"

@@ -7,7 +7,7 @@
 
        load store load_first broadcast         of floats in memory
        load_lanes store_lanes broadcast_lane   32 bits of whatever the kind of a product is
-       multiply_add larger absolute nearest reciprocal to_ints to_floats times_power_of_two
+       multiply_add larger absolute nearest square_root reciprocal to_ints to_floats times_power_of_two
        where_negative keep_between             a choice for each lane
        sum_of largest_of transpose             across lanes
        dot_quads store_bytes                   int8: sums of four products; rows are stored with

@@ -49,6 +49,7 @@ INLINE floats times_power_of_two(floats x, floats whole) {
     return x * (floats)((to_ints(larger(broadcast(-127.0f), whole)) + 127) << 23);
 }
 
+INLINE floats square_root(floats x) { return _mm256_sqrt_ps(x); }
 INLINE floats reciprocal(floats x) { return 1.0f / x; }
 
 INLINE floats where_negative(floats x, floats yes, floats no) {

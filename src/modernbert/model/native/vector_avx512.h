@@ -36,6 +36,8 @@ INLINE float largest_of(floats x) { return _mm512_reduce_max_ps(x); }
 
 INLINE floats times_power_of_two(floats x, floats whole) { return _mm512_scalef_ps(x, whole); }
 
+INLINE floats square_root(floats x) { return _mm512_sqrt_ps(x); }
+
 /* One Newton step from 14 bits. */
 INLINE floats reciprocal(floats x) {
     floats guess = _mm512_rcp14_ps(x);

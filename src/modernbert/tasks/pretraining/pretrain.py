@@ -34,6 +34,7 @@ from modernbert.model.attention_choice import choose_attention
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.native.update import update
 from modernbert.report.run_report import ReportWriter
 from modernbert.settings import load, parse, to_toml
 from modernbert.tasks.pretraining.averaging import (
@@ -113,6 +114,7 @@ def _pretrain(recipe: PretrainingRecipe, observers: Sequence[Observer], group: G
         computation=prepare(model, list(model.encoder.layers), recipe.computation, group),
         identity=_identity(recipe, data[0].tokenizer),
         describe=description(data[0].config, recipe, group.device),
+        update=update,
     )
     result = trainer.run()
     if result.status != "interrupted" and recipe.averaged_phase is not None:

@@ -25,6 +25,7 @@ from modernbert.model.dropout import Dropout
 from modernbert.model.flops import flops_per_token
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
+from modernbert.model.native.update import update
 from modernbert.tasks.pretraining.pretrain import masked_token_loss
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES
 from modernbert.training.schedule import ScheduleSettings
@@ -115,7 +116,7 @@ def try_training(settings: TrialSettings) -> Trial:
     )
     phase = Phase(name="trial", task=_RandomText(settings), settings=endless, evaluates_first=False)
     with TemporaryDirectory() as folder:
-        trainer = Trainer(model, [phase], Path(folder) / "run", observers=[watch])
+        trainer = Trainer(model, [phase], Path(folder) / "run", observers=[watch], update=update)
         try:
             trainer.run()
         except _Enough:
