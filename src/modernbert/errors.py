@@ -1,8 +1,8 @@
 """Every error that a user can cause, and what to do about it.
 
     ModernBertError                 catch this to catch them all
-    ├── InputError                  a text, a token id or an argument that cannot be used
-    │   └── DocumentError           a corpus file or one of its records
+    ├── InputError                  an invalid text, token id or argument
+    │   └── DocumentError           a file of a corpus, or one of its records
     ├── SettingsError               a recipe or a setting: unknown key, wrong type, bad value
     ├── ConfigError                 a model's numbers: contradictory, absurd or not supported
     ├── TokenizerError              a tokenizer file that cannot be used
@@ -10,15 +10,15 @@
     ├── ExportError                 a model that cannot be exported, or whose export differs
     ├── ResultError                 a model that gave results that are not finite numbers
     ├── HubError                    a folder that cannot be pushed to the hub
-    ├── ShardError                  token shards: truncated, changed or not ours
-    ├── RunError                    a run folder: another recipe's, or no usable checkpoint
-    │   └── CheckpointError         one checkpoint: torn, changed or of another run
-    └── TrainingError               training cannot go on
+    ├── ShardError                  token shards: truncated, changed or in another format
+    ├── RunError                    a run folder: of another recipe, or without a usable checkpoint
+    │   └── CheckpointError         a checkpoint: incomplete, changed or of another run
+    └── TrainingError               training cannot continue
         ├── NonFiniteLossError      the loss became NaN or infinite; no weight was touched
-        └── ProcessError            another process of the run failed, is gone or hangs
+        └── ProcessError            another process of the run failed, exited or hangs
 
-The message of each is one line that names what was got, what was expected and what to do.
-The command line prints that line alone; Python code gets the class to catch.
+Each message is one line that names what was given, what was expected and what to do. The command
+line prints only that line; in Python you can catch the class.
 """
 
 
@@ -27,15 +27,15 @@ class ModernBertError(Exception):
 
 
 class InputError(ModernBertError, ValueError):
-    """A text, a token id or an argument that cannot be used."""
+    """A text, a token id or an argument is invalid."""
 
 
 class DocumentError(InputError):
-    """A corpus file, or one of its records, that cannot be read."""
+    """A corpus file, or one of its records, cannot be read."""
 
 
 class SettingsError(ModernBertError, ValueError):
-    """A recipe or a setting with an unknown key, a wrong type or a bad value."""
+    """A recipe or a setting has an unknown key, a wrong type or a bad value."""
 
 
 class ConfigError(ModernBertError, ValueError):
@@ -43,15 +43,15 @@ class ConfigError(ModernBertError, ValueError):
 
 
 class TokenizerError(ModernBertError, ValueError):
-    """A tokenizer file that is missing, broken or lacks a special token."""
+    """A tokenizer file is missing, broken or lacks a special token."""
 
 
 class ModelFolderError(ModernBertError):
-    """A model folder that is missing, incomplete or does not fit its config."""
+    """A model folder is missing, incomplete or does not fit its config."""
 
 
 class ExportError(ModernBertError):
-    """A model that cannot be exported here, or whose export computes something else."""
+    """A model cannot be exported, or its export computes something else."""
 
 
 class ResultError(ModernBertError):
@@ -59,23 +59,23 @@ class ResultError(ModernBertError):
 
 
 class HubError(ModernBertError):
-    """A folder that is not fit for the hub, or that the hub did not take."""
+    """A folder is not fit for the hub, or the hub did not accept it."""
 
 
 class ShardError(ModernBertError):
-    """Token shards that are missing, truncated, changed or in a foreign format."""
+    """Token shards are missing, truncated, changed or in another format."""
 
 
 class RunError(ModernBertError):
-    """A run folder that belongs to another recipe or cannot be used."""
+    """A run folder belongs to another recipe or cannot be used."""
 
 
 class CheckpointError(RunError):
-    """A checkpoint that is torn, changed or of another run."""
+    """A checkpoint is incomplete, changed or of another run."""
 
 
 class TrainingError(ModernBertError):
-    """Training cannot go on; the message says from where it can be taken up."""
+    """Training cannot continue; the message says from where you can resume it."""
 
 
 class NonFiniteLossError(TrainingError):
@@ -83,7 +83,7 @@ class NonFiniteLossError(TrainingError):
 
 
 class ProcessError(TrainingError):
-    """Another process of the run failed, is gone or hangs; the same command goes on from there."""
+    """Another process of the run failed, exited or hangs; run the same command to continue."""
 
 
 class ModernBertWarning(UserWarning):
@@ -95,11 +95,11 @@ class NativeKernelsWarning(ModernBertWarning):
 
 
 class GrowthWarning(ModernBertWarning):
-    """A model is grown from one that is not at the right point of its training."""
+    """A model is grown from one at an unsuitable point of its training."""
 
 
 class TruncationWarning(ModernBertWarning):
-    """Texts were longer than the model reads, and were cut."""
+    """Texts were longer than the model reads and were truncated."""
 
 
 class FolderWarning(ModernBertWarning):
