@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.cli.conftest import Run
 from tests.tasks.pretraining.small import World
 
+import modernbert
 from modernbert.model.config import EncoderConfig
 from modernbert.model.flops import flops_per_token
 from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.initialize import initialize
 from modernbert.model.native import loading
 from modernbert.settings import to_toml
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -131,3 +134,27 @@ def test_a_path_or_the_machine(run: Run, arguments: list[str]) -> None:
     answer = run("info", *arguments)
     assert answer.exit_code == 2
     assert "give either a PATH or --machine" in answer.stderr
+
+
+def test_an_index_and_a_file_of_vectors(run: Run, tmp_path: Path) -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    modernbert.Index.build(tmp_path / "texts.index", [vectors], kind="int8")
+    described = run("info", tmp_path / "texts.index", "--json").json
+    assert (described["kind"], described["documents"], described["stored"]) == (
+        "search index",
+        3,
+        "int8",
+    )
+    np.save(tmp_path / "v.npy", vectors)
+    assert run("info", tmp_path / "v.npy", "--json").json["dimensions"] == 3
+
+
+def test_the_use_of_a_model_and_the_folder_of_a_run(run: Run, tmp_path: Path) -> None:
+    config = EncoderConfig.preset("tiny", vocab_size=512)
+    initialize(MaskedLanguageModel(config), seed=0).save_pretrained(tmp_path / "run" / "model")
+    assert run("info", tmp_path / "run", "--json").json["finished"]
+    described = run("info", tmp_path / "run" / "model", "--json").json
+    assert described["use"] == "a masked language model"
+    answer = run("classify", tmp_path / "run", "a text")
+    assert "warning: " in answer.stderr and "is the folder of a run" in answer.stderr
+    assert "fine-tune it with `modernbert finetune classify`" in answer.stderr

@@ -201,7 +201,8 @@ def describe_index(path: Path) -> Description:
 
     said = read_object(path / MANIFEST_FILE)
     names = {"count": "documents", "num_vectors": "vectors", "dim": "dimensions", "kind": "stored"}
-    told = {names.get(key, key): value for key, value in said.items()}
+    shown = {key: value for key, value in said.items() if key not in ("is_ragged", "format")}
+    told = {names.get(key, key): value for key, value in shown.items()}
     return {"kind": "search index", **told}
 
 
