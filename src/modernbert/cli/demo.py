@@ -6,6 +6,7 @@ from those that depend on the speed of the machine: `demo_budget` chooses them o
 """
 
 import json
+import os
 import shlex
 import time
 import tomllib
@@ -20,7 +21,14 @@ from typing import Annotated
 import typer
 
 from modernbert.cli import pretrain
-from modernbert.cli.demo_budget import MODELS, TOTAL_SECONDS, Choice, DemoModel, choose
+from modernbert.cli.demo_budget import (
+    MODELS,
+    TOTAL_SECONDS,
+    Choice,
+    DemoModel,
+    choose,
+    fitting_threads,
+)
 from modernbert.cli.demo_results import report_results
 from modernbert.cli.formatting import counted, duration, short_count
 from modernbert.cli.prepare import prepare_shards
@@ -87,17 +95,20 @@ def demo(
     takes about four minutes; on a slow or busy machine it trains a smaller model. No network is
     needed. If you stop it, the same command continues where it was.
     """
-    from modernbert.settings import load
+    import torch
+
+    from modernbert.settings import load as load_settings
     from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
-    begun = time.monotonic()
+    begun, load = time.monotonic(), os.getloadavg()[0]  # before its own work adds to the load
     folder = DemoFolder(output)
     _collect(folder)
     _train_tokenizer(folder)
     _prepare(folder)
+    torch.set_num_threads(fitting_threads(torch.get_num_threads(), load))
     if not folder.recipe.exists():  # one that is there may be your own
         _choose_recipe(folder, lambda: TOTAL_SECONDS - (time.monotonic() - begun))
-    recipe = load(PretrainingRecipe, folder.recipe)
+    recipe = load_settings(PretrainingRecipe, folder.recipe)
     _stage(4, "pretraining", f"as {folder.recipe} says; Ctrl-C saves and stops")
     pretrain.train(recipe, go_on=f"modernbert demo {shlex.quote(str(output))}")
     report_results(recipe, folder.recipe)

@@ -99,6 +99,27 @@ class Choice:
         }
 
 
+def fitting_threads(num_threads: int, load: float) -> int:
+    """Choose how many threads compute on a machine with other work.
+
+    Threads wait for each other several times in each layer, so that one which does not get a core
+    holds all of them up: on two cores with eight programs one thread is several times faster.
+
+    Args:
+        num_threads: As many as there are cores.
+        load: Programs that ran or wanted to, on average over the last minute.
+
+    Returns:
+        All of them, or on a machine with half as many programs again as cores a fair share.
+
+    >>> fitting_threads(2, 1.0), fitting_threads(2, 8.0), fitting_threads(16, 32.0)
+    (2, 1, 8)
+    """
+    if load <= 1.5 * num_threads:
+        return num_threads
+    return max(1, round(num_threads**2 / load))
+
+
 def choose(
     speed_of: Callable[[DemoModel], float],
     seconds_left: Callable[[], float],
