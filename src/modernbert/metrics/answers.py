@@ -42,7 +42,8 @@ def overlap_f1(predicted: str, answers: Sequence[str]) -> float:
 def answer_scores(predicted: Sequence[str], expected: Sequence[Sequence[str]]) -> dict[str, float]:
     """The means of exact match and of F1 over all questions, both from 0 to 1.
 
-    expected: for each question its right answers; none for a question without an answer.
+    Args:
+        expected: For each question its right answers; none for a question without an answer.
 
     Raises:
         InputError: other numbers of predictions than of questions, or none.

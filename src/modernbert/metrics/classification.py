@@ -14,7 +14,8 @@ from modernbert.metrics.checks import Indices, Numbers, as_indices, require_equa
 class LabelFigures:
     """How well one label is found.
 
-    support: how many rows have it.
+    Attributes:
+        support: How many rows have it.
     """
 
     label: str
@@ -81,7 +82,8 @@ def matthews(matrix: Indices) -> float:
 def multi_label_scores(predicted: npt.ArrayLike, expected: npt.ArrayLike) -> dict[str, float]:
     """F1 over all decisions and as the mean over labels; rows that are right in every label.
 
-    predicted, expected: (rows, num_labels), 1 or True where a row has the label.
+    Args:
+        predicted, expected: (rows, num_labels), 1 or True where a row has the label.
 
     Raises:
         InputError: shapes that differ.

@@ -58,7 +58,8 @@ def entity_scores(
 
     An entity is found when its kind and both its ends are right.
 
-    predicted, expected: for each text, the labels of its words.
+    Args:
+        predicted, expected: For each text, the labels of its words.
 
     >>> entity_scores([["B-PER", "I-PER", "O"]], [["B-PER", "O", "O"]])["f1"]
     0.0

@@ -80,9 +80,10 @@ def ranking_scores(
 ) -> dict[str, float]:
     """The mean of each metric over all queries with judgements; one without a ranking counts 0.
 
-    rankings: for each query, the ids of documents, the best first.
-    judgements: for each query, how relevant documents are.
-    metrics: `ndcg`, `recall`, `mrr` or `map`, each with `@` and how many documents count.
+    Args:
+        rankings: For each query, the ids of documents, the best first.
+        judgements: For each query, how relevant documents are.
+        metrics: `ndcg`, `recall`, `mrr` or `map`, each with `@` and how many documents count.
 
     >>> ranking_scores({"q": ["x", "a"]}, {"q": {"a": 1}}, ["mrr@10", "recall@1"])
     {'mrr@10': 0.5, 'recall@1': 0.0}

@@ -25,9 +25,10 @@ from modernbert.training.sharding import whole
 class Saved:
     """A checkpoint that is whole, verified and on the disk.
 
-    progress: the run's place in it.
-    seconds: from the copy to the end.
-    paused_seconds: of these the training stood still.
+    Attributes:
+        progress: The run's place in it.
+        seconds: From the copy to the end.
+        paused_seconds: Of these the training stood still.
     """
 
     folder: Path
@@ -62,8 +63,9 @@ class BackgroundSaver:
     ) -> None:
         """Begin to save the state of now; an earlier save that is on its way is awaited.
 
-        progress: the run's place, as JSON values.
-        keep: how many of the newest checkpoints stay.
+        Args:
+            progress: The run's place, as JSON values.
+            keep: How many of the newest checkpoints stay.
 
         Raises:
             CheckpointError: that earlier save has failed.

@@ -64,8 +64,9 @@ def save(
 ) -> None:
     """Write a checkpoint to `folder`, which appears whole or not at all; all processes wait for it.
 
-    progress: the run's place, as JSON values.
-    identity: what makes the run this run; `load_latest` refuses another one's checkpoint.
+    Args:
+        progress: The run's place, as JSON values.
+        identity: What makes the run this run; `load_latest` refuses another one's checkpoint.
 
     Raises:
         CheckpointError: the folder exists, or the disk is full or fails; nothing partial remains.
@@ -92,7 +93,8 @@ def write(
 ) -> None:
     """Write a checkpoint of tensors that are on the host, and read it back before it has its name.
 
-    files: as `tensors_of` gives them, contiguous and on the CPU.
+    Args:
+        files: As `tensors_of` gives them, contiguous and on the CPU.
 
     Raises:
         CheckpointError: as `save`.

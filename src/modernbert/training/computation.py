@@ -110,7 +110,8 @@ def prepare(
 ) -> Computation:
     """Get a module ready to be computed; before an optimizer is made of its parameters.
 
-    layers: its parts that are large and alike, in the order of their use.
+    Args:
+        layers: Its parts that are large and alike, in the order of their use.
     """
     for layer in layers:
         if settings.recompute:

@@ -35,9 +35,10 @@ _GRACE_SECONDS = 2.0  # for the others to come, after one is gone
 class Group:
     """The processes of a run, as one of them sees them.
 
-    rank: this one's number, from 0. Process 0 keeps the run's folder.
-    size: how many there are.
-    device: what this one computes on.
+    Attributes:
+        rank: This one's number, from 0. Process 0 keeps the run's folder.
+        size: How many there are.
+        device: What this one computes on.
     """
 
     rank: int = 0
@@ -231,7 +232,8 @@ def joined(timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> Iterator[Group]:
 
     An error that ends the block is told to the others, who name it when they miss this process.
 
-    timeout_seconds: after so long the others give up a process that does not come.
+    Args:
+        timeout_seconds: After so long the others give up a process that does not come.
 
     Raises:
         SettingsError: the environment says half of what is needed.
@@ -296,8 +298,9 @@ def _device() -> torch.device:
 class _Pulse:
     """Where each process has got to, in the store that they found each other by.
 
-    beats: how many things all processes did together, as this one counts.
-    beat_at: when it came to the last of them.
+    Attributes:
+        beats: How many things all processes did together, as this one counts.
+        beat_at: When it came to the last of them.
     """
 
     store: Store

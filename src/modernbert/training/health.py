@@ -17,8 +17,9 @@ _LATE = 2  # so many steps before a step end those that it is measured by
 class Verdict:
     """What is said of a step.
 
-    spike: the median that its loss exceeds by far, or None.
-    reason: why the step was not taken, or None.
+    Attributes:
+        spike: The median that its loss exceeds by far, or None.
+        reason: Why the step was not taken, or None.
     """
 
     spike: float | None = None
@@ -59,7 +60,8 @@ class Health:
     ) -> Verdict:
         """Remember a step and what became of it; what was skipped is counted and no more.
 
-        taken: whether loss and norm were finite and the loss within `limit`.
+        Args:
+            taken: Whether loss and norm were finite and the loss within `limit`.
         """
         usual = self._usual(step, settings)
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):

@@ -11,7 +11,8 @@ from torch import nn
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
     """Set torch's generators for one step: the same at each start, whatever went before.
 
-    rank: of this process; each draws its own numbers.
+    Args:
+        rank: Of this process; each draws its own numbers.
     """
     entropy = [seed, step, rank] if rank else [seed, step]
     (state,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)

@@ -54,7 +54,8 @@ class MetricsLog:
 class TensorBoardLog:
     """Writes the numbers of step and evaluation records as TensorBoard scalars.
 
-    folder: of the event files; made at the first record.
+    Args:
+        folder: Of the event files; made at the first record.
 
     Raises:
         RunError: when called, if the files cannot be written.

@@ -63,13 +63,14 @@ class StableAdamW(Optimizer):
 
     Deviation: `peak_learning_rate` is this phase's own; the paper's code kept that of the first.
 
-    parameters: tensors, or groups as `parameter_groups` makes them; float32 or float64.
-    peak_learning_rate: the highest rate of the phase; `group["lr"]` starts there and is set
-        before each step by whoever holds the schedule.
-    betas, eps: as above (P table 3).
-    weight_decay: for the groups that do not set their own.
-    update_clipping: whether the rate is lowered as above; without it, this is AdamW.
-    update: what does the steps of tensors on the CPU in one pass, such as the C kernels.
+    Args:
+        parameters: Tensors, or groups as `parameter_groups` makes them; float32 or float64.
+        peak_learning_rate: The highest rate of the phase; `group["lr"]` starts there and is set
+            before each step by whoever holds the schedule.
+        betas, eps: As above (P table 3).
+        weight_decay: For the groups that do not set their own.
+        update_clipping: Whether the rate is lowered as above; without it, this is AdamW.
+        update: What does the steps of tensors on the CPU in one pass, such as the C kernels.
 
     Raises:
         SettingsError: a rate, beta, eps or decay out of its range.
@@ -191,7 +192,8 @@ class StableAdamW(Optimizer):
     ) -> None:
         """One step of tensors on one device; the formulas are those of the class.
 
-        taken: see `step`; None for a step that is.
+        Args:
+            taken: See `step`; None for a step that is.
         """
         (beta1, beta2), eps = group["betas"], group["eps"]
         gradients = [local(p.grad) for p in parameters if p.grad is not None]
@@ -228,7 +230,8 @@ class StableAdamW(Optimizer):
 def clip_gradients(module: nn.Module, norm: Tensor, most: float) -> None:
     """Scale the gradients of a module down to a norm, where theirs together is larger.
 
-    norm: theirs, a tensor of no dimension; it is not read back.
+    Args:
+        norm: Theirs, a tensor of no dimension; it is not read back.
     """
     gradients = [local(p.grad) for p in module.parameters() if p.grad is not None]
     if not gradients:  # of a step without a target
@@ -253,7 +256,8 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 def _scales(surprises: list[Tensor] | tuple[Tensor, ...], parameters: list[Tensor]) -> list[Tensor]:
     """1 / max(1, root mean square) of each tensor as a whole, as tensors of no dimension.
 
-    surprises: this process's parts of them; `parameters` tell how large they are together.
+    Args:
+        surprises: This process's parts of them; `parameters` tell how large they are together.
     """
     sizes = [max(1, parameter.numel()) ** -0.5 for parameter in parameters]
     norms = torch._foreach_norm(surprises)

@@ -117,7 +117,8 @@ class Phases(Sequence[Phase]):
 def check_names(phases: Sequence[tuple[str, str | None]]) -> None:
     """Refuse phases that cannot be told apart or that start from none.
 
-    phases: the name and the `start_from` of each.
+    Args:
+        phases: The name and the `start_from` of each.
 
     Raises:
         SettingsError: as `Phases`.

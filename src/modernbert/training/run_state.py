@@ -22,10 +22,11 @@ from modernbert.training.training_settings import TrainingSettings
 class RunState:
     """Weights, optimizer, place, memory of losses: what decides how a run goes on.
 
-    folder: of the run.
-    identity: what makes the run this run, as JSON values; see `checkpoint`.
-    group: the processes of the run; all of them call what saves and loads, together.
-    update: of `StableAdamW`.
+    Args:
+        folder: Of the run.
+        identity: What makes the run this run, as JSON values; see `checkpoint`.
+        group: The processes of the run; all of them call what saves and loads, together.
+        update: Of `StableAdamW`.
 
     optimizer: has the numbers of the phase; what it knows of each tensor goes from phase to phase.
     evaluated_step: of the last evaluation in this phase, or -1.
@@ -140,7 +141,8 @@ class RunState:
     def finished_saves(self, *, wait: bool = False) -> Sequence[Saved]:
         """The saves that have come to their end since this was last asked.
 
-        wait: for the one that is on its way.
+        Args:
+            wait: For the one that is on its way.
 
         Raises:
             CheckpointError: one has failed.

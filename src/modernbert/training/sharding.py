@@ -50,7 +50,8 @@ def gathered(tensors: Mapping[str, Tensor], group: Group) -> dict[str, Tensor]:
 def fill(target: Any, source: Tensor | None, group: Group) -> None:
     """Give a tensor in all processes the values that process 0 brings; the others bring None.
 
-    target: sharded or whole, of the shape and format of the source.
+    Args:
+        target: Sharded or whole, of the shape and format of the source.
     """
     if not is_sharded(target):
         if source is not None:

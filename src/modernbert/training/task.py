@@ -11,9 +11,10 @@ from torch import Tensor, nn
 class Progress:
     """The whole state of a run's place.
 
-    step, tokens: taken and seen since the run began, over all of its phases.
-    position: in the data of the phase.
-    phase: the number of the phase, from 0.
+    Attributes:
+        step, tokens: Taken and seen since the run began, over all of its phases.
+        position: In the data of the phase.
+        phase: The number of the phase, from 0.
     """
 
     step: int = 0
@@ -26,11 +27,12 @@ class Progress:
 class Step:
     """One step's data: its micro-batches, and what the trainer must know of them.
 
-    progress: the run's place after the step, in the same phase.
-    num_targets: predicted tokens of all micro-batches together; their mean is the loss.
-    num_tokens: real tokens of all micro-batches together.
-    fill: num_tokens over the capacity of the micro-batches.
-    figures: what else the step's record is to tell.
+    Attributes:
+        progress: The run's place after the step, in the same phase.
+        num_targets: Predicted tokens of all micro-batches together; their mean is the loss.
+        num_tokens: Real tokens of all micro-batches together.
+        fill: Num_tokens over the capacity of the micro-batches.
+        figures: What else the step's record is to tell.
     """
 
     micro_batches: Sequence[Any]
@@ -58,10 +60,11 @@ class Task(Protocol):
 class Result:
     """How a run ended.
 
-    status: `finished` now; `already_finished` by an earlier start, so nothing was done; or
-        `interrupted` by a signal, with everything saved.
-    evaluation: the figures of the last evaluation of this start.
-    signal_number: that of the signal, when interrupted.
+    Attributes:
+        status: `finished` now; `already_finished` by an earlier start, so nothing was done; or
+            `interrupted` by a signal, with everything saved.
+        evaluation: The figures of the last evaluation of this start.
+        signal_number: That of the signal, when interrupted.
     """
 
     status: Literal["finished", "already_finished", "interrupted"]

@@ -32,7 +32,8 @@ _PIECE_BYTES = 1 << 24  # written and hashed while it is in the cache
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Write tensors to a new file; its size and sha256 by what was to be written.
 
-    tensors: contiguous, on the CPU.
+    Args:
+        tensors: Contiguous, on the CPU.
 
     Raises:
         OSError: the disk is full or fails.

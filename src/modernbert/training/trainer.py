@@ -51,16 +51,17 @@ METRICS_FILE = "metrics.jsonl"
 class Trainer:
     """Trains a module in one phase or several inside a run folder; `run` is the whole of it.
 
-    module: on `device`, float32 weights; made the same way at each start, seed included.
-    phases: one after another; their tasks move the micro-batches to the device themselves.
-    folder: of the run; made on the first start, refused when it is another run's.
-    observers: called with each record, after `metrics.jsonl` has it: `start` or `resume`,
-        `phase` where one begins, `warning`, `step` or `skipped`, `spike`, `went_back`,
-        `evaluation`, `checkpoint`, `end`.
-    computation: how the module is computed, and with which other processes; see `prepare`.
-    identity: what else makes the run this run (data, model), as JSON values.
-    describe: what the first record of a start tells besides, as JSON values.
-    update: what does the optimizer's arithmetic on the CPU; see `StableAdamW`.
+    Args:
+        module: On `device`, float32 weights; made the same way at each start, seed included.
+        phases: One after another; their tasks move the micro-batches to the device themselves.
+        folder: Of the run; made on the first start, refused when it is another run's.
+        observers: Called with each record, after `metrics.jsonl` has it: `start` or `resume`,
+            `phase` where one begins, `warning`, `step` or `skipped`, `spike`, `went_back`,
+            `evaluation`, `checkpoint`, `end`.
+        computation: How the module is computed, and with which other processes; see `prepare`.
+        identity: What else makes the run this run (data, model), as JSON values.
+        describe: What the first record of a start tells besides, as JSON values.
+        update: What does the optimizer's arithmetic on the CPU; see `StableAdamW`.
 
     Raises:
         SettingsError: phases that cannot follow each other; see `Phases`.
