@@ -102,7 +102,7 @@ def test_judgements_of_what_is_not_there(model: Path, data: Path, tmp_path: Path
         (broken / name).write_text((data / "judged" / name).read_text())
     line = {"query-id": "qgood", "corpus-id": "nothing", "score": 1}
     (broken / "qrels.jsonl").write_text(json.dumps(line) + "\n")
-    with pytest.raises(DocumentError, match="judges the document 'nothing'"):
+    with pytest.raises(DocumentError, match="judges no query and document that are there"):
         run.run_suite(suite().only(["judged"]), str(model), tmp_path / "o", data=tmp_path)
 
 
