@@ -305,3 +305,11 @@ def test_folders_by_label(tmp_path: Path) -> None:
     table = read_table(tmp_path, FileSettings(encoding="latin-1"))
     assert table.values("label") == ["neg", "pos", "pos"]
     assert table.values("text") == ["naïve", "good", "fine"]
+
+
+def test_rows_of_several_lines_are_said(tmp_path: Path) -> None:
+    """A stray mark may join rows in a way that is no fault; a person sees it."""
+    (tmp_path / "a.csv").write_text('text,label\nx,a\n"y\nz",a\n')
+    assert str(read_table(tmp_path / "a.csv")).endswith(
+        "1 rows of several lines, the first in line 3"
+    )

@@ -40,6 +40,7 @@ def read_delimited(reading: Reading) -> Iterator[Row]:
         found = records(lines, dialect, path)
         columns: tuple[str, ...] = ()
         index = -1
+        long_rows: list[int] = []
         try:
             for record in found:
                 reading.bytes_done = stream.bytes_done
@@ -50,12 +51,18 @@ def read_delimited(reading: Reading) -> Iterator[Row]:
                     if reading.has_header:
                         continue
                 index += 1
+                if any("\n" in cell or "\r" in cell for cell in record.cells):
+                    long_rows.append(record.line)
                 if (values := _values(record, columns, dialect, reading)) is not None:
                     yield Row(values, index, f"{path}, line {record.line}")
         except DocumentError as fault:
             _skip(reading, fault)
         except UnicodeDecodeError:
             rules.skip(_first_undecoded(reading), "invalid UTF-8", detail=ENCODING_REMEDY)
+    if long_rows:
+        reading.facts.append(
+            f"{len(long_rows):,} rows of several lines, the first in line {long_rows[0]}"
+        )
 
 
 ENCODING_REMEDY = "name the file's encoding, such as --encoding latin-1"

@@ -230,7 +230,7 @@ def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) 
                     "data; correct it or leave the row out"
                 )
     flags = {
-        name: [tuple(int(label in row) for label in labels) for row in rows]
+        name: [tuple(int(label in row) for label in labels) for row in map(set, rows)]
         for name, rows in names.items()
     }
     return _multi_label(source, recipe, labels, flags)
