@@ -11,7 +11,8 @@ import modernbert
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(modernbert.__path__, "modernbert.")
-    if not module.name.endswith("__main__")
+    # What has no identifier for a name is a library of C kernels, which Python takes for a module.
+    if not module.name.endswith("__main__") and module.name.rpartition(".")[2].isidentifier()
 ]
 
 
