@@ -1,5 +1,6 @@
 """`modernbert evaluate`: scores a model on a suite of tasks."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,6 +72,8 @@ def evaluate(
     from modernbert.evaluation.suite import read_suite
     from modernbert.tasks.tuning.results import Interrupted
 
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError("evaluate runs in one process: start it without torchrun")
     chosen = read_suite(suite).only(tasks or [])
     place = data if data is not None else Path(suite).parent
     folder = output or Path("runs") / Path(suite).stem

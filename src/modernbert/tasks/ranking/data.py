@@ -132,6 +132,7 @@ def as_judged_texts(data: RetrievalData, name: str) -> JudgedTexts:
             for query, answers in data.known.items()
             if answers
         },
+        notes=data.notes,
     )
 
 

@@ -68,6 +68,11 @@ def prepared(settings: RankedRows, asked: str | None, *, plain: str) -> RankingE
     return RankingExamples(data=replace(data, examples=kept), loss=loss, notes=notes)
 
 
+def held_out_notes(held_out: Mapping[str, JudgedTexts | RetrievalData]) -> list[str]:
+    """What a user should know about the dev and test rows, a line each."""
+    return [note for rows in held_out.values() for note in rows.notes]
+
+
 def cut_notes(source: str, name: str, texts: Sequence[EncodedText]) -> list[str]:
     """How many texts were too long, in a line; none where nothing is cut.
 

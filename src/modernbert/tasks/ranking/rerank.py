@@ -20,7 +20,13 @@ from modernbert.model.cpu_shapes import filled
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.model.multi_vector import Activation
 from modernbert.tasks.ranking.data import RankedTexts, RetrievalData, read_retrieval_data
-from modernbert.tasks.ranking.examples import cut_notes, fingerprint, prepared, split_sizes
+from modernbert.tasks.ranking.examples import (
+    cut_notes,
+    fingerprint,
+    held_out_notes,
+    prepared,
+    split_sizes,
+)
 from modernbert.tasks.ranking.losses import DISTILLATION, binary
 from modernbert.tasks.ranking.rankings import Rankings
 from modernbert.tasks.ranking.recipe import RerankLoss, RerankRecipe, RerankTraining
@@ -204,7 +210,7 @@ def open_rerank(recipe: RerankRecipe) -> TuningJob:
         use=_USE,
         splits=split_sizes(rows, given.data, held_out),
         fingerprint=fingerprint(rows, given.data, held_out),
-        notes=[*given.notes, *objective.notes],
+        notes=[*given.notes, *held_out_notes(held_out), *objective.notes],
         facts={"examples": len(given.data.examples), "loss": given.loss},
     )
 

@@ -14,7 +14,7 @@ from modernbert.tasks.ranking.data import (
     as_judged_texts,
     read_retrieval_data,
 )
-from modernbert.tasks.ranking.examples import fingerprint, prepared, split_sizes
+from modernbert.tasks.ranking.examples import fingerprint, held_out_notes, prepared, split_sizes
 from modernbert.tasks.ranking.learners import (
     SparseLearner,
     TextLearner,
@@ -175,7 +175,7 @@ def _open(
         ),
         splits=split_sizes(rows, given.data, held_out),
         fingerprint=fingerprint(rows, given.data, held_out),
-        notes=[*given.notes, *objective.notes],
+        notes=[*given.notes, *held_out_notes(held_out), *objective.notes],
         facts={"examples": len(given.data.examples), "loss": given.loss},
     )
 
