@@ -44,7 +44,7 @@ def recipe(settings: dict[str, Any], tmp_path: Path) -> Path:
         ("dropout =", "dropuot =", "unknown key 'dropuot'; did you mean 'dropout'?"),
         ("bins_per_step =", "bins_a_step =", "batch: unknown key 'bins_a_step'; did you mean"),
         ("rate = 0.3", 'rate = "much"', "masking: rate: got 'much', expected a number"),
-        ("rate = 0.3", "rate = 1.5", "masking: rate: got 1.5, expected more than 0"),
+        ("rate = 0.3", "rate = 1.5", "masking: rate: got 1.5, expected above 0 and at most 1"),
         ("bin_tokens = 128", "bin_tokens = 1.5", "bin_tokens: got 1.5, expected a whole number"),
         ("output =", "# ", "key 'output' is missing"),
         ("[model]", "[model", "not a readable TOML file"),

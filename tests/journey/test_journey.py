@@ -125,7 +125,7 @@ def test_killed_and_stopped_it_ends_with_the_same_model(journey: Journey, tmp_pa
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (143, "")
     assert "going on from step " in stderr
-    assert f"go on with\n  modernbert pretrain {recipe}\n" in stderr
+    assert f"to continue:\n  modernbert pretrain {recipe}\n" in stderr
     assert not (output / "model").exists()
     succeed("pretrain", recipe)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
