@@ -94,9 +94,9 @@ def test_what_does_not_fit_together_is_counted_and_said(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("row", ["q1\td2\t1", "q1\t0\td2\t1"])
+@pytest.mark.parametrize("row", ["q1\td2\t1", "q1\t0\td2\t1", "q1 0 d2 1"])
 def test_judgements_without_a_header(tmp_path: Path, row: str) -> None:
-    read = read_judged_texts(folder(tmp_path / "set", f"{row}\nq2\t{row[3:]}\n"))
+    read = read_judged_texts(folder(tmp_path / "set", f"{row}\nq2{row[2:]}\n"))
     assert read.judgements == {"q1": {"d2": 1}, "q2": {"d2": 1}}
 
 
@@ -113,3 +113,16 @@ def test_real_judgements(shared_data: Path) -> None:
     read = read_judged_texts(shared_data / "nfcorpus" / "test")
     assert len(read.queries) > 300
     assert len(read.documents) > 3000
+
+
+def test_a_column_that_is_missing_is_to_be_renamed(tmp_path: Path) -> None:
+    path = folder(tmp_path / "set", "", corpus=lines({"_id": "d1", "contents": "a"}))
+    with pytest.raises(DocumentError, match="none of the columns text; rename the one"):
+        read_judged_texts(path)
+
+
+def test_judgements_without_a_header_whose_cells_are_equal(tmp_path: Path) -> None:
+    texts = lines({"_id": "1", "text": "a"}, {"_id": "2", "text": "b"})
+    qrels = "1\t1\t1\n2\t2\t1\n"
+    read = read_judged_texts(folder(tmp_path / "set", qrels, corpus=texts, queries=texts))
+    assert read.judgements == {"1": {"1": 1}, "2": {"2": 1}}

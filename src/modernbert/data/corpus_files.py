@@ -1,6 +1,7 @@
 """The files of a corpus: which ones there are, in what order, and how their bytes are unpacked."""
 
 import codecs
+import difflib
 import gzip
 import io
 import json
@@ -99,14 +100,24 @@ def _files_of(path: Path) -> Iterator[Path]:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        reason = "no such file or folder" if isinstance(error, FileNotFoundError) else error
-        raise DocumentError(f"{path}: {reason}; give local files or folders") from None
+        if not isinstance(error, FileNotFoundError):
+            raise DocumentError(f"{path}: {error.strerror}; give files that you can read") from None
+        raise DocumentError(f"{path}: no such file or folder; {_nearest(path)}") from None
     if stat.S_ISREG(mode):
         yield path
     elif stat.S_ISDIR(mode):
         yield from _files_below(path)
     else:
         raise DocumentError(f"{path}: neither a file nor a folder; give local files or folders")
+
+
+def _nearest(path: Path) -> str:
+    """What to do about a path where nothing is."""
+    try:
+        near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)  # noqa: PTH208
+    except OSError:
+        return f"there is no folder {path.parent} either"
+    return f"did you mean {path.parent / near[0]}?" if near else "give local files or folders"
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

@@ -95,10 +95,23 @@ def _qrels(folder: Path, split: str) -> Table:
         there = sorted(each.stem for each in (folder / "qrels").glob("*"))
         known = f"its splits are {', '.join(there)}" if there else "it has no qrels"
         raise DocumentError(f"{folder}: no qrels/{split}.tsv and no qrels.jsonl; {known}")
-    table = read_table(path)
-    if table.has_header and len(table.columns) in (3, 4) and number(table.columns[-1]) is not None:
-        return _named(read_table(path, FileSettings(header=False)))
-    return table
+    if path.suffix == ".jsonl":
+        return read_table(path)
+    first = _columns_apart(read_table(path, FileSettings(header=False)))
+    if len(first.columns) in (3, 4) and number(first.rows[0][first.columns[-1]]) is not None:
+        return _named(first)
+    return read_table(path)
+
+
+def _columns_apart(table: Table) -> Table:
+    """Judgements whose columns stand apart by blanks alone, as those of TREC may."""
+    if len(table.columns) > 1 or table.columns != ("1",):
+        return table
+    rows = [
+        {str(number): cell for number, cell in enumerate(row["1"].split(), start=1)}
+        for row in table.rows
+    ]
+    return replace(table, columns=tuple(rows[0]), rows=rows)
 
 
 def _named(table: Table) -> Table:
@@ -110,9 +123,9 @@ def _named(table: Table) -> Table:
 
 def _texts(table: Table) -> dict[str, str]:
     """The text of each id; a title goes before it."""
-    ids = table.find(_IDS, asked=None, option="_id")
+    ids = table.find(_IDS, asked=None, option=None)
     table.require_distinct(ids)
-    texts = table.texts(table.find(("text",), asked=None, option="text"))
+    texts = table.texts(table.find(("text",), asked=None, option=None))
     titles = table.values("title")
     return {
         str(name): f"{title} {text}".strip() if isinstance(title, str) else text
@@ -125,7 +138,7 @@ def _judgements(
 ) -> tuple[dict[str, dict[str, int]], list[str]]:
     """The judgements of queries that are there, and notes about the others."""
     columns = {
-        name: table.find(usual, asked=None, option=name)
+        name: table.find(usual, asked=None, option=None)
         for name, usual in (
             ("query-id", ("query-id", "query_id", "qid")),
             ("corpus-id", ("corpus-id", "corpus_id", "doc_id", "docid")),

@@ -11,6 +11,8 @@ from modernbert.errors import DocumentError
 MAX_TEXT_BYTES = 16 << 20
 _MAX_EXAMPLES = 5
 
+ENCODING_REMEDY = "name the file's encoding, such as --encoding latin-1"
+
 # The name of a record, or how to find it out where that costs something.
 Where = str | Callable[[], str]
 
@@ -108,7 +110,7 @@ class RecordRules:
             try:
                 value = value.decode()
             except UnicodeDecodeError:
-                self.skip(where, "invalid UTF-8")
+                self.skip(where, "invalid UTF-8", detail=ENCODING_REMEDY)
                 return None
         if isinstance(value, str) and value and (value.isascii() or _is_unicode(value)):
             return value

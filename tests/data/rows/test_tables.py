@@ -277,7 +277,7 @@ def test_a_file_without_a_header(tmp_path: Path) -> None:
     table = read_table(tmp_path / "a.csv", asked=["2", "1"])
     assert list(table.rows) == rows
     assert "no header" in str(table)
-    with pytest.raises(DocumentError, match="if these are the first row of the data, pass --no-h"):
+    with pytest.raises(DocumentError, match="if the file has no header, pass --no-header and"):
         read_table(tmp_path / "a.csv").find(("text",), asked=None, option="--text")
     (tmp_path / "b.csv").write_text("1,2\nx,y\n")
     assert list(read_table(tmp_path / "b.csv", asked=["1"]).rows) == [{"1": "x", "2": "y"}]
@@ -289,7 +289,7 @@ def test_labelled_text(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("__label__a __label__b x y\n__label__a z\n")
     assert list(read_table(tmp_path / "b.txt").rows) == [
         {"label": ["a", "b"], "text": "x y"},
-        {"label": "a", "text": "z"},
+        {"label": ["a"], "text": "z"},
     ]
     (tmp_path / "c.txt").write_text("just\nlines\n")
     with pytest.raises(DocumentError, match="text without labels; write rows of a text and a lab"):
@@ -300,7 +300,7 @@ def test_folders_by_label(tmp_path: Path) -> None:
     for name, text in (("pos/1.txt", "good"), ("pos/2.txt", "fine"), ("neg/1.txt", "na\xefve")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(text.encode("latin-1"))
-    with pytest.raises(DocumentError, match=r"neg/1\.txt: invalid UTF-8; .*--encoding latin-1"):
+    with pytest.raises(DocumentError, match=r"neg/1\.txt: invalid UTF-8 .*--encoding latin-1"):
         read_table(tmp_path)
     table = read_table(tmp_path, FileSettings(encoding="latin-1"))
     assert table.values("label") == ["neg", "pos", "pos"]
@@ -313,3 +313,67 @@ def test_rows_of_several_lines_are_said(tmp_path: Path) -> None:
     assert str(read_table(tmp_path / "a.csv")).endswith(
         "1 rows of several lines, the first in line 3"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.csv",
+            "a,b".encode("utf-16-le"),
+            r"binary \(looks like UTF-16; pass --encoding utf-16-le",
+        ),
+        ("a.csv", gzip.compress(b"a,b"), r"binary \(looks like gzip; let its name end in \.gz"),
+        ("a.jsonl", b"PK\x03\x04\0\0", "looks like a zip archive or a spreadsheet"),
+        ("a.json", b"[[1]]", r"row 1: not a JSON object \(expected one such as"),
+        ("a.xlsx", b"PK\x03\x04\0\0", "of an unknown kind; expected .csv"),
+    ],
+)
+def test_files_of_other_kinds_are_named(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DocumentError, match=message):
+        read_table(tmp_path / name)
+
+
+def test_a_missing_file_is_told_with_the_nearest_name(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text\na\n")
+    with pytest.raises(
+        DocumentError, match=r"no such file or folder; did you mean .*/train\.csv\?"
+    ):
+        read_table(tmp_path / "trian.csv")
+    with pytest.raises(DocumentError, match=r"there is no folder .*data either"):
+        read_table(tmp_path / "data" / "train.csv")
+
+
+def test_one_column_alone_is_told_of_the_separators(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text^label\na^b\n")
+    table = read_table(tmp_path / "a.csv")
+    with pytest.raises(DocumentError, match=r"its only column is 'text.label', as no comma"):
+        table.find(["text"], asked=None, option="--text")
+
+
+def test_columns_without_names_are_told_with_their_first_values(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("fine,good\nsad,bad\n")
+    table = read_table(tmp_path / "a.csv", FileSettings(header=False))
+    with pytest.raises(DocumentError, match=r"its columns are 1 \('fine'\), 2 \('good'\)$"):
+        table.find(["text"], asked=None, option="--text")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["train/good/a.txt", "train/bad/b.txt", "test/good/a.txt"], "such as .*/test, .*/train$"),
+        (["train.csv", "dev.csv"], r"such as .*dev\.csv, .*train\.csv$"),
+        (["config.json", "runs/a.txt", "other/b.txt"], "it holds an encoder"),
+    ],
+)
+def test_folders_that_are_not_labels_are_refused(
+    tmp_path: Path, files: list[str], message: str
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(DocumentError, match=message):
+        read_table(tmp_path)

@@ -96,7 +96,12 @@ BAD: dict[str, tuple[str, list[Any], list[Any] | None, str]] = {
     "constant": ("regress", labels(2, 2), None, r"every row has the score 2"),
     "unequal": ("tag", tags(["a"], ["O", "O"]), None, r"row 2: has 1 words in 'tokens' and 2 tags"),
     "no list": ("tag", tags(3, ["O"]), None, r"row 2: column 'tokens': got 3, expected a list"),
-    "no words": ("tag", tags([1], ["O"]), None, r"row 2: column 'tokens': expected words"),
+    "no words": (
+        "tag",
+        tags([1], ["O"]),
+        None,
+        r"row 2: column 'tokens': word 1 is 1, expected a text",
+    ),
     "offset": (
         "answer",
         [{**ANSWER, "answers": [{"text": "good", "answer_start": 3}]}],
@@ -298,3 +303,38 @@ def test_no_answer_in_any_form(opened: Open, answers: Any) -> None:
     answered = {**ANSWER, "answers": [{"text": "good", "answer_start": 7}]}
     job = opened("answer", [answered, {**ANSWER, "answers": answers}])
     assert job.facts["without an answer"] == 1
+
+
+@pytest.mark.parametrize(
+    ("verb", "rows", "message"),
+    [
+        (
+            "classify",
+            [{**TEXT, "labels": [1, 0, 1]}, {**TEXT, "labels": [1, 0]}],
+            "row 2: column 'labels': has 2 flags of labels, and row 1 has 3",
+        ),
+        ("tag", tags(["a", ""], ["O", "O"]), "row 2: column 'tokens': word 2 is ''"),
+        ("tag", tags(["a", "b"], ["O", None]), "row 2, value 2: column 'tags': got nothing"),
+        (
+            "tag",
+            [{"tokens": "Ada", "tags": "B-PER"}, {"tokens": "lives", "tags": "O"}],
+            "each of its 2 rows has one word; give a sentence a row",
+        ),
+    ],
+)
+def test_rows_that_mean_something_else(
+    opened: Open, verb: str, rows: list[Any], message: str
+) -> None:
+    with pytest.raises(ModernBertError, match=message):
+        opened(verb, rows)
+
+
+def test_labels_that_are_joined_are_noted(opened: Open) -> None:
+    assert any(
+        "--label-separator '|'" in note for note in opened("classify", labels("a", "a|b")).notes
+    )
+
+
+def test_labels_that_are_one_number_have_one_order(opened: Open) -> None:
+    job = opened("classify", labels("7", "007", "07"))
+    assert list(job.facts["labels"]) == ["007", "07", "7"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from modernbert.data.rows.file_settings import FileSettings
 from modernbert.errors import DocumentError
 from modernbert.tasks.ranking.data import RankedTexts, one_answer_each, read_retrieval_data
 
@@ -61,3 +62,35 @@ def test_a_text_that_begins_with_a_bracket_is_a_text(tmp_path: Path) -> None:
     assert found.documents == ("[1] see there",)
     with pytest.raises(DocumentError, match=r"column .positives.: .* cannot be read as one"):
         read(tmp_path / "a.jsonl", [{"query": "q", "positives": "[see there"}])
+
+
+def test_passages_of_dpr_are_texts_and_its_answers_are_not(tmp_path: Path) -> None:
+    row = {
+        "question": "q",
+        "answers": ["short"],
+        "positive_ctxs": [{"title": "", "text": "long"}],
+        "negative_ctxs": [],
+        "hard_negative_ctxs": [{"title": "T", "text": "other"}],
+    }
+    assert read(tmp_path / "a.jsonl", [row])[0].documents == ("long", "T other")
+
+
+def test_a_context_beside_answers_is_not_guessed_at(tmp_path: Path) -> None:
+    row = {"question": "q", "context": "long", "answers": ["short"]}
+    with pytest.raises(DocumentError, match="has both 'context' and 'answers'"):
+        read(tmp_path / "a.jsonl", [row])
+
+
+@pytest.mark.parametrize(
+    ("text", "documents"), [("q\ta\tb\nr\tc\td\n", ("a", "b")), ("q\ta\t1\nq\tb\t0\n", ("a", "b"))]
+)
+def test_columns_without_names(tmp_path: Path, text: str, documents: tuple[str, ...]) -> None:
+    (tmp_path / "a.tsv").write_text(text)
+    found = read_retrieval_data(tmp_path / "a.tsv", settings=FileSettings(header=False))
+    assert found.examples[0].documents == documents
+
+
+def test_doubtful_texts_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('query,positive,negative\n"",a,b\nq,c,c\n')
+    notes = " ".join(read_retrieval_data(tmp_path / "a.csv").notes)
+    assert "empty texts: 1" in notes and "that is also a positive: 1" in notes

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modernbert.data.corpus_files import open_unpacked
-from modernbert.data.records import Reading, Row
+from modernbert.data.records import ENCODING_REMEDY, Reading, Row
 
 CONLL_SUFFIXES = (".conll", ".conllu", ".iob", ".iob2", ".bio", ".bioes", ".bmes", ".ner")
 
@@ -85,7 +85,7 @@ def _lines(reading: Reading) -> Iterator[_Line | None]:
                     yield line.decode("utf-8" if number > 1 else "utf-8-sig")
                 except UnicodeDecodeError:
                     where = f"{reading.file.path}, line {number}"
-                    reading.rules.skip(where, "invalid UTF-8", detail="name its --encoding")
+                    reading.rules.skip(where, "invalid UTF-8", detail=ENCODING_REMEDY)
 
         yield from _split(decoded())
 

@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 from modernbert.data.corpus_files import open_unpacked
-from modernbert.data.records import Reading, Row
+from modernbert.data.records import ENCODING_REMEDY, Reading, Row
 from modernbert.data.rows.conll import is_conll, read_conll
 from modernbert.data.rows.dialect import (
     Dialect,
@@ -14,7 +14,7 @@ from modernbert.data.rows.dialect import (
     records,
     require_width,
 )
-from modernbert.data.rows.plain_text import is_binary
+from modernbert.data.rows.plain_text import is_binary, kind_of_binary
 from modernbert.errors import DocumentError
 
 # So much is looked at to find out how a file is written.
@@ -28,7 +28,12 @@ def read_delimited(reading: Reading) -> Iterator[Row]:
     be trusted, and the rest of the file is skipped.
     """
     path, rules = reading.file.path, reading.rules
-    sample, is_whole = _sample(reading)
+    content = _sample(reading)
+    is_whole = len(content) < SAMPLE_BYTES
+    if is_binary(content):
+        rules.skip(path, "binary", detail=kind_of_binary(content))
+        return
+    sample = content.decode("utf-8-sig", errors="replace")
     if reading.file.suffix == ".tsv" and is_conll(sample):
         yield from read_conll(reading)
         return
@@ -65,14 +70,10 @@ def read_delimited(reading: Reading) -> Iterator[Row]:
         )
 
 
-ENCODING_REMEDY = "name the file's encoding, such as --encoding latin-1"
-
-
-def _sample(reading: Reading) -> tuple[str, bool]:
-    """The beginning of the file, and whether it is all of it."""
+def _sample(reading: Reading) -> bytes:
+    """The beginning of the file."""
     with open_unpacked(reading.file, reading.settings.encoding) as stream:
-        sample = stream.read(SAMPLE_BYTES)
-    return sample.decode("utf-8-sig", errors="replace"), len(sample) < SAMPLE_BYTES
+        return stream.read(SAMPLE_BYTES)
 
 
 def _dialect_of(sample: str, is_whole: bool, reading: Reading) -> Dialect | None:
@@ -80,8 +81,6 @@ def _dialect_of(sample: str, is_whole: bool, reading: Reading) -> Dialect | None
     path, rules = reading.file.path, reading.rules
     if not sample.strip():
         rules.skip(path, "empty")
-    elif is_binary(sample.encode(errors="replace")):
-        rules.skip(path, "binary")
     else:
         try:
             is_tab = reading.file.suffix != ".csv"

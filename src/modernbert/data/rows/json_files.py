@@ -8,13 +8,14 @@ from typing import Any
 
 from modernbert.data.corpus_files import CorpusFile, UnpackedStream, encoding_of, open_unpacked
 from modernbert.data.records import Reading, Row
-from modernbert.data.rows.plain_text import BYTE_ORDER_MARK, is_binary
+from modernbert.data.rows.plain_text import BYTE_ORDER_MARK, is_binary, kind_of_binary
 from modernbert.data.rows.squad import questions_of
 
 MAX_LINE_BYTES = 64 << 20
 MAX_VALUE_BYTES = 1 << 30
 
 _BLOCK_BYTES = 1 << 20
+_OBJECT = 'expected one such as {"text": "..."}'
 
 
 def read_lines(reading: Reading) -> Iterator[Row]:
@@ -52,7 +53,7 @@ def read_json(reading: Reading) -> Iterator[Row]:
     elif not content.strip():
         rules.skip(path, "empty")
     elif is_binary(content):
-        rules.skip(path, "binary")
+        rules.skip(path, "binary", detail=kind_of_binary(content))
     else:
         yield from _rows_of_value(content, reading)
 
@@ -106,7 +107,7 @@ def _rows_of_value(content: bytes, reading: Reading) -> Iterator[Row]:
         if isinstance(row, dict):
             yield Row(row, index, where)
         else:
-            rules.skip(where, "not a JSON object")
+            rules.skip(where, "not a JSON object", detail=_OBJECT)
 
 
 def _first_line(stream: UnpackedStream, start: int) -> int:
@@ -133,7 +134,8 @@ def _is_no_lines_file(first_line: bytes, reading: Reading) -> bool:
     if not first_line:
         reading.rules.skip(reading.file.path, "empty")
     elif is_binary(first_line):
-        reading.rules.skip(reading.file.path, "binary")
+        detail = kind_of_binary(first_line)
+        reading.rules.skip(reading.file.path, "binary", detail=detail)
     else:
         return False
     return True
@@ -155,7 +157,7 @@ def _row_of_line(line: bytes, reading: Reading, index: int) -> Row | None:
     else:
         if isinstance(record, dict):
             return Row(record, index, where)
-        rules.skip(where, "not a JSON object")
+        rules.skip(where, "not a JSON object", detail=_OBJECT)
     return None
 
 

@@ -9,9 +9,9 @@ label a text               as in TREC's questions: few labels, each on many line
 from collections.abc import Iterator
 
 from modernbert.data.corpus_files import open_unpacked
-from modernbert.data.records import Reading, Row
+from modernbert.data.records import ENCODING_REMEDY, Reading, Row
 from modernbert.data.rows.conll import is_conll, read_conll
-from modernbert.data.rows.delimited import ENCODING_REMEDY, SAMPLE_BYTES, read_delimited
+from modernbert.data.rows.delimited import SAMPLE_BYTES, read_delimited
 from modernbert.data.rows.plain_text import read_text_lines
 
 _FASTTEXT = "__label__"
@@ -25,7 +25,8 @@ def read_labelled_text(reading: Reading) -> Iterator[Row]:
     if reading.file.suffix not in _SUFFIXES:
         reading.rules.skip(
             reading.file.path,
-            "of an unknown kind; expected .csv, .tsv, .jsonl, .json, .parquet, .conll or .txt",
+            "of an unknown kind; expected .csv, .tsv, .jsonl, .json, .parquet, .conll or .txt, "
+            "perhaps packed as .gz, .xz or .zst",
         )
     elif not lines:
         reading.rules.skip(reading.file.path, "empty")
@@ -70,12 +71,20 @@ def _lines(reading: Reading) -> Iterator[Row]:
 
 def _fasttext(reading: Reading) -> Iterator[Row]:
     reading.facts.append("fastText labels")
+    has_lists = any(len(_labels_and_text(row)[0]) != 1 for row in _lines(reading))
     for row in _lines(reading):
-        labels, words = [], row.values["text"].split(" ")
-        while words and words[0].startswith(_FASTTEXT):
-            labels.append(words.pop(0).removeprefix(_FASTTEXT))
-        label = labels[0] if len(labels) == 1 else labels
-        yield Row({"label": label, "text": " ".join(words)}, row.number, row.where)
+        labels, text = _labels_and_text(row)
+        yield Row(
+            {"label": labels if has_lists else labels[0], "text": text}, row.number, row.where
+        )
+
+
+def _labels_and_text(row: Row) -> tuple[list[str], str]:
+    """The labels at the beginning of a line, and what follows them."""
+    labels, words = [], row.values["text"].split(" ")
+    while words and words[0].startswith(_FASTTEXT):
+        labels.append(words.pop(0).removeprefix(_FASTTEXT))
+    return labels, " ".join(words)
 
 
 def _begins_with_labels(lines: list[str]) -> bool:

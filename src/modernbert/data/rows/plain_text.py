@@ -8,6 +8,15 @@ from modernbert.data.records import MAX_TEXT_BYTES, Reading, Row
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _SNIFFED_BYTES = 8192
+# How packed files begin, whose names do not tell what they are.
+_PACKED = {
+    b"\x1f\x8b": "gzip; let its name end in .gz",
+    b"\xfd7zXZ": "xz; let its name end in .xz",
+    b"\x28\xb5\x2f\xfd": "zstandard; let its name end in .zst",
+    b"PK\x03\x04": "a zip archive or a spreadsheet; unpack it or save it as .csv",
+    b"BZh": "bzip2; unpack it",
+    b"PAR1": "Parquet; let its name end in .parquet",
+}
 
 
 def read_document(reading: Reading) -> Iterator[Row]:
@@ -17,7 +26,7 @@ def read_document(reading: Reading) -> Iterator[Row]:
         for index, (piece, is_whole_file) in enumerate(_pieces(stream)):
             reading.bytes_done = stream.bytes_done
             if index == 0 and is_binary(piece):
-                rules.skip(path, "binary")
+                rules.skip(path, "binary", detail=kind_of_binary(piece))
                 return
             rules.skipped.num_split_files += index == 0 and not is_whole_file
             where = path if is_whole_file else f"{path}, piece {index}"
@@ -28,8 +37,8 @@ def read_text_lines(reading: Reading) -> Iterator[Row]:
     """Each line that is not blank as a text."""
     path, rules = reading.file.path, reading.rules
     with open_unpacked(reading.file, reading.settings.encoding) as stream:
-        if is_binary(stream.peek(_SNIFFED_BYTES)):
-            rules.skip(path, "binary")
+        if is_binary(sample := stream.peek(_SNIFFED_BYTES)):
+            rules.skip(path, "binary", detail=kind_of_binary(sample))
             return
         for index, line in enumerate(stream):
             reading.bytes_done = stream.bytes_done
@@ -67,3 +76,20 @@ def _last_line_end(content: bytes) -> int:
 def is_binary(content: bytes) -> bool:
     """Whether the beginning of a file holds a byte that no text has."""
     return b"\0" in content[:_SNIFFED_BYTES]
+
+
+def kind_of_binary(content: bytes) -> str:
+    """What a file without text probably is, and what to do about it; empty when nothing is known.
+
+    >>> kind_of_binary("a,b".encode("utf-16-le"))
+    'looks like UTF-16; pass --encoding utf-16-le'
+    """
+    sample = content[:_SNIFFED_BYTES]
+    for mark, kind in _PACKED.items():
+        if sample.startswith(mark):
+            return f"looks like {kind}"
+    for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        zeros = sample[first::2].count(0)
+        if zeros * 4 > len(sample) and zeros == sample.count(0):
+            return f"looks like UTF-16; pass --encoding {encoding}"
+    return ""

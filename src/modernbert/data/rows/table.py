@@ -77,10 +77,11 @@ class Table:
             "repair the row or leave it out"
         )
 
-    def find(self, usual: Sequence[str], *, asked: str | None, option: str) -> str:
+    def find(self, usual: Sequence[str], *, asked: str | None, option: str | None) -> str:
         """The name of a column: the one that is asked for, or the first usual one that is there.
 
-        option: what the user says to ask for another, such as "--text".
+        option: what the user says to ask for another, such as "--text"; None where there is no
+            such option.
 
         Raises:
             DocumentError: there is none, with the nearest name.
@@ -91,9 +92,14 @@ class Table:
             raise DocumentError(f"{self.source}: no column {asked!r}; {self._hint([asked])}")
         found = self.first_of(usual)
         if found is None:
+            remedy = (
+                f"say with {option} which one it is"
+                if option
+                else f"rename the one that is meant to {usual[0]!r}"
+            )
             raise DocumentError(
-                f"{self.source}: none of the columns {', '.join(usual)}; say with {option} which "
-                f"one it is; {self._hint(usual)}"
+                f"{self.source}: none of the columns {', '.join(usual)}; {remedy}; "
+                f"{self._hint(usual, has_option=option is not None)}"
             )
         return found
 
@@ -116,15 +122,25 @@ class Table:
                     f"ids in column {column!r} must differ"
                 )
 
-    def _hint(self, wanted: Sequence[str]) -> str:
+    def _hint(self, wanted: Sequence[str], *, has_option: bool = True) -> str:
         near = list(self._nearest(wanted))
-        columns = f"its columns are {', '.join(shown(name) for name in self.columns)}"
+        columns = f"its columns are {', '.join(self._described(name) for name in self.columns)}"
+        if len(self.columns) == 1:
+            columns = f"its only column is {self._described(self.columns[0])}"
         if near:
             return f"did you mean {near[0]!r}? {columns}"
-        if self.has_header:
-            columns += "; if these are the first row of the data, pass --no-header, or the numbers "
-            columns += "of the columns in place of names"
-        return columns
+        if not self.has_header:
+            return columns
+        if len(self.columns) == 1:
+            columns += ", as no comma, semicolon, tab or pipe separates others from it"
+        numbers = " and the numbers of the columns" if has_option else ""
+        return f"{columns}; if the file has no header, pass --no-header{numbers}"
+
+    def _described(self, name: str) -> str:
+        """A column in a message; one that has a number for a name with its first value."""
+        if self.has_header or not (name.isdecimal() and self.rows):
+            return shown(name)
+        return f"{name} ({shown(self.rows[0].get(name), most=30)})"
 
     def _nearest(self, wanted: Sequence[str]) -> Iterator[str]:
         for name in wanted:

@@ -22,8 +22,10 @@ from modernbert.data.rows.formats import rows_of
 from modernbert.data.rows.python_objects import table_of_object
 from modernbert.data.rows.table import Table
 from modernbert.errors import DocumentError
+from modernbert.kinds import NAMES, find_kind
 
 _REMEDY = "repair it or leave it out"
+_SPLITS = ("train", "dev", "test", "valid", "validation", "val", "eval")
 
 
 def read_table(
@@ -94,21 +96,36 @@ def _read_folder(folder: Path, split: str | None, settings: FileSettings) -> Tab
         folder = folder / chosen_split(str(folder), split, splits)
     if (folder / "state.json").is_file():
         return _read_files(str(folder), find_files([folder]), settings)
-    labels = sorted(each for each in folder.iterdir() if each.is_dir())
-    rows = [row for label in labels for row in _labelled_texts(label, settings)]
-    if split is not None or len({row["label"] for row in rows}) < 2:
+    labels = _label_folders(folder)
+    if split is not None or len(labels) < 2:
         raise DocumentError(
             f"{folder}: neither a data set that `datasets` has saved, nor folders of text files by "
-            "their labels; name one file of it"
+            f"their labels; {_instead(folder)}"
         )
+    rows = [row for label in labels for row in _labelled_texts(label, settings)]
     facts = ("the folder of each text is its label",)
     return Table(source=str(folder), columns=("text", "label"), rows=rows, facts=facts)
 
 
+def _label_folders(folder: Path) -> list[Path]:
+    """The folders within one, unless these are splits or the folder holds a model or a run."""
+    if find_kind(folder) is not None:
+        return []
+    found = sorted(each for each in folder.iterdir() if each.is_dir() and each.name[0] != ".")
+    return [] if any(each.name in _SPLITS for each in found) else found
+
+
+def _instead(folder: Path) -> str:
+    """What to name in place of a folder that holds no rows."""
+    if (kind := find_kind(folder)) is not None:
+        return f"it holds {NAMES[kind]}"
+    there = sorted(each for each in folder.iterdir() if each.name[0] != ".")
+    usable = [each for each in there if each.is_file() or each.name in _SPLITS][:4]
+    return f"name one of it, such as {', '.join(map(str, usable))}" if usable else "it is empty"
+
+
 def _labelled_texts(folder: Path, settings: FileSettings) -> Iterator[dict[str, str]]:
-    rules = RecordRules(
-        skipped=Skipped(), strict=True, remedy="name its encoding, such as --encoding latin-1"
-    )
+    rules = RecordRules(skipped=Skipped(), strict=True, remedy=_REMEDY)
     for file in find_files([folder]):
         for row in rows_of(Reading(file=file, rules=rules, settings=settings)):
             text = rules.text(row.values.get("text"), row.where)

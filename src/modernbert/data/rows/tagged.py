@@ -54,7 +54,7 @@ class TaggedColumns:
             DocumentError: There are none.
         """
         label = table.find(TAGS, asked=tags, option="--label")
-        if words is None and label.lower() in _SPANS and (text := table.first_of(("text",))):
+        if words is None and label.lower() in _SPANS and (text := table.first_of(("text", "data"))):
             return cls(text, label)
         return cls(table.find(WORDS, asked=words, option="--text"), label)
 
@@ -82,10 +82,12 @@ class TaggedColumns:
             spans = [_span(each, where, 0) for each in tags]
             return tagged_text(words, spans, where)
         found = self._list(words, where, self.words)
-        if not all(isinstance(word, str) for word in found):
-            raise DocumentError(
-                f"{where}: column {self.words!r}: expected words, each of them a text"
-            )
+        for number, word in enumerate(found, start=1):
+            if not isinstance(word, str) or not word.strip():
+                raise DocumentError(
+                    f"{where}: column {self.words!r}: word {number} is {shown(word)}, expected a "
+                    "text that is not blank; leave it out, with its tag"
+                )
         if has_spans:
             spans = [_span(each, where, 1) for each in tags]
             return found, _tags_of(len(found), spans, where)

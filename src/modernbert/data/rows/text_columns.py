@@ -18,7 +18,7 @@ PAIRS = (
 )
 TEXTS = ("text", "sentence", "content", "review", "document", "comment", "title", "query", "body")
 IDS = ("id", "_id", "idx", "guid")
-WORDS = ("tokens", "words", "tokenized_text", "text", "sentence")
+WORDS = ("tokens", "words", "tokenized_text", "text", "sentence", "data")
 
 
 @dataclass(frozen=True, kw_only=True)

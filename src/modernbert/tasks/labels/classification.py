@@ -30,6 +30,7 @@ from modernbert.tasks.labels.examples import (
     label_weights,
     learn_labels,
     read_label_names,
+    row_label_names,
     text_job,
 )
 from modernbert.tasks.labels.few_shot import few_shot_job
@@ -192,6 +193,7 @@ def _single_label(source: LabelledTables, recipe: ClassifyRecipe, column: str) -
         name: label_indices(table, names[name], labels) for name, table in source.tables.items()
     }
     weights = label_weights(targets["train"], len(labels), recipe.training.class_weights)
+    joined = _joined_labels(labels)
     job = text_job(
         source,
         SingleLabel(labels, weights),
@@ -201,9 +203,28 @@ def _single_label(source: LabelledTables, recipe: ClassifyRecipe, column: str) -
         },
         verb="classify",
         settings=_head(recipe, labels, "single_label"),
+        notes=[f"{source.train.source}: {joined}"] if joined else [],
         facts={"label": column, "labels": counts_of(names["train"], labels)},
     )
     return few_shot_job(job) if recipe.training.few_shot else job
+
+
+def _joined_labels(labels: Sequence[str]) -> str:
+    """A note about labels that seem to be several others, joined; empty where there are none.
+
+    >>> _joined_labels(["x", "x|y", "y"])
+    "label 'x|y' may be several labels; --label-separator '|' takes them apart"
+    """
+    known = set(labels)
+    for separator in "|;,":
+        for label in labels:
+            parts = [part.strip() for part in label.split(separator)]
+            if len(parts) > 1 and not known.isdisjoint(parts):
+                return (
+                    f"label {label!r} may be several labels; --label-separator {separator!r} "
+                    "takes them apart"
+                )
+    return ""
 
 
 def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) -> TuningJob:
@@ -217,7 +238,7 @@ def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) 
         }
         return _multi_label(source, recipe, columns, hot)
     names = {
-        name: [_label_names(row, table.where(index), column) for index, row in enumerate(rows)]
+        name: [row_label_names(row, table.where(index), column) for index, row in enumerate(rows)]
         for (name, rows), table in zip(lists.items(), source.tables.values(), strict=True)
     }
     labels = learn_labels([each for row in names["train"] for each in row], source.train.source)
@@ -255,13 +276,25 @@ def _lists(table: Table, column: str, separator: str | None) -> list[list[Any]]:
         if found is None or any(isinstance(each, list | dict) for each in found):
             raise InputError(f"{where}: got {shown(value)}, expected a list of labels")
         lists.append(found)
+    _require_equal_flags(lists, table, column)
     return lists
 
 
-def _label_names(values: Sequence[Any], where: str, column: str) -> list[str]:
-    """The names of the labels of one row."""
-    part = Table(source=where, columns=(column,), rows=[{column: each} for each in values])
-    return read_label_names(part, column)
+def _require_equal_flags(lists: Sequence[list[Any]], table: Table, column: str) -> None:
+    """Refuse flags of labels that are not all of one length; they would be read as labels 0 and 1.
+
+    Raises:
+        InputError: Names the first row of another length than the first.
+    """
+    values = [each for row in lists for each in row]
+    are_flags = all(type(each) in (int, float) and each in (0, 1) for each in values)
+    has_twice = are_flags and any(len(set(row)) < len(row) for row in lists)
+    other = next((row for row, found in enumerate(lists) if len(found) != len(lists[0])), None)
+    if has_twice and other is not None:
+        raise InputError(
+            f"{table.where(other)}: column {column!r}: has {len(lists[other])} flags of labels, "
+            f"and row 1 has {len(lists[0])}; give one for each label in every row"
+        )
 
 
 def _flag_columns(source: LabelledTables) -> tuple[str, ...]:

@@ -36,19 +36,46 @@ def read_label_names(table: Table, column: str) -> list[str]:
         InputError: a row without a label, a number with a fraction, or labels of mixed types.
     """
     values = table.values(table.find([], asked=column, option="--label"))
+    return _label_names(
+        values,
+        table.where,
+        column,
+        unit="row",
+        decimal_comma=table.decimal_comma,
+    )
+
+
+def row_label_names(values: Sequence[Any], where: str, column: str) -> list[str]:
+    """The names of the several labels of one row; see `read_label_names`.
+
+    Args:
+        where: The row.
+        column: The column that holds them.
+    """
+    return _label_names(values, lambda index: f"{where}, value {index + 1}", column, unit="value")
+
+
+def _label_names(
+    values: Sequence[Any],
+    where: Callable[[int], str],
+    column: str,
+    *,
+    unit: str,
+    decimal_comma: bool = False,
+) -> list[str]:
     kinds: dict[str, int] = {}
     names = []
     for index, value in enumerate(values):
-        kind, name = _label_name(value, table.where(index), column)
+        kind, name = _label_name(value, index, where, column)
         kinds.setdefault(kind, index)
         names.append(name)
     if len(kinds) > 1:
         (kind, first), (other_kind, other) = list(kinds.items())[:2]
         raise InputError(
-            f"{table.where(other)}: label {values[other]!r} is a {other_kind}, but "
-            f"{values[first]!r} in row {first + 1} is a {kind}; write all labels alike"
+            f"{where(other)}: label {values[other]!r} is a {other_kind}, but {values[first]!r} in "
+            f"{unit} {first + 1} is a {kind}; write all labels alike"
         )
-    found = [number(name, decimal_comma=table.decimal_comma) for name in names]
+    found = [number(name, decimal_comma=decimal_comma) for name in names]
     if "truth value" in kinds or None in found:
         return names
     return [_without_fraction(name) for name in names]
@@ -60,7 +87,9 @@ def _without_fraction(name: str) -> str:
     return match[1] if match else name
 
 
-def _label_name(value: object, where: str, column: str) -> tuple[str, str]:
+def _label_name(
+    value: object, index: int, where: Callable[[int], str], column: str
+) -> tuple[str, str]:
     """The kind of a label's value, and its name."""
     value = plain(value)
     if isinstance(value, bool):
@@ -73,11 +102,13 @@ def _label_name(value: object, where: str, column: str) -> tuple[str, str]:
         return "number", str(int(value))
     if isinstance(value, float) and math.isfinite(value):
         raise InputError(
-            f"{where}: label {value!r} is a number with a fraction; "
+            f"{where(index)}: label {value!r} is a number with a fraction; "
             "to predict numbers take `modernbert finetune regress`"
         )
     got = "nothing" if is_missing(value) else repr(value)
-    raise InputError(f"{where}: column {column!r}: got {got}, expected a label")
+    raise InputError(
+        f"{where(index)}: column {column!r}: got {got}, expected a label; add it or leave it out"
+    )
 
 
 def learn_labels(names: Sequence[str], source: str) -> tuple[str, ...]:
@@ -96,7 +127,7 @@ def learn_labels(names: Sequence[str], source: str) -> tuple[str, ...]:
             "expected two labels or more to tell apart"
         )
     if all(label.lstrip("-").isdecimal() for label in labels):
-        return tuple(sorted(labels, key=int))
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
     return tuple(sorted(labels))
 
 
@@ -165,6 +196,7 @@ def text_job(
     verb: str,
     settings: ClassifierSettings,
     facts: Mapping[str, Any],
+    notes: Sequence[str] = (),
 ) -> TuningJob:
     """The job of learning from the texts of some tables.
 
@@ -175,6 +207,7 @@ def text_job(
         verb: Its name on the command line.
         settings: Of the model's head.
         facts: More about the data.
+        notes: What a user should know about the labels.
 
     Raises:
         DocumentError: No column of texts, or a row without one.
@@ -182,7 +215,7 @@ def text_job(
     assert isinstance(source.data, LabelledPairs)
     columns = TextColumns.find(source.train, source.data.text, source.data.text_pair)
     encoder = TextEncoder(source.tokenizer, source.max_seqlen)
-    splits, notes = {}, []
+    splits, notes = {}, list(notes)
     for name, table in source.tables.items():
         texts = columns.read(table)
         encoded = encoder(texts)

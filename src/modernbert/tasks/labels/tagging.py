@@ -14,6 +14,7 @@ from torch.nn import functional
 from modernbert.batch import PackedBatch
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.tagged import TAGS, TaggedColumns
+from modernbert.errors import InputError
 from modernbert.inference.words import encode_words
 from modernbert.metrics.classification import (
     classification_scores,
@@ -27,7 +28,7 @@ from modernbert.tasks.labels.examples import (
     label_indices,
     label_weights,
     learn_labels,
-    read_label_names,
+    row_label_names,
 )
 from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
 from modernbert.tasks.labels.recipe import TagRecipe
@@ -187,9 +188,12 @@ def _read(table: Table, columns: TaggedColumns) -> list[tuple[list[str], list[st
     """
     rows = []
     for index, (words, tags) in enumerate(columns.read(table)):
-        tags_alone = [{"tag": tag} for tag in tags]
-        one = Table(source=table.where(index), columns=("tag",), rows=tags_alone)
-        rows.append((words, read_label_names(one, "tag") if tags else []))
+        rows.append((words, row_label_names(tags, table.where(index), columns.tags)))
+    if len(rows) > 1 and all(len(words) == 1 for words, _ in rows):
+        raise InputError(
+            f"{table.source}: each of its {len(rows):,} rows has one word; give a sentence a row "
+            'as lists, such as {"tokens": ["Ada"], "tags": ["B-PER"]}, or CoNLL columns'
+        )
     return rows
 
 

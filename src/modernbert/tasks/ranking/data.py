@@ -3,8 +3,9 @@
 Rows of a table with the columns `query`, `positive` and perhaps `negative`, `negative_1`, ...,
 `negatives` (a list), and `scores` (a list, for the positives and then the negatives); or rows of
 `query`, `document` and `label`; FlagEmbedding's `pos`, `neg`, `pos_scores` and `neg_scores`;
-Tevatron's `positive_passages` and `negative_passages`; or a folder of judged texts (see
-`data.judged_texts`).
+Tevatron's `positive_passages` and `negative_passages`; DPR's `positive_ctxs` and
+`hard_negative_ctxs`; without a header a query, a positive and negatives; or a folder of judged
+texts (see `data.judged_texts`).
 """
 
 import math
@@ -21,10 +22,27 @@ from modernbert.data.rows.tables import read_table
 from modernbert.errors import DocumentError
 
 QUERIES = ("query", "anchor", "question", "sentence1", "text1")
-POSITIVES = ("positive", "pos", "answer", "positives", "positive_passages", "answers")
+POSITIVES = (
+    "positive",
+    "positives",
+    "pos",
+    "positive_passages",
+    "positive_ctxs",
+    "answer",
+    "answers",
+)
 DOCUMENTS = ("document", "passage", "text", "sentence2", "text2", "context")
 LABELS = ("label", "score", "relevance")
-NEGATIVES = ("negative", "negatives", "neg", "hard_negative", "hard_negatives", "negative_passages")
+NEGATIVES = (
+    "negative",
+    "negatives",
+    "neg",
+    "hard_negative",
+    "hard_negatives",
+    "negative_passages",
+    "hard_negative_ctxs",
+    "negative_ctxs",
+)
 SCORES = ("scores", "score", "teacher_scores")
 POSITIVE_SCORES = ("pos_scores", "positive_scores")
 NEGATIVE_SCORES = ("neg_scores", "negative_scores")
@@ -73,14 +91,29 @@ def read_retrieval_data(
     """
     if isinstance(source, str | Path) and is_judged_folder(Path(source)):
         judged = read_judged_texts(source, split)
-        examples, notes, name = _of_judged(judged), judged.notes, str(source)
+        examples, notes, name = _of_judged(judged, str(source)), judged.notes, str(source)
     else:
-        table = read_table(source, settings)
+        table = _named(read_table(source, settings))
         examples, notes, name = _of_table(table), [str(table)], table.source
     known: dict[str, set[str]] = {}
     for each in examples:
         known.setdefault(each.query, set()).update(each.documents[: each.relevant])
-    return RetrievalData(source=name, examples=examples, known=known, notes=notes)
+    return RetrievalData(
+        source=name, examples=examples, known=known, notes=[*notes, *_doubtful(examples, name)]
+    )
+
+
+def _doubtful(examples: Sequence[RankedTexts], source: str) -> list[str]:
+    """Notes about texts that are empty, and negatives that are answers."""
+    empty = sum(not text.strip() for each in examples for text in (each.query, *each.documents))
+    both = sum(
+        not set(each.documents[: each.relevant]).isdisjoint(each.documents[each.relevant :])
+        for each in examples
+    )
+    notes = [f"{source}: empty texts: {empty:,}"] if empty else []
+    if both:
+        notes.append(f"{source}: queries with a negative that is also a positive: {both:,}")
+    return notes
 
 
 def read_corpus(
@@ -98,7 +131,7 @@ def read_corpus(
         texts.update(dict.fromkeys(read_judged_texts(source, split).documents.values()))
     if more is not None:
         table = read_table(more)
-        column = table.find(("text", *DOCUMENTS), asked=None, option="the column text")
+        column = table.find(("text", *DOCUMENTS), asked=None, option=None)
         texts.update(dict.fromkeys(table.texts(column)))
     return list(texts)
 
@@ -136,7 +169,7 @@ def as_judged_texts(data: RetrievalData, name: str) -> JudgedTexts:
     )
 
 
-def _of_judged(judged: JudgedTexts) -> list[RankedTexts]:
+def _of_judged(judged: JudgedTexts, source: str) -> list[RankedTexts]:
     """An example for each document that answers a query; those judged at 0 are its negatives."""
     examples = []
     for query, scores in judged.judgements.items():
@@ -148,15 +181,33 @@ def _of_judged(judged: JudgedTexts) -> list[RankedTexts]:
                 examples.append(RankedTexts(query=judged.queries[query], documents=documents))
     if not examples:
         raise DocumentError(
-            f"{judged.name}: no judgement of a document that is there is above 0; there is nothing "
+            f"{source}: no judgement of a document that is there is above 0; there is nothing "
             "to learn"
         )
     return examples
 
 
+def _named(table: Table) -> Table:
+    """A table without a header with names for its columns: a query, a positive, and negatives."""
+    numbers = tuple(str(place) for place in range(1, len(table.columns) + 1))
+    if table.has_header or table.columns != numbers or len(numbers) < 2:
+        return table
+    negatives = [f"negative_{place}" for place in range(1, len(numbers) - 1)]
+    names = dict(zip(numbers, ("query", "positive", *negatives), strict=True))
+    if len(numbers) == 3 and all(number(row["3"]) is not None for row in table.rows):
+        names |= {"2": "document", "3": "label"}
+    rows = [{names[key]: value for key, value in row.items()} for row in table.rows]
+    return replace(table, columns=tuple(names.values()), rows=rows)
+
+
 def _of_table(table: Table) -> list[RankedTexts]:
-    query = table.find(QUERIES, asked=None, option="the column query")
+    query = table.find(QUERIES, asked=None, option=None)
     positive = table.first_of(POSITIVES)
+    if positive in ("answer", "answers") and (context := table.first_of(("context",))):
+        raise DocumentError(
+            f"{table.source}: has both {context!r} and {positive!r}; rename the column of the "
+            "texts that are to be found to 'positive', or train with `modernbert finetune answer`"
+        )
     if positive is None:
         return _of_pairs(table, query)
     negatives = [name for name in table.columns if _is_negative(name)]
@@ -169,7 +220,7 @@ def _of_table(table: Table) -> list[RankedTexts]:
 
 def _of_pairs(table: Table, query: str) -> list[RankedTexts]:
     """Rows of a query, a document and a label: those of one query together, the answers first."""
-    document = table.find((*POSITIVES, *DOCUMENTS), asked=None, option="the column positive")
+    document = table.find((*POSITIVES, *DOCUMENTS), asked=None, option=None)
     label = table.first_of(LABELS)
     queries, documents = table.texts(query), table.texts(document)
     if label is None:
