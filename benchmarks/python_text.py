@@ -18,8 +18,8 @@ from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
 from modernbert.data.mixture import Documents
 from modernbert.data.packing import Bin, Span, split_documents
-from modernbert.data.prepare_settings import PrepareSettings
 from modernbert.data.python_corpus import collect
+from modernbert.data.settings import PrepareSettings
 from modernbert.data.shards import ShardFolder
 from modernbert.files import new_folder
 from modernbert.model.heads import MaskedLanguageModel
@@ -28,8 +28,8 @@ from modernbert.settings import parse
 from modernbert.tasks.pretraining.data import PretrainingData
 from modernbert.tasks.pretraining.pretrain import Pretraining, build_model
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
+from modernbert.training.computation import autocast
 from modernbert.training.isolation import undisturbed
-from modernbert.training.precision import autocast
 
 VOCAB_SIZE = 16_384
 MAX_SEQLEN = 512

@@ -15,7 +15,7 @@ import torch
 
 from modernbert.files import write_whole
 from modernbert.model.native.loading import variant_name
-from modernbert.training.precision import compute_dtype
+from modernbert.training.computation import compute_dtype
 
 FOLDER = Path("benchmarks/results")
 _PACKAGES = (

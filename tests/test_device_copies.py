@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modernbert.device_copies import copied_ahead
+from modernbert.devices import copied_ahead
 
 
 def test_items_are_copied_in_their_order_when_they_are_asked_for() -> None:

@@ -19,9 +19,7 @@ PACKAGE = Path(modernbert.__file__).parent
 FLOORS = (
     {
         "batch",
-        "compiling",
-        "forking",
-        "device_copies",
+        "devices",
         "settings",
         "errors",
         "files",

@@ -24,9 +24,8 @@ from benchmarks.models import Model
 from benchmarks.timing import interleave
 from benchmarks.workloads import token_ids
 from modernbert.batch import PackedBatch
-from modernbert.model.config import EncoderConfig, LayerKind
+from modernbert.model.config import EncoderConfig, LayerKind, flops_per_token
 from modernbert.model.encoder import Encoder
-from modernbert.model.flops import flops_per_token
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
 from modernbert.model.native.engine import Precision, supports

@@ -21,7 +21,7 @@ from benchmarks.engines import Distance, Engine, Sequences, distance
 from benchmarks.models import Model
 from benchmarks.timing import best_batch_size, interleave, speedup
 from benchmarks.workloads import WORKLOADS, Workload, token_ids
-from modernbert.model.flops import flops_per_token
+from modernbert.model.config import flops_per_token
 
 REFERENCE = "transformers float32"
 _CHECKED_LENGTHS = {False: (512, 129, 64, 7, 1), True: (1_500, 129, 65, 1)}

@@ -13,13 +13,12 @@ from benchmarks.models import draw_weights
 from modernbert.batch import PackedBatch
 from modernbert.data.collate import MaskedBatch
 from modernbert.model.attention_choice import AttentionChoice, has_varlen
-from modernbert.model.config import EncoderConfig, layer_kinds
+from modernbert.model.config import EncoderConfig, flops_per_token, layer_kinds
 from modernbert.model.dropout import Dropout
-from modernbert.model.flops import flops_per_token
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.tasks.pretraining.pretrain import masked_token_loss
+from modernbert.training.computation import autocast
 from modernbert.training.optimizer import StableAdamW, parameter_groups
-from modernbert.training.precision import autocast
 
 Figures = dict[str, float | int | str]
 Rows = dict[str, Figures]

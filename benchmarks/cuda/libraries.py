@@ -12,7 +12,7 @@ import torch
 from benchmarks.cuda.bench import MASKED_SHARE, Bench, Figures, Rows, TrainingStep
 from benchmarks.engines import groups, pad
 from modernbert.batch import PackedBatch
-from modernbert.device_copies import to_host
+from modernbert.devices import to_host
 from modernbert.inference.batching import Work
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel

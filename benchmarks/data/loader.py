@@ -26,7 +26,7 @@ from modernbert.data.packing import BinStream, PackingSettings
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
-from modernbert.training.precision import compute_dtype
+from modernbert.training.computation import compute_dtype
 
 WANTED = 10.0
 _RATE = 0.3

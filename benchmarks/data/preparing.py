@@ -25,8 +25,8 @@ from benchmarks import results
 from benchmarks.command import parser
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
-from modernbert.data.prepare_settings import PrepareSettings
 from modernbert.data.python_corpus import collect
+from modernbert.data.settings import PrepareSettings
 from modernbert.files import new_folder
 
 WANTED_SHARE = 0.9

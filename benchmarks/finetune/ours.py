@@ -9,7 +9,7 @@ import torch
 from benchmarks.finetune.ranking import ndcg_at_10
 from benchmarks.finetune.runs import one_run
 from benchmarks.finetune.workloads import Workload, read
-from modernbert.training.machine import peak_memory_bytes
+from modernbert.training.log import peak_memory_bytes
 
 
 def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:

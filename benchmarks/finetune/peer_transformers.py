@@ -26,7 +26,7 @@ from transformers import (
 
 from benchmarks.finetune.runs import one_run
 from benchmarks.finetune.workloads import Row, Workload, read
-from modernbert.training.machine import peak_memory_bytes
+from modernbert.training.log import peak_memory_bytes
 
 WARMUP_SHARE = 0.1
 _STRIDE = 128

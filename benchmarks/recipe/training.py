@@ -25,11 +25,11 @@ from modernbert.data.packing import PackingSettings
 from modernbert.data.shards import ShardFolder
 from modernbert.errors import GrowthWarning
 from modernbert.files import write_whole
-from modernbert.model.grow import grow
 from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.initialize import grow
 from modernbert.settings import parse
-from modernbert.tasks.pretraining.phase_tables import merge
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.recipe_tables import merge
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 BUCKETS = (0, 256, 512, 1_024, 2_048, 4_096, 8_192)

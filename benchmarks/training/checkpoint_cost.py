@@ -26,8 +26,8 @@ from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.training import checkpoint
 from modernbert.training.background import BackgroundSaver
+from modernbert.training.computation import compute_dtype
 from modernbert.training.optimizer import StableAdamW, parameter_groups
-from modernbert.training.precision import compute_dtype
 
 RESULT = Path("benchmarks/results/training/checkpoint_cost.json")
 

@@ -24,7 +24,7 @@ from benchmarks.models import CACHE
 from benchmarks.python_text import Text
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
-from modernbert.data.prepare_settings import PrepareSettings
+from modernbert.data.settings import PrepareSettings
 
 RESULT = Path("benchmarks/results/training/memory.json")
 WITHIN = 0.15

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from modernbert import forking
+from modernbert import processes
 
 if TYPE_CHECKING:
     from modernbert.batch import PackedBatch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from modernbert.inference.index import Index
     from modernbert.inference.load import load
     from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-    from modernbert.inference.multi_vector_settings import MultiVectorSettings
+    from modernbert.inference.multi_vector_inputs import MultiVectorSettings
     from modernbert.inference.question_answerer import QuestionAnswerer
     from modernbert.inference.reranker import Reranker
     from modernbert.inference.sparse_embedder import SparseEmbedder
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-forking.compute_in_children()
+processes.compute_in_children()
 
 __all__ = [
     "Classifier",
@@ -90,7 +90,7 @@ _HOMES = {
     "ModernBertError": "modernbert.errors",
     "MultiVectorEmbedder": "modernbert.inference.multi_vector_embedder",
     "MultiVectorModel": "modernbert.model.multi_vector",
-    "MultiVectorSettings": "modernbert.inference.multi_vector_settings",
+    "MultiVectorSettings": "modernbert.inference.multi_vector_inputs",
     "PackedBatch": "modernbert.batch",
     "QuestionAnswerer": "modernbert.inference.question_answerer",
     "Reranker": "modernbert.inference.reranker",

@@ -1,4 +1,4 @@
-"""`ProcessPool`: worker processes that take one piece of work after another and may die any time.
+"""Processes: a pool of workers, and computing in a child after a fork.
 
 Each worker has a pipe of its own and shares no lock or queue with the others, so a worker that is
 killed holds up none of them. Each also watches its parent, so none outlives it. A worker is asked
@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,23 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from modernbert.errors import RunError
+
+# OpenMP's threads stay behind when a process forks. A child that asks for them, as torch and the C
+# kernels do at every product, would wait for ever: servers that load a model first and fork their
+# workers then (`gunicorn --preload`) hang so. With one thread nobody waits.
+
+
+def _compute_with_one_thread() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+def compute_in_children() -> None:
+    """From now on, let each forked child compute, with one thread, whatever its parent did."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_compute_with_one_thread)
+
 
 W = TypeVar("W")
 M = TypeVar("M")

@@ -13,10 +13,10 @@ import torch
 
 from modernbert.batch import PackedBatch
 from modernbert.inference.embedder import Embedder
-from modernbert.inference.embedder_settings import EmbedderSettings
-from modernbert.inference.max_sim import max_sim
+from modernbert.inference.embedder_folder import EmbedderSettings
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-from modernbert.inference.multi_vector_settings import MultiVectorSettings
+from modernbert.inference.multi_vector_inputs import MultiVectorSettings
+from modernbert.inference.similarity import max_sim
 from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import (
@@ -166,7 +166,7 @@ def test_embed_goes_on_where_it_was_stopped(
     step: str,
 ) -> None:
     from modernbert.cli.embedding_job import EmbeddingJob
-    from modernbert.inference.vector_file import VectorFile
+    from modernbert.inference.index_files import VectorFile
 
     where: Any = VectorFile if step in ("append", "sync") else EmbeddingJob
     original, calls = getattr(where, step), 0

@@ -8,8 +8,7 @@ from tests.cli.conftest import Run
 from tests.tasks.pretraining.small import World
 
 import modernbert
-from modernbert.model.config import EncoderConfig
-from modernbert.model.flops import flops_per_token
+from modernbert.model.config import EncoderConfig, flops_per_token
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.model.native import loading
@@ -117,7 +116,7 @@ def test_paths_that_hold_nothing_known(run: Run, tmp_path: Path) -> None:
 
 
 def test_this_machine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modernbert.cli.machine._SECONDS", 0.01)
+    monkeypatch.setattr("modernbert.cli.info._SECONDS", 0.01)
     described = run("info", "--machine", "--json").json
     assert described["device"]
     assert described["kernels"] == loading.describe(loading.choice()).removeprefix("C kernels: ")

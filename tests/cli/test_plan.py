@@ -177,7 +177,7 @@ def test_a_cpu_that_trains_faster_than_one_product(
 def test_a_cpu_computes_as_in_training(
     run: Run, base: Path, monkeypatch: pytest.MonkeyPatch, units: bool, precision: str, form: str
 ) -> None:
-    monkeypatch.setattr("modernbert.training.precision._has_bfloat16_units", lambda _: units)
+    monkeypatch.setattr("modernbert.training.computation._has_bfloat16_units", lambda _: units)
     base.write_text(BASE.replace("total_tokens", f'precision = "{precision}", total_tokens'))
     options = ("--kind", "cpu", "--peak", 1)
     assert f"1 TFLOP/s each in {form} (given)" in run("plan", base, *options).stdout

@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from modernbert.cli.settings_options import options_of, settings_of, takes_settings
+from modernbert.cli.options import options_of, settings_of, takes_settings
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, Settings
 

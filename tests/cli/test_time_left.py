@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modernbert.cli.time_left import TimeLeft
+from modernbert.cli.terminal import TimeLeft
 
 
 def estimates(

@@ -13,10 +13,10 @@ from typing import Any
 
 from tests.data import byte_encoder
 
+from modernbert.data import documents, spill
 from modernbert.data import prepare as prepare_module
-from modernbert.data import spill, work_units
 from modernbert.data.prepare import prepare, prepare_share
-from modernbert.data.prepare_settings import PrepareSettings
+from modernbert.data.settings import PrepareSettings
 from modernbert.data.shards import SpecialTokens
 from modernbert.errors import ModernBertError
 
@@ -24,7 +24,7 @@ SPECIAL = SpecialTokens(cls=251, sep=252, pad=253, mask=254, unk=255)
 
 
 def use_limits(*, unit_bytes: int, run_tokens: int, bucket_tokens: int) -> None:
-    work_units.UNIT_BYTES = unit_bytes
+    documents.UNIT_BYTES = unit_bytes
     prepare_module.RUN_TOKENS = run_tokens
     spill.BUCKET_TOKENS = bucket_tokens
 

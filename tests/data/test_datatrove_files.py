@@ -10,7 +10,7 @@ from tests.data.prepare_runner import SPECIAL
 
 from modernbert.data import prepare as prepare_module
 from modernbert.data.prepare import PrepareResult, import_datatrove
-from modernbert.data.prepare_settings import PrepareSettings
+from modernbert.data.settings import PrepareSettings
 from modernbert.data.shards import ShardFolder
 from modernbert.errors import DocumentError, InputError
 

@@ -20,7 +20,7 @@ from modernbert.data.corpus_files import find_files
 from modernbert.data.documents import Document, DocumentReader, Skipped, read_file
 from modernbert.data.records import Reading, RecordRules
 from modernbert.data.rows import formats, json_files, plain_text
-from modernbert.data.rows.file_settings import FileSettings
+from modernbert.data.settings import FileSettings
 from modernbert.errors import DocumentError, SettingsError
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {

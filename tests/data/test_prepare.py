@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from tests.data import byte_encoder
 from tests.data.prepare_runner import SMALL, SPECIAL
 
+from modernbert.data import documents, spill
 from modernbert.data import prepare as prepare_module
-from modernbert.data import spill, work_units
 from modernbert.data.prepare import PrepareResult, prepare
-from modernbert.data.prepare_settings import PrepareSettings
 from modernbert.data.records import Document
+from modernbert.data.settings import PrepareSettings
 from modernbert.data.shards import ShardFolder
 from modernbert.data.spill import document_keys
 from modernbert.data.tokenize_units import PrepareProgress
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work_units, "UNIT_BYTES", SMALL["unit_bytes"])
+    monkeypatch.setattr(documents, "UNIT_BYTES", SMALL["unit_bytes"])
     monkeypatch.setattr(prepare_module, "RUN_TOKENS", SMALL["run_tokens"])
     monkeypatch.setattr(spill, "BUCKET_TOKENS", SMALL["bucket_tokens"])
 
@@ -212,7 +212,7 @@ def test_any_documents_come_through(
     files[0].append("never without a document")
     paths = [write_lines(folder / f"{index}.jsonl", texts) for index, texts in enumerate(files)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work_units, "UNIT_BYTES", limits[0])
+        patch.setattr(documents, "UNIT_BYTES", limits[0])
         patch.setattr(prepare_module, "RUN_TOKENS", limits[1])
         patch.setattr(spill, "BUCKET_TOKENS", limits[2])
         result = run(paths, folder / "out", shard_tokens=shard_tokens)

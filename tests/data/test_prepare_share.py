@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from tests.data import byte_encoder
 from tests.data.prepare_runner import SMALL, SPECIAL
 
+from modernbert.data import documents, spill
 from modernbert.data import prepare as prepare_module
-from modernbert.data import spill, work_units
 from modernbert.data.corpus_files import CorpusFile
+from modernbert.data.documents import Part, WorkUnit, share_of
 from modernbert.data.prepare import ShareResult, prepare, prepare_share
-from modernbert.data.prepare_settings import PrepareSettings
-from modernbert.data.work_units import Part, WorkUnit, share_of
+from modernbert.data.settings import PrepareSettings
 from modernbert.errors import InputError, RunError
 
 RUNNER = Path(__file__).with_name("prepare_runner.py")
@@ -33,7 +33,7 @@ SETTINGS = PrepareSettings(held_out=0.1)
 @pytest.fixture(autouse=True, scope="module")
 def small_limits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work_units, "UNIT_BYTES", SMALL["unit_bytes"])
+        patch.setattr(documents, "UNIT_BYTES", SMALL["unit_bytes"])
         patch.setattr(prepare_module, "RUN_TOKENS", SMALL["run_tokens"])
         patch.setattr(spill, "BUCKET_TOKENS", SMALL["bucket_tokens"])
         yield

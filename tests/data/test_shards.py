@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modernbert.data import shard_files, shard_writer
+from modernbert.data import shard_writer
 from modernbert.data import shards as shards_module
 from modernbert.data.shard_manifest import token_dtype
 from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialTokens
@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> ShardFolder:
 
 @pytest.fixture(autouse=True)
 def nothing_verified(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_files, "_verified", set())
+    monkeypatch.setattr(shards_module, "_verified", set())
     monkeypatch.setattr(shards_module, "_ascending", set())
 
 
@@ -225,7 +225,7 @@ def test_hash_is_computed_once_a_process(
     folder: ShardFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _ = folder.shards[0].tokens
-    monkeypatch.setattr(shard_files.LocalFiles, "verify", lambda *_: pytest.fail("hashed again"))
+    monkeypatch.setattr(shards_module.LocalFiles, "verify", lambda *_: pytest.fail("hashed again"))
     _ = ShardFolder.open(folder.path).shards[0].tokens
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modernbert.data.corpus_files import CorpusFile
-from modernbert.data.work_units import Part, even_unit_bytes, plan_units
+from modernbert.data.documents import Part, even_unit_bytes, plan_units
 
 MEGABYTE = 1 << 20
 

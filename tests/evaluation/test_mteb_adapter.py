@@ -12,7 +12,7 @@ from tests.rounding import assert_equal_but_for_rounding, terms_of_encoder
 from modernbert.errors import InputError
 from modernbert.evaluation.mteb_adapter import MtebEncoder, MtebReranker, MtebSearcher
 from modernbert.inference.embedder import Embedder
-from modernbert.inference.embedder_settings import EmbedderSettings
+from modernbert.inference.embedder_folder import EmbedderSettings
 
 
 class PromptType(StrEnum):

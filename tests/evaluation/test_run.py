@@ -11,12 +11,12 @@ import pytest
 from modernbert.data.judged_texts import read_judged_texts
 from modernbert.errors import DocumentError, InputError, RunError
 from modernbert.evaluation import run
-from modernbert.evaluation.retrieval import rank_judged, retrieval_scores
+from modernbert.evaluation.run import rank_judged, retrieval_scores
 from modernbert.evaluation.suite import Suite
 from modernbert.inference.embedder import Embedder
-from modernbert.inference.max_sim import max_sim
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-from modernbert.inference.multi_vector_settings import MultiVectorSettings
+from modernbert.inference.multi_vector_inputs import MultiVectorSettings
+from modernbert.inference.similarity import max_sim
 from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import MultiVectorModel, projection
 from modernbert.settings import parse

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from modernbert.inference.embedder import Embedder
-from modernbert.inference.embedder_settings import EmbedderSettings
+from modernbert.inference.embedder_folder import EmbedderSettings
 from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import (

@@ -12,7 +12,7 @@ from tests.export.conftest import KINDS, Folder
 
 from modernbert import Embedder
 from modernbert.errors import ExportError
-from modernbert.export import onnx_export, packages, verify
+from modernbert.export import onnx_export, source, verify
 from modernbert.export.onnx_export import export_onnx
 from modernbert.export.quantize import default_sample, quantize
 from modernbert.export.source import open_source
@@ -174,10 +174,10 @@ def test_a_wrong_export_is_not_kept(
 def test_packages_that_are_missing_or_old(
     model_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packages, "NEEDED", {"onnx": (999, 0)})
+    monkeypatch.setattr(source, "NEEDED", {"onnx": (999, 0)})
     with pytest.raises(ExportError, match=r"too old, 999.0 .* pip install -U 'modernbert\[export"):
         export_onnx(model_folder("masked-lm"), tmp_path / "out")
-    monkeypatch.setattr(packages, "NEEDED", {"no-such-package": (1, 0)})
+    monkeypatch.setattr(source, "NEEDED", {"no-such-package": (1, 0)})
     with pytest.raises(ExportError, match=r"not installed: pip install 'modernbert\[export\]'"):
         export_onnx(model_folder("masked-lm"), tmp_path / "out")
 
@@ -187,7 +187,7 @@ def test_the_extra_names_the_same_versions() -> None:
 
     root = Path(__file__).resolve().parents[2]
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    needed = [f"{n}>={'.'.join(map(str, least))}" for n, least in packages.NEEDED.items()]
+    needed = [f"{n}>={'.'.join(map(str, least))}" for n, least in source.NEEDED.items()]
     assert project["optional-dependencies"]["export"] == needed
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modernbert.inference import codes
+from modernbert.inference import index_files as codes
 
 
 def vectors(rows: int, dim: int, seed: int = 0) -> np.ndarray:

@@ -16,7 +16,7 @@ from modernbert.batch import PackedBatch
 from modernbert.errors import ConfigError, InputError, ModelFolderError, TruncationWarning
 from modernbert.inference.batching import Progress
 from modernbert.inference.embedder import Embedder
-from modernbert.inference.embedder_settings import EmbedderSettings
+from modernbert.inference.embedder_folder import EmbedderSettings
 from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder
 from modernbert.model.initialize import initialize

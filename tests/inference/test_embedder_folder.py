@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from modernbert.errors import ConfigError, ModelFolderError
-from modernbert.inference.embedder_folder import read_embedder_settings, write_embedder
-from modernbert.inference.embedder_settings import EmbedderSettings
+from modernbert.inference.embedder_folder import (
+    EmbedderSettings,
+    read_embedder_settings,
+    write_embedder,
+)
 
 
 def write(folder: Path, **files: Any) -> Path:

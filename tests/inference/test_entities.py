@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modernbert.inference.entities import LabelledSpan, merged
+from modernbert.inference.tagger import LabelledSpan, merged
 from modernbert.metrics.entities import kind_of
 
 

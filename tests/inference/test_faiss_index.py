@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from modernbert.errors import InputError
-from modernbert.inference.faiss_index import write_faiss
-from modernbert.inference.index import Index
+from modernbert.inference.index import Index, write_faiss
 from modernbert.inference.index_folder import build_index
 
 

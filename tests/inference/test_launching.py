@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
-from modernbert.device_copies import to_host
+from modernbert.devices import to_host
 from modernbert.errors import InputError
-from modernbert.inference.launching import launch
+from modernbert.inference.batching import launch
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError, ModelFolderError, TruncationWarning
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-from modernbert.inference.multi_vector_settings import MultiVectorSettings, QueryExpansion
+from modernbert.inference.multi_vector_inputs import MultiVectorSettings, QueryExpansion
 from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder
 from modernbert.model.initialize import initialize

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from modernbert.errors import InputError
 from modernbert.inference import index as searching
 from modernbert.inference import index_folder
-from modernbert.inference import max_sim as scoring
+from modernbert.inference import similarity as scoring
 from modernbert.inference.index import Index
 from modernbert.inference.index_folder import build_index
-from modernbert.inference.max_sim import max_sim
+from modernbert.inference.similarity import max_sim
 
 DIM = 8
 

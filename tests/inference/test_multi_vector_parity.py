@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tests.inference.conftest import shaken
 
-from modernbert.inference.max_sim import max_sim
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-from modernbert.inference.multi_vector_settings import MultiVectorSettings, QueryExpansion
+from modernbert.inference.multi_vector_inputs import MultiVectorSettings, QueryExpansion
+from modernbert.inference.similarity import max_sim
 from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder
 from modernbert.model.initialize import initialize

@@ -11,8 +11,13 @@ from tests.rounding import assert_equal_but_for_rounding
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import ConfigError, InputError
-from modernbert.inference.question_answerer import QuestionAnswerer
-from modernbert.inference.question_windows import Window, best_of, best_span, windows_of
+from modernbert.inference.question_answerer import (
+    QuestionAnswerer,
+    Window,
+    best_of,
+    best_span,
+    windows_of,
+)
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import ClassifierSettings, SpanClassifier
 from modernbert.model.initialize import initialize

@@ -11,8 +11,7 @@ import torch
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import ConfigError, InputError, ModelFolderError
-from modernbert.inference.reranker import RankedDocument, Reranker
-from modernbert.inference.reranker_folder import read_reranker
+from modernbert.inference.reranker import RankedDocument, Reranker, read_reranker
 from modernbert.model.heads import SequenceClassifier
 
 QUERY = "what is the square of 7"

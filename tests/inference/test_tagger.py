@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError, TruncationWarning
-from modernbert.inference.entities import merged
-from modernbert.inference.tagger import Tagger
+from modernbert.inference.tagger import Tagger, merged
 from modernbert.inference.words import encode
 from modernbert.model.heads import TokenClassifier
 from modernbert.tokenizer.tokenizer import Tokenizer

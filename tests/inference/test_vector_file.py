@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modernbert.errors import InputError
-from modernbert.inference.vector_file import VectorFile, read_vectors
+from modernbert.inference.index_files import VectorFile, read_vectors
 
 
 def rows(count: int, first: int = 0) -> np.ndarray:

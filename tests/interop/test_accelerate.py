@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from modernbert import accelerate, restore
 from modernbert.errors import ConfigError, InputError
-from modernbert.interop import inference_copy
+from modernbert.interop import their_layers
 
 WITHIN = 1e-5
 LENGTHS = (40, 17, 1, 33)
@@ -251,12 +251,12 @@ def test_restore_leaves_no_trace(make: Make) -> None:
     with torch.no_grad():
         before = model(**options).logits
         accelerate(model)(**options)
-        assert model.model in inference_copy._COPIES
+        assert model.model in their_layers._COPIES
         assert restore(model) is model
         assert torch.equal(model(**options).logits, before)
     assert [type(part) for part in model.modules()] == kinds
     assert [list(vars(part)) for part in model.modules()] == attributes
-    assert model.model not in inference_copy._COPIES
+    assert model.model not in their_layers._COPIES
 
 
 def test_nothing_keeps_a_model_alive(make: Make) -> None:
@@ -368,9 +368,9 @@ def test_changed_weights_are_noticed(make: Make, change: str) -> None:
 
 def test_weights_are_packed_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     packed: list[Any] = []
-    pack = inference_copy._Copy._packed
+    pack = their_layers._Copy._packed
     monkeypatch.setattr(
-        inference_copy._Copy, "_packed", lambda copy, model: packed.append(1) or pack(copy, model)
+        their_layers._Copy, "_packed", lambda copy, model: packed.append(1) or pack(copy, model)
     )
     model, options = accelerate(make("Model")), inputs()
     with torch.no_grad():

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from modernbert.errors import ConfigError
-from modernbert.model.average import average
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import ClassifierSettings, MaskedLanguageModel, SequenceClassifier
 from modernbert.model.initialize import initialize
+from modernbert.tasks.pretraining.averaging import average
 
 
 def config(**changes: int) -> EncoderConfig:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modernbert.batch import PackedBatch
-from modernbert.model.cpu_shapes import filled, missing_rows
+from modernbert.devices import filled, missing_rows
 
 
 @given(st.integers(0, 10_000))

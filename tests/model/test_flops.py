@@ -5,8 +5,7 @@ from tests.model.examples import ragged, small_config, with_random_weights
 from tests.reference.padded_encoder import padded_hidden, padded_logits
 from torch.utils.flop_counter import FlopCounterMode
 
-from modernbert.model.config import EncoderConfig
-from modernbert.model.flops import flops_per_token
+from modernbert.model.config import EncoderConfig, flops_per_token
 from modernbert.model.heads import MaskedLanguageModel
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from modernbert.errors import ConfigError, GrowthWarning
 from modernbert.model.config import EncoderConfig, LayerKind, layer_kinds
-from modernbert.model.grow import LayerMap, centre_indices, grow, layer_indices
 from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.initialize import LayerMap, centre_indices, grow, layer_indices
 
 SMALL = small_config(
     vocab_size=5,

@@ -7,8 +7,7 @@ import pytest
 
 from modernbert.data.shards import ShardWriter, SpecialTokens
 from modernbert.errors import InputError
-from modernbert.planning.data_plan import plan_data
-from modernbert.planning.lengths import WEB, DocumentLengths
+from modernbert.planning.lengths import WEB, DocumentLengths, plan_data
 
 
 @pytest.mark.parametrize("vocab_size", [50_368, 100_000])

@@ -5,8 +5,7 @@ import pytest
 from tests.planning.examples import machine, phase
 
 from modernbert.errors import InputError, SettingsError
-from modernbert.model.config import EncoderConfig
-from modernbert.model.flops import flops_per_token
+from modernbert.model.config import EncoderConfig, flops_per_token
 from modernbert.planning.lengths import DocumentLengths
 
 

@@ -14,8 +14,7 @@ from modernbert.model.config import EncoderConfig
 from modernbert.planning.chips import CHIPS
 from modernbert.planning.lengths import LONG, WEB, DocumentLengths
 from modernbert.planning.phase import Machine
-from modernbert.planning.plan import plan_phase
-from modernbert.planning.published import PublishedRun, nearest_run, published_runs
+from modernbert.planning.plan import PublishedRun, nearest_run, plan_phase, published_runs
 
 FULL = DocumentLengths.lognormal(1 << 22, 0.0, source="every sequence as long as can be")
 SHORT = DocumentLengths.lognormal(700, 1.0, source="half as long as on the web")

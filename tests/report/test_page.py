@@ -8,15 +8,16 @@ from tests.report.html_tree import parse
 from modernbert.errors import RunError
 from modernbert.report.page import (
     Html,
+    bars,
     code,
     element,
     facts,
+    matrix,
     page,
     section,
     table,
     write_page,
 )
-from modernbert.report.tables import bars, matrix
 
 EVIL = "<script>alert('x')</script>\"&"
 

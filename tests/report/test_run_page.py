@@ -8,8 +8,8 @@ from tests.report.example_run import EVIL, rows
 from tests.report.html_tree import Node, parse
 
 from modernbert.report.history import RunHistory
-from modernbert.report.run_figures import phase_accounts, phase_spans, ratio
-from modernbert.report.run_page import run_page
+from modernbert.report.run_charts import phase_accounts, phase_spans, ratio
+from modernbert.report.run_report import run_page
 
 
 def history_of(given: Iterable[dict[str, Any]]) -> RunHistory:

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from modernbert.inference.embedder import Embedder
-from modernbert.inference.embedder_settings import EmbedderSettings
+from modernbert.inference.embedder_folder import EmbedderSettings
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-from modernbert.inference.multi_vector_settings import MultiVectorSettings
+from modernbert.inference.multi_vector_inputs import MultiVectorSettings
 from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import (

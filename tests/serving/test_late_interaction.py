@@ -10,7 +10,7 @@ from tests.serving.conftest import Serve, serving, text_of
 from tests.serving.test_routes import close, post, refused
 
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-from modernbert.inference.multi_vector_settings import MultiVectorSettings, QueryExpansion
+from modernbert.inference.multi_vector_inputs import MultiVectorSettings, QueryExpansion
 from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import MultiVectorModel, projection
 from modernbert.serving import routes

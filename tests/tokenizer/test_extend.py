@@ -6,7 +6,7 @@ import pytest
 from tests.tasks.pretraining.small import make_tokenizer
 
 from modernbert.errors import TokenizerError
-from modernbert.tokenizer.extend import extend, named_slots
+from modernbert.tokenizer.derive import extend, named_slots
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 

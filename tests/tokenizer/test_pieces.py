@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modernbert.tokenizer.definition import BYTE_LEVEL, NORMALIZER, closing_tokens, plain_token
-from modernbert.tokenizer.pieces import may_cut, pieces
+from modernbert.tokenizer.texts import may_cut, pieces
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 # Blanks of all kinds, marks that compose, contractions, and tokens that swallow blanks.

@@ -14,7 +14,7 @@ from modernbert.training import checkpoint
 from modernbert.training.computation import ShardedComputation, recompute
 from modernbert.training.distributed import Group, joined
 from modernbert.training.optimizer import StableAdamW
-from modernbert.training.sharding import fill, local, whole
+from modernbert.training.tensors import fill, local, whole
 
 _WIDTH = 6
 

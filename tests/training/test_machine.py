@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from modernbert.training import machine
-from modernbert.training.machine import (
+from modernbert.training import log
+from modernbert.training.log import (
     describe_machine,
     matmul_flops_per_second,
     peak_memory_bytes,
@@ -17,8 +17,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_SECONDS", 0.02)
-    monkeypatch.setattr(machine, "_CPU_SIZE", 128)
+    monkeypatch.setattr(log, "_SECONDS", 0.02)
+    monkeypatch.setattr(log, "_CPU_SIZE", 128)
     matmul_flops_per_second.cache_clear()
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from modernbert.errors import SettingsError
-from modernbert.training import precision
-from modernbert.training.precision import autocast, compute_dtype
+from modernbert.training import computation as precision
+from modernbert.training.computation import autocast, compute_dtype
 
 
 @pytest.mark.parametrize("has_units", [False, True])

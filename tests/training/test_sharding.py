@@ -11,7 +11,7 @@ from torch import nn
 from modernbert.training import checkpoint
 from modernbert.training.computation import Computation, recompute
 from modernbert.training.optimizer import StableAdamW
-from modernbert.training.sharding import is_sharded, local, whole
+from modernbert.training.tensors import is_sharded, local, whole
 
 
 def reference(size: int) -> dict[str, Any]:

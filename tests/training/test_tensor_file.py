@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.full_disk import largest_file
 
-from modernbert.training.tensor_file import write_tensors
+from modernbert.training.tensors import write_tensors
 
 FORMATS = (
     torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32,
@@ -43,7 +43,7 @@ def test_the_library_reads_what_was_written(
 
 
 def test_large_tensors_go_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modernbert.training.tensor_file._PIECE_BYTES", 100)
+    monkeypatch.setattr("modernbert.training.tensors._PIECE_BYTES", 100)
     tensors = {"large": torch.randn(333, 7), "small": torch.tensor(3.0)}
     write_tensors(tmp_path / "file", tensors)
     for name, tensor in safetensors.torch.load_file(tmp_path / "file").items():

@@ -63,7 +63,7 @@ def average(
     )
     from modernbert.tasks.pretraining.averaging import best as best_of
     from modernbert.tasks.pretraining.card import average_card
-    from modernbert.tasks.pretraining.model_state import load_tokenizer
+    from modernbert.tasks.pretraining.models import load_tokenizer
 
     if output.exists():
         raise InputError(f"{output}: already exists; choose another --output")

@@ -16,9 +16,8 @@ from modernbert.cli.inference_options import (
     results_of,
     show_results,
 )
-from modernbert.cli.options import AsJson
-from modernbert.cli.settings_options import takes_settings
-from modernbert.data.rows.file_settings import PairInputSettings
+from modernbert.cli.options import AsJson, takes_settings
+from modernbert.data.settings import PairInputSettings
 
 if TYPE_CHECKING:
     from modernbert.inference.classifier import LabelScore

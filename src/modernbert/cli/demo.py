@@ -134,7 +134,7 @@ def _train_tokenizer(folder: DemoFolder) -> None:
 
 
 def _prepare(folder: DemoFolder) -> None:
-    from modernbert.data.prepare_settings import PrepareSettings
+    from modernbert.data.settings import PrepareSettings
 
     settings = PrepareSettings(held_out=0.0)
     train, held_out = (

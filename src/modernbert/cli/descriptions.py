@@ -63,7 +63,7 @@ def describe_recipe(path: Path) -> Description:
 
 def describe_training(phase: "PhaseRecipe", config: "EncoderConfig") -> Description:
     """Steps and arithmetic of a phase, as if every sequence were as long as the longest."""
-    from modernbert.model.flops import flops_per_token
+    from modernbert.model.config import flops_per_token
 
     bin_tokens, total_tokens = phase.packing.bin_tokens, phase.training.total_tokens
     forward = flops_per_token(config, phase.packing.max_seqlen, masked_share=phase.masking.rate)
@@ -94,7 +94,7 @@ def describe_model(path: Path) -> Description:
 
 def describe_config(config: "EncoderConfig") -> Description:
     """The numbers of a model."""
-    from modernbert.model.flops import flops_per_token
+    from modernbert.model.config import flops_per_token
 
     return {
         "parameters": config.num_parameters(head=False),
@@ -208,7 +208,7 @@ def describe_index(path: Path) -> Description:
 
 def describe_vectors(path: Path) -> Description:
     """Describe a file of vectors."""
-    from modernbert.inference.vector_file import read_vectors
+    from modernbert.inference.index_files import read_vectors
 
     vectors = read_vectors(path)
     rows, dimensions = vectors.shape

@@ -20,11 +20,10 @@ from modernbert.cli.inference_options import (
     speed_of,
     warnings_told,
 )
-from modernbert.cli.options import AsJson, echo_json
-from modernbert.cli.settings_options import takes_settings
+from modernbert.cli.options import AsJson, echo_json, takes_settings
 from modernbert.cli.terminal import Meter, tell
 from modernbert.cli.text_input import TextInput
-from modernbert.data.rows.file_settings import InputSettings
+from modernbert.data.settings import InputSettings
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -159,7 +158,7 @@ def embed(
     if str(reader.skipped):
         tell(str(reader.skipped))
     if faiss:
-        from modernbert.inference.faiss_index import write_faiss
+        from modernbert.inference.index import write_faiss
 
         tell(f"{write_faiss(output)}: written")
     _report(output, num_vectors, width, as_json)
@@ -167,7 +166,7 @@ def embed(
 
 def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: bool) -> str:
     """What an index is searched in; what cannot be is refused before the work begins."""
-    from modernbert.inference.faiss_index import import_faiss
+    from modernbert.inference.index import import_faiss
     from modernbert.inference.index_folder import KINDS, require_one_of
 
     if faiss:

@@ -36,7 +36,7 @@ class EmbeddingJob:
     def __init__(
         self, output: Path, dim: int, description: Mapping[str, Any], *, multi: bool = False
     ) -> None:
-        from modernbert.inference.vector_file import VectorFile
+        from modernbert.inference.index_files import VectorFile
 
         if output.suffix not in SUFFIXES:
             raise InputError(f"{output}: expected a name that ends in {', '.join(SUFFIXES)}")
@@ -141,7 +141,7 @@ class EmbeddingJob:
         write_whole(self.folder / "job.json", text.encode())
 
     def _blocks(self) -> Iterator["np.ndarray"]:
-        from modernbert.inference.vector_file import read_vectors
+        from modernbert.inference.index_files import read_vectors
 
         vectors = read_vectors(self.folder / "vectors.npy")
         return (vectors[start : start + _ROWS] for start in range(0, len(vectors), _ROWS))
@@ -161,7 +161,7 @@ class EmbeddingJob:
 
     def _texts(self) -> Iterator["np.ndarray"]:
         """The vectors of each text, of a multi-vector model."""
-        from modernbert.inference.vector_file import read_vectors
+        from modernbert.inference.index_files import read_vectors
 
         vectors, end = read_vectors(self.folder / "vectors.npy"), 0
         for length in read_vectors(self.folder / "lengths.npy")[:, 0]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli.finetune_progress import Watch
+from modernbert.cli.finetune import Watch
 from modernbert.cli.formatting import duration
 from modernbert.cli.inference_options import (
     Model,

@@ -104,7 +104,7 @@ def safetensors(
 
 def _texts(sample: Path, text_field: str | None) -> list[str]:
     from modernbert.cli.text_input import TextInput
-    from modernbert.data.rows.file_settings import InputSettings
+    from modernbert.data.settings import InputSettings
 
     settings = InputSettings(text_field=text_field, strict=True)
 

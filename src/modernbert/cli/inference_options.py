@@ -15,7 +15,7 @@ from modernbert.cli.formatting import counted, short_count
 from modernbert.cli.options import echo_json
 from modernbert.cli.terminal import Meter, tell
 from modernbert.cli.text_input import Given, Kind, Record, TextInput
-from modernbert.data.rows.file_settings import InputSettings
+from modernbert.data.settings import InputSettings
 from modernbert.errors import ModernBertWarning
 
 if TYPE_CHECKING:

@@ -14,11 +14,10 @@ from modernbert.cli.inference_options import (
     speed_of,
     warnings_told,
 )
-from modernbert.cli.options import AsJson, echo_json
-from modernbert.cli.settings_options import takes_settings
+from modernbert.cli.options import AsJson, echo_json, takes_settings
 from modernbert.cli.terminal import Meter, tell
 from modernbert.errors import InputError
-from modernbert.tasks.ranking.mining_settings import MiningSettings
+from modernbert.tasks.ranking.recipe import MiningSettings
 
 
 @takes_settings

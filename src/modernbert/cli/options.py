@@ -1,10 +1,18 @@
-"""Arguments and options that several verbs share."""
+"""Options that several verbs share, and options made from the fields of settings."""
 
+import copy
+import functools
+import inspect
 import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
+
+from modernbert.errors import SettingsError
+from modernbert.settings import Doc, fields_of, parse, without_none
 
 Corpus = Annotated[
     list[Path],
@@ -29,3 +37,169 @@ def echo_json(value: Any) -> None:
 def example(arguments: str) -> str:
     """The last line of a verb's help."""
     return f"Example: `modernbert {arguments}`"
+
+
+C = TypeVar("C", bound=Callable[..., Any])
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class SettingOption:
+    """An option for a field of a settings class, or of a table within it.
+
+    Args:
+        path: The names of the tables that lead to the field, and its own.
+        type: The type of the field, without None.
+        default: Its default; `dataclasses.MISSING` where it must be given.
+    """
+
+    path: tuple[str, ...]
+    type: Any
+    doc: Doc
+    default: Any
+
+    @property
+    def name(self) -> str:
+        """The name of the parameter that receives the value."""
+        return self.path[-1]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Names on the command line; a switch that is on by default can be turned off."""
+        if self.doc.flags:
+            return self.doc.flags
+        flag = "--" + self.name.replace("_", "-")
+        return (f"{flag}/--no-{flag[2:]}",) if self.default is True else (flag,)
+
+    @property
+    def shows_default(self) -> bool:
+        """Whether the default says something."""
+        return not any(self.default is nothing for nothing in (MISSING, None, (), False))
+
+    def parameter(self) -> inspect.Parameter:
+        """The parameter of a command from which typer makes the option."""
+        option = typer.Option(
+            *self.flags,
+            help=self.doc.text,
+            envvar=self.doc.env,
+            show_default=self.doc.default or self.shows_default,
+        )
+        many = get_origin(self.type) is tuple
+        kind: Any = _list_of(get_args(self.type)[0]) if many else self.type
+        default = list(self.default) if many and self.default is not MISSING else self.default
+        return inspect.Parameter(
+            self.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if default is MISSING else default,
+            annotation=Annotated[kind | None if default is None else kind, option],
+        )
+
+
+def _list_of(item: Any) -> Any:
+    """The type of an option that may be repeated; typer has none for a list of literals."""
+    return list[str] if get_origin(item) is Literal else list[item]
+
+
+def options_of(settings_class: type, defaults: Any = None) -> list[SettingOption]:
+    """The options for all documented fields, those of inner tables included.
+
+    Args:
+        defaults: A settings object whose values stand in place of the class's defaults.
+
+    Raises:
+        TypeError: Two fields would have the same option.
+    """
+    found = list(_walk(settings_class, (), defaults))
+    names = [option.name for option in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise TypeError(f"{settings_class.__name__}: two fields are called {min(twice)}")
+    return found
+
+
+def _walk(settings_class: type, place: tuple[str, ...], defaults: Any) -> Iterator[SettingOption]:
+    for field in fields_of(settings_class):
+        kind, path = without_none(field.type), (*place, field.name)
+        default = field.default if defaults is None else getattr(defaults, field.name)
+        if is_dataclass(kind):
+            assert isinstance(kind, type)
+            yield from _walk(kind, path, None if default is MISSING else default)
+        elif field.doc is not None:
+            yield SettingOption(path, kind, field.doc, default)
+
+
+def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command an option for each field of the settings that it takes.
+
+    A parameter whose type is a settings class is replaced by the options of its fields; the command
+    is called with the settings object. A default of the parameter holds the defaults to show.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    taken = {
+        name: options_of(each.annotation, None if each.default is each.empty else each.default)
+        for name, each in signature.parameters.items()
+        if isinstance(each.annotation, type) and is_dataclass(each.annotation)
+    }
+    parameters = [
+        shown
+        for name, each in signature.parameters.items()
+        for shown in ([option.parameter() for option in taken[name]] if name in taken else [each])
+    ]
+
+    @functools.wraps(command)
+    def call(**values: Any) -> Any:
+        for name, options in taken.items():
+            given = {option.path: values.pop(option.name) for option in options}
+            values[name] = settings_of(signature.parameters[name].annotation, options, given)
+        return command(**values)
+
+    return _with_parameters(call, parameters)
+
+
+def _with_parameters(command: C, parameters: list[inspect.Parameter]) -> C:
+    """Let a function that takes keywords show these parameters to typer."""
+    keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in keywords}
+    return command
+
+
+def settings_of(
+    settings_class: type[S],
+    options: list[SettingOption],
+    values: Mapping[tuple[str, ...], Any],
+    *,
+    base: Mapping[str, Any] | None = None,
+    where: str = "options",
+) -> S:
+    """A settings object of the values of options, by the path of each.
+
+    Args:
+        base: The mapping of a file that the values are laid over.
+        where: The name of that file, for messages about it.
+
+    Raises:
+        SettingsError: A value is missing or out of its range; the message names the option.
+    """
+    mapping: dict[str, Any] = copy.deepcopy(dict(base or {}))
+    for path, value in values.items():
+        table = mapping
+        for name in path[:-1]:
+            table = table.setdefault(name, {})
+        if value is not None:
+            table[path[-1]] = value
+    try:
+        return parse(settings_class, mapping, where=where)
+    except SettingsError as error:
+        raise SettingsError(_with_flag(str(error), options, values, where)) from None
+
+
+def _with_flag(
+    message: str, options: list[SettingOption], values: Mapping[tuple[str, ...], Any], where: str
+) -> str:
+    """A message about a field as one about the option that the value came from."""
+    for option in options:
+        start = ": ".join((where, *option.path)) + ": "
+        if option.path in values and message.startswith(start):
+            flag = option.flags[0].split("/")[0]
+            return f"{flag}: {message.removeprefix(start)}"
+    return message.removeprefix("options: ")

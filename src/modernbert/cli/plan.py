@@ -89,7 +89,7 @@ def plan(
     from modernbert.cli.plan_recipe import phases_of
     from modernbert.cli.plan_table import as_mapping, table
     from modernbert.planning import Machine, find_chip, plan_phase
-    from modernbert.planning.published import nearest_run
+    from modernbert.planning.plan import nearest_run
     from modernbert.settings import load
     from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
@@ -132,7 +132,7 @@ def _for_this_cpu(phase: "Phase") -> "Phase":
     """The phase with the precision that `auto` comes to on this machine, as training takes it."""
     import torch
 
-    from modernbert.training.precision import compute_dtype
+    from modernbert.training.computation import compute_dtype
 
     bfloat16 = compute_dtype("cpu", phase.precision) is torch.bfloat16
     return replace(phase, precision="bfloat16" if bfloat16 else "float32")
@@ -142,7 +142,7 @@ def _measured_peak(phase: "Phase") -> float:
     """TFLOP/s of a large matrix product on this machine's CPU, in the format of a phase."""
     import torch
 
-    from modernbert.training.machine import matmul_flops_per_second
+    from modernbert.training.log import matmul_flops_per_second
 
     dtype = torch.bfloat16 if phase.precision == "bfloat16" else torch.float32
     return matmul_flops_per_second(torch.device("cpu"), dtype) / 1e12
@@ -162,7 +162,7 @@ def _measured_here(phase: "Phase", machine: "Machine") -> "Machine":
 def _data_plan(plans: "list[PhasePlan]", rate: float | None, cores: int) -> "DataPlan":
     """Of all that the phases see, each document once."""
     from modernbert.planning import DocumentLengths, plan_data
-    from modernbert.planning.data_plan import TOKENS_PER_SECOND_AND_CORE
+    from modernbert.planning.lengths import TOKENS_PER_SECOND_AND_CORE
 
     phases = [plan.phase for plan in plans]
     content = [
@@ -182,7 +182,7 @@ def _sources(
     machine: "Machine", fitted_to: str | None, rate: float | None, cores: int
 ) -> dict[str, Any]:
     """Where the numbers come from that are neither the recipe's nor arithmetic."""
-    from modernbert.planning.data_plan import TOKENS_PER_SECOND_AND_CORE
+    from modernbert.planning.lengths import TOKENS_PER_SECOND_AND_CORE
 
     measured = f"measured: {TOKENS_PER_SECOND_AND_CORE:,.0f} tokens/s on a Zen 5 core"
     return {

@@ -162,8 +162,8 @@ def total_of(plans: "Sequence[PhasePlan]") -> dict[str, Any]:
 
 
 def _data_cells(data: "DataPlan", sources: dict[str, Any]) -> Iterator[list[str]]:
-    from modernbert.data.prepare_settings import DEFAULT_SHARD_TOKENS
-    from modernbert.planning.data_plan import TEXT_BYTES_PER_TOKEN
+    from modernbert.data.settings import DEFAULT_SHARD_TOKENS
+    from modernbert.planning.lengths import TEXT_BYTES_PER_TOKEN
 
     cores = sources["cores"]
     yield ["data, seen once", "", ""]

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modernbert.cli.formatting import counted, short_count
-from modernbert.cli.options import AsJson, Corpus, echo_json
-from modernbert.cli.settings_options import takes_settings
+from modernbert.cli.options import AsJson, Corpus, echo_json, takes_settings
 from modernbert.cli.terminal import Meter, tell
-from modernbert.data.prepare_settings import PrepareSettings
+from modernbert.data.settings import PrepareSettings
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:

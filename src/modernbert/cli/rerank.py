@@ -13,9 +13,8 @@ from modernbert.cli.inference_options import (
     Texts,
     records_of,
 )
-from modernbert.cli.options import AsJson, echo_json
-from modernbert.cli.settings_options import takes_settings
-from modernbert.data.rows.file_settings import InputSettings
+from modernbert.cli.options import AsJson, echo_json, takes_settings
+from modernbert.data.settings import InputSettings
 
 _ROWS = InputSettings()
 

@@ -16,9 +16,8 @@ from modernbert.cli.inference_options import (
     Texts,
     results_of,
 )
-from modernbert.cli.options import AsJson, echo_json
-from modernbert.cli.settings_options import takes_settings
-from modernbert.data.rows.file_settings import InputSettings
+from modernbert.cli.options import AsJson, echo_json, takes_settings
+from modernbert.data.settings import InputSettings
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:

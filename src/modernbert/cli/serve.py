@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modernbert.cli.inference_options import Compile, Precision, PrecisionOption
-from modernbert.cli.settings_options import takes_settings
+from modernbert.cli.options import takes_settings
 from modernbert.cli.terminal import tell
 from modernbert.errors import InputError
 from modernbert.serving.settings import ServingSettings

@@ -15,13 +15,12 @@ from modernbert.cli.inference_options import (
     results_of,
     show_results,
 )
-from modernbert.cli.options import AsJson
-from modernbert.cli.settings_options import takes_settings
+from modernbert.cli.options import AsJson, takes_settings
 from modernbert.cli.text_input import Record
-from modernbert.data.rows.file_settings import InputSettings
+from modernbert.data.settings import InputSettings
 
 if TYPE_CHECKING:
-    from modernbert.inference.entities import Entity
+    from modernbert.inference.tagger import Entity
 
 
 _ROWS = InputSettings()

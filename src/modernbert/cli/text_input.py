@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from modernbert.data.rows.file_settings import InputSettings
+from modernbert.data.settings import InputSettings
 from modernbert.errors import DocumentError, InputError
 
 if TYPE_CHECKING:
@@ -112,8 +112,7 @@ class TextInput:
         Raises:
             InputError: There is none of texts; an error of the whole file, whatever is skipped.
         """
-        from modernbert.data.rows.table import Table
-        from modernbert.data.rows.text_columns import IDS, TEXTS, WORDS, TextColumns
+        from modernbert.data.rows.table import IDS, TEXTS, WORDS, Table, TextColumns
 
         table = Table(source=self.file.path, columns=tuple(names), rows=[], has_header=has_header)
         text, pair, name = self._asked

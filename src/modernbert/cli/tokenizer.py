@@ -96,7 +96,7 @@ def extend(
     The vocabulary keeps its size, so the model needs no change. Pretrain it further with the new
     tokenizer to learn the new tokens.
     """
-    from modernbert.tokenizer.extend import extend as name_slots
+    from modernbert.tokenizer.derive import extend as name_slots
     from modernbert.tokenizer.tokenizer import Tokenizer
 
     extended = name_slots(Tokenizer.from_pretrained(tokenizer), token)

@@ -1,17 +1,23 @@
-"""Documents of a corpus: read one after another, in bounded memory, whatever the files hold.
+"""Documents of a corpus, and the work units into which it is cut for all cores.
 
 A text, Markdown or code file is one document; so is each row of a table, of JSON Lines, of Parquet
 and of a dataset folder. What cannot be read is named, counted and skipped, or stops a strict
 reader.
+
+The units depend on the files alone, never on the number of processes, and so do the random keys
+of their documents.
 """
 
+import codecs
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from modernbert.data.corpus_files import find_files
+from modernbert.data.corpus_files import CorpusFile, find_files
 from modernbert.data.records import Document, Reading, RecordRules, Skipped
-from modernbert.data.rows.file_settings import FileSettings
 from modernbert.data.rows.formats import rows_of
+from modernbert.data.rows.json_files import can_be_cut
+from modernbert.data.settings import FileSettings
 
 __all__ = ["Document", "DocumentReader", "Skipped", "read_file"]
 
@@ -62,3 +68,145 @@ def read_file(reading: Reading) -> Iterator[Document]:
         text = rules.text(row.values.get(rules.text_field), row.where)
         if text is not None:
             yield Document(text, path, row.number)
+
+
+UNIT_BYTES = 64 << 20
+_LEAST_UNIT_BYTES = 2 << 20
+_WANTED_UNITS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A file, or the lines of it that begin in a range of its bytes."""
+
+    file: CorpusFile
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of the range in the file."""
+        return (self.file.num_bytes if self.stop is None else self.stop) - self.start
+
+    @property
+    def expected_text_bytes(self) -> int:
+        """A guess at the size of the part's text."""
+        if self.stop is None and self.start == 0:
+            return self.file.expected_text_bytes
+        return self.num_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkUnit:
+    """Parts of one input that are read one after another.
+
+    index: the unit's number in the corpus.
+    """
+
+    index: int
+    parts: tuple[Part, ...]
+
+    @property
+    def input(self) -> str:
+        """The input, as the user gave it, to which all the parts belong."""
+        return self.parts[0].file.input
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of all parts in their files."""
+        return sum(part.num_bytes for part in self.parts)
+
+    @property
+    def expected_text_bytes(self) -> int:
+        """A guess at the size of the unit's text."""
+        return sum(part.expected_text_bytes for part in self.parts)
+
+
+class UnitReader:
+    """The documents of one unit.
+
+    bytes_done: how many bytes of its parts are read so far.
+    """
+
+    def __init__(
+        self, unit: WorkUnit, rules: RecordRules, settings: FileSettings | None = None
+    ) -> None:
+        self._unit = unit
+        self._rules = rules
+        self._settings = settings or FileSettings()
+        self._bytes_before = 0
+        self._reading: Reading | None = None
+
+    @property
+    def bytes_done(self) -> int:
+        """How many bytes of the unit's parts are read so far."""
+        return self._bytes_before + (self._reading.bytes_done if self._reading else 0)
+
+    def __iter__(self) -> Iterator[Document]:
+        for part in self._unit.parts:
+            self._reading = Reading(
+                file=part.file,
+                rules=self._rules,
+                start=part.start,
+                stop=part.stop,
+                settings=self._settings,
+            )
+            yield from read_file(self._reading)
+            self._reading = None
+            self._bytes_before += part.num_bytes
+
+
+def even_unit_bytes(files: Sequence[CorpusFile]) -> int:
+    """So large that there are enough units for many cores to end at about the same time.
+
+    At most `UNIT_BYTES`.
+    """
+    expected = sum(file.expected_text_bytes for file in files)
+    return min(UNIT_BYTES, max(_LEAST_UNIT_BYTES, expected // _WANTED_UNITS))
+
+
+def plan_units(
+    files: Sequence[CorpusFile], *, unit_bytes: int, encoding: str | None = None
+) -> list[WorkUnit]:
+    """Cut large unpacked JSON Lines into ranges, and put small files of an input together.
+
+    encoding: of the files; only UTF-8 can be cut.
+    """
+    can_cut = encoding is None or codecs.lookup(encoding).name == "utf-8"
+    parts = (part for file in files for part in _parts(file, unit_bytes, can_cut=can_cut))
+    return [
+        WorkUnit(index=index, parts=tuple(together))
+        for index, together in enumerate(_together(parts, unit_bytes))
+    ]
+
+
+def share_of(units: Sequence[WorkUnit], task: int, num_tasks: int) -> list[WorkUnit]:
+    """The units of one task of several: dealt out by size, so that the tasks have about as much."""
+    by_size = sorted(units, key=lambda unit: (-unit.expected_text_bytes, unit.index))
+    return sorted(by_size[task::num_tasks], key=lambda unit: unit.index)
+
+
+def _parts(file: CorpusFile, unit_bytes: int, *, can_cut: bool) -> list[Part]:
+    if not can_cut or file.num_bytes <= unit_bytes or not can_be_cut(file):
+        return [Part(file=file)]
+    starts = range(0, file.num_bytes, unit_bytes)
+    return [
+        Part(file=file, start=start, stop=min(start + unit_bytes, file.num_bytes))
+        for start in starts
+    ]
+
+
+def _together(parts: Iterable[Part], unit_bytes: int) -> Iterator[list[Part]]:
+    """Parts of one input in their order, as many as a unit has room for, but one in any case."""
+    held: list[Part] = []
+    held_bytes = 0
+    for part in parts:
+        part_bytes = part.expected_text_bytes
+        is_full = held_bytes + part_bytes > unit_bytes
+        if held and (is_full or held[0].file.input != part.file.input):
+            yield held
+            held, held_bytes = [], 0
+        held.append(part)
+        held_bytes += part_bytes
+    if held:
+        yield held

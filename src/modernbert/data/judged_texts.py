@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.data.rows.cells import number
-from modernbert.data.rows.file_settings import FileSettings
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.tables import read_table
+from modernbert.data.settings import FileSettings
 from modernbert.errors import DocumentError
 
 _SUFFIXES = (".jsonl", ".tsv", ".csv", ".parquet")

@@ -20,22 +20,21 @@ import numpy as np
 
 from modernbert.data.corpus_files import CorpusFile, find_files
 from modernbert.data.datatrove_files import Reencode, TokenFileImporter, find_token_files
-from modernbert.data.prepare_folder import PrepareFolder, claim_folder, share_folder
-from modernbert.data.prepare_settings import PrepareSettings
-from modernbert.data.records import Skipped
-from modernbert.data.rows.file_settings import FileSettings
-from modernbert.data.shard_manifest import check_special_tokens, token_dtype
-from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialTokens
-from modernbert.data.spill import RUN_TOKENS, Run, Spill, shuffled
-from modernbert.data.tokenize_units import OnProgress, PrepareProgress, tokenize_units
-from modernbert.data.tokenizing import Encode, TokenizingRules
-from modernbert.data.work_units import (
+from modernbert.data.documents import (
     Part,
     WorkUnit,
     even_unit_bytes,
     plan_units,
     share_of,
 )
+from modernbert.data.prepare_folder import PrepareFolder, claim_folder, share_folder
+from modernbert.data.records import Skipped
+from modernbert.data.settings import FileSettings, PrepareSettings
+from modernbert.data.shard_manifest import check_special_tokens, token_dtype
+from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialTokens
+from modernbert.data.spill import RUN_TOKENS, Run, Spill, shuffled
+from modernbert.data.tokenize_units import OnProgress, PrepareProgress, tokenize_units
+from modernbert.data.tokenizing import Encode, TokenizingRules
 from modernbert.errors import DocumentError, InputError
 from modernbert.settings import to_mapping
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from modernbert.data.corpus_files import CorpusFile
-from modernbert.data.rows.file_settings import FileSettings
+from modernbert.data.settings import FileSettings
 from modernbert.errors import DocumentError
 
 MAX_TEXT_BYTES = 16 << 20

@@ -10,7 +10,7 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from modernbert.data.prepare_settings import DEFAULT_SHARD_TOKENS
+from modernbert.data.settings import DEFAULT_SHARD_TOKENS
 from modernbert.data.shard_manifest import (
     FORMAT,
     LITTLE_ENDIAN,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from modernbert.data.documents import WorkUnit
 from modernbert.data.spill import Spill
 from modernbert.data.tokenizing import (
     BATCH_CHARACTERS,
@@ -14,7 +15,6 @@ from modernbert.data.tokenizing import (
     UnitProgress,
     tokenize_unit,
 )
-from modernbert.data.work_units import WorkUnit
 from modernbert.processes import ProcessPool, num_cores
 
 # Below this, starting processes takes longer than they save.

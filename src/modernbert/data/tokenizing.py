@@ -8,10 +8,10 @@ from itertools import islice
 
 import numpy as np
 
+from modernbert.data.documents import UnitReader, WorkUnit
 from modernbert.data.records import Document, RecordRules, Skipped
-from modernbert.data.rows.file_settings import FileSettings
+from modernbert.data.settings import FileSettings
 from modernbert.data.spill import Run, Spill, document_keys
-from modernbert.data.work_units import UnitReader, WorkUnit
 from modernbert.errors import InputError, RunError
 
 Encode = Callable[[list[str]], Sequence[Sequence[int] | np.ndarray]]

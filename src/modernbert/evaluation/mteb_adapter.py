@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modernbert.data.judged_texts import JudgedTexts
 from modernbert.errors import InputError
-from modernbert.evaluation.retrieval import rank_judged
+from modernbert.evaluation.run import rank_judged
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.reranker import Reranker
 from modernbert.inference.retriever import Retriever

@@ -16,19 +16,72 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from modernbert.data.judged_texts import read_judged_texts
+from modernbert.data.judged_texts import JudgedTexts, read_judged_texts
 from modernbert.errors import InputError, RunError
-from modernbert.evaluation.retrieval import METRICS, retrieval_scores
 from modernbert.evaluation.suite import Suite, TaskSettings
 from modernbert.files import write_whole
-from modernbert.inference.batching import Progress
+from modernbert.inference.batching import Observer, Progress
 from modernbert.inference.loading import folder_fingerprint
-from modernbert.inference.retriever import load_retriever
+from modernbert.inference.retriever import Retriever, load_retriever, text_vectors
+from modernbert.inference.similarity import rank_documents
+from modernbert.metrics.ranking import ranking_scores
 from modernbert.model.config_file import find_model
 from modernbert.model.precision import PrecisionChoice
 from modernbert.tasks.finetune import finetune
 from modernbert.tasks.tuning.sweep import MODEL_FOLDER
 from modernbert.training.log import Record
+
+METRICS = ("ndcg@10", "recall@10", "recall@100", "mrr@10", "map@100")
+_DEPTH = 100
+
+
+def rank_judged(
+    retriever: Retriever,
+    judged: JudgedTexts,
+    *,
+    top_k: int = _DEPTH,
+    on_progress: Observer | None = None,
+) -> dict[str, dict[str, float]]:
+    """For each query the best documents with their scores, by either kind of retriever.
+
+    A document that is the query itself, by its id, is left out, as BEIR does.
+
+    on_progress: is told how far the documents are embedded.
+    """
+    queries = text_vectors(retriever, judged.queries.values(), "query")
+    documents = text_vectors(
+        retriever,
+        judged.documents.values(),
+        "document",
+        on_progress=on_progress,
+    )
+    found = rank_documents([text for block in queries for text in block], documents, top_k + 1)
+    names = list(judged.documents)
+    rankings = {}
+    for query, (scores, rows) in zip(judged.queries, found, strict=True):
+        pairs = zip(rows.tolist(), scores.tolist(), strict=True)
+        kept = [(names[row], score) for row, score in pairs if names[row] != query]
+        rankings[query] = dict(kept[:top_k])
+    return rankings
+
+
+def retrieval_scores(
+    retriever: Retriever,
+    judged: JudgedTexts,
+    metrics: tuple[str, ...] = METRICS,
+    *,
+    on_progress: Observer | None = None,
+) -> dict[str, float]:
+    """The mean of each metric over all judged queries.
+
+    Raises:
+        InputError: an unknown metric, or no judgements.
+    """
+    depth = max([_DEPTH, *(int(m.partition("@")[2]) for m in metrics if m[-1:].isdigit())])
+    found = rank_judged(retriever, judged, top_k=depth, on_progress=on_progress)
+    rankings = {query: list(documents) for query, documents in found.items()}
+    return ranking_scores(rankings, judged.judgements, metrics)
+
 
 RESULT_FILE = "result.json"
 RESULTS_FILE = "results.json"

@@ -17,10 +17,16 @@ from pathlib import Path
 import torch
 
 from modernbert.errors import ExportError
-from modernbert.export.packages import NEEDED, quiet, require_packages
 from modernbert.export.padded_model import INPUTS, OUTPUTS, PaddedModel
 from modernbert.export.quantize import Int8Quality, default_sample, quantize
-from modernbert.export.source import Source, copy_settings, open_source
+from modernbert.export.source import (
+    NEEDED,
+    Source,
+    copy_settings,
+    open_source,
+    quiet,
+    require_packages,
+)
 from modernbert.export.verify import largest_difference
 from modernbert.files import updated_folder
 

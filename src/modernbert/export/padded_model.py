@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modernbert.model.activations import ACTIVATIONS
 from modernbert.model.config import LayerKind
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import (
@@ -19,6 +18,7 @@ from modernbert.model.heads import (
     SpanClassifier,
     TokenClassifier,
 )
+from modernbert.model.layer import ACTIVATIONS
 from modernbert.model.pretrained import SavedModel
 from modernbert.model.rope import rotary_table
 

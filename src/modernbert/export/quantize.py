@@ -14,8 +14,7 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import ExportError
-from modernbert.export.packages import quiet
-from modernbert.export.source import Source
+from modernbert.export.source import Source, quiet
 from modernbert.export.verify import Session
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import SequenceClassifier

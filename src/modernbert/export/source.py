@@ -1,10 +1,17 @@
-"""What is exported: the model of a folder, of whichever kind, and the files beside its weights."""
+"""What an export begins with: a folder's model, the files beside its weights, and the packages."""
 
+import logging
+import re
 import shutil
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from modernbert.errors import ExportError
 from modernbert.inference.embedder_folder import read_embedder_settings
 from modernbert.kinds import ModelKind, model_kind, read_modules
 from modernbert.model.config_file import find_model
@@ -20,6 +27,44 @@ from modernbert.model.pooling import Poolings
 from modernbert.model.pretrained import SavedModel
 from modernbert.model.weights import INDEX_FILE
 from modernbert.tokenizer.tokenizer import Tokenizer
+
+# As in the extra `export` of pyproject.toml.
+NEEDED = {"onnx": (1, 20), "onnxscript": (0, 7), "onnxruntime": (1, 25)}
+
+
+def require_packages() -> None:
+    """Check all of them before any work is done.
+
+    Raises:
+        ExportError: one that is missing or too old.
+    """
+    for name, least in NEEDED.items():
+        wanted = ".".join(map(str, least))
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            raise ExportError(
+                f"{name} is not installed: pip install 'modernbert[export]'"
+            ) from None
+        if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < least:
+            raise ExportError(
+                f"{name} {found} is too old, {wanted} or later is needed: "
+                "pip install -U 'modernbert[export]'"
+            )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the packages' remarks, which are about their own inside, from the user."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
 
 _CLASSES: dict[ModelKind, type[SavedModel]] = {
     "masked_lm": MaskedLanguageModel,

@@ -1,6 +1,6 @@
-"""Texts of any lengths to results in their order: read in windows, sorted by length, packed.
+"""Texts of any lengths to results in their order: read in windows, sorted, packed, computed.
 
-    items -> window -> token ids -> sorted by length -> packs of tokens -> results in input order
+items -> window -> token ids -> sorted by length -> packs of tokens -> results in input order
 
 Only one window of items is held at a time, so that an endless generator can be streamed.
 """
@@ -14,9 +14,32 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from modernbert.batch import PackedBatch
-from modernbert.device_copies import Underway
+from modernbert.devices import Underway, underway
 from modernbert.errors import InputError
-from modernbert.inference.launching import launch
+
+R = TypeVar("R")
+
+
+def launch(
+    compute: Callable[[PackedBatch], Sequence[R]],
+    sequences: Iterable[Sequence[int]],
+    device: torch.device,
+) -> Underway[Sequence[R]]:
+    """Pack sequences, copy them to a device and begin to compute.
+
+    compute: a batch to one result a sequence; brings them to the CPU by `to_host`.
+
+    Raises:
+        InputError: no sequence, or an empty one.
+    """
+    batch = PackedBatch.from_sequences(sequences)
+    on_gpu = device.type == "cuda"
+    if on_gpu:  # from other memory a copy would wait for all that was launched before
+        batch = batch.pin_memory()
+    with torch.inference_mode():
+        results = compute(batch.to(device, non_blocking=on_gpu))
+    return underway(results, device)
+
 
 DEFAULT_BATCH_TOKENS = 8192
 """For a CPU. Base size in bfloat16, ragged texts, two cores: 1,024, 2,048 and 4,096 tokens gave
@@ -37,7 +60,6 @@ class Encoded(Protocol):
 
 T = TypeVar("T")
 E = TypeVar("E")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
-from modernbert.device_copies import to_host
+from modernbert.devices import to_host
 from modernbert.errors import ConfigError, InputError, ModelFolderError
 from modernbert.files import updated_folder
 from modernbert.inference.batching import Observer
-from modernbert.inference.embedder_folder import read_embedder, write_embedder
-from modernbert.inference.embedder_settings import EmbedderSettings
+from modernbert.inference.embedder_folder import EmbedderSettings, read_embedder, write_embedder
 from modernbert.inference.inputs import EncodedText, Side, TextEncoder, require_list
 from modernbert.inference.loading import load_for_inference
 from modernbert.inference.similarity import Vectors, similarity
-from modernbert.inference.text_model import TextModel
-from modernbert.inference.use import Use
+from modernbert.inference.text_model import TextModel, Use
 from modernbert.kinds import ModelKind
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder

@@ -3,23 +3,28 @@
 See `foreign_files` for the files. The steps are a transformer, a pooling, and any number of layers.
 """
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import nn
 
-from modernbert.errors import ModelFolderError
-from modernbert.inference.embedder_settings import EmbedderSettings
+from modernbert.errors import ConfigError, InputError, ModelFolderError
 from modernbert.inference.foreign_files import (
+    LAYERS,
     POOLING_KEYS,
     EmbedderFile,
     PoolingFile,
     TransformerFile,
+    read_layers,
     read_prompt_file,
     refuse_steps,
     write_files,
+    write_weights,
+    written_layer,
 )
-from modernbert.inference.foreign_layers import LAYERS, read_layers, write_weights, written_layer
+from modernbert.inference.similarity import Similarity
 from modernbert.json_files import read_object, read_settings
 from modernbert.kinds import (
     CONFIG_FILE,
@@ -29,7 +34,99 @@ from modernbert.kinds import (
     Module,
     read_modules,
 )
-from modernbert.model.vector_layers import Normalize
+from modernbert.model.pooling import Normalize, Poolings, TextPooling
+
+Side = Literal["query", "document"]
+
+_NAMES: Mapping[Side, tuple[str, ...]] = {
+    "query": ("query",),
+    "document": ("document", "passage", "corpus"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompted:
+    """The prompts of a model.
+
+    Attributes:
+        prompts: Texts by name; `query` and `document` are for the two sides of a search.
+        default_prompt_name: The prompt that is taken where none is asked for.
+    """
+
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
+            known = ", ".join(self.prompts) or "there are none"
+            name = f"default_prompt_name: {self.default_prompt_name!r}"
+            raise ConfigError(f"{name} is none of the prompts ({known})")
+
+    def prompt(self, prompt: str | None = None, name: str | None = None) -> str:
+        """Choose what to put before each text: the one given, the named one, or the default.
+
+        Raises:
+            InputError: A name that the model has no prompt of.
+        """
+        if prompt is not None:
+            return prompt
+        name = self.default_prompt_name if name is None else name
+        if name is not None and name not in self.prompts:
+            known = ", ".join(self.prompts) or "none"
+            raise InputError(f"prompt_name: got {name!r}, but the model's prompts are: {known}")
+        return "" if name is None else self.prompts[name]
+
+    def first_prompt(self, names: Iterable[str]) -> str:
+        """The first of these prompts that there is, or none; the default does not count."""
+        return next((self.prompts[name] for name in names if name in self.prompts), "")
+
+    def side_prompt(self, side: Side) -> str:
+        """The prompt of one side of a search; the default does not count."""
+        return self.first_prompt(_NAMES[side])
+
+    def of_side(self, side: Side, options: Any) -> Any:
+        """Options with the prompt of one side, unless they name another."""
+        if options.get("prompt") is not None or options.get("prompt_name") is not None:
+            return options
+        return {**options, "prompt": self.side_prompt(side)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedderSettings(Prompted):
+    """What makes one vector of a text.
+
+    Attributes:
+        pooling: How the vectors of the tokens become one; several are joined, see `pool`.
+        normalize: Whether the model's own vectors have length 1.
+        max_seqlen: The longest sequence, in tokens; None for what the model reads.
+        pool_prompt: Whether the tokens of the prompt are pooled too.
+        similarity: How vectors are compared.
+        truncate_dim: How many numbers of each vector are kept; None for all.
+    """
+
+    pooling: Poolings = "mean"
+    normalize: bool = False
+    max_seqlen: int | None = None
+    pool_prompt: bool = True
+    similarity: Similarity = "cosine"
+    truncate_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kinds = (self.pooling,) if isinstance(self.pooling, str) else self.pooling
+        checked = [("pooling", each, TextPooling) for each in kinds]
+        for name, got, known in (*checked, ("similarity", self.similarity, Similarity)):
+            if got not in get_args(known):
+                expected = ", ".join(get_args(known))
+                raise ConfigError(f"{name}: got {got!r}, expected one of {expected}")
+        if not kinds:
+            raise ConfigError("pooling: got none, expected one or more")
+
+    @property
+    def num_poolings(self) -> int:
+        """How many vectors of the encoder's width are joined."""
+        return 1 if isinstance(self.pooling, str) else len(self.pooling)
+
 
 _POOLING_FOLDER = "1_Pooling"
 _SUPPORTED = f"Transformer, Pooling and then, or not, {', '.join(LAYERS)} are"

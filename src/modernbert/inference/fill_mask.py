@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
-from modernbert.device_copies import to_host
+from modernbert.devices import to_host
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.inputs import EncodedText, Side, TextEncoder, require_list
-from modernbert.inference.text_model import TextModel
-from modernbert.inference.use import Use
+from modernbert.inference.text_model import TextModel, Use
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.tokenizer.tokenizer import Tokenizer

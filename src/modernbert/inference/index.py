@@ -2,18 +2,22 @@
 
 A document, and a query, is one vector or several; several are compared by MaxSim, of which one
 vector each is the plain product.
+
+It holds the vectors as they are searched in, of length 1 where cosines are compared, in the order
+of the ids, and looks at all of them (IndexFlatIP).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from modernbert.errors import InputError
-from modernbert.inference.codes import scores_of_bits, to_bits
-from modernbert.inference.id_file import IdReader
+from modernbert.files import TEMPORARY_PREFIX
+from modernbert.inference.index_files import IdReader, read_vectors, scores_of_bits, to_bits
 from modernbert.inference.index_folder import (
     Block,
     IndexKind,
@@ -22,9 +26,7 @@ from modernbert.inference.index_folder import (
     build_index,
     unit,
 )
-from modernbert.inference.max_sim import check_vectors, reduced, runs
-from modernbert.inference.ranking import Best
-from modernbert.inference.vector_file import read_vectors
+from modernbert.inference.similarity import Best, check_vectors, reduced, runs
 
 _BLOCK_VECTORS = 16_384
 _QUERY_VECTORS = 256
@@ -206,3 +208,38 @@ class Index:
         names = self._ids.names(rows.tolist())
         triples = zip(names, rows.tolist(), scores.tolist(), strict=True)
         return [Hit(name, row, score) for name, row, score in triples]
+
+
+FAISS_FILE = "index.faiss"
+_BLOCK_ROWS = 16_384
+
+
+def write_faiss(folder: Path | str) -> Path:
+    """Write `index.faiss` into the folder of a search index; returns its path.
+
+    Raises:
+        InputError: no search index there, or faiss is not installed.
+    """
+    folder = Path(folder).expanduser()
+    manifest = IndexManifest.read(folder)
+    faiss = import_faiss()
+    index = faiss.IndexFlatIP(manifest.dim)
+    vectors = read_vectors(folder / "float32.npy")
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        index.add(vectors[start : start + _BLOCK_ROWS])
+    temporary = folder / f"{TEMPORARY_PREFIX}{FAISS_FILE}"
+    faiss.write_index(index, str(temporary))
+    temporary.replace(folder / FAISS_FILE)
+    return folder / FAISS_FILE
+
+
+def import_faiss() -> Any:
+    """The package, which is optional.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return import_module("faiss")
+    except ImportError:
+        raise InputError("faiss is not installed: pip install 'modernbert[faiss]'") from None

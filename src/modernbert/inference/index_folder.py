@@ -21,10 +21,8 @@ import numpy as np
 
 from modernbert.errors import InputError
 from modernbert.files import new_folder
-from modernbert.inference.codes import to_bits, to_int8
-from modernbert.inference.id_file import IdWriter
-from modernbert.inference.max_sim import check_vectors
-from modernbert.inference.vector_file import VectorFile
+from modernbert.inference.index_files import IdWriter, VectorFile, to_bits, to_int8
+from modernbert.inference.similarity import check_vectors
 from modernbert.json_files import parse_foreign, read_json
 from modernbert.kinds import MANIFEST_FILE, NAMES, find_kind
 

@@ -11,12 +11,12 @@ from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.fill_mask import FillMask
 from modernbert.inference.index import Index
+from modernbert.inference.index_files import read_vectors
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.question_answerer import QuestionAnswerer
 from modernbert.inference.reranker import Reranker
 from modernbert.inference.sparse_embedder import SparseEmbedder
 from modernbert.inference.tagger import Tagger
-from modernbert.inference.vector_file import read_vectors
 from modernbert.kinds import Kind, ModelKind, kind_of, model_folder, model_kind
 from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer

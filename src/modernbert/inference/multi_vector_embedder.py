@@ -15,18 +15,18 @@ from modernbert.files import updated_folder
 from modernbert.inference.batching import Observer
 from modernbert.inference.inputs import EncodedText, require_list
 from modernbert.inference.loading import load_for_inference
-from modernbert.inference.max_sim import max_sim
 from modernbert.inference.multi_vector_folder import read_folder, write_folder
 from modernbert.inference.multi_vector_inputs import (
+    MultiVectorSettings,
+    Side,
     SideEncoder,
     counted,
     expanded,
+    hidden_of_queries,
     skipped_token_ids,
 )
-from modernbert.inference.multi_vector_settings import MultiVectorSettings, Side
-from modernbert.inference.query_expansion import hidden_of_queries
-from modernbert.inference.text_model import TextModel
-from modernbert.inference.use import Use
+from modernbert.inference.similarity import max_sim
+from modernbert.inference.text_model import TextModel, Use
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import MultiVectorModel

@@ -20,12 +20,14 @@ from modernbert.files import updated_folder
 from modernbert.inference.foreign_files import (
     PromptFile,
     TransformerFile,
+    read_layers,
     read_prompt_file,
     refuse_steps,
     write_files,
+    write_weights,
+    written_layer,
 )
-from modernbert.inference.foreign_layers import read_layers, write_weights, written_layer
-from modernbert.inference.multi_vector_settings import MultiVectorSettings, QueryExpansion
+from modernbert.inference.multi_vector_inputs import MultiVectorSettings, QueryExpansion
 from modernbert.json_files import read_object, read_settings
 from modernbert.kinds import (
     CONFIG_FILE,

@@ -12,7 +12,7 @@ from modernbert.inference.embedder import Embedder
 from modernbert.inference.index import Hit, Index
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_folder import is_multi_vector
-from modernbert.inference.multi_vector_settings import Side
+from modernbert.inference.multi_vector_inputs import Side
 from modernbert.model.config_file import find_model
 from modernbert.model.precision import PrecisionChoice
 

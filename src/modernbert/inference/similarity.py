@@ -1,5 +1,10 @@
-"""How alike vectors are."""
+"""How alike vectors are, MaxSim, and the documents that are most like a query.
 
+Documents stay ragged: the products of a block are one matrix, of whose rows each document has a
+run, and the best of each run are taken at once.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -42,3 +47,149 @@ def _matrix(vectors: Vectors) -> Tensor:
     """(n, dim) float32."""
     values = torch.as_tensor(vectors).float()
     return values[None] if values.ndim == 1 else values
+
+
+_BLOCK_VECTORS = 16_384
+_QUERY_VECTORS = 1_024
+
+
+def max_sim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
+    """The scores of all pairs: (num_queries, num_documents) float32.
+
+    queries, documents: (num_vectors, dim) float32 each, 1 vector or more.
+
+    >>> one, two = np.eye(2, dtype=np.float32)
+    >>> max_sim([np.stack([one, two])], [one[None], np.stack([two, one])]).tolist()
+    [[1.0, 2.0]]
+
+    Raises:
+        InputError: one without vectors, or vectors of different sizes.
+    """
+    check_vectors(queries, "queries")
+    check_vectors(documents, "documents")
+    scores = np.zeros((len(queries), len(documents)), np.float32)
+    lengths = [len(each) for each in documents]
+    for rows in runs(lengths, _BLOCK_VECTORS):
+        vectors = np.concatenate(documents[rows])
+        for chosen in runs([len(each) for each in queries], _QUERY_VECTORS):
+            scores[chosen, rows] = scores_of_block(queries[chosen], vectors, lengths[rows])
+    return scores
+
+
+def scores_of_block(
+    queries: Sequence[np.ndarray], vectors: np.ndarray, lengths: Sequence[int] | np.ndarray
+) -> np.ndarray:
+    """(num_queries, num_documents) float32, all products at once.
+
+    vectors: (total_vectors, dim), the documents one after the other.
+    lengths: how many of them each document has.
+    """
+    products: np.ndarray = vectors @ np.concatenate(queries).T  # (total_vectors, those of queries)
+    return reduced(products, lengths, [len(query) for query in queries])
+
+
+def reduced(
+    products: np.ndarray, lengths: Sequence[int] | np.ndarray, query_lengths: Sequence[int]
+) -> np.ndarray:
+    """(num_queries, num_documents) float32 from the products of all their vectors.
+
+    products: (total_vectors, vectors of all queries).
+    lengths, query_lengths: how many vectors each document and each query has.
+    """
+    scores = products
+    if len(scores) != len(lengths):
+        scores = np.maximum.reduceat(scores, _starts(lengths), axis=0)
+    if scores.shape[1] != len(query_lengths):
+        scores = np.add.reduceat(scores, _starts(query_lengths), axis=1)
+    return scores.T
+
+
+def runs(lengths: Sequence[int] | np.ndarray, most: int) -> Iterator[slice]:
+    """Neighbours whose lengths together are at most `most`, but one in any case.
+
+    >>> list(runs([2, 3, 9, 1], 5))
+    [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
+    """
+    start = total = 0
+    for index, length in enumerate(lengths):
+        if index > start and total + length > most:
+            yield slice(start, index)
+            start, total = index, 0
+        total += int(length)
+    if start < len(lengths):
+        yield slice(start, len(lengths))
+
+
+def check_vectors(texts: Sequence[np.ndarray], name: str) -> None:
+    """Refuse texts without vectors, and vectors that are none or of different sizes.
+
+    Raises:
+        InputError: naming the text.
+    """
+    for index, vectors in enumerate(texts):
+        if np.ndim(vectors) != 2 or not len(vectors) or vectors.shape[1] != texts[0].shape[1]:
+            width = texts[0].shape[1] if np.ndim(texts[0]) == 2 else "dim"
+            raise InputError(
+                f"{name}: got {np.shape(vectors)} at {index}, expected (1 or more, {width})"
+            )
+
+
+def _starts(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.intp)
+
+
+def rank_documents(
+    queries: Sequence[np.ndarray], blocks: Iterable[Sequence[np.ndarray]], top_k: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each query the scores and the numbers of the best documents, best first, by MaxSim.
+
+    With one vector a text that is the dot product. Only one block is held at a time.
+
+    queries: (num_vectors, dim) float32 each.
+    blocks: documents in their order, in lists, each document as the queries.
+    """
+    best = {
+        (chosen.start, chosen.stop): Best(chosen.stop - chosen.start, top_k)
+        for chosen in runs([len(query) for query in queries], _QUERY_VECTORS)
+    }
+    first_row = 0
+    for block in blocks:
+        lengths = [len(document) for document in block]
+        for rows in runs(lengths, _BLOCK_VECTORS):
+            vectors = np.concatenate(block[rows])
+            for (start, stop), found in best.items():
+                scores = scores_of_block(queries[start:stop], vectors, lengths[rows])
+                found.add(np.ascontiguousarray(scores), first_row + rows.start)
+        first_row += len(block)
+    return [each for found in best.values() for each in found.ordered()]
+
+
+class Best:
+    """The best rows for each query so far, while blocks of rows are scored one after another.
+
+    num: how many are kept.
+    """
+
+    def __init__(self, num_queries: int, num: int) -> None:
+        self.num = num
+        self._scores = torch.empty(num_queries, 0)
+        self._rows = torch.empty(num_queries, 0, dtype=torch.int64)
+
+    def add(self, scores: np.ndarray, first_row: int) -> None:
+        """Take the scores (num_queries, rows) float32 of rows from `first_row` on."""
+        found = torch.arange(first_row, first_row + scores.shape[1]).expand(len(scores), -1)
+        joined = torch.cat([self._scores, torch.from_numpy(scores)], 1)
+        rows = torch.cat([self._rows, found], 1)
+        self._scores, places = joined.topk(min(self.num, joined.shape[1]), dim=1)
+        self._rows = rows.gather(1, places)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(num_queries, num) int64, in any order."""
+        return self._rows.numpy()
+
+    def ordered(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Scores and rows for each query, best first; among equals the first row."""
+        for scores, rows in zip(self._scores.numpy(), self._rows.numpy(), strict=True):
+            order = np.lexsort((rows, -scores))
+            yield scores[order], rows[order]

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
-from modernbert.device_copies import to_host
+from modernbert.devices import to_host
 from modernbert.errors import InputError, ModelFolderError
 from modernbert.files import updated_folder
 from modernbert.inference.batching import Observer
+from modernbert.inference.embedder_folder import Prompted
 from modernbert.inference.foreign_files import (
     SparseFile,
     SpladePoolingFile,
@@ -24,9 +25,7 @@ from modernbert.inference.foreign_files import (
 )
 from modernbert.inference.inputs import EncodedText, Side, TextEncoder, require_list
 from modernbert.inference.loading import load_for_inference
-from modernbert.inference.prompts import Prompted
-from modernbert.inference.text_model import TextModel
-from modernbert.inference.use import Use
+from modernbert.inference.text_model import TextModel, Use
 from modernbert.json_files import read_settings
 from modernbert.kinds import (
     CONFIG_FILE,

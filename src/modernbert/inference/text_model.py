@@ -1,31 +1,90 @@
-"""`TextModel`: a model with its tokenizer, ready for texts of any lengths."""
+"""`TextModel`: a model with its tokenizer; `Use`: one thing that it is used for.
 
-from collections.abc import Iterable, Iterator, Sequence
+items -> encode -> sequences of token ids -> compute, in batches -> finish -> results
+
+Whoever runs it, `TextModel` over any number of items or the server over those of many requests,
+decides which sequences share a batch. Results that are not finite are refused here, for all.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
+from torch import Tensor
 
+from modernbert.batch import PackedBatch
+from modernbert.errors import ResultError
 from modernbert.inference.batching import Observer, Work, batch_tokens_for
-from modernbert.inference.inputs import Watched, each_item
+from modernbert.inference.inputs import Watched, each_item, num_characters
 from modernbert.inference.loading import (
     device_of,
     load_for_inference,
     longest_sequence,
     require_same_vocabulary,
 )
-from modernbert.inference.use import Use
 from modernbert.kinds import ModelKind
 from modernbert.model.encoder import Encoder
 from modernbert.model.precision import PrecisionChoice
 from modernbert.model.pretrained import SavedModel
 from modernbert.tokenizer.tokenizer import Tokenizer
 
-M = TypeVar("M", bound=SavedModel)
 T = TypeVar("T")
 E = TypeVar("E")
 R = TypeVar("R")
 O = TypeVar("O")  # noqa: E741
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use(Generic[T, E, R, O]):
+    """One use of one model.
+
+    Attributes:
+        name: What is computed; uses of a model that have the same name may share batches.
+        encode: Items to what is known of each, with its token ids.
+        compute: A batch to one result for each sequence, in their order, on the CPU.
+        finish: What is known of some items, and what was computed of each, to their results.
+        max_seqlen: The longest sequence that is read, in tokens.
+        size: The size of an item, in characters.
+    """
+
+    name: Hashable
+    encode: Callable[[list[T]], list[E]]
+    compute: Callable[[PackedBatch], Sequence[R]]
+    finish: Callable[[Sequence[E], Sequence[R]], Sequence[O]]
+    max_seqlen: int
+    size: Callable[[Any], int] = num_characters
+
+    def results(
+        self, encoded: Sequence[E], computed: Sequence[R], *, first: int = 0
+    ) -> Sequence[O]:
+        """Finish some items.
+
+        Args:
+            encoded: What `encode` gave.
+            computed: What `compute` gave for each of them.
+            first: The place of the first of these items, for a message.
+
+        Raises:
+            ResultError: A number that is not finite.
+        """
+        for place, result in enumerate(computed, start=first):
+            if not _is_finite(result):
+                raise ResultError(
+                    f"text {place}: the model gave numbers that are not finite; its weights may be "
+                    "damaged, or too large for this precision: try float32"
+                )
+        return self.finish(encoded, computed)
+
+
+def _is_finite(result: Any) -> bool:
+    if isinstance(result, Tensor):
+        return not result.is_floating_point() or bool(result.isfinite().all())
+    return all(map(_is_finite, result))
+
+
+M = TypeVar("M", bound=SavedModel)
 
 
 class TextModel(Generic[M]):

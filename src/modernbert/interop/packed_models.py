@@ -14,9 +14,14 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.models.modernbert import modeling_modernbert as theirs
 
 from modernbert.errors import InputError
-from modernbert.interop.inference_copy import forget, hidden_from_copy
 from modernbert.interop.inputs import PACKED_KEYS, Inputs, has_padding
-from modernbert.interop.their_layers import can_run, encoder_config, hidden_states
+from modernbert.interop.their_layers import (
+    can_run,
+    encoder_config,
+    forget,
+    hidden_from_copy,
+    hidden_states,
+)
 
 C = TypeVar("C", bound=type)
 

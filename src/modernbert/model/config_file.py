@@ -15,9 +15,8 @@ from typing import Any, Literal
 
 from modernbert.errors import ConfigError, ModelFolderError
 from modernbert.hub import find_folder
-from modernbert.json_files import read_object
+from modernbert.json_files import check_same, flag, integer, number, read_object
 from modernbert.kinds import CONFIG_FILE, ModelKind, model_folder
-from modernbert.model.config_values import check_same, flag, integer, number
 from modernbert.model.rope_scaling import RopeScaling, read_scaling
 
 LAYER_KINDS: Mapping[str, Literal["global", "local"]] = {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
-from modernbert.compiling import compile_layer
+from modernbert.devices import compile_layer
 from modernbert.errors import InputError
 from modernbert.model.attention_choice import AttentionChoice, has_varlen
 from modernbert.model.config import EncoderConfig

@@ -14,12 +14,11 @@ from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import ConfigError
-from modernbert.model.activations import ACTIVATIONS
 from modernbert.model.config import EncoderConfig
 from modernbert.model.config_file import check_decoder, classifier_fields, encoder_numbers
 from modernbert.model.dropout import Dropout
 from modernbert.model.encoder import Encoder
-from modernbert.model.layer import norm_for
+from modernbert.model.layer import ACTIVATIONS, norm_for
 from modernbert.model.names import DECODER_WEIGHT
 from modernbert.model.native.products import linear
 from modernbert.model.pooling import Pooling, pool

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from modernbert.errors import ConfigError
 from modernbert.model import flex
-from modernbert.model.gpu.support import HALF, HEAD_SIZES, MAX_TOKENS
+from modernbert.model.gpu import HALF, HEAD_SIZES, MAX_TOKENS
 from modernbert.model.layout import Layout
 
 

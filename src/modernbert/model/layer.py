@@ -1,18 +1,34 @@
 """One layer: attention and a gated MLP, each behind a norm and added to the residual stream."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modernbert.model.activations import ACTIVATIONS
 from modernbert.model.attention import Attention
 from modernbert.model.config import Activation, EncoderConfig
 from modernbert.model.dropout import Draws, drop
-from modernbert.model.gpu.support import HALF
+from modernbert.model.gpu import HALF
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
 from modernbert.model.native.products import linear
 from modernbert.model.rope import RotaryTable
+
+
+def relu_squared(values: Tensor) -> Tensor:
+    """The square of what is positive, and 0 elsewhere."""
+    return functional.relu(values).square()
+
+
+ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "silu": functional.silu,
+    "relu": functional.relu,
+    "relu2": relu_squared,
+}
 
 
 class LayerNorm(nn.Module):

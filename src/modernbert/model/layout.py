@@ -9,7 +9,7 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.model import flex
 from modernbert.model.attention_choice import AttentionChoice, choose_attention, has_varlen
-from modernbert.model.gpu.support import has_kernels
+from modernbert.model.gpu import has_kernels
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask

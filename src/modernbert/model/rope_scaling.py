@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from modernbert.errors import ConfigError
-from modernbert.model.config_values import integer, number
+from modernbert.json_files import integer, number
 
 _MAX_SEQLEN = 1 << 24
 

@@ -6,8 +6,7 @@ allocated, and no data is read.
 """
 
 from modernbert.planning.chips import CHIPS, Chip, find_chip
-from modernbert.planning.data_plan import DataPlan, plan_data
-from modernbert.planning.lengths import LONG, WEB, DocumentLengths
+from modernbert.planning.lengths import LONG, WEB, DataPlan, DocumentLengths, plan_data
 from modernbert.planning.memory import Memory, plan_memory
 from modernbert.planning.phase import Machine, Phase
 from modernbert.planning.plan import PhasePlan, plan_phase

@@ -8,8 +8,7 @@ from annotated_types import Ge, Gt, Le
 from modernbert.choices import TrainingPrecision
 from modernbert.data.packing import NUM_SPECIAL
 from modernbert.errors import InputError
-from modernbert.model.config import EncoderConfig
-from modernbert.model.flops import flops_per_token
+from modernbert.model.config import EncoderConfig, flops_per_token
 from modernbert.planning.chips import Chip
 from modernbert.planning.lengths import WEB, DocumentLengths
 from modernbert.settings import Doc, Settings

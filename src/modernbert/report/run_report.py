@@ -3,17 +3,170 @@
 It is written while the run goes on, at evaluations and checkpoints, and at its end.
 """
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modernbert.errors import RunError
 from modernbert.report.charts import save_png
-from modernbert.report.history import METRICS_FILE, RunHistory
-from modernbert.report.page import write_page
-from modernbert.report.run_charts import run_charts
-from modernbert.report.run_page import run_page
+from modernbert.report.formats import compact, duration, num_bytes, percent
+from modernbert.report.history import METRICS_FILE, Row, RunHistory
+from modernbert.report.page import (
+    Html,
+    code,
+    details,
+    element,
+    facts,
+    grid,
+    page,
+    section,
+    table,
+    write_page,
+)
+from modernbert.report.run_charts import matmul_ceiling, mean_curve, phase_accounts, run_charts
+
+_SHOWN_EVENTS = 100
+_ORDINARY = ("start", "resume", "evaluation", "checkpoint", "end", "phase")
+
+
+def run_page(
+    history: RunHistory, *, title: str, recipe: str = "", baseline: float | None = None
+) -> str:
+    """The page of a run as it is now.
+
+    recipe: the text of the recipe, to be shown as it stands.
+    baseline: a loss to compare with, such as the unigram distribution's.
+    """
+    charts = [chart.html() for chart in run_charts(history, baseline)]
+    parts = [
+        section("Now", facts(_totals(history))),
+        section("Course", grid(charts)) if charts else element("p", "No step has been taken yet."),
+        section("Phases", _phases(history)) if history.num_steps else Html(""),
+        _events(history),
+        section("Model and machine", facts(_about(history))),
+        section("Recipe", code(recipe)) if recipe else Html(""),
+    ]
+    return page(title, [part for part in parts if part], subtitle=_status(history))
+
+
+def _status(history: RunHistory) -> str:
+    """Whether the run goes on, and if not, why; by its last record of that kind."""
+    rows = history.of_kind("start", "resume", "end")
+    if not rows:
+        return "not started yet"
+    if rows[-1]["kind"] != "end":
+        return "under way when this page was written"
+    status = str(rows[-1].get("status", "ended"))
+    return {"interrupted": "interrupted; the same command goes on from here"}.get(status, status)
+
+
+def _totals(history: RunHistory) -> dict[str, str]:
+    total = max((row.get("total_tokens") or 0 for row in history.starts), default=0)
+    tokens = history.last_tokens
+    accounts = phase_accounts(history)
+    seconds = sum(account.seconds for account in accounts)
+    speed = mean_curve(history, "tokens_per_second")
+    found: dict[str, str] = {"tokens seen": compact(tokens)}
+    if total:
+        found["tokens seen"] += f" of {compact(total)} ({percent(min(1.0, tokens / total))})"
+    found["steps"] = f"{history.num_steps:,}"
+    loss = mean_curve(history, "loss")
+    if loss:
+        found["training loss"] = f"{loss.values[-1]:.3f}"
+    found |= dict(_evaluation_texts(accounts[-1].evaluation)) if accounts else {}
+    if seconds > 0:
+        found["time in steps"] = duration(seconds)
+        found["tokens a second, all steps"] = compact(tokens / seconds)
+    if speed and total > tokens:
+        found["left at this speed"] = duration((total - tokens) / max(1e-9, speed.values[-1]))
+    found["resumed"] = _times(len(history.of_kind("resume")))
+    found["skipped steps"] = f"{len(history.of_kind('skipped')):,}"
+    return found
+
+
+def _evaluation_texts(evaluation: Row) -> Iterator[tuple[str, str]]:
+    if isinstance(loss := evaluation.get("held_out_loss"), int | float):
+        yield "held-out loss", f"{loss:.3f}"
+    if isinstance(accuracy := evaluation.get("held_out_accuracy"), int | float):
+        yield "held-out accuracy", percent(round(accuracy, 4))
+
+
+def _times(number: int) -> str:
+    return {0: "never", 1: "once"}.get(number, f"{number:,} times")
+
+
+def _phases(history: RunHistory) -> Html:
+    header = ("phase", "tokens", "steps", "held-out loss", "accuracy", "tokens/s", "time in steps")
+    rows = []
+    for account in phase_accounts(history):
+        texts = dict(_evaluation_texts(account.evaluation))
+        rows.append(
+            (
+                account.name or "the only one",
+                compact(account.tokens),
+                f"{account.num_steps:,}",
+                texts.get("held-out loss", ""),
+                texts.get("held-out accuracy", ""),
+                compact(account.tokens_per_second) if account.seconds else "",
+                duration(account.seconds) if account.seconds else "",
+            )
+        )
+    return table(header, rows)
+
+
+def _events(history: RunHistory) -> Html:
+    """What is out of the ordinary, the latest first."""
+    rows = [row for row in history.events if row["kind"] not in _ORDINARY]
+    if not rows:
+        return Html("")
+    shown = [_event(row) for row in rows[: -_SHOWN_EVENTS - 1 : -1]]
+    more = f"The last {_SHOWN_EVENTS} of {len(rows):,}." if len(rows) > _SHOWN_EVENTS else ""
+    return section("Out of the ordinary", table(("step", "what", "details"), shown), note=more)
+
+
+def _event(row: Row) -> Sequence[str]:
+    rest = {name: value for name, value in row.items() if name not in ("kind", "step", "tokens")}
+    text = rest.pop("message", rest.pop("reason", None))
+    said = [str(text)] if text is not None else []
+    said += [f"{name.replace('_', ' ')} {_text(value)}" for name, value in rest.items()]
+    step = row.get("step")
+    return (f"{step:,}" if isinstance(step, int) else "", str(row["kind"]), ", ".join(said))
+
+
+def _text(value: Any) -> str:
+    """A value of a record in words; a list of mappings, such as the parts of an average, too."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name.replace('_', ' ')} {_text(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return "; ".join(_text(inner) for inner in value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _about(history: RunHistory) -> dict[str, object]:
+    """What the last start says of the model, the machine and the versions."""
+    about: Mapping[str, Any] = {}
+    for row in history.starts:
+        about = row.get("about") or about
+    found: dict[str, object] = {
+        str(name).replace("_", " "): f"{value:,}" if isinstance(value, int) else _text(value)
+        for name, value in about.items()
+        if not isinstance(value, Mapping)
+    }
+    if ceiling := matmul_ceiling(history):
+        found["matrix products, measured"] = f"{compact(ceiling)}FLOP/s"
+    memory = history.curve("memory_bytes")
+    if memory:
+        found["peak memory"] = num_bytes(float(memory.values.max()))
+    for name, value in about.items():
+        if isinstance(value, Mapping):
+            pairs = (f"{key} {_text(inner)}" for key, inner in value.items())
+            found[str(name).replace("_", " ")] = details("show", element("p", ", ".join(pairs)))
+    return found
+
 
 REPORT_FILE = "report.html"
 LOSS_FILE = "loss.png"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from modernbert.inference.launching import launch
+from modernbert.inference.batching import launch
 from modernbert.inference.loading import device_of
 from modernbert.model.encoder import Encoder
 from modernbert.serving.queue import Computed, Job, JobQueue

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from modernbert.inference.batching import Encoded
 from modernbert.inference.classifier import Classifier
-from modernbert.inference.entities import Entity
 from modernbert.inference.fill_mask import FilledMask, FillMask
 from modernbert.inference.inputs import Text
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.question_answerer import QuestionAnswerer
 from modernbert.inference.reranker import Reranker
-from modernbert.inference.tagger import Tagger
+from modernbert.inference.tagger import Entity, Tagger
 from modernbert.inference.words import TextOrWords
 from modernbert.serving import schemas
 from modernbert.serving.encoding import as_pairs

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
+from modernbert.inference.batching import launch
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.fill_mask import FillMask
-from modernbert.inference.launching import launch
 from modernbert.inference.load import MODELS
 from modernbert.inference.loading import device_of
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder

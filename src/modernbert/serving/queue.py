@@ -14,8 +14,8 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from modernbert.batch import PackedBatch
+from modernbert.model.config import flops_per_token
 from modernbert.model.encoder import Encoder
-from modernbert.model.flops import flops_per_token
 from modernbert.serving.refusal import overloaded
 
 _LONG_SHARE = 8

@@ -12,15 +12,15 @@ from modernbert.errors import InputError
 from modernbert.inference.batching import Encoded
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder import Embedder
+from modernbert.inference.embedder_folder import Side
 from modernbert.inference.fill_mask import FillMask
 from modernbert.inference.inputs import EncodedText, TextEncoder
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-from modernbert.inference.prompts import Side
 from modernbert.inference.question_answerer import QuestionAnswerer
 from modernbert.inference.reranker import Reranker
 from modernbert.inference.sparse_embedder import SparseEmbedder
 from modernbert.inference.tagger import Tagger
-from modernbert.inference.use import Use
+from modernbert.inference.text_model import Use
 from modernbert.serving import schemas
 from modernbert.serving.encoding import TextOrIds, Truncation, as_inputs, encode_ids_too
 from modernbert.serving.heads import answer, fill_mask, predict, predict_or_classify, rerank, tag

@@ -12,7 +12,7 @@ from modernbert.errors import InputError, ResultError
 from modernbert.inference.batching import Encoded, batch_tokens_for, by_item, sequences_of
 from modernbert.inference.inputs import Side
 from modernbert.inference.loading import device_of
-from modernbert.inference.use import Use
+from modernbert.inference.text_model import Use
 from modernbert.serving.encoding import Truncation, require_fit
 from modernbert.serving.engine import BatchEngine
 from modernbert.serving.models import ServedModel

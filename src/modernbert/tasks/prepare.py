@@ -7,7 +7,7 @@ from typing import Any
 
 from modernbert.data import prepare as preparation
 from modernbert.data.prepare import PrepareResult
-from modernbert.data.prepare_settings import PrepareSettings
+from modernbert.data.settings import PrepareSettings
 from modernbert.data.shards import SpecialTokens
 from modernbert.data.tokenize_units import PrepareProgress
 from modernbert.settings import parse

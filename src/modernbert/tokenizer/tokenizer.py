@@ -12,18 +12,24 @@ import tokenizers
 from modernbert.errors import InputError, TokenizerError
 from modernbert.kinds import TOKENIZER_FILE
 from modernbert.tokenizer import definition as definitions
-from modernbert.tokenizer.checks import require_text, require_texts, require_token_ids
 from modernbert.tokenizer.folder import (
+    USUAL_TOKENS,
+    Roles,
     find_folder,
     read_model_max_length,
     read_roles,
+    usual_roles,
     write_folder,
 )
-from modernbert.tokenizer.pieces import may_cut, pieces
-from modernbert.tokenizer.roles import USUAL_TOKENS, Roles, usual_roles
 from modernbert.tokenizer.spans import Span, TextEncoding, WordEncoding, token_spans
-from modernbert.tokenizer.template import Template
-from modernbert.tokenizer.truncation import cut_to, room_for_text
+from modernbert.tokenizer.template import Template, cut_to, room_for_text
+from modernbert.tokenizer.texts import (
+    may_cut,
+    pieces,
+    require_text,
+    require_texts,
+    require_token_ids,
+)
 
 __all__ = ["MODEL_MAX_LENGTH", "TextEncoding", "Tokenizer", "WordEncoding"]
 

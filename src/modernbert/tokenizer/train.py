@@ -8,7 +8,6 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from modernbert.errors import InputError
-from modernbert.tokenizer.checks import require_text
 from modernbert.tokenizer.definition import (
     NUM_UNUSED,
     SPECIAL_TOKENS,
@@ -16,7 +15,7 @@ from modernbert.tokenizer.definition import (
     modernbert_definition,
     plain_token,
 )
-from modernbert.tokenizer.pieces import pieces
+from modernbert.tokenizer.texts import pieces, require_text
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 SIZE_MULTIPLE = 64

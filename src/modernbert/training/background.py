@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from modernbert.training import checkpoint
 from modernbert.training.distributed import ALONE, Group
-from modernbert.training.sharding import whole
+from modernbert.training.tensors import whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,7 @@ from modernbert.errors import CheckpointError
 from modernbert.files import new_folder, remove_folder, remove_leftovers
 from modernbert.training.distributed import ALONE, Group
 from modernbert.training.run_folder import first_difference
-from modernbert.training.sharding import fill, gathered
-from modernbert.training.tensor_file import write_tensors
+from modernbert.training.tensors import fill, gathered, write_tensors
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"

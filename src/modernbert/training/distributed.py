@@ -25,7 +25,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from modernbert.errors import ModernBertError, ProcessError, SettingsError
-from modernbert.training.computation_settings import DEFAULT_TIMEOUT_SECONDS
+from modernbert.training.training_settings import DEFAULT_TIMEOUT_SECONDS
 
 _BUCKET_BYTES = 1 << 25
 _GRACE_SECONDS = 2.0  # for the others to come, after one is gone

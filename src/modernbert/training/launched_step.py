@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from modernbert.device_copies import Underway
+from modernbert.devices import Underway
 from modernbert.training.health import Verdict
 from modernbert.training.task import Step
 

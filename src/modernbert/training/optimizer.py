@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from modernbert.errors import InputError, SettingsError
-from modernbert.training.sharding import is_sharded, local, sum_over_shards
+from modernbert.training.tensors import is_sharded, local, sum_over_shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

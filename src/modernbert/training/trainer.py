@@ -25,19 +25,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from modernbert.device_copies import to_host, underway
+from modernbert.devices import to_host, underway
 from modernbert.errors import TrainingError
 from modernbert.files import remove_leftovers
 from modernbert.training import run_folder
-from modernbert.training.computation import Computation
+from modernbert.training.computation import Computation, autocast, compute_dtype
 from modernbert.training.interruption import Interruption
 from modernbert.training.isolation import seed_step, undisturbed
 from modernbert.training.launched_step import LaunchedStep, Stopwatch, step_record
-from modernbert.training.log import MetricsLog, Observer
-from modernbert.training.machine import peak_memory_bytes
+from modernbert.training.log import MetricsLog, Observer, peak_memory_bytes
 from modernbert.training.optimizer import Update, clip_gradients
 from modernbert.training.phase import Phase
-from modernbert.training.precision import autocast, compute_dtype
 from modernbert.training.run_state import RunState
 from modernbert.training.schedule import learning_rate
 from modernbert.training.task import Progress, Result, Step, Task

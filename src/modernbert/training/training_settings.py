@@ -1,7 +1,7 @@
-"""The settings of a training run."""
+"""The settings of a training run, and of how its processes compute."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
@@ -86,3 +86,27 @@ class TrainingSettings(Settings):
         """The settings that the weights depend on: a run cannot go on under others."""
         mapping = to_mapping(self)
         return {name: value for name, value in mapping.items() if name not in _FREE_SETTINGS}
+
+
+DEFAULT_TIMEOUT_SECONDS = 600.0
+
+Sharding = Literal["none", "full"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputationSettings(Settings):
+    """How the processes of a run compute; a run may be continued with other values."""
+
+    sharding: Annotated[
+        Sharding,
+        Doc("`full` keeps weights and optimizer state in shards over all processes (FSDP2)."),
+    ] = "none"
+    recompute: Annotated[
+        bool, Doc("Save memory: recompute a layer's activations in the backward pass.")
+    ] = False
+    compile: Annotated[
+        bool, Doc("Compile the layers with torch.compile, for GPUs; the first steps take longer.")
+    ] = False
+    timeout_seconds: Annotated[
+        float, Gt(0), Doc("Give up on a process that does not respond for this many seconds.")
+    ] = DEFAULT_TIMEOUT_SECONDS

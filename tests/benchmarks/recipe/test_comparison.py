@@ -5,8 +5,8 @@ import pytest
 from benchmarks.recipe.arms import ARMS, shared_recipe
 from benchmarks.recipe.comparison import CLAIMS, Claim, compare, interval, table
 from modernbert.settings import parse
-from modernbert.tasks.pretraining.phase_tables import merge
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.recipe_tables import merge
 
 CLAIM = Claim(
     name="claim", claim="a beats b", better="a", worse="b", measure=lambda scores: scores["mixed"]

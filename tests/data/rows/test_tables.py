@@ -15,8 +15,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modernbert.data.rows.file_settings import FileSettings
 from modernbert.data.rows.tables import read_table
+from modernbert.data.settings import FileSettings
 from modernbert.errors import DocumentError
 
 ROWS = [

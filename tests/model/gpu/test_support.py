@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modernbert.model.gpu import support
+from modernbert.model import gpu as support
 
 
 def test_not_on_a_cpu() -> None:

@@ -22,7 +22,7 @@ from modernbert.tasks.pretraining.averaging import (
     measured,
     parts_of,
 )
-from modernbert.tasks.pretraining.model_state import load_model, load_tokenizer
+from modernbert.tasks.pretraining.models import load_model, load_tokenizer
 from modernbert.tasks.pretraining.pretrain import pretrain
 from modernbert.tasks.pretraining.recipe import AveragingSettings, PretrainingRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer

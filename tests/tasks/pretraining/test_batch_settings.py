@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modernbert.errors import SettingsError
-from modernbert.tasks.pretraining.batch_settings import BatchSettings, RampSettings
+from modernbert.tasks.pretraining.recipe_tables import BatchSettings, RampSettings
 
 BIN_TOKENS = 8_192
 

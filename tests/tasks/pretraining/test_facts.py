@@ -8,10 +8,9 @@ from tests.tasks.pretraining.small import World
 
 from modernbert.data.packing import Bin, Span
 from modernbert.data.shards import ShardFolder
-from modernbert.model.config import EncoderConfig
-from modernbert.model.flops import flops_per_token
+from modernbert.model.config import EncoderConfig, flops_per_token
 from modernbert.report.history import RunHistory
-from modernbert.tasks.pretraining.facts import step_flops
+from modernbert.tasks.pretraining.card import step_flops
 from modernbert.tasks.pretraining.pretrain import pretrain
 
 

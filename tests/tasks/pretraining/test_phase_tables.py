@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modernbert.errors import SettingsError
-from modernbert.tasks.pretraining.phase_tables import merge, merged, parted
+from modernbert.tasks.pretraining.recipe_tables import merge, merged, parted
 
 KEYS = st.sampled_from("abc")
 VALUES = st.integers(0, 1) | st.lists(st.integers(0, 1), max_size=1)

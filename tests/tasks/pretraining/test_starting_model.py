@@ -8,7 +8,7 @@ from tests.tasks.pretraining.small import World, texts, write_shards
 
 from modernbert.errors import ConfigError
 from modernbert.tasks.pretraining.pretrain import build_model, pretrain
-from modernbert.tokenizer.extend import extend
+from modernbert.tokenizer.derive import extend
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 

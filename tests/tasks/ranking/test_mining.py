@@ -15,7 +15,7 @@ from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import MultiVectorModel, projection
 from modernbert.tasks.ranking.data import RankedTexts, RetrievalData
 from modernbert.tasks.ranking.mining import mine
-from modernbert.tasks.ranking.mining_settings import MiningSettings
+from modernbert.tasks.ranking.recipe import MiningSettings
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 TEXTS = ["one two", "two three", "three four five", "six", "seven eight", "nine one", "ten two six"]

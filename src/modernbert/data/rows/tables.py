@@ -16,11 +16,15 @@ from typing import Any
 
 from modernbert.data.corpus_files import CorpusFile, find_files
 from modernbert.data.records import Reading, RecordRules, Row, Skipped
-from modernbert.data.rows.data_sets import chosen_split, may_be_hub_id, read_hub
-from modernbert.data.rows.file_settings import FileSettings
 from modernbert.data.rows.formats import rows_of
-from modernbert.data.rows.python_objects import table_of_object
+from modernbert.data.rows.python_objects import (
+    chosen_split,
+    may_be_hub_id,
+    read_hub,
+    table_of_object,
+)
 from modernbert.data.rows.table import Table
+from modernbert.data.settings import FileSettings
 from modernbert.errors import DocumentError
 from modernbert.kinds import NAMES, find_kind
 

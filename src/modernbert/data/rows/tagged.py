@@ -15,8 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from modernbert.data.rows.cells import as_list, looks_like_list, shown
-from modernbert.data.rows.table import Table
-from modernbert.data.rows.text_columns import WORDS
+from modernbert.data.rows.table import WORDS, Table
 from modernbert.errors import DocumentError
 
 TAGS = ("tags", "ner_tags", "entities", "spans", "labels", "ner", "pos_tags", "label")

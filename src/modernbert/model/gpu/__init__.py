@@ -1,5 +1,39 @@
-"""Triton kernels: attention within a window, GeGLU, cross entropy.
+"""Triton kernels: attention within a window, GeGLU, cross entropy; and whether they can run.
 
 A kernel is an operator of torch's, with its gradients, so that compiled layers call it as it is.
 The modules beside `support` import Triton and are imported only where that is ready.
 """
+
+import functools
+import importlib.util
+
+import torch
+from torch import Tensor
+
+from modernbert.model.attention_choice import has_varlen
+
+HALF = (torch.float16, torch.bfloat16)
+HEAD_SIZES = (16, 32, 64, 128)  # that local attention is made for
+MAX_TOKENS = 64 * 65_535  # that it takes: a program has 64 rows, and a grid 65,535 of them
+
+
+def is_ready(values: Tensor) -> bool:
+    """Whether the kernels take a tensor like this one."""
+    return values.is_cuda and values.dtype in HALF and has_kernels(values.device)
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether the kernels run on a device; they are imported then.
+
+    To be asked before a compiled function, not in it.
+    """
+    return device.type == "cuda" and _import_kernels(device)
+
+
+@functools.cache
+def _import_kernels(device: torch.device) -> bool:
+    if not has_varlen(device) or importlib.util.find_spec("triton") is None:
+        return False
+    for name in ("cross_entropy", "geglu", "local_attention"):
+        importlib.import_module(f"modernbert.model.gpu.{name}")
+    return True

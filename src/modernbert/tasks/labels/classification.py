@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.data.rows.cells import are_flags, as_list, flag, looks_like_list, shown
-from modernbert.data.rows.table import Table
-from modernbert.data.rows.text_columns import IDS, TextColumns
+from modernbert.data.rows.table import IDS, Table, TextColumns
 from modernbert.errors import DocumentError, InputError, SettingsError
 from modernbert.metrics.classification import (
     classification_scores,

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from modernbert.data.rows.cells import is_missing, number, plain
-from modernbert.data.rows.table import Table
-from modernbert.data.rows.text_columns import TextColumns
+from modernbert.data.rows.table import Table, TextColumns
 from modernbert.errors import InputError
 from modernbert.inference.inputs import EncodedText, Text, TextEncoder
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
-from modernbert.data.rows.table import Table
+from modernbert.data.rows.table import IDS, Table
 from modernbert.data.rows.tables import read_table
-from modernbert.data.rows.text_columns import IDS
+from modernbert.devices import filled
 from modernbert.errors import InputError, TrainingError
 from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.loading import longest_sequence, require_same_vocabulary
 from modernbert.model.config import EncoderConfig
-from modernbert.model.cpu_shapes import filled
 from modernbert.model.heads import (
     ClassifierSettings,
     SequenceClassifier,

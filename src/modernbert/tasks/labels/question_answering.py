@@ -17,7 +17,7 @@ from modernbert.batch import PackedBatch
 from modernbert.data.rows.cells import as_list, as_object, is_missing, plain
 from modernbert.data.rows.table import Table
 from modernbert.errors import InputError
-from modernbert.inference.question_windows import (
+from modernbert.inference.question_answerer import (
     DEFAULT_STRIDE,
     Window,
     best_of,

@@ -1,15 +1,62 @@
-"""README.md of a pretrained model: what it is, what it was trained on, how good it is.
+"""What a pretraining tells of itself: facts for its report, and README.md of the model.
 
 It names no paths: a card is for others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from modernbert.model.config import EncoderConfig
+import numpy as np
+import torch
+
+from modernbert.data.packing import Bin
+from modernbert.model.config import EncoderConfig, flops_per_token
 from modernbert.report.card import header, versions
 from modernbert.tasks.pretraining.averaging import Part
 from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
+from modernbert.training.computation import compute_dtype
+from modernbert.training.log import describe_machine, matmul_flops_per_second
+
+_BACKWARD = 2  # so many times the arithmetic of a forward
+
+
+def step_flops(config: EncoderConfig, bins: Sequence[Bin], *, masked_share: float) -> float:
+    """Floating-point operations of a step over these bins, forward and backward."""
+    lengths, counts = np.unique(np.concatenate([each.lengths for each in bins]), return_counts=True)
+    forward = sum(
+        float(count * length) * flops_per_token(config, length, masked_share=masked_share)
+        for length, count in zip(lengths.tolist(), counts.tolist(), strict=True)
+    )
+    return float((1 + _BACKWARD) * forward)
+
+
+def description(
+    config: EncoderConfig, recipe: PretrainingRecipe, device: torch.device
+) -> Callable[[], dict[str, Any]]:
+    """A function that tells of the model and the machine, which it measures, as JSON values."""
+    return partial(_describe, config, recipe, device)
+
+
+def _describe(
+    config: EncoderConfig, recipe: PretrainingRecipe, device: torch.device
+) -> dict[str, Any]:
+    first = recipe.phases[0]
+    dtype = compute_dtype(device, first.training.precision)
+    return {
+        "about": {
+            "task": "pretraining",
+            "begins_with": first.model.start or first.model.preset,
+            "parameters": config.num_parameters(head=True),
+            "layers": f"{config.num_layers} of width {config.hidden_size}",
+            "vocabulary": config.vocab_size,
+            "computed_in": str(dtype).removeprefix("torch."),
+            **describe_machine(device),
+        },
+        "matmul_flops_per_second": matmul_flops_per_second(device, dtype),
+    }
+
 
 _FIGURES = {"held_out_loss": ("loss", ".3f"), "held_out_accuracy": ("accuracy", ".1%")}
 

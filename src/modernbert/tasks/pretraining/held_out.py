@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from modernbert.data.collate import MaskedBatch
+from modernbert.devices import missing_rows
 from modernbert.errors import ShardError
-from modernbert.model.cpu_shapes import missing_rows
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES, loss_and_hits

@@ -26,7 +26,7 @@ from torch.nn.functional import linear
 from modernbert.data.collate import MaskedBatch, collate
 from modernbert.data.loader import prefetch
 from modernbert.data.packing import Bin, BinStream
-from modernbert.device_copies import copied_ahead
+from modernbert.devices import copied_ahead
 from modernbert.errors import RunError
 from modernbert.files import write_whole
 from modernbert.hub import CARD
@@ -46,21 +46,18 @@ from modernbert.tasks.pretraining.averaging import (
     candidates,
     write_model,
 )
-from modernbert.tasks.pretraining.card import pretraining_card
+from modernbert.tasks.pretraining.card import description, pretraining_card, step_flops
 from modernbert.tasks.pretraining.data import PretrainingData, require_known_ids
-from modernbert.tasks.pretraining.delivery import InFirstProcess
-from modernbert.tasks.pretraining.facts import description, step_flops
 from modernbert.tasks.pretraining.held_out import held_out_figures, predictions
+from modernbert.tasks.pretraining.models import InFirstProcess, first_weights, starting_model
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
-from modernbert.tasks.pretraining.starting_model import first_weights, starting_model
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES, vocabulary_cross_entropy
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training import run_folder
-from modernbert.training.computation import prepare
+from modernbert.training.computation import autocast, prepare
 from modernbert.training.distributed import ALONE, Group, joined
 from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, read_metrics, tensorboard_log
-from modernbert.training.precision import autocast
 from modernbert.training.trainer import METRICS_FILE, Phase, Progress, Result, Step, Trainer
 
 MODEL_FOLDER = "model"

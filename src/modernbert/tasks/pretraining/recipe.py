@@ -29,7 +29,7 @@ Whatever is left out has the value that stands in the class. Paths are relative 
 which the command is run, as they are on a command line.
 
 A run of several phases lists them at the end. Each has a name, and what it says stands in place of
-what the file says above, key by key; see `phase_tables`.
+what the file says above, key by key; see `recipe_tables`.
 
     [[phases]]
     name = "pretraining"
@@ -56,13 +56,12 @@ from modernbert.data.shard_cache import CacheSettings
 from modernbert.errors import SettingsError
 from modernbert.model.attention_choice import AttentionChoice
 from modernbert.settings import Doc, Settings, check_keys, parse
-from modernbert.tasks.pretraining import phase_tables
-from modernbert.tasks.pretraining.batch_settings import BatchSettings, RampSettings
-from modernbert.tasks.pretraining.model_settings import ModelSettings
+from modernbert.tasks.pretraining import recipe_tables
+from modernbert.tasks.pretraining.recipe_tables import BatchSettings, ModelSettings, RampSettings
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES
-from modernbert.training.computation_settings import ComputationSettings
 from modernbert.training.phase import check_names
 from modernbert.training.trainer import TrainingSettings
+from modernbert.training.training_settings import ComputationSettings
 
 __all__ = [
     "AveragingSettings",
@@ -252,13 +251,13 @@ class PretrainingRecipe(Settings):
         common = {key: value for key, value in mapping.items() if key not in own}
         if "phases" not in mapping:
             return {**shared, "phases": (parse(PhaseRecipe, common, where=where),)}
-        merged = phase_tables.merged(common, mapping["phases"], where=where)
+        merged = recipe_tables.merged(common, mapping["phases"], where=where)
         phases = [parse(PhaseRecipe, table, where=label) for label, table in merged]
         return {**shared, "phases": tuple(phases)}
 
     def fold(self, mapping: dict[str, Any]) -> dict[str, Any]:
         """To a recipe's file: what all phases have in common stands above them."""
-        common, rests = phase_tables.parted(mapping["phases"], PHASES_OWN)
+        common, rests = recipe_tables.parted(mapping["phases"], PHASES_OWN)
         folded = {key: value for key, value in mapping.items() if key != "phases"} | common
         if rests != [{"name": ONLY_PHASE}]:
             folded["phases"] = rests

@@ -20,9 +20,8 @@ from modernbert.batch import PackedBatch
 from modernbert.choices import TrainingPrecision
 from modernbert.data.collate import MaskedBatch
 from modernbert.data.packing import NUM_SPECIAL
-from modernbert.model.config import EncoderConfig
+from modernbert.model.config import EncoderConfig, flops_per_token
 from modernbert.model.dropout import Dropout
-from modernbert.model.flops import flops_per_token
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.model.native.update import update

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from modernbert.errors import SettingsError
-from modernbert.model.gpu.support import is_ready
+from modernbert.model.gpu import is_ready
 from modernbert.model.native.products import product
 
 MAX_LOGITS_BYTES = 1 << 29

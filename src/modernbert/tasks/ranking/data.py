@@ -16,9 +16,9 @@ from typing import Any
 
 from modernbert.data.judged_texts import JudgedTexts, is_judged_folder, read_judged_texts
 from modernbert.data.rows.cells import as_list, is_missing, looks_like_list, number
-from modernbert.data.rows.file_settings import FileSettings
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.tables import read_table
+from modernbert.data.settings import FileSettings
 from modernbert.errors import DocumentError
 
 QUERIES = ("query", "anchor", "question", "sentence1", "text1")

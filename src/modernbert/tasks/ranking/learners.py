@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
+from modernbert.devices import filled
 from modernbert.errors import SettingsError
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import read_embedder
@@ -18,12 +19,16 @@ from modernbert.inference.inputs import EncodedText, TextEncoder
 from modernbert.inference.loading import longest_sequence
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_folder import is_multi_vector, read_folder
-from modernbert.inference.multi_vector_inputs import SideEncoder, counted, skipped_token_ids
-from modernbert.inference.multi_vector_settings import MultiVectorSettings, Side
+from modernbert.inference.multi_vector_inputs import (
+    MultiVectorSettings,
+    Side,
+    SideEncoder,
+    counted,
+    skipped_token_ids,
+)
 from modernbert.inference.sparse_embedder import SparseEmbedder, SparseSettings, read_sparse_folder
 from modernbert.kinds import model_kind, read_modules
 from modernbert.model.config_file import find_model
-from modernbert.model.cpu_shapes import filled
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.multi_vector import MultiVectorModel, projection

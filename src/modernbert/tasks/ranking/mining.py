@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from modernbert.inference.batching import Observer
-from modernbert.inference.max_sim import scores_of_block
-from modernbert.inference.ranking import rank_documents
 from modernbert.inference.reranker import Reranker
 from modernbert.inference.retriever import Retriever, text_vectors
+from modernbert.inference.similarity import rank_documents, scores_of_block
 from modernbert.tasks.ranking.data import RetrievalData
-from modernbert.tasks.ranking.mining_settings import MiningSettings
+from modernbert.tasks.ranking.recipe import MiningSettings
 
 
 def mine(

@@ -1,4 +1,4 @@
-"""The recipes of the verbs that learn rankings, such as `retrieve` and `rerank`.
+"""The recipes of the verbs that learn rankings, such as `retrieve`, and of `mine`.
 
 Each has the data and the training settings that have an effect for it; see `tuning/recipe.py` for
 what all fine-tunings share.
@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 
 from modernbert.choices import Pooling, SparsePooling
-from modernbert.settings import Doc
+from modernbert.errors import SettingsError
+from modernbert.settings import Doc, Settings
 from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe
 
 RetrievalLoss = Literal["in-batch", "margin", "kl"]
@@ -186,3 +187,31 @@ class RerankRecipe(TuningRecipe):
 
     data: RankedRows
     training: RerankTraining = field(default_factory=RerankTraining)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiningSettings(Settings):
+    """Which documents count as hard negatives.
+
+    Raises:
+        SettingsError: A value is out of its range.
+    """
+
+    negatives: Annotated[int, Ge(1), Doc("The most negatives for each query.")] = 4
+    skip: Annotated[int, Ge(0), Doc("Leave out this many of the nearest documents.")] = 0
+    depth: Annotated[int, Doc("Consider this many of the nearest documents.")] = 100
+    margin: Annotated[
+        float, Ge(0), Doc("How far a negative's score must be below the answer's.")
+    ] = 0.0
+    ratio: Annotated[
+        float | None,
+        Interval(gt=0, le=1),
+        Doc("The highest score of a negative, relative to the answer's, such as 0.95."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth <= self.skip:
+            raise SettingsError(
+                f"depth: got {self.depth}, expected more than skip, which is {self.skip}"
+            )

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
+from modernbert.devices import filled
 from modernbert.files import write_whole
 from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.inputs import EncodedText, Text, TextEncoder
 from modernbert.inference.loading import longest_sequence
 from modernbert.metrics.ranking import ranked, ranking_scores
 from modernbert.model.config import EncoderConfig
-from modernbert.model.cpu_shapes import filled
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.model.multi_vector import Activation
 from modernbert.tasks.ranking.data import RankedTexts, RetrievalData, read_retrieval_data

@@ -20,8 +20,8 @@ from modernbert.batch import PackedBatch
 from modernbert.data.judged_texts import JudgedTexts
 from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.inputs import EncodedText
-from modernbert.inference.multi_vector_settings import Side
-from modernbert.inference.ranking import rank_documents
+from modernbert.inference.multi_vector_inputs import Side
+from modernbert.inference.similarity import rank_documents
 from modernbert.tasks.ranking.data import (
     RankedTexts,
     RetrievalData,

@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from modernbert.data.judged_texts import JudgedTexts, is_judged_folder, read_judged_texts
-from modernbert.data.rows.file_settings import FileSettings
+from modernbert.data.settings import FileSettings
 from modernbert.metrics.ranking import ranking_scores
 from modernbert.tasks.ranking.data import (
     as_judged_texts,

@@ -30,10 +30,10 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge, Gt, Interval, MinLen
 
 from modernbert.choices import TrainingPrecision
-from modernbert.data.rows.file_settings import FileSettings
+from modernbert.data.settings import FileSettings
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, Settings, to_mapping
-from modernbert.training.computation_settings import ComputationSettings
+from modernbert.training.training_settings import ComputationSettings
 
 
 @dataclass(frozen=True, kw_only=True)

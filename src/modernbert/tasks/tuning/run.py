@@ -25,13 +25,12 @@ from modernbert.tasks.tuning.recipe import TuningRun
 from modernbert.tasks.tuning.results import Interrupted, Outcome, read_outcome, write_outcome
 from modernbert.tasks.tuning.task import Epochs, Tuning
 from modernbert.training import checkpoint
-from modernbert.training.computation import prepare
+from modernbert.training.computation import autocast, prepare
 from modernbert.training.distributed import ALONE, Group
 from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, read_metrics
-from modernbert.training.precision import autocast
 from modernbert.training.schedule import ScheduleSettings
-from modernbert.training.sharding import gathered, is_sharded
+from modernbert.training.tensors import gathered, is_sharded
 from modernbert.training.trainer import METRICS_FILE, Phase, Trainer, TrainingSettings
 
 # These leave the weights as they are, so that a run may go on under others.

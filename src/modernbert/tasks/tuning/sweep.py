@@ -28,18 +28,17 @@ from modernbert.inference.loading import folder_fingerprint
 from modernbert.model.config_file import find_model
 from modernbert.processes import ProcessPool, num_cores
 from modernbert.settings import to_mapping, to_toml
-from modernbert.tasks.tuning.card import tuning_card
 from modernbert.tasks.tuning.job import HeldOutSplit, TuningJob
-from modernbert.tasks.tuning.page import write_page_of_runs
+from modernbert.tasks.tuning.page import tuning_card, write_page_of_runs
 from modernbert.tasks.tuning.recipe import TuningRecipe, TuningRun
 from modernbert.tasks.tuning.results import Interrupted, Outcome, Results, read_outcome
 from modernbert.tasks.tuning.run import best_module, train_run
 from modernbert.training import run_folder
+from modernbert.training.computation import autocast
 from modernbert.training.distributed import ALONE, Group
 from modernbert.training.interruption import Interruption
 from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Record
-from modernbert.training.precision import autocast
 
 MODEL_FOLDER = "model"
 RESULTS_FILE = "results.json"

@@ -1,8 +1,10 @@
-"""What a user says of files whose bytes do not say it, and of the columns to read."""
+"""What a user says of the files of a corpus, and what its shards depend on."""
 
 import codecs
 from dataclasses import dataclass
 from typing import Annotated
+
+from annotated_types import Ge, Interval, MinLen
 
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, Settings
@@ -73,3 +75,31 @@ class PairInputSettings(InputSettings):
         str | None,
         Doc("The field or column of the second texts.", default="found by usual names"),
     ] = None
+
+
+DEFAULT_SHARD_TOKENS = 250_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings(FileSettings):
+    """Settings of `prepare`.
+
+    Raises:
+        SettingsError: A value is out of its range.
+    """
+
+    held_out: Annotated[
+        float,
+        Interval(ge=0, lt=1),
+        Doc("The fraction of documents to keep apart for evaluation."),
+    ] = 0.0
+    text_field: Annotated[
+        str, MinLen(1), Doc("The field or column that holds the text of a document.")
+    ] = "text"
+    strict: Annotated[
+        bool, Doc("Stop at the first file or record that cannot be read, instead of skipping it.")
+    ] = False
+    seed: Annotated[int, Ge(0), Doc("The seed of the shuffle.")] = 0
+    shard_tokens: Annotated[
+        int, Ge(1), Doc("The most tokens in a shard, unless it holds a single document.")
+    ] = DEFAULT_SHARD_TOKENS

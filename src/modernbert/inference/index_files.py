@@ -1,0 +1,235 @@
+"""The files of an index: vectors row by row, in fewer bytes too, and the ids beside them."""
+
+import json
+import os
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.lib import format as npy
+
+from modernbert.errors import InputError
+
+_WORD_BITS = 64
+_BITS_OF_BYTE = np.array([value.bit_count() for value in range(256)], np.uint8)
+
+
+def to_int8(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers from -127 to 127, and what 1 stands for in each row.
+
+    vectors: (n, dim) float32.
+    Returns (n, dim) int8 and (n, 1) float32.
+
+    >>> codes, scales = to_int8(np.array([[0.5, -1.0, 0.0]], np.float32))
+    >>> codes.tolist(), round(1 / float(scales[0, 0]))
+    ([[64, -127, 0]], 127)
+    """
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    scales = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(127)
+    return np.rint(vectors / scales).astype(np.int8), scales
+
+
+def to_bits(vectors: np.ndarray) -> np.ndarray:
+    """The signs of the numbers, 1 for those above 0, in words of 64 bits.
+
+    vectors: (n, dim) float32.
+    Returns (n, ceil(dim / 64)) uint64.
+    """
+    padding = -vectors.shape[1] % _WORD_BITS
+    signs = np.pad(vectors > 0, ((0, 0), (0, padding)))
+    return np.packbits(signs, axis=1).view(np.uint64)
+
+
+def scores_of_bits(query_bits: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """How many bits differ, negative: (m, n) float32.
+
+    query_bits: (m, words) uint64.
+    bits: (n, words) uint64.
+    """
+    scores = np.empty((len(query_bits), len(bits)), np.float32)
+    for query, row in zip(query_bits, scores, strict=True):
+        np.negative(count_bits(bits ^ query), out=row)
+    return scores
+
+
+def count_bits(words: np.ndarray) -> np.ndarray:
+    """How many bits of each row are set: (n,) float32.
+
+    words: (n, words) uint64.
+
+    >>> count_bits(np.array([[0, 1], [7, 2**63]], np.uint64)).tolist()
+    [1.0, 4.0]
+    """
+    if hasattr(np, "bitwise_count"):  # since NumPy 2
+        counts = np.bitwise_count(words)
+    else:
+        counts = _BITS_OF_BYTE[np.ascontiguousarray(words).view(np.uint8)]
+    sums: np.ndarray = counts.sum(axis=1, dtype=np.float32)
+    return sums
+
+
+class VectorFile:
+    """Appends blocks of rows to a .npy file; between blocks it is a complete one.
+
+    path: the file; it is created, or with `keep_rows` cut back to its first rows.
+    dim: the numbers of a row.
+    keep_rows: how many rows of a file that is there are kept.
+
+    Raises:
+        InputError: fewer rows in the file than are to be kept.
+    """
+
+    def __init__(
+        self, path: Path, dim: int, dtype: Any = np.float32, *, keep_rows: int = 0
+    ) -> None:
+        self.dim, self.dtype = dim, np.dtype(dtype)
+        self.num_rows = keep_rows
+        self._file = path.open("r+b" if keep_rows else "w+b")
+        self._write_header()
+        end = self._file.tell() + keep_rows * dim * self.dtype.itemsize
+        if self._file.seek(0, 2) < end:
+            self._file.close()
+            raise InputError(f"{path}: holds fewer than {keep_rows} vectors; delete it")
+        self._file.truncate(end)
+        self._file.seek(end)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add rows (n, dim), and make the header say so."""
+        assert rows.ndim == 2 and rows.shape[1] == self.dim
+        self._file.write(np.ascontiguousarray(rows, self.dtype).data)
+        self.num_rows += len(rows)
+        end = self._file.tell()
+        self._write_header()
+        self._file.seek(end)
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Make what was appended durable."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Give the file free."""
+        self._file.close()
+
+    def _write_header(self) -> None:
+        # NumPy leaves room in the header for a larger number of rows, so that it keeps its length.
+        self._file.seek(0)
+        described = npy.dtype_to_descr(self.dtype)
+        shape = (self.num_rows, self.dim)
+        header = {"descr": described, "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(self._file, header)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_vectors(path: Path) -> np.ndarray:
+    """The rows of a .npy file, (n, dim), memory-mapped and read-only.
+
+    Raises:
+        InputError: no such file, or something else in it.
+    """
+    try:
+        # An empty file cannot be mapped.
+        with path.open("rb") as file:
+            version = npy.read_magic(file)
+            shape = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(
+                file
+            )[0]
+        vectors: np.ndarray = np.load(path, mmap_mode="r" if 0 not in shape else None)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable .npy file: {error}") from None
+    if vectors.ndim != 2:
+        raise InputError(f"{path}: got an array {vectors.shape}, expected (rows, numbers)")
+    return vectors
+
+
+class IdWriter:
+    """Writes as many ids as there are rows; without any, rows have their numbers.
+
+    ids: one for each row, read as they are written.
+    """
+
+    def __init__(self, folder: Path, ids: Iterable[str] | None) -> None:
+        self._ids = None if ids is None else iter(ids)
+        self._file = (folder / "ids.jsonl").open("wb")
+        self._places = VectorFile(folder / "ids.npy", 1, np.int64)
+        self.num_rows = 0
+
+    def take(self, count: int) -> None:
+        """Write the ids of the next rows.
+
+        Raises:
+            InputError: fewer are left.
+        """
+        self.num_rows += count
+        if self._ids is None:
+            return
+        given = list(islice(self._ids, count))
+        if len(given) < count:
+            got = self.num_rows - count + len(given)
+            raise InputError(f"ids: got {got}, fewer than there are vectors; give one for each")
+        lines = [json.dumps(name, ensure_ascii=False).encode() + b"\n" for name in given]
+        begins = self._file.tell() + np.cumsum([0, *map(len, lines[:-1])])
+        self._places.append(begins[:, None])
+        self._file.writelines(lines)
+
+    def finish(self) -> None:
+        """Check that no id is left.
+
+        Raises:
+            InputError: one is.
+        """
+        if self._ids is not None and next(self._ids, None) is not None:
+            raise InputError(f"ids: got more than the {self.num_rows} vectors; give one for each")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._places.close()
+
+
+class IdReader:
+    """The ids of some rows.
+
+    Raises:
+        InputError: files that cannot be read, or of another number of rows.
+    """
+
+    def __init__(self, folder: Path, num_rows: int) -> None:
+        self._path = folder / "ids.jsonl"
+        self._places = read_vectors(folder / "ids.npy")
+        if len(self._places) not in (0, num_rows):
+            raise InputError(
+                f"{folder / 'ids.npy'}: got {len(self._places)} rows, expected {num_rows}; "
+                "build the index anew"
+            )
+
+    def names(self, rows: Iterable[int]) -> list[str]:
+        """The id of each row, which is its number where there are none."""
+        if not len(self._places):
+            return [str(row) for row in rows]
+        with self._path.open("rb") as file:
+            names = []
+            for row in rows:
+                file.seek(int(self._places[row, 0]))
+                names.append(str(json.loads(file.readline())))
+        return names
