@@ -1,6 +1,6 @@
 """Texts of any lengths to results in their order: read in windows, sorted, packed, computed.
 
-items -> window -> token ids -> sorted by length -> packs of tokens -> results in input order
+    items -> window -> token ids -> sorted by length -> packs of tokens -> results in input order
 
 Only one window of items is held at a time, so that an endless generator can be streamed.
 """

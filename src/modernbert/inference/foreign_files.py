@@ -1,6 +1,6 @@
 """The files and layers that sentence-transformers and PyLate write beside a model.
 
-modules.json                         the steps: their classes and their folders
+    modules.json                         the steps: their classes and their folders
     sentence_bert_config.json            lengths, and what else the transformer is told
     config_sentence_transformers.json    prompts, and how vectors are compared
     1_Pooling/config.json, ...           one for each step

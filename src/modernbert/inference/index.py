@@ -2,9 +2,6 @@
 
 A document, and a query, is one vector or several; several are compared by MaxSim, of which one
 vector each is the plain product.
-
-It holds the vectors as they are searched in, of length 1 where cosines are compared, in the order
-of the ids, and looks at all of them (IndexFlatIP).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +27,7 @@ from modernbert.inference.similarity import Best, check_vectors, reduced, runs
 
 _BLOCK_VECTORS = 16_384
 _QUERY_VECTORS = 256
+FAISS_FILE = "index.faiss"
 _OVERSAMPLE: dict[IndexKind, int] = {"int8": 4, "binary": 16}
 
 
@@ -210,23 +208,25 @@ class Index:
         return [Hit(name, row, score) for name, row, score in triples]
 
 
-FAISS_FILE = "index.faiss"
-_BLOCK_ROWS = 16_384
-
-
 def write_faiss(folder: Path | str) -> Path:
-    """Write `index.faiss` into the folder of a search index; returns its path.
+    """Write `index.faiss` into the folder of a search index, for programs that read such files.
+
+    It holds the vectors as they are searched in, of length 1 where cosines are compared, in the order
+    of the ids, and looks at all of them (IndexFlatIP).
+
+    Returns:
+        The file's path.
 
     Raises:
-        InputError: no search index there, or faiss is not installed.
+        InputError: No search index there, or faiss is not installed.
     """
     folder = Path(folder).expanduser()
     manifest = IndexManifest.read(folder)
     faiss = import_faiss()
     index = faiss.IndexFlatIP(manifest.dim)
     vectors = read_vectors(folder / "float32.npy")
-    for start in range(0, len(vectors), _BLOCK_ROWS):
-        index.add(vectors[start : start + _BLOCK_ROWS])
+    for start in range(0, len(vectors), _BLOCK_VECTORS):
+        index.add(vectors[start : start + _BLOCK_VECTORS])
     temporary = folder / f"{TEMPORARY_PREFIX}{FAISS_FILE}"
     faiss.write_index(index, str(temporary))
     temporary.replace(folder / FAISS_FILE)

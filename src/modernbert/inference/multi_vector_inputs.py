@@ -1,9 +1,4 @@
-"""How queries and documents become token ids, and which of their tokens have a vector that counts.
-
-ColBERT gets them from padding: padded positions are computed, but masked as keys. A packed batch
-has no such positions, so the queries that were filled up, all of one length, are computed here as
-(queries, length) with a mask. They are short, so this costs little.
-"""
+"""How queries and documents become token ids, and which of their tokens have a vector that counts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -163,8 +158,14 @@ def expanded(batch: PackedBatch, sep_token_id: int) -> Tensor:
 def hidden_of_queries(encoder: Encoder, batch: PackedBatch, unseen: Tensor) -> Tensor:
     """(total_tokens, hidden_size), like `encoder(batch)`, but the unseen tokens are no keys.
 
-    encoder: whose layers are not packed for inference.
-    unseen: (total_tokens,) bool; sequences with any are all of one length.
+    ColBERT gets them from padding: padded positions are computed, but masked as keys. A packed batch
+    has no such positions, so the queries that were filled up, all of one length, are computed here
+    as (queries, length) with a mask. They are short, so this costs little.
+
+    Args:
+        encoder: One whose layers are not packed for inference.
+        batch: The queries.
+        unseen: (total_tokens,) bool; sequences with any are all of one length.
     """
     has_unseen = torch.zeros(batch.num_sequences, dtype=torch.bool, device=unseen.device)
     has_unseen[batch.sequence_ids[unseen]] = True

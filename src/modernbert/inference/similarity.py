@@ -1,6 +1,6 @@
 """How alike vectors are, MaxSim, and the documents that are most like a query.
 
-Documents stay ragged: the products of a block are one matrix, of whose rows each document has a
+In MaxSim documents stay ragged: the products of a block are one matrix, of whose rows each document has a
 run, and the best of each run are taken at once.
 """
 

@@ -1,6 +1,6 @@
 """`TextModel`: a model with its tokenizer; `Use`: one thing that it is used for.
 
-items -> encode -> sequences of token ids -> compute, in batches -> finish -> results
+    items -> encode -> sequences of token ids -> compute, in batches -> finish -> results
 
 Whoever runs it, `TextModel` over any number of items or the server over those of many requests,
 decides which sequences share a batch. Results that are not finite are refused here, for all.

@@ -3,8 +3,8 @@
 Their own modules do all products, norms and dropout, so that whatever became of these, such as
 adapters or other parameters, counts. Between them stand our attention and GeGLU.
 
-They are made at the first call that needs no gradients, in evaluation mode and on a CPU that has
-the kernels, and take as much memory as the layers again. A copy is used as long as the model's
+The copies are made at the first call that needs no gradients, in evaluation mode and on a CPU that
+has the kernels, and take as much memory as the layers again. A copy is used as long as the model's
 weights are what they were, and dropped by the next call that trains.
 """
 

@@ -1,6 +1,6 @@
 """First weights: drawn at random, or grown from those of a smaller model.
 
-weight                                      distribution
+    weight                                      distribution
     ------------------------------------------  ------------------------------------------------
     token embedding, Wqkv, Wi                   normal, sigma 0.02, cut at 2 sigma
     Wo of attention and of the MLP              normal, sigma 0.02 / sqrt(2 x layers), cut alike

@@ -5,9 +5,8 @@ the residual stream, so the norms on it, on CUDA and on the CPU alike. Softmax a
 widened by CUDA's autocast alone; on the CPU they keep the format of their input, so a loss takes
 `logits.float()`.
 
-are: their activations kept or computed twice, their code as it is or compiled.
-
-All of it is done in place and leaves the names of the parameters as they are, so that a checkpoint
+How a module is spread, and whether the activations of its layers are kept or computed twice and
+their code is compiled, is decided in place. It leaves the names of the parameters as they are, so that a checkpoint
 does not know of it, and none of it changes what is trained, apart from rounding.
 """
 

@@ -1,18 +1,19 @@
 """Which reader reads which file: the one place that a new format is told of.
 
-word tag                   CoNLL: a word a line, a blank line after each sentence
-__label__x a text          fastText's, with one label or several
-columns with tabs          a table
-label a text               as in TREC's questions: few labels, each on many lines
-
-.csv, .tsv                 comma, semicolon, tab or pipe; the first row names the columns
+    .csv, .tsv                 comma, semicolon, tab or pipe; the first row names the columns
     .jsonl, .ndjson            one JSON object a line
     .json                      the same, a list of objects, or questions as SQuAD publishes them
     .parquet, .arrow           columns; class labels of the `datasets` library get their names
     .conll, .iob, .bio, ...    a word and its tags a line, a blank line after each sentence
     anything else              text: a document, a text a line, or rows of labelled data
 
-Each may be packed as .gz, .xz or .zst, except for Parquet and Arrow.
+Each may be packed as .gz, .xz or .zst, except for Parquet and Arrow. Labelled data in plain text is
+what its lines look like:
+
+    word tag                   CoNLL: a word a line, a blank line after each sentence
+    __label__x a text          fastText's, with one label or several
+    columns with tabs          a table
+    label a text               as in TREC's questions: few labels, each on many lines
 """
 
 import lzma

@@ -1,7 +1,7 @@
 """Triton kernels: attention within a window, GeGLU, cross entropy; and whether they can run.
 
 A kernel is an operator of torch's, with its gradients, so that compiled layers call it as it is.
-The modules beside `support` import Triton and are imported only where that is ready.
+The modules here import Triton and are imported only where that is ready.
 """
 
 import functools
