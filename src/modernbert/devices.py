@@ -99,8 +99,8 @@ def to_host(values: Tensor) -> Tensor:
 
 
 # On a CPU torch prepares its products anew for each number of rows and keeps every preparation.
-# Rounded up, the numbers are few. Measured with the tiny size and about 614 masked rows a step: 44 MB more
-# after 150 further steps in place of 550 MB, and as fast.
+# Rounded up, the numbers are few. Measured with the tiny size and about 614 masked rows a step: 44
+# MB more after 150 further steps in place of 550 MB, and as fast.
 _MULTIPLE = 64
 
 

@@ -211,8 +211,8 @@ class Index:
 def write_faiss(folder: Path | str) -> Path:
     """Write `index.faiss` into the folder of a search index, for programs that read such files.
 
-    It holds the vectors as they are searched in, of length 1 where cosines are compared, in the order
-    of the ids, and looks at all of them (IndexFlatIP).
+    It holds the vectors as they are searched in, of length 1 where cosines are compared, in the
+    order of the ids, and looks at all of them (IndexFlatIP).
 
     Returns:
         The file's path.

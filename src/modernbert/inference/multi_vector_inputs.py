@@ -1,4 +1,4 @@
-"""How queries and documents become token ids, and which of their tokens have a vector that counts."""
+"""How queries and documents become token ids, and which of their tokens have vectors that count."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -158,9 +158,9 @@ def expanded(batch: PackedBatch, sep_token_id: int) -> Tensor:
 def hidden_of_queries(encoder: Encoder, batch: PackedBatch, unseen: Tensor) -> Tensor:
     """(total_tokens, hidden_size), like `encoder(batch)`, but the unseen tokens are no keys.
 
-    ColBERT gets them from padding: padded positions are computed, but masked as keys. A packed batch
-    has no such positions, so the queries that were filled up, all of one length, are computed here
-    as (queries, length) with a mask. They are short, so this costs little.
+    ColBERT gets them from padding: padded positions are computed, but masked as keys. A packed
+    batch has no such positions, so the queries that were filled up, all of one length, are computed
+    here as (queries, length) with a mask. They are short, so this costs little.
 
     Args:
         encoder: One whose layers are not packed for inference.

@@ -1,7 +1,7 @@
 """How alike vectors are, MaxSim, and the documents that are most like a query.
 
-In MaxSim documents stay ragged: the products of a block are one matrix, of whose rows each document has a
-run, and the best of each run are taken at once.
+In MaxSim documents stay ragged: the products of a block are one matrix, of whose rows each document
+has a run, and the best of each run are taken at once.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,7 @@
 """A tokenizer's folder: finding it, the roles of its tokens, and writing what transformers loads.
 
-Published ModernBERTs name the token of a role `[MASK]`, `<mask>` or `<MASK|LLM-jp>`. The files beside a
-tokenizer.json say which is which, as they say it to transformers.
+Published ModernBERTs name the token of a role `[MASK]`, `<mask>` or `<MASK|LLM-jp>`. The files
+beside a tokenizer.json say which is which, as they say it to transformers.
 """
 
 import json

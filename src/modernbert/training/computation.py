@@ -6,8 +6,8 @@ widened by CUDA's autocast alone; on the CPU they keep the format of their input
 `logits.float()`.
 
 How a module is spread, and whether the activations of its layers are kept or computed twice and
-their code is compiled, is decided in place. It leaves the names of the parameters as they are, so that a checkpoint
-does not know of it, and none of it changes what is trained, apart from rounding.
+their code is compiled, is decided in place. It leaves the names of the parameters as they are, so
+that a checkpoint does not know of it, and none of it changes what is trained, apart from rounding.
 """
 
 from collections.abc import Callable, Sequence
