@@ -17,7 +17,7 @@ import torch
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
 from modernbert.data.mixture import Documents
-from modernbert.data.packing import Bin, Span, split_documents
+from modernbert.data.packing import Bin, Stretch, split_documents
 from modernbert.data.python_corpus import collect
 from modernbert.data.settings import PrepareSettings
 from modernbert.data.shards import ShardFolder
@@ -114,7 +114,7 @@ class Text:
             documents = Documents.of_shard(shard, number, 0, shard.num_documents)
             cut = split_documents(documents, MAX_SEQLEN)
             spans = zip(cut.starts.tolist(), cut.stops.tolist(), strict=True)
-            whole = Bin(0, tuple(Span(shard, *span) for span in spans), folder.special_token_ids)
+            whole = Bin(0, tuple(Stretch(shard, *span) for span in spans), folder.special_token_ids)
             for sequence in whole.sequences:
                 yield sequence.tolist()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modernbert.cli.pretrain import Watch
+from modernbert.cli.pretrain import PretrainingWatch
 from modernbert.cli.terminal import Meter
 from modernbert.training.schedule import ScheduleSettings
 from modernbert.training.trainer import Phase, Progress, Step, Trainer, TrainingSettings
@@ -49,7 +49,7 @@ def run(folder: Path, total_tokens: int) -> None:
     with Meter("pretraining", clock=Clock()) as meter:
         module = nn.Linear(2, 1)
         phase = Phase(name="only", task=Regression(), settings=settings)
-        Trainer(module, [phase], folder, observers=[Watch(meter)]).run()
+        Trainer(module, [phase], folder, observers=[PretrainingWatch(meter)]).run()
 
 
 def test_steps_and_evaluations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +98,7 @@ def test_what_is_rare_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         {"kind": "checkpoint", "step": 12},
     ]
     with Meter("pretraining", clock=Clock()) as meter:
-        watch = Watch(meter)
+        watch = PretrainingWatch(meter)
         for record in records:
             watch(record)
     assert capsys.readouterr().err.splitlines() == [

@@ -20,7 +20,7 @@ from tests.data.prepare_runner import SMALL, SPECIAL
 from modernbert.data import documents, spill
 from modernbert.data import prepare as prepare_module
 from modernbert.data.corpus_files import CorpusFile
-from modernbert.data.documents import Part, WorkUnit, share_of
+from modernbert.data.documents import FilePart, WorkUnit, share_of
 from modernbert.data.prepare import ShareResult, prepare, prepare_share
 from modernbert.data.settings import PrepareSettings
 from modernbert.errors import InputError, RunError
@@ -177,7 +177,7 @@ def test_no_such_task(corpus: Path, tmp_path: Path, task: int, num_tasks: int) -
 @given(sizes=st.lists(st.integers(0, 1000), max_size=40), num_tasks=st.integers(1, 50))
 def test_every_unit_is_in_one_share(sizes: list[int], num_tasks: int) -> None:
     files = [CorpusFile(path=str(n), input="x", num_bytes=n, mtime_ns=0) for n in sizes]
-    units = [WorkUnit(index=i, parts=(Part(file=file),)) for i, file in enumerate(files)]
+    units = [WorkUnit(index=i, parts=(FilePart(file=file),)) for i, file in enumerate(files)]
     shares = [share_of(units, task, num_tasks) for task in range(num_tasks)]
     assert sorted(u.index for each in shares for u in each) == list(range(len(units)))
     counts = [len(each) for each in shares]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modernbert.data.corpus_files import CorpusFile
-from modernbert.data.documents import Part, even_unit_bytes, plan_units
+from modernbert.data.documents import FilePart, even_unit_bytes, plan_units
 
 MEGABYTE = 1 << 20
 
@@ -42,11 +42,11 @@ def test_planning_looks_at_each_small_file_once(monkeypatch: pytest.MonkeyPatch)
     """Otherwise a folder of many files takes a time that grows with their number's square."""
     measured: list[str] = []
 
-    def measure(part: Part) -> int:
+    def measure(part: FilePart) -> int:
         measured.append(part.file.path)
         return part.num_bytes
 
-    monkeypatch.setattr(Part, "expected_text_bytes", property(measure))
+    monkeypatch.setattr(FilePart, "expected_text_bytes", property(measure))
     files = [lines_file(index, 100) for index in range(1000)]
     (unit,) = plan_units(files, unit_bytes=MEGABYTE)
     assert [part.file for part in unit.parts] == files

@@ -11,7 +11,7 @@ from tests.interop.conftest import Make
 from torch import Tensor
 
 from modernbert import accelerate, restore
-from modernbert.interop.accelerate import is_accelerated
+from modernbert.interop.packed_models import is_accelerated
 
 TEXTS = ["the square of 7 is 49", "not less", "the square of number 11 is 121, not less" * 4]
 

@@ -10,7 +10,7 @@ import typer
 from modernbert.cli.inference_options import (
     BatchTokens,
     Model,
-    Precision,
+    PrecisionName,
     PrecisionOption,
     results_of,
 )
@@ -50,7 +50,7 @@ def answer(
             show_default="128 or a quarter of a window",
         ),
     ] = None,
-    precision: PrecisionOption = Precision.AUTO,
+    precision: PrecisionOption = PrecisionName.AUTO,
     batch_tokens: BatchTokens = None,
     as_json: AsJson = False,
 ) -> None:

@@ -10,7 +10,7 @@ from modernbert.cli.options import AsJson, echo_json
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from modernbert.tasks.pretraining.averaging import Part
+    from modernbert.tasks.pretraining.averaging import AveragedPart
 
 
 def average(
@@ -89,7 +89,7 @@ def average(
 
 
 def _lines(
-    parts: "Sequence[Part]", output: Path, figures: "dict[str, float] | Any"
+    parts: "Sequence[AveragedPart]", output: Path, figures: "dict[str, float] | Any"
 ) -> "Iterator[str]":
     rows = [(str(part.folder), f"{part.weight:g}", part.figures) for part in parts]
     rows.append((str(output), "", figures))

@@ -10,9 +10,9 @@ from modernbert.cli.inference_options import (
     BatchTokens,
     InputFile,
     Model,
-    Precision,
+    PrecisionName,
     PrecisionOption,
-    Texts,
+    TextArguments,
     results_of,
     show_results,
 )
@@ -29,13 +29,13 @@ _ROWS = PairInputSettings()
 @takes_settings
 def classify(
     model: Model,
-    texts: Texts = None,
+    texts: TextArguments = None,
     input_file: InputFile = None,
     top_k: Annotated[
         int | None,
         typer.Option(min=1, help="Number of labels to show for each text.", show_default="all"),
     ] = None,
-    precision: PrecisionOption = Precision.AUTO,
+    precision: PrecisionOption = PrecisionName.AUTO,
     batch_tokens: BatchTokens = None,
     rows: PairInputSettings = _ROWS,
     as_json: AsJson = False,

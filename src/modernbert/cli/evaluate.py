@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli.finetune import Watch
+from modernbert.cli.finetune import TuningWatch
 from modernbert.cli.formatting import duration
 from modernbert.cli.inference_options import (
     Model,
-    Precision,
+    PrecisionName,
     PrecisionOption,
     speed_of,
     warnings_told,
@@ -59,7 +59,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    precision: PrecisionOption = Precision.AUTO,
+    precision: PrecisionOption = PrecisionName.AUTO,
     as_json: AsJson = False,
 ) -> None:
     """Score a model on a suite of tasks.
@@ -103,13 +103,13 @@ class _Watcher:
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
-        self._watch = Watch(meter, num_runs=1)
+        self._watch = TuningWatch(meter, num_runs=1)
         self.embedded = speed_of(meter)
 
     def begins(self, task: "TaskSettings") -> None:
         """A task begins."""
         self._meter.restart(task.name)
-        self._watch = Watch(self._meter, num_runs=task.seeds)
+        self._watch = TuningWatch(self._meter, num_runs=task.seeds)
         self.embedded = speed_of(self._meter)
 
     def record(self, run: str, record: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ app = typer.Typer(
     epilog=example("export onnx runs/labels/model -o onnx"),
 )
 
-Output = Annotated[
+ExportOutput = Annotated[
     Path,
     typer.Option(
         "--output", "-o", metavar="OUT", help="The folder to write to.", show_default=False
@@ -38,7 +38,7 @@ class WeightPrecision(StrEnum):
 @app.command(epilog=example("export onnx runs/labels/model -o onnx --int8"))
 def onnx(
     model: Model,
-    output: Output,
+    output: ExportOutput,
     int8: Annotated[
         bool,
         typer.Option(
@@ -86,7 +86,7 @@ def onnx(
 @app.command(epilog=example("export safetensors runs/mine/model -o narrow"))
 def safetensors(
     model: Model,
-    output: Output,
+    output: ExportOutput,
     precision: Annotated[
         WeightPrecision, typer.Option("--precision", help="Number format to store the weights in.")
     ] = WeightPrecision.BFLOAT16,

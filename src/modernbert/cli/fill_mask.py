@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modernbert.cli.inference_options import Model, Precision, PrecisionOption
+from modernbert.cli.inference_options import Model, PrecisionName, PrecisionOption
 from modernbert.cli.options import AsJson, echo_json
 from modernbert.cli.terminal import tell
 
@@ -25,7 +25,7 @@ def fill_mask(
         ),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of predictions for each [MASK].")] = 5,
-    precision: PrecisionOption = Precision.AUTO,
+    precision: PrecisionOption = PrecisionName.AUTO,
     as_json: AsJson = False,
 ) -> None:
     """Predict the most likely tokens for each [MASK] in a text.

@@ -28,7 +28,7 @@ _MAX_LABELS = 12
 _NO_DEV = "note: no dev rows, so the last weights are kept, unmeasured on the way; see --dev"
 
 
-def report(recipe: Any, train: "Callable[[Watch], Results]", *, as_json: bool) -> None:
+def report(recipe: Any, train: "Callable[[TuningWatch], Results]", *, as_json: bool) -> None:
     """Train with the progress on stderr, and the result on stdout.
 
     train: all runs of the recipe; a watch hears of each record.
@@ -41,7 +41,7 @@ def report(recipe: Any, train: "Callable[[Watch], Results]", *, as_json: bool) -
 
     try:
         with Meter("reading") as meter:
-            results = train(Watch(meter, num_runs=len(recipe.runs())))
+            results = train(TuningWatch(meter, num_runs=len(recipe.runs())))
     except Interrupted as stopped:
         tell(f"stopped, all of it saved; go on with\n  modernbert {shlex.join(sys.argv[1:])}")
         raise typer.Exit(stopped.exit_code) from None
@@ -68,7 +68,7 @@ def tell_of_job(job: "TuningJob") -> None:
         tell(_NO_DEV)
 
 
-class Watch:
+class TuningWatch:
     """Shows the records of all runs: steps as a bar, evaluations as lines."""
 
     def __init__(self, meter: Meter, num_runs: int) -> None:

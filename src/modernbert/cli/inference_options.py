@@ -14,7 +14,7 @@ import typer
 from modernbert.cli.formatting import counted, short_count
 from modernbert.cli.options import echo_json
 from modernbert.cli.terminal import Meter, tell
-from modernbert.cli.text_input import Given, Kind, Record, TextInput
+from modernbert.cli.text_input import Given, InputRow, RowKind, TextInput
 from modernbert.data.settings import InputSettings
 from modernbert.errors import ModernBertWarning
 
@@ -29,7 +29,7 @@ Model = Annotated[
 ]
 
 
-class Precision(StrEnum):
+class PrecisionName(StrEnum):
     """The number format in which a model computes."""
 
     AUTO = "auto"
@@ -39,7 +39,7 @@ class Precision(StrEnum):
 
 
 PrecisionOption = Annotated[
-    Precision,
+    PrecisionName,
     typer.Option("--precision", help="Number format to compute in; auto chooses the fastest here."),
 ]
 
@@ -56,7 +56,7 @@ BatchTokens = Annotated[
     typer.Option(min=1, help="The most tokens computed at once.", show_default="by device"),
 ]
 
-Texts = Annotated[
+TextArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[TEXT]...", help="Texts; if none is given, --input or the lines of stdin are read."
@@ -97,12 +97,12 @@ def records_of(
     input_file: Path | None,
     settings: InputSettings | None = None,
     *,
-    kind: Kind = "texts",
-) -> Iterator[Record]:
+    kind: RowKind = "texts",
+) -> Iterator[InputRow]:
     """Yield the texts of the command line, of a file, or the lines of stdin."""
     if input_file is None:
         given = texts or (line.rstrip("\n") for line in sys.stdin if line.strip())
-        yield from (Record(str(number), text) for number, text in enumerate(given, start=1))
+        yield from (InputRow(str(number), text) for number, text in enumerate(given, start=1))
         return
     reader = TextInput(input_file, settings, kind=kind)
     yield from reader
@@ -116,8 +116,8 @@ def results_of(
     run: Callable[[Iterable[Any]], Iterator[R]],
     settings: InputSettings | None = None,
     *,
-    kind: Kind = "texts",
-) -> Iterator[tuple[Record, R]]:
+    kind: RowKind = "texts",
+) -> Iterator[tuple[InputRow, R]]:
     """Yield each text with its result; someone who types texts gets each result at once.
 
     Args:
@@ -133,12 +133,12 @@ def results_of(
 
 
 def show_results(
-    results: Iterable[tuple[Record, R]],
+    results: Iterable[tuple[InputRow, R]],
     as_json: bool,
     *,
     name: str,
-    parts: Callable[[Record, R], Any],
-    lines: Callable[[Record, R], Iterator[str]],
+    parts: Callable[[InputRow, R], Any],
+    lines: Callable[[InputRow, R], Iterator[str]],
 ) -> None:
     """Write each text and its result to stdout, as a JSON object per line or as plain lines.
 
@@ -174,10 +174,10 @@ def _amount(progress: "Progress", tokens_per_second: float) -> str:
 
 
 def _each(
-    records: Iterable[Record], run: Callable[[Iterable[Any]], Iterator[R]]
-) -> Iterator[tuple[Record, R]]:
+    records: Iterable[InputRow], run: Callable[[Iterable[Any]], Iterator[R]]
+) -> Iterator[tuple[InputRow, R]]:
     """Pair results with their records; only a few records are held at a time."""
-    waiting: deque[Record] = deque()
+    waiting: deque[InputRow] = deque()
 
     def texts() -> Iterator[Given]:
         for record in records:

@@ -9,7 +9,7 @@ import typer
 from modernbert.cli.formatting import counted
 from modernbert.cli.inference_options import (
     Model,
-    Precision,
+    PrecisionName,
     PrecisionOption,
     speed_of,
     warnings_told,
@@ -56,7 +56,7 @@ def mine(
             show_default=False,
         ),
     ] = None,
-    precision: PrecisionOption = Precision.AUTO,
+    precision: PrecisionOption = PrecisionName.AUTO,
     as_json: AsJson = False,
 ) -> None:
     """Find hard negatives for training a retriever.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _BYTE_UNITS = ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"))
 
 
-class Row(NamedTuple):
+class PlanLine(NamedTuple):
     """One quantity: its name, its value in each phase, and where it comes from."""
 
     name: str
@@ -70,31 +70,37 @@ def byte_count(number: float) -> str:
     return f"{number:,.0f} bytes"
 
 
-def _rows(first: "PhasePlan", sources: dict[str, Any]) -> Iterator[Row]:
+def _rows(first: "PhasePlan", sources: dict[str, Any]) -> Iterator[PlanLine]:
     again = " and the encoder's forward once more" if first.machine.recompute else ""
-    yield Row("tokens", lambda p: short_count(p.phase.total_tokens), "the recipe")
-    yield Row("longest sequence", lambda p: f"{p.phase.max_seqlen:,}", "the recipe")
-    yield Row("tokens a step", lambda p: f"{p.phase.tokens_per_step:,}", "the recipe, bins full")
-    yield Row("steps", lambda p: f"{p.phase.num_steps:,}", "tokens / tokens a step")
-    yield Row(
+    yield PlanLine("tokens", lambda p: short_count(p.phase.total_tokens), "the recipe")
+    yield PlanLine("longest sequence", lambda p: f"{p.phase.max_seqlen:,}", "the recipe")
+    yield PlanLine(
+        "tokens a step", lambda p: f"{p.phase.tokens_per_step:,}", "the recipe, bins full"
+    )
+    yield PlanLine("steps", lambda p: f"{p.phase.num_steps:,}", "tokens / tokens a step")
+    yield PlanLine(
         "parameters", lambda p: f"{p.phase.config.num_parameters(head=True):,}", "the model's sizes"
     )
-    yield Row(
+    yield PlanLine(
         "FLOPs a token",
         lambda p: short_count(p.flops_per_token),
         f"3 x the forward's products at the documents' lengths{again}",
     )
-    yield Row("FLOPs", lambda p: f"{p.flops:.3g}", "x tokens")
-    yield Row("share of peak", lambda p: f"{p.machine.share_of_peak:.1%}", sources["share_of_peak"])
-    yield Row("tokens/s", lambda p: short_count(p.tokens_per_second), "peak x share / FLOPs")
-    yield Row("tokens/s a GPU", lambda p: short_count(_per_gpu(p)), "")
-    yield Row("hours", lambda p: f"{p.hours:,.1f}", "without evaluations and checkpoints")
-    yield Row("GPU hours", lambda p: f"{p.gpu_hours:,.1f}", "")
+    yield PlanLine("FLOPs", lambda p: f"{p.flops:.3g}", "x tokens")
+    yield PlanLine(
+        "share of peak", lambda p: f"{p.machine.share_of_peak:.1%}", sources["share_of_peak"]
+    )
+    yield PlanLine("tokens/s", lambda p: short_count(p.tokens_per_second), "peak x share / FLOPs")
+    yield PlanLine("tokens/s a GPU", lambda p: short_count(_per_gpu(p)), "")
+    yield PlanLine("hours", lambda p: f"{p.hours:,.1f}", "without evaluations and checkpoints")
+    yield PlanLine("GPU hours", lambda p: f"{p.gpu_hours:,.1f}", "")
     if first.cost is not None:
-        yield Row("cost", lambda p: f"{p.cost:,.0f}", f"{_price(first)} a GPU hour, given")
+        yield PlanLine("cost", lambda p: f"{p.cost:,.0f}", f"{_price(first)} a GPU hour, given")
     yield from _memory_rows(first)
-    yield Row("a checkpoint", lambda p: byte_count(p.checkpoint_bytes), "weights and optimizer")
-    yield Row(
+    yield PlanLine(
+        "a checkpoint", lambda p: byte_count(p.checkpoint_bytes), "weights and optimizer"
+    )
+    yield PlanLine(
         "the run's folder",
         lambda p: byte_count(p.disk_bytes),
         "checkpoints that stay, one more, and the model",
@@ -115,10 +121,12 @@ _MEMORY = {
 }
 
 
-def _memory_rows(first: "PhasePlan") -> Iterator[Row]:
-    yield Row("memory a process", lambda p: byte_count(p.memory.total), f"of {_available(first)}")
+def _memory_rows(first: "PhasePlan") -> Iterator[PlanLine]:
+    yield PlanLine(
+        "memory a process", lambda p: byte_count(p.memory.total), f"of {_available(first)}"
+    )
     for name, source in _MEMORY.items():
-        yield Row(f"  {name.replace('_', ' ')}", _memory_value(name), source)
+        yield PlanLine(f"  {name.replace('_', ' ')}", _memory_value(name), source)
 
 
 def _memory_value(name: str) -> "Callable[[PhasePlan], str]":

@@ -66,7 +66,7 @@ def train(recipe: "PretrainingRecipe", *, go_on: str) -> "Result":
     from modernbert.tasks.pretraining.pretrain import pretrain as run
 
     with Meter("pretraining") as meter:
-        result = run(recipe, observers=[Watch(meter)])
+        result = run(recipe, observers=[PretrainingWatch(meter)])
     if result.status == "interrupted":
         tell(f"stopped at step {result.progress.step:,} and saved; to continue:\n  {go_on}")
         raise typer.Exit(result.exit_code)
@@ -75,7 +75,7 @@ def train(recipe: "PretrainingRecipe", *, go_on: str) -> "Result":
     return result
 
 
-class Watch:
+class PretrainingWatch:
     """Shows a run's records to a person: the steps as a bar, what is rare as a line."""
 
     def __init__(self, meter: Meter) -> None:

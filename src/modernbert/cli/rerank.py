@@ -8,9 +8,9 @@ from modernbert.cli.inference_options import (
     BatchTokens,
     InputFile,
     Model,
-    Precision,
+    PrecisionName,
     PrecisionOption,
-    Texts,
+    TextArguments,
     records_of,
 )
 from modernbert.cli.options import AsJson, echo_json, takes_settings
@@ -28,12 +28,12 @@ def rerank(
             metavar="QUERY", help="The query that the texts should answer.", show_default=False
         ),
     ],
-    texts: Texts = None,
+    texts: TextArguments = None,
     input_file: InputFile = None,
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Number of documents to show.", show_default="all")
     ] = None,
-    precision: PrecisionOption = Precision.AUTO,
+    precision: PrecisionOption = PrecisionName.AUTO,
     batch_tokens: BatchTokens = None,
     rows: InputSettings = _ROWS,
     as_json: AsJson = False,

@@ -11,9 +11,9 @@ import typer
 from modernbert.cli.inference_options import (
     InputFile,
     Model,
-    Precision,
+    PrecisionName,
     PrecisionOption,
-    Texts,
+    TextArguments,
     results_of,
 )
 from modernbert.cli.options import AsJson, echo_json, takes_settings
@@ -38,7 +38,7 @@ def search(
         ),
     ],
     model: Model,
-    texts: Texts = None,
+    texts: TextArguments = None,
     input_file: InputFile = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of hits for each query.")] = 10,
     oversample: Annotated[
@@ -50,7 +50,7 @@ def search(
         ),
     ] = None,
     rows: InputSettings = _ROWS,
-    precision: PrecisionOption = Precision.AUTO,
+    precision: PrecisionOption = PrecisionName.AUTO,
     as_json: AsJson = False,
 ) -> None:
     """Find the texts of an index that are nearest to a query.

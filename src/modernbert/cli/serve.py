@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modernbert.cli.inference_options import Compile, Precision, PrecisionOption
+from modernbert.cli.inference_options import Compile, PrecisionName, PrecisionOption
 from modernbert.cli.options import takes_settings
 from modernbert.cli.terminal import tell
 from modernbert.errors import InputError
@@ -34,7 +34,7 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
     ] = 8080,
-    precision: PrecisionOption = Precision.AUTO,
+    precision: PrecisionOption = PrecisionName.AUTO,
     compile: Compile = False,
 ) -> None:
     """Serve models over HTTP.
@@ -55,7 +55,7 @@ def serve(
     tell("all requests are finished")
 
 
-def _load(argument: str, precision: Precision, compile: bool) -> "ServedModel":
+def _load(argument: str, precision: PrecisionName, compile: bool) -> "ServedModel":
     from modernbert.serving.models import load
 
     name, separator, model = argument.partition("=")

@@ -9,14 +9,14 @@ from modernbert.cli.inference_options import (
     BatchTokens,
     InputFile,
     Model,
-    Precision,
+    PrecisionName,
     PrecisionOption,
-    Texts,
+    TextArguments,
     results_of,
     show_results,
 )
 from modernbert.cli.options import AsJson, takes_settings
-from modernbert.cli.text_input import Record
+from modernbert.cli.text_input import InputRow
 from modernbert.data.settings import InputSettings
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ _ROWS = InputSettings()
 @takes_settings
 def tag(
     model: Model,
-    texts: Texts = None,
+    texts: TextArguments = None,
     input_file: InputFile = None,
-    precision: PrecisionOption = Precision.AUTO,
+    precision: PrecisionOption = PrecisionName.AUTO,
     batch_tokens: BatchTokens = None,
     rows: InputSettings = _ROWS,
     as_json: AsJson = False,
@@ -53,7 +53,7 @@ def tag(
     )
 
 
-def _parts(record: Record, entities: "list[Entity]") -> list[dict[str, Any]]:
+def _parts(record: InputRow, entities: "list[Entity]") -> list[dict[str, Any]]:
     found = []
     for entity in entities:
         start, end = _characters(record, entity)
@@ -62,7 +62,7 @@ def _parts(record: Record, entities: "list[Entity]") -> list[dict[str, Any]]:
     return found
 
 
-def _characters(record: Record, entity: "Entity") -> tuple[int, int]:
+def _characters(record: InputRow, entity: "Entity") -> tuple[int, int]:
     """Where an entity stands in the text; of words that is their text with blanks between."""
     if isinstance(record.given, str):
         return entity.start, entity.end
@@ -70,7 +70,7 @@ def _characters(record: Record, entity: "Entity") -> tuple[int, int]:
     return len(before), len(before) + len(" ".join(record.given[entity.start : entity.end]))
 
 
-def _lines(record: Record, entities: "list[Entity]") -> Iterator[str]:
+def _lines(record: InputRow, entities: "list[Entity]") -> Iterator[str]:
     for each in entities:
         start, end = _characters(record, each)
         yield f"{each.label} {each.score:.4f}  {record.text[start:end]}"

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from modernbert.data.records import Row, Skipped
 
 Given = str | tuple[str, str] | list[str]
-Kind = Literal["texts", "pairs", "words"]
+RowKind = Literal["texts", "pairs", "words"]
 
 
 @dataclass(frozen=True)
-class Record:
+class InputRow:
     """A text, a pair of texts or the words of one, with its own id or its number, from 1."""
 
     id: str
@@ -49,7 +49,7 @@ class TextInput:
     """
 
     def __init__(
-        self, path: Path, settings: InputSettings | None = None, *, kind: Kind = "texts"
+        self, path: Path, settings: InputSettings | None = None, *, kind: RowKind = "texts"
     ) -> None:
         from modernbert.data.corpus_files import find_files
         from modernbert.data.records import RecordRules, Skipped
@@ -71,7 +71,7 @@ class TextInput:
         """What could not be read so far."""
         return self._rules.skipped
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[InputRow]:
         from modernbert.data.records import Reading
         from modernbert.data.rows.formats import rows_of
 
@@ -98,7 +98,7 @@ class TextInput:
             given = self._given(row, columns)
             if given is not None:
                 name = None if columns.id is None else row.values.get(columns.id)
-                yield Record(str(row.number + 1 if name is None else name), given)
+                yield InputRow(str(row.number + 1 if name is None else name), given)
 
     @property
     def _asked(self) -> tuple[str | None, str | None, str | None]:

@@ -20,7 +20,7 @@ app = typer.Typer(
     epilog=example("tokenizer train corpus tokenizer"),
 )
 
-Output = Annotated[
+TokenizerOutput = Annotated[
     Path,
     typer.Argument(metavar="OUT", help="The folder to write the tokenizer to.", show_default=False),
 ]
@@ -31,7 +31,7 @@ _DOCUMENTS_BETWEEN_UPDATES = 64
 @app.command(epilog=example("tokenizer train corpus tokenizer --vocab-size 8192"))
 def train(
     corpus: Corpus,
-    output: Output,
+    output: TokenizerOutput,
     vocab_size: Annotated[
         int, typer.Option(help="Size of the vocabulary, rounded up to a multiple of 64.")
     ] = 50_368,
@@ -68,7 +68,7 @@ def derive(
             show_default=False,
         ),
     ],
-    output: Output,
+    output: TokenizerOutput,
 ) -> None:
     """Derive ModernBERT's own tokenizer from OLMo's."""
     from modernbert.tokenizer.derive import derive as derive_tokenizer
@@ -86,7 +86,7 @@ def extend(
             metavar="MODEL", help="Folder or hub id of a model or a tokenizer.", show_default=False
         ),
     ],
-    output: Output,
+    output: TokenizerOutput,
     token: Annotated[
         list[str], typer.Option(help="A token to add; may be repeated.", show_default=False)
     ],

@@ -15,7 +15,7 @@ from modernbert.data.corpus_files import CorpusFile, find_files
 from modernbert.data.documents import WorkUnit
 from modernbert.data.records import RecordRules, Skipped
 from modernbert.data.shard_manifest import SpecialTokens
-from modernbert.data.spill import Run, Spill, document_keys
+from modernbert.data.spill import Spill, SpilledRun, document_keys
 from modernbert.data.tokenize_units import OnProgress, PrepareProgress
 from modernbert.errors import DocumentError, InputError
 
@@ -150,7 +150,7 @@ class TokenFileImporter:
         if not run.documents:
             return run
         keys = document_keys(self.seed, run.unit, run.first, num_read)
-        stored = Run(
+        stored = SpilledRun(
             unit=run.unit,
             number=run.number,
             num_documents=len(run.documents),

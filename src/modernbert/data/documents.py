@@ -76,7 +76,7 @@ _WANTED_UNITS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class FilePart:
     """A file, or the lines of it that begin in a range of its bytes."""
 
     file: CorpusFile
@@ -104,7 +104,7 @@ class WorkUnit:
     """
 
     index: int
-    parts: tuple[Part, ...]
+    parts: tuple[FilePart, ...]
 
     @property
     def input(self) -> str:
@@ -186,19 +186,19 @@ def share_of(units: Sequence[WorkUnit], task: int, num_tasks: int) -> list[WorkU
     return sorted(by_size[task::num_tasks], key=lambda unit: unit.index)
 
 
-def _parts(file: CorpusFile, unit_bytes: int, *, can_cut: bool) -> list[Part]:
+def _parts(file: CorpusFile, unit_bytes: int, *, can_cut: bool) -> list[FilePart]:
     if not can_cut or file.num_bytes <= unit_bytes or not can_be_cut(file):
-        return [Part(file=file)]
+        return [FilePart(file=file)]
     starts = range(0, file.num_bytes, unit_bytes)
     return [
-        Part(file=file, start=start, stop=min(start + unit_bytes, file.num_bytes))
+        FilePart(file=file, start=start, stop=min(start + unit_bytes, file.num_bytes))
         for start in starts
     ]
 
 
-def _together(parts: Iterable[Part], unit_bytes: int) -> Iterator[list[Part]]:
+def _together(parts: Iterable[FilePart], unit_bytes: int) -> Iterator[list[FilePart]]:
     """Parts of one input in their order, as many as a unit has room for, but one in any case."""
-    held: list[Part] = []
+    held: list[FilePart] = []
     held_bytes = 0
     for part in parts:
         part_bytes = part.expected_text_bytes

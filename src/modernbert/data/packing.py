@@ -63,7 +63,7 @@ class PackingSettings(Settings):
             )
 
 
-class Span(NamedTuple):
+class Stretch(NamedTuple):
     """A piece of a document: the tokens `start` to `stop` of a shard."""
 
     shard: Shard
@@ -80,7 +80,7 @@ class Bin:
     """
 
     id: int
-    spans: tuple[Span, ...]
+    spans: tuple[Stretch, ...]
     special_token_ids: SpecialTokens
 
     @property
@@ -198,11 +198,11 @@ class PackedPieces:
         """The number of bins, none of them empty."""
         return len(self.borders) - 1
 
-    def spans(self, index: int, shards: Sequence[Shard]) -> tuple[Span, ...]:
+    def spans(self, index: int, shards: Sequence[Shard]) -> tuple[Stretch, ...]:
         """The pieces of one bin; `shards` are those that their `shard_ids` index."""
         chosen = self.pieces[np.arange(self.borders[index], self.borders[index + 1])]
         rows = np.stack([chosen.shard_ids, chosen.starts, chosen.stops], axis=1).tolist()
-        return tuple(Span(shards[shard_id], start, stop) for shard_id, start, stop in rows)
+        return tuple(Stretch(shards[shard_id], start, stop) for shard_id, start, stop in rows)
 
 
 def pack(pieces: Documents, bin_tokens: int, *, seed: int, block: int) -> PackedPieces:

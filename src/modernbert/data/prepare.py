@@ -21,7 +21,7 @@ import numpy as np
 from modernbert.data.corpus_files import CorpusFile, find_files
 from modernbert.data.datatrove_files import Reencode, TokenFileImporter, find_token_files
 from modernbert.data.documents import (
-    Part,
+    FilePart,
     WorkUnit,
     even_unit_bytes,
     plan_units,
@@ -32,7 +32,7 @@ from modernbert.data.records import Skipped
 from modernbert.data.settings import FileSettings, PrepareSettings
 from modernbert.data.shard_manifest import check_special_tokens, token_dtype
 from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialTokens
-from modernbert.data.spill import RUN_TOKENS, Run, Spill, shuffled
+from modernbert.data.spill import RUN_TOKENS, Spill, SpilledRun, shuffled
 from modernbert.data.tokenize_units import OnProgress, PrepareProgress, tokenize_units
 from modernbert.data.tokenizing import Encode, TokenizingRules
 from modernbert.errors import DocumentError, InputError
@@ -324,7 +324,9 @@ class _TokenFileCall(_Call):
 
     @cached_property
     def units(self) -> list[WorkUnit]:
-        return [WorkUnit(index=i, parts=(Part(file=file),)) for i, file in enumerate(self.files)]
+        return [
+            WorkUnit(index=i, parts=(FilePart(file=file),)) for i, file in enumerate(self.files)
+        ]
 
     def tokenize(
         self,
@@ -395,7 +397,7 @@ def _write_folder(
         )
 
 
-def _written(runs: Sequence[Run], on_progress: OnProgress) -> Callable[[int], None]:
+def _written(runs: Sequence[SpilledRun], on_progress: OnProgress) -> Callable[[int], None]:
     """A function to call with each document's number of tokens; it tells of the progress."""
     total = sum(run.num_tokens for run in runs)
     step = max(1, total // _WRITING_STEPS)

@@ -21,7 +21,7 @@ BUCKET_TOKENS = 16_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class SpilledRun:
     """The account of one run.
 
     num_read: how many documents of the unit had been read when the run was complete.
@@ -47,16 +47,16 @@ class Spill:
         """The ids, which must be in the vocabulary, in the type of the tokens."""
         return token_ids.astype(self._dtype, copy=False)
 
-    def runs(self, unit: int) -> list[Run]:
+    def runs(self, unit: int) -> list[SpilledRun]:
         """The unit's runs that are on the disk, from the first one on."""
-        runs: list[Run] = []
+        runs: list[SpilledRun] = []
         while (path := self._path(unit, len(runs), "json")).exists():
             facts = json.loads(path.read_bytes())
             tokenless = Skipped(**facts.pop("tokenless"))
-            runs.append(Run(**facts, tokenless=tokenless))
+            runs.append(SpilledRun(**facts, tokenless=tokenless))
         return runs
 
-    def write_run(self, run: Run, keys: np.ndarray, documents: Sequence[np.ndarray]) -> None:
+    def write_run(self, run: SpilledRun, keys: np.ndarray, documents: Sequence[np.ndarray]) -> None:
         """Store one run; keys: (num_documents,) uint64 in the order of the documents."""
         order = np.argsort(keys, kind="stable")
         lengths = np.array([len(document) for document in documents], dtype="<u4")
@@ -75,7 +75,7 @@ class Spill:
         """Note that all of the unit's runs are stored."""
         write_whole(self._finished_path(unit), json.dumps(asdict(skipped)).encode())
 
-    def read(self, run: Run, first: int, stop: int, first_token: int) -> "Slice":
+    def read(self, run: SpilledRun, first: int, stop: int, first_token: int) -> "Slice":
         """The run's documents from `first` to before `stop`; the first begins at a token."""
         lengths = self._map(run, "<u4", 8 * run.num_documents, run.num_documents)[first:stop]
         num_tokens = int(lengths.sum(dtype=np.int64))
@@ -88,14 +88,14 @@ class Spill:
             ),
         )
 
-    def count_below(self, run: Run, key: int) -> int:
+    def count_below(self, run: SpilledRun, key: int) -> int:
         """How many of the run's documents have a smaller key."""
         if key >= 1 << 64:
             return run.num_documents
         keys = self._map(run, "<u8", 0, run.num_documents)
         return int(np.searchsorted(keys, np.uint64(key)))
 
-    def _map(self, run: Run, dtype: str, offset: int, count: int) -> np.ndarray:
+    def _map(self, run: SpilledRun, dtype: str, offset: int, count: int) -> np.ndarray:
         # Mapped anew each time and let go: pages that stay mapped would count as our memory.
         path = self._path(run.unit, run.number, "run")
         return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(count,))
@@ -131,7 +131,7 @@ def document_keys(seed: int, unit: int, first: int, stop: int) -> np.ndarray:
     return generator.random_raw(stop - first)
 
 
-def shuffled(spill: Spill, runs: Sequence[Run]) -> Iterator[tuple[Run, np.ndarray]]:
+def shuffled(spill: Spill, runs: Sequence[SpilledRun]) -> Iterator[tuple[SpilledRun, np.ndarray]]:
     """All documents of the runs, as run and tokens, in the order of their keys.
 
     Equal keys are kept in the order of the runs. Reads as many documents at once as hold about

@@ -10,7 +10,7 @@ from modernbert.data.spill import Spill
 from modernbert.data.tokenizing import (
     BATCH_CHARACTERS,
     Encode,
-    Report,
+    ReportProgress,
     TokenizingRules,
     UnitProgress,
     tokenize_unit,
@@ -89,10 +89,10 @@ def _useful_workers(units: Sequence[WorkUnit], cores: int) -> int:
 
 def _make_worker(
     spill: Spill, rules: TokenizingRules, encoder_factory: Callable[[], Encode], threads: int
-) -> Callable[[WorkUnit, Report], None]:
+) -> Callable[[WorkUnit, ReportProgress], None]:
     encode = encoder_factory()
 
-    def work(unit: WorkUnit, report: Report) -> None:
+    def work(unit: WorkUnit, report: ReportProgress) -> None:
         batch_characters = BATCH_CHARACTERS * threads
         tokenize_unit(unit, spill, encode, rules, report, batch_characters=batch_characters)
 

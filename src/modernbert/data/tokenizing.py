@@ -11,7 +11,7 @@ import numpy as np
 from modernbert.data.documents import UnitReader, WorkUnit
 from modernbert.data.records import Document, RecordRules, Skipped
 from modernbert.data.settings import FileSettings
-from modernbert.data.spill import Run, Spill, document_keys
+from modernbert.data.spill import Spill, SpilledRun, document_keys
 from modernbert.errors import InputError, RunError
 
 Encode = Callable[[list[str]], Sequence[Sequence[int] | np.ndarray]]
@@ -49,7 +49,7 @@ class UnitProgress:
     tokens: int
 
 
-Report = Callable[[UnitProgress], None]
+ReportProgress = Callable[[UnitProgress], None]
 
 
 def tokenize_unit(
@@ -57,7 +57,7 @@ def tokenize_unit(
     spill: Spill,
     encode: Encode,
     rules: TokenizingRules,
-    report: Report,
+    report: ReportProgress,
     *,
     batch_characters: int = BATCH_CHARACTERS,
 ) -> None:
@@ -214,7 +214,7 @@ class _Collector:
         self._begin_run()
 
     def _store(self) -> None:
-        run = Run(
+        run = SpilledRun(
             unit=self._unit,
             number=self._num_runs,
             num_documents=len(self._documents),

@@ -21,7 +21,7 @@ from modernbert.export.padded_model import INPUTS, OUTPUTS, PaddedModel
 from modernbert.export.quantize import Int8Quality, default_sample, quantize
 from modernbert.export.source import (
     NEEDED,
-    Source,
+    ExportSource,
     copy_settings,
     open_source,
     quiet,
@@ -96,7 +96,9 @@ def export_onnx(
     return report
 
 
-def _write(source: Source, place: Path, target: Path, texts: Sequence[str] | None) -> ExportReport:
+def _write(
+    source: ExportSource, place: Path, target: Path, texts: Sequence[str] | None
+) -> ExportReport:
     """The files of the folder `onnx`."""
     file = place / MODEL_FILE
     _trace(source, file)
@@ -112,7 +114,7 @@ def _write(source: Source, place: Path, target: Path, texts: Sequence[str] | Non
     )
 
 
-def _trace(source: Source, file: Path) -> None:
+def _trace(source: ExportSource, file: Path) -> None:
     rows, columns = torch.export.Dim("rows"), torch.export.Dim("columns")
     ids = torch.full(_EXAMPLE, source.model.config.cls_token_id)
     mask = torch.ones(_EXAMPLE, dtype=torch.int64)

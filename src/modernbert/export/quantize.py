@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import ExportError
-from modernbert.export.source import Source, quiet
+from modernbert.export.source import ExportSource, quiet
 from modernbert.export.verify import Session
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import SequenceClassifier
@@ -60,7 +60,9 @@ def default_sample() -> list[str]:
     return long_enough[:: max(1, len(long_enough) // _SAMPLE_TEXTS)][:_SAMPLE_TEXTS]
 
 
-def quantize(source: Source, file: Path, quantized: Path, texts: Sequence[str]) -> Int8Quality:
+def quantize(
+    source: ExportSource, file: Path, quantized: Path, texts: Sequence[str]
+) -> Int8Quality:
     """Write `quantized` from `file`, and compare the two on some texts."""
     from onnxruntime import quantization
 
@@ -88,7 +90,7 @@ def quantize(source: Source, file: Path, quantized: Path, texts: Sequence[str]) 
 
 
 def _compare(
-    source: Source, exact: Session, narrow: Session, texts: Sequence[str]
+    source: ExportSource, exact: Session, narrow: Session, texts: Sequence[str]
 ) -> tuple[str, list[float], int]:
     """What is measured, its value for each text, and the tokens of all."""
     scores: list[float] = []
@@ -113,7 +115,7 @@ def _compare(
     return "cosine" if isinstance(source.model, Encoder) else "agreement", scores, num_tokens
 
 
-def _batches(source: Source, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(source: ExportSource, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
     """Texts of like length together: (rows, columns) ids and which are there."""
     limit = min(_MAX_SAMPLE_TOKENS, source.model.config.max_seqlen)
     encoded = sorted((source.tokenizer.encode(text)[:limit] for text in texts), key=len)

@@ -79,7 +79,7 @@ _COPIED = (".json", ".md", ".txt", ".jinja", _WEIGHTS)
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """A model, its tokenizer and where they are from.
 
     folder: with all files. encoder_folder: that of config.json and the weights, within it.
@@ -98,7 +98,7 @@ class Source:
         return ARCHITECTURES[type(self.model).__name__]
 
 
-def open_source(folder_or_hub_id: Path | str) -> Source:
+def open_source(folder_or_hub_id: Path | str) -> ExportSource:
     """Load the model of a folder, as the kind that the folder says it is.
 
     Raises:
@@ -115,10 +115,10 @@ def open_source(folder_or_hub_id: Path | str) -> Source:
     model = cls.from_pretrained(encoder_folder)
     tokenizer = Tokenizer.from_pretrained(encoder_folder)
     pooling = read_embedder_settings(folder)[1].pooling if kind == "embedder" else "mean"
-    return Source(folder, encoder_folder, model.eval(), tokenizer, pooling)
+    return ExportSource(folder, encoder_folder, model.eval(), tokenizer, pooling)
 
 
-def copy_settings(source: Source, folder: Path) -> None:
+def copy_settings(source: ExportSource, folder: Path) -> None:
     """Copy all but the weights that are exported, and complete the tokenizer's files.
 
     Weights of further steps, such as a dense layer, come along. Some engines ask for

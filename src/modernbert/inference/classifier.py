@@ -10,7 +10,7 @@ from modernbert.batch import PackedBatch
 from modernbert.devices import to_host
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
-from modernbert.inference.inputs import EncodedText, Side, Text, TextEncoder, require_list
+from modernbert.inference.inputs import CutSide, EncodedText, Text, TextEncoder, require_list
 from modernbert.inference.text_model import TextModel, Use
 from modernbert.model.heads import ProblemType, SequenceClassifier
 
@@ -98,7 +98,7 @@ class Classifier(TextModel[SequenceClassifier]):
         return (torch.stack(list(block)) for block in blocks)
 
     def logits_use(
-        self, *, cut: Side = "right", prompt: str = ""
+        self, *, cut: CutSide = "right", prompt: str = ""
     ) -> Use[Text, EncodedText, Tensor, Tensor]:
         """Texts or pairs to the model's outputs; see `TextEncoder` for the arguments."""
         return Use(
@@ -114,7 +114,7 @@ class Classifier(TextModel[SequenceClassifier]):
         *,
         top_k: int | None = None,
         activate: Callable[[Tensor], Tensor] | None = None,
-        cut: Side = "right",
+        cut: CutSide = "right",
     ) -> Use[Text, EncodedText, Tensor, list[LabelScore]]:
         """Texts or pairs to labels, best first.
 

@@ -16,7 +16,7 @@ from modernbert.errors import ConfigError, InputError, ModelFolderError
 from modernbert.files import updated_folder
 from modernbert.inference.batching import Observer
 from modernbert.inference.embedder_folder import EmbedderSettings, read_embedder, write_embedder
-from modernbert.inference.inputs import EncodedText, Side, TextEncoder, require_list
+from modernbert.inference.inputs import CutSide, EncodedText, TextEncoder, require_list
 from modernbert.inference.loading import load_for_inference
 from modernbert.inference.similarity import Vectors, similarity
 from modernbert.inference.text_model import TextModel, Use
@@ -231,7 +231,7 @@ class Embedder(TextModel[Encoder]):
         prompt: str = "",
         truncate_dim: int | None = None,
         normalize: bool = False,
-        cut: Side = "right",
+        cut: CutSide = "right",
     ) -> Use[str, EncodedText, Tensor, np.ndarray]:
         """Texts to vectors, (dim,) float32 each.
 
@@ -263,7 +263,7 @@ class Embedder(TextModel[Encoder]):
         )
 
     def token_use(
-        self, *, prompt: str = "", cut: Side = "right"
+        self, *, prompt: str = "", cut: CutSide = "right"
     ) -> Use[str, EncodedText, Tensor, np.ndarray]:
         """Texts to the encoder's vectors of their tokens, (num_tokens, hidden_size) float32."""
         return Use(

@@ -11,7 +11,7 @@ from modernbert.batch import PackedBatch
 from modernbert.devices import to_host
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
-from modernbert.inference.inputs import EncodedText, Side, TextEncoder, require_list
+from modernbert.inference.inputs import CutSide, EncodedText, TextEncoder, require_list
 from modernbert.inference.text_model import TextModel, Use
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
@@ -136,7 +136,7 @@ class FillMask(TextModel[MaskedLanguageModel]):
         )
 
     def use(
-        self, *, top_k: int = 5, cut: Side = "right"
+        self, *, top_k: int = 5, cut: CutSide = "right"
     ) -> Use[str, EncodedText, tuple[Tensor, Tensor], list[list[FilledMask]]]:
         """Texts to the likeliest tokens for each of their masks.
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 Text = str | tuple[str, str]
 """A text, or two that the model sees as `[CLS] A [SEP] B [SEP]`."""
 
-Side = Literal["left", "right"]
+CutSide = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TextEncoder:
         tokenizer: Tokenizer,
         max_seqlen: int,
         *,
-        cut: Side = "right",
+        cut: CutSide = "right",
         prompt: str = "",
         takes_pairs: bool = True,
     ) -> None:

@@ -13,12 +13,12 @@ from modernbert.batch import PackedBatch
 from modernbert.errors import InputError, ModelFolderError
 from modernbert.files import updated_folder
 from modernbert.inference.batching import Observer
+from modernbert.inference.embedder_folder import Side
 from modernbert.inference.inputs import EncodedText, require_list
 from modernbert.inference.loading import load_for_inference
 from modernbert.inference.multi_vector_folder import read_folder, write_folder
 from modernbert.inference.multi_vector_inputs import (
     MultiVectorSettings,
-    Side,
     SideEncoder,
     counted,
     expanded,

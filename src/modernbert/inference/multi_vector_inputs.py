@@ -10,13 +10,13 @@ from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import ConfigError, InputError
+from modernbert.inference.embedder_folder import Side
 from modernbert.inference.inputs import EncodedText, TextEncoder
 from modernbert.model.encoder import Encoder
 from modernbert.model.layer import Layer
 from modernbert.model.rope import RotaryTable, rotary_table, rotate
 from modernbert.tokenizer.tokenizer import Tokenizer
 
-Side = Literal["query", "document"]
 ExpansionKind = Literal["fixed", "min"]
 MultiVectorSimilarity = Literal["maxsim", "meanmaxsim"]
 

@@ -24,7 +24,7 @@ from modernbert.inference.foreign_files import (
     activation_of,
     read_prompt_file,
 )
-from modernbert.inference.inputs import EncodedText, Side, Text, require_list
+from modernbert.inference.inputs import CutSide, EncodedText, Text, require_list
 from modernbert.inference.loading import load_for_inference
 from modernbert.inference.text_model import Use
 from modernbert.json_files import read_object, read_settings
@@ -256,7 +256,7 @@ class Reranker:
         *,
         is_raw: bool = False,
         prompt_name: str | None = None,
-        cut: Side = "right",
+        cut: CutSide = "right",
     ) -> Use[Text, EncodedText, Tensor, float]:
         """Pairs of query and document to scores.
 

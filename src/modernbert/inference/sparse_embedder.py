@@ -23,7 +23,7 @@ from modernbert.inference.foreign_files import (
     refuse_steps,
     write_files,
 )
-from modernbert.inference.inputs import EncodedText, Side, TextEncoder, require_list
+from modernbert.inference.inputs import CutSide, EncodedText, TextEncoder, require_list
 from modernbert.inference.loading import load_for_inference
 from modernbert.inference.text_model import TextModel, Use
 from modernbert.json_files import read_settings
@@ -202,7 +202,7 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
         return (vector for block in blocks for vector in block)
 
     def use(
-        self, *, prompt: str = "", max_active_dims: int | None = None, cut: Side = "right"
+        self, *, prompt: str = "", max_active_dims: int | None = None, cut: CutSide = "right"
     ) -> Use[str, EncodedText, tuple[Tensor, Tensor], SparseVector]:
         """Texts to sparse vectors.
 

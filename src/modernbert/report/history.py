@@ -16,7 +16,7 @@ import numpy as np
 from modernbert.errors import RunError
 
 METRICS_FILE = "metrics.jsonl"
-Row = Mapping[str, Any]
+LogRow = Mapping[str, Any]
 
 # Of a step that is done once more, what told of its outcome does not count any longer.
 _OUTCOMES = ("evaluation", "checkpoint", "end")
@@ -67,10 +67,10 @@ class RunHistory:
     """
 
     def __init__(self) -> None:
-        self.events: list[Row] = []
+        self.events: list[LogRow] = []
         self.phases: list[str] = []
         self.num_steps = 0
-        self.last_step: Row | None = None
+        self.last_step: LogRow | None = None
         self._columns: dict[str, array[float]] = {}
         self._phase_of: array[int] = array("l")
 
@@ -91,7 +91,7 @@ class RunHistory:
             raise RunError(f"{path}: no readable log of a run: {error.strerror}") from None
         return history
 
-    def add(self, row: Row) -> None:
+    def add(self, row: LogRow) -> None:
         """The next row of the log."""
         if row["kind"] == "step":
             if self._last_number >= (step := number(row.get("step"))):
@@ -127,12 +127,12 @@ class RunHistory:
         points = points[np.isfinite(points).all(axis=1)]
         return Curve(points[:, 0], points[:, 1])
 
-    def of_kind(self, *kinds: str) -> list[Row]:
+    def of_kind(self, *kinds: str) -> list[LogRow]:
         """The rows of these kinds, which are none of steps."""
         return [row for row in self.events if row["kind"] in kinds]
 
     @property
-    def starts(self) -> list[Row]:
+    def starts(self) -> list[LogRow]:
         """The rows of the run's start and of its resumes."""
         return self.of_kind("start", "resume")
 
@@ -147,7 +147,7 @@ class RunHistory:
         steps = self._columns.get("step")
         return steps[-1] if steps else -1.0
 
-    def _add_step(self, row: Row) -> None:
+    def _add_step(self, row: LogRow) -> None:
         for name, value in row.items():
             if name not in ("kind", "phase") and name not in self._columns:
                 if not isinstance(value, int | float):
@@ -178,7 +178,7 @@ class RunHistory:
         ]
 
 
-def _parse(line: bytes) -> Row | None:
+def _parse(line: bytes) -> LogRow | None:
     try:
         row = json.loads(line)
     except ValueError:

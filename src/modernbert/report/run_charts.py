@@ -9,7 +9,7 @@ import numpy as np
 
 from modernbert.report.charts import Axis, Chart, Events, LineChart, Mark, Series, Timeline
 from modernbert.report.formats import Format, compact, num_bytes, percent
-from modernbert.report.history import Curve, Row, RunHistory, number
+from modernbert.report.history import Curve, LogRow, RunHistory, number
 
 # A mean is over this fraction of the run on either side.
 _SMOOTHING = 0.015
@@ -91,9 +91,9 @@ def matmul_ceiling(history: RunHistory) -> float | None:
     return None
 
 
-def _last_evaluation(history: RunHistory, phase: str, end: float) -> Row:
+def _last_evaluation(history: RunHistory, phase: str, end: float) -> LogRow:
     """That of a phase; where evaluations name none, the last one up to its end."""
-    found: Row = {}
+    found: LogRow = {}
     for row in history.of_kind("evaluation"):
         named = row.get("phase")
         if named == phase if named is not None else row.get("tokens", 0) <= end:

@@ -12,7 +12,7 @@ from typing import Any
 from modernbert.errors import RunError
 from modernbert.report.charts import save_png
 from modernbert.report.formats import compact, duration, num_bytes, percent
-from modernbert.report.history import METRICS_FILE, Row, RunHistory
+from modernbert.report.history import METRICS_FILE, LogRow, RunHistory
 from modernbert.report.page import (
     Html,
     code,
@@ -86,7 +86,7 @@ def _totals(history: RunHistory) -> dict[str, str]:
     return found
 
 
-def _evaluation_texts(evaluation: Row) -> Iterator[tuple[str, str]]:
+def _evaluation_texts(evaluation: LogRow) -> Iterator[tuple[str, str]]:
     if isinstance(loss := evaluation.get("held_out_loss"), int | float):
         yield "held-out loss", f"{loss:.3f}"
     if isinstance(accuracy := evaluation.get("held_out_accuracy"), int | float):
@@ -126,7 +126,7 @@ def _events(history: RunHistory) -> Html:
     return section("Out of the ordinary", table(("step", "what", "details"), shown), note=more)
 
 
-def _event(row: Row) -> Sequence[str]:
+def _event(row: LogRow) -> Sequence[str]:
     rest = {name: value for name, value in row.items() if name not in ("kind", "step", "tokens")}
     text = rest.pop("message", rest.pop("reason", None))
     said = [str(text)] if text is not None else []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modernbert.errors import InputError
-from modernbert.inference.inputs import EncodedText, Side, Text, TextEncoder
+from modernbert.inference.inputs import CutSide, EncodedText, Text, TextEncoder
 from modernbert.serving.refusal import empty, invalid, too_large
 from modernbert.tokenizer.tokenizer import Tokenizer
 
@@ -21,7 +21,7 @@ class Truncation:
     """
 
     allowed: bool
-    side: Side = "right"
+    side: CutSide = "right"
 
 
 def as_inputs(inputs: str | list[str | int | list[int]], name: str) -> list[TextOrIds]:

@@ -10,7 +10,7 @@ import torch
 
 from modernbert.errors import InputError, ResultError
 from modernbert.inference.batching import Encoded, batch_tokens_for, by_item, sequences_of
-from modernbert.inference.inputs import Side
+from modernbert.inference.inputs import CutSide
 from modernbert.inference.loading import device_of
 from modernbert.inference.text_model import Use
 from modernbert.serving.encoding import Truncation, require_fit
@@ -172,7 +172,7 @@ class Call:
     def truncation(self, request: Truncating | SimilarityParameters) -> Truncation:
         """What the request wants done with texts that are too long."""
         said = request.truncate
-        side: Side = "left" if request.truncation_direction.lower() == "left" else "right"
+        side: CutSide = "left" if request.truncation_direction.lower() == "left" else "right"
         return Truncation(self.settings.auto_truncate if said is None else said, side)
 
     def right_alone(self, request: Truncating) -> Truncation:

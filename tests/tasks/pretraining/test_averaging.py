@@ -14,8 +14,8 @@ from modernbert.errors import CheckpointError, InputError, SettingsError, ShardE
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.settings import parse
 from modernbert.tasks.pretraining.averaging import (
+    AveragedPart,
     HeldOut,
-    Part,
     average_parts,
     best,
     candidates,
@@ -206,13 +206,16 @@ def test_the_best_by_held_out_loss(finished: PretrainingRecipe, world: World) ->
 def test_weights_of_parts(finished: PretrainingRecipe) -> None:
     one, other = (part.folder for part in parts_of([finished.output])[:2])
     mixed = average_parts(
-        [Part(folder=one, weight=3.0, figures={}), Part(folder=other, weight=1.0, figures={})]
+        [
+            AveragedPart(folder=one, weight=3.0, figures={}),
+            AveragedPart(folder=other, weight=1.0, figures={}),
+        ]
     )
     first, second = (
         MaskedLanguageModel.from_pretrained(each).decoder_weight for each in (one, other)
     )
     torch.testing.assert_close(mixed.decoder_weight, 0.75 * first + 0.25 * second)
     with pytest.raises(InputError, match="weight: got 0"):
-        average_parts([Part(folder=one, weight=0.0, figures={})])
+        average_parts([AveragedPart(folder=one, weight=0.0, figures={})])
     with pytest.raises(InputError, match="no models"):
         average_parts([])

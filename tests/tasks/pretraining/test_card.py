@@ -11,7 +11,7 @@ from tests.tasks.pretraining.small import World
 from modernbert.hub import check_folder
 from modernbert.model.config import EncoderConfig
 from modernbert.settings import parse
-from modernbert.tasks.pretraining.averaging import Part
+from modernbert.tasks.pretraining.averaging import AveragedPart
 from modernbert.tasks.pretraining.card import average_card, pretraining_card
 from modernbert.tasks.pretraining.pretrain import pretrain
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
@@ -19,7 +19,10 @@ from modernbert.training.log import read_metrics
 
 CONFIG = EncoderConfig.preset("base")
 FIGURES = {"held_out_loss": 2.34567, "held_out_accuracy": 0.4567, "seconds": 3.0}
-PARTS = [Part(folder=Path("/a/b/step-7"), figures=FIGURES), Part(folder=Path("c"), figures={})]
+PARTS = [
+    AveragedPart(folder=Path("/a/b/step-7"), figures=FIGURES),
+    AveragedPart(folder=Path("c"), figures={}),
+]
 
 
 def card_of(folder: Path) -> str:

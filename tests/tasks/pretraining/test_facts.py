@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.tasks.pretraining.small import World
 
-from modernbert.data.packing import Bin, Span
+from modernbert.data.packing import Bin, Stretch
 from modernbert.data.shards import ShardFolder
 from modernbert.model.config import EncoderConfig, flops_per_token
 from modernbert.report.history import RunHistory
@@ -17,7 +17,7 @@ from modernbert.tasks.pretraining.pretrain import pretrain
 def test_a_step_is_a_forward_and_a_backward_of_each_sequence(world: World) -> None:
     folder = ShardFolder.open(world.sources[0])
     shard, config = folder.shards[0], EncoderConfig.preset("tiny")
-    spans = (Span(shard, 0, 30), Span(shard, 30, 60), Span(shard, 60, 70))
+    spans = (Stretch(shard, 0, 30), Stretch(shard, 30, 60), Stretch(shard, 60, 70))
     bins = [Bin(0, spans, folder.special_token_ids)]
     expected = sum(
         3 * length * flops_per_token(config, length, masked_share=0.3) for length in (32, 32, 12)

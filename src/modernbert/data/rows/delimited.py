@@ -8,8 +8,8 @@ from modernbert.data.records import ENCODING_REMEDY, Reading, Row
 from modernbert.data.rows.conll import is_conll, read_conll
 from modernbert.data.rows.dialect import (
     Dialect,
+    Line,
     QuoteFault,
-    Record,
     find_dialect,
     records,
     require_width,
@@ -104,7 +104,7 @@ def _skip(reading: Reading, fault: DocumentError) -> None:
     reading.rules.skip(where, "broken quotation marks or columns", detail=reason)
 
 
-def _names(first: Record, reading: Reading) -> tuple[str, ...]:
+def _names(first: Line, reading: Reading) -> tuple[str, ...]:
     """The names of the columns: those of the first row, or numbers from 1."""
     names = tuple(name.strip() for name in first.cells)
     has_numbers = any(name.isdecimal() and name not in names for name in reading.asked)
@@ -122,7 +122,7 @@ def _names(first: Record, reading: Reading) -> tuple[str, ...]:
 
 
 def _values(
-    record: Record, columns: Sequence[str], dialect: Dialect, reading: Reading
+    record: Line, columns: Sequence[str], dialect: Dialect, reading: Reading
 ) -> dict[str, str] | None:
     if len(record.cells) != len(columns):
         if not "".join(record.cells).strip():

@@ -64,7 +64,7 @@ class Dialect:
 
 
 @dataclass(frozen=True)
-class Record:
+class Line:
     """The cells of one row, and the line that it begins in."""
 
     cells: list[str]
@@ -82,7 +82,7 @@ class QuoteFault(DocumentError):
     dialect: Dialect | None = None
 
 
-def records(lines: Iterable[str], dialect: Dialect, source: str) -> Iterator[Record]:
+def records(lines: Iterable[str], dialect: Dialect, source: str) -> Iterator[Line]:
     """The rows of a file; blank lines are left out.
 
     Raises:
@@ -110,7 +110,7 @@ def records(lines: Iterable[str], dialect: Dialect, source: str) -> Iterator[Rec
         if not grammar.fits(raw):
             raise grammar.fault(raw, source, line, "a misplaced mark")
         if cells:
-            yield Record(cells, line)
+            yield Line(cells, line)
         line = reader.line_num + 1
 
 
@@ -279,7 +279,7 @@ def _candidates(sample: str, *, is_tab: bool) -> Iterator[Dialect]:
             yield Dialect(separator, "none", quote)
 
 
-def require_width(record: Record, num_columns: int, dialect: Dialect, source: str) -> None:
+def require_width(record: Line, num_columns: int, dialect: Dialect, source: str) -> None:
     """Refuse a row that has more or fewer cells than there are columns.
 
     Raises:

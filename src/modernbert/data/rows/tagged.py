@@ -30,7 +30,7 @@ _LABELS = ("label", "type", "entity", "entity_group", "tag", "labels")
 
 
 @dataclass(frozen=True)
-class Span:
+class MarkedSpan:
     """A stretch of characters, or of words, with its label; `end` is exclusive."""
 
     start: int
@@ -109,14 +109,12 @@ class TaggedColumns:
         return found
 
 
-def tagged_text(text: str, spans: Sequence[Span], where: str) -> tuple[list[str], list[str]]:
+def tagged_text(text: str, spans: Sequence[MarkedSpan], where: str) -> tuple[list[str], list[str]]:
     """The words of a text, cut at the ends of spans too, and their BIO tags.
 
-    >>> tagged_text("Ada, in the U.K!", [Span(0, 3, "PER"), Span(12, 15, "LOC")], "row 1")
+    >>> spans = [MarkedSpan(0, 3, "PER"), MarkedSpan(12, 15, "LOC")]
+    >>> tagged_text("Ada, in the U.K!", spans, "row 1")
     (['Ada', ',', 'in', 'the', 'U.K', '!'], ['B-PER', 'O', 'O', 'O', 'B-LOC', 'O'])
-
-    Raises:
-        DocumentError: A span lies outside the text, or two overlap.
     """
     _check(spans, len(text), where)
     borders = sorted({0, len(text), *(place for s in spans for place in (s.start, s.end))})
@@ -133,7 +131,7 @@ def tagged_text(text: str, spans: Sequence[Span], where: str) -> tuple[list[str]
     return [text[a:b] for a, b in places], tags
 
 
-def _tags_of(num_words: int, spans: Sequence[Span], where: str) -> list[str]:
+def _tags_of(num_words: int, spans: Sequence[MarkedSpan], where: str) -> list[str]:
     _check(spans, num_words, where)
     tags = [_OUTSIDE] * num_words
     for span in spans:
@@ -143,9 +141,9 @@ def _tags_of(num_words: int, spans: Sequence[Span], where: str) -> list[str]:
     return tags
 
 
-def _check(spans: Sequence[Span], length: int, where: str) -> None:
+def _check(spans: Sequence[MarkedSpan], length: int, where: str) -> None:
     """Refuse spans that no row of tags can hold."""
-    before = Span(0, 0, "")
+    before = MarkedSpan(0, 0, "")
     for span in sorted(spans, key=lambda each: each.start):
         if not 0 <= span.start < span.end <= length:
             raise DocumentError(
@@ -165,7 +163,7 @@ def _are_spans(values: Sequence[Any]) -> bool:
     return bool(values) and all(isinstance(each, dict | list | tuple) for each in values)
 
 
-def _span(value: Any, where: str, last_included: int) -> Span:
+def _span(value: Any, where: str, last_included: int) -> MarkedSpan:
     """A span as an object or as a list of three."""
     if isinstance(value, dict):
         parts = [
@@ -181,4 +179,4 @@ def _span(value: Any, where: str, last_included: int) -> Span:
         raise DocumentError(
             f"{where}: got the span {shown(value)}, expected its start, its end and its label"
         )
-    return Span(start, end + last_included, label)
+    return MarkedSpan(start, end + last_included, label)

@@ -84,7 +84,7 @@ Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class AveragedPart:
     """A model that goes into an average.
 
     figures: of its evaluation; empty where there is none.
@@ -136,15 +136,17 @@ class Candidates:
             raise RunError(f"{self.folder / name}: could not be written: {error}") from None
 
 
-def candidates(folder: Path) -> list[Part]:
+def candidates(folder: Path) -> list[AveragedPart]:
     """Those that a run has kept, in the order of their steps."""
     return [
-        Part(folder=each, figures=json.loads((each / EVALUATION_FILE).read_text(encoding="utf-8")))
+        AveragedPart(
+            folder=each, figures=json.loads((each / EVALUATION_FILE).read_text(encoding="utf-8"))
+        )
         for each in sorted(folder.glob("step-*"))
     ]
 
 
-def average_parts(parts: Sequence[Part]) -> MaskedLanguageModel:
+def average_parts(parts: Sequence[AveragedPart]) -> MaskedLanguageModel:
     """The mean of their weights, read one after another.
 
     Raises:
@@ -156,14 +158,14 @@ def average_parts(parts: Sequence[Part]) -> MaskedLanguageModel:
     return average((load_model(part.folder), part.weight) for part in parts)
 
 
-def measured(parts: Sequence[Part], held_out: "HeldOut") -> list[Part]:
+def measured(parts: Sequence[AveragedPart], held_out: "HeldOut") -> list[AveragedPart]:
     """The parts with the figures that they reach on held-out shards.
 
     Raises:
         ModelFolderError: a part that is no masked language model.
     """
     return [
-        Part(
+        AveragedPart(
             folder=part.folder,
             weight=part.weight,
             figures=held_out.figures(load_model(part.folder)),
@@ -172,7 +174,7 @@ def measured(parts: Sequence[Part], held_out: "HeldOut") -> list[Part]:
     ]
 
 
-def best(parts: Sequence[Part], number: int) -> list[Part]:
+def best(parts: Sequence[AveragedPart], number: int) -> list[AveragedPart]:
     """Those with the lowest held-out losses, in the order in which they came.
 
     Raises:
@@ -231,7 +233,7 @@ def write_model(
             (partial / name).write_text(text, encoding="utf-8")
 
 
-def parts_of(paths: Sequence[Path], weights: Sequence[float] = ()) -> list[Part]:
+def parts_of(paths: Sequence[Path], weights: Sequence[float] = ()) -> list[AveragedPart]:
     """The models that some paths lead to: model folders, checkpoints, or folders that hold such.
 
     Of a run's folder these are the states that were kept for its average, else its checkpoints.
@@ -243,7 +245,7 @@ def parts_of(paths: Sequence[Path], weights: Sequence[float] = ()) -> list[Part]
     if weights and len(weights) != len(folders):
         raise InputError(f"weights: got {len(weights)} for {len(folders)} models")
     return [
-        Part(folder=folder, weight=weight, figures={})
+        AveragedPart(folder=folder, weight=weight, figures={})
         for folder, weight in zip(folders, weights or [1.0] * len(folders), strict=True)
     ]
 

@@ -14,7 +14,7 @@ import torch
 from modernbert.data.packing import Bin
 from modernbert.model.config import EncoderConfig, flops_per_token
 from modernbert.report.card import header, versions
-from modernbert.tasks.pretraining.averaging import Part
+from modernbert.tasks.pretraining.averaging import AveragedPart
 from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
 from modernbert.training.computation import compute_dtype
 from modernbert.training.log import describe_machine, matmul_flops_per_second
@@ -66,7 +66,7 @@ def pretraining_card(
     index: int,
     config: EncoderConfig,
     figures: Mapping[str, float],
-    parts: Sequence[Part] = (),
+    parts: Sequence[AveragedPart] = (),
 ) -> str:
     """The card of the model after a phase, as Markdown.
 
@@ -87,7 +87,7 @@ def pretraining_card(
 
 
 def average_card(
-    config: EncoderConfig, figures: Mapping[str, float], parts: Sequence[Part], *, name: str
+    config: EncoderConfig, figures: Mapping[str, float], parts: Sequence[AveragedPart], *, name: str
 ) -> str:
     """The card of a mean of states of which no recipe is known, as Markdown."""
     return _card(name, config, figures, parts)
@@ -97,7 +97,7 @@ def _card(
     name: str,
     config: EncoderConfig,
     figures: Mapping[str, float],
-    parts: Sequence[Part],
+    parts: Sequence[AveragedPart],
     training: Sequence[str] = (),
 ) -> str:
     told = [f"- {each}" for each in _figures(figures)]
@@ -171,7 +171,7 @@ def _figures(figures: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _parts(parts: Sequence[Part]) -> list[str]:
+def _parts(parts: Sequence[AveragedPart]) -> list[str]:
     return [
         f"The weights are the mean of {len(parts)} states of a training:",
         "",

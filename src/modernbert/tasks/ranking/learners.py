@@ -14,14 +14,13 @@ from modernbert.batch import PackedBatch
 from modernbert.devices import filled
 from modernbert.errors import SettingsError
 from modernbert.inference.embedder import Embedder
-from modernbert.inference.embedder_folder import read_embedder
+from modernbert.inference.embedder_folder import Side, read_embedder
 from modernbert.inference.inputs import EncodedText, TextEncoder
 from modernbert.inference.loading import longest_sequence
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_folder import is_multi_vector, read_folder
 from modernbert.inference.multi_vector_inputs import (
     MultiVectorSettings,
-    Side,
     SideEncoder,
     counted,
     skipped_token_ids,

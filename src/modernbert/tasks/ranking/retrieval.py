@@ -19,8 +19,8 @@ from torch.nn import functional
 from modernbert.batch import PackedBatch
 from modernbert.data.judged_texts import JudgedTexts
 from modernbert.inference.batching import batch_tokens_for
+from modernbert.inference.embedder_folder import Side
 from modernbert.inference.inputs import EncodedText
-from modernbert.inference.multi_vector_inputs import Side
 from modernbert.inference.similarity import rank_documents
 from modernbert.tasks.ranking.data import (
     RankedTexts,
