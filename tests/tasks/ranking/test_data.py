@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modernbert.data.rows.file_settings import FileSettings
+from modernbert.data.settings import FileSettings
 from modernbert.errors import DocumentError
 from modernbert.tasks.ranking.data import RankedTexts, one_answer_each, read_retrieval_data
 
