@@ -108,7 +108,8 @@ def table(rows: Rows) -> str:
 
 
 def _short(value: float | int | str) -> str:
-    """
+    """Format a figure for a table.
+
     >>> _short(123456.7), _short(0.01234), _short(3), _short("yes")
     ('123,457', '0.0123', '3', 'yes')
     """

@@ -217,7 +217,7 @@ class _Fastembed:
 def fastembed_model(
     model: Model, folder: Path, num_threads: int, *, normalization: bool = False
 ) -> Any:
-    """fastembed's model of a local folder with a tokenizer and a model.onnx; means of tokens."""
+    """Load a local folder with a tokenizer and a model.onnx into fastembed, with mean pooling."""
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
 

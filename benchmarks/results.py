@@ -144,7 +144,8 @@ def _cpu_fields() -> dict[str, str]:
 
 
 def _plain(name: str) -> str:
-    """
+    """Make a name that is fit for a folder.
+
     >>> _plain("Some CPU @ 2.00GHz")
     'some-cpu-2-00ghz'
     """

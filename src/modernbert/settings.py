@@ -184,7 +184,12 @@ def parse(settings_class: type[T], mapping: Mapping[str, Any], *, where: str) ->
     """Make a settings object from a mapping.
 
     Args:
-        where: What every error message begins with, such as the file's name.
+        settings_class: The settings class, a dataclass.
+        mapping: Values by the names of its fields, with a mapping for each inner table.
+        where: The beginning of every error message, such as the file's name.
+
+    Returns:
+        The settings object.
 
     Raises:
         SettingsError: The mapping does not fit the class.

@@ -72,7 +72,7 @@ def test_refuses_a_file_of_the_right_size_with_other_content(
     merges[7], merges[8] = merges[8], merges[7]
     changed = tmp_path / "olmo.json"
     changed.write_text(json.dumps(definition), encoding="utf-8")
-    with pytest.raises(TokenizerError, match="other content"):
+    with pytest.raises(TokenizerError, match="different content"):
         derive(changed)
 
 

@@ -1,4 +1,4 @@
-"""Names for free slots."""
+"""Adding tokens in unused slots."""
 
 from pathlib import Path
 
@@ -41,10 +41,10 @@ def test_transformers_sees_the_new_tokens(tokenizer: Tokenizer, tmp_path: Path) 
 
 def test_names_that_cannot_be(tokenizer: Tokenizer) -> None:
     for tokens, message in (
-        (["[MASK]"], "is a token already"),
-        (["<a>", "<a>"], "is a token already"),
+        (["[MASK]"], "is already a token"),
+        (["<a>", "<a>"], "is already a token"),
         ([" "], "is empty"),
-        ([f"<{number}>" for number in range(2_000)], "there are only"),
+        ([f"<{number}>" for number in range(2_000)], "slots are unused"),
     ):
         with pytest.raises(TokenizerError, match=message):
             extend(tokenizer, tokens)

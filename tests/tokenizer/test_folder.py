@@ -112,9 +112,9 @@ def test_truncation_in_the_file_is_dropped(small: Tokenizer, folder: Path, tmp_p
         (b"\xff\xfe\x00", "not a readable JSON file"),
         (b'{"model": ', "not a readable JSON file"),
         (b"[" * 100_000, "not a readable JSON file"),
-        (b"{}", "holds no tokenizer"),
-        (b'{"added_tokens": [], "model": {"vocab": {}}}', "holds no tokenizer"),
-        (b'{"added_tokens": [1], "model": {"vocab": {"a": 0}}}', "holds no tokenizer"),
+        (b"{}", "is not a tokenizer"),
+        (b'{"added_tokens": [], "model": {"vocab": {}}}', "is not a tokenizer"),
+        (b'{"added_tokens": [1], "model": {"vocab": {"a": 0}}}', "is not a tokenizer"),
         (b'{"added_tokens": [], "model": {"vocab": {"a": 0}}}', "not a usable tokenizer"),
         (b'{"added_tokens": [], "model": {"vocab": {"\\ud800": 0}}}', "not a usable tokenizer"),
     ],
@@ -133,7 +133,7 @@ def without(folder: Path, token: str) -> str:
 
 def test_refuses_a_file_without_a_mask(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(without(folder, "[MASK]"), encoding="utf-8")
-    message = r"tokenizer.json: no token has the role mask_token; name it as mask_token in "
+    message = r"tokenizer.json: no token has the role mask_token; set mask_token in "
     with pytest.raises(TokenizerError, match=message):
         Tokenizer.from_pretrained(tmp_path)
 

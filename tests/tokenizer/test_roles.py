@@ -249,7 +249,7 @@ def test_special_tokens_in_a_text_are_text_where_asked(twin: Path, foreign: Any)
 def test_a_role_of_the_older_file_counts_less() -> None:
     older, newer = {"mask_token": {"content": "<m>"}, "pad_token": "<p>"}, {"mask_token": "<mask>"}
     assert named_roles([older, newer]) == {"mask_token": "<mask>", "pad_token": "<p>"}
-    with pytest.raises(TokenizerError, match="mask_token: got 5, expected the name of a token"):
+    with pytest.raises(TokenizerError, match="mask_token: got 5, expected a token as a string"):
         named_roles([{"mask_token": 5}])
 
 

@@ -131,8 +131,8 @@ def test_refuses_what_is_no_list_of_texts(small: Tokenizer) -> None:
     [
         (-1, "got -1, expected an id from 0 to 1023"),
         (1024, "got 1024, expected an id from 0 to 1023"),
-        (0.5, "not a row of token ids"),
-        ("7", "not a row of token ids"),
+        (0.5, "expected a sequence of token ids"),
+        ("7", "expected a sequence of token ids"),
     ],
 )
 def test_refuses_ids_outside_the_vocabulary(small: Tokenizer, bad: Any, message: str) -> None:

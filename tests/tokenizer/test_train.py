@@ -113,7 +113,7 @@ def test_names_the_index_of_a_bad_text(bad: object, message: str) -> None:
 
 
 def test_refuses_one_str_for_a_corpus() -> None:
-    with pytest.raises(InputError, match="one str"):
+    with pytest.raises(InputError, match="got a str"):
         train("abc", vocab_size=512)
 
 

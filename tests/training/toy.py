@@ -167,7 +167,9 @@ def weights(module: nn.Module) -> bytes:
 
 
 def train(folder: Path, kind_of_run: str = "one", death: str = "") -> int:
-    """One start of the command, of a run of one phase or of three; `death` is one of
+    """Start a run of one phase or of three once.
+
+    `death` is one of
 
     `step:N`     after the record of step N
     `phase:N`    when a phase has begun after step N, before its first evaluation

@@ -46,9 +46,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def lines(description: Mapping[str, Any], *, indent: str = "") -> Iterator[str]:
-    """A description as aligned lines; what is nested is indented below its name.
+    r"""Format a description as aligned lines, with nested values indented below their names.
 
-    >>> print(*lines({"num_layers": 22, "window": {"layers": 14}}), sep="\\n")
+    >>> print(*lines({"num_layers": 22, "window": {"layers": 14}}), sep="\n")
     num layers  22
     window
       layers  14

@@ -121,7 +121,14 @@ def results_of(
     """Yield each text with its result; someone who types texts gets each result at once.
 
     Args:
+        texts: The texts given as arguments, if any.
+        input_file: A file of texts; stdin is read when neither is given.
         run: Computes the results of any number of texts, in order.
+        settings: How to read the file.
+        kind: What each row of the file holds.
+
+    Yields:
+        Each text and its result, in order.
     """
     records = records_of(texts, input_file, settings, kind=kind)
     if texts or input_file is not None or not sys.stdin.isatty():
@@ -143,6 +150,8 @@ def show_results(
     """Write each text and its result to stdout, as a JSON object per line or as plain lines.
 
     Args:
+        results: Each text with its result.
+        as_json: Whether to write JSON objects.
         name: The key of the result in the JSON object.
         parts: Turns a record and its result into the value of that key.
         lines: Turns a record and its result into plain lines.

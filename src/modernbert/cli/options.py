@@ -101,10 +101,14 @@ def _list_of(item: Any) -> Any:
 
 
 def options_of(settings_class: type, defaults: Any = None) -> list[SettingOption]:
-    """The options for all documented fields, those of inner tables included.
+    """List the options for all documented fields, including those of inner tables.
 
     Args:
-        defaults: A settings object whose values stand in place of the class's defaults.
+        settings_class: The settings class.
+        defaults: A settings object whose values replace the defaults of the class.
+
+    Returns:
+        One option for each documented field, in the order of the fields.
 
     Raises:
         TypeError: Two fields would have the same option.
@@ -171,11 +175,17 @@ def settings_of(
     base: Mapping[str, Any] | None = None,
     where: str = "options",
 ) -> S:
-    """A settings object of the values of options, by the path of each.
+    """Make a settings object from the values of options.
 
     Args:
-        base: The mapping of a file that the values are laid over.
+        settings_class: The settings class.
+        options: Its options, as `options_of` lists them.
+        values: The value of each option by its path; None stands for an option that is not given.
+        base: The content of a recipe file; values of options take precedence over it.
         where: The name of that file, for messages about it.
+
+    Returns:
+        The settings object.
 
     Raises:
         SettingsError: A value is missing or out of its range; the message names the option.

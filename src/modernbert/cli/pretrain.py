@@ -58,7 +58,11 @@ def train(recipe: "PretrainingRecipe", *, go_on: str) -> "Result":
     """Pretrain with the progress on stderr, and write the report.
 
     Args:
+        recipe: The recipe of the run.
         go_on: The command that continues an interrupted run.
+
+    Returns:
+        The result of the finished run.
 
     Raises:
         typer.Exit: A signal stopped the run, which is saved.

@@ -29,6 +29,7 @@ def write(run: Path, baseline: float | None = None) -> None:
     """Write the report of a run.
 
     Args:
+        run: The run's folder.
         baseline: A loss to compare with, such as the unigram distribution's.
     """
     from modernbert.report.run_report import write_report

@@ -40,13 +40,17 @@ def overlap_f1(predicted: str, answers: Sequence[str]) -> float:
 
 
 def answer_scores(predicted: Sequence[str], expected: Sequence[Sequence[str]]) -> dict[str, float]:
-    """The means of exact match and of F1 over all questions, both from 0 to 1.
+    """Compute the mean exact match and the mean F1 over all questions.
 
     Args:
-        expected: For each question its right answers; none for a question without an answer.
+        predicted: The predicted answer to each question; an empty text for no answer.
+        expected: The right answers to each question; an empty list for a question without one.
+
+    Returns:
+        `exact_match` and `f1`, both from 0 to 1.
 
     Raises:
-        InputError: other numbers of predictions than of questions, or none.
+        InputError: There are no questions, or their number differs from that of predictions.
     """
     require_equal_length(predicted, expected)
     pairs = list(zip(predicted, expected, strict=True))

@@ -80,13 +80,18 @@ def matthews(matrix: Indices) -> float:
 
 
 def multi_label_scores(predicted: npt.ArrayLike, expected: npt.ArrayLike) -> dict[str, float]:
-    """F1 over all decisions and as the mean over labels; rows that are right in every label.
+    """Score rows that may have any number of labels.
 
     Args:
-        predicted, expected: (rows, num_labels), 1 or True where a row has the label.
+        predicted: (rows, num_labels), 1 or True where the row was given the label.
+        expected: (rows, num_labels), 1 or True where the row has the label.
+
+    Returns:
+        `f1_micro` over all decisions, `f1_macro` as the mean over labels, and `accuracy`: the
+        fraction of rows that are right in every label.
 
     Raises:
-        InputError: shapes that differ.
+        InputError: The shapes differ.
     """
     given, wanted = _as_decisions(predicted, expected)
     right, decided, present = _decisions_of_each(given, wanted)

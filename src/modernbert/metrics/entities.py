@@ -54,18 +54,22 @@ def entity_spans(labels: Sequence[str]) -> Iterator[tuple[str, int, int]]:
 def entity_scores(
     predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-    """F1, precision and recall of whole entities, and the share of words with the right label.
+    """Compute F1, precision and recall of whole entities, and the accuracy over words.
 
-    An entity is found when its kind and both its ends are right.
-
-    Args:
-        predicted, expected: For each text, the labels of its words.
+    An entity counts as found when its kind, its beginning and its end are right.
 
     >>> entity_scores([["B-PER", "I-PER", "O"]], [["B-PER", "O", "O"]])["f1"]
     0.0
 
+    Args:
+        predicted: The predicted labels of each text's words.
+        expected: The right labels of each text's words.
+
+    Returns:
+        `f1`, `precision`, `recall` and `accuracy`, each from 0 to 1.
+
     Raises:
-        InputError: unequal numbers of texts, or of words in one of them.
+        InputError: The numbers of texts differ, or those of words in one of them.
     """
     right, given, wanted = _counts(predicted, expected)
     figures = _figures("", right.total(), given.total(), wanted.total())

@@ -254,7 +254,7 @@ def _decoded(body: bytes, route: Route) -> msgspec.Struct:
 
 
 def _with_field(said: str) -> str:
-    """msgspec's message, the field first.
+    """Rewrite a message of msgspec so that it begins with the field.
 
     >>> _with_field("Expected `str`, got `int` - at `$.texts[1]`")
     'texts[1]: expected `str`, got `int`'

@@ -1,4 +1,4 @@
-"""Tokenizer: text to ids, with ModernBERT's vocabulary or one of your own."""
+"""Tokenizer: text to token ids, with ModernBERT's vocabulary or your own."""
 
 from modernbert.tokenizer.derive import derive
 from modernbert.tokenizer.tokenizer import TextEncoding, Tokenizer, WordEncoding

@@ -1,7 +1,7 @@
-"""`tokenizer.json` as data: reading it, its one canonical form, and ModernBERT's own pipeline.
+"""`tokenizer.json` as data: reading it, its canonical form, and ModernBERT's own pipeline.
 
-The format is that of the `tokenizers` library. Everything that decides which ids a text gets is in
-this one file: normalizer, pre-tokenizer, model, added tokens, template.
+The format is that of the `tokenizers` library. This one file decides which ids a text gets: it
+holds the normalizer, pre-tokenizer, model, added tokens and template.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from modernbert.json_files import read_json
 
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 NUM_UNUSED = 83
-"""Free slots after the special tokens, for tokens that a user adds later (P section 2.2.1)."""
+"""Unused slots after the special tokens, for tokens that you add later (P section 2.2.1)."""
 
 NORMALIZER = {"type": "NFC"}
 LOWERCASE = {"type": "Lowercase"}
@@ -32,23 +32,23 @@ def read_definition(path: Path) -> dict[str, Any]:
     """Read a tokenizer.json in its canonical form.
 
     Raises:
-        TokenizerError: the file is missing, or is not the JSON of a tokenizer.
+        TokenizerError: The file is missing, or is not a tokenizer's JSON.
     """
     definition = read_json(path, TokenizerError)
     if definition is None:
         raise TokenizerError(f"{path}: no such file; expected a tokenizer.json")
     if not _looks_like_a_tokenizer(definition):
         raise TokenizerError(
-            f"{path}: holds no tokenizer: expected `added_tokens` and a `model` with a `vocab`"
+            f"{path}: is not a tokenizer: expected `added_tokens` and a `model` with a `vocab`"
         )
     if definition["model"].get("merges") and definition["model"].get("continuing_subword_prefix"):
-        # Merges that do not fit the prefix make the library cut inside a letter and abort.
+        # Merges that do not fit the prefix make the library split inside a letter and abort.
         raise TokenizerError(f"{path}: a BPE with a continuing_subword_prefix is not supported")
     return canonical(definition)
 
 
 def lowercased(definition: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The definition with lowercasing before its normalizers; None where it is among them."""
+    """Add lowercasing before the normalizers; return None if they lowercase already."""
     normalizer = definition.get("normalizer")
     steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
     if any(_lowercases(step) for step in steps):
@@ -61,10 +61,10 @@ def _lowercases(step: Mapping[str, Any]) -> bool:
 
 
 def canonical(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """The same tokenizer in one form, however it was saved.
+    """Return the same tokenizer in one form, however it was saved.
 
-    Truncation and padding belong to a call, not to a tokenizer: they are dropped. Merges become
-    `"a b"` strings, which every version of every reader takes, unless a token holds a space.
+    Truncation and padding are dropped, as they belong to a call and not to a tokenizer. Merges
+    become `"a b"` strings, which every reader understands, unless a token contains a space.
     """
     model = dict(definition["model"])
     if isinstance(merges := model.get("merges"), list):
@@ -74,17 +74,17 @@ def canonical(definition: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def library_errors() -> Iterator[None]:
-    """Make a `TokenizerError` of what the library raises when a definition is wrong."""
+    """Turn what the library raises for a wrong definition into a `TokenizerError`."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit, TokenizerError):
         raise
-    except BaseException as error:  # bare Exception, and panics, which are none
+    except BaseException as error:  # the library's panics are not Exceptions
         raise TokenizerError(f"not a usable tokenizer definition: {error}") from None
 
 
 def fingerprint(definition: Mapping[str, Any]) -> str:
-    """The sha256 (hex) of a definition; blanks and the order of keys do not matter."""
+    """Return the sha256 (hex) of a definition; white space and the order of keys do not matter."""
     text = json.dumps(definition, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
@@ -92,11 +92,16 @@ def fingerprint(definition: Mapping[str, Any]) -> str:
 def modernbert_definition(
     *, vocab: Mapping[str, int], merges: list[Any], added_tokens: Iterable[dict[str, Any]]
 ) -> dict[str, Any]:
-    """ModernBERT's tokenizer over a byte-level BPE vocabulary (P section 2.2.1).
+    """Define ModernBERT's tokenizer over a byte-level BPE (P section 2.2.1).
 
-    vocab, merges: of the BPE.
-    added_tokens: tokens taken out of a text before the BPE sees it, as in tokenizer.json. The five
-        special tokens must be among them.
+    Args:
+        vocab: The id of each token of the BPE.
+        merges: The merges of the BPE.
+        added_tokens: The tokens that are found in a text before the BPE sees it, as objects of
+            tokenizer.json. They must include the five special tokens.
+
+    Returns:
+        The content of tokenizer.json.
     """
     added_tokens = list(added_tokens)
     ids = {token["content"]: token["id"] for token in added_tokens}
@@ -126,14 +131,14 @@ def modernbert_definition(
 
 
 def closing_tokens(first_id: int, *, num_unused: int = NUM_UNUSED) -> list[dict[str, Any]]:
-    """The added tokens that end the vocabulary: the special ones, then the unused slots."""
+    """Return the added tokens at the end of the vocabulary: special ones, then unused slots."""
     special = [special_token(token, first_id + i) for i, token in enumerate(SPECIAL_TOKENS)]
     first_unused = first_id + len(special)
     return special + [plain_token(f"[unused{i}]", first_unused + i) for i in range(num_unused)]
 
 
 def special_token(content: str, token_id: int) -> dict[str, Any]:
-    """A special token: matched before normalisation, left out by `skip_special_tokens`."""
+    """Return a special token, matched before normalisation; `skip_special_tokens` drops it."""
     # The mask stands for a word with the space before it, as in " Paris".
     lstrip = content == "[MASK]"
     token = plain_token(content, token_id)
@@ -141,7 +146,7 @@ def special_token(content: str, token_id: int) -> dict[str, Any]:
 
 
 def plain_token(content: str, token_id: int) -> dict[str, Any]:
-    """A token that is matched in the normalised text before the BPE sees it."""
+    """Return an added token, matched in the normalised text before the BPE sees it."""
     return {
         "id": token_id,
         "content": content,
@@ -154,7 +159,7 @@ def plain_token(content: str, token_id: int) -> dict[str, Any]:
 
 
 def _template(special_ids: Mapping[str, int]) -> dict[str, Any]:
-    """`[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`, all of type 0."""
+    """Return the templates `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`, all of type 0."""
     cls, sep = ({"SpecialToken": {"id": token, "type_id": 0}} for token in ("[CLS]", "[SEP]"))
     first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
     return {
@@ -169,7 +174,7 @@ def _template(special_ids: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _looks_like_a_tokenizer(definition: Any) -> bool:
-    """Whether the parts are there that are read here; the library checks the rest."""
+    """Return whether the parts that are read here exist; the library checks the rest."""
     if not isinstance(definition, dict) or not isinstance(definition.get("model"), dict):
         return False
     added, vocab = definition.get("added_tokens"), definition["model"].get("vocab")

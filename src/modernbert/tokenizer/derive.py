@@ -1,4 +1,4 @@
-"""Tokenizers made from others: ModernBERT's from OLMo's, and names for free slots."""
+"""Deriving ModernBERT's tokenizer from OLMo's, and adding tokens in unused slots."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from modernbert.tokenizer.definition import (
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 PUBLISHED_FINGERPRINT = "3043f35dde0634d777c483f027cf639a26898954d73df902cce65ebb363d8a92"
-"""`fingerprint` of the tokenizer that ModernBERT was published with."""
+"""The `fingerprint` of the tokenizer that ModernBERT was published with."""
 
 _OLMO_ENTRIES = 50_280
 _OLMO_MERGES = 50_009
@@ -23,13 +23,17 @@ _OLMO_MERGES = 50_009
 def derive(olmo_json: Path | str) -> Tokenizer:
     """Build ModernBERT's tokenizer from OLMo's published tokenizer.json (P section 2.2.1).
 
-    The vocabulary and merges stay; BERT's special tokens and 83 unused slots follow them, 50,368
-    entries in all, and the template becomes BERT's.
+    OLMo's vocabulary and merges are kept. BERT's special tokens and 83 unused slots follow them,
+    which makes 50,368 entries, and the template becomes BERT's.
 
-    olmo_json: the file `allenai_gpt-neox-olmo-dolma-v1_5.json`.
+    Args:
+        olmo_json: The file `allenai_gpt-neox-olmo-dolma-v1_5.json`.
+
+    Returns:
+        The tokenizer, equal to the published one.
 
     Raises:
-        TokenizerError: the file is missing, broken or not exactly OLMo's tokenizer.
+        TokenizerError: The file is missing, broken or not exactly OLMo's tokenizer.
     """
     path = Path(olmo_json)
     olmo = read_definition(path)
@@ -47,8 +51,8 @@ def derive(olmo_json: Path | str) -> Tokenizer:
     )
     if fingerprint(definition) != PUBLISHED_FINGERPRINT:
         raise TokenizerError(
-            f"{path}: has the size of OLMo's tokenizer but other content; expected an unchanged "
-            "allenai_gpt-neox-olmo-dolma-v1_5.json"
+            f"{path}: has the size of OLMo's tokenizer but different content; expected an "
+            "unchanged allenai_gpt-neox-olmo-dolma-v1_5.json"
         )
     return Tokenizer(definition)
 
@@ -57,34 +61,41 @@ _UNUSED = re.compile(r"\[unused\d+\]")
 
 
 def extend(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
-    """The same tokenizer with the first of its free slots named; the vocabulary keeps its size.
+    """Add tokens in the first unused slots of a vocabulary, which keeps its size.
 
-    A token's name in a text becomes that token wherever it stands, after normalisation, as with
-    every token that is not special.
+    A new token is found wherever its name occurs in a text, after normalisation, as for every
+    added token that is not special.
+
+    Args:
+        tokenizer: The tokenizer to extend; it is not changed.
+        tokens: The names of the new tokens.
+
+    Returns:
+        The extended tokenizer.
 
     Raises:
-        TokenizerError: an empty name, one that is a token already, or too few free slots.
+        TokenizerError: A name is empty or already a token, or there are too few unused slots.
     """
     definition = tokenizer.definition
     known = {*definition["model"]["vocab"], *(t["content"] for t in definition["added_tokens"])}
     for token in tokens:
         if not token.strip() or token in known:
-            reason = "is a token already" if token in known else "is empty"
-            raise TokenizerError(f"{token!r}: {reason}; expected a name of its own")
+            reason = "is already a token" if token in known else "is empty"
+            raise TokenizerError(f"{token!r}: {reason}; expected a new token")
         known.add(token)
     free = sorted(
         (each for each in definition["added_tokens"] if is_unused(each["content"])),
         key=lambda each: int(each["id"]),
     )
     if len(tokens) > len(free):
-        raise TokenizerError(f"got {len(tokens)} tokens, but there are only {len(free)} free slots")
+        raise TokenizerError(f"got {len(tokens)} tokens, but only {len(free)} slots are unused")
     for slot, token in zip(free, tokens, strict=False):
         slot["content"] = token
     return Tokenizer(definition, model_max_length=tokenizer.model_max_length, roles=tokenizer.roles)
 
 
 def is_unused(token: str) -> bool:
-    """Whether a token is the name of a free slot.
+    """Return whether a token is the name of an unused slot.
 
     >>> is_unused("[unused7]"), is_unused("<order>")
     (True, False)
@@ -93,14 +104,21 @@ def is_unused(token: str) -> bool:
 
 
 def named_slots(before: Tokenizer, after: Tokenizer) -> list[int]:
-    """The ids of the free slots that have got a name from one tokenizer to the other, ascending.
+    """List the unused slots of one tokenizer that are tokens of another.
+
+    Args:
+        before: The tokenizer with the unused slots.
+        after: The extended tokenizer.
+
+    Returns:
+        The ids of the slots, ascending.
 
     Raises:
-        TokenizerError: they differ in other tokens too.
+        TokenizerError: The tokenizers also differ in other tokens.
     """
     if before.vocab_size != after.vocab_size:
         raise TokenizerError(
-            f"the vocabulary has {after.vocab_size} entries, expected {before.vocab_size}"
+            f"the vocabulary has {after.vocab_size:,} tokens, expected {before.vocab_size:,}"
         )
     changed = []
     for token_id in range(before.vocab_size):

@@ -1,7 +1,7 @@
 """A tokenizer's folder: finding it, the roles of its tokens, and writing what transformers loads.
 
-Published ModernBERTs name the token of a role `[MASK]`, `<mask>` or `<MASK|LLM-jp>`. The files
-beside a tokenizer.json say which is which, as they say it to transformers.
+Published ModernBERT models call the mask `[MASK]`, `<mask>` or `<MASK|LLM-jp>`. The files next to
+tokenizer.json name the token of each role, and transformers reads the same files.
 """
 
 import json
@@ -18,7 +18,7 @@ from modernbert.kinds import TOKENIZER_FILE, tokenizer_folder
 Roles = Mapping[str, str]
 """The token of each role, by transformers' name of the role: `{"mask_token": "<mask>", ...}`."""
 
-# The usual names, for a tokenizer.json that stands alone.
+# The usual names, for a tokenizer.json without the other files.
 USUAL_TOKENS: Mapping[str, Sequence[str]] = {
     "unk_token": ("[UNK]", "<unk>"),
     "cls_token": ("[CLS]", "<cls>", "<s>", "<bos>"),
@@ -31,10 +31,16 @@ USUAL_TOKENS: Mapping[str, Sequence[str]] = {
 
 
 def usual_roles(vocab: Mapping[str, int]) -> dict[str, str]:
-    """The roles by the usual names of their tokens, of those that a vocabulary has.
+    """Find the tokens of a vocabulary that have the usual name of a role.
 
     >>> usual_roles({"<mask>": 0, "<s>": 1, "a": 2})
     {'cls_token': '<s>', 'mask_token': '<mask>', 'bos_token': '<s>'}
+
+    Args:
+        vocab: The id of each token.
+
+    Returns:
+        The token of each role that was found.
     """
     found = {
         role: next((token for token in tokens if token in vocab), None)
@@ -44,14 +50,17 @@ def usual_roles(vocab: Mapping[str, int]) -> dict[str, str]:
 
 
 def named_roles(files: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The roles that the files of a folder name; later files count more.
+    """Collect the roles that the files of a folder name; later files take precedence.
 
     Args:
         files: The contents of special_tokens_map.json and tokenizer_config.json. A token is a
             string, or an object with its `content`.
 
+    Returns:
+        The token of each named role.
+
     Raises:
-        TokenizerError: A token is neither.
+        TokenizerError: A token is neither a string nor an object with a `content`.
     """
     roles: dict[str, str] = {}
     for content in files:
@@ -62,7 +71,7 @@ def named_roles(files: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             if isinstance(token, str):
                 roles[role] = token
             elif token is not None:
-                raise TokenizerError(f"{role}: got {token!r}, expected the name of a token")
+                raise TokenizerError(f"{role}: got {token!r}, expected a token as a string")
     return roles
 
 
@@ -70,18 +79,24 @@ CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 
 UNLIMITED = 10**30
-"""What transformers writes as `model_max_length` of a tokenizer that limits nothing."""
+"""What transformers writes as `model_max_length` of a tokenizer without a limit."""
 
 
 def find_folder(folder_or_hub_id: str | Path) -> Path:
-    """The local folder itself, or that of the hub's tokenizer files, fetched when need be.
+    """Find the folder of a tokenizer; the files of a hub id are downloaded if necessary.
+
+    Args:
+        folder_or_hub_id: A local folder or a hub id.
+
+    Returns:
+        The local folder that holds tokenizer.json.
 
     Raises:
-        TokenizerError: a path where no folder is, or a hub id that cannot be fetched.
+        TokenizerError: There is no such folder, or the hub id cannot be downloaded.
     """
     folder = hub.find_folder(
         folder_or_hub_id,
-        patterns=[TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE],  # and not the weights
+        patterns=[TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE],  # not the weights
         content=f"a {TOKENIZER_FILE}",
         error=TokenizerError,
     )
@@ -89,20 +104,20 @@ def find_folder(folder_or_hub_id: str | Path) -> Path:
 
 
 def read_roles(folder: Path) -> dict[str, str]:
-    """The token of each role that the files beside a tokenizer.json name.
+    """Read the token of each role from the files next to tokenizer.json.
 
     Raises:
-        TokenizerError: A file is there and is not usable JSON.
+        TokenizerError: A file exists but is not valid JSON.
     """
     names = SPECIAL_TOKENS_FILE, CONFIG_FILE
     return named_roles([read_object(folder / name, TokenizerError) for name in names])
 
 
 def read_model_max_length(folder: Path) -> int | None:
-    """The longest sequence that tokenizer_config.json names, in tokens; None when it names none.
+    """Read the longest sequence, in tokens, from tokenizer_config.json; None if it names none.
 
     Raises:
-        TokenizerError: The file is there and is not JSON.
+        TokenizerError: The file exists but is not valid JSON.
     """
     length = read_object(folder / CONFIG_FILE, TokenizerError).get("model_max_length")
     if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 1:
@@ -117,12 +132,16 @@ def write_folder(
     special_tokens: Mapping[str, str],
     model_max_length: int,
 ) -> None:
-    """Write tokenizer.json and the two files beside it that transformers reads.
+    """Write tokenizer.json and the two files next to it that transformers reads.
 
-    special_tokens: transformers' name of each, such as "cls_token", and the token.
+    Args:
+        folder: The folder to write to.
+        definition: The content of tokenizer.json.
+        special_tokens: The token of each role, by transformers' names such as "cls_token".
+        model_max_length: The longest sequence, in tokens.
 
     Raises:
-        TokenizerError: the folder cannot be written; a file that was there stays whole.
+        TokenizerError: The folder cannot be written; files that were there stay whole.
     """
     added = {token["id"]: token for token in definition["added_tokens"]}
     files = {
@@ -130,7 +149,7 @@ def write_folder(
         SPECIAL_TOKENS_FILE: _special_tokens_map(special_tokens, added.values()),
         CONFIG_FILE: {
             "added_tokens_decoder": {str(i): _without_id(token) for i, token in added.items()},
-            # Byte-level decoding is exact; cleaning up would take blanks out of the text.
+            # Byte-level decoding is exact; cleaning up would remove spaces from the text.
             "clean_up_tokenization_spaces": False,
             **special_tokens,
             "model_input_names": ["input_ids", "attention_mask"],

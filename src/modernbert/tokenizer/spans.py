@@ -1,8 +1,8 @@
-"""Where each token stands in the text that the user gave.
+"""Where each token is in the original text.
 
-The Rust side counts the space before a word as part of its token, and of a letter composed of
-several characters (e and U+0301) only the first. Here a span holds the word without the space and
-the whole of every letter.
+The `tokenizers` library counts the space before a word as part of its token, and only the first
+character of a letter that is composed of several (e and U+0301). Here a span covers the word
+without the space, and every letter as a whole.
 """
 
 import unicodedata
@@ -15,10 +15,12 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoding:
-    """A text's token ids, and where each token stands in the text.
+    """The token ids of a text, and where each token is in the text.
 
-    offsets: (start, end) of each token in characters of the text, so that `text[start:end]` is
-        the token without the space before it; (0, 0) for [CLS] and [SEP].
+    Attributes:
+        token_ids: (num_tokens,).
+        offsets: (num_tokens,), the start and end of each token in characters of the text, so that
+            `text[start:end]` is the token without the space before it; (0, 0) for special tokens.
     """
 
     token_ids: list[int]
@@ -27,10 +29,13 @@ class TextEncoding:
 
 @dataclass(frozen=True, kw_only=True)
 class WordEncoding:
-    """The token ids of words, and where each token stands in its word.
+    """The token ids of words, and where each token is in its word.
 
-    word_ids: the index of each token's word; None for [CLS] and [SEP].
-    offsets: (start, end) of each token in characters of its word; (0, 0) for [CLS] and [SEP].
+    Attributes:
+        token_ids: (num_tokens,).
+        word_ids: (num_tokens,), the index of each token's word; None for special tokens.
+        offsets: (num_tokens,), the start and end of each token in characters of its word; (0, 0)
+            for special tokens.
     """
 
     token_ids: list[int]
@@ -39,13 +44,20 @@ class WordEncoding:
 
 
 def token_spans(text: str, offsets: Sequence[Span]) -> list[Span]:
-    """The spans of a text's tokens, from the offsets that the Rust side gave.
+    """Correct the offsets that the `tokenizers` library gave for a text's tokens.
 
-    A token of nothing but white space keeps its span. Tokens that share one character, such as the
+    A token that is only white space keeps its span. Tokens that share one character, such as the
     bytes of an emoji, all have that character's span.
 
     >>> token_spans("to be", [(0, 2), (2, 5)])
     [(0, 2), (3, 5)]
+
+    Args:
+        text: The text.
+        offsets: The library's start and end of each token, in characters.
+
+    Returns:
+        The corrected start and end of each token, in characters.
     """
     if not unicodedata.is_normalized("NFC", text):
         offsets = _with_whole_letters(text, offsets)
@@ -53,7 +65,7 @@ def token_spans(text: str, offsets: Sequence[Span]) -> list[Span]:
 
 
 def _with_whole_letters(text: str, offsets: Sequence[Span]) -> list[Span]:
-    """Stretch each span over the characters up to the next one, which NFC composed into it."""
+    """Extend each span over the characters after it that NFC composed into its last letter."""
     spans: list[Span] = []
     border = following_start = len(text)
     for start, end in reversed(offsets):

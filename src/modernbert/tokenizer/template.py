@@ -1,4 +1,4 @@
-"""What a tokenizer puts around texts, and how much of them fits into a sequence."""
+"""The special tokens around texts, and how much text fits into a sequence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,16 +7,20 @@ import tokenizers
 
 from modernbert.errors import InputError, TokenizerError
 
-# Any text that has tokens will do; which has depends on the vocabulary.
+# Any text that has tokens will do, and which text has some depends on the vocabulary.
 _PROBES = ("a", "0", ".", "あ", "א")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """The ids of the special tokens around a text, and around and between two.
+    """The ids of the special tokens around a text and around a pair.
 
-    before, after: Of a text alone.
-    pair_before, between, pair_after: Of two texts.
+    Attributes:
+        before: The ids before a single text.
+        after: The ids after a single text.
+        pair_before: The ids before the first text of a pair.
+        between: The ids between the texts of a pair.
+        pair_after: The ids after the second text of a pair.
     """
 
     before: tuple[int, ...]
@@ -27,14 +31,14 @@ class Template:
 
     @classmethod
     def of(cls, backend: tokenizers.Tokenizer) -> "Template":
-        """Read it off what the tokenizer's own post-processor does.
+        """Derive the template from what the tokenizer's own post-processor does.
 
         Raises:
-            TokenizerError: No letter has a token, or special tokens stand within a text.
+            TokenizerError: No letter has a token, or special tokens are put inside a text.
         """
         probe = next((text for text in _PROBES if _ids(backend, text)), None)
         if probe is None:
-            raise TokenizerError("its vocabulary has no token for any letter that was tried")
+            raise TokenizerError("the vocabulary has no token for any of a, 0, ., あ and א")
         (before, after), (pair_before, between, pair_after) = (
             _around(backend.encode(probe)),
             _around(backend.encode(probe, probe)),
@@ -48,19 +52,19 @@ class Template:
         )
 
     def frame(self, first: Sequence[int], second: Sequence[int] | None = None) -> list[int]:
-        """The ids of a text, or of two, with the special tokens."""
+        """Return the ids of a text or a pair with the special tokens."""
         if second is None:
             return [*self.before, *first, *self.after]
         return [*self.pair_before, *first, *self.between, *second, *self.pair_after]
 
     def num_special(self, num_texts: int) -> int:
-        """How many special tokens one text has, or two."""
+        """Return the number of special tokens for one text or for two."""
         if num_texts == 1:
             return len(self.before) + len(self.after)
         return len(self.pair_before) + len(self.between) + len(self.pair_after)
 
     def bare(self, token_ids: Sequence[int]) -> list[int]:
-        """A text's ids without the special tokens around it, where they stand there."""
+        """Return a text's ids without the special tokens around it, if it has them."""
         ids = list(token_ids)
         if self.before and tuple(ids[: len(self.before)]) == self.before:
             ids = ids[len(self.before) :]
@@ -74,7 +78,7 @@ def _ids(backend: tokenizers.Tokenizer, text: str) -> list[int]:
 
 
 def _around(encoding: tokenizers.Encoding) -> list[tuple[int, ...]]:
-    """The special ids before the first text, between two, and behind the last."""
+    """Return the special ids before the first text, between two texts, and after the last."""
     gaps: list[list[int]] = [[]]
     last = None
     for token_id, text in zip(encoding.ids, encoding.sequence_ids, strict=True):
@@ -84,12 +88,23 @@ def _around(encoding: tokenizers.Encoding) -> list[tuple[int, ...]]:
             last = text
             gaps.append([])
         elif gaps[-1]:
-            raise TokenizerError("its template puts special tokens into the middle of a text")
+            raise TokenizerError("the template puts special tokens inside a text")
     return [tuple(gap) for gap in gaps]
 
 
 def room_for_text(max_seqlen: int | None, num_special: int) -> int | None:
-    """How many tokens of text fit beside the special ones; None when there is no limit."""
+    """Return how many tokens of text fit beside the special tokens.
+
+    Args:
+        max_seqlen: The longest sequence, in tokens; None for no limit.
+        num_special: The number of special tokens in the sequence.
+
+    Returns:
+        The number of tokens, or None for no limit.
+
+    Raises:
+        InputError: There is no room for any text.
+    """
     if max_seqlen is None:
         return None
     if max_seqlen <= num_special:
@@ -103,10 +118,18 @@ def room_for_text(max_seqlen: int | None, num_special: int) -> int | None:
 def cut_to(
     first: list[int], second: list[int] | None, room: int | None
 ) -> tuple[list[int], list[int] | None]:
-    """Cut one text, or of two the longer first, to `room` tokens together.
+    """Truncate a text or a pair to `room` tokens; of a pair, the longer text is cut first.
 
     >>> cut_to([1, 2, 3, 4], [5, 6], 5)
     ([1, 2, 3], [5, 6])
+
+    Args:
+        first: The token ids of the text.
+        second: Those of the second text, if there is one.
+        room: The most tokens of both together; None for no limit.
+
+    Returns:
+        What remains of both.
     """
     if room is None or second is None:
         return first[:room], second

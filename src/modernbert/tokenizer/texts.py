@@ -1,7 +1,7 @@
-"""Texts that callers pass: checked, and cut where the tokenizer would cut them anyway.
+"""Texts that callers pass: checking them, and cutting them where the tokenizer splits anyway.
 
-The Rust side keeps about a hundred bytes for each character of a text, and works on one text with
-one thread. Cut into pieces, a whole book takes a few megabytes and every core.
+The `tokenizers` library keeps about a hundred bytes per character of a text and encodes each text
+on one thread. Cut into pieces, a whole book needs a few megabytes and uses every core.
 """
 
 import operator
@@ -14,12 +14,19 @@ from modernbert.tokenizer.definition import BYTE_LEVEL, NORMALIZER
 
 
 def require_text(text: object, name: str) -> str:
-    """The text itself, when it is one that UTF-8 can hold.
+    """Return a text that is known to be a str that UTF-8 can encode.
 
     >>> require_text(b"x", "texts[3]")
     Traceback (most recent call last):
     ...
     modernbert.errors.InputError: texts[3]: got bytes, expected a str
+
+    Args:
+        text: What the caller passed.
+        name: The name of the argument, for the message.
+
+    Raises:
+        InputError: It is not a str, or it holds a lone surrogate.
     """
     if not isinstance(text, str):
         raise InputError(f"{name}: got {type(text).__name__}, expected a str")
@@ -27,25 +34,33 @@ def require_text(text: object, name: str) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{name}: holds the lone surrogate {text[error.start]!a} at character {error.start}; "
+            f"{name}: lone surrogate {text[error.start]!a} at character {error.start}; "
             "decode the bytes as UTF-8 with errors='replace'"
         ) from None
     return text
 
 
 def require_texts(texts: Iterable[object], name: str) -> list[str]:
-    """A list of the texts, each checked; one bare str is a mistake, not a list of letters."""
+    """Return a list of checked texts; a single str is refused and not taken as a list of letters.
+
+    Raises:
+        InputError: It is not a list of str, or one of them is not a valid text.
+    """
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
         raise InputError(f"{name}: got {type(texts).__name__}, expected a list of str")
     return [require_text(text, f"{name}[{index}]") for index, text in enumerate(texts)]
 
 
 def require_token_ids(token_ids: Iterable[object], vocab_size: int, name: str) -> list[int]:
-    """A list of the ids, each a whole number of the vocabulary."""
+    """Return a list of token ids that are known to be integers in the vocabulary.
+
+    Raises:
+        InputError: An id is not an integer, or it is outside the vocabulary.
+    """
     try:
         ids = [operator.index(token_id) for token_id in token_ids]  # type: ignore[arg-type]
     except TypeError as error:
-        raise InputError(f"{name}: not a row of token ids: {error}") from None
+        raise InputError(f"{name}: expected a sequence of token ids: {error}") from None
     if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
         wrong = next(token_id for token_id in ids if not 0 <= token_id < vocab_size)
         raise InputError(f"{name}: got {wrong}, expected an id from 0 to {vocab_size - 1}")
@@ -54,16 +69,19 @@ def require_token_ids(token_ids: Iterable[object], vocab_size: int, name: str) -
 
 PIECE_CHARACTERS = 65_536
 
-# Before the blanks that follow a word, byte-level BPE always has a border, and NFC composes nothing
-# across it: the pieces' ids, one after the other, are the text's ids.
+# Byte-level BPE always splits before the spaces that follow a word, and NFC composes nothing across
+# them, so the ids of the pieces, concatenated, are the ids of the text.
 _BORDER = re.compile(r"(?<=\S)(?=[ \n])")
 
 
 def may_cut(definition: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer gives the same ids piece by piece: ModernBERT's own pipeline does.
+    """Return whether a tokenizer gives the same ids when a text is encoded in pieces.
 
-    An added token that stretches across a border forbids it: "New York", say, or one that takes
-    the blanks after it.
+    ModernBERT's own pipeline does, unless an added token may span a border, such as "New York" or
+    a token that includes the spaces after it.
+
+    Args:
+        definition: The content of a tokenizer.json.
     """
     return (
         definition.get("pre_tokenizer") == BYTE_LEVEL
@@ -76,12 +94,20 @@ def may_cut(definition: Mapping[str, Any]) -> bool:
 
 
 def pieces(text: str, *, piece_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """Cut a text into pieces of about `piece_characters`; together they are the text.
+    """Cut a text into pieces which, concatenated, are the text.
 
-    A piece is longer where the text offers no safe border, and an empty text is one empty piece.
+    An empty text is one empty piece.
 
     >>> list(pieces("one two  three four", piece_characters=2))
     ['one', ' two', '  three', ' four']
+
+    Args:
+        text: The text.
+        piece_characters: The least length of a piece but the last, in characters; a piece is
+            longer where the text has no safe border.
+
+    Yields:
+        Each piece.
     """
     start = 0
     while start + piece_characters < len(text):

@@ -1,4 +1,4 @@
-"""`Tokenizer`: text to token ids and back, framed as its template says: `[CLS] A [SEP]`."""
+"""`Tokenizer`: text to token ids and back, with special tokens around it: `[CLS] A [SEP]`."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -34,7 +34,7 @@ from modernbert.tokenizer.texts import (
 __all__ = ["MODEL_MAX_LENGTH", "TextEncoding", "Tokenizer", "WordEncoding"]
 
 MODEL_MAX_LENGTH = 8192
-"""The longest sequence of ModernBERT, in tokens, special tokens included."""
+"""The longest sequence of ModernBERT, in tokens, including special tokens."""
 
 V = TypeVar("V")
 
@@ -42,25 +42,27 @@ V = TypeVar("V")
 class Tokenizer:
     """A tokenizer in the format of the `tokenizers` library.
 
-    Make one with `from_pretrained`, `from_file`, `train` or `derive`. It keeps no state between
-    calls, may be used from several threads and can be pickled. `encode_batch` works on all cores;
-    a process that forks afterwards is warned by the library and goes on with one core, so start
-    worker processes by spawn, or set TOKENIZERS_PARALLELISM=false in them.
+    Make one with `from_pretrained`, `from_file`, `train` or `derive`. A tokenizer keeps no state
+    between calls, can be used from several threads and can be pickled. `encode_batch` uses all
+    cores. If your process forks after that, the library prints a warning and uses one core in the
+    child; to avoid this, start worker processes by spawn or set TOKENIZERS_PARALLELISM=false.
 
-    Special tokens are known by their role, whatever they are called, and texts are framed as the
-    tokenizer's own post-processor frames them. A special token's name in a text, such as "[MASK]",
-    becomes that token, as in transformers, unless you ask for `split_special_tokens`.
+    Special tokens are identified by their role, whatever they are called, and are put around texts
+    as the tokenizer's own post-processor does it. The name of a special token in a text, such as
+    "[MASK]", becomes that token, as in transformers, unless you set `split_special_tokens`.
 
     Attributes:
+        model_max_length: The longest sequence, in tokens.
+        roles: The token of each role, such as `mask_token`.
         vocab_size: One more than the highest id.
         template: The special tokens around texts.
-        cls_token_id: What stands before a text: the template's first token, or where it has none
-            the token of that role.
-        sep_token_id: What ends a text, likewise.
-        mask_token_id: What stands for a token that the model is to predict.
-        pad_token_id: What fills padded rows; the end of a text where the vocabulary has none.
-        unk_token_id: What stands for text that the vocabulary cannot write; the padding where it
-            can write everything.
+        cls_token_id: The first token of a sequence: that of the template, or, if it has none, the
+            token with that role.
+        sep_token_id: The last token of a sequence, found in the same way.
+        mask_token_id: The token that stands for a token to predict.
+        pad_token_id: The token that fills padded rows; `sep_token_id` if the vocabulary has none.
+        unk_token_id: The token for text that the vocabulary cannot represent; `pad_token_id` if it
+            can represent everything.
     """
 
     def __init__(
@@ -73,13 +75,13 @@ class Tokenizer:
         """Build from the content of a tokenizer.json.
 
         Args:
-            definition: That content.
+            definition: The content of tokenizer.json.
             model_max_length: The longest sequence, in tokens.
-            roles: The token of each role, by transformers' name of the role; those that are not
-                given go by the usual names.
+            roles: The token of each role, by transformers' name of the role. Tokens of other roles
+                are found by their usual names.
 
         Raises:
-            TokenizerError: It is no tokenizer, or no token has a role that a model needs.
+            TokenizerError: It is not a tokenizer, or a role that a model needs has no token.
         """
         definition = definitions.canonical(definition)
         self.model_max_length = model_max_length
@@ -107,7 +109,7 @@ class Tokenizer:
 
     @property
     def mask_token(self) -> str:
-        """What to write in a text where a token is to be predicted, such as "[MASK]"."""
+        """The text that stands for a token to predict, such as "[MASK]"."""
         return self.roles["mask_token"]
 
     @classmethod
@@ -118,7 +120,12 @@ class Tokenizer:
         model_max_length: int = MODEL_MAX_LENGTH,
         roles: Roles | None = None,
     ) -> "Tokenizer":
-        """Load a tokenizer.json; the arguments are those of the constructor.
+        """Load a tokenizer.json.
+
+        Args:
+            path: The file.
+            model_max_length: As in the constructor.
+            roles: As in the constructor.
 
         Raises:
             TokenizerError: The file is missing, broken, or not a tokenizer for this model.
@@ -131,12 +138,15 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: Path | str) -> "Tokenizer":
-        """Load from a folder that holds a tokenizer.json, or from the hub.
+        """Load a tokenizer from a folder or from the hub.
 
-        The files beside it say which token has which role, and how long a sequence may be.
+        The files next to tokenizer.json name the token of each role and the longest sequence.
+
+        Args:
+            folder_or_hub_id: A folder that holds a tokenizer.json, or a hub id.
 
         Raises:
-            TokenizerError: No such folder, or its files cannot be used.
+            TokenizerError: There is no such folder, or its files cannot be used.
         """
         folder = find_folder(folder_or_hub_id)
         return cls.from_file(
@@ -148,10 +158,13 @@ class Tokenizer:
     def save_pretrained(self, folder: Path | str, *, model_max_length: int | None = None) -> None:
         """Write the files that `from_pretrained` and transformers' AutoTokenizer load.
 
-        model_max_length: where transformers truncates, in tokens; this tokenizer's own when None.
+        Args:
+            folder: The folder to write to.
+            model_max_length: The length at which transformers truncates, in tokens; by default
+                that of this tokenizer.
 
         Raises:
-            TokenizerError: the folder cannot be written; a file that was there stays whole.
+            TokenizerError: The folder cannot be written; files that were there stay whole.
         """
         write_folder(
             Path(folder),
@@ -161,7 +174,7 @@ class Tokenizer:
         )
 
     def lowercased(self) -> "Tokenizer":
-        """Make a tokenizer that lowercases texts before all else; one that does so is returned."""
+        """Return a tokenizer that lowercases texts first; itself if it lowercases already."""
         definition = self.definition
         if (changed := definitions.lowercased(definition)) is None:
             return self
@@ -169,7 +182,7 @@ class Tokenizer:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """The content of its tokenizer.json; a change of it changes nothing here."""
+        """The content of tokenizer.json, as a copy."""
         content: dict[str, Any] = json.loads(self._json)
         return content
 
@@ -187,19 +200,22 @@ class Tokenizer:
         max_seqlen: int | None = None,
         split_special_tokens: bool = False,
     ) -> list[int]:
-        """The token ids of a text, or of two.
+        """Encode a text or a pair of texts.
 
         Args:
             text: The text.
-            text_pair: Another one, which follows it in the same sequence.
-            special_tokens: Whether to frame the text as the template says.
-            max_seqlen: The most tokens to give, special ones included; of a pair the longer text
-                is cut first.
-            split_special_tokens: Whether the name of a special token in a text is text like any
-                other, for texts of strangers.
+            text_pair: A second text, which follows the first in the same sequence.
+            special_tokens: Whether to add the special tokens of the template.
+            max_seqlen: The longest sequence, in tokens, including special ones. Longer texts are
+                truncated; of a pair, the longer text is cut first.
+            split_special_tokens: Whether to treat the name of a special token in a text as
+                ordinary text. Set this for texts from untrusted sources.
+
+        Returns:
+            The token ids.
 
         Raises:
-            InputError: A text that is no str, or a `max_seqlen` that leaves no room for text.
+            InputError: A text is not a str, or `max_seqlen` leaves no room for text.
         """
         texts = [require_text(text, "text")]
         pairs = None if text_pair is None else [require_text(text_pair, "text_pair")]
@@ -214,10 +230,21 @@ class Tokenizer:
         max_seqlen: int | None = None,
         split_special_tokens: bool = False,
     ) -> list[list[int]]:
-        """The token ids of many texts, or pairs of texts: `encode` of each, on all cores.
+        """Encode many texts or pairs of texts on all cores.
+
+        Args:
+            texts: The texts.
+            text_pairs: The second text of each pair.
+            special_tokens: As in `encode`.
+            max_seqlen: As in `encode`.
+            split_special_tokens: As in `encode`.
+
+        Returns:
+            The token ids of each text or pair, as `encode` gives them.
 
         Raises:
-            InputError: As `encode`, with the index of the text; or more texts than pairs.
+            InputError: As in `encode`, with the index of the text; or the numbers of texts and of
+                second texts differ.
         """
         texts = require_texts(texts, "texts")
         if text_pairs is not None:
@@ -227,14 +254,22 @@ class Tokenizer:
         return self._encode(texts, text_pairs, special_tokens, max_seqlen, split_special_tokens)
 
     def encode_words(self, words: Iterable[str], *, max_seqlen: int | None = None) -> WordEncoding:
-        """The token ids of words that someone else split, as in named-entity data.
+        """Encode words that are already split, as in named-entity data.
 
-        Each word, the first too, gets the space before it that it has in running text: without it
-        a word's tokens are those of a word's tail, which the model hardly knows. So a word has the
-        same tokens wherever it stands, and at least one unless it is cut off by `max_seqlen`.
+        Every word, including the first, is encoded with the space before it that it has in running
+        text. Without the space its tokens would be those of the end of a longer word, which the
+        model hardly knows. So a word has the same tokens wherever it is in a text, and at least
+        one token unless `max_seqlen` cuts it off.
+
+        Args:
+            words: The words of one text.
+            max_seqlen: The longest sequence, in tokens, including special ones.
+
+        Returns:
+            The token ids, with the word of each token and its offsets in it.
 
         Raises:
-            InputError: a word that is no str, or a `max_seqlen` that leaves no room for words.
+            InputError: A word is not a str, or `max_seqlen` leaves no room for words.
         """
         room = room_for_text(max_seqlen, self.template.num_special(1))
         token_ids: list[int] = []
@@ -254,10 +289,18 @@ class Tokenizer:
     def encode_with_offsets(
         self, text: str, *, special_tokens: bool = True, max_seqlen: int | None = None
     ) -> TextEncoding:
-        """The token ids of a text as by `encode`, and where each token stands in it.
+        """Encode a text and say where each token is in it.
+
+        Args:
+            text: The text.
+            special_tokens: As in `encode`.
+            max_seqlen: As in `encode`.
+
+        Returns:
+            The token ids that `encode` gives, with the offsets of each token.
 
         Raises:
-            InputError: as `encode`.
+            InputError: As in `encode`.
         """
         num_special = self.template.num_special(1) if special_tokens else 0
         room = room_for_text(max_seqlen, num_special)
@@ -269,12 +312,17 @@ class Tokenizer:
         return TextEncoding(token_ids=token_ids, offsets=offsets)
 
     def decode(self, token_ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
-        """The text of token ids; bytes that are no UTF-8 become U+FFFD.
+        """Decode token ids; bytes that are not valid UTF-8 become U+FFFD.
 
-        token_ids: a list, a NumPy array or a tensor (num_tokens,).
+        Args:
+            token_ids: (num_tokens,), a list, a NumPy array or a tensor.
+            skip_special_tokens: Whether to leave out special tokens.
+
+        Returns:
+            The text.
 
         Raises:
-            InputError: an id that is no whole number or is outside the vocabulary.
+            InputError: An id is not an integer, or it is outside the vocabulary.
         """
         ids = require_token_ids(token_ids, self.vocab_size, "token_ids")
         return str(self._backend.decode(ids, skip_special_tokens=skip_special_tokens))
@@ -282,7 +330,7 @@ class Tokenizer:
     def decode_batch(
         self, batch: Iterable[Iterable[int]], *, skip_special_tokens: bool = False
     ) -> list[str]:
-        """The texts of many rows of token ids: `decode` of each, on all cores."""
+        """Decode many rows of token ids on all cores, each as in `decode`."""
         rows = [
             require_token_ids(row, self.vocab_size, f"batch[{index}]")
             for index, row in enumerate(batch)
@@ -290,14 +338,14 @@ class Tokenizer:
         return list(self._backend.decode_batch(rows, skip_special_tokens=skip_special_tokens))
 
     def token_to_id(self, token: str) -> int | None:
-        """The id of a token in the vocabulary's own spelling ("Ġof"); None when it has none."""
+        """Return the id of a token as the vocabulary spells it ("Ġof"), or None if it has none."""
         return self._backend.token_to_id(token)
 
     def id_to_token(self, token_id: int) -> str:
-        """The token of an id, in the vocabulary's own spelling.
+        """Return the token of an id, as the vocabulary spells it.
 
         Raises:
-            InputError: no such id.
+            InputError: The vocabulary has no such id.
         """
         (token_id,) = require_token_ids([token_id], self.vocab_size, "token_id")
         token = self._backend.id_to_token(token_id)
@@ -330,7 +378,7 @@ class Tokenizer:
         return [first + (second or []) for first, second in cut]
 
     def _tokenize(self, texts: list[str], backend: tokenizers.Tokenizer) -> list[list[int]]:
-        """The ids of each text without special tokens around them."""
+        """Encode each text without special tokens around it."""
         cut = [list(pieces(text)) if self._cuts_long_texts else [text] for text in texts]
         if len(cut) == 1 and len(cut[0]) == 1:  # no threads for one short text
             return [backend.encode(texts[0], add_special_tokens=False).ids]
@@ -340,13 +388,13 @@ class Tokenizer:
 
     @cached_property
     def _backend_of_text(self) -> tokenizers.Tokenizer:
-        """The same tokenizer, for which special tokens in a text are text."""
+        """The same tokenizer, which treats the names of special tokens as ordinary text."""
         backend = tokenizers.Tokenizer.from_str(self._json)
         backend.encode_special_tokens = True
         return backend
 
     def _between(self, special: V, values: list[V]) -> list[V]:
-        """One value a token of a text, with another for the special tokens around it."""
+        """Put a value for each special token around the values of a text's tokens."""
         before, after = len(self.template.before), len(self.template.after)
         return [*[special] * before, *values, *[special] * after]
 
@@ -362,12 +410,12 @@ class Tokenizer:
 
 
 def _known(roles: Roles, vocab: Mapping[str, int]) -> Roles:
-    """The roles whose token the vocabulary has."""
+    """Return the roles whose token is in the vocabulary."""
     return {role: token for role, token in roles.items() if token in vocab}
 
 
 def _having(ids: Mapping[str, int], *names: str, default: int | None = None) -> tuple[int, ...]:
-    """The ids of some roles that there are; the default where there is none."""
+    """Return the ids of those of some roles that have a token, or else the default."""
     found = tuple(ids[f"{name}_token"] for name in names if f"{name}_token" in ids)
     return found if found or default is None else (default,)
 
@@ -375,8 +423,8 @@ def _having(ids: Mapping[str, int], *names: str, default: int | None = None) -> 
 def _first(ids: tuple[int, ...], role: str) -> int:
     if not ids:
         raise TokenizerError(
-            f"no token has the role {role}_token; name it as {role}_token in "
-            f"tokenizer_config.json, or call it {' or '.join(USUAL_TOKENS[f'{role}_token'])}"
+            f"no token has the role {role}_token; set {role}_token in tokenizer_config.json, or "
+            f"call the token {' or '.join(USUAL_TOKENS[f'{role}_token'])}"
         )
     return ids[0]
 

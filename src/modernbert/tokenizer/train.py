@@ -1,4 +1,4 @@
-"""Training a tokenizer of one's own, with ModernBERT's pipeline."""
+"""Training a tokenizer on your own corpus, with ModernBERT's pipeline."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -19,10 +19,10 @@ from modernbert.tokenizer.texts import pieces, require_text
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 SIZE_MULTIPLE = 64
-"""The vocabulary's size is a multiple of this, for fast matrix products (P section 2.2.1)."""
+"""The size of the vocabulary is a multiple of this, for fast matrix products (P section 2.2.1)."""
 
 SPACE_RUNS = range(24, 1, -1)
-"""Lengths of the runs of spaces that are a token each: indentation, as in OLMo's tokenizer."""
+"""Lengths of runs of spaces that are one token each, for indentation, as in OLMo's tokenizer."""
 
 _NUM_BYTES = 256
 _MIN_PAIR_COUNT = 2
@@ -31,18 +31,24 @@ MIN_VOCAB_SIZE = _NUM_BYTES + _NUM_ADDED
 
 
 def train(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
-    """Learn a byte-level BPE from texts and give it ModernBERT's pipeline (P section 2.2.1).
+    """Train a byte-level BPE on texts and give it ModernBERT's pipeline (P section 2.2.1).
 
-    The ids are the 256 bytes, the learned tokens, runs of 24 to 2 spaces, [UNK] [CLS] [SEP] [PAD]
-    [MASK], and 83 unused slots. Equal texts in equal order give an equal tokenizer.
+    The ids are, in this order, 256 bytes, the learned tokens, runs of 24 to 2 spaces, the special
+    tokens [UNK] [CLS] [SEP] [PAD] [MASK], and 83 unused slots. The same texts in the same order
+    give the same tokenizer.
 
-    texts: read once, as a stream; memory grows with the number of different words alone.
-    vocab_size: of all these together, rounded up to a multiple of 64. A corpus in which too few
-        pairs occur twice gives the next smaller multiple of 64 that holds what was learned, filled
-        up with unused slots: compare `Tokenizer.vocab_size`.
+    Args:
+        texts: The texts, read once as a stream. Memory grows only with the number of different
+            words.
+        vocab_size: The number of all ids together, rounded up to a multiple of 64. The vocabulary
+            gets smaller, still a multiple of 64, when too few pairs of the corpus occur twice; see
+            `Tokenizer.vocab_size`.
+
+    Returns:
+        The tokenizer.
 
     Raises:
-        InputError: no text, one that is no str (with its index), or a `vocab_size` too small.
+        InputError: There is no text, a text is not a str, or `vocab_size` is too small.
     """
     if vocab_size < MIN_VOCAB_SIZE:
         raise InputError(
@@ -60,10 +66,10 @@ def train(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
 
 
 def _train_bpe(pieces_of_text: Iterator[str], num_entries: int) -> tuple[dict[str, int], list[Any]]:
-    """The vocabulary (token to id, in order of the ids) and the merges of a byte-level BPE."""
+    """Return the vocabulary, in the order of its ids, and the merges of a byte-level BPE."""
     backend = tokenizers.Tokenizer(models.BPE())
     backend.normalizer = normalizers.NFC()
-    # Runs of spaces are tokens of their own and never reach the BPE in use, so neither here.
+    # Runs of spaces are tokens of their own and never reach the BPE, so it does not learn them.
     runs = tokenizers.Regex(f" {{{SPACE_RUNS[-1]},{SPACE_RUNS[0]}}}")
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -83,16 +89,16 @@ def _train_bpe(pieces_of_text: Iterator[str], num_entries: int) -> tuple[dict[st
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:
-    """The pieces of all texts, so that a long text takes no more memory than a short one."""
+    """Yield the pieces of all texts, so that a long text takes no more memory than a short one."""
     if isinstance(texts, str | bytes):
-        raise InputError(f"texts: got one {type(texts).__name__}, expected texts one by one")
+        raise InputError(f"texts: got a {type(texts).__name__}, expected an iterable of texts")
     any_text = False
     for index, text in enumerate(texts):
         require_text(text, f"texts[{index}]")
         any_text = any_text or bool(text.strip())
         yield from pieces(text)
     if not any_text:
-        raise InputError("texts: holds no text to learn a vocabulary from")
+        raise InputError("texts: got no text, expected some to learn a vocabulary from")
 
 
 def _round_up(size: int) -> int:

@@ -61,14 +61,17 @@ class BackgroundSaver:
         *,
         keep: int,
     ) -> None:
-        """Begin to save the state of now; an earlier save that is on its way is awaited.
+        """Start saving the current state, after waiting for an earlier save to end.
 
         Args:
+            folder: The folder of the new checkpoint.
+            module: The module to save.
+            optimizer: The optimizer to save.
             progress: The run's place, as JSON values.
-            keep: How many of the newest checkpoints stay.
+            keep: How many of the newest checkpoints to keep.
 
         Raises:
-            CheckpointError: that earlier save has failed.
+            CheckpointError: The earlier save failed.
         """
         self.wait()
         started = time.perf_counter()

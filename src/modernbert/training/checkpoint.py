@@ -61,14 +61,18 @@ def save(
     identity: Mapping[str, Any],
     group: Group = ALONE,
 ) -> None:
-    """Write a checkpoint to `folder`, which appears whole or not at all; all processes wait for it.
+    """Write a checkpoint, which appears whole or not at all; all processes wait for it.
 
     Args:
+        folder: The folder of the new checkpoint.
+        module: The module to save.
+        optimizer: The optimizer to save.
         progress: The run's place, as JSON values.
-        identity: What makes the run this run; `load_latest` refuses another one's checkpoint.
+        identity: What the weights depend on; `load_latest` refuses a checkpoint of another run.
+        group: The processes that train together.
 
     Raises:
-        CheckpointError: the folder exists, or the disk is full or fails; nothing partial remains.
+        CheckpointError: The folder exists, or the disk is full or fails; nothing partial remains.
     """
     files = {
         file: gathered(tensors, group) for file, tensors in tensors_of(module, optimizer).items()
@@ -90,13 +94,16 @@ def write(
     progress: Mapping[str, Any],
     identity: Mapping[str, Any],
 ) -> None:
-    """Write a checkpoint of tensors that are on the host, and read it back before it has its name.
+    """Write a checkpoint and read it back before it gets its name.
 
     Args:
-        files: As `tensors_of` gives them, contiguous and on the CPU.
+        folder: The folder of the new checkpoint.
+        files: The tensors of each file, as `tensors_of` gives them, contiguous and on the CPU.
+        progress: The run's place, as JSON values.
+        identity: As in `save`.
 
     Raises:
-        CheckpointError: as `save`.
+        CheckpointError: As in `save`.
     """
     if folder.exists():
         raise CheckpointError(f"{folder}: exists already; a checkpoint is never overwritten")

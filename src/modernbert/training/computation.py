@@ -1,13 +1,11 @@
-"""How a module is computed: in which precision, by one process or several, whole or in shards.
+"""How a module is computed: its precision, on one process or several, sharded, recomputed, compiled.
 
-Under autocast the matrix products take bfloat16. What stays float32 is what starts from float32:
-the residual stream, so the norms on it, on CUDA and on the CPU alike. Softmax and the loss are
-widened by CUDA's autocast alone; on the CPU they keep the format of their input, so a loss takes
-`logits.float()`.
+Under autocast, matrix products are computed in bfloat16. The residual stream and the norms on it
+stay float32, on CUDA and on the CPU. Only CUDA's autocast widens softmax and the loss; on the CPU
+they keep the dtype of their input, so a loss takes `logits.float()`.
 
-How a module is spread, and whether the activations of its layers are kept or computed twice and
-their code is compiled, is decided in place. It leaves the names of the parameters as they are, so
-that a checkpoint does not know of it, and none of it changes what is trained, apart from rounding.
+A module is prepared in place and its parameters keep their names, so checkpoints do not depend on
+how it is computed. Apart from rounding, none of this changes what is trained.
 """
 
 from collections.abc import Callable, Sequence
@@ -154,10 +152,16 @@ class _Root(nn.Module):
 def prepare(
     module: nn.Module, layers: Sequence[nn.Module], settings: ComputationSettings, group: Group
 ) -> Computation:
-    """Get a module ready to be computed; before an optimizer is made of its parameters.
+    """Prepare a module for training; call this before you make an optimizer of its parameters.
 
     Args:
-        layers: Its parts that are large and alike, in the order of their use.
+        module: The module to train.
+        layers: Its large parts of one kind, in the order of their use.
+        settings: Whether to recompute, compile and shard.
+        group: The processes that train together.
+
+    Returns:
+        How the processes compute the module together.
     """
     for layer in layers:
         if settings.recompute:

@@ -58,10 +58,17 @@ class Health:
         *,
         taken: bool,
     ) -> Verdict:
-        """Remember a step and what became of it; what was skipped is counted and no more.
+        """Record a step and say what is wrong with it; skipped steps are only counted.
 
         Args:
+            step: The number of the step.
+            loss: Its mean loss.
+            gradient_norm: The norm of its gradients.
+            settings: The settings of the training.
             taken: Whether loss and norm were finite and the loss within `limit`.
+
+        Returns:
+            The verdict on the step.
         """
         usual = self._usual(step, settings)
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):

@@ -9,10 +9,12 @@ from torch import nn
 
 
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
-    """Set torch's generators for one step: the same at each start, whatever went before.
+    """Seed torch's generators for one step, whatever was drawn before it.
 
     Args:
-        rank: Of this process; each draws its own numbers.
+        seed: The seed of the run.
+        step: The number of the step.
+        rank: The rank of this process; each process draws its own numbers.
     """
     entropy = [seed, step, rank] if rank else [seed, step]
     (state,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)

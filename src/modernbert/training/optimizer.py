@@ -190,11 +190,7 @@ class StableAdamW(Optimizer):
     def _update(
         self, parameters: list[Tensor], step: int, group: dict[str, Any], taken: Tensor | None
     ) -> None:
-        """One step of tensors on one device; the formulas are those of the class.
-
-        Args:
-            taken: See `step`; None for a step that is.
-        """
+        """Update tensors on one device by the formulas of the class."""
         (beta1, beta2), eps = group["betas"], group["eps"]
         gradients = [local(p.grad) for p in parameters if p.grad is not None]
         means = [local(self.state[p]["exp_avg"]) for p in parameters]
@@ -228,10 +224,12 @@ class StableAdamW(Optimizer):
 
 @torch.no_grad()
 def clip_gradients(module: nn.Module, norm: Tensor, most: float) -> None:
-    """Scale the gradients of a module down to a norm, where theirs together is larger.
+    """Scale a module's gradients down when their norm exceeds a maximum.
 
     Args:
-        norm: Theirs, a tensor of no dimension; it is not read back.
+        module: The module, with gradients.
+        norm: The norm of all gradients together, a scalar tensor; it stays on the device.
+        most: The highest norm.
     """
     gradients = [local(p.grad) for p in module.parameters() if p.grad is not None]
     if not gradients:  # of a step without a target
@@ -254,10 +252,9 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def _scales(surprises: list[Tensor] | tuple[Tensor, ...], parameters: list[Tensor]) -> list[Tensor]:
-    """1 / max(1, root mean square) of each tensor as a whole, as tensors of no dimension.
+    """Compute 1 / max(1, root mean square) of each tensor, as scalar tensors.
 
-    Args:
-        surprises: This process's parts of them; `parameters` tell how large they are together.
+    `surprises` holds this process's shards; `parameters` say how large the whole tensors are.
     """
     sizes = [max(1, parameter.numel()) ** -0.5 for parameter in parameters]
     norms = torch._foreach_norm(surprises)

@@ -54,10 +54,12 @@ def gathered(tensors: Mapping[str, Tensor], group: Group) -> dict[str, Tensor]:
 
 
 def fill(target: Any, source: Tensor | None, group: Group) -> None:
-    """Give a tensor in all processes the values that process 0 brings; the others bring None.
+    """Copy the values that process 0 passes into a tensor of every process.
 
     Args:
-        target: Sharded or whole, of the shape and format of the source.
+        target: The tensor to fill, sharded or whole, with the source's shape and dtype.
+        source: The values in process 0, None in the others.
+        group: The processes that train together.
     """
     if not is_sharded(target):
         if source is not None:
@@ -90,13 +92,17 @@ _PIECE_BYTES = 1 << 24  # written and hashed while it is in the cache
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Write tensors to a new file; its size and sha256 by what was to be written.
+    """Write tensors to a new safetensors file.
 
     Args:
-        tensors: Contiguous, on the CPU.
+        path: The new file.
+        tensors: Contiguous tensors on the CPU, by their names.
+
+    Returns:
+        The file's `bytes` and `sha256`, computed from what was to be written.
 
     Raises:
-        OSError: the disk is full or fails.
+        OSError: The disk is full or fails.
     """
     digest = hashlib.sha256()
     # The widest formats first, so that every tensor begins at a multiple of its size.

@@ -1,8 +1,7 @@
-"""Run as a program, `python killed_runs.py WORLD OUTPUT one|three DEATH...`: the small recipe, of
-one phase or of three, pretrained in one process after another, each of which is killed by SIGKILL,
-and then once more to the end.
+"""A program that pretrains the small recipe, kills each process, and then runs it to the end.
 
-A death is one of
+`python killed_runs.py WORLD OUTPUT one|three DEATH...` trains a recipe of one phase or three in
+one process after another. Each is killed by SIGKILL at its death, which is one of
 
     `step:N`     after the record of step N, while the data of later steps is being made
     `phase:N`    when a phase has begun after step N, before its first evaluation

@@ -58,9 +58,9 @@ def read_conll(reading: Reading) -> Iterator[Row]:
 
 
 def is_conll(sample: str) -> bool:
-    """Whether the beginning of a file is CoNLL's: columns, the last of which is of BIO-like tags.
+    r"""Return whether the beginning of a file looks like CoNLL: columns with BIO-like tags last.
 
-    >>> is_conll("EU B-ORG\\nrejects O\\n\\nPeter B-PER\\n"), is_conll("a fine day\\n")
+    >>> is_conll("EU B-ORG\nrejects O\n\nPeter B-PER\n"), is_conll("a fine day\n")
     (True, False)
     """
     lines = list(_split(sample.splitlines()[:1000]))[:-1] or list(_split(sample.splitlines()))

@@ -45,10 +45,11 @@ def read_label_names(table: Table, column: str) -> list[str]:
 
 
 def row_label_names(values: Sequence[Any], where: str, column: str) -> list[str]:
-    """The names of the several labels of one row; see `read_label_names`.
+    """Return the names of the several labels of one row; see `read_label_names`.
 
     Args:
-        where: The row.
+        values: The values of the row, one per label.
+        where: The name of the row, for messages.
         column: The column that holds them.
     """
     return _label_names(values, lambda index: f"{where}, value {index + 1}", column, unit="value")

@@ -116,18 +116,19 @@ def _open(
     names: tuple[str, str],
     pipeline: str = "sentence-similarity",
 ) -> TuningJob:
-    """The job of a learner.
+    """Open the job of a verb that trains a retriever.
 
     Args:
-        verb: Its name on the command line.
-        recipe: Of the job.
+        verb: The name of the verb on the command line.
+        recipe: The verb's recipe.
         rows: The recipe's data.
-        training: The recipe's training.
-        build: A learner from a model's folder and a seed.
-        dims, penalty: See `Retrieval`.
-        gives: What the model gives, for its card.
+        training: The recipe's training settings.
+        build: Makes a learner from a model's folder and a seed.
+        dims: As in `Retrieval`.
+        penalty: As in `Retrieval`.
+        gives: What the model computes, for its card.
         names: The classes that load the folder, here and in sentence-transformers.
-        pipeline: The hub's name of its purpose.
+        pipeline: The hub's name for the model's purpose.
     """
     ranking_scores({}, {"none": {}}, [training.metric])  # an unknown one is refused here
     given = prepared(rows, training.loss, plain="in-batch")
