@@ -1,4 +1,4 @@
-"""A model's folder with its weights in another format, which every reader of safetensors loads."""
+"""A model folder with its weights in another precision, which every safetensors reader loads."""
 
 import json
 import shutil
@@ -27,7 +27,13 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 class WeightsReport:
     """What was written.
 
-    largest_relative_change: of a weight that is not close to zero, by rounding.
+    Attributes:
+        folder: The folder that was written.
+        precision: The precision of its weights.
+        megabytes: The size of the weights, in MB of 10^6 bytes.
+        source_megabytes: The size of the model's own weights, in MB.
+        largest_relative_change: The largest relative change of a weight by rounding, of weights
+            that are not close to zero.
     """
 
     folder: Path
@@ -40,24 +46,30 @@ class WeightsReport:
 def export_weights(
     folder_or_hub_id: Path | str, output: Path | str, *, precision: WeightPrecision
 ) -> WeightsReport:
-    """Write a model's folder again, of any kind, with weights in a precision.
+    """Copy a model folder of any kind, with its weights in another precision.
 
-    All other files come along. Weights in several files become one, and those of further steps,
-    such as a dense layer after pooling, are converted too. Pickles are left out.
+    All other files are copied. Weights in several files become one file, and weights of further
+    modules, such as a dense layer after pooling, are converted too. Pickles are left out.
 
-    output: a folder that is new, or another than the model's own.
+    Args:
+        folder_or_hub_id: The model.
+        output: The folder to write to, which must not be the model's own.
+        precision: The precision of the new weights.
+
+    Returns:
+        What was written.
 
     Raises:
-        ExportError: weights that float16 cannot hold, or a folder that cannot be written.
-        ModelFolderError: no such model, or one that cannot be used.
-        ConfigError: no such precision.
+        ExportError: The precision cannot represent a weight, or the folder cannot be written.
+        ModelFolderError: There is no such model, or it cannot be used.
+        ConfigError: There is no such precision.
     """
     if precision not in get_args(WeightPrecision):
         expected = ", ".join(get_args(WeightPrecision))
         raise ConfigError(f"precision: got {precision!r}, expected one of {expected}")
     source, target = find_model(folder_or_hub_id, weights=True), Path(output).expanduser()
     if target.resolve() == source.resolve():
-        raise ExportError(f"{target}: is the model's own folder; take another for the output")
+        raise ExportError(f"{target}: is the model's own folder; choose another output folder")
     parts = _parts(source)
     changes = [0.0]
     try:
@@ -80,7 +92,7 @@ def export_weights(
 
 
 def _parts(source: Path) -> dict[Path, list[Path]]:
-    """The folders that hold weights, within the source, and their files."""
+    """Find the folders within the source that hold weights, and their files."""
     parts: dict[Path, list[Path]] = {}
     for path in sorted(source.rglob("*.safetensors")):
         folder = path.parent
@@ -88,7 +100,7 @@ def _parts(source: Path) -> dict[Path, list[Path]]:
             files = {header.file for header in read_headers(folder)}
             parts[folder.relative_to(source)] = sorted(files)
     if not parts:
-        read_headers(source)  # says what is missing
+        read_headers(source)  # raises an error that says what is missing
     for part in parts:
         if part == Path() or _is_model(source / part):
             read_config_file(source / part)
@@ -101,7 +113,7 @@ def _is_model(folder: Path) -> bool:
 
 
 def _copy_others(source: Path, folder: Path) -> None:
-    """All but weights, in whatever format."""
+    """Copy all files but weights, which may be in any format."""
     left_out = {".safetensors", ".onnx", *_PICKLES}
     for path in sorted(source.rglob("*")):
         place = path.relative_to(source)
@@ -113,7 +125,7 @@ def _copy_others(source: Path, folder: Path) -> None:
 
 
 def _convert(files: list[Path], folder: Path, precision: WeightPrecision) -> float:
-    """Write the weights of some files into a folder, and the largest relative change."""
+    """Write the weights of some files into a folder; return the largest relative change."""
     dtype = getattr(torch, precision)
     tensors: dict[str, Tensor] = {}
     for file in files:
@@ -121,8 +133,8 @@ def _convert(files: list[Path], folder: Path, precision: WeightPrecision) -> flo
     narrow = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
     if lost := [name for name, tensor in narrow.items() if not tensor.isfinite().all()]:
         if all(tensors[name].isfinite().all() for name in lost):
-            raise ExportError(f"{lost[0]}: has weights beyond what {precision} holds")
-        raise ExportError(f"{lost[0]}: has weights that are no numbers")
+            raise ExportError(f"{lost[0]}: has weights that are too large for {precision}")
+        raise ExportError(f"{lost[0]}: has weights that are NaN or infinite")
     write_safetensors(folder / WEIGHTS_FILE, narrow)
     config_file = folder / CONFIG_FILE
     config = json.loads(config_file.read_text(encoding="utf-8"))
@@ -133,12 +145,12 @@ def _convert(files: list[Path], folder: Path, precision: WeightPrecision) -> flo
 
 
 def _names_dtype(config: Mapping[str, object], key: str) -> bool:
-    """Whether the key belongs there: a model's config has it, that of a dense layer does not."""
+    """Return whether a config names a dtype: a model's does, that of a dense layer does not."""
     return key in config or "model_type" in config
 
 
 def _relative_change(before: Tensor, after: Tensor) -> float:
-    """Where a weight is at least a thousandth of the tensor's largest."""
+    """Return the largest change of weights above a thousandth of the tensor's largest weight."""
     wide = before.float()
     counts = wide.abs() >= 1e-3 * wide.abs().max().clamp(min=1e-30)
     if not counts.any():

@@ -1,11 +1,11 @@
-"""A model's folder as ONNX, for ONNX Runtime and all that run on it.
+"""Exporting a model folder to ONNX, for ONNX Runtime and the libraries that use it.
 
     OUT/config.json, tokenizer.json, ...    as in the model's folder
     OUT/onnx/model.onnx                     float32, any number of rows and columns
-    OUT/onnx/model_quantized.onnx           with int8 weights, when asked for
+    OUT/onnx/model_quantized.onnx           int8 weights, on request
     OUT/onnx/export.json                    what was measured
 
-sentence-transformers, fastembed and text-embeddings-inference look for the files at these places.
+sentence-transformers, fastembed and text-embeddings-inference expect the files in these places.
 """
 
 import json
@@ -35,20 +35,25 @@ MODEL_FILE = "model.onnx"
 QUANTIZED_FILE = "model_quantized.onnx"
 REPORT_FILE = "export.json"
 
-# LayerNormalization came with 17; 18 is the oldest that torch's exporter writes.
+# LayerNormalization exists since 17; 18 is the oldest that torch's exporter writes.
 OPSET = 18
 _EXAMPLE = (3, 150)
-# The largest message that a protobuf can be, with room for the graph.
+# The largest size of a protobuf message, less some room for the graph.
 _MAX_BYTES = (1 << 31) - (1 << 24)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """What was written and how it compares.
+    """What was written, and how it compares with the model.
 
-    kind: transformers' name of the model.
-    largest_difference: from the model's own outputs, over ragged batches.
-    int8: the quality of the quantized file; None where none was asked for.
+    Attributes:
+        folder: The folder that was written.
+        kind: transformers' name of the model's class.
+        outputs: The names of the outputs.
+        opset: The version of the ONNX operators.
+        largest_difference: The largest difference from the model's own outputs, over ragged
+            batches.
+        int8: The quality of the quantized file, if one was requested.
     """
 
     folder: Path
@@ -66,16 +71,22 @@ def export_onnx(
     int8: bool = False,
     sample: Sequence[str] | None = None,
 ) -> ExportReport:
-    """Write a model as ONNX, compare it with the model, and keep it only if they agree.
+    """Export a model to ONNX, compare it with the model, and keep it only if they agree.
 
-    output: a new folder, or one whose other files stay; it may be the model's own.
-    int8: write a second file with int8 weights, a scale for each column, and measure it.
-    sample: texts to measure it on; passages of Python's manual when None.
+    Args:
+        folder_or_hub_id: The model.
+        output: The folder to write to, which may be the model's own; its other files stay.
+        int8: Whether to write a second file with int8 weights, with a scale per column, and
+            measure its quality.
+        sample: The texts to measure it on; by default, passages of Python's manual.
+
+    Returns:
+        What was written, with the measurements.
 
     Raises:
-        ExportError: a package is missing, the model cannot be exported, or results differ.
-        ModelFolderError: no such model, or one that cannot be used.
-        TokenizerError: no tokenizer beside it, or one that cannot be used.
+        ExportError: A package is missing, the model cannot be exported, or the results differ.
+        ModelFolderError: There is no such model, or it cannot be used.
+        TokenizerError: The model has no tokenizer, or it cannot be used.
     """
     require_packages()
     source = open_source(folder_or_hub_id)
@@ -99,7 +110,7 @@ def export_onnx(
 def _write(
     source: ExportSource, place: Path, target: Path, texts: Sequence[str] | None
 ) -> ExportReport:
-    """The files of the folder `onnx`."""
+    """Write the files of the folder `onnx`."""
     file = place / MODEL_FILE
     _trace(source, file)
     difference = largest_difference(file, source.model)

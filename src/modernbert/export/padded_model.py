@@ -1,7 +1,7 @@
-"""Every kind of model over padded rows, in plain operations that an exporter can write down.
+"""Models of every kind over padded rows, in plain operations that can be exported.
 
-The weights are the model's own. Rows and columns may be of any number: tables of angles and masks
-are made in the graph, from the input's own length.
+The weights are the model's own. Any number of rows and columns is allowed: the tables of angles and
+the masks are computed in the graph from the length of the input.
 """
 
 from typing import Any
@@ -22,12 +22,12 @@ from modernbert.model.layer import ACTIVATIONS
 from modernbert.model.pretrained import SavedModel
 from modernbert.model.rope import rotary_table
 
-# Added to scores that are not to count. Finite: a row of nothing but padding has no other scores.
+# Added to scores that must not count. It is finite, as a row of only padding has no other scores.
 _NEVER = -1e30
 
 INPUTS = ("input_ids", "attention_mask")
 
-# What the outputs are called by those who read such files.
+# The names of the outputs, as other libraries expect them.
 OUTPUTS: dict[type[SavedModel], tuple[str, ...]] = {
     Encoder: ("last_hidden_state",),
     MaskedLanguageModel: ("logits",),
@@ -38,22 +38,25 @@ OUTPUTS: dict[type[SavedModel], tuple[str, ...]] = {
 
 
 class PaddedModel(nn.Module):
-    """One of our models, taking (rows, columns) token ids and a mask.
-
-    model: an encoder or a model with a head, with float32 weights.
-    """
+    """A model that takes padded token ids and a mask."""
 
     def __init__(self, model: SavedModel) -> None:
+        """Wrap an encoder or a model with a head, with float32 weights."""
         super().__init__()
         self.model = model
         encoder: Any = getattr(model, "encoder", model)
         self.encoder: Encoder = encoder
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        """The tensors that `OUTPUTS` names.
+        """Compute the outputs that `OUTPUTS` names.
 
-        input_ids, attention_mask: (rows, columns) int64; the mask is 0 at padding, which stands
-        right of the tokens or left of them. Outputs at padding mean nothing.
+        Args:
+            input_ids: (rows, columns) int64.
+            attention_mask: (rows, columns) int64, 0 at padding, which is on the right or the left
+                of the tokens.
+
+        Returns:
+            The outputs; those at padding have no meaning.
         """
         model: Any = self.model
         hidden = padded_hidden(self.encoder, input_ids, attention_mask)
@@ -73,7 +76,7 @@ class PaddedModel(nn.Module):
 
 
 def padded_hidden(encoder: Encoder, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """(rows, columns) int64 each to (rows, columns, hidden_size)."""
+    """Run the encoder: (rows, columns) int64 each to (rows, columns, hidden_size)."""
     config = encoder.config
     rows, columns = input_ids.shape
     positions = torch.arange(columns, device=input_ids.device)
@@ -98,7 +101,7 @@ def padded_hidden(encoder: Encoder, input_ids: Tensor, attention_mask: Tensor) -
 
 
 def _attend(qkv: Tensor, angles: tuple[Tensor, Tensor], bias: Tensor) -> Any:
-    """(rows, columns, 3, num_heads, head_size) to (rows x columns, hidden_size)."""
+    """Attend: (rows, columns, 3, num_heads, head_size) to (rows x columns, hidden_size)."""
     query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (rows, heads, columns, head_size)
     query = _rotated(query, *angles) * qkv.shape[-1] ** -0.5
     scores = query @ _rotated(key, *angles).transpose(-1, -2) + bias
@@ -112,7 +115,7 @@ def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _biases(present: Tensor, positions: Tensor, window: int) -> dict[LayerKind, Tensor]:
-    """What is added to scores: 0, or `_NEVER` at keys that a query does not see.
+    """Return what is added to the scores: 0, or `_NEVER` for keys that a query must not see.
 
     (rows, 1, 1, columns) for global layers, (rows, 1, columns, columns) for local ones.
     """
@@ -127,7 +130,7 @@ def _biases(present: Tensor, positions: Tensor, window: int) -> dict[LayerKind, 
 
 
 def _pooled(hidden: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
-    """(rows, columns, width) to (rows, width)."""
+    """Pool the hidden states: (rows, columns, width) to (rows, width)."""
     if pooling == "cls":
         return hidden[:, 0]
     weights = attention_mask[..., None].to(hidden.dtype)

@@ -1,7 +1,7 @@
-"""int8 weights for ONNX Runtime, and how much they change what the model says.
+"""int8 weights for ONNX Runtime, and how much they change the model's outputs.
 
-The scales of weights are fixed, one a column; those of activations are found in each product, one
-for the whole batch. So a text's result depends a little on its neighbours.
+The weights have one fixed scale per column. The scale of activations is computed in each product,
+one for the whole batch, so a text's result depends slightly on the other texts of its batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,11 +28,17 @@ _MAX_SAMPLE_TOKENS = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Quality:
-    """The quantized file beside the float32 one.
+    """How the quantized file compares with the float32 file.
 
-    measure: `cosine` of texts' vectors, or `agreement`, the share of places with the same best
-        output; for a model of one output the `correlation` of its numbers.
-    mean, least: over the sample's texts.
+    Attributes:
+        measure: `cosine` of the texts' vectors; `agreement`, the fraction of places with the same
+            best output; or `correlation` of the numbers of a regression.
+        mean: The mean over the texts of the sample.
+        least: The lowest value over them.
+        num_texts: The number of texts.
+        num_tokens: The number of their tokens.
+        megabytes: The size of the quantized file, in MB of 10^6 bytes.
+        float32_megabytes: The size of the float32 file, in MB.
     """
 
     measure: str
@@ -45,15 +51,17 @@ class Int8Quality:
 
 
 def default_sample() -> list[str]:
-    """Passages of Python's own manual, which each installation has.
+    """Return passages of Python's manual, which most installations include.
 
     Raises:
-        ExportError: this installation came without it.
+        ExportError: This installation does not include it.
     """
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        raise ExportError("this Python came without its manual: give texts as a sample") from None
+        raise ExportError(
+            "sample: this Python installation lacks its manual; pass texts of your own"
+        ) from None
     low, high = _SAMPLE_CHARACTERS
     passages = (p.strip() for topic in sorted(topics) for p in topics[topic].split("\n\n"))
     long_enough = list(dict.fromkeys(p[:high] for p in passages if len(p) >= low))
@@ -63,7 +71,17 @@ def default_sample() -> list[str]:
 def quantize(
     source: ExportSource, file: Path, quantized: Path, texts: Sequence[str]
 ) -> Int8Quality:
-    """Write `quantized` from `file`, and compare the two on some texts."""
+    """Write a quantized copy of an ONNX file and compare the two on some texts.
+
+    Args:
+        source: The model that was exported.
+        file: The float32 file.
+        quantized: The file to write.
+        texts: The texts to compare on.
+
+    Returns:
+        How the files compare.
+    """
     from onnxruntime import quantization
 
     has_external_data = file.with_name(f"{file.name}.data").exists()
@@ -71,7 +89,7 @@ def quantize(
         quantization.quantize_dynamic(
             file,
             quantized,
-            # The embedding is looked up and not multiplied: there int8 would only lose.
+            # Embeddings are looked up and not multiplied, so int8 would only lose precision.
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             weight_type=quantization.QuantType.QInt8,
@@ -92,7 +110,7 @@ def quantize(
 def _compare(
     source: ExportSource, exact: Session, narrow: Session, texts: Sequence[str]
 ) -> tuple[str, list[float], int]:
-    """What is measured, its value for each text, and the tokens of all."""
+    """Return what is measured, its value for each text, and the number of tokens."""
     scores: list[float] = []
     numbers: list[tuple[float, float]] = []
     num_tokens = 0
@@ -116,7 +134,7 @@ def _compare(
 
 
 def _batches(source: ExportSource, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Texts of like length together: (rows, columns) ids and which are there."""
+    """Yield texts of similar length together: (rows, columns) ids and where tokens are."""
     limit = min(_MAX_SAMPLE_TOKENS, source.model.config.max_seqlen)
     encoded = sorted((source.tokenizer.encode(text)[:limit] for text in texts), key=len)
     for start in range(0, len(encoded), _TEXTS_AT_ONCE):
@@ -138,7 +156,7 @@ def _cosine(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def _agreement(one: np.ndarray, two: np.ndarray) -> float:
-    """The share of equal best outputs: of a text's labels, of each token's, or of its places."""
+    """Return the fraction of equal best outputs: of a text, its tokens, or positions in it."""
     return float((one.argmax(-1) == two.argmax(-1)).mean())
 
 

@@ -1,4 +1,4 @@
-"""What an export begins with: a folder's model, the files beside its weights, and the packages."""
+"""The model to export, the files next to its weights, and the packages that an export needs."""
 
 import logging
 import re
@@ -33,10 +33,10 @@ NEEDED = {"onnx": (1, 20), "onnxscript": (0, 7), "onnxruntime": (1, 25)}
 
 
 def require_packages() -> None:
-    """Check all of them before any work is done.
+    """Check all packages before any work is done.
 
     Raises:
-        ExportError: one that is missing or too old.
+        ExportError: A package is missing or too old.
     """
     for name, least in NEEDED.items():
         wanted = ".".join(map(str, least))
@@ -48,14 +48,14 @@ def require_packages() -> None:
             ) from None
         if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < least:
             raise ExportError(
-                f"{name} {found} is too old, {wanted} or later is needed: "
+                f"{name}: got version {found}, expected {wanted} or later: "
                 "pip install -U 'modernbert[export]'"
             )
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the packages' remarks, which are about their own inside, from the user."""
+    """Hide the packages' messages, which concern their internals, from the user."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -80,10 +80,14 @@ _COPIED = (".json", ".md", ".txt", ".jinja", _WEIGHTS)
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A model, its tokenizer and where they are from.
+    """A model with its tokenizer and folder.
 
-    folder: with all files. encoder_folder: that of config.json and the weights, within it.
-    pooling: how the model's vectors become one, where it is an encoder.
+    Attributes:
+        folder: The folder of the model.
+        encoder_folder: The folder within it that holds config.json and the weights.
+        model: The model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        pooling: How an encoder's vectors of tokens become one.
     """
 
     folder: Path
@@ -94,23 +98,23 @@ class ExportSource:
 
     @property
     def kind(self) -> str:
-        """What transformers calls the model."""
+        """The name of the model's class in transformers."""
         return ARCHITECTURES[type(self.model).__name__]
 
 
 def open_source(folder_or_hub_id: Path | str) -> ExportSource:
-    """Load the model of a folder, as the kind that the folder says it is.
+    """Load a model of any kind.
 
     Raises:
-        ModelFolderError: no such model, or one that cannot be used.
-        TokenizerError: no tokenizer beside it, or one that cannot be used.
-        ConfigError: a config that is not supported.
+        ModelFolderError: There is no such model, or it cannot be used.
+        TokenizerError: The model has no tokenizer, or it cannot be used.
+        ConfigError: The config is not supported.
     """
     folder = find_model(folder_or_hub_id, weights=True)
     kind = model_kind(folder)
     steps = read_modules(folder)
     encoder_folder = folder / steps[0].path if steps else folder
-    # Later steps of sentence-transformers take hidden states, whatever head the folder holds.
+    # Further modules of sentence-transformers take hidden states, whatever head the folder has.
     cls = _CLASSES.get(kind, Encoder) if len(steps) < 2 or kind == "sparse" else Encoder
     model = cls.from_pretrained(encoder_folder)
     tokenizer = Tokenizer.from_pretrained(encoder_folder)
@@ -119,9 +123,9 @@ def open_source(folder_or_hub_id: Path | str) -> ExportSource:
 
 
 def copy_settings(source: ExportSource, folder: Path) -> None:
-    """Copy all but the weights that are exported, and complete the tokenizer's files.
+    """Copy all files but the weights that are exported, and complete the tokenizer's files.
 
-    Weights of further steps, such as a dense layer, come along. Some engines ask for
+    Weights of further modules, such as a dense layer, are copied. Some engines need
     special_tokens_map.json, which transformers 5 does not write.
     """
     for path in sorted(source.folder.rglob("*")):

@@ -1,4 +1,4 @@
-"""Whether an exported file computes what the model does, on batches that would tell."""
+"""Comparing an exported file with the model, on batches that would reveal a difference."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ from modernbert.export.padded_model import OUTPUTS
 from modernbert.model.heads import SequenceClassifier, SpanClassifier
 from modernbert.model.pretrained import SavedModel
 
-# Of the largest output: two engines add in different orders.
+# Relative to the largest output; two engines add numbers in different orders.
 RELATIVE_TOLERANCE = 1e-4
 _BATCHES = ((1,), (7, 64, 65), (129, 3, 130, 1), (200, 63), (400,))
 
 
 class Session:
-    """An ONNX file in ONNX Runtime, on the CPU."""
+    """An ONNX file that ONNX Runtime runs on the CPU."""
 
     def __init__(self, file: Path) -> None:
         import onnxruntime
@@ -33,19 +33,24 @@ class Session:
         )
 
     def __call__(self, token_ids: Tensor, present: Tensor) -> list[np.ndarray]:
-        """All outputs for (rows, columns) ids and which of them are there."""
+        """Compute all outputs for ids and a mask of tokens, (rows, columns) each."""
         feed = {"input_ids": token_ids.numpy(), "attention_mask": present.long().numpy()}
         outputs: list[np.ndarray] = self._session.run(None, feed)
         return outputs
 
 
 def largest_difference(file: Path, model: SavedModel) -> float:
-    """Compare with the model on ragged batches, shorter and longer than its window and around it.
+    """Compare a file with the model on ragged batches, shorter and longer than the window.
 
-    Returns the largest difference of two outputs at a real token.
+    Args:
+        file: The ONNX file.
+        model: The model that was exported.
+
+    Returns:
+        The largest difference of two outputs at a real token.
 
     Raises:
-        ExportError: one that is more than rounding.
+        ExportError: The difference is larger than rounding explains.
     """
     session, largest = Session(file), 0.0
     for lengths in _BATCHES:
@@ -69,7 +74,7 @@ def largest_difference(file: Path, model: SavedModel) -> float:
 
 @torch.no_grad()
 def native_outputs(model: Any, token_ids: Tensor, present: Tensor) -> list[np.ndarray]:
-    """What the model says, with the shapes of the exported file's outputs."""
+    """Compute the model's outputs, with the shapes of the exported file's outputs."""
     batch = PackedBatch.from_padded(token_ids, present)
     values: Tensor = model(batch)
     if isinstance(model, SequenceClassifier):
@@ -80,19 +85,19 @@ def native_outputs(model: Any, token_ids: Tensor, present: Tensor) -> list[np.nd
 
 
 def _takes_left_padding(model: Any) -> bool:
-    """All but models that look at the first column."""
+    """Return whether a model takes padding on the left: all do but those with cls pooling."""
     return not (isinstance(model, SequenceClassifier) and model.settings.pooling == "cls")
 
 
 def _difference(ours: np.ndarray, theirs: np.ndarray, real: Any) -> float:
-    """real: an index of the entries that count."""
+    """Return the largest difference; `real` is an index of the entries that count."""
     if ours.shape != theirs.shape:
         raise ExportError(f"got outputs {theirs.shape}, expected {ours.shape}")
     return float(np.abs(ours - theirs)[real].max())
 
 
 def _batch(lengths: Sequence[int], model: SavedModel) -> tuple[Tensor, Tensor]:
-    """Random ids, cut to what the model reads, and which of them are there."""
+    """Return random ids, no longer than the model reads, and a mask of tokens."""
     cut = torch.tensor(lengths).clamp(max=model.config.max_seqlen)
     columns = int(cut.max())
     generator = torch.Generator().manual_seed(columns)

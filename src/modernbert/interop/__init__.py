@@ -1,1 +1,1 @@
-"""Models of other libraries on this package's kernels; a packing collator."""
+"""Using this package's kernels in models of other libraries, and a packing collator for them."""

@@ -1,8 +1,8 @@
-"""`accelerate` and `restore`: a live model of transformers computes unpadded, and as before.
+"""`accelerate` and `restore`: make a transformers model compute without padding, and undo it.
 
-Nothing of the model is copied or moved: the instances of a few classes of transformers get
-subclasses of these, whose `forward` drops the padding. Parameters, names, hooks and settings stay
-the model's own, so optimizers, trainers and `save_pretrained` go on working.
+Nothing of the model is copied or moved. Instances of a few transformers classes change their class
+to a subclass whose `forward` drops the padding. Parameters, names, hooks and settings stay the
+model's own, so optimizers, trainers and `save_pretrained` keep working.
 """
 
 import importlib.util
@@ -21,28 +21,30 @@ _MIN_TRANSFORMERS = 5
 
 
 def accelerate(model: M) -> M:
-    """Make every ModernBERT of transformers within a model compute without padding, in place.
+    """Make every transformers ModernBERT within a model compute without padding, in place.
 
-    model: any `ModernBert...` class of transformers, or what holds one, such as a
-        SentenceTransformer or a CrossEncoder.
+    Outputs at real tokens stay the same up to rounding; at padding they are zeros. A call that
+    asks for something the kernels cannot compute, such as attention probabilities, runs in
+    transformers. Accelerating a model twice changes nothing.
 
-    Outputs at real tokens stay as they were, up to rounding; at padding they are zeros. A call
-    that asks for what the kernels cannot give, such as attention probabilities, runs as it did
-    before. Accelerating twice changes nothing.
+    Args:
+        model: Any `ModernBert...` model of transformers, or a model that contains one, such as a
+            SentenceTransformer or a CrossEncoder.
 
-    Returns the same object.
+    Returns:
+        The same object.
 
     Raises:
-        InputError: no ModernBERT of transformers in it.
-        ConfigError: one with parts that the kernels do not compute, or a transformers too old.
+        InputError: The model contains no ModernBERT of transformers.
+        ConfigError: A part of it is not supported by the kernels, or transformers is too old.
     """
     packed = _packed_models()
     parts = [part for part in model.modules() if packed.original_of(part) is not None]
     encoders = [part for part in parts if packed.is_encoder(part)]
     if not encoders:
         raise InputError(
-            f"accelerate: got a {type(model).__name__} with no ModernBERT of transformers in it; "
-            "expected one, or a SentenceTransformer or CrossEncoder around one"
+            f"accelerate: got a {type(model).__name__}, which contains no ModernBERT of "
+            "transformers; expected one, or a SentenceTransformer or CrossEncoder that has one"
         )
     for encoder in encoders:
         try:
@@ -55,12 +57,16 @@ def accelerate(model: M) -> M:
 
 
 def restore(model: M) -> M:
-    """Undo `accelerate`: the classes are transformers' again, and nothing else is left behind.
+    """Undo `accelerate`: the model gets its original classes back, and nothing else remains.
 
-    Returns the same object.
+    Args:
+        model: An accelerated model.
+
+    Returns:
+        The same object.
 
     Raises:
-        InputError: a model that is not accelerated.
+        InputError: The model is not accelerated.
     """
     packed = _packed_models()
     parts = [part for part in model.modules() if packed.is_accelerated(part)]

@@ -1,4 +1,4 @@
-"""A collator for `transformers.Trainer` that packs: one row of many sequences, none of padding."""
+"""A collator for `transformers.Trainer` that packs many sequences into one row without padding."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,27 +12,31 @@ from modernbert.data.shard_manifest import SpecialTokens
 from modernbert.errors import InputError
 from modernbert.interop.inputs import BORDERS, LONGEST
 
-IGNORED = -100  # a label that transformers passes over
+IGNORED = -100  # the label that transformers ignores
 _KEY_LIMIT = 2**63 - 1
 
 
 class DataCollatorWithPacking:
-    """Joins sequences of any lengths to one row, for a model that is `accelerate`d.
+    """Joins sequences of any lengths into one row, for a model made fast by `accelerate`.
 
-    Each sequence sees itself alone, as if it were a row of its own. The same row given to a model
-    that is not accelerated would let all see each other.
-
-    tokenizer: of transformers.
-    mlm_probability: the share of tokens to hide and predict, special ones never; of these 80%
-        become [MASK], 10% another token, 10% stay. None for features that have their `labels`,
-        one a token, such as those of a token classifier, or none. Draws come from torch's
-        generator, which the trainer seeds.
-
-    Raises:
-        InputError: a share outside 0 to 1, or a tokenizer without special tokens to mask with.
+    Each sequence attends only to itself, as if it had a row of its own. Do not give such a row to
+    a model that is not accelerated: there, all sequences would attend to each other.
     """
 
     def __init__(self, tokenizer: Any, *, mlm_probability: float | None = None) -> None:
+        """Make a collator.
+
+        Args:
+            tokenizer: A tokenizer of transformers.
+            mlm_probability: The fraction of tokens to predict, never special ones. Of these, 80%
+                become [MASK], 10% another token, and 10% stay. The random numbers come from
+                torch's generator, which the trainer seeds. Leave it None if the features have
+                `labels` of their own, one per token, or need none.
+
+        Raises:
+            InputError: The fraction is not between 0 and 1, or the tokenizer lacks a special
+                token that masking needs.
+        """
         if mlm_probability is not None and not 0 < mlm_probability <= 1:
             raise InputError(
                 f"mlm_probability: got {mlm_probability}, expected more than 0 and at most 1"
@@ -42,18 +46,22 @@ class DataCollatorWithPacking:
         self._specials = None if mlm_probability is None else _special_tokens(tokenizer)
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """One batch: input_ids and, where there are some, labels, (1, total_tokens) int64 each.
+        """Make one batch.
 
-        features: each with `input_ids`, special tokens included, and perhaps `labels`.
-        The borders are `cu_seq_lens_q` and `cu_seq_lens_k`, (num_sequences + 1,) int32, and the
-        longest length `max_length_q` and `max_length_k`, as transformers names them.
+        Args:
+            features: Sequences with `input_ids`, including special tokens, and perhaps `labels`.
+
+        Returns:
+            `input_ids` and, if there are any, `labels`: (1, total_tokens) int64. `cu_seq_lens_q`
+            and `cu_seq_lens_k`: (num_sequences + 1,) int32, the borders of the sequences.
+            `max_length_q` and `max_length_k`: the longest length. The names are transformers'.
 
         Raises:
-            InputError: an empty sequence, or labels that are not one a token.
+            InputError: A sequence is empty, or there is not one label per token.
         """
         rows = [_as_array(feature, "input_ids") for feature in features]
         if not rows or not all(map(len, rows)):
-            raise InputError("input_ids: a sequence is empty; each needs at least one token")
+            raise InputError("input_ids: a sequence is empty; expected at least one token in each")
         token_ids, labels = np.concatenate(rows), self._labels(features, rows)
         if self._specials is not None:
             token_ids, labels = self._masked(token_ids, self._specials)
@@ -79,7 +87,7 @@ class DataCollatorWithPacking:
             if len(row) != len(given):
                 raise InputError(
                     f"labels: got {len(given)} for a sequence of {len(row)} tokens, expected one "
-                    "a token; models with one label a sequence want padded batches"
+                    "per token; models with one label per sequence need padded batches"
                 )
         return np.concatenate(labels)
 
@@ -100,11 +108,11 @@ class DataCollatorWithPacking:
 
 
 def _as_array(feature: Mapping[str, Any], name: str) -> np.ndarray:
-    """(num_tokens,) int64."""
+    """Return a field as (num_tokens,) int64."""
     value = feature.get(name)
     array = np.asarray(value.cpu() if isinstance(value, Tensor) else value)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise InputError(f"{name}: got {value!r:.40}, expected a list of whole numbers")
+        raise InputError(f"{name}: got {value!r:.40}, expected a list of integers")
     return array.astype(np.int64)
 
 
@@ -112,5 +120,5 @@ def _special_tokens(tokenizer: Any) -> SpecialTokens:
     names = ("cls", "sep", "pad", "mask", "unk")
     ids: dict[str, Any] = {name: getattr(tokenizer, f"{name}_token_id", None) for name in names}
     if missing := [name for name, token_id in ids.items() if token_id is None]:
-        raise InputError(f"tokenizer: has no {missing[0]} token; masking needs {', '.join(names)}")
+        raise InputError(f"tokenizer: no {missing[0]} token; masking needs {', '.join(names)}")
     return SpecialTokens(**ids)

@@ -1,7 +1,7 @@
-"""What a transformers model is called with, as a `PackedBatch`, and results back in that form.
+"""The inputs of a transformers model as a `PackedBatch`, and results in the form of the inputs.
 
-Two forms are taken: padded rows with a mask, and one row of many sequences with their borders, as
-transformers' flattening collator and ours make it.
+Two forms are supported: padded rows with a mask, and one row of many sequences with their borders,
+as transformers' flattening collator and ours make it.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ PACKED_KEYS = frozenset((BORDERS, LONGEST, "cu_seq_lens_k", "max_length_k", "seq
 
 
 def has_padding(attention_mask: Any) -> bool:
-    """Whether a mask of any kind may leave something out."""
+    """Return whether an attention mask of any form may hide something."""
     return attention_mask is not None and not (
         isinstance(attention_mask, Tensor) and bool((attention_mask != 0).all())
     )
@@ -27,13 +27,14 @@ def has_padding(attention_mask: Any) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """The arguments of one call of an encoder of transformers.
+    """The arguments of one call of a transformers encoder.
 
-    token_ids: (rows, columns) int64, or None where `embeds` are given.
-    mask: (rows, columns), nonzero where there is a token; None where everywhere.
-    position_ids: (rows, columns) or (1, columns); None for those from 0.
-    embeds: (rows, columns, hidden_size) or None.
-    options: the others; `cu_seq_lens_q` in them makes the batch a packed one.
+    Attributes:
+        token_ids: (rows, columns) int64, or None if there are `embeds`.
+        mask: (rows, columns), nonzero at tokens; None if there is no padding.
+        position_ids: (rows, columns) or (1, columns); None if positions count from 0.
+        embeds: (rows, columns, hidden_size), or None.
+        options: All other arguments; a batch with `cu_seq_lens_q` is packed.
     """
 
     token_ids: Tensor | None
@@ -44,14 +45,14 @@ class Inputs:
 
     @property
     def is_packed(self) -> bool:
-        """Whether it is one row of sequences with their borders."""
+        """Whether this is one row of sequences with their borders."""
         return self.options.get(BORDERS) is not None
 
     def packed(self) -> PackedBatch | None:
-        """The sequences; None for a form that is not known here, and is transformers' affair.
+        """Return the sequences, or None for a form that is left to transformers.
 
         Raises:
-            InputError: a packed batch whose borders do not fit it.
+            InputError: The borders of a packed batch do not fit it.
         """
         if (self.token_ids is None) == (self.embeds is None):
             return None
@@ -66,28 +67,36 @@ class Inputs:
         return self._flat(token_ids) if self.is_packed else self._padded(token_ids)
 
     def flat_embeds(self, batch: PackedBatch) -> Tensor | None:
-        """(total_tokens, hidden_size). The given embeddings without padding; None without any."""
+        """Return the given embeddings without padding, if any: (total_tokens, hidden_size)."""
         if self.embeds is None:
             return None
         flat = self.embeds.flatten(0, 1)
         return flat if batch.padded_indices is None else flat[batch.padded_indices]
 
     def as_given(self, batch: PackedBatch, hidden: Tensor) -> Tensor:
-        """(total_tokens, width) to (rows, columns, width), zeros where there is no token."""
+        """Bring results back into the form of the inputs, with zeros at padding.
+
+        Args:
+            batch: What `packed` returned.
+            hidden: (total_tokens, width).
+
+        Returns:
+            (rows, columns, width).
+        """
         return hidden[None] if self.is_packed else batch.to_padded(hidden)
 
     def _flat(self, token_ids: Tensor) -> PackedBatch:
         borders = self.options[BORDERS]
         if not isinstance(borders, Tensor) or borders.ndim != 1 or token_ids.shape[0] != 1:
             raise InputError(
-                f"a packed batch: got input_ids {tuple(token_ids.shape)}, expected one row, with "
-                f"{BORDERS} the (num_sequences + 1,) borders of its sequences"
+                f"packed batch: got input_ids {tuple(token_ids.shape)}, expected one row, and in "
+                f"{BORDERS} the borders of its sequences, (num_sequences + 1,)"
             )
         ends = borders[[0, -1]].tolist()
         if ends != [0, token_ids.shape[1]] or bool((borders.diff() < 0).any()):
             raise InputError(
-                f"{BORDERS}: expected numbers that rise from 0 to {token_ids.shape[1]}, "
-                f"the number of tokens; got {ends} at the ends"
+                f"{BORDERS}: got {ends} at the ends, expected numbers that rise from 0 to "
+                f"{token_ids.shape[1]}, the number of tokens"
             )
         return PackedBatch(
             token_ids=token_ids[0].to(torch.int64),
@@ -100,12 +109,12 @@ class Inputs:
         if mask is not None and (not isinstance(mask, Tensor) or mask.shape != token_ids.shape):
             return None
         if mask is not None and not (_is_padded_on_the_right(mask) and bool((mask != 0).any())):
-            return None  # elsewhere a gap counts in distances, and first columns are padding
+            return None  # transformers counts gaps and padding on the left in its positions
         batch = PackedBatch.from_padded(token_ids, mask)
         return batch if self._has_plain_positions(batch) else None
 
     def _has_plain_positions(self, batch: PackedBatch) -> bool:
-        """Whether tokens stand at 0, 1, 2, ... in each row, which is all that the kernels know."""
+        """Return whether positions are 0, 1, 2, ... in each row, as the kernels assume."""
         if self.position_ids is None:
             return True
         assert batch.padded_shape is not None and batch.padded_indices is not None

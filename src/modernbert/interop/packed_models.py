@@ -1,8 +1,8 @@
-"""Subclasses of transformers' ModernBERT that compute without padding.
+"""Subclasses of transformers' ModernBERT classes that compute without padding.
 
-An instance becomes one, and an ordinary one again, by its `__class__` alone. Each bears the full
-name of its original, so that what goes by names, such as `architectures` in a saved config.json,
-does not notice; see docs/decisions/accelerate.md for why it is done so.
+An instance is accelerated and restored by setting its `__class__`. Each subclass has the full name
+of its original, so that code that looks at names, such as `architectures` in a saved config.json,
+sees no difference; docs/decisions/accelerate.md explains why.
 """
 
 import inspect
@@ -26,7 +26,7 @@ from modernbert.interop.their_layers import (
 C = TypeVar("C", bound=type)
 
 _PACKED_BY_ORIGINAL: dict[type, type] = {}
-# Names the call of an encoder that is to run as transformers wrote it.
+# The option that makes an encoder run transformers' own code.
 _AS_BEFORE = "_modernbert_as_before"
 
 __all__ = [
@@ -40,53 +40,53 @@ __all__ = [
 
 
 def original_of(part: nn.Module) -> type | None:
-    """The class of transformers that a module is of, accelerated or not; None for others."""
+    """Return the transformers class of a module, accelerated or not, or None for other modules."""
     kind = type(part)
     return getattr(kind, "_original", kind if kind in _PACKED_BY_ORIGINAL else None)
 
 
 def is_encoder(part: nn.Module) -> bool:
-    """Whether a module is an encoder itself, and not a model with a head around one."""
+    """Return whether a module is an encoder itself and not a model with a head."""
     return original_of(part) is theirs.ModernBertModel
 
 
 def is_accelerated(part: nn.Module) -> bool:
-    """Whether a module is of one of the classes here."""
+    """Return whether a module has one of the classes of this file."""
     return isinstance(part, _Accelerated)
 
 
 def swap(part: nn.Module) -> None:
-    """Make a module of transformers one of the classes here; one that is so stays so."""
+    """Give a transformers module the accelerated class, if it does not have it already."""
     if not is_accelerated(part):
         part.__class__ = _PACKED_BY_ORIGINAL[type(part)]
 
 
 def swap_back(part: nn.Module) -> None:
-    """The opposite."""
+    """Give a module its original class back."""
     forget(part)
     part.__class__ = type(part)._original  # type: ignore[attr-defined]
 
 
 class _Accelerated:
-    """What the classes here have in common: copies and pickles are accelerated again."""
+    """The base of the classes of this file: copies and pickles stay accelerated."""
 
     _original: type
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # By the name of the class alone pickle would look in transformers and not find it.
+        # With only the name of the class, pickle would find the original in transformers.
         reduced: Any = super().__reduce_ex__(max(protocol, 2))
         _, _, *state = reduced
         return _blank, (self._original,), *state
 
 
 def _blank(original: type) -> Any:
-    """An empty instance of the accelerated form of a class, for pickle to fill."""
+    """Make an empty instance of the accelerated form of a class, for pickle to fill."""
     packed: Any = _PACKED_BY_ORIGINAL[original]
     return packed.__new__(packed)
 
 
 def _stands_for(original: type) -> Callable[[C], C]:
-    """Give a class the name and the signature of the one that it stands for."""
+    """Give a class the name and the signature of its original."""
 
     def named(packed: C) -> C:
         for attribute in ("__name__", "__qualname__", "__module__", "__doc__"):
@@ -116,8 +116,8 @@ class _Encoder(_Accelerated, theirs.ModernBertModel):
         if batch is None:
             if given.is_packed:
                 raise InputError(
-                    "a packed batch cannot be computed with these options "
-                    f"({', '.join(sorted(options.keys() - PACKED_KEYS)) or 'none'}); pad it"
+                    "packed batch: cannot be computed with these options "
+                    f"({', '.join(sorted(options.keys() - PACKED_KEYS)) or 'none'}); pad the batch"
                 )
             return super().forward(
                 input_ids=input_ids,
@@ -142,7 +142,7 @@ class _Encoder(_Accelerated, theirs.ModernBertModel):
 
 @_stands_for(theirs.ModernBertForMaskedLM)
 class _MaskedLM(_Accelerated, theirs.ModernBertForMaskedLM):
-    """Of a packed batch with labels only the rows with a label go through the vocabulary."""
+    """Computes the logits of a packed batch with labels only at tokens that have a label."""
 
     def forward(self, *arguments: Any, labels: Tensor | None = None, **options: Any) -> Any:
         if labels is None or not PACKED_KEYS & options.keys():
@@ -178,7 +178,7 @@ class _MultipleChoice(_Accelerated, theirs.ModernBertForMultipleChoice):
 
 @_stands_for(theirs.ModernBertForQuestionAnswering)
 class _QuestionAnswering(_Accelerated, theirs.ModernBertForQuestionAnswering):
-    """Its loss looks at the padding's scores too: with padding it is computed as before."""
+    """Leaves the loss of a padded batch to transformers, as that loss depends on the padding."""
 
     def forward(
         self,
@@ -205,6 +205,6 @@ class _QuestionAnswering(_Accelerated, theirs.ModernBertForQuestionAnswering):
 def _refuse_packed(options: dict[str, Any]) -> None:
     if PACKED_KEYS & options.keys():
         raise InputError(
-            "a packed batch has one row of many sequences, and this model answers once a row; "
-            "pad its batches (accelerated, it computes nothing for the padding)"
+            "packed batch: this model gives one result per row, and a packed batch is a single "
+            "row; pad its batches (an accelerated model computes nothing for the padding)"
         )

@@ -1,11 +1,11 @@
 """The layers of a transformers ModernBERT over a flat batch, and packed copies of their weights.
 
-Their own modules do all products, norms and dropout, so that whatever became of these, such as
-adapters or other parameters, counts. Between them stand our attention and GeGLU.
+The model's own modules compute all products, norms and dropout, so adapters and replaced
+parameters have their effect. Only attention and GeGLU are ours.
 
-The copies are made at the first call that needs no gradients, in evaluation mode and on a CPU that
-has the kernels, and take as much memory as the layers again. A copy is used as long as the model's
-weights are what they were, and dropped by the next call that trains.
+A copy is made by the first call in evaluation mode that needs no gradients, on a CPU for which
+there are kernels. It takes as much memory as the layers themselves. It is used as long as the
+model's weights stay the same, and dropped by the next call that trains.
 """
 
 from collections.abc import Mapping
@@ -36,12 +36,12 @@ _CONFIGS: WeakKeyDictionary[nn.Module, tuple[int, EncoderConfig]] = WeakKeyDicti
 
 
 def encoder_config(model: Any) -> EncoderConfig:
-    """The numbers of an encoder of transformers, as it was built.
+    """Return the config of a transformers encoder, as it was built.
 
     Raises:
-        ConfigError: one with parts that are not computed here, such as biases.
+        ConfigError: It has parts that are not supported here.
     """
-    vocab_size = model.embeddings.tok_embeddings.num_embeddings  # it can be resized
+    vocab_size = model.embeddings.tok_embeddings.num_embeddings  # users can resize it
     known = _CONFIGS.get(model)
     if known is None or known[0] != vocab_size:
         numbers = {**encoder_numbers(model.config.to_dict()), "vocab_size": vocab_size}
@@ -50,9 +50,11 @@ def encoder_config(model: Any) -> EncoderConfig:
 
 
 def can_run(model: Any, options: Mapping[str, Any]) -> bool:
-    """Whether `hidden_states` gives what a call asks for; if not, transformers has to.
+    """Return whether `hidden_states` can compute what a call asks for.
 
-    options: the keyword arguments that are no tensors of the batch.
+    Args:
+        model: An encoder of transformers.
+        options: The keyword arguments of the call, except the tensors of the batch.
     """
     config = model.config
     asked = {flag: options.get(flag, getattr(config, flag, None)) for flag in _FLAGS}
@@ -70,11 +72,17 @@ def can_run(model: Any, options: Mapping[str, Any]) -> bool:
 def hidden_states(
     model: Any, batch: PackedBatch, embeds: Tensor | None, *, keep_all: bool
 ) -> list[Tensor]:
-    """(total_tokens, hidden_size) each: the last hidden state, or with `keep_all` every one.
+    """Compute the hidden states of a flat batch.
 
-    embeds: (total_tokens, hidden_size), which take the place of the token embeddings.
-    All of them are, as in transformers, the embeddings, each layer's output but the last, and the
-    final norm's.
+    Args:
+        model: An encoder of transformers.
+        batch: The sequences.
+        embeds: (total_tokens, hidden_size), used in place of the token embeddings.
+        keep_all: Whether to return every hidden state and not only the last.
+
+    Returns:
+        (total_tokens, hidden_size) each. All of them are, as in transformers, the embeddings, the
+        output of each layer but the last, and the output of the final norm.
     """
     config = encoder_config(model)
     layout = Layout(batch, config.window)
@@ -104,7 +112,7 @@ def hidden_states(
 def _run_layer(
     layer: Any, hidden: Tensor, *, table: RotaryTable, layout: Layout, window: int | None
 ) -> Tensor:
-    """(total_tokens, hidden_size) to the same."""
+    """Run one layer: (total_tokens, hidden_size) to the same shape."""
     attention, mlp = layer.attn, layer.mlp
     qkv = attention.Wqkv(layer.attn_norm(hidden))
     num_heads = qkv.shape[-1] // (3 * attention.head_dim)
@@ -116,7 +124,7 @@ def _run_layer(
 
 
 def _gated(activation: Any, halves: Tensor) -> Tensor:
-    """(total_tokens, 2 x width) to (total_tokens, width), with whatever activation is there."""
+    """Apply the layer's activation and gate: (total_tokens, 2 x width) to (total_tokens, width)."""
     if is_exact_gelu(activation):
         return gate(halves)
     activated, factors = halves.chunk(2, dim=-1)
@@ -125,7 +133,7 @@ def _gated(activation: Any, halves: Tensor) -> Tensor:
 
 
 def is_exact_gelu(activation: Any) -> bool:
-    """Whether a module of transformers or torch computes the GELU of the error function."""
+    """Return whether a module of transformers or torch computes GELU by the error function."""
     if isinstance(activation, nn.GELU):
         return activation.approximate == "none"
     is_theirs = type(activation).__name__ == "GELUActivation"
@@ -140,15 +148,15 @@ def _computes_in(weight: Tensor) -> bool:
 
 
 def _is_plain(layer: Any) -> bool:
-    """Whether nobody waits for a call of the layer, or of the parts that are passed over here."""
+    """Return whether neither the layer nor a part that is bypassed here has hooks."""
     attention, mlp = layer.attn, layer.mlp
     if layer.training and attention.attention_dropout:
-        return False  # of probabilities, which the kernels never hold
+        return False  # the kernels never store the probabilities that it would drop
     return not any("forward" in vars(part) or is_watched(part) for part in (layer, attention, mlp))
 
 
 def is_watched(part: nn.Module) -> bool:
-    """Whether a module has hooks, other than those by which transformers collects outputs."""
+    """Return whether a module has hooks other than those that collect transformers' outputs."""
     hooks = (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
     hooks += (*part._backward_hooks.values(), *part._backward_pre_hooks.values())
     return any(getattr(hook, "__name__", "") != "output_capturing_hook" for hook in hooks)
@@ -160,7 +168,15 @@ _PLAIN = (nn.Linear, nn.LayerNorm, nn.Embedding)
 
 
 def hidden_from_copy(model: Any, batch: PackedBatch) -> Tensor | None:
-    """(total_tokens, hidden_size) by the C kernels, in the model's type; None where they cannot."""
+    """Compute the hidden states with the C kernels, if they can.
+
+    Args:
+        model: An encoder of transformers.
+        batch: The sequences.
+
+    Returns:
+        (total_tokens, hidden_size) in the model's dtype, or None if the kernels do not apply.
+    """
     weight: Tensor = model.embeddings.tok_embeddings.weight
     if model.training or torch.is_grad_enabled() or weight.device.type != "cpu":
         forget(model)
@@ -182,12 +198,12 @@ def forget(model: nn.Module) -> None:
 
 
 class _Copy:
-    """An encoder with packed weights, and what the model was like when they were packed."""
+    """An encoder with packed weights, and the state of the model when they were packed."""
 
     def __init__(self, model: Any) -> None:
-        # Not the model itself, which would then live for ever.
+        # Without the model itself, which would otherwise never be freed.
         self._parts = list(model.modules())[1:]
-        # Where each part and parameter hangs, so that a replaced one is noticed.
+        # The owner of each part and parameter, so that a replacement is noticed.
         self._places = [
             (held, name, value)
             for part in model.modules()
@@ -198,13 +214,13 @@ class _Copy:
         gelu = all(is_exact_gelu(layer.mlp.act) for layer in model.layers)
         self.encoder = self._packed(model) if gelu and self._are_plain() else None
         self._stamps = self._stamps_now()
-        # Views of live memory: optimizers that are fused, and writes through `.data`, leave the
-        # version of a tensor as it was.
+        # Views of live memory, because fused optimizers and writes through `.data` do not change
+        # the version of a tensor.
         self._views = [] if self.encoder is None else [_view(p) for p in self._parameters]
         self._samples = self._samples_now()
 
     def is_current(self) -> bool:
-        """Whether the model still has the weights, and only the parts, that it had."""
+        """Return whether the model still has the same weights and parts."""
         return (
             all(held.get(name) is value for held, name, value in self._places)
             and self._stamps == self._stamps_now()
@@ -213,7 +229,7 @@ class _Copy:
         )
 
     def _are_plain(self) -> bool:
-        """Whether the parameters are used as the kernels use them, and can be watched."""
+        """Return whether the kernels can use the parameters, and changes of them are noticed."""
         dtypes = {parameter.dtype for parameter in self._parameters}
         return (
             len(dtypes) == 1
@@ -224,7 +240,7 @@ class _Copy:
         )
 
     def _has_hooks(self) -> bool:
-        """Whether somebody waits for a call of a part, or has put another in its place."""
+        """Return whether a part has hooks or a replaced `forward`."""
         return any(
             "forward" in vars(part)
             or ((part._forward_hooks or part._forward_pre_hooks) and is_watched(part))
@@ -253,14 +269,14 @@ class _Copy:
 
 
 def _view(parameter: Tensor) -> np.ndarray:
-    """Some entries of a parameter, as whole numbers that share its memory."""
+    """Return some entries of a parameter as integers that share its memory."""
     flat = parameter.detach().view(-1).view(_INTEGERS[parameter.dtype])
     view: np.ndarray = flat[:: max(1, len(flat) // _SAMPLES)].numpy()
     return view
 
 
 def _are_ids(token_ids: Tensor, vocab_size: int) -> bool:
-    """If not, transformers' own look-up says what is wrong."""
+    """Return whether all ids are in the vocabulary; if not, transformers raises its own error."""
     low, high = token_ids.aminmax()
     return int(low) >= 0 and int(high) < vocab_size
 

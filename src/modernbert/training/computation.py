@@ -1,4 +1,4 @@
-"""How a module is computed: its precision, on one process or several, sharded, recomputed, compiled.
+"""How a module is computed: its precision, and whether it is spread, recomputed and compiled.
 
 Under autocast, matrix products are computed in bfloat16. The residual stream and the norms on it
 stay float32, on CUDA and on the CPU. Only CUDA's autocast widens softmax and the loss; on the CPU
