@@ -7,6 +7,7 @@ import pytest
 import torch
 from tests.planning.examples import machine, phase
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from modernbert.batch import PackedBatch
 from modernbert.model import attention
@@ -17,7 +18,16 @@ from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.model.native import functions as native
 from modernbert.model.native.loading import has_bfloat16, library
-from modernbert.planning.memory import Kernels, activation_bytes, kernels_of, plan_memory
+from modernbert.planning.matrices import orthogonalizing_flops
+from modernbert.planning.memory import (
+    Kernels,
+    activation_bytes,
+    averages_bytes,
+    kernels_of,
+    plan_memory,
+)
+from modernbert.planning.plan import plan_phase
+from modernbert.training.muon import Muon, matrix_groups
 from modernbert.training.optimizer import StableAdamW, parameter_groups
 
 TOKENS, LENGTH = 1024, 256
@@ -153,6 +163,33 @@ def test_an_update_can_be_the_fullest_moment() -> None:
     )
     lasting = memory.weights + memory.gradients + memory.optimizer + memory.program + memory.gaps
     assert memory.total == lasting + memory.update
+
+
+def test_muon_keeps_one_average_of_matrices() -> None:
+    """Counted as an optimizer's own state after a step, and as the products that it does."""
+    model = initialize(MaskedLanguageModel(CONFIG), seed=0)
+    optimizer = Muon(matrix_groups(parameter_groups(model, 0.0), model), peak_learning_rate=1e-3)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    kept = sum(
+        each.nbytes for state in optimizer.state.values() for each in state.values() if each.ndim
+    )
+    planned = phase(config=CONFIG, optimizer="muon", tokens_per_step=1000)
+    assert averages_bytes(planned) == kept
+    assert averages_bytes(phase(config=CONFIG)) > kept
+    assert counter.get_total_flops() == orthogonalizing_flops(CONFIG)
+    assert planned.optimizer_flops_per_token(3) * 1000 == 3 * orthogonalizing_flops(CONFIG)
+    assert phase(config=CONFIG).optimizer_flops_per_token(3) == 0
+
+
+def test_a_plan_with_muon_takes_less_memory_and_more_time() -> None:
+    muon = plan_phase(phase(optimizer="muon"), machine())
+    adamw = plan_phase(phase(optimizer="adamw"), machine())
+    assert muon.memory.optimizer < adamw.memory.optimizer
+    assert muon.checkpoint_bytes < adamw.checkpoint_bytes
+    assert muon.hours > adamw.hours
 
 
 def test_a_cpu_loses_memory_to_gaps() -> None:

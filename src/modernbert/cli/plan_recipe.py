@@ -51,6 +51,7 @@ def _phase(
         dropout=recipe.dropout > 0,
         lengths=lengths_of(recipe, mean_document_tokens),
         precision=training.precision,
+        optimizer=training.optimizer,
         keep_checkpoints=training.keep_checkpoints,
     )
 

@@ -110,7 +110,7 @@ def _rows(first: "PhasePlan", sources: dict[str, Any]) -> Iterator[PlanLine]:
 _MEMORY = {
     "weights": "float32",
     "gradients": "float32",
-    "optimizer": "two averages, float32",
+    "optimizer": "two averages, float32; one of Muon's matrices",
     "weight_copies": "bfloat16; with --sharded also what is gathered",
     "activations": "what the backward of one micro-batch keeps",
     "vocabulary": "logits in memory at a time, and the decoder's gradient",

@@ -1,7 +1,7 @@
 """What one process holds in memory, counted from what the training step really keeps.
 
 The step is that of `training/trainer.py` with `tasks/pretraining/vocabulary_loss.py`: weights,
-gradients and two averages of the optimizer in float32; under autocast each matrix once more in
+gradients and the averages of the optimizer in float32; under autocast each matrix once more in
 bfloat16; of the activations what autograd keeps for the backward. Tests hold the activations equal
 to autograd's own, byte by byte. What a CPU's allocator loses to gaps is measured, not counted.
 """
@@ -11,6 +11,7 @@ from typing import Literal
 
 from modernbert.model.config import EncoderConfig, LayerKind
 from modernbert.model.layout import MIN_BLOCK
+from modernbert.planning.matrices import num_matrix_parameters
 from modernbert.planning.phase import Machine, Phase
 
 Kernels = Literal["varlen", "blocks", "native"]
@@ -39,7 +40,7 @@ class Memory:
     Attributes:
         weights: Float32 weights, whole or the process's part of them.
         gradients: Their gradients, alike.
-        optimizer: The optimizer's averages, alike.
+        optimizer: The optimizer's averages, alike; see `averages_bytes`.
         weight_copies: Copies in bfloat16, and with full sharding the layers that are gathered.
         activations: What the backward needs of one micro-batch.
         vocabulary: The logits in memory at a time, and the gradients that come with the loss.
@@ -87,7 +88,7 @@ def plan_memory(phase: Phase, machine: Machine) -> Memory:
     return Memory(
         weights=own,
         gradients=own,
-        optimizer=_OPTIMIZER_AVERAGES * own,
+        optimizer=averages_bytes(phase) // parts,
         weight_copies=_weight_copies(config, bfloat16) + _gathered(config, machine),
         activations=activation_bytes(
             config,
@@ -99,10 +100,30 @@ def plan_memory(phase: Phase, machine: Machine) -> Memory:
         ),
         vocabulary=_vocabulary(phase, bfloat16=bfloat16, gpu=not machine.chip.is_cpu),
         working=_working(config, tokens, bfloat16=bfloat16),
-        update=_OPTIMIZER_RESULTS * (_largest(config) if machine.chip.is_cpu else own),
+        update=_update(phase, machine, own),
         program=_CPU_PROGRAM if machine.chip.is_cpu else _CUDA_PROGRAM,
         gaps=_gaps(config, tokens) if machine.chip.is_cpu else 0,
     )
+
+
+def averages_bytes(phase: Phase) -> int:
+    """Count the averages of a phase's optimizer: two of each tensor, and one of Muon's matrices."""
+    averages = _OPTIMIZER_AVERAGES * phase.config.num_parameters(head=True)
+    if phase.optimizer == "muon":
+        averages -= num_matrix_parameters(phase.config)
+    return _FLOAT * averages
+
+
+def _update(phase: Phase, machine: Machine, own: int) -> int:
+    """What the optimizer's step needs at its fullest moment."""
+    results = _OPTIMIZER_RESULTS * (_largest(phase.config) if machine.chip.is_cpu else own)
+    if phase.optimizer != "muon":
+        return results
+    # Of the matrices that are taken in one go: twice in float32, and four results in bfloat16.
+    alone = machine.chip.is_cpu or (machine.sharded and machine.num_gpus > 1)
+    width, inner = phase.config.hidden_size, phase.config.intermediate_size
+    largest = width * max(3 * width, 2 * inner) * (1 if alone else phase.config.num_layers)
+    return max(results, (2 * _FLOAT + 4 * _BFLOAT16) * largest)
 
 
 def kernels_of(machine: Machine, *, bfloat16: bool) -> Kernels:

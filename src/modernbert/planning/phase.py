@@ -5,12 +5,13 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from modernbert.choices import TrainingPrecision
+from modernbert.choices import OptimizerName, TrainingPrecision
 from modernbert.data.packing import NUM_SPECIAL
 from modernbert.errors import InputError
 from modernbert.model.config import EncoderConfig, flops_per_token
 from modernbert.planning.chips import Chip
 from modernbert.planning.lengths import WEB, DocumentLengths
+from modernbert.planning.matrices import orthogonalizing_flops
 from modernbert.settings import Doc, Settings
 
 
@@ -43,6 +44,7 @@ class Phase(Settings):
     dropout: Annotated[bool, Doc("Whether there is dropout, whose masks are kept.")] = True
     lengths: DocumentLengths = WEB
     precision: Annotated[TrainingPrecision, Doc("As in a recipe.")] = "auto"
+    optimizer: Annotated[OptimizerName, Doc("As in a recipe.")] = "stable-adamw"
     keep_checkpoints: Annotated[int, Ge(0), Doc("How many checkpoints stay on the disk.")] = 2
 
     @property
@@ -76,6 +78,18 @@ class Phase(Settings):
         """
         again = self.forward_flops_per_token(head=False) if recompute else 0.0
         return 3 * self.forward_flops_per_token() + again
+
+    def optimizer_flops_per_token(self, num_processes: int) -> float:
+        """Count the operations of the optimizer's products, as a part of each token of a step.
+
+        Muon's, which every process does for all matrices; the other optimizers have none.
+
+        Args:
+            num_processes: How many there are; each has its part of the step's tokens.
+        """
+        if self.optimizer != "muon":
+            return 0.0
+        return num_processes * orthogonalizing_flops(self.config) / self.tokens_per_step
 
 
 @dataclass(frozen=True, kw_only=True)

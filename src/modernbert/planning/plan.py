@@ -7,7 +7,7 @@ from functools import cache
 from modernbert.model.config import EncoderConfig
 from modernbert.planning.chips import CHIPS
 from modernbert.planning.lengths import LONG, WEB, DocumentLengths
-from modernbert.planning.memory import Memory, plan_memory
+from modernbert.planning.memory import Memory, averages_bytes, plan_memory
 from modernbert.planning.phase import Machine, Phase
 
 _SECONDS_PER_HOUR = 3600.0
@@ -69,11 +69,13 @@ def plan_phase(phase: Phase, machine: Machine) -> PhasePlan:
     Raises:
         InputError: The chip lacks the precision, or its peak is not known.
     """
-    flops_per_token = phase.training_flops_per_token(recompute=machine.recompute)
+    flops_per_token = phase.training_flops_per_token(
+        recompute=machine.recompute
+    ) + phase.optimizer_flops_per_token(machine.num_gpus)
     rate = machine.share_of_peak * machine.peak_flops_per_second(phase.precision)
     memory = plan_memory(phase, machine)
     model = _FLOAT * phase.config.num_parameters(head=True)
-    checkpoint = 3 * model
+    checkpoint = model + averages_bytes(phase)
     return PhasePlan(
         phase=phase,
         machine=machine,
