@@ -5,3 +5,4 @@ from typing import Literal
 Pooling = Literal["cls", "mean"]
 SparsePooling = Literal["max", "sum"]
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
+OptimizerName = Literal["stable-adamw", "adamw", "muon"]

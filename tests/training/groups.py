@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.errors import RunError
-from modernbert.training import checkpoint
+from modernbert.training import checkpoint, muon
 from modernbert.training.computation import ShardedComputation, recompute
 from modernbert.training.distributed import Group, joined
+from modernbert.training.muon import Muon, matrix_groups
 from modernbert.training.optimizer import StableAdamW
 from modernbert.training.tensors import fill, local, whole
 
@@ -86,6 +87,7 @@ class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.dense = nn.Linear(_WIDTH, _WIDTH)
+        self.matrices = {"dense": 2}
         self.num_forwards = 0
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -115,15 +117,29 @@ class Stack(nn.Module):
         return nn.functional.cross_entropy(logits, (token_ids * 3 + 1) % 11, reduction="sum")
 
 
-def update_in_shards(recomputed: bool) -> dict[str, Any]:
+def optimizer_of(module: nn.Module, name: str) -> StableAdamW:
+    """An optimizer of a module by its name in a recipe."""
+    if name == "muon":
+        groups = matrix_groups([{"params": list(module.parameters())}], module)
+        return Muon(groups, peak_learning_rate=0.1, weight_decay=0.01)
+    return StableAdamW(module.parameters(), peak_learning_rate=0.5, weight_decay=0.01)
+
+
+def in_float32() -> None:
+    """Let Muon compute in float32 in this process: then the order of sums makes no difference."""
+    muon.compute_dtype = lambda *_: torch.float32
+
+
+def update_in_shards(recomputed: bool, optimizer_name: str) -> dict[str, Any]:
     """Three steps of a sharded module, with an evaluation before each; all of its tensors."""
+    in_float32()
     with joined(20) as group:
         module = Stack()
         if recomputed:
             for layer in module.layers:
                 recompute(layer)
         computation = ShardedComputation(module, list(module.layers), group)
-        optimizer = StableAdamW(module.parameters(), peak_learning_rate=0.5, weight_decay=0.01)
+        optimizer = optimizer_of(module, optimizer_name)
         norms = []
         for step in range(3):
             with torch.no_grad():

@@ -23,7 +23,7 @@ def run(folder: Path, kind_of_run: str, *deaths: str) -> list[str]:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder of an unbroken run of each kind."""
-    folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("one", "three")}
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("one", "three", "adamw", "muon")}
     for kind, folder in folders.items():
         assert run(folder, kind) == ["0"]
     return folders
@@ -39,8 +39,13 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("three", ("step:9", "step:10", "evaluation:10", "save:10", "kept:10", "end:10")),
         ("three", ("phase:10", "step:11", "step:18", "save:19", "kept:19", "phase:19", "step:20")),
         ("three", ("after:random",) * 3),
+        ("adamw", ("step:6", "save:12")),
+        ("muon", ("step:6", "save:12", "kept:20")),
     ],
-    ids=["saves", "steps", "at random", "at a border", "after a border", "three at random"],
+    ids=[
+        *("saves", "steps", "at random", "at a border", "after a border", "three at random"),
+        *("AdamW", "Muon"),
+    ],
 )
 def test_killed_runs_end_with_the_same_bytes(
     tmp_path: Path, unbroken: dict[str, Path], kind_of_run: str, deaths: tuple[str, ...]

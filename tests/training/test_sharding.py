@@ -8,16 +8,15 @@ from tests.processes import results, run_together
 from tests.training import groups
 from torch import nn
 
-from modernbert.training import checkpoint
+from modernbert.training import checkpoint, muon
 from modernbert.training.computation import Computation, recompute
-from modernbert.training.optimizer import StableAdamW
 from modernbert.training.tensors import is_sharded, local, whole
 
 
-def reference(size: int) -> dict[str, Any]:
+def reference(size: int, optimizer_name: str) -> dict[str, Any]:
     """What the processes do together, done by one."""
     module = groups.Stack()
-    optimizer = StableAdamW(module.parameters(), peak_learning_rate=0.5, weight_decay=0.01)
+    optimizer = groups.optimizer_of(module, optimizer_name)
     norms = []
     for step in range(3):
         for rank in range(size):
@@ -33,10 +32,22 @@ def reference(size: int) -> dict[str, Any]:
     return {"norms": norms, "tensors": {n: t.detach().tolist() for n, t in tensors.items()}}
 
 
-@pytest.mark.parametrize(("size", "recomputed"), [(2, False), (2, True), (4, False)])
-def test_steps_in_shards_equal_those_of_one_process(size: int, recomputed: bool) -> None:
-    expected = reference(size)
-    answers = results(run_together(groups.update_in_shards, size, recomputed))
+@pytest.mark.parametrize(
+    ("size", "recomputed", "optimizer"),
+    [
+        (2, False, "stable-adamw"),
+        (2, True, "stable-adamw"),
+        (4, False, "stable-adamw"),
+        (2, False, "muon"),
+        (4, False, "muon"),
+    ],
+)
+def test_steps_in_shards_equal_those_of_one_process(
+    size: int, recomputed: bool, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muon, "compute_dtype", lambda *_: torch.float32)
+    expected = reference(size, optimizer)
+    answers = results(run_together(groups.update_in_shards, size, recomputed, optimizer))
     for answer in answers:
         assert answer["norms"] == pytest.approx(expected["norms"], rel=1e-5)
         assert answer["tensors"].keys() == expected["tensors"].keys()

@@ -157,7 +157,7 @@ def test_gradients_are_clipped_before_the_update(tmp_path: Path) -> None:
         task = ToyTask()
         loss = task.loss
         task.loss = lambda *a, loss=loss, scale=scale, **k: scale * loss(*a, **k)
-        clipped = settings(gradient_clipping=1e-2, update_clipping=False, weight_decay=0.0)
+        clipped = settings(gradient_clipping=1e-2, optimizer="adamw", weight_decay=0.0)
         trained.append(train(tmp_path / name, task, settings=clipped))
     norms = [rows(tmp_path / name, "step")[0]["gradient_norm"] for name in ("one", "ten")]
     assert norms[1] == pytest.approx(10 * norms[0], rel=1e-4) and norms[0] > 1e-2

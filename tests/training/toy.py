@@ -1,7 +1,7 @@
 """A toy to train: a tied module with dropout, and a task that knows its data from a position.
 
-Run as a program, `python toy.py RUN_FOLDER one|three DEATH...`, it trains in one process after
-another on the same folder, each of which is killed by SIGKILL, and then once more to the end.
+Run as a program, `python toy.py RUN_FOLDER one|three|OPTIMIZER DEATH...`, it trains in one process
+after another on the same folder, each of which is killed by SIGKILL, and then once more to the end.
 """
 
 import os
@@ -42,6 +42,7 @@ class ToyModule(nn.Module):
         self.decoder = nn.Linear(WIDTH, VOCABULARY)
         self.decoder.weight = self.embedding.weight
         self.register_buffer("scale", torch.tensor(0.5))
+        self.matrices = {"dense": 2}  # what Muon takes
 
     def forward(self, token_ids: Tensor) -> Tensor:
         hidden = self.dropout(self.dense(self.embedding(token_ids))) * self.scale
@@ -167,7 +168,7 @@ def weights(module: nn.Module) -> bytes:
 
 
 def train(folder: Path, kind_of_run: str = "one", death: str = "") -> int:
-    """Start a run of one phase or of three once.
+    """Start a run of one phase, under any optimizer, or of three once.
 
     `death` is one of
 
@@ -191,7 +192,9 @@ def train(folder: Path, kind_of_run: str = "one", death: str = "") -> int:
     elif kind == "after":
         step_seconds = 0.05
         threading.Timer(float(number), _die_if, [True]).start()
-    whole: Sequence[Phase] = [phase(ToyTask(step_seconds=step_seconds))]
+    optimizer = {} if kind_of_run in ("one", "three") else {"optimizer": kind_of_run}
+    task = ToyTask(step_seconds=step_seconds)
+    whole: Sequence[Phase] = [phase(task, settings(**optimizer))]
     if kind_of_run == "three":
         whole = phases(step_seconds)
     trainer = Trainer(module, whole, folder, observers=observers)

@@ -1,5 +1,7 @@
 """Multi-head self-attention over a flat batch; whether local or global is data."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from modernbert.model.config import EncoderConfig, LayerKind
@@ -15,6 +17,9 @@ class Attention(nn.Module):
 
     kind: a local layer sees `config.window` tokens on either side, a global one the sequence.
     """
+
+    matrices: ClassVar = {"Wqkv": 3, "Wo": 1}
+    """Its matrices, and how many each is made of; what optimizers of whole matrices ask for."""
 
     def __init__(self, config: EncoderConfig, kind: LayerKind) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,9 @@ class GatedMLP(nn.Module):
 
     The GELU is the exact one, of the first half; a config may ask for another activation.
     """
+
+    matrices: ClassVar = {"Wi": 2, "Wo": 1}
+    """As of `Attention`."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 The optimizer of the paper (P section 2.2.2 and table 3), after Wortsman et al., arXiv 2304.13013.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -130,17 +130,24 @@ class StableAdamW(Optimizer):
         for group in self.param_groups:
             with_gradient = [p for p in group["params"] if p.grad is not None]
             for parameter in with_gradient:
-                self._advance(parameter)
+                self._advance(parameter, group)
             if not is_skipped:
-                left = self._update_fused(with_gradient, group) if taken is None else with_gradient
-                for step, parameters in self._batches(left):
-                    self._update(parameters, step, group, taken)
+                self._update_group(with_gradient, group, taken)
         return loss
 
-    def _advance(self, parameter: Tensor) -> None:
+    def _update_group(
+        self, parameters: list[Tensor], group: dict[str, Any], taken: Tensor | None
+    ) -> None:
+        left = self._update_fused(parameters, group) if taken is None else parameters
+        for step, batch in self._batches(left):
+            self._update(batch, step, group, taken)
+
+    def _advance(self, parameter: Tensor, group: Mapping[str, Any]) -> None:
         """Count one more step of a tensor, which begins with empty averages."""
+        del group
         state = self.state[parameter]
-        if not state:
+        if "exp_avg" not in state:  # new, or until now of another optimizer
+            state.clear()
             state["step"] = torch.tensor(0.0)  # on the host, so that reading it waits for nothing
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)

@@ -13,6 +13,7 @@ from modernbert.training import checkpoint
 from modernbert.training.background import BackgroundSaver, Saved
 from modernbert.training.distributed import Group
 from modernbert.training.health import Health
+from modernbert.training.muon import Muon, matrix_groups
 from modernbert.training.optimizer import StableAdamW, Update
 from modernbert.training.phase import Phase, Phases
 from modernbert.training.task import Progress
@@ -206,14 +207,17 @@ class RunState:
     def _make_optimizer(self) -> StableAdamW:
         """One with the phase's numbers; above all, weight decay is relative to its peak rate."""
         settings = self.settings
-        return StableAdamW(
-            self.phase.groups(self.module, settings.weight_decay),
-            peak_learning_rate=settings.schedule.peak_learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.eps,
-            update_clipping=settings.update_clipping,
-            update=self._update,
-        )
+        groups = self.phase.groups(self.module, settings.weight_decay)
+        numbers: dict[str, Any] = {
+            "peak_learning_rate": settings.schedule.peak_learning_rate,
+            "betas": settings.betas,
+            "eps": settings.epsilon,
+            "update": self._update,
+        }
+        if settings.optimizer == "muon":
+            return Muon(matrix_groups(groups, self.module), momentum=settings.momentum, **numbers)
+        clipped = settings.optimizer == "stable-adamw"
+        return StableAdamW(groups, update_clipping=clipped, **numbers)
 
     def _renew_optimizer(self) -> None:
         """Give the optimizer the numbers of the phase; what it knows of each tensor stays."""

@@ -36,6 +36,16 @@ def whole(tensor: Any) -> Tensor:
     return values
 
 
+def own_part(values: Tensor, like: Any) -> Tensor:
+    """This process's part of values that every process has whole, spread as `like` is."""
+    if not is_sharded(like):
+        return values
+    from torch.distributed.tensor import DTensor, Replicate
+
+    replicated = DTensor.from_local(values, like.device_mesh, [Replicate()], run_check=False)
+    return local(replicated.redistribute(placements=like.placements))
+
+
 def sum_over_shards(values: Tensor, like: Any) -> Tensor:
     """Replace values by their sums over the processes among which `like` is spread."""
     torch.distributed.all_reduce(values, group=like.device_mesh.get_group())

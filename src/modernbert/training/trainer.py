@@ -265,8 +265,8 @@ class Trainer:
         loss, told_to_stop, gradient_norm = self._gradients(step)
         limit = self.state.health.limit(step.progress.step, self.settings)
         taken = loss.isfinite() & gradient_norm.isfinite() & (loss <= limit)
-        if self.settings.gradient_clipping is not None:
-            clip_gradients(self.module, gradient_norm, self.settings.gradient_clipping)
+        if (largest := self.settings.largest_norm) is not None:
+            clip_gradients(self.module, gradient_norm, largest)
         self._update(rate, taken)
         figures = torch.stack([loss, told_to_stop, gradient_norm, taken.to(loss)])
         self._launched.append(

@@ -1,11 +1,12 @@
 """The settings of a training run, and of how its processes compute."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
-from modernbert.choices import TrainingPrecision
+from modernbert.choices import OptimizerName, TrainingPrecision
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, Settings, to_mapping
 from modernbert.training.schedule import ScheduleSettings
@@ -35,16 +36,33 @@ class TrainingSettings(Settings):
     weight_decay: Annotated[
         float, Doc("Weight decay of matrices and embeddings per step, at the peak learning rate.")
     ] = 1e-5
-    beta1: Annotated[float, Doc("StableAdamW's decay rate of the mean of gradients.")] = 0.9
-    beta2: Annotated[float, Doc("StableAdamW's decay rate of the mean of their squares.")] = 0.98
-    eps: Annotated[float, Doc("StableAdamW's epsilon.")] = 1e-6
-    update_clipping: Annotated[
-        bool, Doc("Clip updates as StableAdamW does; without it, the optimizer is AdamW.")
-    ] = True
+    optimizer: Annotated[
+        OptimizerName,
+        Doc(
+            "`adamw`; `stable-adamw`, the paper's, whose updates are clipped; or `muon`, which "
+            "orthogonalises the updates of the matrices inside layers and leaves the rest to AdamW."
+        ),
+    ] = "stable-adamw"
+    beta1: Annotated[float, Doc("The decay rate of the mean of gradients.")] = 0.9
+    beta2: Annotated[
+        float | None,
+        Doc(
+            "The decay rate of the mean of their squares.",
+            default="0.98 of `stable-adamw`, else 0.999",
+        ),
+    ] = None
+    eps: Annotated[
+        float | None,
+        Doc("Added to the root of that mean.", default="1e-6 of `stable-adamw`, else 1e-8"),
+    ] = None
+    momentum: Annotated[float, Doc("The share of earlier gradients in Muon's momentum.")] = 0.95
     gradient_clipping: Annotated[
         float | None,
-        Gt(0),
-        Doc("Scale gradients down to this norm; none, as in the paper, for never."),
+        Ge(0),
+        Doc(
+            "Scale gradients down to this norm; 0 for never.",
+            default="never with `stable-adamw`, as in the paper, else 1",
+        ),
     ] = None
     precision: Annotated[
         TrainingPrecision,
@@ -81,11 +99,61 @@ class TrainingSettings(Settings):
             raise SettingsError("skip_spikes: needs spike_factor, which defines a spike")
         self.schedule.check_fits(self.total_tokens)
 
+    @classmethod
+    def unfold(cls, mapping: Mapping[str, Any], _where: str) -> dict[str, Any]:
+        """From a file, perhaps of a version that had `update_clipping` in place of `optimizer`.
+
+        Such a file did not clip gradients unless it said so.
+        """
+        known = {name: value for name, value in mapping.items() if name != "update_clipping"}
+        if "update_clipping" not in mapping:
+            return known
+        former = {
+            "optimizer": "stable-adamw" if mapping["update_clipping"] else "adamw",
+            "beta2": 0.98,
+            "eps": 1e-6,
+            "gradient_clipping": 0.0,
+        }
+        return {**former, **known}
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Both decay rates, with the optimizer's own where none is given."""
+        own = 0.98 if self.optimizer == "stable-adamw" else 0.999
+        return self.beta1, own if self.beta2 is None else self.beta2
+
+    @property
+    def epsilon(self) -> float:
+        """The epsilon, with the optimizer's own where none is given."""
+        own = 1e-6 if self.optimizer == "stable-adamw" else 1e-8
+        return own if self.eps is None else self.eps
+
+    @property
+    def largest_norm(self) -> float | None:
+        """The norm down to which gradients are scaled; None for never."""
+        own = None if self.optimizer == "stable-adamw" else 1.0
+        norm = own if self.gradient_clipping is None else self.gradient_clipping
+        return norm or None
+
     @property
     def identity(self) -> dict[str, Any]:
-        """The settings that the weights depend on: a run cannot go on under others."""
-        mapping = to_mapping(self)
-        return {name: value for name, value in mapping.items() if name not in _FREE_SETTINGS}
+        """The settings that the weights depend on: a run cannot go on under others.
+
+        Their names are those of versions before `optimizer`, so that their runs go on.
+        """
+        own = ("optimizer", "momentum", "gradient_clipping")
+        kept = {
+            name: value
+            for name, value in to_mapping(self).items()
+            if name not in (*_FREE_SETTINGS, *own)
+        }
+        kept |= {"beta2": self.betas[1], "eps": self.epsilon}
+        kept["update_clipping"] = self.optimizer == "stable-adamw"
+        if self.largest_norm is not None:
+            kept["gradient_clipping"] = self.largest_norm
+        if self.optimizer == "muon":
+            kept["muon"] = {"momentum": self.momentum}
+        return kept
 
 
 DEFAULT_TIMEOUT_SECONDS = 600.0

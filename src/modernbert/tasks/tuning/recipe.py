@@ -29,7 +29,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
-from modernbert.choices import TrainingPrecision
+from modernbert.choices import OptimizerName, TrainingPrecision
 from modernbert.data.settings import FileSettings
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, Settings, to_mapping
@@ -77,6 +77,10 @@ class RunSettings(Settings):
             flags=("--lr",),
         ),
     ] = None
+    optimizer: Annotated[
+        OptimizerName,
+        Doc("`adamw`, `stable-adamw` or `muon`; gradients are clipped but with `stable-adamw`."),
+    ] = "adamw"
     weight_decay: Annotated[
         float,
         Interval(ge=0, lt=1),
@@ -131,7 +135,10 @@ class RunSettings(Settings):
     @property
     def identity(self) -> dict[str, Any]:
         """All of its values under the names of earlier versions, former settings included."""
-        return {**self.former, **to_mapping(self)}
+        values = {**self.former, **to_mapping(self)}
+        if self.optimizer == "adamw":  # the only one of earlier versions
+            del values["optimizer"]
+        return values
 
     def peak_rate(self, hidden_size: int) -> float:
         """The highest learning rate at some width: by default 5e-5 x (768 / width)^2."""

@@ -36,17 +36,6 @@ from modernbert.training.trainer import METRICS_FILE, Phase, Trainer, TrainingSe
 # These leave the weights as they are, so that a run may go on under others.
 FREE_SETTINGS = ("micro_batch_tokens",)
 
-# AdamW with clipped gradients. With what pretraining takes, the small model of
-# benchmarks/finetune found entities of CoNLL-2003 with an F1 of 0.783, with clipped gradients
-# 0.791, and with all of this 0.802 (means of two seeds).
-_OPTIMIZER: dict[str, Any] = {
-    "beta1": 0.9,
-    "beta2": 0.999,
-    "eps": 1e-8,
-    "update_clipping": False,
-    "gradient_clipping": 1.0,
-}
-
 
 def train_run(
     job: TuningJob,
@@ -303,7 +292,7 @@ def _training_settings(run: TuningRun, epochs: Epochs, hidden_size: int) -> Trai
             final_fraction=0.0,
         ),
         weight_decay=settings.weight_decay,
-        **_OPTIMIZER,
+        optimizer=settings.optimizer,
         precision=settings.precision,
         seed=run.seed,
         evaluate_every_steps=max(1, round(steps_per_epoch / settings.evaluations_per_epoch)),
