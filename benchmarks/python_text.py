@@ -72,6 +72,11 @@ class Text:
         """The model that everyone begins with, and its tokenizer."""
         return self.folder / "first-model"
 
+    @property
+    def train_shards(self) -> Path:
+        """The shards that everyone trains on."""
+        return self.folder / "shards" / "train"
+
     def recipe(
         self, output: Path, tokens_a_step: int = 2_048, **training: Any
     ) -> PretrainingRecipe:
@@ -85,7 +90,7 @@ class Text:
             "output": str(output),
             "tokenizer": str(self.tokenizer),
             "dropout": 0.0,  # as transformers has it
-            "sources": [{"shards": str(self.folder / "shards" / "train")}],
+            "sources": [{"shards": str(self.train_shards)}],
             "model": {"preset": "tiny"},
             "packing": {"max_seqlen": MAX_SEQLEN, "bin_tokens": _BIN_TOKENS},
             "masking": {"rate": MASKED_SHARE},
@@ -109,7 +114,7 @@ class Text:
 
     def pieces(self) -> Iterator[list[int]]:
         """The training text as [CLS] ids [SEP], at most 512 long each."""
-        folder = ShardFolder.open(self.folder / "shards" / "train")
+        folder = ShardFolder.open(self.train_shards)
         for number, shard in enumerate(folder.shards):
             documents = Documents.of_shard(shard, number, 0, shard.num_documents)
             cut = split_documents(documents, MAX_SEQLEN)

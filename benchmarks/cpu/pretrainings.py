@@ -39,6 +39,7 @@ class Budget:
     rate: the highest learning rate.
     tokens_a_step: real tokens before an update, about.
     evaluations: of a run, the last included.
+    seed: of the order of the data and of the masks; of transformers' trainers alone.
     """
 
     rate: float
@@ -46,6 +47,7 @@ class Budget:
     tokens: int | None = None
     seconds: float | None = None
     evaluations: int = 1
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +280,7 @@ def _trainer(
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            seed=0,
+            seed=run.budget.seed,
             **arguments,
         )
     trainer = Scheduled(
