@@ -43,7 +43,7 @@ ROOMS_OF_TASKS: dict[str, set[str]] = {
     "tuning": set(),
     "labels": {"tuning"},
     "ranking": {"tuning"},
-    "finetune": {"tuning"},  # which names the openers of the verbs as texts
+    "finetune": {"tuning", "labels", "ranking"},  # of which it takes the recipes alone
 }
 
 # Whoever imports one of these makes `--help` wait.

@@ -1,13 +1,13 @@
 """What a folder holds: the one answer that every verb and every class asks for.
 
 Folders are told apart by the files in them and by a few keys of those. Nothing here knows how a
-model is computed. `MADE_BY` and `USED_BY` say what to do where a folder is of the wrong kind.
+model is computed. `MODELS` has a row for each kind of model.
 """
 
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from modernbert.errors import FolderWarning, InputError, ModelFolderError
 from modernbert.json_files import parse_foreign, read_json, read_object
@@ -32,16 +32,72 @@ Kind = (
 
 MODEL_KINDS: tuple[ModelKind, ...] = get_args(ModelKind)
 
+
+class ModelFacts(NamedTuple):
+    """What is known of a kind of model without loading one.
+
+    Attributes:
+        name: What it is called in a sentence.
+        made_by: The verb that makes such a model; none for what only other programs make.
+        used_by: The verb that uses it.
+        used_as: The class of `modernbert.inference` that uses it, as `module:name`.
+        architecture: The class that config.json names; None where other files tell the kind.
+    """
+
+    name: str
+    made_by: str
+    used_by: str
+    used_as: str
+    architecture: str | None = None
+
+
+MODELS: dict[ModelKind, ModelFacts] = {
+    "encoder": ModelFacts(
+        "an encoder without a head", "", "embed", "embedder:Embedder", "ModernBertModel"
+    ),
+    "masked_lm": ModelFacts(
+        "a masked language model",
+        "pretrain",
+        "fill-mask",
+        "fill_mask:FillMask",
+        "ModernBertForMaskedLM",
+    ),
+    "classifier": ModelFacts(
+        "a classifier of texts",
+        "finetune classify",
+        "classify",
+        "classifier:Classifier",
+        "ModernBertForSequenceClassification",
+    ),
+    "reranker": ModelFacts("a reranker", "finetune rerank", "rerank", "reranker:Reranker"),
+    "tagger": ModelFacts(
+        "a classifier of tokens",
+        "finetune tag",
+        "tag",
+        "tagger:Tagger",
+        "ModernBertForTokenClassification",
+    ),
+    "answerer": ModelFacts(
+        "a model that answers questions",
+        "finetune answer",
+        "answer",
+        "question_answerer:QuestionAnswerer",
+        "ModernBertForQuestionAnswering",
+    ),
+    "embedder": ModelFacts("an embedding model", "finetune retrieve", "embed", "embedder:Embedder"),
+    "multi_vector": ModelFacts(
+        "a multi-vector model",
+        "finetune late-interaction",
+        "embed",
+        "multi_vector_embedder:MultiVectorEmbedder",
+    ),
+    "sparse": ModelFacts(
+        "a sparse embedding model", "finetune sparse", "serve", "sparse_embedder:SparseEmbedder"
+    ),
+}
+
 NAMES: dict[Kind, str] = {
-    "encoder": "an encoder without a head",
-    "masked_lm": "a masked language model",
-    "classifier": "a classifier of texts",
-    "reranker": "a reranker",
-    "tagger": "a classifier of tokens",
-    "answerer": "a model that answers questions",
-    "embedder": "an embedding model",
-    "multi_vector": "a multi-vector model",
-    "sparse": "a sparse embedding model",
+    **{kind: each.name for kind, each in MODELS.items()},
     "tokenizer": "a tokenizer",
     "shards": "token shards",
     "index": "a search index",
@@ -53,28 +109,8 @@ NAMES: dict[Kind, str] = {
 }
 """What each kind is called in a sentence."""
 
-MADE_BY: dict[Kind, str] = {
-    "masked_lm": "pretrain",
-    "classifier": "finetune classify",
-    "reranker": "finetune rerank",
-    "tagger": "finetune tag",
-    "answerer": "finetune answer",
-    "embedder": "finetune retrieve",
-    "multi_vector": "finetune late-interaction",
-    "sparse": "finetune sparse",
-}
-"""The verb that makes a model of each kind."""
-
 USED_BY: dict[Kind, str] = {
-    "masked_lm": "fill-mask",
-    "classifier": "classify",
-    "reranker": "rerank",
-    "tagger": "tag",
-    "answerer": "answer",
-    "encoder": "embed",
-    "embedder": "embed",
-    "multi_vector": "embed",
-    "sparse": "serve",
+    **{kind: each.used_by for kind, each in MODELS.items()},
     "index": "search",
     "run": "report",
 }
@@ -88,13 +124,7 @@ MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 RUN_MODEL = "model"
 
-_BY_ARCHITECTURE: dict[str, ModelKind] = {
-    "ModernBertModel": "encoder",
-    "ModernBertForMaskedLM": "masked_lm",
-    "ModernBertForSequenceClassification": "classifier",
-    "ModernBertForTokenClassification": "tagger",
-    "ModernBertForQuestionAnswering": "answerer",
-}
+_BY_ARCHITECTURE = {each.architecture: kind for kind, each in MODELS.items() if each.architecture}
 _BY_MODEL_TYPE: dict[str, ModelKind] = {
     "SentenceTransformer": "embedder",
     "CrossEncoder": "reranker",
@@ -282,7 +312,7 @@ def _is_model(path: Path) -> bool:
 
 def _advice(kind: Kind, wanted: tuple[ModelKind, ...]) -> str:
     """What to do with a folder of one kind where another is wanted."""
-    made = next((MADE_BY[each] for each in wanted if each in MADE_BY), None)
+    made = next((MODELS[each].made_by for each in wanted if MODELS[each].made_by), None)
     if kind in ("encoder", "masked_lm") and made:
         return f"; fine-tune it with `modernbert {made}`"
     used = USED_BY.get(kind)

@@ -22,7 +22,8 @@ from typing import Annotated
 from modernbert.cli.options import AsJson, SettingOption, example, options_of, settings_of
 from modernbert.errors import SettingsError
 from modernbert.settings import load_mapping
-from modernbert.tasks.finetune import VERBS, Verb
+from modernbert.tasks.finetune import VERBS
+from modernbert.tasks.tuning.recipe import Verb
 
 _MAX_LABELS = 12
 _NO_DEV = "note: no dev rows, so the last weights are kept, unmeasured on the way; see --dev"

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.data.rows.cells import number
+from modernbert.data.rows.formats import READERS
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.tables import read_table
 from modernbert.data.settings import FileSettings
 from modernbert.errors import DocumentError
 
-_SUFFIXES = (".jsonl", ".tsv", ".csv", ".parquet")
 _PACKED = ("", ".gz", ".xz", ".zst")
 _IDS = ("_id", "id")
 
@@ -76,7 +76,7 @@ def read_judged_texts(folder: Path | str, split: str = "test") -> JudgedTexts:
 
 
 def _file(folder: Path, name: str) -> Path | None:
-    paths = (folder / f"{name}{suffix}{packed}" for suffix in _SUFFIXES for packed in _PACKED)
+    paths = (folder / f"{name}{suffix}{packed}" for suffix in READERS for packed in _PACKED)
     return next((path for path in paths if path.is_file()), None)
 
 

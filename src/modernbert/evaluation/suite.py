@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from modernbert.data.rows.formats import READERS
 from modernbert.errors import InputError, SettingsError
 from modernbert.settings import load, parse, to_mapping
 from modernbert.tasks.finetune import VERBS, find_verb
@@ -35,7 +36,6 @@ UNTRAINED = "retrieve"
 """The kind of a task with `data`: its texts are embedded by the model as it is."""
 
 _SUITES = Path(__file__).with_name("suites")
-_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 _PACKED = ("", ".gz", ".xz", ".zst")
 
 
@@ -228,7 +228,7 @@ def find_table(folder: Path, name: str) -> Path:
     path = folder / name
     if path.exists():
         return path
-    for suffix in _SUFFIXES:
+    for suffix in READERS:
         for packed in _PACKED:
             candidate = path.with_name(f"{path.name}{suffix}{packed}")
             if candidate.is_file():

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from modernbert.errors import ExportError
-from modernbert.export.padded_model import INPUTS, OUTPUTS, PaddedModel
+from modernbert.export.padded_model import INPUTS, PaddedModel
 from modernbert.export.quantize import Int8Quality, default_sample, quantize
 from modernbert.export.source import (
     NEEDED,
@@ -118,7 +118,7 @@ def _write(
     return ExportReport(
         folder=target,
         kind=source.kind,
-        outputs=OUTPUTS[type(source.model)],
+        outputs=source.model.outputs,
         opset=OPSET,
         largest_difference=difference,
         int8=quality,
@@ -136,7 +136,7 @@ def _trace(source: ExportSource, file: Path) -> None:
             PaddedModel(source.model).eval(),
             (ids, mask),
             input_names=list(INPUTS),
-            output_names=list(OUTPUTS[type(source.model)]),
+            output_names=list(source.model.outputs),
             dynamic_shapes={name: {0: rows, 1: columns} for name in INPUTS},
             opset_version=OPSET,
             dynamo=True,

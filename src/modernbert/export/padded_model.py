@@ -8,16 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from modernbert.model.config import LayerKind
 from modernbert.model.encoder import Encoder
-from modernbert.model.heads import (
-    MaskedLanguageModel,
-    SequenceClassifier,
-    SpanClassifier,
-    TokenClassifier,
-)
 from modernbert.model.layer import ACTIVATIONS
 from modernbert.model.pretrained import SavedModel
 from modernbert.model.rope import rotary_table
@@ -26,15 +19,6 @@ from modernbert.model.rope import rotary_table
 _NEVER = -1e30
 
 INPUTS = ("input_ids", "attention_mask")
-
-# The names of the outputs, as other libraries expect them.
-OUTPUTS: dict[type[SavedModel], tuple[str, ...]] = {
-    Encoder: ("last_hidden_state",),
-    MaskedLanguageModel: ("logits",),
-    SequenceClassifier: ("logits",),
-    TokenClassifier: ("logits",),
-    SpanClassifier: ("start_logits", "end_logits"),
-}
 
 
 class PaddedModel(nn.Module):
@@ -48,7 +32,7 @@ class PaddedModel(nn.Module):
         self.encoder: Encoder = encoder
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        """Compute the outputs that `OUTPUTS` names.
+        """Compute what `outputs` of the model names.
 
         Args:
             input_ids: (rows, columns) int64.
@@ -62,17 +46,11 @@ class PaddedModel(nn.Module):
         hidden = padded_hidden(self.encoder, input_ids, attention_mask)
         if isinstance(model, Encoder):
             return (hidden,)
-        if isinstance(model, SequenceClassifier):
-            pooled = _pooled(hidden, attention_mask, model.settings.pooling)
-            return (model.classifier(model.head(pooled)),)
+        if model.is_of_texts:
+            return (model.logits(_pooled(hidden, attention_mask, model.settings.pooling)),)
         # (rows x columns, width): a plain product with the vocabulary, whatever the rows
-        flat = model.head(hidden.flatten(0, 1))
-        if isinstance(model, MaskedLanguageModel):
-            logits = functional.linear(flat, model.decoder_weight, model.decoder_bias)
-        else:
-            logits = model.classifier(flat)
-        logits = logits.unflatten(0, input_ids.shape)
-        return logits.unbind(-1) if isinstance(model, SpanClassifier) else (logits,)
+        logits = model.logits(hidden.flatten(0, 1)).unflatten(0, input_ids.shape)
+        return logits.unbind(-1) if len(model.outputs) > 1 else (logits,)
 
 
 def padded_hidden(encoder: Encoder, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -16,13 +16,7 @@ from modernbert.inference.embedder_folder import read_embedder_settings
 from modernbert.kinds import ModelKind, model_kind, read_modules
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
-from modernbert.model.heads import (
-    MaskedLanguageModel,
-    SequenceClassifier,
-    SpanClassifier,
-    TokenClassifier,
-)
-from modernbert.model.names import ARCHITECTURES
+from modernbert.model.heads import HEADS, MaskedLanguageModel, SequenceClassifier
 from modernbert.model.pooling import Poolings
 from modernbert.model.pretrained import SavedModel
 from modernbert.model.weights import INDEX_FILE
@@ -67,12 +61,9 @@ def quiet() -> Iterator[None]:
 
 
 _CLASSES: dict[ModelKind, type[SavedModel]] = {
-    "masked_lm": MaskedLanguageModel,
+    **{each.kind: each for each in HEADS},
     "sparse": MaskedLanguageModel,
-    "classifier": SequenceClassifier,
     "reranker": SequenceClassifier,
-    "tagger": TokenClassifier,
-    "answerer": SpanClassifier,
 }
 _WEIGHTS = ".safetensors"
 _COPIED = (".json", ".md", ".txt", ".jinja", _WEIGHTS)
@@ -99,7 +90,7 @@ class ExportSource:
     @property
     def kind(self) -> str:
         """The name of the model's class in transformers."""
-        return ARCHITECTURES[type(self.model).__name__]
+        return self.model.architecture()
 
 
 def open_source(folder_or_hub_id: Path | str) -> ExportSource:

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import ExportError
-from modernbert.export.padded_model import OUTPUTS
-from modernbert.model.heads import SequenceClassifier, SpanClassifier
 from modernbert.model.pretrained import SavedModel
 
 # Relative to the largest output; two engines add numbers in different orders.
@@ -59,9 +57,9 @@ def largest_difference(file: Path, model: SavedModel) -> float:
             ids, mask = (token_ids.flip(1), present.flip(1)) if left else (token_ids, present)
             outputs = session(ids.contiguous(), mask.contiguous())
             for name, theirs, ours in zip(
-                OUTPUTS[type(model)], outputs, native_outputs(model, ids, mask), strict=True
+                model.outputs, outputs, native_outputs(model, ids, mask), strict=True
             ):
-                real = ... if isinstance(model, SequenceClassifier) else mask.numpy()
+                real = ... if model.is_of_texts else mask.numpy()
                 difference = _difference(ours, theirs, real)
                 largest = max(largest, difference)
                 if not difference <= RELATIVE_TOLERANCE * max(1.0, float(np.abs(ours).max())):
@@ -77,16 +75,16 @@ def native_outputs(model: Any, token_ids: Tensor, present: Tensor) -> list[np.nd
     """Compute the model's outputs, with the shapes of the exported file's outputs."""
     batch = PackedBatch.from_padded(token_ids, present)
     values: Tensor = model(batch)
-    if isinstance(model, SequenceClassifier):
+    if model.is_of_texts:
         return [values.numpy()]
     padded = batch.to_padded(values)
-    parts = padded.unbind(-1) if isinstance(model, SpanClassifier) else (padded,)
+    parts = padded.unbind(-1) if len(model.outputs) > 1 else (padded,)
     return [part.numpy() for part in parts]
 
 
 def _takes_left_padding(model: Any) -> bool:
     """Return whether a model takes padding on the left: all do but those with cls pooling."""
-    return not (isinstance(model, SequenceClassifier) and model.settings.pooling == "cls")
+    return not (model.is_of_texts and model.settings.pooling == "cls")
 
 
 def _difference(ours: np.ndarray, theirs: np.ndarray, real: Any) -> float:

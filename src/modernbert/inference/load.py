@@ -1,38 +1,18 @@
 """`load`: the right object for any folder."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from modernbert.data.shards import ShardFolder
 from modernbert.errors import ModelFolderError
 from modernbert.hub import find_folder
-from modernbert.inference.classifier import Classifier
-from modernbert.inference.embedder import Embedder
-from modernbert.inference.fill_mask import FillMask
 from modernbert.inference.index import Index
 from modernbert.inference.index_files import read_vectors
-from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-from modernbert.inference.question_answerer import QuestionAnswerer
-from modernbert.inference.reranker import Reranker
-from modernbert.inference.sparse_embedder import SparseEmbedder
-from modernbert.inference.tagger import Tagger
-from modernbert.kinds import Kind, ModelKind, kind_of, model_folder, model_kind
+from modernbert.kinds import MODELS, Kind, ModelKind, kind_of, model_folder, model_kind
 from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
-
-MODELS: dict[ModelKind, Any] = {
-    "encoder": Embedder,
-    "embedder": Embedder,
-    "multi_vector": MultiVectorEmbedder,
-    "sparse": SparseEmbedder,
-    "masked_lm": FillMask,
-    "classifier": Classifier,
-    "reranker": Reranker,
-    "tagger": Tagger,
-    "answerer": QuestionAnswerer,
-}
-"""The class that uses each kind of model."""
 
 _OTHERS: dict[Kind, Callable[[Path], Any]] = {
     "tokenizer": Tokenizer.from_pretrained,
@@ -71,4 +51,10 @@ def load(folder_or_hub_id: Path | str, *, precision: PrecisionChoice = "auto") -
     if (other := _OTHERS.get(kind_of(path))) is not None:
         return other(path)
     path = model_folder(path)
-    return MODELS[model_kind(path)].from_pretrained(path, precision=precision)
+    return class_for(model_kind(path)).from_pretrained(path, precision=precision)
+
+
+def class_for(kind: ModelKind) -> Any:
+    """The class that uses a kind of model, imported now."""
+    module, _, name = MODELS[kind].used_as.partition(":")
+    return getattr(import_module(f"modernbert.inference.{module}"), name)

@@ -53,6 +53,9 @@ class Encoder(SavedModel):
     torch.Size([5, 256])
     """
 
+    kind = "encoder"
+    outputs = ("last_hidden_state",)
+
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config

@@ -58,6 +58,8 @@ class MaskedLanguageModel(SavedModel):
     (torch.Size([5, 512]), torch.Size([1, 512]))
     """
 
+    kind = "masked_lm"
+
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -130,6 +132,11 @@ class _Classifier(SavedModel):
         self.head = PredictionHead(config)
         self.classifier = nn.Linear(config.hidden_size, len(settings.labels))
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """What the head makes of hidden states: (rows, hidden_size) to (rows, num_labels)."""
+        logits: Tensor = self.classifier(self.head(hidden))
+        return logits
+
     @property
     def labels(self) -> Sequence[str]:
         """The name of each output."""
@@ -149,25 +156,30 @@ class _Classifier(SavedModel):
 class SequenceClassifier(_Classifier):
     """Classifies texts: pooling comes before the prediction block."""
 
+    kind = "classifier"
+    is_of_texts = True
+
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
         """(num_sequences, num_labels) logits, or predicted numbers."""
         hidden = self.encoder(batch, dropout=dropout)
-        pooled = pool(hidden, batch, self.settings.pooling)
-        logits: Tensor = self.classifier(self.head(pooled))
-        return logits
+        return self.logits(pool(hidden, batch, self.settings.pooling))
 
 
 class TokenClassifier(_Classifier):
     """Classifies every token."""
 
+    kind = "tagger"
+
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
         """(total_tokens, num_labels) logits."""
-        logits: Tensor = self.classifier(self.head(self.encoder(batch, dropout=dropout)))
-        return logits
+        return self.logits(self.encoder(batch, dropout=dropout))
 
 
 class SpanClassifier(_Classifier):
     """Says of every token whether an answer begins or ends there."""
+
+    kind = "answerer"
+    outputs = ("start_logits", "end_logits")
 
     def __init__(self, config: EncoderConfig, settings: ClassifierSettings) -> None:
         if len(settings.labels) != 2:
@@ -178,5 +190,13 @@ class SpanClassifier(_Classifier):
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
         """(total_tokens, 2) logits: of a beginning, and of an end."""
-        logits: Tensor = self.classifier(self.head(self.encoder(batch, dropout=dropout)))
-        return logits
+        return self.logits(self.encoder(batch, dropout=dropout))
+
+
+HEADS: tuple[type[SavedModel], ...] = (
+    MaskedLanguageModel,
+    SequenceClassifier,
+    TokenClassifier,
+    SpanClassifier,
+)
+"""All models with a head; fine-tuning takes over what it can of each, and export knows them."""

@@ -37,18 +37,13 @@ from torch import Tensor, nn
 
 from modernbert.errors import ConfigError, GrowthWarning
 from modernbert.model.config import EncoderConfig, LayerKind
-from modernbert.model.encoder import Encoder
-from modernbert.model.heads import (
-    MaskedLanguageModel,
-    SequenceClassifier,
-    SpanClassifier,
-    TokenClassifier,
-)
+from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.pretrained import SavedModel
 
 STANDARD_DEVIATION = 0.02
 CUTOFF = 2.0  # in standard deviations
 
-M = TypeVar("M", Encoder, MaskedLanguageModel, SequenceClassifier, TokenClassifier, SpanClassifier)
+M = TypeVar("M", bound=SavedModel)
 
 
 @torch.no_grad()

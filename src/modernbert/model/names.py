@@ -33,15 +33,6 @@ DECODER_WEIGHT = "decoder_weight"  # a parameter only where it is not the embedd
 _DERIVED = ("inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "position_ids")
 _ROOMS = ("encoder.", "head.", "decoder_", "decoder.", "classifier.")
 
-# Classes of this package, and what config.json calls them under "architectures".
-ARCHITECTURES = {
-    "Encoder": "ModernBertModel",
-    "MaskedLanguageModel": "ModernBertForMaskedLM",
-    "SequenceClassifier": "ModernBertForSequenceClassification",
-    "TokenClassifier": "ModernBertForTokenClassification",
-    "SpanClassifier": "ModernBertForQuestionAnswering",
-}
-
 
 def to_foreign(name: str, *, alone: bool = False) -> str:
     """The name that a folder has for one of our parameters, named as in a model with a head.

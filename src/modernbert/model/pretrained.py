@@ -7,14 +7,14 @@ its tensors against the shapes that the config asks for.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from modernbert.errors import ModelFolderError
 from modernbert.files import updated_folder
-from modernbert.kinds import CONFIG_FILE
+from modernbert.kinds import CONFIG_FILE, MODELS, ModelKind
 from modernbert.model.config import EncoderConfig
 from modernbert.model.config_file import (
     encoder_numbers,
@@ -24,7 +24,6 @@ from modernbert.model.config_file import (
 )
 from modernbert.model.config_writer import published_config
 from modernbert.model.names import (
-    ARCHITECTURES,
     DECODER_WEIGHT,
     EMBEDDING,
     belongs_to_a_head,
@@ -50,6 +49,19 @@ class SavedModel(nn.Module):
     """
 
     config: EncoderConfig
+    kind: ClassVar[ModelKind]
+    """What a folder with such a model holds."""
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    """What the columns of its outputs are called in exported files; one name for all together."""
+    is_of_texts: ClassVar[bool] = False
+    """Whether it gives a row for each text, and not one for each token."""
+
+    @classmethod
+    def architecture(cls) -> str:
+        """What config.json calls a model of this kind."""
+        named = MODELS[cls.kind].architecture
+        assert named is not None
+        return named
 
     @classmethod
     def from_pretrained(
@@ -147,7 +159,7 @@ def save(model: SavedModel, folder: Path | str) -> None:
     }
     published = published_config(
         model.config,
-        architecture=ARCHITECTURES[type(model).__name__],
+        architecture=model.architecture(),
         dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
         classifier=model.classifier_fields(),
     )
@@ -206,7 +218,7 @@ def _check_shapes(folder: Path, model: SavedModel, headers: Mapping[str, TensorH
 
 def _check_kind(folder: Path, model: SavedModel, published: Mapping[str, Any]) -> None:
     """Tell classifiers apart that have the same tensors."""
-    wanted, given = ARCHITECTURES[type(model).__name__], published.get("architectures")
+    wanted, given = model.architecture(), published.get("architectures")
     if not isinstance(given, list) or not given or model.classifier_fields() is None:
         return
     if wanted not in given:

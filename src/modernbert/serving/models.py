@@ -12,11 +12,10 @@ from modernbert.inference.batching import launch
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.fill_mask import FillMask
-from modernbert.inference.load import MODELS
+from modernbert.inference.load import class_for
 from modernbert.inference.loading import device_of
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.reranker import Reranker
-from modernbert.inference.tagger import Tagger
 from modernbert.kinds import ModelKind, model_kind
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
@@ -73,8 +72,7 @@ class ServedModel:
             return {"embedding": {"pooling": self.part(Embedder).settings.pooling}}
         if self.kind in _POOLINGS:
             return {"embedding": {"pooling": _POOLINGS[self.kind]}}
-        labelled = self.parts.get(Classifier) or self.parts.get(Tagger)
-        labels = [] if labelled is None else list(labelled.labels)
+        labels = next((each.labels for each in self.parts.values() if hasattr(each, "labels")), ())
         names = {
             "id2label": {str(index): label for index, label in enumerate(labels)},
             "label2id": {label: index for index, label in enumerate(labels)},
@@ -111,7 +109,9 @@ def load(
             "write NAME=MODEL to give the model another name"
         )
     kind = model_kind(folder)
-    parts = _parts_of(MODELS[kind].from_pretrained(folder, precision=precision), folder, precision)
+    parts = _parts_of(
+        class_for(kind).from_pretrained(folder, precision=precision), folder, precision
+    )
     model = next(part for ability, part in parts.items() if ability is not Reranker)
     network = model.model
     encoder: Encoder = network if isinstance(network, Encoder) else network.encoder

@@ -1,101 +1,23 @@
-"""`finetune`: train a model for a purpose; the verbs are listed here, and nowhere else.
-
-To add a verb, write its recipe and a function that opens a `TuningJob` from it, and name both in
-`VERBS`. The command line, the page, the card, sweeps and evaluation suites follow.
-"""
+"""`finetune`: train a model for a purpose, which one of the verbs names."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from modernbert.errors import SettingsError
+from modernbert.tasks.labels import recipe as labels
+from modernbert.tasks.ranking import recipe as ranking
+from modernbert.tasks.tuning.recipe import Verb
 
 if TYPE_CHECKING:
     from modernbert.tasks.tuning.job import TuningJob
-    from modernbert.tasks.tuning.recipe import RunSettings, TuningRecipe
+    from modernbert.tasks.tuning.recipe import TuningRecipe
     from modernbert.tasks.tuning.results import Results
     from modernbert.tasks.tuning.sweep import RunObserver
 
 
-@dataclass(frozen=True)
-class Verb:
-    """One kind of fine-tuning; its modules are imported when they are needed.
-
-    summary: What it learns, in a sentence.
-    recipe: The class of its recipe, as `module:name` in this room.
-    opener: The function that opens a job from a recipe, in the same way.
-    """
-
-    summary: str
-    recipe: str
-    opener: str
-
-    @property
-    def recipe_class(self) -> "type[TuningRecipe]":
-        """The class of its recipe."""
-        found: type[TuningRecipe] = _named(self.recipe)
-        return found
-
-    @property
-    def training_class(self) -> "type[RunSettings]":
-        """The class of the recipe's table `training`."""
-        found: type[RunSettings] = get_type_hints(self.recipe_class)["training"]
-        return found
-
-    def open(self, recipe: "TuningRecipe") -> "TuningJob":
-        """Read, check and encode everything that a recipe names.
-
-        Raises:
-            ModernBertError: Something of it cannot be used.
-        """
-        job: TuningJob = _named(self.opener)(recipe)
-        return job
-
-
-VERBS = {
-    "classify": Verb(
-        "Learn labels of texts or of pairs of texts.",
-        "labels.recipe:ClassifyRecipe",
-        "labels.classification:open_classify",
-    ),
-    "regress": Verb(
-        "Learn a number for each text or pair of texts.",
-        "labels.recipe:RegressRecipe",
-        "labels.regression:open_regress",
-    ),
-    "tag": Verb(
-        "Learn labels of words, such as names of persons and places.",
-        "labels.recipe:TagRecipe",
-        "labels.tagging:open_tag",
-    ),
-    "answer": Verb(
-        "Learn to find the answers to questions in texts.",
-        "labels.recipe:AnswerRecipe",
-        "labels.question_answering:open_answer",
-    ),
-    "retrieve": Verb(
-        "Learn one vector per text, for retrieval.",
-        "ranking.recipe:RetrieveRecipe",
-        "ranking.retrievers:open_retrieve",
-    ),
-    "late-interaction": Verb(
-        "Learn one vector per token, for retrieval (ColBERT).",
-        "ranking.recipe:LateInteractionRecipe",
-        "ranking.retrievers:open_late_interaction",
-    ),
-    "sparse": Verb(
-        "Learn sparse vectors over the vocabulary (SPLADE).",
-        "ranking.recipe:SparseRecipe",
-        "ranking.retrievers:open_sparse",
-    ),
-    "rerank": Verb(
-        "Learn to score a query and a document together.",
-        "ranking.recipe:RerankRecipe",
-        "ranking.rerank:open_rerank",
-    ),
-}
+VERBS = {**labels.VERBS, **ranking.VERBS}
+"""All verbs, in the order in which the command line lists them."""
 
 
 def finetune(
@@ -142,7 +64,8 @@ def open_job(verb: str, recipe: "TuningRecipe") -> "TuningJob":
     Raises:
         ModernBertError: Something of it cannot be used.
     """
-    return find_verb(verb).open(recipe)
+    job: TuningJob = find_verb(verb).open(recipe)
+    return job
 
 
 def find_verb(name: str) -> Verb:
@@ -154,8 +77,3 @@ def find_verb(name: str) -> Verb:
     if name not in VERBS:
         raise SettingsError(f"verb: got {name!r}, expected one of {', '.join(VERBS)}")
     return VERBS[name]
-
-
-def _named(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(import_module(f"modernbert.tasks.{module}"), name)

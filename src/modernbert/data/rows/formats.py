@@ -109,15 +109,17 @@ def _begins_with_labels(lines: list[str]) -> bool:
 
 
 READERS: dict[str, Callable[[Reading], Iterator[Row]]] = {
-    ".csv": read_delimited,
-    ".tsv": read_delimited,
     ".jsonl": read_lines,
     ".ndjson": read_lines,
     ".json": read_json,
+    ".tsv": read_delimited,
+    ".csv": read_delimited,
     ".parquet": read_parquet,
     ".arrow": read_arrow,
     **dict.fromkeys(CONLL_SUFFIXES, read_conll),
 }
+"""By the ends of names; where a folder has a file in several formats, the first one is read."""
+
 _TEXT_READERS = {
     "document": read_document,
     "lines": read_text_lines,

@@ -14,7 +14,7 @@ from modernbert.data.rows.table import Table, TextColumns
 from modernbert.errors import InputError
 from modernbert.inference.inputs import EncodedText, Text, TextEncoder
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
-from modernbert.tasks.labels.job import Criterion, E, LabelledTables, Split
+from modernbert.tasks.labels.job import Criterion, E, LabelledTables, Split, use_of
 from modernbert.tasks.labels.recipe import ClassWeights, LabelledPairs
 from modernbert.tasks.tuning.job import TuningJob
 from modernbert.tasks.tuning.page import shown
@@ -231,6 +231,12 @@ def text_job(
         splits,
         SequenceClassifier,
         settings,
+        use_of(
+            "Classifier",
+            "text-classification",
+            "a label or a number for a text",
+            '"A text."',
+        ),
         notes=notes,
         facts={"texts": str(columns), "longest sequence": source.max_seqlen, **facts},
     )

@@ -17,12 +17,7 @@ from modernbert.errors import InputError, TrainingError
 from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.loading import longest_sequence, require_same_vocabulary
 from modernbert.model.config import EncoderConfig
-from modernbert.model.heads import (
-    ClassifierSettings,
-    SequenceClassifier,
-    SpanClassifier,
-    TokenClassifier,
-)
+from modernbert.model.heads import ClassifierSettings
 from modernbert.model.pretrained import SavedModel
 from modernbert.tasks.labels.recipe import LabelledRows
 from modernbert.tasks.tuning.first_model import first_model, require_layers
@@ -268,6 +263,7 @@ class LabelledTables:
         splits: Mapping[str, Split[E]],
         model: Any,
         settings: ClassifierSettings,
+        use: ModelUse,
         *,
         notes: Sequence[str] = (),
         facts: Mapping[str, Any],
@@ -280,6 +276,7 @@ class LabelledTables:
             splits: The examples of each table.
             model: The class of the model.
             settings: Of its head.
+            use: What its card says of using it.
             notes: What a user should know about the data.
             facts: More about the data.
         """
@@ -298,7 +295,7 @@ class LabelledTables:
             first=lambda seed: first_model(model, settings, recipe.model, seed=seed),
             load=model.from_pretrained,
             save=save,
-            use=USES[model],
+            use=use,
             splits={
                 name: f"{split.source}, {len(split.examples):,} examples"
                 f"{self.tables[name].understood}"
@@ -310,8 +307,16 @@ class LabelledTables:
         )
 
 
-USES: dict[Any, ModelUse] = {
-    cls: ModelUse(
+def use_of(name: str, pipeline: str, gives: str, call: str) -> ModelUse:
+    """How a model card shows what a model is used with.
+
+    Args:
+        name: A class of `modernbert`.
+        pipeline: Which pipeline of transformers loads it as well.
+        gives: What it gives, in words.
+        call: The arguments of an example.
+    """
+    return ModelUse(
         library="transformers",
         pipeline=pipeline,
         gives=gives,
@@ -319,30 +324,6 @@ USES: dict[Any, ModelUse] = {
         f"print(model({call}))",
         also=f'transformers loads it as well: `pipeline("{pipeline}", model="FOLDER")`.',
     )
-    for cls, pipeline, gives, name, call in (
-        (
-            SequenceClassifier,
-            "text-classification",
-            "a label or a number for a text",
-            "Classifier",
-            '"A text."',
-        ),
-        (
-            TokenClassifier,
-            "token-classification",
-            "a label for each word of a text",
-            "Tagger",
-            '"A text with names."',
-        ),
-        (
-            SpanClassifier,
-            "question-answering",
-            "the answer to a question in a text",
-            "QuestionAnswerer",
-            '"A question?", "A text that answers it."',
-        ),
-    )
-}
 
 
 def _read(source: str, data: LabelledRows) -> Table:

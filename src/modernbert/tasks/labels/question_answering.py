@@ -26,7 +26,7 @@ from modernbert.inference.question_answerer import (
 )
 from modernbert.metrics.answers import answer_scores, overlap_f1
 from modernbert.model.heads import ClassifierSettings, SpanClassifier
-from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
+from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of, use_of
 from modernbert.tasks.labels.recipe import AnswerRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
 
@@ -163,6 +163,12 @@ def open_answer(recipe: AnswerRecipe) -> TuningJob:
         splits,
         SpanClassifier,
         ClassifierSettings(labels=("start", "end"), pooling="mean"),
+        use_of(
+            "QuestionAnswerer",
+            "question-answering",
+            "the answer to a question in a text",
+            '"A question?", "A text that answers it."',
+        ),
         facts={
             "columns": ", ".join(columns),
             "longest window": source.max_seqlen,

@@ -12,7 +12,7 @@ from annotated_types import Ge, MinLen
 
 from modernbert.choices import Pooling
 from modernbert.settings import Doc
-from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe
+from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe, Verb
 
 ClassWeights = Literal["equal", "balanced"]
 
@@ -145,3 +145,27 @@ class AnswerRecipe(TuningRecipe):
 
     data: AnswerRows
     training: LabelTraining = field(default_factory=LabelTraining)
+
+
+VERBS = {
+    "classify": Verb(
+        "Learn labels of texts or of pairs of texts.",
+        ClassifyRecipe,
+        "labels.classification:open_classify",
+    ),
+    "regress": Verb(
+        "Learn a number for each text or pair of texts.",
+        RegressRecipe,
+        "labels.regression:open_regress",
+    ),
+    "tag": Verb(
+        "Learn labels of words, such as names of persons and places.",
+        TagRecipe,
+        "labels.tagging:open_tag",
+    ),
+    "answer": Verb(
+        "Learn to find the answers to questions in texts.",
+        AnswerRecipe,
+        "labels.question_answering:open_answer",
+    ),
+}

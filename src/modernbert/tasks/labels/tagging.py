@@ -30,7 +30,7 @@ from modernbert.tasks.labels.examples import (
     learn_labels,
     row_label_names,
 )
-from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
+from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of, use_of
 from modernbert.tasks.labels.recipe import TagRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
 
@@ -164,6 +164,12 @@ def open_tag(recipe: TagRecipe) -> TuningJob:
         splits,
         TokenClassifier,
         ClassifierSettings(labels=labels, pooling="mean"),
+        use_of(
+            "Tagger",
+            "token-classification",
+            "a label for each word of a text",
+            '"A text with names."',
+        ),
         notes=notes,
         facts={
             "words": columns.words,

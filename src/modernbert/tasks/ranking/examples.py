@@ -11,7 +11,7 @@ from modernbert.errors import InputError
 from modernbert.inference.inputs import EncodedText
 from modernbert.settings import to_mapping
 from modernbert.tasks.ranking.data import RetrievalData, one_answer_each, read_retrieval_data
-from modernbert.tasks.ranking.losses import DISTILLATION
+from modernbert.tasks.ranking.losses import DISTILLATION, IN_BATCH, LABELLED
 from modernbert.tasks.ranking.recipe import RankedRows
 
 
@@ -43,7 +43,7 @@ def prepared(settings: RankedRows, asked: str | None, *, plain: str) -> RankingE
     data = read_retrieval_data(settings.train, settings.train_split, settings)
     has_scores = all(each.scores is not None for each in data.examples)
     loss = asked or ("margin" if has_scores else plain)
-    if loss != "binary":  # which learns all documents of a query, answers or not, side by side
+    if loss not in LABELLED:  # which learns all documents of a query, answers or not, side by side
         data = replace(data, examples=one_answer_each(data.examples))
     if loss in DISTILLATION:
         for row, each in enumerate(data.examples, start=1):
@@ -55,7 +55,7 @@ def prepared(settings: RankedRows, asked: str | None, *, plain: str) -> RankingE
     most = settings.num_negatives
     kept, examples = [], data.examples
     for each in examples:
-        if loss == "in-batch" and not each.relevant:
+        if loss in IN_BATCH and not each.relevant:
             continue
         end = None if most is None else each.relevant + most
         scores = None if each.scores is None else each.scores[:end]

@@ -92,6 +92,12 @@ def binary(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
     return torch.stack(losses).sum()
 
 
+IN_BATCH: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"in-batch": in_batch}
+"""Losses of the scores of a step's queries and all its documents, by the names in recipes."""
+
+LABELLED: Mapping[str, Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]] = {"binary": binary}
+"""Losses of scores and of which documents answer, for each query."""
+
 DISTILLATION: Mapping[str, Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]] = {
     "margin": margin_mse,
     "kl": kl_divergence,

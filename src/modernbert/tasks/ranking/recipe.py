@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Interval
 from modernbert.choices import Pooling, SparsePooling
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, Settings
-from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe
+from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe, Verb
 
 RetrievalLoss = Literal["in-batch", "margin", "kl"]
 RerankLoss = Literal["binary", "margin", "kl"]
@@ -187,6 +187,30 @@ class RerankRecipe(TuningRecipe):
 
     data: RankedRows
     training: RerankTraining = field(default_factory=RerankTraining)
+
+
+VERBS = {
+    "retrieve": Verb(
+        "Learn one vector per text, for retrieval.",
+        RetrieveRecipe,
+        "ranking.retrievers:open_retrieve",
+    ),
+    "late-interaction": Verb(
+        "Learn one vector per token, for retrieval (ColBERT).",
+        LateInteractionRecipe,
+        "ranking.retrievers:open_late_interaction",
+    ),
+    "sparse": Verb(
+        "Learn sparse vectors over the vocabulary (SPLADE).",
+        SparseRecipe,
+        "ranking.retrievers:open_sparse",
+    ),
+    "rerank": Verb(
+        "Learn to score a query and a document together.",
+        RerankRecipe,
+        "ranking.rerank:open_rerank",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from modernbert.tasks.ranking.examples import (
     prepared,
     split_sizes,
 )
-from modernbert.tasks.ranking.losses import DISTILLATION, binary
+from modernbert.tasks.ranking.losses import DISTILLATION, LABELLED
 from modernbert.tasks.ranking.rankings import Rankings
 from modernbert.tasks.ranking.recipe import RerankLoss, RerankRecipe, RerankTraining
 from modernbert.tasks.tuning.first_model import first_model, require_layers
@@ -88,10 +88,11 @@ class Reranking:
         outputs = self.scale * _outputs(module, [x for pairs in ids for x in pairs], group)
         scores = outputs.split([len(each) for each in ids])
         examples = [self.data.examples[row] for row in rows]
-        if self.training.loss == "binary":
-            return binary(scores, [_labels(example).to(outputs) for example in examples])
+        loss = str(self.training.loss)
+        if loss in LABELLED:
+            return LABELLED[loss](scores, [_labels(each).to(outputs) for each in examples])
         teacher = [torch.tensor(example.scores, device=group.device) for example in examples]
-        return DISTILLATION[str(self.training.loss)](scores, teacher)
+        return DISTILLATION[loss](scores, teacher)
 
     def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
         """How well the documents of each query of a split are ranked."""
@@ -192,7 +193,7 @@ def open_rerank(recipe: RerankRecipe) -> TuningJob:
     }
     head = ClassifierSettings(labels=("LABEL_0",), pooling=training.pooling, problem="regression")
     objective = Reranking(TextEncoder(tokenizer, max_seqlen), given.data, held_out, training)
-    activation: Activation = "Sigmoid" if training.loss == "binary" else "Identity"
+    activation: Activation = "Sigmoid" if training.loss in LABELLED else "Identity"
 
     def save(module: nn.Module, folder: Path) -> None:
         assert isinstance(module, SequenceClassifier)

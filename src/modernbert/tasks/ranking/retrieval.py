@@ -31,7 +31,7 @@ from modernbert.tasks.ranking.learners import (
     RaggedVectors,
     Sides,
 )
-from modernbert.tasks.ranking.losses import DISTILLATION, in_batch, max_sim
+from modernbert.tasks.ranking.losses import DISTILLATION, IN_BATCH, max_sim
 from modernbert.tasks.ranking.rankings import Rankings
 from modernbert.tasks.ranking.recipe import (
     VectorTraining,
@@ -157,14 +157,15 @@ class Retrieval:
         texts: Sequence[str],
     ) -> Tensor:
         places = {text: place for place, text in enumerate(texts)}
-        if self.training.loss == "in-batch":
+        loss = str(self.training.loss)
+        if loss in IN_BATCH:
             scores = self.scale * max_sim(*queries, *documents)
             answers = [places[each.documents[0]] for each in examples]
             left_out = torch.zeros_like(scores, dtype=torch.bool)
             for row, each in enumerate(examples):
                 known = [places[text] for text in self.data.known[each.query] if text in places]
                 left_out[row, [place for place in known if place != answers[row]]] = True
-            return in_batch(scores, torch.tensor(answers, device=scores.device), left_out)
+            return IN_BATCH[loss](scores, torch.tensor(answers, device=scores.device), left_out)
         vectors = documents.split()
         own = [
             self.scale
@@ -175,7 +176,7 @@ class Retrieval:
             for query, each in zip(queries.split(), examples, strict=True)
         ]
         teacher = [torch.tensor(each.scores, device=queries.values.device) for each in examples]
-        return DISTILLATION[str(self.training.loss)](own, teacher)
+        return DISTILLATION[loss](own, teacher)
 
     def _vectors(
         self, module: nn.Module, texts: Sequence[str], side: Side, group: Group

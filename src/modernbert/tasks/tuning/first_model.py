@@ -9,22 +9,13 @@ from modernbert.errors import SettingsError
 from modernbert.model.config import EncoderConfig
 from modernbert.model.config_file import find_model, read_config_file
 from modernbert.model.encoder import Encoder
-from modernbert.model.heads import (
-    ClassifierSettings,
-    MaskedLanguageModel,
-    SequenceClassifier,
-    SpanClassifier,
-    TokenClassifier,
-)
+from modernbert.model.heads import HEADS, ClassifierSettings
 from modernbert.model.initialize import initialize
-from modernbert.model.names import ARCHITECTURES
 from modernbert.model.pretrained import SavedModel
 from modernbert.tasks.tuning.recipe import RunSettings
 from modernbert.training.optimizer import parameter_groups
 
-M = TypeVar("M", SequenceClassifier, TokenClassifier, SpanClassifier)
-
-_WITH_HEAD = (MaskedLanguageModel, SequenceClassifier, TokenClassifier, SpanClassifier)
+M = TypeVar("M", bound=SavedModel)
 
 
 def first_model(
@@ -46,7 +37,7 @@ def first_model(
     source = _load_any(folder_or_hub_id)
     model = initialize(cls(source.config, settings), seed=seed)
     known = _tensors(source)
-    if not (isinstance(source, type(model)) and source.settings == settings):
+    if type(source) is not type(model) or source.settings != settings:
         known = {name: each for name, each in known.items() if not name.startswith("classifier.")}
     own = model.state_dict()
     own.update({name: tensor for name, tensor in known.items() if name in own})
@@ -104,8 +95,8 @@ def _load_any(folder_or_hub_id: str) -> Any:
     published = read_config_file(find_model(folder_or_hub_id, weights=True))
     architectures = published.get("architectures")
     named = architectures[0] if isinstance(architectures, list) and architectures else None
-    for cls in _WITH_HEAD:
-        if ARCHITECTURES[cls.__name__] == named:
+    for cls in HEADS:
+        if cls.architecture() == named:
             return cls.from_pretrained(folder_or_hub_id)
     return Encoder.from_pretrained(folder_or_hub_id)
 

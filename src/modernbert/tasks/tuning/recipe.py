@@ -23,9 +23,10 @@ it: see `labels/recipe.py` and `ranking/recipe.py`. What is left out has the def
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_type_hints
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
@@ -171,6 +172,40 @@ class SweepSettings(Settings):
             values = getattr(self, name)
             if len(set(values)) != len(values):
                 raise SettingsError(f"{name}: a value occurs twice")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One kind of fine-tuning.
+
+    Attributes:
+        summary: What it learns, in a sentence.
+        recipe_class: The class of its recipe.
+        opener: The function that opens a job from a recipe, as `module:name` of
+            `modernbert.tasks`. It is imported when it is needed, as it imports torch.
+    """
+
+    summary: str
+    recipe_class: "type[TuningRecipe]"
+    opener: str
+
+    @property
+    def training_class(self) -> type[RunSettings]:
+        """The class of the recipe's table `training`."""
+        found: type[RunSettings] = get_type_hints(self.recipe_class)["training"]
+        return found
+
+    def open(self, recipe: "TuningRecipe") -> Any:
+        """Read, check and encode everything that a recipe names.
+
+        Returns:
+            A `TuningJob`.
+
+        Raises:
+            ModernBertError: Something of it cannot be used.
+        """
+        module, _, name = self.opener.partition(":")
+        return getattr(import_module(f"modernbert.tasks.{module}"), name)(recipe)
 
 
 @dataclass(frozen=True, kw_only=True)
