@@ -5,7 +5,7 @@ learned from them, and token shards; files that are held out are seen by nobody 
 Documents are cut into pieces of at most 512 tokens, [CLS] and [SEP] included, for everyone alike.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,17 +45,23 @@ class Text:
     folder: Path
 
     @classmethod
-    def prepare(cls, folder: Path) -> "Text":
-        """Make whatever of it is missing, in about two minutes."""
+    def prepare(cls, folder: Path, documents: Sequence[Path] | None = None) -> "Text":
+        """Make whatever of it is missing, in about two minutes.
+
+        documents: files of another text, of which a fiftieth is held out.
+        """
         text = cls(folder)
         corpus = folder / "corpus"
-        if not (corpus / "train.jsonl").exists():  # written last
+        if documents is None and not (corpus / "train.jsonl").exists():  # written last
             collect(corpus)
+        train = [corpus / "train.jsonl"] if documents is None else list(documents)
         if not (text.tokenizer / "tokenizer_config.json").exists():
-            train_on([corpus / "train.jsonl"], VOCAB_SIZE).save_pretrained(text.tokenizer)
-        for name in ("train", "held-out"):
-            shards = folder / "shards" / name
-            prepare_shards([corpus / f"{name}.jsonl"], shards, text.tokenizer, PrepareSettings())
+            train_on(train, VOCAB_SIZE).save_pretrained(text.tokenizer)
+        settings = PrepareSettings(held_out=0.0 if documents is None else 0.02)
+        prepare_shards(train, text.train_shards, text.tokenizer, settings)
+        if documents is None:
+            shards = folder / "shards" / "held-out"
+            prepare_shards([corpus / "held-out.jsonl"], shards, text.tokenizer, PrepareSettings())
         if not text.first_model.exists():
             with new_folder(text.first_model) as fresh:
                 build_model(text.recipe(folder / "none")).save_pretrained(fresh)
@@ -71,6 +77,12 @@ class Text:
     def first_model(self) -> Path:
         """The model that everyone begins with, and its tokenizer."""
         return self.folder / "first-model"
+
+    @property
+    def held_out_shards(self) -> Path:
+        """The shards that everyone is scored on."""
+        beside = self.train_shards / "held-out"
+        return beside if beside.exists() else self.folder / "shards" / "held-out"
 
     @property
     def train_shards(self) -> Path:
@@ -101,7 +113,7 @@ class Text:
                 **training,
             },
             "evaluation": {
-                "shards": str(self.folder / "shards" / "held-out"),
+                "shards": str(self.held_out_shards),
                 "max_tokens": HELD_OUT_TOKENS,
             },
         }

@@ -1,0 +1,107 @@
+"""What came out of the race: a table with the spread over the seeds, the curves, and the record."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks import results
+from benchmarks.learning.candidates import candidates
+
+FOLDER = results.FOLDER / "learning"
+RESULT_FILE = "learning.json"
+_CURVES = 7  # candidates in a picture
+
+Points = Sequence[Mapping[str, Any]]
+Runs = Mapping[int, Mapping[str, Mapping[int, Points]]]
+"""The scores of runs by budget, candidate and seed."""
+
+
+def read_runs(folder: Path) -> dict[int, dict[str, dict[int, Points]]]:
+    """All finished runs of a folder."""
+    found: dict[int, dict[str, dict[int, Points]]] = {}
+    for path in sorted(folder.rglob("scores.json")):
+        *_, tokens, name, seed, _ = path.parts
+        points = json.loads(path.read_text(encoding="utf-8"))["points"]
+        found.setdefault(int(tokens), {}).setdefault(name, {})[int(seed)] = points
+    return found
+
+
+def final_losses(runs: Mapping[int, Points]) -> list[float]:
+    """The held-out loss at the end of a candidate's run with each seed."""
+    return [float(points[-1]["loss"]) for points in runs.values()]
+
+
+def standings(runs: Mapping[str, Mapping[int, Points]]) -> list[str]:
+    """The candidates of a budget, the best first.
+
+    >>> end = lambda loss: {0: [{"loss": loss}]}
+    >>> standings({"slow": end(6.0), "fast": end(5.0)})
+    ['fast', 'slow']
+    """
+    return sorted(runs, key=lambda name: mean(final_losses(runs[name])))
+
+
+def table(runs: Runs) -> str:
+    """A line for each candidate of each budget, in Markdown."""
+    about = candidates()
+    lines = ["| tokens | candidate | loss | accuracy | CPU seconds | seeds | |", "|---" * 7 + "|"]
+    for tokens, each in sorted(runs.items()):
+        for name in standings(each):
+            words = about.get(name, {}).get("about", "")
+            lines.append(f"| {tokens:,} | {name} | {_figures(each[name])} | {words} |")
+    return "\n".join(lines)
+
+
+def _figures(runs: Mapping[int, Points]) -> str:
+    losses = final_losses(runs)
+    spread = f" ± {stdev(losses):.3f}" if len(losses) > 1 else ""
+    ends = [points[-1] for points in runs.values()]
+    accuracy = [end["accuracy"] for end in ends if end["accuracy"] is not None]
+    seconds = [end["cpu_seconds"] for end in ends if end["cpu_seconds"] is not None]
+    parts = [
+        f"{mean(losses):.3f}{spread}",
+        f"{mean(accuracy):.1%}" if accuracy else "",
+        f"{mean(seconds):.0f}" if seconds else "",
+        str(len(losses)),
+    ]
+    return " | ".join(parts)
+
+
+def write_result(runs: Runs, path: Path, around: Mapping[str, Any]) -> None:
+    """Write all points, the record of each budget, and a picture of each budget's curves."""
+    records = {tokens: standings(each)[0] for tokens, each in runs.items()}
+    result = {"benchmark": "learning", **around, "records": records, "runs": runs}
+    results.write(path, result)
+    for tokens, each in runs.items():
+        draw(each, path.with_name(f"{path.stem}-{tokens}.png"), f"{tokens:,} tokens")
+
+
+def draw(runs: Mapping[str, Mapping[int, Points]], path: Path, title: str) -> None:
+    """Held-out loss over tokens and over seconds of the CPU: the mean, and the range of seeds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained", dpi=110)
+    by_tokens, by_seconds = figure.subplots(1, 2, sharey=True)
+    for name in standings(runs)[:_CURVES]:
+        seeds = [list(points) for points in runs[name].values()]
+        losses = [[point["loss"] for point in points] for points in zip(*seeds, strict=False)]
+        means = [mean(each) for each in losses]
+        tokens = [point["tokens"] for point in seeds[0]][: len(means)]
+        (line,) = by_tokens.plot(tokens, means, marker=".", label=name)
+        low, high = [min(each) for each in losses], [max(each) for each in losses]
+        by_tokens.fill_between(tokens, low, high, alpha=0.2, color=line.get_color())
+        seconds = [point["cpu_seconds"] for point in seeds[0]][: len(means)]
+        if None not in seconds:
+            by_seconds.plot(seconds, means, marker=".", color=line.get_color())
+    by_tokens.set_xlabel("tokens")
+    by_tokens.set_ylabel("held-out loss, nats a masked token")
+    by_seconds.set_xlabel("seconds of one CPU core")
+    by_tokens.legend(frameon=False, fontsize=8)
+    figure.suptitle(title)
+    for axes in (by_tokens, by_seconds):
+        axes.grid(color="#e6e6e6")
+        axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
