@@ -4,12 +4,21 @@
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modernbert.errors import HubError, ModernBertError
-from modernbert.kinds import MODEL_KINDS, NAMES, Kind, find_kind, model_folder
+from modernbert.errors import FolderWarning, HubError, ModelFolderError, ModernBertError
+from modernbert.kinds import (
+    CONFIG_FILE,
+    MODEL_KINDS,
+    NAMES,
+    Kind,
+    ModelKind,
+    find_kind,
+    model_folder,
+)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -38,6 +47,28 @@ def find_folder(
     if isinstance(folder_or_hub_id, Path) or not _may_be_hub_id(folder_or_hub_id):
         raise error(f"{folder}: no such folder")
     return _fetch(folder_or_hub_id, patterns, error)
+
+
+def require_model(folder_or_hub_id: Path | str, wanted: tuple[ModelKind, ...] = ()) -> None:
+    """Check that a model is there and of a kind, before anything slow is imported.
+
+    Args:
+        folder_or_hub_id: A folder, also that of a run, or an id of the hub, whose configuration
+            is fetched.
+        wanted: What the model is to be for; anything when empty.
+
+    Raises:
+        ModelFolderError: There is none, or it is of another kind.
+    """
+    folder = find_folder(
+        folder_or_hub_id,
+        patterns=["*.json"],
+        content=f"a {CONFIG_FILE}",
+        error=ModelFolderError,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FolderWarning)  # whoever loads the model says it
+        model_folder(folder, wanted)
 
 
 def _may_be_hub_id(name: str) -> bool:

@@ -12,6 +12,7 @@ from modernbert.cli.inference_options import (
     Model,
     PrecisionName,
     PrecisionOption,
+    look_at,
     results_of,
 )
 from modernbert.cli.options import AsJson, echo_json
@@ -59,12 +60,13 @@ def answer(
     With --json, each line is an object with the id, the question, and the answer with its score and
     its offsets.
     """
-    from modernbert.inference.question_answerer import QuestionAnswerer
-
     try:
         text = context.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{context}: is not a readable text file: {error}") from None
+    look_at(model, "answerer")
+    from modernbert.inference.question_answerer import QuestionAnswerer
+
     answerer = QuestionAnswerer.from_pretrained(model, precision=precision.value, stride=stride)
 
     def run(given: Iterable[str]) -> "Iterator[Answer]":

@@ -13,6 +13,7 @@ from modernbert.cli.inference_options import (
     PrecisionName,
     PrecisionOption,
     TextArguments,
+    look_at,
     results_of,
     show_results,
 )
@@ -44,6 +45,7 @@ def classify(
 
     With --json, each line is an object with the id, the text and its labels, the best first.
     """
+    look_at(model, "classifier", "reranker", input_file=input_file, settings=rows, kind="pairs")
     from modernbert.inference.classifier import Classifier
 
     classifier = Classifier.from_pretrained(model, precision=precision.value)

@@ -17,6 +17,7 @@ from modernbert.cli.inference_options import (
     Model,
     PrecisionName,
     PrecisionOption,
+    look_at,
     speed_of,
     warnings_told,
 )
@@ -106,6 +107,7 @@ def embed(
     The model may give one vector per text or one per token. A text without an id is identified by
     the number of its line. You can stop the command at any moment: run it again to continue.
     """
+    look_at(model, input_file=input_file, settings=rows)
     from modernbert.inference.loading import folder_fingerprint
     from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
     from modernbert.inference.retriever import load_retriever

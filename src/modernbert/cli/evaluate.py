@@ -13,6 +13,7 @@ from modernbert.cli.inference_options import (
     Model,
     PrecisionName,
     PrecisionOption,
+    look_at,
     speed_of,
     warnings_told,
 )
@@ -68,6 +69,7 @@ def evaluate(
     and all results to results.json in the output folder. You can stop it at any moment: the same
     command continues where it stopped.
     """
+    look_at(model)
     from modernbert.evaluation.run import RESULTS_FILE, run_suite
     from modernbert.evaluation.suite import read_suite
     from modernbert.tasks.tuning.results import Interrupted

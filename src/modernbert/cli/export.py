@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modernbert.cli.inference_options import Model
+from modernbert.cli.inference_options import Model, look_at
 from modernbert.cli.options import AsJson, echo_json, example
 from modernbert.cli.terminal import tell
 
@@ -64,6 +64,7 @@ def onnx(
     OUT receives the model's settings and tokenizer, and onnx/model.onnx in float32 for batches of
     any shape. It may be the model's own folder.
     """
+    look_at(model)
     from modernbert.export.onnx_export import export_onnx
 
     texts = None if sample is None else _texts(sample, text_field)
@@ -93,6 +94,7 @@ def safetensors(
     as_json: AsJson = False,
 ) -> None:
     """Copy a model's folder with its weights in another precision."""
+    look_at(model)
     from modernbert.export.narrow_weights import export_weights
 
     report = export_weights(model, output, precision=precision.value)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modernbert.cli.inference_options import Model, PrecisionName, PrecisionOption
+from modernbert.cli.inference_options import Model, PrecisionName, PrecisionOption, look_at
 from modernbert.cli.options import AsJson, echo_json
 from modernbert.cli.terminal import tell
 
@@ -32,6 +32,7 @@ def fill_mask(
 
     With --json, each line is an object with the text and a list of predictions for each mask.
     """
+    look_at(model, "masked_lm", "sparse")
     from modernbert.inference.fill_mask import FillMask
 
     predict = FillMask.from_pretrained(model, precision=precision.value)

@@ -189,7 +189,7 @@ def _command(name: str, verb: Verb) -> Any:
     options = [_optional(each) for each in options_of(verb.recipe_class)]
 
     def command(recipe: Path | None, seeds: int | None, as_json: bool, **values: Any) -> None:
-        from modernbert.tasks.finetune import finetune
+        from modernbert.tasks.finetune import finetune, look_at
 
         given = {each.path: _or_none(values[each.name]) for each in options}
         given[("sweep", "seeds")] = None if seeds is None else list(range(seeds))
@@ -201,6 +201,7 @@ def _command(name: str, verb: Verb) -> Any:
             base=base,
             where="options" if recipe is None else str(recipe),
         )
+        look_at(settings)
         report(
             settings,
             lambda watch: finetune(name, settings, on_job=tell_of_job, on_record=watch),

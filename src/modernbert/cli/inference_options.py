@@ -20,6 +20,7 @@ from modernbert.errors import ModernBertWarning
 
 if TYPE_CHECKING:
     from modernbert.inference.batching import Progress
+    from modernbert.kinds import ModelKind
 
 R = TypeVar("R")
 
@@ -73,6 +74,34 @@ InputFile = Annotated[
         show_default=False,
     ),
 ]
+
+
+def look_at(
+    model: str,
+    *wanted: "ModelKind",
+    input_file: Path | None = None,
+    settings: InputSettings | None = None,
+    kind: RowKind = "texts",
+) -> None:
+    """Check the model and the file that a user named, before torch is imported for seconds.
+
+    Args:
+        model: A folder or a hub id.
+        wanted: The kinds of model that the verb takes; any kind when empty.
+        input_file: The file of texts, if there is one.
+        settings: How it is read.
+        kind: What its rows are.
+
+    Raises:
+        ModelFolderError: There is no such model, or it is of another kind.
+        DocumentError: There is no such file.
+        InputError: The file has no column of texts.
+    """
+    from modernbert.hub import require_model
+
+    require_model(model, wanted)
+    if input_file is not None:
+        next(iter(TextInput(input_file, settings, kind=kind)), None)
 
 
 @contextmanager

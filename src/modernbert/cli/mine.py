@@ -11,6 +11,7 @@ from modernbert.cli.inference_options import (
     Model,
     PrecisionName,
     PrecisionOption,
+    look_at,
     speed_of,
     warnings_told,
 )
@@ -65,16 +66,18 @@ def mine(
     query, positive and negatives, which `finetune retrieve`, `finetune late-interaction` and
     `finetune rerank` read.
     """
-    from modernbert.files import new_file
-    from modernbert.inference.reranker import Reranker
-    from modernbert.inference.retriever import load_retriever
+    look_at(model)
     from modernbert.tasks.ranking.data import read_corpus, read_retrieval_data
-    from modernbert.tasks.ranking.mining import mine as find
 
     if output.exists():
         raise InputError(f"{output}: already exists; delete it or choose another file")
     data = read_retrieval_data(rows, split)
     texts = read_corpus(rows, data, split, more=corpus)
+    from modernbert.files import new_file
+    from modernbert.inference.reranker import Reranker
+    from modernbert.inference.retriever import load_retriever
+    from modernbert.tasks.ranking.mining import mine as find
+
     tell(f"{len(data.known):,} queries, {counted(len(texts), 'document')}")
     retriever = load_retriever(model, precision.value)
     scorer = None if teacher is None else Reranker.from_pretrained(teacher)

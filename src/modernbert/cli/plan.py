@@ -86,11 +86,13 @@ def plan(
     Nothing is trained, and the recipe's shards need not exist yet. Each number is shown with its
     source.
     """
+    from modernbert.settings import load, load_mapping
+
+    load_mapping(recipe)  # a missing file is told of before torch is imported
     from modernbert.cli.plan_recipe import phases_of
     from modernbert.cli.plan_table import as_mapping, table
     from modernbert.planning import Machine, find_chip, plan_phase
     from modernbert.planning.plan import nearest_run
-    from modernbert.settings import load
     from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
     chip, settings = find_chip(kind), load(PretrainingRecipe, recipe)

@@ -31,7 +31,9 @@ def pretrain(
 
     To train on several GPUs, start it with torchrun.
     """
-    from modernbert.settings import load
+    from modernbert.settings import load, load_mapping
+
+    load_mapping(recipe)  # a missing file is told of before torch is imported
     from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
     settings = load(PretrainingRecipe, recipe)

@@ -11,6 +11,7 @@ from modernbert.cli.inference_options import (
     PrecisionName,
     PrecisionOption,
     TextArguments,
+    look_at,
     records_of,
 )
 from modernbert.cli.options import AsJson, echo_json, takes_settings
@@ -42,6 +43,7 @@ def rerank(
 
     With --json, each line is an object with the id, the text and its score.
     """
+    look_at(model, "reranker", "classifier", input_file=input_file, settings=rows)
     from modernbert.inference.reranker import Reranker
 
     reranker = Reranker.from_pretrained(model, precision=precision.value)

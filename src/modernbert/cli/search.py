@@ -14,6 +14,7 @@ from modernbert.cli.inference_options import (
     PrecisionName,
     PrecisionOption,
     TextArguments,
+    look_at,
     results_of,
 )
 from modernbert.cli.options import AsJson, echo_json, takes_settings
@@ -58,6 +59,11 @@ def search(
     Queries get the model's prompt for queries. An index with one vector per token is searched by
     MaxSim. With --json, each line is an object with a query and the list of its hits.
     """
+    from modernbert.kinds import NAMES, kind_of
+
+    if (found := kind_of(index)) != "index":
+        raise InputError(f"{index}: holds {NAMES[found]}, expected a search index")
+    look_at(model, input_file=input_file, settings=rows)
     from modernbert.inference.index import Index
     from modernbert.inference.loading import folder_fingerprint
     from modernbert.inference.retriever import load_retriever, search_texts

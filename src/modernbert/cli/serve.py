@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modernbert.cli.inference_options import Compile, PrecisionName, PrecisionOption
+from modernbert.cli.inference_options import Compile, PrecisionName, PrecisionOption, look_at
 from modernbert.cli.options import takes_settings
 from modernbert.cli.terminal import tell
 from modernbert.errors import InputError
@@ -45,6 +45,8 @@ def serve(
     lets requests in progress finish.
     """
     _require_extra()
+    for model in models:
+        look_at(_name_and_model(model)[1])
     from modernbert.serving.server import bind, run
     from modernbert.serving.service import Service
 
@@ -58,12 +60,16 @@ def serve(
 def _load(argument: str, precision: PrecisionName, compile: bool) -> "ServedModel":
     from modernbert.serving.models import load
 
-    name, separator, model = argument.partition("=")
-    if not separator or Path(argument).exists():
-        name, model = "", argument
+    name, model = _name_and_model(argument)
     loaded = load(model, name=name or None, precision=precision.value, compile=compile)
     tell(f"{loaded.name}: {loaded.kind.replace('_', ' ')}, {loaded.dtype}")
     return loaded
+
+
+def _name_and_model(argument: str) -> tuple[str, str]:
+    """The name that an argument gives a model, if any, and the model."""
+    name, separator, model = argument.partition("=")
+    return ("", argument) if not separator or Path(argument).exists() else (name, model)
 
 
 def _require_extra() -> None:

@@ -12,6 +12,7 @@ from modernbert.cli.inference_options import (
     PrecisionName,
     PrecisionOption,
     TextArguments,
+    look_at,
     results_of,
     show_results,
 )
@@ -40,6 +41,7 @@ def tag(
 
     With --json, each line is an object with the id, the text and its entities with their offsets.
     """
+    look_at(model, "tagger", input_file=input_file, settings=rows, kind="words")
     from modernbert.inference.tagger import Tagger
 
     tagger = Tagger.from_pretrained(model, precision=precision.value)

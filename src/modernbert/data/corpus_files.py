@@ -114,7 +114,7 @@ def _files_of(path: Path) -> Iterator[Path]:
 def _nearest(path: Path) -> str:
     """What to do about a path where nothing is."""
     try:
-        near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)  # noqa: PTH208
+        near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1, cutoff=0.75)  # noqa: PTH208
     except OSError:
         return f"there is no folder {path.parent} either"
     return f"did you mean {path.parent / near[0]}?" if near else "give local files or folders"

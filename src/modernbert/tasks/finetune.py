@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from modernbert.data.rows.tables import head_of
 from modernbert.errors import SettingsError
+from modernbert.hub import require_model
 from modernbert.tasks.labels import recipe as labels
 from modernbert.tasks.ranking import recipe as ranking
 from modernbert.tasks.tuning.recipe import Verb
@@ -56,6 +58,23 @@ def finetune(
         if on_job is not None and group.is_first:
             on_job(job)
         return run_all(job, partial(open_job, verb, recipe), on_record or nobody, group)
+
+
+def look_at(recipe: "TuningRecipe") -> None:
+    """Check that the model and the rows of a recipe are there, and that the rows have its columns.
+
+    This reads the first rows of each file and imports no torch, so that a mistyped name is told of
+    at once.
+
+    Raises:
+        ModelFolderError: There is no such model.
+        DocumentError: There are no such rows, or a column is missing.
+    """
+    require_model(recipe.model)
+    for source in recipe.data.sources.values():
+        head = head_of(source, recipe.data, getattr(recipe.data, "asked", ()))
+        if head is not None:
+            recipe.data.require_columns(head)
 
 
 def open_job(verb: str, recipe: "TuningRecipe") -> "TuningJob":

@@ -338,3 +338,30 @@ def test_labels_that_are_joined_are_noted(opened: Open) -> None:
 def test_labels_that_are_one_number_have_one_order(opened: Open) -> None:
     job = opened("classify", labels("7", "007", "07"))
     assert list(job.facts["labels"]) == ["007", "07", "7"]
+
+
+def test_a_share_of_the_rows_is_held_out(opened: Open) -> None:
+    rows = [{"text": f"a film {n}", "label": "ab"[n % 2]} for n in range(40)]
+    job = opened("classify", rows, data__dev="10%")
+    assert "36 examples" in job.splits["train"] and "without the 10%" in job.splits["train"]
+    assert "4 examples" in job.splits["dev"] and "10% of it" in job.splits["dev"]
+    assert [each.label for each in job.objective.splits["dev"].examples].count(0) == 2
+    assert job.fingerprint == opened("classify", rows, data__dev="10%").fingerprint
+    with pytest.raises(InputError, match=r"train\.jsonl, row 41: column 'label': got nothing"):
+        opened("classify", [*rows, {"text": "b", "label": None}], data__dev="10%")
+
+
+def test_a_share_of_less_than_a_row_is_refused(opened: Open) -> None:
+    with pytest.raises(InputError, match="--dev 1%: is less than one row"):
+        opened("classify", labels("a", "b"), data__dev="1%")
+
+
+def test_questions_about_one_context_stay_together(opened: Open) -> None:
+    rows = [
+        {"question": q, "context": f"it was {c}", "answers": [{"text": "it", "answer_start": 0}]}
+        for c in "abcdefghij"
+        for q in ("how", "what")
+    ]
+    job = opened("answer", rows, data__dev="20%")
+    contexts = [each.row.context for each in job.objective.splits["dev"].examples]
+    assert len(contexts) == 4 and len(set(contexts)) == 2

@@ -9,6 +9,8 @@ import pytest
 from modernbert.data.settings import FileSettings
 from modernbert.errors import DocumentError
 from modernbert.tasks.ranking.data import RankedTexts, one_answer_each, read_retrieval_data
+from modernbert.tasks.ranking.examples import training_data
+from modernbert.tasks.ranking.recipe import RankedRows
 
 ANSWERS = ["first", "second", "third"]
 FORMS: dict[str, list[dict[str, Any]]] = {
@@ -94,3 +96,13 @@ def test_doubtful_texts_are_told(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('query,positive,negative\n"",a,b\nq,c,c\n')
     notes = " ".join(read_retrieval_data(tmp_path / "a.csv").notes)
     assert "empty texts: 1" in notes and "that is also a positive: 1" in notes
+
+
+def test_queries_are_held_out_whole(tmp_path: Path) -> None:
+    rows = [{"query": f"q{n // 2}", "positive": f"a{n}"} for n in range(40)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train, dev = training_data(RankedRows(train=str(path), dev="10%"))
+    assert dev is not None and len(dev.known) == 2 and len(dev.examples) == 4
+    assert len(train.examples) == 36 and set(train.known).isdisjoint(dev.known)
+    assert training_data(RankedRows(train=str(path)))[1] is None

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modernbert.data.rows.cells import shown
@@ -19,6 +19,7 @@ class Table:
     columns: their names, in the order of the source.
     facts: how the source was understood, such as "comma-separated".
     decimal_comma: whether numbers may have a comma before the fraction.
+    numbers: the number of each row in the source, from 1, where some of its rows are left out.
     has_header: whether a line of the file named the columns, which may have been a row of data.
     """
 
@@ -28,6 +29,7 @@ class Table:
     facts: Sequence[str] = ()
     decimal_comma: bool = False
     has_header: bool = False
+    numbers: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -38,7 +40,21 @@ class Table:
         >>> Table(source="a.csv", columns=("text",), rows=[{"text": "x"}]).where(0)
         'a.csv, row 1'
         """
-        return f"{self.source}, row {index + 1}"
+        return f"{self.source}, row {self.numbers[index] if self.numbers else index + 1}"
+
+    def only(self, rows: Sequence[int], fact: str) -> "Table":
+        """Some of the rows, by their places here.
+
+        Args:
+            rows: The places.
+            fact: Which rows they are, in words.
+        """
+        return replace(
+            self,
+            rows=[self.rows[row] for row in rows],
+            numbers=[self.numbers[row] if self.numbers else row + 1 for row in rows],
+            facts=(*self.facts, fact),
+        )
 
     def __str__(self) -> str:
         """How the table was understood, in a line."""

@@ -11,6 +11,7 @@ A split of several is named after a colon: `folder:train`, `owner/name:validatio
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from modernbert.errors import DocumentError
 from modernbert.kinds import NAMES, find_kind
 
 _REMEDY = "repair it or leave it out"
+_HEAD_ROWS = 1000
 _SPLITS = ("train", "dev", "test", "valid", "validation", "val", "eval")
 
 
@@ -54,11 +56,28 @@ def read_table(
     return table
 
 
+def head_of(source: str, settings: FileSettings, asked: Sequence[str] = ()) -> Table | None:
+    """The first rows of a file, which show its columns; None where a source is no file.
+
+    Raises:
+        DocumentError: There is no such file, or these rows cannot be read.
+    """
+    path, _ = _path_and_split(source)
+    if path.is_dir() or not (path.exists() or _must_be_path(path)):
+        return None
+    return _read_files(str(path), find_files([path]), settings, asked, most=_HEAD_ROWS)
+
+
+def _must_be_path(path: Path) -> bool:
+    """Whether a name that is no path here cannot be that of a data set of the hub either."""
+    return bool(path.suffix) or not may_be_hub_id(str(path))
+
+
 def _read(source: str, settings: FileSettings, asked: Sequence[str]) -> Table:
     path, split = _path_and_split(source)
     if path.is_dir():
         return _read_folder(path, split, settings)
-    if path.exists() or path.suffix or not may_be_hub_id(str(path)):
+    if path.exists() or _must_be_path(path):
         return _read_files(str(path), find_files([path]), settings, asked)
     return read_hub(str(path), split)
 
@@ -71,16 +90,20 @@ def _path_and_split(source: str) -> tuple[Path, str | None]:
 
 
 def _read_files(
-    source: str, files: Sequence[CorpusFile], settings: FileSettings, asked: Sequence[str] = ()
+    source: str,
+    files: Sequence[CorpusFile],
+    settings: FileSettings,
+    asked: Sequence[str] = (),
+    most: int | None = None,
 ) -> Table:
-    """The rows of files, one after the other."""
+    """The rows of files, one after the other, at most so many of each."""
     rules = RecordRules(skipped=Skipped(), strict=True, remedy=_REMEDY)
     rows: list[Row] = []
     columns: dict[str, None] = {}
     reading = None
     for file in files:
         reading = Reading(file=file, rules=rules, texts="rows", settings=settings, asked=asked)
-        for row in rows_of(reading):
+        for row in islice(rows_of(reading), most):
             rows.append(row)
             columns.update(dict.fromkeys(row.values))
     return Table(

@@ -23,7 +23,6 @@ from modernbert.metrics.classification import (
 )
 from modernbert.model.heads import ClassifierSettings, ProblemType
 from modernbert.tasks.labels.examples import (
-    LABELS,
     counts_of,
     label_indices,
     label_weights,
@@ -34,7 +33,7 @@ from modernbert.tasks.labels.examples import (
 )
 from modernbert.tasks.labels.few_shot import few_shot_job
 from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
-from modernbert.tasks.labels.recipe import ClassifyRecipe
+from modernbert.tasks.labels.recipe import LABELS, ClassifyRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
 
 

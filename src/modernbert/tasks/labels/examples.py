@@ -21,9 +21,6 @@ from modernbert.tasks.tuning.page import shown
 
 _WHOLE_NUMBER = re.compile(r"([+-]?\d+)[.,]0*", re.ASCII)
 
-LABELS = ("label", "labels", "class", "category", "target", "sentiment", "intent", "gold_label")
-SCORES = ("score", "label", "similarity_score", "similarity", "target", "value", "rating", "stars")
-
 
 def read_label_names(table: Table, column: str) -> list[str]:
     """The name of each row's label: texts as they are, whole numbers and truth values in words.
@@ -39,7 +36,6 @@ def read_label_names(table: Table, column: str) -> list[str]:
         values,
         table.where,
         column,
-        unit="row",
         decimal_comma=table.decimal_comma,
     )
 
@@ -52,7 +48,7 @@ def row_label_names(values: Sequence[Any], where: str, column: str) -> list[str]
         where: The name of the row, for messages.
         column: The column that holds them.
     """
-    return _label_names(values, lambda index: f"{where}, value {index + 1}", column, unit="value")
+    return _label_names(values, lambda index: f"{where}, value {index + 1}", column)
 
 
 def _label_names(
@@ -60,7 +56,6 @@ def _label_names(
     where: Callable[[int], str],
     column: str,
     *,
-    unit: str,
     decimal_comma: bool = False,
 ) -> list[str]:
     kinds: dict[str, int] = {}
@@ -73,7 +68,7 @@ def _label_names(
         (kind, first), (other_kind, other) = list(kinds.items())[:2]
         raise InputError(
             f"{where(other)}: label {values[other]!r} is a {other_kind}, but {values[first]!r} in "
-            f"{unit} {first + 1} is a {kind}; write all labels alike"
+            f"{where(first).rpartition(', ')[2]} is a {kind}; write all labels alike"
         )
     found = [number(name, decimal_comma=decimal_comma) for name in names]
     if "truth value" in kinds or None in found:

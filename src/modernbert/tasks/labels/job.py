@@ -10,16 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
+from modernbert.data.held_out import held_out
+from modernbert.data.rows.cells import are_flags, as_list, flag
 from modernbert.data.rows.table import IDS, Table
 from modernbert.data.rows.tables import read_table
 from modernbert.devices import filled
-from modernbert.errors import InputError, TrainingError
+from modernbert.errors import DocumentError, InputError, TrainingError
 from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.loading import longest_sequence, require_same_vocabulary
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import ClassifierSettings
 from modernbert.model.pretrained import SavedModel
-from modernbert.tasks.labels.recipe import LabelledRows
+from modernbert.tasks.labels.recipe import (
+    CONTEXTS,
+    AnswerRows,
+    ClassifyRows,
+    LabelledRows,
+    TagRows,
+)
 from modernbert.tasks.tuning.first_model import first_model, require_layers
 from modernbert.tasks.tuning.job import HeldOutSplit, ModelUse, Review, TuningJob
 from modernbert.tasks.tuning.recipe import TuningRecipe
@@ -229,14 +237,13 @@ class LabelledTables:
         require_same_vocabulary(config, tokenizer)
         data = recipe.data
         assert isinstance(data, LabelledRows)
-        sources = {"train": data.train, "dev": data.dev, "test": data.test}
         return cls(
             recipe=recipe,
             data=data,
             config=config,
             tokenizer=tokenizer,
             max_seqlen=longest_sequence(config, tokenizer, data.max_seqlen),
-            tables={name: _read(each, data) for name, each in sources.items() if each is not None},
+            tables=_tables(data),
         )
 
     @property
@@ -326,10 +333,59 @@ def use_of(name: str, pipeline: str, gives: str, call: str) -> ModelUse:
     )
 
 
+def _tables(data: LabelledRows) -> dict[str, Table]:
+    """The table of each split; a share of the rows to learn from may become that of `dev`."""
+    tables = {name: _read(source, data) for name, source in data.sources.items()}
+    if data.dev_share is None:
+        return tables
+    train = tables["train"]
+    chosen = _held_out(train, data, data.dev_share)
+    if not any(chosen):
+        raise InputError(
+            f"--dev {data.dev}: is less than one row of {train.source} that can be spared; raise it"
+        )
+    kept, held = (
+        train.only([row for row, is_out in enumerate(chosen) if is_out is side], fact)
+        for side, fact in ((False, f"without the {data.dev} held out"), (True, f"{data.dev} of it"))
+    )
+    return {"train": kept, "dev": held, **{k: v for k, v in tables.items() if k == "test"}}
+
+
+def _held_out(table: Table, data: LabelledRows, share: float) -> list[bool]:
+    """Which rows are held out; questions about one context stay together."""
+    if isinstance(data, AnswerRows):
+        context = table.find(CONTEXTS, asked=data.text_pair, option="--text-pair")
+        return held_out([str(value) for value in table.values(context)], share)
+    rows = range(len(table))
+    if not isinstance(data, ClassifyRows | TagRows):
+        return held_out(rows, share)
+    labels = [_labels_of(row, table, data) for row in table.rows]
+    is_single = all(len(each) == 1 for each in labels)
+    return held_out(rows, share, labels=labels, stratify=is_single)
+
+
+def _labels_of(row: Mapping[str, Any], table: Table, data: LabelledRows) -> list[str]:
+    """The labels of a row as texts, wherever they stand and however they are written."""
+    if len(data.label) > 1:
+        return [name for name in data.label if flag(row.get(name))]
+    name = next(iter(data.label), None) or table.first_of(data.usual_labels)
+    value = row.get(name) if name is not None else None
+    separator = getattr(data, "label_separator", None)
+    if separator and isinstance(value, str):
+        return value.split(separator)
+    try:
+        values = as_list(value)
+    except DocumentError:  # which is told with its row when the labels are read
+        values = None
+    if values is None:
+        return [str(value)]
+    if are_flags([values]):
+        return [str(place) for place, each in enumerate(values) if flag(each)]
+    return [str(each) for each in values if not isinstance(each, dict | list | tuple)]
+
+
 def _read(source: str, data: LabelledRows) -> Table:
-    pair = getattr(data, "text_pair", None)
-    asked = [name for name in (data.text, pair, *data.label) if name is not None]
-    table = read_table(source, data, asked)
+    table = read_table(source, data, data.asked)
     if (column := table.first_of(IDS)) is not None:
         table.require_distinct(column)
     return table

@@ -27,12 +27,8 @@ from modernbert.inference.question_answerer import (
 from modernbert.metrics.answers import answer_scores, overlap_f1
 from modernbert.model.heads import ClassifierSettings, SpanClassifier
 from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of, use_of
-from modernbert.tasks.labels.recipe import AnswerRecipe
+from modernbert.tasks.labels.recipe import ANSWERS, CONTEXTS, QUESTIONS, AnswerRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
-
-QUESTIONS = ("question", "query")
-CONTEXTS = ("context", "passage", "text", "document")
-ANSWERS = ("answers", "answer")
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,26 @@ Each has the data and the training settings that have an effect for it; see `tun
 what all fine-tunings share.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, MinLen
 
 from modernbert.choices import Pooling
+from modernbert.data.rows.table import Table, TextColumns
+from modernbert.data.rows.tagged import TAGS, TaggedColumns
 from modernbert.settings import Doc
 from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe, Verb
 
 ClassWeights = Literal["equal", "balanced"]
+
+# The usual names of columns, in the order of preference.
+LABELS = ("label", "labels", "class", "category", "target", "sentiment", "intent", "gold_label")
+SCORES = ("score", "label", "similarity_score", "similarity", "target", "value", "rating", "stars")
+QUESTIONS = ("question", "query")
+CONTEXTS = ("context", "passage", "text", "document")
+ANSWERS = ("answers", "answer")
 
 _FOUND = "found by its name"
 _POOLING = Doc("How the vectors of tokens become one: that of the first token, or the mean.")
@@ -29,12 +38,30 @@ class LabelledRows(RowSettings):
         tuple[str, ...], Doc("The column of the numbers to learn.", default=_FOUND)
     ] = ()
 
+    usual_labels: ClassVar[Sequence[str]] = SCORES
+
+    @property
+    def asked(self) -> list[str]:
+        """The columns that are asked for by name."""
+        names = self.text, getattr(self, "text_pair", None), *self.label
+        return [name for name in names if name is not None]
+
+    def require_columns(self, head: Table) -> None:
+        """See `RowSettings`."""
+        for name in self.label or (None,):
+            head.find(self.usual_labels, asked=name, option="--label")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledPairs(LabelledRows):
     """Rows that may have two texts."""
 
     text_pair: Annotated[str | None, Doc("The column of the second texts.", default=_FOUND)] = None
+
+    def require_columns(self, head: Table) -> None:
+        """See `RowSettings`."""
+        TextColumns.find(head, self.text, self.text_pair)
+        super().require_columns(head)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +79,15 @@ class ClassifyRows(LabelledPairs):
         str | None, MinLen(1), Doc("The separator of several labels in one column, such as '|'.")
     ] = None
 
+    usual_labels: ClassVar[Sequence[str]] = LABELS
+
+    def require_columns(self, head: Table) -> None:
+        """See `RowSettings`; several columns of 0 and 1 may be labels, whatever their names."""
+        if self.label or head.first_of(LABELS) is not None:
+            super().require_columns(head)
+        else:
+            TextColumns.find(head, self.text, self.text_pair)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TagRows(LabelledRows):
@@ -59,6 +95,12 @@ class TagRows(LabelledRows):
 
     text: Annotated[str | None, Doc("The column of the words.", default=_FOUND)] = None
     label: Annotated[tuple[str, ...], Doc("The column of the tags.", default=_FOUND)] = ()
+
+    usual_labels: ClassVar[Sequence[str]] = TAGS
+
+    def require_columns(self, head: Table) -> None:
+        """See `RowSettings`."""
+        TaggedColumns.find(head, self.text, next(iter(self.label), None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +118,13 @@ class AnswerRows(LabelledPairs):
             default="128, or a quarter of a window",
         ),
     ] = None
+
+    usual_labels: ClassVar[Sequence[str]] = ANSWERS
+
+    def require_columns(self, head: Table) -> None:
+        """See `RowSettings`; the answers may stand in later rows alone."""
+        head.find(QUESTIONS, asked=self.text, option="--text")
+        head.find(CONTEXTS, asked=self.text_pair, option="--text-pair")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ texts (see `data.judged_texts`).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,14 @@ class RetrievalData:
     known: dict[str, set[str]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
+    def only(self, queries: Collection[str]) -> "RetrievalData":
+        """The examples of some queries."""
+        return replace(
+            self,
+            examples=[each for each in self.examples if each.query in queries],
+            known={query: answers for query, answers in self.known.items() if query in queries},
+        )
+
 
 def read_retrieval_data(
     source: Any, split: str = "train", settings: FileSettings | None = None
@@ -93,8 +101,8 @@ def read_retrieval_data(
         judged = read_judged_texts(source, split)
         examples, notes, name = _of_judged(judged, str(source)), judged.notes, str(source)
     else:
-        table = _named(read_table(source, settings))
-        examples, notes, name = _of_table(table), [str(table)], table.source
+        table = read_table(source, settings)
+        examples, notes, name = examples_of_table(table), [str(table)], table.source
     known: dict[str, set[str]] = {}
     for each in examples:
         known.setdefault(each.query, set()).update(each.documents[: each.relevant])
@@ -200,7 +208,13 @@ def _named(table: Table) -> Table:
     return replace(table, columns=tuple(names.values()), rows=rows)
 
 
-def _of_table(table: Table) -> list[RankedTexts]:
+def examples_of_table(table: Table) -> list[RankedTexts]:
+    """The example of each row, or of all rows of a query where each row has a label.
+
+    Raises:
+        DocumentError: A column is missing, or a row cannot be used.
+    """
+    table = _named(table)
     query = table.find(QUERIES, asked=None, option=None)
     positive = table.first_of(POSITIVES)
     if positive in ("answer", "answers") and (context := table.first_of(("context",))):

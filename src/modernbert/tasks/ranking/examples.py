@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import Any
 
+from modernbert.data.held_out import held_out
 from modernbert.data.judged_texts import JudgedTexts
 from modernbert.errors import InputError
 from modernbert.inference.inputs import EncodedText
@@ -28,19 +29,40 @@ class RankingExamples:
     notes: Sequence[str]
 
 
-def prepared(settings: RankedRows, asked: str | None, *, plain: str) -> RankingExamples:
+def training_data(settings: RankedRows) -> tuple[RetrievalData, RetrievalData | None]:
+    """What to learn from, and what of it is held out: a share of the queries, if one is asked for.
+
+    Raises:
+        DocumentError: It cannot be read.
+        InputError: The share is less than a query.
+    """
+    data = read_retrieval_data(settings.train, settings.train_split, settings)
+    if settings.dev_share is None:
+        return data, None
+    queries = list(data.known)
+    chosen = held_out(queries, settings.dev_share)
+    if not any(chosen):
+        raise InputError(f"--dev {settings.dev}: is less than one query of {data.source}; raise it")
+    sides: list[set[str]] = [set(), set()]
+    for query, is_out in zip(queries, chosen, strict=True):
+        sides[is_out].add(query)
+    return data.only(sides[False]), replace(data.only(sides[True]), notes=())
+
+
+def prepared(
+    settings: RankedRows, data: RetrievalData, asked: str | None, *, plain: str
+) -> RankingExamples:
     """The examples of a recipe as its loss wants them.
 
     Args:
-        settings: Which rows to read.
+        settings: Which rows were read.
+        data: What to learn from.
         asked: The loss that is asked for; None for the one that suits the rows.
         plain: The loss of the verb that needs no teacher.
 
     Raises:
-        DocumentError: They cannot be read.
         InputError: None of them can be used, or the loss needs what they lack.
     """
-    data = read_retrieval_data(settings.train, settings.train_split, settings)
     has_scores = all(each.scores is not None for each in data.examples)
     loss = asked or ("margin" if has_scores else plain)
     if loss not in LABELLED:  # which learns all documents of a query, answers or not, side by side
@@ -68,9 +90,9 @@ def prepared(settings: RankedRows, asked: str | None, *, plain: str) -> RankingE
     return RankingExamples(data=replace(data, examples=kept), loss=loss, notes=notes)
 
 
-def held_out_notes(held_out: Mapping[str, JudgedTexts | RetrievalData]) -> list[str]:
+def held_out_notes(texts_of: Mapping[str, JudgedTexts | RetrievalData]) -> list[str]:
     """What a user should know about the dev and test rows, a line each."""
-    return [note for rows in held_out.values() for note in rows.notes]
+    return [note for rows in texts_of.values() for note in rows.notes]
 
 
 def cut_notes(source: str, name: str, texts: Sequence[EncodedText]) -> list[str]:
@@ -88,14 +110,14 @@ def cut_notes(source: str, name: str, texts: Sequence[EncodedText]) -> list[str]
 
 
 def fingerprint(
-    settings: RankedRows, data: RetrievalData, held_out: Mapping[str, JudgedTexts | RetrievalData]
+    settings: RankedRows, data: RetrievalData, scored: Mapping[str, JudgedTexts | RetrievalData]
 ) -> str:
     """The sha256 (hex) of the examples and of all that is scored, wherever they were read."""
     values = to_mapping(settings)
     lengths = {name: values.get(name) for name in ("max_seqlen", "query_max_seqlen")}
     digest = sha256(json.dumps(lengths).encode())
     rows: list[Any] = [asdict(example) for example in data.examples]
-    for name, texts in held_out.items():
+    for name, texts in scored.items():
         if isinstance(texts, RetrievalData):
             rows += [name, *(asdict(example) for example in texts.examples)]
         else:
@@ -106,11 +128,13 @@ def fingerprint(
 
 
 def split_sizes(
-    settings: RankedRows, data: RetrievalData, held_out: Mapping[str, JudgedTexts | RetrievalData]
+    settings: RankedRows, data: RetrievalData, scored: Mapping[str, JudgedTexts | RetrievalData]
 ) -> dict[str, str]:
     """The source and the size of each split, as a person reads it."""
     sizes = {"train": f"{data.source}, {len(data.examples):,} examples"}
-    for name, texts in held_out.items():
+    for name, texts in scored.items():
         queries = len(texts.known if isinstance(texts, RetrievalData) else texts.queries)
-        sizes[name] = f"{getattr(settings, name)}, {queries:,} queries"
+        share = name == "dev" and settings.dev_share is not None
+        source = f"{settings.dev} of {data.source}" if share else getattr(settings, name)
+        sizes[name] = f"{source}, {queries:,} queries"
     return sizes

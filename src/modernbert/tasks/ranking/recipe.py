@@ -11,8 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Gt, Interval
 
 from modernbert.choices import Pooling, SparsePooling
+from modernbert.data.rows.table import Table
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, Settings
+from modernbert.tasks.ranking.data import examples_of_table
 from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe, Verb
 
 RetrievalLoss = Literal["in-batch", "margin", "kl"]
@@ -43,6 +45,10 @@ class RankedRows(RowSettings):
         Ge(0),
         Doc("The most negatives taken from a row.", default="all", flags=("--negatives",)),
     ] = None
+
+    def require_columns(self, head: Table) -> None:
+        """See `RowSettings`."""
+        examples_of_table(head)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from modernbert.tasks.ranking.examples import (
     held_out_notes,
     prepared,
     split_sizes,
+    training_data,
 )
 from modernbert.tasks.ranking.losses import DISTILLATION, LABELLED
 from modernbert.tasks.ranking.rankings import Rankings
@@ -176,20 +177,20 @@ def open_rerank(recipe: RerankRecipe) -> TuningJob:
     """
     rows, training = recipe.data, recipe.training
     ranking_scores({}, {"none": {}}, [training.metric])  # an unknown one is refused here
-    given = prepared(rows, training.loss, plain="binary")
+    data, held = training_data(rows)
+    given = prepared(rows, data, training.loss, plain="binary")
     training = replace(training, loss=cast(RerankLoss, given.loss))
     recipe = replace(recipe, training=training)
     config = EncoderConfig.from_pretrained(recipe.model)
     require_layers(config, training)
     tokenizer = Tokenizer.from_pretrained(recipe.model)
     max_seqlen = longest_sequence(config, tokenizer, rows.max_seqlen)
-    held_out = {
-        name: read_retrieval_data(source, split, rows)
-        for name, source, split in (
-            ("dev", rows.dev, rows.dev_split),
-            ("test", rows.test, rows.test_split),
-        )
-        if source is not None
+    splits = {"dev": rows.dev_split, "test": rows.test_split}
+    held_out = {} if held is None else {"dev": held}
+    held_out |= {
+        name: read_retrieval_data(source, splits[name], rows)
+        for name, source in rows.sources.items()
+        if name in splits
     }
     head = ClassifierSettings(labels=("LABEL_0",), pooling=training.pooling, problem="regression")
     objective = Reranking(TextEncoder(tokenizer, max_seqlen), given.data, held_out, training)

@@ -11,10 +11,17 @@ from modernbert.data.judged_texts import JudgedTexts, is_judged_folder, read_jud
 from modernbert.data.settings import FileSettings
 from modernbert.metrics.ranking import ranking_scores
 from modernbert.tasks.ranking.data import (
+    RetrievalData,
     as_judged_texts,
     read_retrieval_data,
 )
-from modernbert.tasks.ranking.examples import fingerprint, held_out_notes, prepared, split_sizes
+from modernbert.tasks.ranking.examples import (
+    fingerprint,
+    held_out_notes,
+    prepared,
+    split_sizes,
+    training_data,
+)
 from modernbert.tasks.ranking.learners import (
     SparseLearner,
     TextLearner,
@@ -131,17 +138,17 @@ def _open(
         pipeline: The hub's name for the model's purpose.
     """
     ranking_scores({}, {"none": {}}, [training.metric])  # an unknown one is refused here
-    given = prepared(rows, training.loss, plain="in-batch")
+    data, held = training_data(rows)
+    given = prepared(rows, data, training.loss, plain="in-batch")
     training = replace(training, loss=cast(RetrievalLoss, given.loss))
     chosen: Any = training  # of the class that the recipe has
     recipe = replace(recipe, training=chosen)
-    held_out = {
-        name: _judged(source, split, rows)
-        for name, source, split in (
-            ("dev", rows.dev, rows.dev_split),
-            ("test", rows.test, rows.test_split),
-        )
-        if source is not None
+    splits = {"dev": rows.dev_split, "test": rows.test_split}
+    held_out = {} if held is None else {"dev": _judged_of(held, rows)}
+    held_out |= {
+        name: _judged(source, splits[name], rows)
+        for name, source in rows.sources.items()
+        if name in splits
     }
     learner = build(recipe.model, recipe.sweep.seeds[0])
     config = encoder_of(learner).config
@@ -184,6 +191,16 @@ def _open(
 def _save(module: nn.Module, folder: Path) -> None:
     assert isinstance(module, TextLearner | TokenLearner | SparseLearner)
     module.save(folder)
+
+
+def _judged_of(held: RetrievalData, rows: RetrievalRows) -> JudgedTexts:
+    """Queries that are held out, with all documents of the folder or of their rows to search in."""
+    if not is_judged_folder(Path(rows.train)):
+        return as_judged_texts(held, held.source)
+    judged = read_judged_texts(rows.train, rows.train_split)
+    queries = {name: text for name, text in judged.queries.items() if text in held.known}
+    judgements = {name: judged.judgements[name] for name in queries}
+    return replace(judged, queries=queries, judgements=judgements, notes=())
 
 
 def _judged(source: str, split: str, settings: FileSettings) -> JudgedTexts:

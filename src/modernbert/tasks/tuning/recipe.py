@@ -31,6 +31,8 @@ from typing import Annotated, Any, ClassVar, get_type_hints
 from annotated_types import Ge, Gt, Interval, MinLen
 
 from modernbert.choices import OptimizerName, TrainingPrecision
+from modernbert.data.held_out import share_of
+from modernbert.data.rows.table import Table
 from modernbert.data.settings import FileSettings
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, Settings, to_mapping
@@ -46,12 +48,45 @@ class RowSettings(FileSettings):
         Doc("Rows to learn from: CSV, TSV, JSON, Parquet, a saved dataset or one of the hub."),
     ]
     dev: Annotated[
-        str | None, Doc("Rows to evaluate on during training; they choose the best weights.")
+        str | None,
+        Doc(
+            "Rows to evaluate on during training, which choose the best weights; or a share of the "
+            "training rows to hold out for that, such as 10%."
+        ),
     ] = None
     test: Annotated[str | None, Doc("Rows to score once, at the end.")] = None
     max_seqlen: Annotated[
         int | None, Doc("The longest sequence, in tokens.", default="the model's")
     ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            share_of(self.dev)
+        except SettingsError as error:
+            raise SettingsError(f"dev: {error}") from None
+
+    @property
+    def dev_share(self) -> float | None:
+        """The share of the training rows that is held out; None where dev rows are named."""
+        return share_of(self.dev)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """What is to be read for each split; no `dev` where a share of `train` is held out."""
+        named = {"train": self.train, "dev": self.dev, "test": self.test}
+        return {
+            name: source
+            for name, source in named.items()
+            if source is not None and (name != "dev" or self.dev_share is None)
+        }
+
+    def require_columns(self, _head: Table) -> None:
+        """Refuse rows that lack a column that is asked for, or all of the usual names.
+
+        Raises:
+            DocumentError: Names the file and its columns.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
