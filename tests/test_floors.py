@@ -28,6 +28,7 @@ FLOORS = (
         "kinds",
         "choices",
         "processes",
+        "word_splitting",
     },
     {"tokenizer", "data", "model", "training", "metrics", "report"},
     {"inference", "interop"},

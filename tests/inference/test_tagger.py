@@ -1,5 +1,6 @@
 """Tagger: words with the label of their first token, merged to entities."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modernbert.batch import PackedBatch
-from modernbert.errors import InputError, TruncationWarning
+from modernbert.errors import InputError
 from modernbert.inference.tagger import Tagger, merged
 from modernbert.inference.words import encode
 from modernbert.model.heads import TokenClassifier
 from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.word_splitting import WordSplitting
 
 TEXTS = ["the square of 7", "not", "number 3, is less: the square!", ""]
 
@@ -40,11 +42,25 @@ def test_labels_are_those_of_first_tokens(tagger: Tagger, tagger_folder: Path) -
 
 
 def test_words_of_a_text(tagger: Tagger) -> None:
-    (words,) = tagger.words(["Number 3's squares, naïve!"])
-    text = "Number 3's squares, naïve!"
+    text = "Number 3's squares, naïve U.S. ones!"
+    (words,) = tagger.words([text])
     assert [text[word.start : word.end] for word in words] == [
-        "Number", "3", "'", "s", "squares", ",", "naïve", "!",
+        "Number", "3's", "squares", ",", "naïve", "U.S.", "ones", "!",
     ]  # fmt: skip
+    (of_list,) = tagger.words([[text[word.start : word.end] for word in words]])
+    assert [(word.label, word.score) for word in words] == [
+        (word.label, word.score) for word in of_list
+    ]
+
+
+def test_words_as_the_folder_says(tagger_folder: Path, tmp_path: Path) -> None:
+    model = TokenClassifier.from_pretrained(tagger_folder)
+    model.settings = replace(model.settings, splitting=WordSplitting(at="blanks"))
+    model.save_pretrained(tmp_path)
+    Tokenizer.from_pretrained(tagger_folder).save_pretrained(tmp_path)
+    tagger = Tagger.from_pretrained(tmp_path, precision="float32")
+    (words,) = tagger.words(["a b's, c."])
+    assert [(word.start, word.end) for word in words] == [(0, 1), (2, 6), (7, 9)]
 
 
 def test_entities_of_many_texts(tagger: Tagger) -> None:
@@ -60,27 +76,37 @@ def test_entities_of_many_texts(tagger: Tagger) -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(text=st.text(alphabet="ab 7,é😀e\u0301\n", max_size=30))
-def test_words_of_any_text_are_in_order_and_hold_all_but_blanks(
-    tokenizer: Tokenizer, text: str
+@given(
+    text=st.lists(st.sampled_from(["number", "a", "é", "😀", "\u200b", ""]), max_size=60),
+    max_seqlen=st.integers(4, 40),
+    stride=st.integers(0, 9),
+)
+def test_windows_hold_every_word(
+    tokenizer: Tokenizer, text: list[str], max_seqlen: int, stride: int
 ) -> None:
-    encoded = encode(tokenizer, text, 1000)
-    assert len(encoded.first_tokens) == len(encoded.spans)
-    assert encoded.first_tokens == sorted(set(encoded.first_tokens))
-    end = 0
-    for start, stop in encoded.spans:
-        assert end <= start < stop
-        assert not text[end:start].strip()
-        end = stop
-    assert not text[end:].strip()
+    stride = min(stride, max_seqlen - 3)
+    encoded = encode(tokenizer, text, WordSplitting(), max_seqlen=max_seqlen, stride=stride)
+    assert [start for start, _ in encoded.spans] == list(range(len(text)))
+    whole = tokenizer.encode_words(text)
+    for word, (window, place) in enumerate(encoded.places):
+        ids = encoded.windows[window].token_ids
+        assert 1 <= place < len(ids) - 1 <= max_seqlen - 1
+        assert ids[place] == whole.token_ids[whole.word_ids.index(word)]
+        around = min(place - 1, len(ids) - 2 - place)
+        at_the_end = window in (0, len(encoded.windows) - 1)
+        assert at_the_end or around >= (stride - 1) // 2
 
 
-def test_long_texts_are_cut(tagger: Tagger) -> None:
-    words = ["number"] * 40
-    for text in (words, " " + " ".join(words)):
-        with pytest.warns(TruncationWarning, match=r"^1 of 1 texts are longer than 32 tokens"):
-            (found,) = list(tagger.words([text]))
-        assert len(found) == 30
+def test_long_texts_are_read_in_windows(tagger: Tagger, tagger_folder: Path) -> None:
+    words = ["number", "the", "square", ","] * 40
+    text = " ".join(words)
+    longer = Tagger.from_pretrained(tagger_folder, precision="float32", max_seqlen=12, stride=4)
+    for each in (tagger, longer):
+        of_words, of_text = each.words([words, text])
+        assert len(of_words) == len(of_text) == 160
+        assert [word.label for word in of_words] == [word.label for word in of_text]
+    with pytest.raises(InputError, match="stride: got 10 with room for 10 tokens in a window"):
+        Tagger(longer.model, longer.tokenizer, max_seqlen=12, stride=10).tag(["a"])
 
 
 def test_what_cannot_be(tagger: Tagger) -> None:

@@ -276,7 +276,9 @@ def test_yarn_of_transformers_4_counts_for_all_layers() -> None:
 )
 def test_labels(published: dict[str, Any], labels: tuple[str, ...], problem: str | None) -> None:
     fields = classifier_fields(published)
-    assert fields == {"labels": labels, "pooling": "cls", "problem": problem or "single_label"}
+    problem = problem or "single_label"
+    expected = {"labels": labels, "pooling": "cls", "problem": problem, "splitting": None}
+    assert fields == expected
 
 
 @pytest.mark.parametrize(

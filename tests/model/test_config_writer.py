@@ -9,6 +9,7 @@ from tests.model.examples import small_config
 from modernbert.model.config import EncoderConfig, LayerKind, layer_kinds
 from modernbert.model.config_file import classifier_fields, encoder_numbers
 from modernbert.model.config_writer import global_every, published_config
+from modernbert.word_splitting import WordSplitting
 
 CONFIGS = [
     small_config(),
@@ -97,7 +98,12 @@ def test_the_pattern_of_global_layers(kinds: tuple[LayerKind, ...], expected: in
 
 def test_labels_there_and_back() -> None:
     for problem in ("single_label", "multi_label", "regression"):
-        fields = {"labels": ("no", "yes", "ja"), "pooling": "mean", "problem": problem}
+        fields = {
+            "labels": ("no", "yes", "ja"),
+            "pooling": "mean",
+            "problem": problem,
+            "splitting": WordSplitting(whole=("U.S.", "Inc."), endings=("'s",)),
+        }
         published = written(small_config(), classifier=fields)
         assert classifier_fields(published) == fields
         assert published["id2label"] == {"0": "no", "1": "yes", "2": "ja"}

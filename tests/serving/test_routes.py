@@ -155,6 +155,7 @@ def test_tag(client: httpx.Client, by_name: dict[str, Any]) -> None:
             assert each["word"] == (stretch if isinstance(text, str) else " ".join(stretch))
     assert any(got)
     _same(post(client, "/tag", inputs=TEXTS[2]), got[2])
+    assert post(client, "/tag", inputs=TOO_LONG)[-1]["end"] == len(TOO_LONG)
 
 
 def test_answer(client: httpx.Client, by_name: dict[str, Any]) -> None:
@@ -263,7 +264,6 @@ def test_texts_that_are_too_long(client: httpx.Client, by_name: dict[str, Any]) 
     got = post(client, "/rerank", query=TOO_LONG, texts=["12", TOO_LONG], truncate=True)
     assert close([each["score"] for each in got], [each.score for each in expected])
     for path, body in (
-        ("/tag", {"inputs": TOO_LONG}),
         ("/predict", {"inputs": ["12", TOO_LONG]}),
         ("/fill-mask", {"inputs": f"[MASK] {TOO_LONG}"}),
         ("/similarity", {"inputs": {"source_sentence": TOO_LONG, "sentences": ["a"]}}),

@@ -1,7 +1,8 @@
-"""`Tagger`: a text, or words that someone else split, to entities."""
+"""`Tagger`: a text of any length, or words that someone else split, to entities."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -10,10 +11,19 @@ from modernbert.batch import PackedBatch
 from modernbert.devices import to_host
 from modernbert.inference.batching import Observer
 from modernbert.inference.inputs import require_list
+from modernbert.inference.loading import load_for_inference
 from modernbert.inference.text_model import TextModel, Use
 from modernbert.inference.words import EncodedWords, TextOrWords, encode, num_characters
 from modernbert.metrics.entities import entity_spans
 from modernbert.model.heads import TokenClassifier
+from modernbert.model.precision import PrecisionChoice
+from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.word_splitting import WordSplitting
+
+DEFAULT_STRIDE = 128
+
+Labels = Sequence[tuple[Tensor, Tensor]]
+"""Of each window the probability of each token's likeliest label, and the label's index."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +75,51 @@ def merged(spans: Iterable[LabelledSpan]) -> list[Entity]:
 class Tagger(TextModel[TokenClassifier]):
     """Finds the entities of a text: names, say, or whatever the model was trained to mark.
 
-    A word has the label of its first token, as in training. See `TextModel` for what it is made
-    of.
+    A text is split into words as the model's training data were, and a word has the label of its
+    first token, as in training. A text that is longer than the model reads is read in windows that
+    overlap.
+
+    Args:
+        model: On any device, in any precision.
+        tokenizer: The one that the model was trained with.
+        max_seqlen: The longest window, in tokens; None for what the model reads.
+        stride: How many tokens two neighbouring windows share; a quarter of a window at most.
+        splitting: How a text is split into words; None for what the model's folder says, or for
+            the default where it says nothing.
+
+    Raises:
+        InputError: A tokenizer of another vocabulary, or a longest window that cannot be read.
     """
 
     model_class = TokenClassifier
     kinds = ("tagger",)
+
+    def __init__(
+        self,
+        model: TokenClassifier,
+        tokenizer: Tokenizer,
+        *,
+        max_seqlen: int | None = None,
+        stride: int | None = None,
+        splitting: WordSplitting | None = None,
+    ) -> None:
+        super().__init__(model, tokenizer, max_seqlen=max_seqlen)
+        self.stride = min(DEFAULT_STRIDE, self.max_seqlen // 4) if stride is None else stride
+        self.splitting = splitting or model.settings.splitting or WordSplitting()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_hub_id: Path | str,
+        *,
+        precision: PrecisionChoice = "auto",
+        max_seqlen: int | None = None,
+        stride: int | None = None,
+        splitting: WordSplitting | None = None,
+    ) -> "Tagger":
+        """Load a model that labels words, and its tokenizer; see `TextModel`."""
+        loaded = load_for_inference(TokenClassifier, folder_or_hub_id, precision, cls.kinds)
+        return cls(*loaded, max_seqlen=max_seqlen, stride=stride, splitting=splitting)
 
     @property
     def labels(self) -> Sequence[str]:
@@ -94,8 +143,6 @@ class Tagger(TextModel[TokenClassifier]):
         on_progress: Observer | None = None,
     ) -> list[list[Entity]]:
         """The entities of each text; the texts in their order.
-
-        Texts longer than the model reads are cut, and a `TruncationWarning` says how many.
 
         batch_tokens: the most tokens that are computed at once.
         on_progress: is told after every batch.
@@ -131,12 +178,12 @@ class Tagger(TextModel[TokenClassifier]):
         blocks = self.blocks(use, texts, batch_tokens=batch_tokens, on_progress=on_progress)
         return (words for block in blocks for words in block)
 
-    def use(self) -> Use[TextOrWords, EncodedWords, tuple[Tensor, Tensor], list[Entity]]:
+    def use(self) -> Use[TextOrWords, EncodedWords, Labels, list[Entity]]:
         """Texts, or lists of words, to entities."""
         return Use(
             name="labels",
             encode=self.encode,
-            compute=self.compute,
+            compute=self.compute,  # type: ignore[arg-type]
             finish=lambda encoded, computed: [
                 merged(words) for words in self._labelled(encoded, computed)
             ],
@@ -145,19 +192,18 @@ class Tagger(TextModel[TokenClassifier]):
         )
 
     def _labelled(
-        self, encoded: Sequence[EncodedWords], computed: Sequence[tuple[Tensor, Tensor]]
+        self, encoded: Sequence[EncodedWords], computed: Sequence[Labels]
     ) -> list[list[LabelledSpan]]:
         return [self.labelled(*each) for each in zip(encoded, computed, strict=True)]
 
-    def labelled(
-        self, encoded: EncodedWords, computed: tuple[Tensor, Tensor]
-    ) -> list[LabelledSpan]:
-        """The words of one text, of which `compute` told the labels of the tokens."""
-        scores, indices = (values.tolist() for values in computed)
-        return [
-            LabelledSpan(self.labels[indices[place]], scores[place], *span)
-            for place, span in zip(encoded.first_tokens, encoded.spans, strict=True)
-        ]
+    def labelled(self, encoded: EncodedWords, computed: Labels) -> list[LabelledSpan]:
+        """The words of one text, of whose windows `compute` told the labels of the tokens."""
+        windows = [(scores.tolist(), indices.tolist()) for scores, indices in computed]
+        found = []
+        for (window, place), span in zip(encoded.places, encoded.spans, strict=True):
+            scores, indices = windows[window]
+            found.append(LabelledSpan(self.labels[indices[place]], scores[place], *span))
+        return found
 
     def compute(self, batch: PackedBatch) -> Sequence[tuple[Tensor, Tensor]]:
         """For each sequence the probability of each token's likeliest label, and its index."""
@@ -167,4 +213,13 @@ class Tagger(TextModel[TokenClassifier]):
 
     def encode(self, texts: Sequence[TextOrWords]) -> list[EncodedWords]:
         """The tokens and the words of each text."""
-        return [encode(self.tokenizer, text, self.max_seqlen) for text in texts]
+        return [
+            encode(
+                self.tokenizer,
+                text,
+                self.splitting,
+                max_seqlen=self.max_seqlen,
+                stride=self.stride,
+            )
+            for text in texts
+        ]

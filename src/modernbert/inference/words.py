@@ -1,44 +1,95 @@
-"""The words of a text, or of a list of them, and which token each begins with."""
+"""Texts, or lists of words, as the words and the windows that a tagger reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modernbert.errors import InputError
+from modernbert.inference.batching import InWindows
+from modernbert.tokenizer.spans import WordEncoding
+from modernbert.tokenizer.texts import require_text
 from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.word_splitting import WordSplitting
 
 TextOrWords = str | Sequence[str]
 
 
 @dataclass(frozen=True)
-class EncodedWords:
-    """A text as tokens and words.
-
-    first_tokens: for each word, the place of its first token; what is cut off has none.
-    spans: (start, end) of each of these words, in characters of the text or as its own number.
-    """
+class WordWindow:
+    """A part of a text's words as one sequence."""
 
     token_ids: list[int]
-    is_truncated: bool
-    first_tokens: list[int]
+
+    is_truncated = False  # what one window lacks is in another
+
+
+@dataclass(frozen=True)
+class EncodedWords(InWindows):
+    """Words as one sequence or several.
+
+    Attributes:
+        windows: The sequences; neighbours overlap.
+        places: For each word, its window and the place of its first token there.
+        spans: The start and the end of each word, in characters of the text or as its own number.
+    """
+
+    windows: Sequence[WordWindow]
+    places: list[tuple[int, int]]
     spans: list[tuple[int, int]]
 
 
-def encode(tokenizer: Tokenizer, text: TextOrWords, max_seqlen: int) -> EncodedWords:
-    """The tokens and the words of a text or of a list of words, cut to `max_seqlen` tokens.
+def encode(
+    tokenizer: Tokenizer,
+    text: TextOrWords,
+    splitting: WordSplitting,
+    *,
+    max_seqlen: int,
+    stride: int,
+) -> EncodedWords:
+    """Encode the words of a text, or those of a list.
+
+    Args:
+        tokenizer: The model's.
+        text: A text, or its words.
+        splitting: How a text is split into words.
+        max_seqlen: The longest window, in tokens.
+        stride: How many tokens two neighbouring windows share.
 
     Raises:
-        InputError: words that are no str.
+        InputError: Words that are no str.
     """
     if isinstance(text, str):
-        return encode_text(tokenizer, text, max_seqlen)
-    return encode_words(tokenizer, text, max_seqlen)
+        spans = splitting.spans(require_text(text, "text"))
+        words = [text[start:end] for start, end in spans]
+    else:
+        words = list(text)
+        spans = [(number, number + 1) for number in range(len(words))]
+    encoding = tokenizer.encode_words(words)
+    num_before = len(tokenizer.template.before)
+    rows, step = _windows(
+        tokenizer.template.bare(encoding.token_ids), tokenizer, max_seqlen, stride
+    )
+    places = []
+    for first in (place - num_before for place in first_tokens(encoding)):
+        # A word that two windows hold belongs to the one in which more stands around it.
+        window = min(max(0, first - stride // 2) // step, len(rows) - 1)
+        places.append((window, first - window * step + num_before))
+    return EncodedWords([WordWindow(row) for row in rows], places, spans)
+
+
+def first_tokens(encoding: WordEncoding) -> list[int]:
+    """The place of the first token of each word that is not cut off."""
+    firsts: dict[int, int] = {}
+    for place, word in enumerate(encoding.word_ids):
+        if word is not None:
+            firsts.setdefault(word, place)
+    return list(firsts.values())
 
 
 def num_characters(text: object) -> int:
     """The size of a text or of a list of words.
 
     Raises:
-        InputError: something else.
+        InputError: Something else.
     """
     if isinstance(text, str):
         return len(text)
@@ -47,41 +98,15 @@ def num_characters(text: object) -> int:
     return sum(len(word) for word in text if isinstance(word, str))
 
 
-def encode_words(tokenizer: Tokenizer, words: Sequence[str], max_seqlen: int) -> EncodedWords:
-    """Words that someone else split; the span of a word is its number and the next."""
-    encoding = tokenizer.encode_words(words)
-    is_truncated = len(encoding.token_ids) > max_seqlen
-    if is_truncated:
-        encoding = tokenizer.encode_words(words, max_seqlen=max_seqlen)
-    firsts: dict[int, int] = {}
-    for place, word in enumerate(encoding.word_ids):
-        if word is not None:
-            firsts.setdefault(word, place)
-    spans = [(word, word + 1) for word in firsts]
-    return EncodedWords(encoding.token_ids, is_truncated, list(firsts.values()), spans)
-
-
-def encode_text(tokenizer: Tokenizer, text: str, max_seqlen: int) -> EncodedWords:
-    """A text, in which words end where tokens begin after a blank or another kind of character."""
-    encoding = tokenizer.encode_with_offsets(text)
-    is_truncated = len(encoding.token_ids) > max_seqlen
-    if is_truncated:
-        encoding = tokenizer.encode_with_offsets(text, max_seqlen=max_seqlen)
-    firsts: list[int] = []
-    spans: list[tuple[int, int]] = []
-    for place, (start, end) in enumerate(encoding.offsets[1:-1], start=1):
-        if not text[start:end].strip():
-            continue
-        if spans and start < spans[-1][1]:  # bytes of one character
-            continue
-        if spans and start == spans[-1][1] and _goes_on(text, start):
-            spans[-1] = spans[-1][0], end
-        else:
-            firsts.append(place)
-            spans.append((start, end))
-    return EncodedWords(encoding.token_ids, is_truncated, firsts, spans)
-
-
-def _goes_on(text: str, place: int) -> bool:
-    """Whether a word goes on at a place; punctuation is a word of its own."""
-    return text[place - 1].isalnum() and text[place].isalnum()
+def _windows(
+    token_ids: Sequence[int], tokenizer: Tokenizer, max_seqlen: int, stride: int
+) -> tuple[list[list[int]], int]:
+    """The windows of the tokens of a text, and by how many tokens each begins after the last."""
+    room = max_seqlen - tokenizer.template.num_special(1)
+    step = room - stride
+    if step < 1:
+        raise InputError(
+            f"stride: got {stride} with room for {room} tokens in a window; expected less"
+        )
+    starts = range(0, max(1, len(token_ids) - stride), step)
+    return [tokenizer.template.frame(token_ids[start : start + room]) for start in starts], step

@@ -18,6 +18,7 @@ from modernbert.hub import find_folder
 from modernbert.json_files import check_same, flag, integer, number, read_object
 from modernbert.kinds import CONFIG_FILE, ModelKind, model_folder
 from modernbert.model.rope_scaling import RopeScaling, read_scaling
+from modernbert.word_splitting import WordSplitting
 
 LAYER_KINDS: Mapping[str, Literal["global", "local"]] = {
     "full_attention": "global",
@@ -182,7 +183,12 @@ def classifier_fields(published: Mapping[str, Any]) -> dict[str, Any]:
         problem = "single_label_classification" if len(labels) > 1 else "regression"
     if not isinstance(problem, str) or problem not in PROBLEMS:
         raise ConfigError(f"problem_type: got {problem!r}, expected one of {', '.join(PROBLEMS)}")
-    return {"labels": labels, "pooling": pooling, "problem": PROBLEMS[problem]}
+    return {
+        "labels": labels,
+        "pooling": pooling,
+        "problem": PROBLEMS[problem],
+        "splitting": WordSplitting.from_published(published.get("word_splitting")),
+    }
 
 
 def _every(gap: int, num_layers: int) -> tuple[str, ...]:

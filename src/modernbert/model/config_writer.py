@@ -109,8 +109,9 @@ def _rope_keys(config: EncoderConfig) -> dict[str, Any]:
 
 
 def _classifier_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
-    labels = fields["labels"]
+    labels, splitting = fields["labels"], fields["splitting"]
     return {
+        **({} if splitting is None else {"word_splitting": splitting.published()}),
         "classifier_pooling": fields["pooling"],
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},

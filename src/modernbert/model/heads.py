@@ -5,7 +5,7 @@ has learnt.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
@@ -23,6 +23,7 @@ from modernbert.model.names import DECODER_WEIGHT
 from modernbert.model.native.products import linear
 from modernbert.model.pooling import Pooling, pool
 from modernbert.model.pretrained import SavedModel
+from modernbert.word_splitting import WordSplitting
 
 ProblemType = Literal["single_label", "multi_label", "regression"]
 
@@ -108,11 +109,14 @@ class ClassifierSettings:
     labels: the name of each output, in their order.
     pooling: for texts; tokens are not pooled.
     problem: one label, any number of labels, or numbers.
+    splitting: for tokens, how a text is split into the words that have labels; None where nobody
+        has said it.
     """
 
     labels: tuple[str, ...]
     pooling: Pooling = "cls"
     problem: ProblemType = "single_label"
+    splitting: WordSplitting | None = None
 
     def __post_init__(self) -> None:
         if not self.labels:
@@ -150,7 +154,7 @@ class _Classifier(SavedModel):
 
     def classifier_fields(self) -> Mapping[str, Any]:
         """What config.json says about the labels."""
-        return asdict(self.settings)
+        return vars(self.settings)
 
 
 class SequenceClassifier(_Classifier):

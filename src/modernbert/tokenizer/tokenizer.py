@@ -259,7 +259,8 @@ class Tokenizer:
         Every word, including the first, is encoded with the space before it that it has in running
         text. Without the space its tokens would be those of the end of a longer word, which the
         model hardly knows. So a word has the same tokens wherever it is in a text, and at least
-        one token unless `max_seqlen` cuts it off.
+        one token unless `max_seqlen` cuts it off: a word that vanishes when it is normalized has
+        the unknown token.
 
         Args:
             words: The words of one text.
@@ -277,6 +278,8 @@ class Tokenizer:
         offsets: list[Span] = []
         for index, word in enumerate(require_texts(words, "words")):
             ids, spans = self._encode_word(word)
+            if not ids:
+                ids, spans = [self.unk_token_id], [(0, len(word))]
             token_ids += ids
             word_ids += [index] * len(ids)
             offsets += spans

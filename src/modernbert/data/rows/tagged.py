@@ -8,7 +8,6 @@
 Spans become BIO tags.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,13 +16,12 @@ from typing import Any
 from modernbert.data.rows.cells import as_list, looks_like_list, shown
 from modernbert.data.rows.table import WORDS, Table
 from modernbert.errors import DocumentError
+from modernbert.word_splitting import WordSplitting
 
 TAGS = ("tags", "ner_tags", "entities", "spans", "labels", "ner", "pos_tags", "label")
 
 _SPANS = ("entities", "spans")
 _OUTSIDE = "O"
-# A word goes on over punctuation within it; punctuation at its ends is a word of its own.
-_WORD = re.compile(r"\w+(?:[^\w\s]+\w+)*|[^\w\s]")
 _STARTS = ("start", "start_offset")
 _ENDS = ("end", "end_offset")
 _LABELS = ("label", "type", "entity", "entity_group", "tag", "labels")
@@ -57,8 +55,12 @@ class TaggedColumns:
             return cls(text, label)
         return cls(table.find(WORDS, asked=words, option="--text"), label)
 
-    def read(self, table: Table) -> list[tuple[list[str], list[Any]]]:
+    def read(self, table: Table, splitting: WordSplitting) -> list[tuple[list[str], list[Any]]]:
         """The words and the tags of each row; of spans the tags are BIO.
+
+        Args:
+            table: The rows.
+            splitting: How a text that has spans is split into words.
 
         Raises:
             DocumentError: No lists, lists of unequal length, or spans that cannot be, with the row.
@@ -70,16 +72,16 @@ class TaggedColumns:
         ]
         has_spans = self.tags.lower() in _SPANS or any(map(_are_spans, lists))
         return [
-            self._row(word, tag, table.where(index), has_spans=has_spans)
+            self._row(word, tag, table.where(index), splitting if has_spans else None)
             for index, (word, tag) in enumerate(zip(words, lists, strict=True))
         ]
 
     def _row(
-        self, words: Any, tags: list[Any], where: str, *, has_spans: bool
+        self, words: Any, tags: list[Any], where: str, splitting: WordSplitting | None
     ) -> tuple[list[str], list[Any]]:
-        if has_spans and isinstance(words, str) and not looks_like_list(words):
+        if splitting is not None and isinstance(words, str) and not looks_like_list(words):
             spans = [_span(each, where, 0) for each in tags]
-            return tagged_text(words, spans, where)
+            return tagged_text(words, spans, where, splitting)
         found = self._list(words, where, self.words)
         for number, word in enumerate(found, start=1):
             if not isinstance(word, str) or not word.strip():
@@ -87,7 +89,7 @@ class TaggedColumns:
                     f"{where}: column {self.words!r}: word {number} is {shown(word)}, expected a "
                     "text that is not blank; leave it out, with its tag"
                 )
-        if has_spans:
+        if splitting is not None:
             spans = [_span(each, where, 1) for each in tags]
             return found, _tags_of(len(found), spans, where)
         if len(found) != len(tags):
@@ -109,19 +111,24 @@ class TaggedColumns:
         return found
 
 
-def tagged_text(text: str, spans: Sequence[MarkedSpan], where: str) -> tuple[list[str], list[str]]:
-    """The words of a text, cut at the ends of spans too, and their BIO tags.
+def tagged_text(
+    text: str, spans: Sequence[MarkedSpan], where: str, splitting: WordSplitting
+) -> tuple[list[str], list[str]]:
+    """The words of a text, split at the ends of spans too, and their BIO tags.
 
-    >>> spans = [MarkedSpan(0, 3, "PER"), MarkedSpan(12, 15, "LOC")]
-    >>> tagged_text("Ada, in the U.K!", spans, "row 1")
-    (['Ada', ',', 'in', 'the', 'U.K', '!'], ['B-PER', 'O', 'O', 'O', 'B-LOC', 'O'])
+    >>> spans = [MarkedSpan(0, 3, "PER"), MarkedSpan(14, 17, "LOC")]
+    >>> tagged_text("Ada's, in the U.K!", spans, "row 1", WordSplitting())
+    (['Ada', "'s", ',', 'in', 'the', 'U.K', '!'], ['B-PER', 'O', 'O', 'O', 'O', 'B-LOC', 'O'])
+
+    Raises:
+        DocumentError: A span lies outside the text, or two overlap.
     """
     _check(spans, len(text), where)
-    borders = sorted({0, len(text), *(place for s in spans for place in (s.start, s.end))})
+    borders = {place for span in spans for place in (span.start, span.end)}
     places = [
-        (begin + match.start(), begin + match.end())
-        for begin, end in pairwise(borders)
-        for match in _WORD.finditer(text[begin:end])
+        place
+        for start, end in splitting.spans(text)
+        for place in pairwise(sorted({start, end, *(b for b in borders if start < b < end)}))
     ]
     tags = [_OUTSIDE] * len(places)
     for span in spans:

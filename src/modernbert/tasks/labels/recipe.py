@@ -15,6 +15,7 @@ from modernbert.data.rows.table import Table, TextColumns
 from modernbert.data.rows.tagged import TAGS, TaggedColumns
 from modernbert.settings import Doc
 from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe, Verb
+from modernbert.word_splitting import SplitAt
 
 ClassWeights = Literal["equal", "balanced"]
 
@@ -95,6 +96,14 @@ class TagRows(LabelledRows):
 
     text: Annotated[str | None, Doc("The column of the words.", default=_FOUND)] = None
     label: Annotated[tuple[str, ...], Doc("The column of the tags.", default=_FOUND)] = ()
+    split_words: Annotated[
+        SplitAt | None,
+        Doc(
+            "Where the finished model splits texts into words: at blanks alone or at punctuation "
+            "too.",
+            default="as the training data have it",
+        ),
+    ] = None
 
     usual_labels: ClassVar[Sequence[str]] = TAGS
 

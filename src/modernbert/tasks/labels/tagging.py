@@ -15,7 +15,7 @@ from modernbert.batch import PackedBatch
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.tagged import TAGS, TaggedColumns
 from modernbert.errors import InputError
-from modernbert.inference.words import encode_words
+from modernbert.inference.words import first_tokens
 from modernbert.metrics.classification import (
     classification_scores,
     confusion_matrix,
@@ -33,6 +33,7 @@ from modernbert.tasks.labels.examples import (
 from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of, use_of
 from modernbert.tasks.labels.recipe import TagRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
+from modernbert.word_splitting import WordSplitting
 
 
 @dataclass(frozen=True)
@@ -139,17 +140,20 @@ def open_tag(recipe: TagRecipe) -> TuningJob:
     source = LabelledTables.open(recipe)
     label = source.label_column(TAGS)
     columns = TaggedColumns.find(source.train, source.data.text, label)
-    rows = {name: _read(table, columns) for name, table in source.tables.items()}
+    given = WordSplitting(at=recipe.data.split_words or "punctuation")
+    rows = {name: _read(table, columns, given) for name, table in source.tables.items()}
+    splitting = WordSplitting.learnt([words for words, _ in rows["train"]], recipe.data.split_words)
     labels = _learn([each for _, tags in rows["train"] for each in tags], source)
     splits, notes = {}, []
     for name, table in source.tables.items():
         examples, cut = [], 0
         for index, (words, tags) in enumerate(rows[name]):
             one = Table(source=table.where(index), columns=(), rows=[])
-            encoded = encode_words(source.tokenizer, words, source.max_seqlen)
+            encoding = source.tokenizer.encode_words(words, max_seqlen=source.max_seqlen)
+            firsts = first_tokens(encoding)
             targets = label_indices(one, tags, labels)
-            examples.append(TaggedWords(encoded.token_ids, encoded.first_tokens, targets))
-            cut += encoded.is_truncated
+            examples.append(TaggedWords(encoding.token_ids, firsts, targets))
+            cut += len(firsts) < len(words)
         if cut:
             notes.append(
                 f"{table.source}: {cut:,} of {len(table):,} texts are longer than "
@@ -163,7 +167,7 @@ def open_tag(recipe: TagRecipe) -> TuningJob:
         Tagging(labels, weights),
         splits,
         TokenClassifier,
-        ClassifierSettings(labels=labels, pooling="mean"),
+        ClassifierSettings(labels=labels, pooling="mean", splitting=splitting),
         use_of(
             "Tagger",
             "token-classification",
@@ -173,6 +177,7 @@ def open_tag(recipe: TagRecipe) -> TuningJob:
         notes=notes,
         facts={
             "words": columns.words,
+            "words of a text": f"end at {splitting.at}",
             "longest sequence": source.max_seqlen,
             "tags": label,
             "labels": counts_of([each for _, tags in rows["train"] for each in tags], labels),
@@ -186,14 +191,16 @@ def _learn(names: Sequence[str], source: LabelledTables) -> tuple[str, ...]:
     return tuple(sorted(labels, key=lambda label: label != OUTSIDE))
 
 
-def _read(table: Table, columns: TaggedColumns) -> list[tuple[list[str], list[str]]]:
+def _read(
+    table: Table, columns: TaggedColumns, splitting: WordSplitting
+) -> list[tuple[list[str], list[str]]]:
     """The words and the names of the labels of each row.
 
     Raises:
         InputError: see `TaggedColumns.read`.
     """
     rows = []
-    for index, (words, tags) in enumerate(columns.read(table)):
+    for index, (words, tags) in enumerate(columns.read(table, splitting)):
         rows.append((words, row_label_names(tags, table.where(index), columns.tags)))
     if len(rows) > 1 and all(len(words) == 1 for words, _ in rows):
         raise InputError(
