@@ -56,3 +56,11 @@ def test_what_cannot_be(classifier: Classifier, tagger_folder: Path) -> None:
         classifier.classify("not")
     with pytest.raises(ModelFolderError, match="holds a classifier of tokens, expected a"):
         Classifier.from_pretrained(tagger_folder)
+
+
+def test_a_list_is_a_batch_and_a_pair_is_a_tuple_or_an_argument(classifier: Classifier) -> None:
+    assert classifier(["a film", "a story"]) == classifier.classify(["a film", "a story"])
+    pair = classifier(("a film", "a story"))
+    assert pair == classifier("a film", "a story") == classifier([("a film", "a story")])[0]
+    with pytest.raises(InputError, match="text_pair: goes with one text, got a tuple"):
+        classifier(("a", "b"), "c")

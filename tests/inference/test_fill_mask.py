@@ -150,3 +150,8 @@ def test_texts_that_cannot_be_filled(fill_mask: FillMask) -> None:
 def test_a_top_k_that_cannot_be(fill_mask: FillMask, top_k: int) -> None:
     with pytest.raises(InputError, match=f"^top_k: got {top_k}, expected 1 to 448"):
         fill_mask(TEXT, top_k)
+
+
+def test_a_list_is_a_batch(fill_mask: FillMask) -> None:
+    texts = ["The [MASK] was good.", "A [MASK]."]
+    assert fill_mask(texts, 2) == fill_mask.fill(texts, 2)

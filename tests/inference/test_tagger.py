@@ -112,7 +112,12 @@ def test_long_texts_are_read_in_windows(tagger: Tagger, tagger_folder: Path) -> 
 def test_what_cannot_be(tagger: Tagger) -> None:
     with pytest.raises(InputError, match=r"^texts: got str, expected a list of texts"):
         tagger.tag("a text")
-    with pytest.raises(InputError, match=r"^texts: got int, expected a str or a list of words"):
+    with pytest.raises(InputError, match=r"texts\[0\]: got 7, expected a text"):
         tagger.tag([7])  # type: ignore[list-item]
     with pytest.raises(InputError, match=r"^words\[0\]: got int, expected a str"):
         tagger.tag([[7]])  # type: ignore[list-item]
+
+
+def test_a_list_is_a_batch(tagger: Tagger) -> None:
+    texts = ["Ada met Bob.", ["Ada", "met", "Bob", "."]]
+    assert tagger(texts) == tagger.tag(texts)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -34,14 +35,37 @@ class Classifier(TextModel[SequenceClassifier]):
         """The names of the labels."""
         return self.model.labels
 
-    def __call__(self, text: Text, *, top_k: int | None = None) -> list[LabelScore]:
-        """The labels of one text, or of a pair of texts as a tuple, best first.
+    @overload
+    def __call__(
+        self, text: Text, text_pair: str | None = None, *, top_k: int | None = None
+    ) -> list[LabelScore]: ...
 
-        top_k: how many labels; all when None.
+    @overload
+    def __call__(self, text: list[Text], *, top_k: int | None = None) -> list[list[LabelScore]]: ...
+
+    def __call__(
+        self,
+        text: Text | list[Text],
+        text_pair: str | None = None,
+        *,
+        top_k: int | None = None,
+    ) -> list[LabelScore] | list[list[LabelScore]]:
+        """The labels of one text or of a pair, best first; of a list those of each, as `classify`.
+
+        Args:
+            text: A text, or a pair as a tuple; a list of them is a batch.
+            text_pair: The second text of a pair.
+            top_k: How many labels; all when None.
 
         Raises:
-            InputError: something else than a text or a pair, or a top_k below 1.
+            InputError: Something else than that, or a `top_k` below 1.
         """
+        if text_pair is not None:
+            if not isinstance(text, str):
+                raise InputError(f"text_pair: goes with one text, got a {type(text).__name__}")
+            text = (text, text_pair)
+        if not isinstance(text, str | tuple):
+            return self.classify(text, top_k=top_k)
         (labels,) = self.classify([text], top_k=top_k)
         return labels
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -84,17 +84,27 @@ class FillMask(TextModel[MaskedLanguageModel]):
                 f"{named}; take the tokenizer that the model was trained with"
             )
 
-    def __call__(self, text: str, top_k: int = 5) -> list[list[Prediction]]:
+    @overload
+    def __call__(self, text: str, top_k: int = 5) -> list[list[Prediction]]: ...
+
+    @overload
+    def __call__(self, text: list[str], top_k: int = 5) -> list[list[list[Prediction]]]: ...
+
+    def __call__(
+        self, text: str | list[str], top_k: int = 5
+    ) -> list[list[Prediction]] | list[list[list[Prediction]]]:
         """The likeliest tokens for each [MASK] of a text, the masks in their order.
 
         Args:
-            text: With one [MASK] or more in it.
+            text: With one [MASK] or more in it; of a list those of each text, as `fill`.
             top_k: How many for each, best first.
 
         Raises:
             InputError: A text without [MASK] or longer than the model reads, or a top_k that is
                 not from 1 to the size of the vocabulary.
         """
+        if not isinstance(text, str):
+            return self.fill(text, top_k)
         (predictions,) = self.fill([text], top_k)
         return predictions
 

@@ -134,13 +134,15 @@ def each_item(items: Iterable[T]) -> Iterator[T]:
     """Items one after another, those of pyarrow as Python's own.
 
     Raises:
-        InputError: None or NaN, with its place.
+        InputError: None, NaN, or something else that is no text, with its place.
     """
     for index, item in enumerate(items):
         value = item.as_py() if hasattr(item, "as_py") else item
         parts = value if isinstance(value, tuple | list) else (value,)
         for part in parts:
-            if part is None or isinstance(part, float) or type(part).__name__ == "NAType":
+            is_no_text = isinstance(value, bytes | dict | int)  # numbers in a list are token ids
+            is_missing = part is None or isinstance(part, float) or type(part).__name__ == "NAType"
+            if is_no_text or is_missing:
                 raise InputError(
                     f"texts[{index}]: got {part!r}, expected a text; leave it out or put one there"
                 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor
 
@@ -126,12 +126,23 @@ class Tagger(TextModel[TokenClassifier]):
         """The names of the labels, with their B- and I-."""
         return self.model.labels
 
-    def __call__(self, text: TextOrWords) -> list[Entity]:
-        """The entities of one text, or of one list of words, in their order.
+    @overload
+    def __call__(self, text: str) -> list[Entity]: ...
+
+    @overload
+    def __call__(self, text: list[TextOrWords]) -> list[list[Entity]]: ...
+
+    def __call__(self, text: str | list[TextOrWords]) -> list[Entity] | list[list[Entity]]:
+        """The entities of one text, in their order; of a list those of each, as `tag`.
+
+        Args:
+            text: A text. A list is a batch, in which a list of words is a text too.
 
         Raises:
-            InputError: something else than a text or a list of words.
+            InputError: Something else than that.
         """
+        if not isinstance(text, str):
+            return self.tag(text)
         (entities,) = self.tag([text])
         return entities
 

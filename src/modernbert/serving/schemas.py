@@ -24,7 +24,8 @@ Texts = Annotated[
 Pairs = Annotated[
     str | list[str | list[str]],
     Meta(
-        description="A text; a pair of texts; or a list of lists of one text or two.",
+        description="A text; or a list of lists, each of one text or of a pair. As in "
+        "text-embeddings-inference, a list of two texts alone is one pair, and not a batch.",
         examples=["I like you."],
     ),
 ]
