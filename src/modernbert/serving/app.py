@@ -20,10 +20,11 @@ from starlette.routing import Route as PathRoute
 
 from modernbert.kinds import ModelKind
 from modernbert.serving import schemas
+from modernbert.serving.heads import Route
 from modernbert.serving.models import ServedModel
 from modernbert.serving.openapi import describe
 from modernbert.serving.refusal import Refusal, invalid, too_large, unavailable
-from modernbert.serving.routes import ROOT_ROUTES, ROUTES, Route
+from modernbert.serving.routes import ROOT_ROUTES, ROUTES
 from modernbert.serving.service import Call, Service
 
 R = TypeVar("R")

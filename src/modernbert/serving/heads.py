@@ -1,10 +1,12 @@
 """The routes of models that have a head, which name an ability of `inference` each."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 
 from modernbert.inference.batching import Encoded
@@ -30,6 +32,34 @@ _FUNCTIONS: dict[str, Activate] = {
     "softmax": lambda rows: rows.softmax(-1),
     "none": lambda rows: rows,
 }
+
+
+Answer = Callable[[Call, Any], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One thing that can be asked for.
+
+    Attributes:
+        path: Without the model's name, which may stand before it.
+        abilities: Classes of `inference`, of which a model needs one; none when each model can.
+        summary: What it gives, in a sentence.
+        request, response: The types of the bodies.
+        answer: Makes the one of the other.
+    """
+
+    path: str
+    abilities: tuple[type, ...]
+    summary: str
+    request: type[Struct]
+    response: Any
+    answer: Answer
+
+    @property
+    def is_openai(self) -> bool:
+        """Whether errors are written as clients of OpenAI expect them."""
+        return self.path.endswith("/embeddings")
 
 
 async def predict(call: Call, request: schemas.PredictRequest) -> Any:
@@ -167,3 +197,48 @@ def _filled(filler: FillMask, masks: Sequence[Sequence[FilledMask]]) -> Any:
         for mask in masks
     ]
     return answers[0] if len(answers) == 1 else answers
+
+
+HEAD_ROUTES = (
+    Route(
+        "/predict",
+        (Classifier,),
+        "The labels of texts, or of pairs of texts, best first.",
+        schemas.PredictRequest,
+        list[schemas.Prediction | list[schemas.Prediction]],
+        predict,
+    ),
+    Route(
+        "/rerank",
+        (Reranker, MultiVectorEmbedder),
+        "Texts by how well they answer a query, best first.",
+        schemas.RerankRequest,
+        list[schemas.Rank],
+        rerank,
+    ),
+    Route(
+        "/tag",
+        (Tagger,),
+        "The entities of texts.",
+        schemas.TagRequest,
+        list[schemas.TaggedEntity | list[schemas.TaggedEntity]],
+        tag,
+    ),
+    Route(
+        "/answer",
+        (QuestionAnswerer,),
+        "The pieces of texts that answer questions.",
+        schemas.AnswerRequest,
+        schemas.Answer | list[schemas.Answer],
+        answer,
+    ),
+    Route(
+        "/fill-mask",
+        (FillMask,),
+        "The likeliest tokens for each [MASK].",
+        schemas.FillMaskRequest,
+        list[schemas.FilledMask | list[schemas.FilledMask | list[schemas.FilledMask]]],
+        fill_mask,
+    ),
+)
+"""The routes of models with a head."""

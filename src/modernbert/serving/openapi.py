@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from modernbert.serving import schemas
-from modernbert.serving.routes import ROUTES, Route
+from modernbert.serving.heads import Route
+from modernbert.serving.routes import ROUTES
 
 _REASONS = {
     400: "The body is no JSON, or a field of it cannot be; the message names the field.",

@@ -1,29 +1,24 @@
 """What each route does: from a request's body to an answer, through tokenizer and engine."""
 
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
-from msgspec import Struct
 
 from modernbert.errors import InputError
 from modernbert.inference.batching import Encoded
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import Side
-from modernbert.inference.fill_mask import FillMask
 from modernbert.inference.inputs import EncodedText, TextEncoder
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-from modernbert.inference.question_answerer import QuestionAnswerer
-from modernbert.inference.reranker import Reranker
 from modernbert.inference.sparse_embedder import SparseEmbedder
-from modernbert.inference.tagger import Tagger
 from modernbert.inference.text_model import Use
 from modernbert.serving import schemas
 from modernbert.serving.encoding import TextOrIds, Truncation, as_inputs, encode_ids_too
-from modernbert.serving.heads import answer, fill_mask, predict, predict_or_classify, rerank, tag
+from modernbert.serving.heads import HEAD_ROUTES, Route, predict_or_classify
 from modernbert.serving.refusal import Refusal, empty, invalid, too_large
 from modernbert.serving.service import Call
 
@@ -32,33 +27,6 @@ O = TypeVar("O")  # noqa: E741
 
 MAX_NUMBERS = 1 << 23
 """Of an answer: 8 million numbers are about 150 MB of JSON."""
-
-Answer = Callable[[Call, Any], Awaitable[Any]]
-
-
-@dataclass(frozen=True)
-class Route:
-    """One thing that can be asked for.
-
-    Attributes:
-        path: Without the model's name, which may stand before it.
-        abilities: Classes of `inference`, of which a model needs one; none when each model can.
-        summary: What it gives, in a sentence.
-        request, response: The types of the bodies.
-        answer: Makes the one of the other.
-    """
-
-    path: str
-    abilities: tuple[type, ...]
-    summary: str
-    request: type[Struct]
-    response: Any
-    answer: Answer
-
-    @property
-    def is_openai(self) -> bool:
-        """Whether errors are written as clients of OpenAI expect them."""
-        return self.path.endswith("/embeddings")
 
 
 async def embed(call: Call, request: schemas.EmbedRequest) -> Any:
@@ -281,46 +249,7 @@ ROUTES = (
         list[float],
         similarity,
     ),
-    Route(
-        "/predict",
-        (Classifier,),
-        "The labels of texts, or of pairs of texts, best first.",
-        schemas.PredictRequest,
-        list[schemas.Prediction | list[schemas.Prediction]],
-        predict,
-    ),
-    Route(
-        "/rerank",
-        (Reranker, MultiVectorEmbedder),
-        "Texts by how well they answer a query, best first.",
-        schemas.RerankRequest,
-        list[schemas.Rank],
-        rerank,
-    ),
-    Route(
-        "/tag",
-        (Tagger,),
-        "The entities of texts.",
-        schemas.TagRequest,
-        list[schemas.TaggedEntity | list[schemas.TaggedEntity]],
-        tag,
-    ),
-    Route(
-        "/answer",
-        (QuestionAnswerer,),
-        "The pieces of texts that answer questions.",
-        schemas.AnswerRequest,
-        schemas.Answer | list[schemas.Answer],
-        answer,
-    ),
-    Route(
-        "/fill-mask",
-        (FillMask,),
-        "The likeliest tokens for each [MASK].",
-        schemas.FillMaskRequest,
-        list[schemas.FilledMask | list[schemas.FilledMask | list[schemas.FilledMask]]],
-        fill_mask,
-    ),
+    *HEAD_ROUTES,
     Route(
         "/tokenize",
         (),
