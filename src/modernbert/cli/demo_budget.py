@@ -17,7 +17,7 @@ _NUM_EVALUATIONS = 8
 _EVALUATION_TOKENS = (8_000, 40_000)
 _EVALUATION_SHARE = 0.012  # of the tokens, each; a forward costs a third of a training step
 _SHORTEST_TOKENS = 20_000
-_TOKENS_FOR_LARGE_STEPS = 1_600_000
+_STEP_TOKENS = 1_024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +42,14 @@ class DemoModel:
 MODELS = (
     DemoModel(
         sizes='preset = "tiny"                 # 6 layers, 256 wide',
-        learning_rate=1.5e-3,
+        learning_rate=1e-3,
         fewest_tokens=300_000,
         most_tokens=3_400_000,
     ),
     DemoModel(
         sizes='preset = "tiny"                 # made smaller, as this machine is slow or busy\n'
         "num_layers = 4\nhidden_size = 192\nintermediate_size = 288\nnum_heads = 3",
-        learning_rate=3e-3,
+        learning_rate=1.5e-3,
         fewest_tokens=0,
         most_tokens=3_400_000,
     ),
@@ -73,11 +73,6 @@ class Choice:
     seconds: float
 
     @property
-    def bin_tokens(self) -> int:
-        """Tokens of a step: fewer where there are few in all, as a model learns by steps."""
-        return 2_048 if self.total_tokens > _TOKENS_FOR_LARGE_STEPS else 1_024
-
-    @property
     def evaluation_tokens(self) -> int:
         """Held-out tokens of each evaluation: fewer where there is little time."""
         least, most = _EVALUATION_TOKENS
@@ -86,14 +81,13 @@ class Choice:
 
     def as_recipe(self) -> dict[str, str]:
         """The values of the recipe that depend on the choice, by their names in its template."""
-        steps = self.total_tokens // self.bin_tokens
+        steps = self.total_tokens // _STEP_TOKENS
         return {
             "model": self.model.sizes,
-            "bin_tokens": str(self.bin_tokens),
             "total_tokens": f"{self.total_tokens:_}",
             "evaluate_every_steps": str(max(1, steps // _NUM_EVALUATIONS)),
             "peak_learning_rate": f"{self.model.learning_rate:g}",
-            "warmup_tokens": f"{round(0.12 * self.total_tokens):_}",
+            "warmup_tokens": f"{round(0.1 * self.total_tokens):_}",
             "decay_tokens": f"{round(0.7 * self.total_tokens):_}",
             "evaluation_tokens": f"{self.evaluation_tokens:_}",
         }
