@@ -1,15 +1,19 @@
 """Whole or absent: what is seen under the final names at every moment."""
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modernbert import files
+from modernbert.errors import InUseError
 from modernbert.files import (
     TEMPORARY_PREFIX,
+    locked,
     new_file,
     new_folder,
     remove_folder,
@@ -17,10 +21,11 @@ from modernbert.files import (
     updated_folder,
     write_whole,
 )
+from modernbert.hashes import HASHES_FILE, find_faults, read_hashes
 
 
 def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != HASHES_FILE)
 
 
 def test_contents_are_written_one_after_another(tmp_path: Path) -> None:
@@ -181,6 +186,7 @@ KILLED = """
 import os, sys, signal
 from pathlib import Path
 from modernbert import files
+from modernbert.errors import InUseError
 
 left = int(sys.argv[2])
 
@@ -221,3 +227,99 @@ def test_files_that_belong_together_are_of_one_time_at_every_kill(old: Path) -> 
     assert steps > 10 and found == 0
     assert seen == {("old", "old"), ("new", "new")}
     assert names_in(old.parent) == ["model"] and ".partial-update" not in names_in(old)
+
+
+IMPORTS = "import sys; from pathlib import Path"
+
+
+def in_another_process(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """A process that ran `code` up to a first line of output, and waits for its input to close."""
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; from pathlib import Path\n{code}",
+            *map(str, arguments),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+FILLS = """
+from modernbert.files import {function}
+with {function}(Path(sys.argv[1])) as partial:
+    (partial / "a").write_text("theirs")
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("function", [new_folder, updated_folder])
+def test_a_folder_that_another_process_fills_is_refused(tmp_path: Path, function: Any) -> None:
+    path = tmp_path / "folder"
+    other = in_another_process(FILLS.format(function=function.__name__), path)
+    with pytest.raises(InUseError, match="another process is at work"), function(path):
+        pass
+    other.communicate("")
+    assert other.returncode == 0
+    assert names_in(tmp_path) == ["folder"] and (path / "a").read_text() == "theirs"
+
+
+def test_a_folder_that_a_killed_process_was_filling_is_free(tmp_path: Path) -> None:
+    other = in_another_process(FILLS.format(function="new_folder"), tmp_path / "folder")
+    other.kill()
+    other.communicate()
+    with new_folder(tmp_path / "folder") as partial:
+        (partial / "b").touch()
+    assert names_in(tmp_path) == ["folder"] and names_in(tmp_path / "folder") == ["b"]
+
+
+def test_a_folder_that_has_come_to_exist_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError, match="meanwhile"), new_folder(tmp_path / "folder"):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "theirs").touch()
+    assert names_in(tmp_path) == ["folder"] and names_in(tmp_path / "folder") == ["theirs"]
+
+
+def test_a_lock_may_be_shared(tmp_path: Path) -> None:
+    refused = pytest.raises(InUseError, match="another process")
+    with locked(tmp_path, shared=True), locked(tmp_path, shared=True), refused, locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with new_folder(tmp_path / "folder") as partial:
+        (partial / "a").touch()
+    assert names_in(tmp_path) == ["folder"]
+
+
+def test_an_updated_folder_keeps_hashes_of_all_that_was_written_into_it(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    for name in ("a", "b"):
+        with updated_folder(path) as partial:
+            (partial / "deep").mkdir()
+            (partial / "deep" / name).write_text(name)
+    hashes = read_hashes(path / HASHES_FILE)
+    assert sorted(hashes) == ["deep/a", "deep/b"] and not list(find_faults(path, hashes))
+    (path / "deep" / "a").write_text("x")
+    assert list(find_faults(path, hashes)) == [f"{path / 'deep/a'}: differs from its hash"]
+
+
+def test_damaged_hashes_do_not_keep_a_folder_from_being_written(tmp_path: Path) -> None:
+    (tmp_path / HASHES_FILE).write_text("{")
+    with updated_folder(tmp_path) as partial:
+        (partial / "a").touch()
+    assert sorted(read_hashes(tmp_path / HASHES_FILE)) == ["a"]

@@ -23,9 +23,11 @@ FLOORS = (
         "settings",
         "errors",
         "files",
+        "hashes",
         "hub",
         "json_files",
         "kinds",
+        "reading",
         "choices",
         "processes",
         "word_splitting",
@@ -208,9 +210,8 @@ def test_verbs_import_what_is_heavy_when_they_run() -> None:
 
 def is_light(module: str) -> bool:
     """Whether a verb may import it early; the next test finds out whether that is true."""
-    return room(module) in ("cli", "errors") or module.endswith(
-        ("settings", "recipe", "tasks.finetune")
-    )
+    light = ("cli", "errors", "files", "hashes", "json_files")
+    return room(module) in light or module.endswith(("settings", "recipe", "tasks.finetune"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@
     ├── HubError                    a folder that cannot be pushed to the hub
     ├── ShardError                  token shards: truncated, changed or in another format
     ├── RunError                    a run folder: of another recipe, or without a usable checkpoint
-    │   └── CheckpointError         a checkpoint: incomplete, changed or of another run
+    │   ├── CheckpointError         a checkpoint: incomplete, changed or of another run
+    │   └── InUseError              a folder that another process works in
     └── TrainingError               training cannot continue
         ├── NonFiniteLossError      the loss became NaN or infinite; no weight was touched
         └── ProcessError            another process of the run failed, exited or hangs
@@ -72,6 +73,10 @@ class RunError(ModernBertError):
 
 class CheckpointError(RunError):
     """A checkpoint is incomplete, changed or of another run."""
+
+
+class InUseError(RunError):
+    """Another process works in the folder; wait for its end, or stop it."""
 
 
 class TrainingError(ModernBertError):

@@ -7,21 +7,30 @@ What a killed process leaves behind bears `TEMPORARY_PREFIX` and is cleared by `
     one file, written piece by piece       with new_file(path) as file: ...
     a folder that is new                   with new_folder(path) as folder: ...
     a folder that may be there already     with updated_folder(path) as folder: ...
+    a folder that one process works in     with locked(path): ...
+
+Two processes that write one folder do not mix their files: the second one is refused.
 """
 
 import ctypes
+import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from modernbert.errors import InUseError, ModernBertError
+from modernbert.hashes import HASHES_FILE, Hashes, as_bytes, hash_folder, read_hashes
 
 TEMPORARY_PREFIX = ".partial-"
 _UPDATE = f"{TEMPORARY_PREFIX}update"
 
 _HERE = -100  # AT_FDCWD: a path that is not absolute begins at the current folder
 _EXCHANGE = 2  # RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS
+_NO_LOCKS = errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP
 
 
 def write_whole(path: Path, *contents: bytes | memoryview) -> None:
@@ -53,11 +62,20 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that becomes `path`, which must not exist, when the block ends well.
 
     Its files are made durable before the rename, so a folder under its final name is complete.
+
+    Raises:
+        InUseError: Another process is filling it.
+        FileExistsError: It has come to exist meanwhile.
     """
     with _filled_folder(path.with_name(TEMPORARY_PREFIX + path.name)) as temporary:
         yield temporary
         sync_tree(temporary)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise FileExistsError(f"{path}: another process has made it meanwhile") from None
     sync(path.parent)
 
 
@@ -68,17 +86,33 @@ def updated_folder(path: Path) -> Iterator[Path]:
     Where `path` is new it appears at once and whole. Where it exists, its other files stay, and
     all that are replaced are so at one moment: a folder with the new files and links to the others
     changes places with it. Where the system cannot do that, files are replaced one by one, each
-    the whole old one or the whole new one.
+    the whole old one or the whole new one. The hashes of all that was ever written so are kept in
+    the folder's `hashes.json`. Within a folder that is being filled, files are written in place.
     """
+    if any(part.startswith(TEMPORARY_PREFIX) for part in path.parts):
+        path.mkdir(parents=True, exist_ok=True)
+        yield path
+        return
     if not path.exists():
         with new_folder(path) as temporary:
             yield temporary
+            _write_hashes(temporary, path)
         return
     with _filled_folder(path / _UPDATE) as temporary:
         yield temporary
+        _write_hashes(temporary, path)
         sync_tree(temporary)
         if not _replace_at_once(path.resolve(), temporary):
             _replace_one_by_one(path, temporary)
+
+
+def _write_hashes(update: Path, path: Path) -> None:
+    """Write the hashes of new files into their folder, with those of the files that stay."""
+    earlier: Hashes = {}
+    if (path / HASHES_FILE).exists():
+        with suppress(ModernBertError):  # a damaged file of hashes is no reason to lose a model
+            earlier = read_hashes(path / HASHES_FILE)
+    write_whole(update / HASHES_FILE, as_bytes({**earlier, **hash_folder(update)}))
 
 
 def _replace_at_once(path: Path, update: Path) -> bool:
@@ -133,6 +167,41 @@ def _replace_one_by_one(path: Path, update: Path) -> None:
             sync(place.parent)
 
 
+@contextmanager
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a folder for this process; a process that dies lets go of it.
+
+    Args:
+        folder: Exists already.
+        shared: Hold it together with other processes that share it.
+
+    Raises:
+        InUseError: Another process holds it.
+        FileNotFoundError: It is not there, or was moved away while this process waited for it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        if not os.path.samestat(os.fstat(descriptor), folder.stat()):
+            raise FileNotFoundError(f"{folder}: was replaced at this moment")
+        yield
+    except BlockingIOError:
+        raise InUseError(
+            f"{folder}: another process is at work in it; wait until it ends"
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int) -> None:
+    """Lock an open folder, where its file system knows locks."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
 def remove_folder(path: Path) -> None:
     """Delete a folder; a kill halfway leaves a leftover, never half a folder under its name."""
     temporary = path.with_name(TEMPORARY_PREFIX + path.name)
@@ -144,10 +213,7 @@ def remove_folder(path: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Clear what killed writers left in `folder`; nobody may be writing there."""
     for leftover in folder.glob(TEMPORARY_PREFIX + "*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink()
+        _remove(leftover)
 
 
 def sync(path: Path) -> None:
@@ -168,10 +234,38 @@ def sync_tree(folder: Path) -> None:
 
 @contextmanager
 def _filled_folder(temporary: Path) -> Iterator[Path]:
-    """An empty folder that is gone at the end: moved by then, or not wanted."""
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    """An empty folder that is gone at the end: moved by then, or not wanted.
+
+    Raises:
+        InUseError: Another process is filling it.
+    """
+    temporary.mkdir(parents=True, exist_ok=True)
+    with locked(temporary):
+        for leftover in temporary.iterdir():
+            _remove(leftover)
+        identity = temporary.stat()
+        try:
+            yield temporary
+        finally:
+            # Under this name there may be another process's folder by now, or the one that
+            # changed places with this one, which is nobody's.
+            if not temporary.exists() or not _is_held_by_another(temporary, identity):
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_held_by_another(folder: Path, identity: os.stat_result) -> bool:
+    """Whether a folder is not the one of that identity, and some process holds it."""
+    if os.path.samestat(folder.stat(), identity):
+        return False
     try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with locked(folder):
+            return False
+    except (InUseError, FileNotFoundError):
+        return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

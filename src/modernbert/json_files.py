@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from modernbert.errors import ConfigError, ModelFolderError, ModernBertError, SettingsError
+from modernbert.reading import read_regular
 from modernbert.settings import parse
 
 T = TypeVar("T")
@@ -50,12 +51,12 @@ def read_json(path: Path, error: type[ModernBertError] = ModelFolderError) -> An
         error: The file cannot be read, is no regular file, or is no JSON.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for without an end
-            raise error(f"{path}: is no regular file")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return json.loads(read_regular(path).decode())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, RecursionError) as failure:
+    except OSError as failure:
+        raise error(f"{path}: cannot be read: {failure.strerror}") from None
+    except (ValueError, RecursionError) as failure:
         raise error(f"{path}: not a readable JSON file: {failure}") from None
 
 

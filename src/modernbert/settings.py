@@ -36,6 +36,7 @@ import tomli_w
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MinLen
 
 from modernbert.errors import SettingsError
+from modernbert.reading import read_regular
 
 T = TypeVar("T")
 
@@ -107,8 +108,19 @@ def _check(annotation: Any, value: Any, name: str) -> None:
     elif origin is tuple:
         for index, item in enumerate(value):
             _check(arguments[0], item, f"{name}[{index}]")
+    elif annotation is str and not _is_unicode(value):
+        raise SettingsError(f"{name}: got bytes that are no UTF-8, expected a text")
     elif annotation is float and not math.isfinite(value):
         raise SettingsError(f"{name}: got {value}, expected a finite number")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text has a UTF-8 form; one of the environment may be of other bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # How the number of a bound is named in it, when the bound holds, and how a message tells it.
@@ -173,10 +185,12 @@ def load_mapping(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular(path).decode())
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{path}: not a readable TOML file: {error}") from None
 
 
@@ -282,13 +296,14 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         return parse(typing.cast(type[Any], hint), value, where=where)
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < _MAX_WHOLE:
         return float(value)
     if type(value) is hint:
         return value
     raise SettingsError(f"{where}: got {value!r}, expected {_KINDS.get(hint, hint)}")
 
 
+_MAX_WHOLE = 1 << 1000  # larger ones have no float
 _KINDS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",

@@ -103,7 +103,7 @@ def test_there_and_back(architecture: str, tmp_path: Path) -> None:
     assert loaded.classifier_fields() == model.classifier_fields()
     assert all(p.requires_grad and p.device.type == "cpu" for p in loaded.parameters())
     files = sorted(path.name for path in (tmp_path / "new" / "model").iterdir())
-    assert files == ["config.json", "model.safetensors"]
+    assert files == ["config.json", "hashes.json", "model.safetensors"]
 
 
 def test_layers_in_any_order_there_and_back(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_other_files_of_a_folder_stay(folder: Path) -> None:
     model.save_pretrained(folder)
     assert same(MaskedLanguageModel.from_pretrained(folder), model)
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert names == ["config.json", "hashes.json", "model.safetensors", "tokenizer.json"]
 
 
 def test_a_model_saved_over_the_one_it_came_from(folder: Path) -> None:

@@ -36,7 +36,7 @@ def test_saved_and_loaded_is_equal(small: Tokenizer, folder: Path) -> None:
     assert loaded.fingerprint == small.fingerprint
     assert loaded.model_max_length == 16
     assert sorted(path.name for path in folder.iterdir()) == [
-        "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"
+        "hashes.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"
     ]  # fmt: skip
 
 

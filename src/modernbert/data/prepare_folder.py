@@ -1,9 +1,7 @@
 """The output folder of `prepare`: whose it is, and what is finished in it."""
 
 import errno
-import fcntl
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +12,8 @@ from typing import Any
 
 from modernbert.data.records import Skipped
 from modernbert.data.shard_manifest import MANIFEST
-from modernbert.errors import RunError
-from modernbert.files import TEMPORARY_PREFIX, write_whole
+from modernbert.errors import InUseError, RunError
+from modernbert.files import TEMPORARY_PREFIX, locked, write_whole
 
 Identity = Mapping[str, Any]
 
@@ -85,7 +83,7 @@ def claim_folder(path: Path, identity: Identity) -> Iterator[PrepareFolder]:
     with _explained(path):
         _check_not_within(path, identity["inputs"])
         _make_folder(path)
-        with _locked(path):
+        with locked(path):
             _check_identity(path, identity)
             yield PrepareFolder(path)
 
@@ -109,7 +107,7 @@ def share_folder(
             folder.unfinished.mkdir(exist_ok=True)
             own = folder.unfinished / f"task-{task}-of-{num_tasks}"
             own.mkdir(exist_ok=True)
-            with _locked(own):
+            with locked(own):
                 yield folder
 
 
@@ -118,9 +116,9 @@ def _begin_together(path: Path, identity: Identity) -> None:
     give_up = time.monotonic() + _PATIENCE_SECONDS
     while not (path / _IDENTITY).exists():
         try:
-            with _locked(path):
+            with locked(path):
                 _check_identity(path, identity)
-        except _InUse:
+        except InUseError:
             if time.monotonic() >= give_up:
                 raise
             time.sleep(_RETRY_SECONDS)
@@ -155,23 +153,6 @@ def _make_folder(path: Path) -> None:
         raise RunError(f"{path}: not a folder; choose another output") from None
 
 
-class _InUse(RunError):
-    """Another process holds the folder."""
-
-
-@contextmanager
-def _locked(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """Hold the folder against another process; a process that dies lets go of it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise _InUse(f"{path}: another process is at work in it; wait until it ends") from None
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def _shared(path: Path) -> Iterator[None]:
     """Hold the folder together with others; one that is just beginning is waited for."""
@@ -179,9 +160,9 @@ def _shared(path: Path) -> Iterator[None]:
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(_locked(path, fcntl.LOCK_SH))
+                stack.enter_context(locked(path, shared=True))
                 break
-            except _InUse:
+            except InUseError:
                 if time.monotonic() >= give_up:
                     raise
                 time.sleep(_RETRY_SECONDS)

@@ -1,12 +1,13 @@
 """A model and its tokenizer from one folder, on the best device and ready to compute."""
 
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from modernbert.errors import InputError
+from modernbert.hashes import HASHES_FILE, FileHash
 from modernbert.kinds import ModelKind
 from modernbert.model.config import EncoderConfig
 from modernbert.model.config_file import find_model
@@ -78,8 +79,8 @@ def folder_fingerprint(folder: Path) -> str:
     """The sha256 (hex) of a model's folder: its weights and its settings, not its other files."""
     digest = sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".safetensors") and path.is_file():
-            with path.open("rb") as file:
-                content = file_digest(file, "sha256").hexdigest()
+        is_model = path.suffix in (".json", ".safetensors") and path.name != HASHES_FILE
+        if is_model and path.is_file():
+            content = FileHash.of(path).sha256
             digest.update(f"{path.relative_to(folder)} {content}\n".encode())
     return digest.hexdigest()

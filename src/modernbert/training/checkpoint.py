@@ -13,7 +13,7 @@ anywhere. It is the same for any number of processes: tensors in shards are gath
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from modernbert import hashes
 from modernbert.errors import CheckpointError
 from modernbert.files import new_folder, remove_folder, remove_leftovers
+from modernbert.hashes import FileHash
 from modernbert.training.distributed import ALONE, Group
 from modernbert.training.run_folder import first_difference
 from modernbert.training.tensors import fill, gathered, write_tensors
@@ -113,7 +115,7 @@ def write(
                 name: write_tensors(partial / name, tensors) for name, tensors in files.items()
             }
             (partial / _FILES[2]).write_text(json.dumps(dict(progress)) + "\n", encoding="utf-8")
-            fingerprints[_FILES[2]] = _fingerprint(partial / _FILES[2])
+            fingerprints[_FILES[2]] = asdict(FileHash.of(partial / _FILES[2]))
             _write_manifest(partial, fingerprints, identity)
             if fault := find_fault(partial):
                 raise OSError(f"{fault} after it was written")
@@ -192,20 +194,13 @@ def find_fault(folder: Path) -> str | None:
         seal = manifest.pop("seal")
     except OSError:
         return f"{MANIFEST} is missing or cannot be read"
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return f"{MANIFEST} is no manifest"
     if seal != _seal(manifest):
         return f"{MANIFEST} was changed"
     for name in _FILES:
-        expected = manifest["files"].get(name)
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-        try:
-            found = _fingerprint(folder / name)
-        except OSError as error:
-            return f"{name} cannot be read: {error.strerror}"
-        if found != expected:
-            return f"{name} differs from its hash"
+        if fault := hashes.find_fault(folder / name, FileHash(**manifest["files"][name])):
+            return f"{name} {fault}"
     return None
 
 
@@ -233,12 +228,6 @@ def _write_manifest(
     manifest = {"format": FORMAT, "files": fingerprints, "identity": dict(identity)}
     sealed = {**manifest, "seal": _seal(manifest)}
     (folder / MANIFEST).write_text(json.dumps(sealed, indent=1), encoding="utf-8")
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:

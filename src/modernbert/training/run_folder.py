@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modernbert.errors import RunError
+from modernbert.errors import InUseError, RunError
 from modernbert.files import write_whole
 
 RUN_FILE = "run.json"
@@ -92,7 +92,7 @@ def _lock(descriptor: int, run_folder: Path) -> None:
         os.write(descriptor, f"{os.getpid()}\n".encode())
     except BlockingIOError:
         holder = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
-        raise RunError(
+        raise InUseError(
             f"{run_folder}: another process (id {holder}) is training there; "
             "wait for its end or stop it"
         ) from None

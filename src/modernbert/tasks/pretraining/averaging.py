@@ -19,7 +19,7 @@ from modernbert.data.loader import held_out_batches
 from modernbert.data.packing import PackingSettings
 from modernbert.data.shards import ShardFolder
 from modernbert.errors import ConfigError, InputError, RunError, ShardError
-from modernbert.files import new_folder, remove_folder, remove_leftovers
+from modernbert.files import remove_folder, remove_leftovers, updated_folder
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.pretrained import SavedModel
 from modernbert.tasks.pretraining.held_out import held_out_figures
@@ -225,7 +225,7 @@ def write_model(
     Raises:
         OSError: it cannot be written.
     """
-    with new_folder(folder) as partial:
+    with updated_folder(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial, model_max_length=model.config.max_seqlen)
         for name, content in (files or {}).items():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
 from modernbert.devices import filled
-from modernbert.files import write_whole
+from modernbert.files import updated_folder
 from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.inputs import EncodedText, Text, TextEncoder
 from modernbert.inference.loading import longest_sequence
@@ -238,13 +238,15 @@ def save_reranker(
         ModelFolderError: The folder cannot be written.
         TokenizerError: As that, for the tokenizer.
     """
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder, model_max_length=max_seqlen)
     module = "activation" if activation == "Sigmoid" else "linear"
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
     # Where CrossEncoder looks since version 4, and where it looked before.
     named = f"torch.nn.modules.{module}.{activation}"
-    config["sentence_transformers"] = {"activation_fn": named}
-    config["sbert_ce_default_activation_function"] = named
-    write_whole(path, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+    with updated_folder(folder) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial, model_max_length=max_seqlen)
+        path = partial / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["sentence_transformers"] = {"activation_fn": named}
+        config["sbert_ce_default_activation_function"] = named
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8")

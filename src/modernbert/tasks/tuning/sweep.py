@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from modernbert.errors import RunError, SettingsError
-from modernbert.files import new_folder, remove_folder, write_whole
+from modernbert.files import remove_folder, updated_folder, write_whole
 from modernbert.hub import CARD
 from modernbert.inference.loading import folder_fingerprint
 from modernbert.model.config_file import find_model
@@ -218,7 +218,7 @@ def _deliver(job: TuningJob, results: Results, review: Any) -> None:
     if not folder.exists():
         write_page_of_runs(output / REPORT_FILE, job, results, best, review)
         try:
-            with new_folder(folder) as partial_folder:
+            with updated_folder(folder) as partial_folder:
                 shutil.copytree(best, partial_folder, dirs_exist_ok=True)
                 card = tuning_card(job, results)
                 (partial_folder / CARD).write_text(card, encoding="utf-8")
