@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from modernbert.batch import PackedBatch
+from modernbert.hashes import find_faults, read_hashes
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import EmbedderSettings
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
@@ -109,7 +110,8 @@ def test_embed_to_npy(
     np.testing.assert_allclose(vectors, embedder.encode(TEXTS), atol=1e-5)
     assert ids_in(tmp_path / "out.ids.jsonl") == [f"doc {i}" for i in range(6)]
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"texts.jsonl", "out.npy", "out.ids.jsonl"}
+    assert left == {"texts.jsonl", "out.npy", "out.ids.jsonl", "out.npy.hashes.json"}
+    assert not list(find_faults(tmp_path, read_hashes(tmp_path / "out.npy.hashes.json")))
     again = embed(run, models, texts_file, tmp_path / "out.npy")
     assert again.exit_code == 2 and "is there already" in again.stderr
 
@@ -165,6 +167,7 @@ def test_embed_goes_on_where_it_was_stopped(
     stop_at: int,
     step: str,
 ) -> None:
+    from modernbert.cli import embedding_job
     from modernbert.cli.embedding_job import EmbeddingJob
     from modernbert.inference.index_files import VectorFile
 
@@ -179,6 +182,7 @@ def test_embed_goes_on_where_it_was_stopped(
         return original(self, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding_job, "_SECONDS_BETWEEN_SAVES", 0.0)
         patch.setattr(where, step, stops)
         answer = embed(run, models, texts_file, tmp_path / "out.npy")
     assert answer.exit_code == 130

@@ -122,7 +122,7 @@ def test_bad_calls_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="kind: got 'binary'"):
         build_index(tmp_path / "other", [texts([2])], kind="binary")  # type: ignore[arg-type]
     np.save(tmp_path / "index" / "ends.npy", np.array([[2], [9]]))
-    with pytest.raises(InputError, match="build it anew"):
+    with pytest.raises(InputError, match="does not lead in 2 steps from 0 to 5"):
         Index.open(tmp_path / "index")
 
 

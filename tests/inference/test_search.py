@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modernbert.errors import InputError
+from modernbert.hashes import FileHash
 from modernbert.inference import index as searching
 from modernbert.inference import index_folder
 from modernbert.inference.index import Hit, Index
@@ -161,8 +162,17 @@ def test_folders_and_queries_that_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             index.search(query, **options)  # type: ignore[arg-type]
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
+    for name, expected in manifest["files"].items():
+        path = tmp_path / "index" / name
+        content = path.read_bytes()
+        assert FileHash.of(path) == FileHash(**expected)
+        for cut in (content + b"x", *([content[:-1]] if content else [])):
+            path.write_bytes(cut)
+            with pytest.raises(InputError, match=f"{name}: has .* that were written; copy"):
+                Index.open(tmp_path / "index")
+        path.write_bytes(content)
     for changes, message in (
-        ({"count": 8}, "float32.npy: got 9 rows, expected 8; build the index anew"),
+        ({"count": 8}, r"float32.npy: got \(9, 24\) float32, expected \(8, 24\) float32; build"),
         ({"format": "other"}, "format 'other', expected"),
         ({"unknown": 1}, "not a search index"),
     ):
@@ -188,3 +198,19 @@ def test_built_and_opened_at_once(tmp_path: Path) -> None:
     assert not index.manifest.is_ragged and lists.manifest.is_ragged
     (one,), (several,) = (each.search(vectors(1, seed=1), 4) for each in (index, lists))
     assert [hit.id for hit in one] == [hit.id for hit in several]  # MaxSim of one is the product
+
+
+@pytest.mark.parametrize("value", [-1, 0, 5, 1 << 40])
+def test_places_of_ids_that_are_none(tmp_path: Path, value: int) -> None:
+    """An index of before has no hashes; its borders are looked at all the same."""
+    build_index(tmp_path / "index", [vectors(3)], ids=["a", "b", "c"])
+    places = np.load(tmp_path / "index" / "ids.npy")
+    places[1] = value
+    np.save(tmp_path / "index" / "ids.npy", places)
+    if value == 5:
+        hits = Index.open(tmp_path / "index")
+        with pytest.raises(InputError, match="line 1 holds no id"):
+            hits.search(vectors(1), 3)
+    else:
+        with pytest.raises(InputError, match="does not say where the lines of"):
+            Index.open(tmp_path / "index")

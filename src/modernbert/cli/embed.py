@@ -149,14 +149,13 @@ def embed(
         multi=multi,
     )
     try:
-        _run(job, reader, embedder, {**options, "batch_tokens": batch_tokens})
-        num_vectors = job.num_vectors
-        job.finish(kind=chosen, model=fingerprint)
+        with job:
+            _run(job, reader, embedder, {**options, "batch_tokens": batch_tokens})
+            job.finish(kind=chosen, model=fingerprint)
     except KeyboardInterrupt:
-        tell(f"stopped after {counted(job.num_done, 'text')}; run the same command to go on")
+        tell(f"stopped after {counted(job.num_saved, 'text')}; run the same command to go on")
         raise typer.Exit(_STOPPED) from None
-    finally:
-        job.close()
+    num_vectors = job.num_vectors
     if str(reader.skipped):
         tell(str(reader.skipped))
     if faiss:
@@ -192,6 +191,8 @@ def _run(
             ids.append(record.id)
             yield record.text
 
+    if job.is_complete:
+        return
     if job.num_done:
         tell(f"going on after {counted(job.num_done, 'text')}")
     with Meter("embedding") as meter, warnings_told():

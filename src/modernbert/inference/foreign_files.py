@@ -13,8 +13,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
+import torch
+from annotated_types import Ge, Le
 from torch import nn
 
 from modernbert.errors import ModelFolderError
@@ -24,6 +26,7 @@ from modernbert.kinds import CONFIG_FILE, MODULES_FILE, SETTINGS_FILE, Module
 from modernbert.model.multi_vector import Activation, Projection, ProjectionSettings
 from modernbert.model.pooling import Normalize, TextPooling, fill_from_folder
 from modernbert.model.weights import write_tensors
+from modernbert.settings import Settings
 
 T = TypeVar("T")
 
@@ -121,15 +124,16 @@ POOLING_KEYS: Mapping[str, TextPooling] = {
 }
 """How each pooling is called by the versions before 5.4."""
 
+Width = Annotated[int, Ge(1), Le(1 << 20)]
 Feature = Literal["sentence_embedding", "token_embeddings", "scores"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseFile:
+class DenseFile(Settings):
     """config.json of a Dense."""
 
-    in_features: int
-    out_features: int
+    in_features: Width
+    out_features: Width
     bias: bool = True
     activation_function: str = "torch.nn.modules.activation.Tanh"
     use_residual: bool = False
@@ -138,10 +142,10 @@ class DenseFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerNormFile:
+class LayerNormFile(Settings):
     """config.json of a LayerNorm."""
 
-    dimension: int
+    dimension: Width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +293,9 @@ def _read_layer(folder: Path, kind: str, feature: Feature, default: Feature) -> 
         read_settings(DropoutFile, path)
         return None
     if kind == "LayerNorm":
-        norm = nn.ModuleDict({"norm": nn.LayerNorm(read_settings(LayerNormFile, path).dimension)})
+        dimension = read_settings(LayerNormFile, path).dimension
+        with torch.device("meta"):
+            norm = nn.ModuleDict({"norm": nn.LayerNorm(dimension)})
         fill_from_folder(norm, folder)
         return norm["norm"]
     said: DenseFile | NormalizeFile
@@ -300,14 +306,14 @@ def _read_layer(folder: Path, kind: str, feature: Feature, default: Feature) -> 
 
 
 def _read_dense(said: DenseFile, folder: Path) -> Projection:
-    made = Projection(
-        ProjectionSettings(
-            in_features=said.in_features,
-            out_features=said.out_features,
-            bias=said.bias,
-            activation=activation_of(said.activation_function, folder / CONFIG_FILE),
-            residual=said.use_residual,
-        )
+    settings = ProjectionSettings(
+        in_features=said.in_features,
+        out_features=said.out_features,
+        bias=said.bias,
+        activation=activation_of(said.activation_function, folder / CONFIG_FILE),
+        residual=said.use_residual,
     )
+    with torch.device("meta"):
+        made = Projection(settings)
     fill_from_folder(made, folder)
     return made

@@ -21,6 +21,7 @@ from modernbert.inference.index_folder import (
     IndexManifest,
     IndexSimilarity,
     build_index,
+    shape_of,
     unit,
 )
 from modernbert.inference.similarity import Best, check_vectors, reduced, runs
@@ -55,21 +56,14 @@ class Index:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = IndexManifest.read(folder)
+        self.manifest.check_sizes(folder)
         kind, is_ragged = self.manifest.kind, self.manifest.is_ragged
         self._exact = self._read("vectors" if is_ragged else "float32")
         has_codes = kind in _OVERSAMPLE and not is_ragged
         self._coarse = self._read(kind) if has_codes else self._exact
         self._scales = self._read("scales") if kind == "int8" else None
         self._ids = IdReader(folder, self.manifest.count)
-        self._borders: np.ndarray | None = None
-        if is_ragged:
-            ends = read_vectors(folder / "ends.npy")[:, 0]
-            self._borders = np.concatenate([[0], ends])
-            if len(ends) != self.manifest.count or self._borders[-1] != len(self._exact):
-                count = self.manifest.count
-                raise InputError(
-                    f"{folder}: got {len(ends)} documents, expected {count}; build it anew"
-                )
+        self._borders = self._read_borders() if is_ragged else None
 
     @classmethod
     def open(cls, folder: Path | str) -> "Index":
@@ -135,15 +129,29 @@ class Index:
         return hits
 
     def _read(self, name: str) -> np.ndarray:
-        rows = read_vectors(self.folder / f"{name}.npy")
-        manifest = self.manifest
-        expected = manifest.num_vectors if manifest.is_ragged else manifest.count
-        if len(rows) != expected:
+        """The rows of one of the files, which must be as the manifest says."""
+        path, manifest = self.folder / f"{name}.npy", self.manifest
+        rows = read_vectors(path)
+        count = manifest.num_vectors if manifest.is_ragged else manifest.count
+        width, dtype = shape_of(name, manifest)
+        if rows.shape != (count, width) or rows.dtype != dtype:
             raise InputError(
-                f"{self.folder / name}.npy: got {len(rows)} rows, expected {expected}; "
-                "build the index anew"
+                f"{path}: got {rows.shape} {rows.dtype}, expected {(count, width)} {dtype}; build "
+                "the index anew"
             )
         return rows
+
+    def _read_borders(self) -> np.ndarray:
+        """(count + 1,) int64. Where the vectors of each document begin, and the end."""
+        path = self.folder / "ends.npy"
+        borders = np.concatenate([[0], read_vectors(path)[:, 0]])
+        ascend = bool((np.diff(borders) > 0).all())
+        if len(borders) != len(self) + 1 or borders[-1] != len(self._exact) or not ascend:
+            raise InputError(
+                f"{path}: does not lead in {len(self)} steps from 0 to {len(self._exact)}; build "
+                "the index anew"
+            )
+        return borders
 
     def _checked(self, queries: Any) -> list[np.ndarray]:
         """The vectors of each query, (num_vectors, dim) float32."""

@@ -1,12 +1,14 @@
 """The files of an index: vectors row by row, in fewer bytes too, and the ids beside them."""
 
+import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.lib import format as npy
@@ -14,6 +16,7 @@ from numpy.lib import format as npy
 from modernbert.errors import InputError
 
 _WORD_BITS = 64
+_PIECE_BYTES = 1 << 20
 _BITS_OF_BYTE = np.array([value.bit_count() for value in range(256)], np.uint8)
 
 
@@ -71,56 +74,56 @@ def count_bits(words: np.ndarray) -> np.ndarray:
     return sums
 
 
-class VectorFile:
-    """Appends blocks of rows to a .npy file; between blocks it is a complete one.
+class GrowingFile:
+    """Appends bytes to a file; a context that closes it.
 
-    path: the file; it is created, or with `keep_rows` cut back to its first rows.
-    dim: the numbers of a row.
-    keep_rows: how many rows of a file that is there are kept.
+    Args:
+        path: The file; it is made, or cut back to the bytes that are kept.
+        keep_bytes: How many bytes of a file that is there are kept.
+        unhashed_bytes: How many bytes at its beginning are not part of the hash.
 
     Raises:
-        InputError: fewer rows in the file than are to be kept.
+        InputError: The file has fewer bytes than are to be kept.
     """
 
-    def __init__(
-        self, path: Path, dim: int, dtype: Any = np.float32, *, keep_rows: int = 0
-    ) -> None:
-        self.dim, self.dtype = dim, np.dtype(dtype)
-        self.num_rows = keep_rows
-        self._file = path.open("r+b" if keep_rows else "w+b")
-        self._write_header()
-        end = self._file.tell() + keep_rows * dim * self.dtype.itemsize
-        if self._file.seek(0, 2) < end:
-            self._file.close()
-            raise InputError(f"{path}: holds fewer than {keep_rows} vectors; delete it")
-        self._file.truncate(end)
-        self._file.seek(end)
+    def __init__(self, path: Path, keep_bytes: int = 0, *, unhashed_bytes: int = 0) -> None:
+        self.path = path
+        try:
+            self.file = path.open("r+b" if keep_bytes else "w+b")
+        except FileNotFoundError:
+            raise InputError(f"{path}: is missing") from None
+        size = self.file.seek(0, os.SEEK_END)
+        if size < keep_bytes:
+            self.file.close()
+            raise InputError(
+                f"{path}: has {size:,} bytes, fewer than the {keep_bytes:,} that were written"
+            )
+        self.file.truncate(keep_bytes)
+        self._digest = hashlib.sha256()
+        self.file.seek(unhashed_bytes)
+        while piece := self.file.read(_PIECE_BYTES):
+            self._digest.update(piece)
+        self.num_bytes = self.file.seek(keep_bytes)
 
-    def append(self, rows: np.ndarray) -> None:
-        """Add rows (n, dim), and make the header say so."""
-        assert rows.ndim == 2 and rows.shape[1] == self.dim
-        self._file.write(np.ascontiguousarray(rows, self.dtype).data)
-        self.num_rows += len(rows)
-        end = self._file.tell()
-        self._write_header()
-        self._file.seek(end)
-        self._file.flush()
+    @property
+    def sha256(self) -> str:
+        """Of all that counts in the file."""
+        return self._digest.hexdigest()
+
+    def append(self, content: bytes | memoryview) -> None:
+        """Add bytes at the end."""
+        self.file.write(content)
+        self._digest.update(content)
+        self.num_bytes += len(content)
 
     def sync(self) -> None:
         """Make what was appended durable."""
-        os.fsync(self._file.fileno())
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Give the file free."""
-        self._file.close()
-
-    def _write_header(self) -> None:
-        # NumPy leaves room in the header for a larger number of rows, so that it keeps its length.
-        self._file.seek(0)
-        described = npy.dtype_to_descr(self.dtype)
-        shape = (self.num_rows, self.dim)
-        header = {"descr": described, "fortran_order": False, "shape": shape}
-        npy.write_array_header_1_0(self._file, header)
+        self.file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -132,6 +135,52 @@ class VectorFile:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class VectorFile(GrowingFile):
+    """Appends blocks of rows to a .npy file; between blocks it is a complete one.
+
+    Args:
+        path: The file; it is made, or with `keep_rows` cut back to its first rows.
+        dim: How many numbers a row has.
+        dtype: Of the numbers.
+        keep_rows: How many rows of a file that is there are kept.
+
+    Raises:
+        InputError: The file has fewer rows than are to be kept.
+    """
+
+    def __init__(
+        self, path: Path, dim: int, dtype: Any = np.float32, *, keep_rows: int = 0
+    ) -> None:
+        self.dim, self.dtype, self.num_rows = dim, np.dtype(dtype), keep_rows
+        begin = len(self._header())
+        end = begin + keep_rows * dim * self.dtype.itemsize if keep_rows else 0
+        super().__init__(path, end, unhashed_bytes=begin)
+        self._write_header()
+
+    def append(self, rows: np.ndarray) -> None:  # type: ignore[override]
+        """Add rows (n, dim), and make the header say so."""
+        assert rows.ndim == 2 and rows.shape[1] == self.dim
+        super().append(np.ascontiguousarray(rows, self.dtype).reshape(-1).view(np.uint8).data)
+        self.num_rows += len(rows)
+        self._write_header()
+
+    def _header(self) -> bytes:
+        # NumPy leaves room in the header for a larger number of rows, so that it keeps its length.
+        described = npy.dtype_to_descr(self.dtype)
+        shape = (self.num_rows, self.dim)
+        written = io.BytesIO()
+        npy.write_array_header_1_0(
+            written, {"descr": described, "fortran_order": False, "shape": shape}
+        )
+        return written.getvalue()
+
+    def _write_header(self) -> None:
+        self.file.seek(0)
+        self.file.write(self._header())
+        self.file.seek(0, os.SEEK_END)
+        self.file.flush()
 
 
 def read_vectors(path: Path) -> np.ndarray:
@@ -211,25 +260,47 @@ class IdReader:
     """The ids of some rows.
 
     Raises:
-        InputError: files that cannot be read, or of another number of rows.
+        InputError: Files that cannot be read, of another number of rows, or whose places are not
+            those of lines.
     """
 
     def __init__(self, folder: Path, num_rows: int) -> None:
         self._path = folder / "ids.jsonl"
-        self._places = read_vectors(folder / "ids.npy")
-        if len(self._places) not in (0, num_rows):
+        places = read_vectors(folder / "ids.npy")[:, 0]
+        if len(places) not in (0, num_rows):
             raise InputError(
-                f"{folder / 'ids.npy'}: got {len(self._places)} rows, expected {num_rows}; "
+                f"{folder / 'ids.npy'}: got {len(places)} rows, expected {num_rows}; "
                 "build the index anew"
             )
+        try:
+            size = self._path.stat().st_size
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be read: {error.strerror}") from None
+        ends = np.append(places, size)
+        if places.dtype != np.int64 or (len(places) and places[0]) or (np.diff(ends) <= 0).any():
+            raise InputError(
+                f"{folder / 'ids.npy'}: does not say where the lines of {self._path.name} begin; "
+                "build the index anew"
+            )
+        self._ends = ends
 
     def names(self, rows: Iterable[int]) -> list[str]:
-        """The id of each row, which is its number where there are none."""
-        if not len(self._places):
+        """The id of each row, which is its number where there are none.
+
+        Raises:
+            InputError: A line that holds no id.
+        """
+        if len(self._ends) == 1:
             return [str(row) for row in rows]
         with self._path.open("rb") as file:
-            names = []
-            for row in rows:
-                file.seek(int(self._places[row, 0]))
-                names.append(str(json.loads(file.readline())))
-        return names
+            return [self._name(file, row) for row in rows]
+
+    def _name(self, file: BinaryIO, row: int) -> str:
+        begin, end = self._ends[row : row + 2].tolist()
+        file.seek(begin)
+        try:
+            return str(json.loads(file.read(end - begin)))
+        except (ValueError, RecursionError):
+            raise InputError(
+                f"{self._path}: line {row + 1} holds no id; build the index anew"
+            ) from None

@@ -10,17 +10,18 @@ ids.jsonl, ids.npy      the id of each document, a line each, and where each lin
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from modernbert.errors import InputError
+from modernbert.errors import InputError, SettingsError
 from modernbert.files import new_folder
+from modernbert.hashes import FileHash, find_size_fault, hash_folder, require_inner_paths
 from modernbert.inference.index_files import IdWriter, VectorFile, to_bits, to_int8
 from modernbert.inference.similarity import check_vectors
 from modernbert.json_files import parse_foreign, read_json
@@ -53,6 +54,7 @@ class IndexManifest:
         similarity: What the products of vectors are.
         model: Whose vectors they are, so that queries come from the same; empty if not known.
         is_ragged: Whether documents have several vectors.
+        files: The sizes and hashes of the other files; none in indexes of before.
     """
 
     count: int
@@ -63,6 +65,7 @@ class IndexManifest:
     model: str = ""
     is_ragged: bool = False
     format: str = FORMAT
+    files: Mapping[str, FileHash] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "IndexManifest":
@@ -85,6 +88,24 @@ class IndexManifest:
             return parse_foreign(cls, content, str(path), error=InputError)
         except InputError as error:
             raise InputError(f"{folder}: not a search index: {error}") from None
+
+    def __post_init__(self) -> None:
+        numbers = self.count, self.dim, 1 if self.num_vectors is None else self.num_vectors
+        if min(numbers) < 1:
+            raise SettingsError(f"count, dim and num_vectors: got {numbers}, expected 1 or more")
+        if self.kind not in KINDS[self.is_ragged]:
+            raise SettingsError(f"kind: got {self.kind}, expected one of {KINDS[self.is_ragged]}")
+        require_inner_paths(self.files)
+
+    def check_sizes(self, folder: Path) -> None:
+        """Refuse files that are missing, cut or too long.
+
+        Raises:
+            InputError: Naming the first of them.
+        """
+        for name, expected in self.files.items():
+            if fault := find_size_fault(folder / name, expected):
+                raise InputError(f"{folder / name}: {fault}; copy it again or build the index anew")
 
 
 class _Rows(NamedTuple):
@@ -146,6 +167,7 @@ def build_index(
             similarity=similarity,
             model=model,
             is_ragged=is_ragged,
+            files=hash_folder(partial),
         )
         text = json.dumps(asdict(manifest), indent=2) + "\n"
         (partial / MANIFEST_FILE).write_text(text, encoding="utf-8")
@@ -267,3 +289,12 @@ def _stored(vectors: np.ndarray, kind: IndexKind, *, is_ragged: bool) -> dict[st
     if is_ragged:
         return {"vectors": vectors.astype(kind)}
     return {"float32": vectors}
+
+
+def shape_of(name: str, manifest: IndexManifest) -> tuple[int, np.dtype[Any]]:
+    """How many numbers a row of a file has, and their type."""
+    if name == "binary":
+        return -(-manifest.dim // 64), np.dtype(np.uint64)  # see `to_bits`
+    if name == "scales":
+        return 1, np.dtype(np.float32)
+    return manifest.dim, np.dtype(manifest.kind if name == "vectors" else name)
