@@ -112,7 +112,12 @@ class ProcessPool(Generic[W, M]):
         process = context.Process(
             target=_serve, args=(theirs, self._make_worker, self._threads), daemon=True
         )
-        process.start()
+        # A Ctrl-C is for this process alone, and must not meet the worker while it begins.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._workers[ours] = process
         return ours

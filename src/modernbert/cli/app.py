@@ -5,10 +5,12 @@ can correct, with a one-line message; 75 if another process of the run was lost 
 should be run again; 130 and 143 after Ctrl-C and SIGTERM, with everything saved.
 """
 
+import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -35,14 +37,37 @@ from modernbert.cli import (
     serve,
     tag,
     tokenizer,
+    verify,
 )
 from modernbert.cli.inference_options import warnings_told
 from modernbert.cli.options import example
+from modernbert.cli.terminal import tell, visible, visible_output
 from modernbert.errors import ModernBertError, ProcessError
 
 USER_ERROR = 2
+_STOPPED = 130
 RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
+# What the disk and the rights of a user can refuse anywhere, and what to do about it.
+_FULL = "; make room, and run the same command again"
+_ERRORS_OF_THE_SYSTEM = {
+    errno.EACCES: "; choose another place, or change its rights",
+    errno.EPERM: "; choose another place, or change its rights",
+    errno.EROFS: "; choose another place",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
+    errno.EIO: "; the disk fails",
+    errno.EMFILE: "; raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "; too many files are open on this machine",
+    errno.ENAMETOOLONG: "; choose a shorter name",
+    errno.ELOOP: "; a link leads in a circle",
+    errno.ENOENT: "",
+    errno.ENOTDIR: "; a file stands where a folder is expected",
+    errno.EISDIR: "; a folder stands where a file is expected",
+    errno.EEXIST: "; delete it, or choose another name",
+    errno.ENOTEMPTY: "; delete it, or choose another name",
+}
 
 # Verbs in the order in which one needs them, each with an example; groups have their own.
 _VERBS: dict[str, tuple[Callable[..., Any] | typer.Typer, str]] = {
@@ -65,6 +90,7 @@ _VERBS: dict[str, tuple[Callable[..., Any] | typer.Typer, str]] = {
     "rerank": (rerank.rerank, 'runs/reranker/model "Who wrote it?" "A text." "Another."'),
     "serve": (serve.serve, "runs/embedder labels=runs/labels/model"),
     "info": (info.info, "runs/mine/model"),
+    "verify": (verify.verify, "runs/mine"),
     "export": (export.app, ""),
     "push": (push.push, "runs/labels/model owner/name"),
 }
@@ -75,6 +101,15 @@ class _InOrderOfUse(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return list(_VERBS)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb; a Ctrl-C that it does not handle itself ends it with one line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # it was seen; see `__main__`
+            tell("stopped; what was finished is kept: run the same command to go on or begin again")
+            raise typer.Exit(_STOPPED) from None
 
 
 app = typer.Typer(
@@ -118,14 +153,23 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb and leave with its exit code; `arguments` are those of the process when None."""
     try:
-        with warnings_told():
+        with warnings_told(), visible_output():
             app(args=arguments, prog_name="modernbert")
     except ModernBertError as error:
-        # The messages are one line by contract; a foreign text within one may not be.
-        print(f"{_who()}error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(RUN_AGAIN if isinstance(error, ProcessError) else USER_ERROR)
+        _fail(str(error), RUN_AGAIN if isinstance(error, ProcessError) else USER_ERROR)
+    except OSError as error:
+        if error.errno not in _ERRORS_OF_THE_SYSTEM:
+            raise
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        _fail(f"{place}{error.strerror}{_ERRORS_OF_THE_SYSTEM[error.errno]}", USER_ERROR)
     finally:
         _flush_stdout()
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    # The messages are one line by contract; a foreign text within one may not be.
+    print(f"{_who()}error:", visible(" ".join(message.split())), file=sys.stderr)
+    sys.exit(exit_code)
 
 
 def _who() -> str:

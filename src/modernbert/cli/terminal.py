@@ -1,10 +1,13 @@
 """What a person sees while a verb works: on stderr, so that stdout stays data."""
 
+import io
 import math
 import os
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from modernbert.cli.formatting import duration
@@ -84,16 +87,63 @@ _SECONDS_BETWEEN_LINES = 15.0
 # Of a line of progress, without its bar: the rest of the terminal's width is the bar's.
 _TEXT_WIDTH = 72
 
+# C0 and C1 without tab and line end, what turns the direction of writing, and halves of characters.
+_CONTROLS = "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+_UNWANTED = re.compile(_CONTROLS)
+_UNWANTED_BUT_COLORS = re.compile(rf"(?!\x1b\[[0-9;]*m){_CONTROLS}")
+
 
 def is_first_process() -> bool:
     """Whether this process is the one that speaks: alone, or number 0 under torchrun."""
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0"
 
 
+def visible(text: str, *, colors: bool = False) -> str:
+    r"""Show control characters of a stranger's text as escapes, so that a terminal obeys none.
+
+    Args:
+        text: Line ends and tabs in it stay.
+        colors: Whether the sequences that set colors stay too.
+
+    >>> visible("a label\x1b[2J")
+    'a label\\x1b[2J'
+    """
+    unwanted = _UNWANTED_BUT_COLORS if colors else _UNWANTED
+    return unwanted.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _VisibleOutput(io.TextIOWrapper):
+    """Text for a terminal, in which a stranger's control characters are escapes."""
+
+    def write(self, text: str) -> int:
+        return super().write(visible(text, colors=True))
+
+
+@contextmanager
+def visible_output() -> Iterator[None]:
+    """Let nothing that is printed reach a terminal as a command to it; elsewhere it is data."""
+    before = sys.stdout
+    if isinstance(before, io.TextIOWrapper):
+        before.reconfigure(errors="backslashreplace")  # names of files may have no UTF-8 form
+    if not before.isatty():
+        yield
+        return
+    before.flush()
+    shown = _VisibleOutput(
+        before.buffer, before.encoding, errors="backslashreplace", line_buffering=True
+    )
+    sys.stdout = shown
+    try:
+        yield
+    finally:
+        sys.stdout = before
+        shown.detach()  # which flushes, and leaves the buffer open
+
+
 def tell(message: str = "") -> None:
     """One line for the person at the terminal, from the first process alone."""
     if is_first_process():
-        print(message, file=sys.stderr, flush=True)
+        print(visible(message), file=sys.stderr, flush=True)
 
 
 class Meter:
