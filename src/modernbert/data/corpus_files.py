@@ -23,7 +23,9 @@ _COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".xz": "xz", ".zst": "zst"
 _EXPANSION = {"": 1, "gz": 3, "xz": 4, "zst": 4}
 _BUFFER_BYTES = 1 << 17
 # Little at a time, because a few bytes of a frame can unpack to a hundred thousand.
-_ZSTANDARD_BYTES = 4096
+_FRAME_BYTES = 4096
+# A header may ask for gigabytes: xz -9 takes 65 MiB, and zstd without --long 128 MiB at most.
+_UNPACKING_BYTES = 1 << 27
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,16 +233,17 @@ class _Recoded(io.RawIOBase):
         return count
 
 
-class _ZstandardFile(io.RawIOBase):
-    """Frames of zstandard one after another; a truncated one is an error, not an end."""
+class _Frames(io.RawIOBase):
+    """Packed frames one after another; a truncated one is an error, not an end.
 
-    def __init__(self, packed: Any) -> None:
-        import zstandard
+    Args:
+        packed: The file.
+        begin: Makes what unpacks a frame.
+    """
 
-        # Wide windows (zstd --long) are read too.
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
-        self._frame = self._decompressor.decompressobj()
-        self._packed = packed
+    def __init__(self, packed: BinaryIO, begin: Callable[[], Any]) -> None:
+        self._packed, self._begin = packed, begin
+        self._frame = begin()
         self._unread = b""
         self._ready = memoryview(b"")
         self._inside = False
@@ -250,16 +253,19 @@ class _ZstandardFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            if not self._decompress():
+            if not self._unpack():
                 return 0
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
         self._ready = self._ready[count:]
         return count
 
-    def _decompress(self) -> bool:
-        content = self._unread or self._packed.read(_ZSTANDARD_BYTES)
+    def _unpack(self) -> bool:
+        content = self._unread or self._packed.read(_FRAME_BYTES)
         self._unread = b""
+        if not self._inside:  # zeros may stand between frames of xz
+            while content and not (content := content.lstrip(b"\0")):
+                content = self._packed.read(_FRAME_BYTES)
         if not content:
             if self._inside:
                 raise EOFError("the compressed file ends inside a frame")
@@ -268,14 +274,27 @@ class _ZstandardFile(io.RawIOBase):
         self._ready = memoryview(self._frame.decompress(content))
         if self._frame.eof:
             self._unread = self._frame.unused_data
-            self._frame = self._decompressor.decompressobj()
+            self._frame = self._begin()
             self._inside = False
         return True
+
+
+def _unpack_zstandard(packed: BinaryIO) -> _Frames:
+    import zstandard
+
+    # Wide windows (zstd --long) are read too, but no wider than a file of this size can use.
+    size = os.fstat(packed.fileno()).st_size
+    widest = min(max(_UNPACKING_BYTES, size * _EXPANSION["zst"]), 1 << 31)
+    return _Frames(packed, zstandard.ZstdDecompressor(max_window_size=widest).decompressobj)
+
+
+def _unpack_xz(packed: BinaryIO) -> _Frames:
+    return _Frames(packed, lambda: lzma.LZMADecompressor(memlimit=_UNPACKING_BYTES))
 
 
 _UNPACKERS: dict[Compression, Callable[[BinaryIO], Any]] = {
     "": lambda packed: packed,
     "gz": lambda packed: gzip.GzipFile(fileobj=packed, mode="rb"),
-    "xz": lzma.LZMAFile,
-    "zst": _ZstandardFile,
+    "xz": _unpack_xz,
+    "zst": _unpack_zstandard,
 }

@@ -39,7 +39,8 @@ class Layout:
     ) -> None:
         self.batch = batch
         self.window = window
-        self.block = max(window, MIN_BLOCK)
+        # A window may be wider than every text: what is allocated goes by the texts.
+        self.block = max(min(window, _power_of_two(batch.max_seqlen)), MIN_BLOCK)
         device = batch.token_ids.device
         self.attention = choose_attention(attention, device)
         self.has_varlen = has_varlen(device)
@@ -108,3 +109,8 @@ class Layout:
         if window not in self._flex_masks:
             self._flex_masks[window] = flex.block_mask(self.batch, window)
         return self._flex_masks[window]
+
+
+def _power_of_two(number: int) -> int:
+    """The next one, not below `number`: few sizes, so that little is compiled anew."""
+    return 1 << max(number - 1, 0).bit_length()

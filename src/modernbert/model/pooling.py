@@ -104,6 +104,10 @@ class Normalize(nn.Module):
 def fill_from_folder(layer: nn.Module, folder: Path) -> None:
     """Give a layer the weights of a folder that holds just these.
 
+    Args:
+        layer: On the meta device perhaps, as its sizes may be a stranger's; it gets memory here.
+        folder: Holds the weights.
+
     Raises:
         ModelFolderError: The weights cannot be read, or are those of another layer.
     """
@@ -112,4 +116,4 @@ def fill_from_folder(layer: nn.Module, folder: Path) -> None:
     found = {name: header.shape for name, header in headers.items()}
     if found != expected:
         raise ModelFolderError(f"{folder}: holds the tensors {found}, expected {expected}")
-    layer.load_state_dict(read_tensors(headers))
+    layer.load_state_dict(read_tensors(headers), assign=True)

@@ -8,18 +8,32 @@ from typing import Any
 from modernbert.data.records import Reading, Row
 
 _ROWS = 256
+_PIECE_BYTES = 1 << 26
 _ARROW_FILE_MARK = b"ARROW1"
 
 
 def read_parquet(reading: Reading) -> Iterator[Row]:
-    """The rows of a Parquet file, batch by batch."""
-    parquet = _module("pyarrow.parquet")
-    with parquet.ParquetFile(reading.file.path, pre_buffer=False) as file:
+    """The rows of a Parquet file, batch by batch.
+
+    Texts are read as numbers of a dictionary, as the file may hold them: a long one that stands in
+    a million rows takes its room once.
+    """
+    parquet, types = _module("pyarrow.parquet"), _module("pyarrow.types")
+    path = reading.file.path
+    texts = [
+        field.name
+        for field in parquet.read_schema(path)
+        if types.is_string(field.type) or types.is_binary(field.type)
+    ]
+    with parquet.ParquetFile(
+        path, pre_buffer=False, read_dictionary=texts, page_checksum_verification=True
+    ) as file:
         schema = file.schema_arrow
         if not (names := reading.choose(schema.names)):
             return
         num_rows = 0
-        for batch in file.iter_batches(batch_size=_ROWS, columns=names):
+        batches = file.iter_batches(batch_size=_ROWS, columns=names)
+        for batch in (piece for whole in batches for piece in _pieces(whole)):
             yield from _rows(batch, names, class_names(schema.metadata), num_rows, reading)
             num_rows += len(batch)
             reading.bytes_done = reading.file.num_bytes * num_rows // file.metadata.num_rows
@@ -77,6 +91,17 @@ def _rows(
         yield Row(dict(zip(names, values, strict=True)), index, f"{path}, row {index + 1}")
 
 
+def _pieces(batch: Any) -> Iterator[Any]:
+    """Parts of a batch that take little room when their texts are written out."""
+    compute, types = _module("pyarrow.compute"), _module("pyarrow.types")
+    longest = 1
+    for column in batch.columns:
+        if types.is_dictionary(column.type) and len(column.dictionary):
+            longest += compute.max(compute.binary_length(column.dictionary)).as_py() or 0
+    size = max(1, _PIECE_BYTES // longest)
+    return (batch.slice(start, size) for start in range(0, len(batch), size))
+
+
 def _arrow_batches(opened: Any) -> Any:
     ipc = _module("pyarrow.ipc")
     mark = opened.read(len(_ARROW_FILE_MARK))
@@ -92,6 +117,8 @@ def _each_batch(batches: Any) -> Iterator[Any]:
 
 def _values(column: Any) -> list[Any]:
     """The values of a column; as bytes where a text is no UTF-8."""
+    if _module("pyarrow.types").is_dictionary(column.type):
+        column = column.dictionary_decode()
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
