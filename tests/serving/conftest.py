@@ -1,6 +1,5 @@
 """Tiny models of every kind behind a live server, and a client for it."""
 
-import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,8 +115,8 @@ def models(folders: dict[str, Path]) -> list[ServedModel]:
 def serving(service: Service) -> Iterator[str]:
     """A server in a thread; gives its address."""
     listener, ready = bind("127.0.0.1", 0), Event()
-    server = Server(service, on_ready=ready.set)
-    thread = Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    server = Server(service, listener, on_ready=ready.set)
+    thread = Thread(target=server.run)
     service.start()
     thread.start()
     try:

@@ -51,10 +51,10 @@ def sums(batch: PackedBatch) -> Sequence[int]:
 
 def engine_with(*jobs: Sequence[Job], observer: Observed | None = None) -> BatchEngine:
     """An engine, yet to be started, that will find these jobs waiting."""
-    queue = JobQueue(max_tokens=10_000, batch_tokens=BATCH_TOKENS)
-    engine = BatchEngine(queue, observer or Observed(), max_wait_seconds=10)
+    queue = JobQueue(batch_tokens=BATCH_TOKENS)
+    engine = BatchEngine(queue, observer or Observed(), max_tokens=10_000, max_wait_seconds=10)
     for request in jobs:
-        engine.submit(request)
+        engine.queue.put(request)
     return engine
 
 
@@ -85,7 +85,7 @@ def test_a_long_batch_pauses_before_each_layer_for_short_ones() -> None:
     def long(batch: PackedBatch) -> Sequence[int]:
         for layer in range(3):
             if layer == 2:
-                engine.submit(late)
+                engine.queue.put(late)
             assert ENCODER.pause is not None
             ENCODER.pause()
             events.append(f"layer {layer}")
@@ -183,7 +183,7 @@ def test_out_of_memory_halves_the_batch(error: Exception) -> None:
     assert isinstance(refused, Refusal) and refused.status == 503
     assert values([*jobs[:3], jobs[4]]) == [1, 4, 9, 25]
     after = job(sums, 4)
-    engine.submit(after)
+    engine.queue.put(after)
     assert values(after) == [4]
     engine.close()
     assert max(sizes[-4:]) <= 3
@@ -205,19 +205,33 @@ def test_a_failure_is_told_and_the_engine_goes_on(caplog: pytest.LogCaptureFixtu
 
 
 def test_work_that_would_wait_too_long_is_refused() -> None:
-    queue = JobQueue(max_tokens=10_000, batch_tokens=BATCH_TOKENS)
-    engine = BatchEngine(queue, Observed(), max_wait_seconds=10)
-    first, second = job(sums, 60), job(sums, 60)
-    engine.submit(first)  # nothing is known of the speed yet
+    engine = engine_with()
+    first, second, third = job(sums, 60), job(sums, 60), job(sums, 60)
+    engine.admit(first).queue(first)  # nothing is known of the speed yet
     engine.speed.add(first[0].cost, 4)
-    engine.submit(second)
-    engine.submit(job(sums, 60))  # 8 seconds wait
+    admitted = engine.admit(second)
+    engine.admit(third).queue(third)  # 8 seconds wait
     with pytest.raises(Refusal) as refused:
-        engine.submit(job(sums, 1))
+        engine.admit(job(sums, 1))
     assert refused.value.status == 429
     assert refused.value.retry_after == 2
-    second[0].abandon()
-    engine.submit(job(sums, 1))
+    admitted.close()
+    engine.admit(job(sums, 1))
+
+
+def test_a_full_queue_takes_all_of_a_request_or_nothing() -> None:
+    engine = BatchEngine(JobQueue(batch_tokens=80), Observed(), max_tokens=10, max_wait_seconds=10)
+    first = job(sums, 2, 4)
+    admitted = engine.admit(first)  # counts, though half of it is not queued
+    admitted.queue(first[:1])
+    with pytest.raises(Refusal) as refused:
+        engine.admit(job(sums, 2, 3))
+    assert (refused.value.status, refused.value.retry_after) == (429, 1)
+    engine.admit(job(sums, 2, 2))
+    with pytest.raises(Refusal):
+        engine.admit(job(sums, 1))
+    admitted.close()
+    engine.admit(job(sums, 1))
 
 
 def test_the_latest_speed_counts_most() -> None:

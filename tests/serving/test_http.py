@@ -61,10 +61,10 @@ class Blocked:
         (b'{"inputs": "\xff"}', "body"),
         (b'{"inputs": "\\ud800"}', "body"),
         (b'{"inputs": "a\x00"}', "body"),
-        (b"[" * 100_000, "body"),
-        (b'{"inputs": ' + b"[" * 100_000, "inputs[0][0]"),
-        (b'{"inputs": ' + b'{"a":' * 100_000, "inputs"),
-        (b'{"other": ' + b"[" * 100_000, "body"),
+        (b"[" * 5_000, "body"),
+        (b'{"inputs": ' + b"[" * 5_000, "inputs[0][0]"),
+        (b'{"inputs": ' + b'{"a":' * 5_000, "inputs"),
+        (b'{"other": ' + b"[" * 5_000, "body"),
         (b"null", "body"),
         (b"{}", "inputs"),
         (b'{"inputs": null}', "inputs"),
@@ -132,7 +132,9 @@ def test_bodies_are_cut_off_where_they_are_too_large(serve: Serve) -> None:
     refused(client.post("/embed", content=pieces, headers=JSON), 413)
     assert client.post("/embed", json={"inputs": "a"}).status_code == 200
     with connect(client) as stranger:  # more than is declared to come never comes
-        stranger.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n")
+        stranger.sendall(
+            b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        )
         stranger.sendall(b"content-length: 99999999999999999999\r\n\r\n{")
         assert b" 4" in stranger.recv(100)[:13]
 
@@ -151,7 +153,7 @@ def test_ten_megabytes_of_one_word(client: httpx.Client, serve: Serve) -> None:
 
 def test_slow_and_half_sent_bodies(serve: Serve) -> None:
     client, service = serve("embedder", body_seconds=0.3)
-    head = b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     with connect(client) as slow, connect(client) as gone:
         slow.sendall(head + b'content-length: 15\r\n\r\n{"inp')
         gone.sendall(head + b'content-length: 15\r\n\r\n{"inp')
@@ -215,7 +217,7 @@ def send(client: httpx.Client, text: str) -> socket.socket:
     body = json.dumps({"inputs": text}).encode()
     connection = connect(client)
     connection.sendall(
-        b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         + f"content-length: {len(body)}\r\n\r\n".encode()
         + body
     )
@@ -274,6 +276,50 @@ def test_a_request_that_takes_too_long_is_given_up(blocked: Any) -> None:
     assert status(first) == 503
     block.go.set()
     until(lambda: client.post("/embed", json={"inputs": "c"}).status_code == 200)
+
+
+def test_others_come_between_the_parts_of_a_large_request(blocked: Any) -> None:
+    client, _, block = blocked(batch_tokens=60)
+    large = connect(client)
+    body = json.dumps({"inputs": [text_of(4)] * 60}).encode()
+    large.sendall(
+        b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        + f"content-length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    assert block.began.wait(SECONDS)
+    small = send(client, "a")
+    until(lambda: client.get("/metrics").text.count('te_request_count{route="/embed"} 2.0'))
+    order: list[str] = []
+    block.go.set()
+    assert status(small) == 200
+    order.append("small")
+    assert status(large) == 200
+    assert sum(block.computed) == 61 and len(block.computed) > 6
+
+
+def test_brackets_count_outside_of_texts_alone(client: httpx.Client) -> None:
+    text = '[{"' * 20_000 + "\\"
+    body = {"inputs": text, "truncate": True}
+    assert client.post("/embed", json=body).status_code == 200
+    lists = b'{"inputs": [' + b",".join([b"[1]"] * 20_000) + b"]}"
+    assert "20,001" not in refused(client.post("/embed", content=lists, headers=JSON), 413)
+    assert refused(client.post("/embed", content=lists, headers=JSON), 413).startswith("body:")
+    assert "2049" in refused(client.post("/embed", json={"inputs": [[1]] * 2049}), 413)
+    assert "300,000" in refused(client.post("/embed", json={"inputs": [1] * 300_001}), 413)
+
+
+def test_messages_do_not_send_a_body_back(client: httpx.Client) -> None:
+    for body in ({"model": "m" * 500_000}, {"prompt_name": "p" * 500_000}):
+        answer = client.post("/embed", json={"inputs": "a", **body})
+        assert answer.status_code in (400, 404) and len(answer.content) < 2000
+
+
+def test_the_answers_of_tokenize_are_limited(serve: Serve) -> None:
+    client, _ = serve("embedder", max_request_tokens=50)
+    assert len(client.post("/tokenize", json={"inputs": ["12"] * 10}).json()) == 10
+    for inputs in (["12"] * 40, text_of(60), [text_of(20), text_of(40)]):
+        assert "50 tokens" in refused(client.post("/tokenize", json={"inputs": inputs}), 413)
 
 
 def test_a_fault_of_the_server_tells_nothing(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

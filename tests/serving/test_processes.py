@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
@@ -46,10 +47,16 @@ def test_twice_the_load(folders: dict[str, Path]) -> None:
 @pytest.fixture
 def process(folders: dict[str, Path]) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """`modernbert serve` of an embedder, and its address."""
+    with _serving(folders["embedder"]) as found:
+        yield found
+
+
+@contextmanager
+def _serving(model: Path, *options: str) -> Iterator[tuple[Any, str]]:
     port = free_port()
-    command = [sys.executable, "-m", "modernbert", "serve", str(folders["embedder"])]
+    command = [sys.executable, "-m", "modernbert", "serve", str(model)]
     process = subprocess.Popen(
-        [*command, f"--port={port}"],
+        [*command, f"--port={port}", *options],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **ONE_THREAD},
@@ -70,7 +77,7 @@ def test_a_signal_lets_running_requests_finish(process: Any, sent: signal.Signal
     body = b'{"inputs": "12"}'
     with socket.create_connection((url.host, url.port)) as slow, httpx.Client() as watcher:
         slow.sendall(
-            b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             + f"content-length: {len(body)}\r\n\r\n".encode()
             + body[:5]
         )
@@ -87,6 +94,26 @@ def test_a_signal_lets_running_requests_finish(process: Any, sent: signal.Signal
         assert slow.recv(20).startswith(b"HTTP/1.1 200")
     assert server.wait(20) == 0
     assert "Traceback" not in server.stderr.read()
+
+
+def test_what_is_not_finished_by_the_deadline_is_cut_off(folders: dict[str, Path]) -> None:
+    with _serving(folders["embedder"], "--shutdown-timeout=1") as (server, address):
+        url = httpx.URL(address)
+        with (
+            socket.create_connection((url.host, url.port)) as slow,
+            socket.create_connection((url.host, url.port)) as idle,
+        ):
+            slow.sendall(
+                b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+                b"content-length: 9\r\n\r\n{"
+            )
+            while metrics(address)["te_request_running"] < 1:
+                sleep(0.01)
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(20) == 0
+            assert idle.recv(10) == b""
+        said = server.stderr.read()
+        assert "1 request did not finish" in said and "Traceback" not in said
 
 
 def test_killed_under_load_and_started_again(folders: dict[str, Path]) -> None:

@@ -2,14 +2,12 @@
 
 from threading import Thread
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder
 from modernbert.serving.queue import Job, JobQueue, Lane
-from modernbert.serving.refusal import Refusal
 
 ENCODER = Encoder(EncoderConfig.preset("tiny", vocab_size=512))
 LANES = [Lane(ENCODER, len), Lane(ENCODER, len)]  # type: ignore[arg-type]
@@ -19,8 +17,8 @@ def job(length: int, lane: int = 0) -> Job:
     return Job(LANES[lane], [1] * length)
 
 
-def queue_of(*jobs: Job, batch_tokens: int = 80, max_tokens: int = 10_000) -> JobQueue:
-    queue = JobQueue(max_tokens=max_tokens, batch_tokens=batch_tokens)
+def queue_of(*jobs: Job, batch_tokens: int = 80) -> JobQueue:
+    queue = JobQueue(batch_tokens=batch_tokens)
     queue.put(jobs)
     return queue
 
@@ -61,16 +59,6 @@ def test_a_pause_gets_few_short_ones() -> None:
     assert lengths(queue.take()) == [50]
 
 
-def test_a_full_queue_takes_all_of_a_request_or_nothing() -> None:
-    queue = queue_of(job(6), max_tokens=10)
-    with pytest.raises(Refusal) as refused:
-        queue.put([job(2), job(3)])
-    assert (refused.value.status, refused.value.retry_after) == (429, 1)
-    assert (len(queue), queue.num_tokens) == (1, 6)
-    queue.put([job(2), job(2)])
-    assert (len(queue), queue.num_tokens) == (3, 10)
-
-
 def test_leaving_frees_the_place() -> None:
     jobs = [job(5), job(6), job(7)]
     queue = queue_of(*jobs)
@@ -81,7 +69,7 @@ def test_leaving_frees_the_place() -> None:
 
 
 def test_whoever_waits_is_woken() -> None:
-    queue, taken = JobQueue(max_tokens=100, batch_tokens=100), []
+    queue, taken = JobQueue(batch_tokens=100), []
     thread = Thread(target=lambda: taken.extend([queue.take(), queue.take()]))
     thread.start()
     queue.put([job(3)])

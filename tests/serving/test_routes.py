@@ -98,10 +98,10 @@ def test_similarity(client: httpx.Client, by_name: dict[str, Any]) -> None:
     expected = embedder.similarity(vectors[:1], vectors[1:])[0]
     inputs = {"source_sentence": TEXTS[0], "sentences": TEXTS[1:]}
     assert close(post(client, "/similarity", inputs=inputs), expected)
-    inputs["sentences"] = ["a"] * 32
-    assert len(post(client, "/similarity", inputs=inputs)) == 32
-    inputs["sentences"] = ["a"] * 33
-    assert "33" in refused(client, "/similarity", 413, inputs=inputs)
+    inputs["sentences"] = ["a"] * 2048
+    assert len(post(client, "/similarity", inputs=inputs)) == 2048
+    inputs["sentences"] = ["a"] * 2049
+    assert "2049" in refused(client, "/similarity", 413, inputs=inputs)
 
 
 def test_predict(client: httpx.Client, by_name: dict[str, Any]) -> None:

@@ -1,10 +1,12 @@
 """`modernbert serve`: serves models over HTTP."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modernbert.cli.formatting import counted
 from modernbert.cli.inference_options import Compile, PrecisionName, PrecisionOption, look_at
 from modernbert.cli.options import takes_settings
 from modernbert.cli.terminal import tell
@@ -53,8 +55,13 @@ def serve(
     with bind(host, port) as listener:
         service = Service([_load(model, precision, compile) for model in models], settings)
         address = f"http://{host}:{listener.getsockname()[1]}"
-        run(service, listener, on_ready=lambda: tell(f"serving on {address}"))
-    tell("all requests are finished")
+        cut_off, is_done = run(service, listener, on_ready=lambda: tell(f"serving on {address}"))
+    if cut_off:
+        tell(f"{counted(cut_off, 'request')} did not finish in time and were cut off")
+    else:
+        tell("all requests are finished")
+    if not is_done:  # a thread still computes for nobody, and would be waited for
+        os._exit(0)
 
 
 def _load(argument: str, precision: PrecisionName, compile: bool) -> "ServedModel":

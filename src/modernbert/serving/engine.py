@@ -54,14 +54,24 @@ class Speed:
 class BatchEngine:
     """Computes jobs on a thread of its own, from `start` to `close`.
 
-    max_wait_seconds: jobs are refused when the work ahead of them would take longer.
+    Args:
+        max_tokens: The most that may wait; further requests are refused.
+        max_wait_seconds: Requests are refused when the work ahead of them would take longer.
     """
 
-    def __init__(self, queue: JobQueue, observer: BatchObserver, *, max_wait_seconds: float):
-        self.queue, self.max_wait_seconds = queue, max_wait_seconds
+    def __init__(
+        self,
+        queue: JobQueue,
+        observer: BatchObserver,
+        *,
+        max_tokens: int,
+        max_wait_seconds: float,
+    ) -> None:
+        self.queue, self.max_tokens, self.max_wait_seconds = queue, max_tokens, max_wait_seconds
         self.speed = Speed()
         self._observer = observer
         self._running_cost = 0.0
+        self._admissions: set[Admission] = set()
         self._thread = Thread(target=self._run, name="batch engine", daemon=True)
 
     def start(self) -> None:
@@ -75,14 +85,15 @@ class BatchEngine:
             self._thread.join()
 
     def seconds_of_work(self) -> float:
-        """How long what waits and what is being computed will take."""
-        return self.speed.seconds(self.queue.cost + self._running_cost)
+        """How long everything that has been admitted will take."""
+        cost = sum(admission.cost for admission in self._admissions)
+        return self.speed.seconds(cost + self.queue.cost + self._running_cost)
 
-    def submit(self, jobs: Sequence[Job]) -> None:
-        """Have the jobs of one request computed.
+    def admit(self, jobs: Sequence[Job]) -> "Admission":
+        """Take on the jobs of one request, all or none.
 
         Raises:
-            Refusal: there is too much to do already.
+            Refusal: There is too much to do already.
         """
         wait = self.seconds_of_work()
         if wait > self.max_wait_seconds:
@@ -91,7 +102,16 @@ class BatchEngine:
                 f"{self.max_wait_seconds:g}",
                 retry_after=wait - self.max_wait_seconds,
             )
-        self.queue.put(jobs)
+        waiting = self.queue.num_tokens + sum(each.num_tokens for each in self._admissions)
+        admission = Admission(self, jobs)
+        if waiting and waiting + admission.num_tokens > self.max_tokens:
+            raise overloaded(
+                f"{waiting:,} tokens wait already and {admission.num_tokens:,} more are too "
+                f"many; the queue holds {self.max_tokens:,}",
+                retry_after=1,
+            )
+        self._admissions.add(admission)
+        return admission
 
     def _run(self) -> None:
         while (jobs := self.queue.take()) is not None:
@@ -133,6 +153,30 @@ class BatchEngine:
     def _compute_short(self) -> None:
         if short := self.queue.take_short():
             self._compute(short)
+
+
+class Admission:
+    """The jobs of one request, which are queued part by part, so that others come between.
+
+    Attributes:
+        cost: That of the jobs that are not queued yet.
+        num_tokens: Those of these jobs.
+    """
+
+    def __init__(self, engine: BatchEngine, jobs: Sequence[Job]) -> None:
+        self._engine = engine
+        self.cost = sum(job.cost for job in jobs)
+        self.num_tokens = sum(job.num_tokens for job in jobs)
+
+    def queue(self, jobs: Sequence[Job]) -> None:
+        """Queue some of the jobs."""
+        self.cost -= sum(job.cost for job in jobs)
+        self.num_tokens -= sum(job.num_tokens for job in jobs)
+        self._engine.queue.put(jobs)
+
+    def close(self) -> None:
+        """Queue no more."""
+        self._engine._admissions.discard(self)
 
 
 class _Pauses:

@@ -24,6 +24,8 @@ from modernbert.serving.refusal import empty, invalid, too_large
 from modernbert.serving.service import Call
 
 _MAX_CHARACTERS = 32_000_000
+_MAX_SCORES = 1 << 19
+_BYTES_OF_A_SCORE = 128
 
 Activate = Callable[[Tensor], Tensor]
 
@@ -133,8 +135,10 @@ async def fill_mask(call: Call, request: schemas.FillMaskRequest) -> Any:
     def require_small(encoded: Sequence[Encoded]) -> None:
         masks = [each.token_ids.count(filler.tokenizer.mask_token_id) for each in encoded]
         lengths = [len(each.token_ids) for each in encoded]
-        if 5 * top_k * sum(map(int.__mul__, masks, lengths)) > _MAX_CHARACTERS:
+        characters = 5 * top_k * sum(map(int.__mul__, masks, lengths))
+        if characters > _MAX_CHARACTERS:
             raise too_large(f"inputs: too many {mask} in texts so long; send fewer of them")
+        call.hold.add(characters)
 
     use = filler.use(top_k=top_k, cut=truncation.side)
     found = await call.run(use, texts, "inputs", truncation, check=require_small)
@@ -153,6 +157,10 @@ async def _labels(
     if activate is None and call.model.can([Reranker]):
         activate = call.model.part(Reranker).activate
     classifier = call.model.part(Classifier)
+    scores = len(texts) * min(top_k or len(classifier.labels), len(classifier.labels))
+    if scores > _MAX_SCORES:
+        raise too_large(f"inputs: the answer would be {scores:,} scores; send fewer texts")
+    call.hold.add(_BYTES_OF_A_SCORE * scores)
     use = classifier.use(top_k=top_k, activate=activate, cut=truncation.side)
     found = await call.run(use, texts, "inputs", truncation)
     return [[schemas.Prediction(each.score, each.label) for each in labels] for labels in found]

@@ -5,10 +5,13 @@ batches. Those of more than an eighth of a batch are long; long and short ones n
 batch, so that a short one need not wait for a long one's end.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from itertools import count
 from threading import Condition
 from time import monotonic
 from typing import Any, NamedTuple
@@ -16,7 +19,6 @@ from typing import Any, NamedTuple
 from modernbert.batch import PackedBatch
 from modernbert.model.config import flops_per_token
 from modernbert.model.encoder import Encoder
-from modernbert.serving.refusal import overloaded
 
 _LONG_SHARE = 8
 _PAUSE_SHARE = 4
@@ -61,7 +63,7 @@ class Job:
         """The length of the sequence."""
         return len(self.token_ids)
 
-    @property
+    @cached_property
     def cost(self) -> float:
         """Floating-point operations, to tell how long it will take."""
         return self.num_tokens * flops_per_token(self.lane.encoder.config, self.num_tokens)
@@ -75,12 +77,12 @@ class Job:
 class JobQueue:
     """Waiting jobs in the order in which they came, used from any thread.
 
-    max_tokens: the most that may wait.
-    batch_tokens: the most that are computed at once, but one sequence in any case.
+    Args:
+        batch_tokens: The most tokens that are computed at once, but one sequence in any case.
     """
 
-    def __init__(self, *, max_tokens: int, batch_tokens: int) -> None:
-        self.max_tokens, self.batch_tokens = max_tokens, batch_tokens
+    def __init__(self, *, batch_tokens: int) -> None:
+        self.batch_tokens = batch_tokens
         self.num_tokens = 0
         self.cost = 0.0
         self._waiting: dict[Job, float] = {}
@@ -91,23 +93,12 @@ class JobQueue:
         return len(self._waiting)
 
     def put(self, jobs: Sequence[Job]) -> None:
-        """Add the jobs of one request, all or none.
-
-        Raises:
-            Refusal: the queue is too full for them.
-        """
-        added = sum(job.num_tokens for job in jobs)
+        """Add jobs, which are taken out again when their futures are done."""
         with self._changed:
-            if self._waiting and self.num_tokens + added > self.max_tokens:
-                raise overloaded(
-                    f"{self.num_tokens:,} tokens wait already and {added:,} more are too many; "
-                    f"the queue holds {self.max_tokens:,}",
-                    retry_after=1,
-                )
             for job in jobs:
                 self._waiting[job] = job.cost
                 self.cost += self._waiting[job]
-            self.num_tokens += added
+            self.num_tokens += sum(job.num_tokens for job in jobs)
             self._changed.notify()
         for job in jobs:
             job.future.add_done_callback(partial(self._leave, job))
@@ -162,3 +153,38 @@ class JobQueue:
         if cost is not None:
             self.num_tokens -= job.num_tokens
             self.cost = self.cost - cost if self._waiting else 0.0
+
+
+def parts_of(jobs: Sequence[Job], num_tokens: int) -> Iterator[Sequence[Job]]:
+    """Divide jobs, in their order, into parts of about a number of tokens."""
+    part: list[Job] = []
+    room = num_tokens
+    for job in jobs:
+        if part and job.num_tokens > room:
+            yield part
+            part, room = [], num_tokens
+        part.append(job)
+        room -= job.num_tokens
+    if part:
+        yield part
+
+
+async def all_done(futures: Sequence["Future[Any]"]) -> None:
+    """Wait until all futures have results, or one has failed."""
+    loop = asyncio.get_running_loop()
+    done, numbers = loop.create_future(), count(1)
+
+    def note(future: "Future[Any]") -> None:
+        is_last = next(numbers) == len(futures)
+        if is_last or future.cancelled() or future.exception() is not None:
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits
+                loop.call_soon_threadsafe(_set_done, done)
+
+    for future in futures:
+        future.add_done_callback(note)
+    await done
+
+
+def _set_done(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -6,6 +6,7 @@ from typing import Literal
 ErrorType = Literal[
     "Backend",
     "Empty",
+    "Forbidden",
     "NotFound",
     "Overloaded",
     "Tokenizer",
@@ -13,6 +14,9 @@ ErrorType = Literal[
     "Unhealthy",
     "Validation",
 ]
+
+
+_MAX_MESSAGE = 1000
 
 
 class Refusal(Exception):
@@ -27,7 +31,10 @@ class Refusal(Exception):
         self, status: int, error_type: ErrorType, message: str, *, retry_after: float | None = None
     ) -> None:
         super().__init__(message)
-        self.status, self.error_type, self.message = status, error_type, message
+        # What a client sent may be in the message, and need not be sent back whole.
+        is_long = len(message) > _MAX_MESSAGE
+        self.message = message[:_MAX_MESSAGE] + " ..." if is_long else message
+        self.status, self.error_type = status, error_type
         self.retry_after = None if retry_after is None else max(1, math.ceil(retry_after))
 
 
@@ -44,6 +51,11 @@ def empty(name: str) -> Refusal:
 def too_large(message: str) -> Refusal:
     """A request that asks for more than a limit allows."""
     return Refusal(413, "Validation", message)
+
+
+def too_many_tokens(most: int) -> Refusal:
+    """A request of more tokens than one may have."""
+    return too_large(f"more than {most:,} tokens, which a request may have; send several requests")
 
 
 def unsupported(model: str, kind: str, route: str) -> Refusal:

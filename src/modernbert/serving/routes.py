@@ -1,8 +1,9 @@
 """What each route does: from a request's body to an answer, through tokenizer and engine."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,10 +18,13 @@ from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.sparse_embedder import SparseEmbedder
 from modernbert.inference.text_model import Use
 from modernbert.serving import schemas
+from modernbert.serving.answers import Lazy
 from modernbert.serving.encoding import TextOrIds, Truncation, as_inputs, encode_ids_too
 from modernbert.serving.heads import HEAD_ROUTES, Route, predict_or_classify
-from modernbert.serving.refusal import Refusal, empty, invalid, too_large
+from modernbert.serving.refusal import Refusal, empty, invalid, too_large, too_many_tokens
 from modernbert.serving.service import Call
+from modernbert.tokenizer.spans import TextEncoding
+from modernbert.tokenizer.tokenizer import Tokenizer
 
 R = TypeVar("R")
 O = TypeVar("O")  # noqa: E741
@@ -32,7 +36,7 @@ MAX_NUMBERS = 1 << 23
 async def embed(call: Call, request: schemas.EmbedRequest) -> Any:
     """One vector for each input."""
     inputs = as_inputs(request.inputs, "inputs")
-    vectors = await _pooled(
+    return await _pooled(
         call,
         inputs,
         "inputs",
@@ -41,7 +45,6 @@ async def embed(call: Call, request: schemas.EmbedRequest) -> Any:
         dimensions=request.dimensions,
         normalize=request.normalize,
     )
-    return vectors.tolist()
 
 
 async def embed_all(call: Call, request: schemas.EmbedAllRequest) -> Any:
@@ -64,9 +67,9 @@ async def embed_all(call: Call, request: schemas.EmbedAllRequest) -> Any:
         numbers = dim * sum(len(each.token_ids) for each in encoded)
         if numbers > MAX_NUMBERS:
             raise too_large(f"inputs: the answer would be {numbers:,} numbers; send fewer texts")
+        call.hold.add(4 * numbers)
 
-    found = await call.run(use, inputs, "inputs", truncation, check=require_small)
-    return await call.off_loop(lambda: [each.tolist() for each in found])
+    return await call.run(use, inputs, "inputs", truncation, check=require_small)
 
 
 async def embed_sparse(call: Call, request: schemas.EmbedSparseRequest) -> Any:
@@ -74,10 +77,7 @@ async def embed_sparse(call: Call, request: schemas.EmbedSparseRequest) -> Any:
     truncation, prompt = call.truncation(request), _prompt(call, request.prompt_name)
     use = _with_ids(call.model.part(SparseEmbedder).use(prompt=prompt, cut=truncation.side))
     found = await call.run(use, as_inputs(request.inputs, "inputs"), "inputs", truncation)
-    return [
-        [schemas.SparseValue(*pair) for pair in zip(ids.tolist(), weights.tolist(), strict=True)]
-        for ids, weights in found
-    ]
+    return [_sparse_values(ids, weights) for ids, weights in found]
 
 
 async def similarity(call: Call, request: schemas.SimilarityRequest) -> Any:
@@ -87,7 +87,7 @@ async def similarity(call: Call, request: schemas.SimilarityRequest) -> Any:
         raise empty("inputs.sentences")
     texts: list[TextOrIds] = [request.inputs.source_sentence, *request.inputs.sentences]
     truncation, name = call.truncation(parameters), parameters.prompt_name
-    vectors = await _pooled(call, texts, "inputs", truncation, prompt_name=name, extra=1)
+    vectors = await _pooled(call, texts, "inputs", truncation, prompt_name=name)
     return call.model.part(Embedder).similarity(vectors[:1], vectors[1:])[0].tolist()
 
 
@@ -112,7 +112,7 @@ async def openai_embeddings(call: Call, request: schemas.OpenAIRequest) -> Any:
     if request.encoding_format == "base64":
         rows = [b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
     else:
-        rows = vectors.tolist()
+        rows = list(vectors)
     usage = schemas.OpenAIUsage(call.timing.tokens, call.timing.tokens)
     data = [schemas.OpenAIEmbedding("embedding", row, index) for index, row in enumerate(rows)]
     return schemas.OpenAIResponse("list", data, call.model.name, usage)
@@ -123,22 +123,22 @@ async def tokenize(call: Call, request: schemas.TokenizeRequest) -> Any:
     texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
     if not texts:
         raise empty("inputs")
-    call.require_few(len(texts), "inputs")
     prompt = _prompt(call, request.prompt_name)
     return await call.tokenize(
-        lambda: [_tokens(call, prompt + text, request.add_special_tokens) for text in texts]
+        sum(map(len, texts)),
+        lambda: list(_tokens(call, [prompt + text for text in texts], request.add_special_tokens)),
     )
 
 
 async def decode(call: Call, request: schemas.DecodeRequest) -> Any:
     """The text of each row of token ids."""
     rows = [ids for ids in as_inputs(list(request.ids), "ids") if not isinstance(ids, str)]
-    call.require_few(len(rows), "ids")
     try:
         return await call.tokenize(
+            sum(map(len, rows)),
             lambda: call.model.tokenizer.decode_batch(
                 rows, skip_special_tokens=request.skip_special_tokens
-            )
+            ),
         )
     except InputError as error:
         raise Refusal(422, "Tokenizer", f"ids: {error}") from None
@@ -153,7 +153,6 @@ async def _pooled(
     prompt_name: str | None = None,
     dimensions: int | None = None,
     normalize: bool = False,
-    extra: int = 0,
 ) -> np.ndarray:
     """(num_inputs, dim) float32, as `Embedder.encode` gives them."""
     embedder = call.model.part(Embedder)
@@ -165,7 +164,7 @@ async def _pooled(
         normalize=normalize,
         cut=truncation.side,
     )
-    vectors: Any = await call.run(_with_ids(use), inputs, name, truncation, extra=extra)
+    vectors: Any = await call.run(_with_ids(use), inputs, name, truncation)
     return np.stack(list(vectors))
 
 
@@ -201,19 +200,35 @@ def _side(prompt_name: str | None) -> Side:
     return found
 
 
-def _tokens(call: Call, text: str, special_tokens: bool) -> list[schemas.SimpleToken]:
-    tokenizer = call.model.tokenizer
-    try:
-        encoding = tokenizer.encode_with_offsets(text, special_tokens=special_tokens)
-    except InputError as error:
-        raise Refusal(422, "Tokenizer", f"inputs: {error}") from None
-    special = set(tokenizer.special_token_ids)
-    return [
-        schemas.SimpleToken(token_id, tokenizer.id_to_token(token_id), True, None, None)
-        if token_id in special
-        else schemas.SimpleToken(token_id, text[start:end], False, start, end)
-        for token_id, (start, end) in zip(encoding.token_ids, encoding.offsets, strict=True)
-    ]
+def _sparse_values(ids: np.ndarray, weights: np.ndarray) -> Lazy:
+    return Lazy(len(ids), lambda at: schemas.SparseValue(int(ids[at]), float(weights[at])))
+
+
+def _tokens(call: Call, texts: Sequence[str], special_tokens: bool) -> Iterator[Lazy]:
+    """The tokens of each text; of all of them no more than a request may have."""
+    tokenizer, room = call.model.tokenizer, call.settings.max_request_tokens
+    special, num_special = set(tokenizer.special_token_ids), tokenizer.template.num_special(1)
+    for text in texts:
+        try:
+            encoding = tokenizer.encode_with_offsets(
+                text, special_tokens=special_tokens, max_seqlen=room + num_special + 1
+            )
+        except InputError as error:
+            raise Refusal(422, "Tokenizer", f"inputs: {error}") from None
+        room -= len(encoding.token_ids)
+        if room < 0:
+            raise too_many_tokens(call.settings.max_request_tokens)
+        yield Lazy(len(encoding.token_ids), partial(_token, tokenizer, text, encoding, special))
+
+
+def _token(
+    tokenizer: Tokenizer, text: str, encoding: TextEncoding, special: set[int], place: int
+) -> schemas.SimpleToken:
+    token_id = encoding.token_ids[place]
+    if token_id in special:
+        return schemas.SimpleToken(token_id, tokenizer.id_to_token(token_id), True, None, None)
+    start, end = encoding.offsets[place]
+    return schemas.SimpleToken(token_id, text[start:end], False, start, end)
 
 
 ROUTES = (

@@ -1,15 +1,24 @@
 """Running a service: a socket, uvicorn, and leaving in good order."""
 
 import asyncio
+import gc
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
+from time import monotonic
 from types import FrameType
 
 import uvicorn
 
 from modernbert.errors import InputError
 from modernbert.serving.app import make_app
+from modernbert.serving.connections import Config, Connections, allowed_connections
+from modernbert.serving.hosts import ANY, is_loopback
 from modernbert.serving.service import Service
+
+_BACKLOG = 2048
+_SWITCH_SECONDS = 0.0005
+_CLOSING_SECONDS = 2.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -20,7 +29,7 @@ def bind(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise InputError(f"{host}:{port}: cannot listen there: {error}") from None
 
@@ -28,47 +37,90 @@ def bind(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """At the first SIGTERM or Ctrl-C it takes no more work, finishes what it has, and leaves.
 
-    Until then `/health` answers 503, so that a load balancer sends nobody here. A second signal
-    ends it at once.
+    Until then `/health` answers 503, so that a load balancer sends nobody here. What is not
+    finished by the deadline is cut off. A second signal ends the server at once.
+
+    Args:
+        listener: The socket to listen on, which is closed in the end.
+        on_ready: Called when the server listens.
+
+    Attributes:
+        num_cut_off: How many requests were not finished when the server left.
     """
 
-    def __init__(self, service: Service, *, on_ready: Callable[[], None] | None = None) -> None:
-        config = uvicorn.Config(
-            make_app(service),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            timeout_graceful_shutdown=round(service.settings.timeout_seconds) + 1,
-        )
-        super().__init__(config)
-        self.service = service
+    def __init__(
+        self,
+        service: Service,
+        listener: socket.socket,
+        *,
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
+        settings = service.settings
+        self.connections = Connections(allowed_connections(settings.max_connections))
+        app = make_app(service, allowed_hosts=_allowed_hosts(listener, settings.allowed_hosts))
+        super().__init__(Config(app, settings, self.connections))
+        self.service, self.listener, self.num_cut_off = service, listener, 0
         self._on_ready = on_ready
+        self._deadline = float("inf")
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal, or `should_exit`, ends it."""
+        asyncio.run(self.serve(sockets or [self.listener]))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and tell so."""
+        asyncio.get_running_loop().set_exception_handler(self.connections.on_error)
         await super().startup(sockets)
-        if self.started and self._on_ready is not None:
-            self._on_ready()
+        if self.started:
+            self.listener.listen(_BACKLOG)  # uvicorn asked for a shorter one
+            if self._on_ready is not None:
+                self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Begin to leave; uvicorn's own way would end with the signal and not with 0."""
         if self.service.is_draining:
             self.should_exit = self.force_exit = True
+        else:
+            self._deadline = monotonic() + self.service.settings.shutdown_seconds
         self.service.is_draining = True
 
     async def on_tick(self, counter: int) -> bool:
         """Whether it is time to leave, asked ten times a second."""
         is_done = self.service.is_draining and not self.service.num_running
-        return await super().on_tick(counter) or is_done
+        return await super().on_tick(counter) or is_done or monotonic() >= self._deadline
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close all connections, first those on which nothing is under way."""
+        self.num_cut_off = self.service.num_running
+        if self.num_cut_off:
+            self.connections.abort()
+        asyncio.get_running_loop().call_later(_CLOSING_SECONDS, self.connections.abort)
+        await super().shutdown(sockets)
+
+
+def _allowed_hosts(listener: socket.socket, names: Collection[str]) -> Collection[str] | None:
+    """The names that a server may be called by; None where it may be any."""
+    address = str(listener.getsockname()[0])
+    return None if ANY in names or not (names or is_loopback(address)) else names
 
 
 def run(
     service: Service, listener: socket.socket, *, on_ready: Callable[[], None] | None = None
-) -> None:
-    """Serve until a signal ends it; from the main thread, which gets the signals."""
+) -> tuple[int, bool]:
+    """Serve until a signal ends it; from the main thread, which gets the signals.
+
+    Returns:
+        How many requests were cut off at the end, and whether no thread computes any more.
+    """
+    # Nothing that is there now will ever be garbage: a collection need not look at it, which
+    # would take longer than a quick answer may.
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    server, is_done = Server(service, listener, on_ready=on_ready), False
     service.start()
     try:
-        asyncio.run(Server(service, on_ready=on_ready).serve(sockets=[listener]))
+        server.run()
     finally:
-        service.close()
+        is_done = service.close(_CLOSING_SECONDS if server.num_cut_off else None)
+    return server.num_cut_off, is_done

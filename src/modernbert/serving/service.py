@@ -1,8 +1,11 @@
 """`Service`: the models, the engine and the threads behind the routes."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Thread
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -14,15 +17,17 @@ from modernbert.inference.inputs import CutSide
 from modernbert.inference.loading import device_of
 from modernbert.inference.text_model import Use
 from modernbert.serving.encoding import Truncation, require_fit
-from modernbert.serving.engine import BatchEngine
+from modernbert.serving.engine import Admission, BatchEngine
+from modernbert.serving.memory import Hold, Memory, num_bytes
 from modernbert.serving.models import ServedModel
-from modernbert.serving.queue import Job, JobQueue, Lane
+from modernbert.serving.queue import Computed, Job, JobQueue, Lane, all_done, parts_of
 from modernbert.serving.refusal import (
     Refusal,
     empty,
     invalid,
     overloaded,
-    too_large,
+    too_many_tokens,
+    unavailable,
     unsupported,
 )
 from modernbert.serving.schemas import SimilarityParameters, Truncating
@@ -31,6 +36,8 @@ from modernbert.serving.telemetry import Telemetry, Timing
 
 R = TypeVar("R")
 O = TypeVar("O")  # noqa: E741
+
+_LONG = 1 << 18
 
 
 class Service:
@@ -53,22 +60,42 @@ class Service:
         self.telemetry = Telemetry()
         self.device: torch.device = device_of(models[0].encoder)
         self.batch_tokens = batch_tokens_for(self.device, self.settings.batch_tokens)
-        queue = JobQueue(max_tokens=self.settings.max_queue_tokens, batch_tokens=self.batch_tokens)
         self.engine = BatchEngine(
-            queue, self.telemetry, max_wait_seconds=self.settings.max_wait_seconds
+            JobQueue(batch_tokens=self.batch_tokens),
+            self.telemetry,
+            max_tokens=self.settings.max_queue_tokens,
+            max_wait_seconds=self.settings.max_wait_seconds,
         )
         self.threads = ThreadPoolExecutor(self.settings.tokenization_workers, "tokenization")
-        self.num_running = 0
+        # Texts that take seconds have a thread of their own, and keep no others waiting.
+        self.thread_of_long = ThreadPoolExecutor(1, "long texts")
+        self.memory = Memory(self.settings.max_held_bytes)
+        self.num_running = 0  # from a request's head until its answer has been taken
+        self.num_computing = 0  # those of them whose body has arrived
         self.is_draining = False
 
     def start(self) -> None:
         """Begin to compute."""
         self.engine.start()
 
-    def close(self) -> None:
-        """Finish what is under way, then end the threads."""
+    def close(self, timeout_seconds: float | None = None) -> bool:
+        """Finish what is under way, then end the threads.
+
+        Args:
+            timeout_seconds: How long to wait for that; as long as it takes when None.
+
+        Returns:
+            Whether all of them ended.
+        """
+        closing = Thread(target=self._close, daemon=True)
+        closing.start()
+        closing.join(timeout_seconds)
+        return not closing.is_alive()
+
+    def _close(self) -> None:
         self.engine.close()
-        self.threads.shutdown()
+        for threads in (self.threads, self.thread_of_long):
+            threads.shutdown(cancel_futures=True)
 
     def model_for(self, abilities: Sequence[type], name: str | None, route: str) -> ServedModel:
         """The model of a request.
@@ -89,15 +116,32 @@ class Service:
         return chosen
 
     def admit(self) -> None:
-        """Refuse a request at once when there are too many.
+        """Refuse a request at its head, when it could not be answered.
 
         Raises:
-            Refusal: as many requests as are allowed are under way, or the server is leaving.
+            Refusal: The server is leaving, or as many requests as are allowed are under way.
         """
         if self.is_draining:
-            raise Refusal(503, "Unhealthy", "the server is shutting down", retry_after=5)
+            raise unavailable("the server is shutting down", retry_after=5)
+        self._require_room()
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Count a request whose body has arrived, until its answer has been taken.
+
+        Raises:
+            Refusal: As many requests as are allowed are under way.
+        """
+        self._require_room()
+        self.num_computing += 1
+        try:
+            yield
+        finally:
+            self.num_computing -= 1
+
+    def _require_room(self) -> None:
         most = self.settings.max_concurrent_requests
-        if self.num_running >= most:
+        if self.num_computing >= most:
             raise overloaded(
                 f"{most} requests are under way, and no more are allowed",
                 retry_after=self.engine.seconds_of_work(),
@@ -107,11 +151,13 @@ class Service:
 class Call:
     """One request on its way: what it may use, and the account of its time.
 
-    model: the one that answers it.
+    Args:
+        model: The one that answers it.
+        hold: What counts the bytes that are held for it.
     """
 
-    def __init__(self, service: Service, model: ServedModel) -> None:
-        self.service, self.model = service, model
+    def __init__(self, service: Service, model: ServedModel, hold: Hold) -> None:
+        self.service, self.model, self.hold = service, model, hold
         self.settings = service.settings
         self.timing = Timing()
 
@@ -122,7 +168,6 @@ class Call:
         name: str,
         truncation: Truncation,
         *,
-        extra: int = 0,
         check: Callable[[Sequence[Encoded]], None] | None = None,
     ) -> Sequence[O]:
         """Run the items of a request through a use of its model.
@@ -132,7 +177,6 @@ class Call:
             items: One or more.
             name: The field of the request that they stand in.
             truncation: What becomes of items that are too long.
-            extra: How many of the items do not count against the most that a request may have.
             check: Is given all sequences before they are computed, to refuse them.
 
         Raises:
@@ -140,10 +184,10 @@ class Call:
         """
         if not items:
             raise empty(name)
-        self.require_few(len(items) - extra, name)
         try:
-            self.timing.characters += sum(use.size(each) for each in items)
-            encoded = await self.tokenize(use.encode, list(items))
+            characters = sum(use.size(each) for each in items)
+            self.timing.characters += characters
+            encoded = await self.tokenize(characters, use.encode, list(items))
         except InputError as error:
             raise Refusal(422, "Tokenizer", f"{name}: {error}") from None
         require_fit(encoded, truncation, use.max_seqlen, name)
@@ -156,18 +200,6 @@ class Call:
             return await self.off_loop(use.results, encoded, by_item(encoded, results))
         except ResultError as error:
             raise Refusal(424, "Backend", f"{name}: {error}") from None
-
-    def require_few(self, number: int, name: str) -> None:
-        """Refuse too many texts.
-
-        Raises:
-            Refusal: more than are allowed.
-        """
-        if number > self.settings.max_inputs:
-            raise too_large(
-                f"{name}: got {number}, but a request may have {self.settings.max_inputs}; "
-                "send several requests"
-            )
 
     def truncation(self, request: Truncating | SimilarityParameters) -> Truncation:
         """What the request wants done with texts that are too long."""
@@ -191,10 +223,16 @@ class Call:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.service.threads, function, *arguments)
 
-    async def tokenize(self, function: Callable[..., R], *arguments: Any) -> R:
-        """`off_loop`, counted as tokenization."""
-        began = monotonic()
-        result = await self.off_loop(function, *arguments)
+    async def tokenize(self, num_characters: int, function: Callable[..., R], *arguments: Any) -> R:
+        """`off_loop`, counted as tokenization.
+
+        Args:
+            num_characters: How much text there is.
+        """
+        began, service = monotonic(), self.service
+        threads = service.thread_of_long if num_characters > _LONG else service.threads
+        loop = asyncio.get_running_loop()
+        result = await loop.run_in_executor(threads, function, *arguments)
         self.timing.tokenization += monotonic() - began
         return result
 
@@ -206,24 +244,42 @@ class Call:
         """
         jobs = [Job(lane, sequence) for sequence in sequences]
         self._count(jobs)
-        self.service.engine.submit(jobs)
+        admission = self.service.engine.admit(jobs)
         try:
-            results = await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
+            results = await self._in_parts(admission, jobs)
         except BaseException:  # another of its texts failed, or nobody waits any more
             for job in jobs:
                 job.abandon()
             raise
+        finally:
+            admission.close()
         self.timing.queue = sum(result.queue_seconds for result in results) / len(results)
         self.timing.inference = sum(result.inference_seconds for result in results) / len(results)
         return [result.value for result in results]
+
+    async def _in_parts(self, admission: Admission, jobs: Sequence[Job]) -> list[Computed]:
+        """Compute jobs about a batch at a time, with one part queued while another is computed."""
+        results: list[Computed] = []
+        queued: deque[Sequence[Job]] = deque()
+        for part in parts_of(jobs, self.service.batch_tokens):
+            admission.queue(part)
+            queued.append(part)
+            if len(queued) > 1:
+                results += await self._results(queued.popleft())
+        while queued:
+            results += await self._results(queued.popleft())
+        return results
+
+    async def _results(self, jobs: Sequence[Job]) -> list[Computed]:
+        await all_done([job.future for job in jobs])
+        results = [job.future.result() for job in jobs]
+        self.hold.add(sum(num_bytes(result.value) for result in results))
+        return results
 
     def _count(self, jobs: Sequence[Job]) -> None:
         self.timing.tokens += sum(job.num_tokens for job in jobs)
         most = self.settings.max_request_tokens
         if self.timing.tokens > most:
-            raise too_large(
-                f"got {self.timing.tokens:,} tokens, but a request may have {most:,}; "
-                "send several requests"
-            )
+            raise too_many_tokens(most)
         for job in jobs:
             self.service.telemetry.input_length.observe(job.num_tokens)

@@ -36,6 +36,11 @@ __all__ = ["MODEL_MAX_LENGTH", "TextEncoding", "Tokenizer", "WordEncoding"]
 MODEL_MAX_LENGTH = 8192
 """The longest sequence of ModernBERT, in tokens, including special tokens."""
 
+_SHORT_CHARACTERS = 4096
+_MANY_TOKENS = 16_384
+# More tokens than one letter can have: where it ends is known from those after a cut.
+_SPARE_TOKENS = 16
+
 V = TypeVar("V")
 
 
@@ -307,8 +312,7 @@ class Tokenizer:
         """
         num_special = self.template.num_special(1) if special_tokens else 0
         room = room_for_text(max_seqlen, num_special)
-        token_ids, offsets = self._encode_with_spans(require_text(text, "text"))
-        token_ids, offsets = token_ids[:room], offsets[:room]
+        token_ids, offsets = self._encode_with_spans(require_text(text, "text"), room)
         if special_tokens:
             token_ids = self.template.frame(token_ids)
             offsets = self._between((0, 0), offsets)
@@ -383,7 +387,8 @@ class Tokenizer:
     def _tokenize(self, texts: list[str], backend: tokenizers.Tokenizer) -> list[list[int]]:
         """Encode each text without special tokens around it."""
         cut = [list(pieces(text)) if self._cuts_long_texts else [text] for text in texts]
-        if len(cut) == 1 and len(cut[0]) == 1:  # no threads for one short text
+        # No threads for one short text; a long one would keep the interpreter's lock.
+        if len(cut) == 1 and len(texts[0]) <= _SHORT_CHARACTERS:
             return [backend.encode(texts[0], add_special_tokens=False).ids]
         flat = backend.encode_batch_fast(list(chain(*cut)), add_special_tokens=False)
         encodings = iter(flat)
@@ -401,9 +406,21 @@ class Tokenizer:
         before, after = len(self.template.before), len(self.template.after)
         return [*[special] * before, *values, *[special] * after]
 
-    def _encode_with_spans(self, text: str) -> tuple[list[int], list[Span]]:
-        encoding = self._backend.encode(text, add_special_tokens=False)
-        return encoding.ids, token_spans(text, encoding.offsets)
+    def _encode_with_spans(
+        self, text: str, room: int | None = None
+    ) -> tuple[list[int], list[Span]]:
+        """The ids and the spans of the first `room` tokens of a text, or of all."""
+        if len(text) <= _SHORT_CHARACTERS:
+            encoding = self._backend.encode(text, add_special_tokens=False)
+        else:  # as in `_tokenize`
+            (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
+        number = len(encoding) if room is None else min(room + _SPARE_TOKENS, len(encoding))
+        if len(encoding) <= _MANY_TOKENS:
+            offsets = encoding.offsets[:number]
+        else:  # all at once would keep the lock too
+            offsets = [encoding.token_to_chars(place) or (0, 0) for place in range(number)]
+        end = len(text) if number == len(encoding) else offsets[-1][1]
+        return encoding.ids[:room], token_spans(text[:end], offsets)[:room]
 
     def _encode_word(self, word: str) -> tuple[list[int], list[Span]]:
         if word.startswith(" "):

@@ -1,0 +1,137 @@
+"""Bodies of requests: read within limits, and decoded without keeping others waiting."""
+
+import asyncio
+import re
+
+import msgspec
+from starlette.requests import Request
+
+from modernbert.serving.memory import Hold
+from modernbert.serving.refusal import Refusal, invalid, too_large, too_many_tokens
+from modernbert.serving.settings import ServingSettings
+
+# Pairs and questions are one list or object for each input.
+_LISTS_PER_INPUT = 4
+_OTHER_LISTS = 64
+
+
+async def read_body(request: Request, settings: ServingSettings, hold: Hold) -> bytes:
+    """The body of a request, which is given up when it is too large or takes too long.
+
+    Args:
+        hold: What counts its bytes.
+
+    Raises:
+        Refusal: It is no JSON by its type, larger than a body may be, late, or has more lists in
+            it than a request may have inputs.
+    """
+    _require_json(request)
+    most, body = settings.max_body_bytes, bytearray()
+    refusal = too_large(f"body: larger than {most:,} bytes; send several requests")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and float(declared) > most:
+        raise refusal
+    try:
+        async with asyncio.timeout(settings.body_seconds):
+            async for chunk in request.stream():
+                hold.add(len(chunk))
+                body += chunk
+                if len(body) > most:
+                    raise refusal
+    except TimeoutError:
+        limit = f"{settings.body_seconds:g} seconds"
+        raise Refusal(408, "Validation", f"body: was not complete after {limit}") from None
+    _require_few_lists(body, _LISTS_PER_INPUT * settings.max_inputs + _OTHER_LISTS)
+    return bytes(body)
+
+
+def decode_body(
+    body: bytes, kind: type[msgspec.Struct], settings: ServingSettings
+) -> msgspec.Struct:
+    """A body as the request that it should be.
+
+    Raises:
+        Refusal: It is no JSON, a field of it cannot be, or it asks for too much.
+    """
+    try:
+        message = msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise invalid(_with_field(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise invalid(f"body: not JSON in UTF-8: {error}") from None
+    except RecursionError:
+        raise invalid("body: nested too deeply") from None
+    _require_few_inputs(message, settings)
+    return message
+
+
+def _require_few_inputs(
+    message: msgspec.Struct, settings: ServingSettings, place: str = ""
+) -> None:
+    """Refuse long lists before anything is done with them: of texts, or of the ids of one."""
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        if isinstance(value, msgspec.Struct):
+            _require_few_inputs(value, settings, f"{place}{name}.")
+        if not isinstance(value, list) or not value:
+            continue
+        if isinstance(value[0], int):
+            if len(value) > settings.max_request_tokens:
+                raise too_many_tokens(settings.max_request_tokens)
+        elif len(value) > settings.max_inputs:
+            raise too_large(
+                f"{place}{name}: got {len(value)}, but a request may have {settings.max_inputs}; "
+                "send several requests"
+            )
+
+
+def _require_json(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (
+        kind.startswith("application/") and kind.endswith("+json")
+    ):
+        raise Refusal(
+            415,
+            "Validation",
+            f"content-type: got {kind or 'none'}, expected application/json",
+        )
+
+
+def _require_few_lists(body: bytes | bytearray, most: int) -> None:
+    """Refuse what would be slow to decode: each list costs more than a long text does.
+
+    Brackets in texts are of no account; the texts are looked for only where brackets are many.
+    """
+    if _num_brackets(body) <= most:
+        return
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if (number := _num_brackets(b"".join(unescaped.split(b'"')[::2]))) > most:
+        raise too_large(
+            f"body: {number:,} lists and objects, but a request may have {most:,}; "
+            "send several requests"
+        )
+
+
+def _num_brackets(text: bytes | bytearray) -> int:
+    return text.count(b"[") + text.count(b"{")
+
+
+def _with_field(said: str) -> str:
+    """Rewrite a message of msgspec so that it begins with the field.
+
+    >>> _with_field("Expected `str`, got `int` - at `$.texts[1]`")
+    'texts[1]: expected `str`, got `int`'
+    >>> _with_field("Object missing required field `query`")
+    'query: is missing'
+    >>> _with_field("Object contains unknown field `text`")
+    'text: no such field'
+    """
+    said, _, place = said.partition(" - at `$")
+    field = place.rstrip("`").lstrip(".")
+    for reason, words in (
+        ("missing required", "is missing"),
+        ("contains unknown", "no such field"),
+    ):
+        if found := re.search(rf"{reason} field `(.*)`", said, re.DOTALL):
+            return f"{field}.{found[1]}: {words}" if field else f"{found[1]}: {words}"
+    return f"{field or 'body'}: {said[:1].lower()}{said[1:]}"

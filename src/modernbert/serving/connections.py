@@ -1,0 +1,197 @@
+"""`Connection`: uvicorn's HTTP connection, with limits on number and time.
+
+uvicorn itself limits neither how many connections there are nor how long a head or an answer takes;
+docs/decisions/connections.md compares what could be done about that.
+"""
+
+import asyncio
+import errno
+import logging
+import resource
+from time import monotonic
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from modernbert.serving.settings import ServingSettings
+
+_log = logging.getLogger(__name__)
+
+_OTHER_DESCRIPTORS = 256  # for model files, threads, the event loop, and connections being closed
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_EVICTED_AT_ONCE = 16
+_SECONDS_BETWEEN_WARNINGS = 60.0
+
+
+class Connections:
+    """The open connections of one server.
+
+    When there are too many, the one is closed that has kept the server waiting longest: for a
+    request, or for the rest of one. A request that has arrived is never given up for another
+    connection.
+
+    Args:
+        most: How many there may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._open: set[Connection] = set()
+        self._waiting: dict[Connection, None] = {}  # the longest wait first
+        self._warned = -_SECONDS_BETWEEN_WARNINGS
+
+    def opened(self, connection: "Connection") -> None:
+        """Count a new connection, and close another if it is one too many."""
+        self._open.add(connection)
+        self._waiting[connection] = None
+        if len(self._open) > self.most:
+            self.evict(1)
+
+    def closed(self, connection: "Connection") -> None:
+        """Forget a connection."""
+        self._open.discard(connection)
+        self._waiting.pop(connection, None)
+
+    def set_waiting(self, connection: "Connection", is_waiting: bool) -> None:
+        """Note whether the client of a connection is the one to send something next."""
+        if not is_waiting:
+            self._waiting.pop(connection, None)
+        elif connection in self._open:
+            self._waiting.setdefault(connection)
+
+    def evict(self, number: int) -> None:
+        """Close the connections that have kept the server waiting longest."""
+        for connection in list(self._waiting)[:number]:
+            self.closed(connection)
+            connection.transport.abort()
+
+    def abort(self) -> None:
+        """Close all connections at once."""
+        for connection in list(self._open):
+            connection.transport.abort()
+
+    def on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Handle an error of the event loop: one about descriptors is told once a minute."""
+        if getattr(context.get("exception"), "errno", None) not in _NO_DESCRIPTORS:
+            loop.default_exception_handler(context)
+            return
+        self.evict(_EVICTED_AT_ONCE)
+        if monotonic() - self._warned > _SECONDS_BETWEEN_WARNINGS:
+            self._warned = monotonic()
+            _log.warning("a connection could not be accepted: %s", context["exception"])
+
+
+class Config(uvicorn.Config):
+    """uvicorn's settings, with what `Connection` needs."""
+
+    def __init__(self, app: Any, settings: ServingSettings, connections: Connections) -> None:
+        super().__init__(
+            app,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level=logging.ERROR,  # otherwise each stranger's malformed request is a line
+            access_log=False,
+            server_header=False,
+            backlog=64,  # how many connections are accepted before other work goes on
+        )
+        self.timeout_keep_alive = settings.idle_seconds  # type: ignore[assignment]
+        self.header_seconds = settings.header_seconds
+        self.send_seconds = settings.send_seconds
+        self.connections = connections
+
+
+class Connection(H11Protocol):
+    """One connection.
+
+    It is closed when the head of a request does not arrive in time, when it stays idle, and when
+    its client does not take what it is sent.
+    """
+
+    config: Config
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        # Each piece of an answer waits until the one before it has been taken.
+        transport.set_write_buffer_limits(high=0)
+        self._head_timer = self._abort_after(self.config.header_seconds)
+        self.config.connections.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self.config.connections.closed(self)
+        _cancel(self._head_timer)
+        self._head_timer = None
+        _cancel(self._send_timer)
+        self._send_timer = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of a request; from the first one of a head there is a time for all of it."""
+        super().data_received(data)
+        if not self._has_request and self._head_timer is None:
+            self._head_timer = self._abort_after(self.config.header_seconds)
+        self._note_state()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._note_state()
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to take what it is sent."""
+        super().pause_writing()
+        self._send_timer = self._abort_after(self.config.send_seconds)
+
+    def resume_writing(self) -> None:
+        """Go on, as the client took everything."""
+        _cancel(self._send_timer)
+        self._send_timer = None
+        super().resume_writing()
+
+    @property
+    def _has_request(self) -> bool:
+        """Whether the head of a request has arrived that is not answered yet."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _note_state(self) -> None:
+        if self._has_request:
+            _cancel(self._head_timer)
+            self._head_timer = None
+        has_all = self._has_request and not self.cycle.more_body
+        self.config.connections.set_waiting(self, not has_all)
+
+    def _abort_after(self, seconds: float) -> asyncio.TimerHandle:
+        return self.loop.call_later(seconds, self.transport.abort)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def allowed_connections(wanted: int) -> int:
+    """How many connections there can be; the limit of descriptors is raised if need be.
+
+    Args:
+        wanted: How many there should be.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OTHER_DESCRIPTORS
+    if resource.RLIM_INFINITY != soft < needed:
+        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+        soft = raised
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    possible = max(1, soft - _OTHER_DESCRIPTORS)
+    _log.warning("%d descriptors are allowed: at most %d connections", soft, possible)
+    return possible

@@ -1,0 +1,71 @@
+"""`HostCheck`: which names a server on a loopback address answers to.
+
+A web page can give its own name the address 127.0.0.1 and so reach a server that only listens there
+(DNS rebinding). The browser then sends the page's name as Host or Origin, which is refused.
+"""
+
+from collections.abc import Collection, Iterable
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from modernbert.serving.answers import error_response
+from modernbert.serving.refusal import Refusal
+
+ANY = "*"
+
+
+class HostCheck:
+    """An application that refuses requests to other names than its own.
+
+    Args:
+        app: What answers the others.
+        names: Host names that are allowed, besides those of the loopback addresses.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+        self.app, self.names = app, {name.lower() for name in names}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        refusal = self._refusal(scope["headers"]) if scope["type"] == "http" else None
+        await (self.app if refusal is None else error_response(refusal))(scope, receive, send)
+
+    def _refusal(self, headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
+        for header, value in headers:
+            text = value.decode("latin-1")
+            if header == b"host" and not self._allows("//" + text):
+                return _forbidden("host", text)
+            if header == b"origin" and not self._allows(text):
+                return _forbidden("origin", text)
+        return None
+
+    def _allows(self, address: str) -> bool:
+        try:
+            name = urlsplit(address).hostname
+        except ValueError:
+            return False
+        return name is not None and (is_loopback(name) or name.rstrip(".") in self.names)
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host name or an address can mean nothing but this machine.
+
+    >>> [is_loopback(name) for name in ("localhost", "127.0.0.2", "::1", "example.org")]
+    [True, True, True, False]
+    """
+    name = name.lower().rstrip(".")
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
+def _forbidden(header: str, value: str) -> Refusal:
+    return Refusal(
+        403,
+        "Forbidden",
+        f"{header}: got {value!r}, but this server answers to names of this machine alone; "
+        "add others with --allowed-host",
+    )
