@@ -133,6 +133,7 @@ def many_connections(address: str, *, number: int, seconds: float, drip: bytes =
     """Open connections that send nothing, or a byte of a head now and then.
 
     Args:
+        address: The server's.
         number: How many connections.
         seconds: How long they are kept.
         drip: What each sends, a byte a second.

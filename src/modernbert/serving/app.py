@@ -49,6 +49,7 @@ def make_app(service: Service, *, allowed_hosts: Collection[str] | None = None) 
     """The application of a service, which whoever runs it starts and closes.
 
     Args:
+        service: What answers.
         allowed_hosts: Names that requests may call the server by, besides those of this machine;
             any when None.
     """

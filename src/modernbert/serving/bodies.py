@@ -19,6 +19,8 @@ async def read_body(request: Request, settings: ServingSettings, hold: Hold) -> 
     """The body of a request, which is given up when it is too large or takes too long.
 
     Args:
+        request: The one whose head has arrived.
+        settings: The limits.
         hold: What counts its bytes.
 
     Raises:

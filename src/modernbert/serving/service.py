@@ -228,6 +228,8 @@ class Call:
 
         Args:
             num_characters: How much text there is.
+            function: What to run.
+            *arguments: Its arguments.
         """
         began, service = monotonic(), self.service
         threads = service.thread_of_long if num_characters > _LONG else service.threads
