@@ -109,8 +109,11 @@ def _parts(value: Any) -> Iterator[bytes]:
     elif isinstance(value, msgspec.Struct):
         opening = b"{"
         for field in msgspec.structs.fields(value):
+            content = getattr(value, field.name)
+            if content is None and value.__struct_config__.omit_defaults:
+                continue
             yield opening + _encode(field.encode_name) + b":"
-            yield from _parts(getattr(value, field.name))
+            yield from _parts(content)
             opening = b","
         yield b"}"
     elif isinstance(value, list | tuple | Lazy | np.ndarray):
