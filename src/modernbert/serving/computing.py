@@ -12,10 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from modernbert.serving.answers import error_response, send_answer
 from modernbert.serving.bodies import decode_body, read_body
+from modernbert.serving.heads import Route
 from modernbert.serving.memory import Hold
 from modernbert.serving.models import ServedModel
 from modernbert.serving.refusal import Refusal, unavailable
-from modernbert.serving.routes import Route
 from modernbert.serving.service import Call, Service
 
 R = TypeVar("R")
