@@ -164,5 +164,5 @@ def test_in_a_process_that_has_imported_nothing_else(folder: Path) -> None:
     answer = subprocess.run(command, env=around, capture_output=True, text=True)
     assert (answer.returncode, answer.stdout) == (2, "")
     assert answer.stderr == (
-        "error: someone/mine: HF_HUB_OFFLINE is set, so that nothing can be pushed\n"
+        "error: someone/mine: HF_HUB_OFFLINE is set, so nothing can be pushed\n"
     )

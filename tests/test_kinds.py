@@ -149,7 +149,7 @@ def test_steps_that_are_refused(tmp_path: Path, content: Any, said: str) -> None
 @pytest.mark.parametrize("name", ["config.json", "modules.json", "manifest.json"])
 def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(ModelFolderError, match="is no regular file"):
+    with pytest.raises(ModelFolderError, match="is not a regular file"):
         kind_of(tmp_path)
 
 

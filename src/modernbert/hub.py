@@ -84,7 +84,7 @@ def _fetch(hub_id: str, patterns: Sequence[str], error: type[ModernBertError]) -
     except Exception as failure:  # the hub client's errors share no base class
         reason = (str(failure) or type(failure).__name__).splitlines()[0]
         raise error(
-            f"{hub_id}: no such folder here, and the hub did not give it: {reason}"
+            f"{hub_id}: no such folder, and the hub could not provide it: {reason}"
         ) from None
 
 
@@ -124,9 +124,9 @@ def push_folder(
     from huggingface_hub import constants  # no attribute of the package until it is imported
 
     if constants.HF_HUB_OFFLINE:
-        raise HubError(f"{hub_id}: HF_HUB_OFFLINE is set, so that nothing can be pushed")
+        raise HubError(f"{hub_id}: HF_HUB_OFFLINE is set, so nothing can be pushed")
     if huggingface_hub.get_token() is None:
-        raise HubError(f"{hub_id}: no token here; run `hf auth login`, or set HF_TOKEN")
+        raise HubError(f"{hub_id}: found no token; run `hf auth login`, or set HF_TOKEN")
     place: dict[str, Any] = {"repo_id": hub_id, "repo_type": repository_type}
     api = huggingface_hub.HfApi()
     try:

@@ -48,7 +48,7 @@ def read_json(path: Path, error: type[ModernBertError] = ModelFolderError) -> An
         The content, or None where there is no file.
 
     Raises:
-        error: The file cannot be read, is no regular file, or is no JSON.
+        error: The file cannot be read, is not a regular file, or is no JSON.
     """
     try:
         return json.loads(read_regular(path).decode())

@@ -167,7 +167,9 @@ def kind_of(path: Path) -> Kind:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     expected = "a model, a tokenizer, token shards, a search index, a run or a checkpoint"
-    raise InputError(f"{path}: holds nothing that is known here; expected {expected}, or a recipe")
+    raise InputError(
+        f"{path}: contains nothing that is known here; expected {expected}, or a recipe"
+    )
 
 
 def find_kind(path: Path) -> Kind | None:
@@ -269,7 +271,7 @@ def read_modules(folder: Path) -> list[Module]:
     if entries is None:
         return []
     if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-        raise ModelFolderError(f"{path}: expected a list of steps with type and path")
+        raise ModelFolderError(f"{path}: expected a list of modules with type and path")
     modules = [parse_foreign(Module, each, str(path)) for each in entries]
     for module in modules:
         place = Path(module.path)
@@ -277,7 +279,7 @@ def read_modules(folder: Path) -> list[Module]:
             raise ModelFolderError(f"{path}: the path {module.path!r} leads out of the folder")
         if not module.type.startswith(_LIBRARIES):
             raise ModelFolderError(
-                f"{path}: the class {module.type!r} is code of the model's own, which is never run"
+                f"{path}: the class {module.type!r} is custom code of the model, which is never run"
             )
     return modules
 

@@ -301,7 +301,7 @@ def test_fill_mask_in_a_precision(run: Callable[..., Any], models: Path) -> None
         ("nowhere.jsonl", "out.npy", "no such file"),
         (".", "out.npy", "is a folder; name one file"),
         ("texts.jsonl", "out.csv", "expected a name that ends in .npy, .parquet, .index"),
-        ("empty.txt", "out.npy", "the input holds no text; nothing is written"),
+        ("empty.txt", "out.npy", "the input has no text; nothing was written"),
     ],
 )
 def test_what_cannot_be_embedded(

@@ -124,7 +124,7 @@ def test_folders_that_are_refused(tmp_path: Path, files: Any, message: str) -> N
 
 
 def test_a_default_prompt_that_is_missing() -> None:
-    with pytest.raises(ConfigError, match=r"^default_prompt_name: 'x' is none of the prompts"):
+    with pytest.raises(ConfigError, match=r"^default_prompt_name: 'x' is not one of the prompts"):
         EmbedderSettings(default_prompt_name="x")
 
 

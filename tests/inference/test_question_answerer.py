@@ -112,7 +112,7 @@ def test_what_cannot_be(folder: Path, config: EncoderConfig) -> None:
     answerer = QuestionAnswerer.from_pretrained(folder, precision="float32", stride=40)
     with pytest.raises(InputError, match=r"^stride: got 40 with room for"):
         answerer("what", CONTEXT)
-    with pytest.raises(InputError, match=r"^pairs: expected a question and a text each"):
+    with pytest.raises(InputError, match=r"^pairs: expected a question and a text in each"):
         answerer.answer(["what"])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match=r"^labels: got 3, expected 2"):
         SpanClassifier(config, ClassifierSettings(labels=("a", "b", "c")))

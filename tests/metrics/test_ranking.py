@@ -55,7 +55,7 @@ def test_a_query_without_a_relevant_document_counts_nothing() -> None:
 def test_what_cannot_be_scored() -> None:
     with pytest.raises(InputError, match=r"^scores: that of document 'b' is NaN"):
         ranked({"a": 1.0, "b": float("nan")})
-    with pytest.raises(InputError, match=r"a document occurs twice in that of query 'q'"):
+    with pytest.raises(InputError, match=r"a document occurs twice in the ranking of query 'q'"):
         ranking_scores({"q": ["a", "a"]}, {"q": {"a": 1}})
     with pytest.raises(InputError, match=r"^judgements: got none"):
         ranking_scores({"q": ["a"]}, {})

@@ -105,5 +105,5 @@ def test_refuses(changes: dict[str, Any], message: str) -> None:
 def test_refuses_presets_and_numbers_that_are_none() -> None:
     with pytest.raises(ConfigError, match=r"^preset: got 'huge', expected one of tiny, 17m"):
         EncoderConfig.preset("huge")
-    with pytest.raises(ConfigError, match="'num_layers' is no number of a config"):
+    with pytest.raises(ConfigError, match="'num_layers' is not a number of the config"):
         EncoderConfig.preset("tiny", num_layers=3)

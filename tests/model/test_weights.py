@@ -128,9 +128,9 @@ def test_a_tensor_that_is_no_float(tmp_path: Path) -> None:
         ("[]", "expected a JSON object"),
         ("{}", "not a readable index"),
         ('{"weight_map": {"a": [1]}}', "not a readable index"),
-        ({"a": 7}, "names 7, expected a file beside it"),
-        ({"a": "../one.safetensors"}, "expected a file beside it"),
-        ({"a": "/etc/passwd"}, "expected a file beside it"),
+        ({"a": 7}, "names 7, expected a file next to it"),
+        ({"a": "../one.safetensors"}, "expected a file next to it"),
+        ({"a": "/etc/passwd"}, "expected a file next to it"),
         ({"a": "one.safetensors", "b": "three.safetensors"}, "names three.safetensors, which is"),
     ],
 )

@@ -265,7 +265,7 @@ def test_a_hub_id_that_fails_says_both(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("no network\nand a second line")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    expected = "^owner/model: no such folder here, and the hub did not give it: no network$"
+    expected = "^owner/model: no such folder, and the hub could not provide it: no network$"
     with pytest.raises(TokenizerError, match=expected):
         Tokenizer.from_pretrained("owner/model")
 

@@ -160,7 +160,7 @@ def test_another_module_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 4)
     module, optimizer = make()
     module.extra = torch.nn.Linear(2, 2)
-    with pytest.raises(CheckpointError, match=r"'extra.bias' is in one only"):
+    with pytest.raises(CheckpointError, match=r"'extra.bias' is only in one of them"):
         checkpoint.load_latest(tmp_path, module, optimizer, IDENTITY)
     module, optimizer = make()
     module.norm = torch.nn.LayerNorm(9)

@@ -57,7 +57,7 @@ def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_error_of_the_first_is_told_to_all() -> None:
     first, second = run_together(groups.fail_in_the_first, 2)
     assert first.error == "RunError: the folder is taken"
-    assert second.error == "ProcessError: process 0 cannot go on: the folder is taken"
+    assert second.error == "ProcessError: process 0 cannot continue: the folder is taken"
 
 
 def test_processes_with_different_recipes_stop() -> None:

@@ -124,7 +124,7 @@ def embed(
     if isinstance(embedder, MultiVectorEmbedder):
         if normalize or truncate_dim or prompt is not None or prompt_name is not None:
             raise InputError(
-                f"{model}: gives one vector a token, with markers of its own; leave out "
+                f"{model}: computes one vector per token and has its own prompts; leave out "
                 "--normalize, --truncate-dim, --prompt and --prompt-name"
             )
         options = {"side": "document"}
@@ -172,7 +172,7 @@ def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: boo
 
     if faiss:
         if output.suffix != ".index" or multi:
-            raise InputError("--faiss: goes with an .index of one vector a text")
+            raise InputError("--faiss: needs an .index with one vector per text")
         import_faiss()
     chosen = kind.value if kind is not None else "float16" if multi else "float32"
     require_one_of("--kind", chosen, KINDS[multi])

@@ -211,8 +211,8 @@ class EmbeddingJob:
         if before != description:
             name = next(k for k in {**before, **description} if before.get(k) != description.get(k))
             raise InputError(
-                f"{self.folder}: is of a job with another {name.replace('_', ' ')}; delete it, or "
-                "run the same command as before to go on"
+                f"{self.folder}: belongs to a job with another {name.replace('_', ' ')}; delete "
+                "it, or run the earlier command again to continue"
             )
         state = parse_foreign(_State, content, str(path), error=InputError)
         if not state.is_complete:

@@ -76,7 +76,7 @@ def model_of(recipe: "PhaseRecipe", tokenizer: str, preset: str | None) -> "Enco
         return settings.config(max_seqlen=recipe.packing.max_seqlen, **vocabulary)
     except ModelFolderError as error:
         raise ModelFolderError(
-            f"start: {error}; to plan before it is there, give its size, such as --preset base"
+            f"start: {error}; to plan before it exists, give its size, such as --preset base"
         ) from None
 
 

@@ -72,9 +72,7 @@ def search(
     opened = Index.open(index)
     folder = find_model(model, weights=True)
     if opened.manifest.model and opened.manifest.model != folder_fingerprint(folder):
-        raise InputError(
-            f"{model}: is not the model that made the vectors of {index}; use that one"
-        )
+        raise InputError(f"{model}: did not make the vectors of {index}; use that one")
     retriever = load_retriever(folder, precision.value)
 
     def run(queries: Iterable[str]) -> "Iterator[list[Hit]]":

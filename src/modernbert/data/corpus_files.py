@@ -152,7 +152,9 @@ def _files_of_dataset(folder: Path) -> Iterator[Path]:
     try:
         names = [entry["filename"] for entry in json.loads(state.read_bytes())["_data_files"]]
     except (ValueError, KeyError, TypeError):
-        raise DocumentError(f"{state}: not a saved dataset's; save the dataset again") from None
+        raise DocumentError(
+            f"{state}: does not belong to a saved dataset; save the dataset again"
+        ) from None
     for name in names:
         if not (folder / name).is_file():
             raise DocumentError(f"{folder / name}: missing, though {state.name} lists it")

@@ -36,7 +36,9 @@ def find_token_files(inputs: Iterable[Path | str]) -> list[CorpusFile]:
     files = [file for file in find_files(inputs) if file.path.endswith(_SUFFIX)]
     if not files:
         names = ", ".join(str(given) for given in inputs)
-        raise DocumentError(f"{names}: no token files of datatrove, which are called NAME{_SUFFIX}")
+        raise DocumentError(
+            f"{names}: found no token files of datatrove, which are called NAME{_SUFFIX}"
+        )
     return files
 
 
@@ -63,7 +65,7 @@ class TokenFile:
             index = np.fromfile(path.removesuffix(_SUFFIX) + _INDEX_SUFFIX, dtype="<u8")
         except OSError:
             raise DocumentError(
-                f"{path}: has no {_INDEX_SUFFIX} beside it; write it with save_index=True"
+                f"{path}: has no {_INDEX_SUFFIX}next to it; write it with save_index=True"
             ) from None
         ends = index.astype(np.int64)
         num_bytes, num_tokens = Path(path).stat().st_size, int(ends[-1]) if len(ends) else 0
@@ -200,8 +202,8 @@ class TokenFileImporter:
                 break
         if 2 * same < checked:
             raise InputError(
-                f"{file.path}: of {checked} documents {checked - same} have other ids in the "
-                "tokenizer that is given; give the one that these files were written with"
+                f"{file.path}: {checked - same} of {checked} documents have other ids in this "
+                "tokenizer; use the tokenizer that these files were written with"
             )
 
 

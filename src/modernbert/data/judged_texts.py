@@ -64,8 +64,7 @@ def read_judged_texts(folder: Path | str, split: str = "test") -> JudgedTexts:
     qrels, notes = _judgements(table, queries, documents)
     if not any(name in documents for judged in qrels.values() for name in judged):
         raise DocumentError(
-            f"{table.source}: judges no query and document that are there; does it belong to "
-            f"{folder}?"
+            f"{table.source}: judges no query and document that exist; does it belong to {folder}?"
         )
     judged = {name: text for name, text in queries.items() if name in qrels}
     if without := len(queries) - len(judged):
@@ -157,7 +156,7 @@ def _judgements(
         if found.setdefault(query, {}).setdefault(document, score) != score:
             raise DocumentError(
                 f"{table.where(index)}: judges document {document!r} for query {query!r} again "
-                "and otherwise; leave one of the rows out"
+                "and otherwise; remove one of the rows"
             )
     notes = [
         f"{table.source}: {count:,} of {len(table):,} judgements are of {kind} that are not there"

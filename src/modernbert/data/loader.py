@@ -41,7 +41,7 @@ def held_out_batches(
         if need be one more without targets.
 
     Raises:
-        ShardError: the folder holds no documents, or its bytes are not those that were written.
+        ShardError: the folder holds no documents, or its content is not what was written.
         InputError: max_tokens leaves room for no piece at all.
         SettingsError: a seed that is not from 0 to 2^64 - 1.
     """

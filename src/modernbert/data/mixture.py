@@ -257,7 +257,7 @@ def _check_sources(sources: Sequence[tuple[ShardFolder, float]], seed: int) -> N
         if not (math.isfinite(weight) and weight > 0):
             raise SettingsError(
                 f"weight of {folder.path}: got {weight}, expected a number above 0; "
-                "leave the source out to read nothing of it"
+                "remove the source to read nothing of it"
             )
         if folder.num_tokens == 0:
             raise ShardError(f"{folder.path}: holds no documents; prepare a corpus that has some")

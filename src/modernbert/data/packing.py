@@ -283,7 +283,7 @@ class BinStream:
             if index and index >= packed.num_bins:
                 raise InputError(
                     f"position {position}: its block has only {packed.num_bins} bins; "
-                    "it comes from other data or other settings"
+                    "it belongs to other data or other settings"
                 )
             stop = min(packed.num_bins, index + num_bins - len(bins))
             bins += [self._bin(packed, block, each) for each in range(index, stop)]

@@ -182,7 +182,8 @@ def _check_identity(path: Path, identity: Identity) -> None:
     difference = _difference(earlier, identity)
     if difference:
         raise RunError(
-            f"{path}: holds the work of another call: {difference}; choose another output, or "
+            f"{path}: contains the work of another command: {difference}; choose another "
+            "output, or "
             "delete it"
         )
 
@@ -196,7 +197,7 @@ def _check_empty(path: Path) -> None:
     names = sorted(entry.name for entry in path.iterdir())
     others = [name for name in names if not name.startswith(TEMPORARY_PREFIX)]
     if others:
-        raise RunError(f"{path}: not empty (holds {others[0]}); choose another output")
+        raise RunError(f"{path}: not empty (contains {others[0]}); choose another output")
 
 
 def _difference(earlier: Identity, identity: Identity) -> str:

@@ -66,7 +66,7 @@ def collect(output: Path | str, *, library: Path | None = None) -> CorpusFiles:
     train = [text for text in texts if not text.is_held_out]
     if not (train and held_out):
         raise DocumentError(
-            f"{library}: this Python came without its sources; give a corpus of your own"
+            f"{library}: this Python installation lacks its sources; use your own corpus"
         )
     output.mkdir(parents=True, exist_ok=True)
     # A text that two files share could be in both parts: it is held out, and nowhere else.

@@ -95,7 +95,7 @@ def _copy(watch: "_Watch", url: str, file: BinaryIO, num_bytes: int, sha256: str
     if count != num_bytes:
         raise _Broken(f"got {count} bytes, expected {num_bytes}")
     if digest.hexdigest() != sha256:
-        raise _Broken("its bytes are not those that were written (sha256 differs)")
+        raise _Broken("its content is not what was written (sha256 differs)")
 
 
 class _Broken(Exception):
@@ -152,7 +152,8 @@ def _persist(url: str, attempt: Callable[[_Watch], None], settings: FetchSetting
             raise ShardError(f"{url}: cannot be read: {_text(error)}; check the address") from None
         failure = _text(error)
     raise ShardError(
-        f"{url}: could not be fetched in {settings.attempts} attempts; at last: {failure}"
+        f"{url}: could not be downloaded in {settings.attempts} attempts; the last failed: "
+        f"{failure}"
     )
 
 

@@ -107,7 +107,7 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
         content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise ShardError(
-            f"{path}: no finished shard folder ({MANIFEST} is missing); "
+            f"{path}: not a finished shard folder ({MANIFEST} is missing); "
             "make one with `modernbert prepare`"
         ) from None
     return parse_manifest(content, str(file))
@@ -124,7 +124,7 @@ def parse_manifest(content: bytes, name: str) -> tuple[Manifest, str]:
     except (ValueError, RecursionError) as error:
         raise ShardError(f"{name}: not readable: {error}; prepare the corpus again") from None
     if not isinstance(mapping, dict) or mapping.get("format") != FORMAT:
-        raise ShardError(f"{name}: another program's format, expected {FORMAT!r}")
+        raise ShardError(f"{name}: in another program's format, expected {FORMAT!r}")
     if mapping.get("version") != VERSION:
         raise ShardError(
             f"{name}: got version {mapping.get('version')!r} of the format, expected {VERSION}; "

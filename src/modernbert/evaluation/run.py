@@ -222,7 +222,8 @@ def _fine_tune(
     scores = results.best_combination.mean(split)
     if task.metric not in scores:
         raise InputError(
-            f"task {task.name!r}: metric {task.metric!r} is none of {', '.join(sorted(scores))}"
+            f"task {task.name!r}: metric: got {task.metric!r}, expected one of "
+            f"{', '.join(sorted(scores))}"
         )
     return {
         "score": scores[task.metric],
@@ -245,7 +246,7 @@ def _read_result(folder: Path, identity: Mapping[str, Any]) -> TaskResult | None
         raise RunError(f"{path}: not the result of a task: {error}; delete it") from None
     if _differ(before, json.loads(json.dumps(identity))):
         raise RunError(
-            f"{path}: is of another model or of another task; take another --output, or delete it"
+            f"{path}: belongs to another model or task; choose another --output, or delete it"
         )
     return result
 

@@ -93,7 +93,7 @@ class TaskSettings:
             if name in needed and getattr(self, name) is None:
                 raise SettingsError(f"task {self.name!r}: {name} is missing")
             if name not in needed and getattr(self, name) is not None:
-                raise SettingsError(f"task {self.name!r}: {self.kind} has no use for {name}")
+                raise SettingsError(f"task {self.name!r}: {name} does not apply to {self.kind}")
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise SettingsError(f"name: got {self.name!r}, expected the name of a folder")
         if self.seeds < 1:
@@ -160,7 +160,7 @@ class Suite:
         if not names:
             raise SettingsError("tasks: got none, expected one or more")
         if len(set(names)) < len(names):
-            raise SettingsError("tasks: a name is there twice")
+            raise SettingsError("tasks: a name occurs twice")
 
     def only(self, names: list[str]) -> "Suite":
         """Some of the tasks; all when there are no names.
@@ -234,6 +234,6 @@ def find_table(folder: Path, name: str) -> Path:
             if candidate.is_file():
                 return candidate
     raise InputError(
-        f"{path}: no such file, with or without an ending such as .jsonl; name the folder of the "
+        f"{path}: no such file, with or without a suffix such as .jsonl; name the folder of the "
         "data with --data"
     )

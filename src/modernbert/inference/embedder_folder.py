@@ -60,7 +60,7 @@ class Prompted:
         if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
             known = ", ".join(self.prompts) or "there are none"
             name = f"default_prompt_name: {self.default_prompt_name!r}"
-            raise ConfigError(f"{name} is none of the prompts ({known})")
+            raise ConfigError(f"{name} is not one of the prompts ({known})")
 
     def prompt(self, prompt: str | None = None, name: str | None = None) -> str:
         """Choose what to put before each text: the one given, the named one, or the default.
@@ -162,7 +162,7 @@ def read_pooled_folder(folder: Path) -> PooledFolder:
         raise refuse_steps(folder, modules, _SUPPORTED)
     place, pooling = (folder / each.path for each in modules[:2])
     if not (pooling / CONFIG_FILE).exists():
-        raise ModelFolderError(f"{pooling / CONFIG_FILE}: missing; expected how tokens are pooled")
+        raise ModelFolderError(f"{pooling / CONFIG_FILE}: missing; it says how tokens are pooled")
     transformer = read_settings(TransformerFile, place / TRANSFORMER_FILE)
     return PooledFolder(
         place,

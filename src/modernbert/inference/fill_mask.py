@@ -81,7 +81,7 @@ class FillMask(TextModel[MaskedLanguageModel]):
         if named not in (tokenizer.mask_token_id, default):
             raise InputError(
                 f"tokenizer: its mask_token_id is {tokenizer.mask_token_id}, but the model's is "
-                f"{named}; take the tokenizer that the model was trained with"
+                f"{named}; use the tokenizer that the model was trained with"
             )
 
     @overload

@@ -78,10 +78,10 @@ class IndexManifest:
         content = read_json(path, InputError)
         if not isinstance(content, dict):
             kind = find_kind(folder)
-            found = "is" if kind is None else f"holds {NAMES[kind]} and"
-            raise InputError(f"{folder}: {found} not a search index: no {MANIFEST_FILE} there")
+            found = "" if kind is None else f"; it holds {NAMES[kind]}"
+            raise InputError(f"{folder}: not a search index: it has no {MANIFEST_FILE}{found}")
         if (named := content.get("format")) not in (FORMAT, *_OLD_FORMATS):
-            raise InputError(f"{path}: format {named!r}, expected {FORMAT!r}; build anew")
+            raise InputError(f"{path}: format {named!r}, expected {FORMAT!r}; build it again")
         if named == _OLD_FORMATS[1]:
             content = {**content, "is_ragged": True}
         try:
@@ -195,7 +195,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def _whole_index(folder: Path) -> Iterator[Path]:
     """A folder to fill that becomes the index when the block ends well."""
     if folder.exists():
-        raise InputError(f"{folder}: is there already; delete it or name another folder")
+        raise InputError(f"{folder}: already exists; delete it or choose another folder")
     try:
         with new_folder(folder) as partial:
             yield partial

@@ -144,7 +144,7 @@ def each_item(items: Iterable[T]) -> Iterator[T]:
             is_missing = part is None or isinstance(part, float) or type(part).__name__ == "NAType"
             if is_no_text or is_missing:
                 raise InputError(
-                    f"texts[{index}]: got {part!r}, expected a text; leave it out or put one there"
+                    f"texts[{index}]: got {part!r}, expected a text; remove it or put a text there"
                 )
         yield value
 

@@ -58,7 +58,7 @@ def require_same_vocabulary(config: EncoderConfig, tokenizer: Tokenizer) -> None
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
             f"tokenizer: its vocab_size is {tokenizer.vocab_size}, but the model's is "
-            f"{config.vocab_size}; take the tokenizer that the model was trained with"
+            f"{config.vocab_size}; use the tokenizer that the model was trained with"
         )
 
 

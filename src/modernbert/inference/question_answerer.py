@@ -81,8 +81,8 @@ def windows_of(
     first = len(template.pair_before) + len(asked) + len(template.between)
     if room < 1 or (stride >= room and len(encoding.token_ids) > room):
         raise InputError(
-            f"stride: got {stride} with room for {room} tokens of the context in a sequence of "
-            f"{max_seqlen}; expected less"
+            f"stride: got {stride}, expected less than {room}, the tokens of the context that fit "
+            f"into a sequence of {max_seqlen}"
         )
     windows = []
     for begin in range(0, max(1, len(encoding.token_ids) - stride), max(1, room - stride)):
@@ -279,5 +279,5 @@ def _answer(encoded: EncodedQuestion, logits: Sequence[Tensor], *, must_answer: 
 
 def _num_characters(pair: object) -> int:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise InputError("pairs: expected a question and a text each")
+        raise InputError("pairs: expected a question and a text in each")
     return num_characters(pair)

@@ -116,7 +116,7 @@ def read_reranker(folder: Path) -> RerankerFolder:
     found = read_pooled_folder(folder)
     last: Any = found.layers[-1] if found.layers else None
     if getattr(getattr(last, "settings", None), "out_features", 0) != 1:
-        raise ModelFolderError(f"{folder}: expected a Dense of one output as the last step")
+        raise ModelFolderError(f"{folder}: expected a Dense with one output as the last module")
     if not found.pooling.include_prompt and settings.prompts:
         raise ModelFolderError(f"{folder}: include_prompt: false is not supported for pairs")
     poolings = found.pooling.poolings
@@ -173,7 +173,7 @@ class Reranker:
         if len(model.labels) != 1:
             raise ConfigError(
                 f"labels: got {len(model.labels)}, expected 1, the relevance; "
-                "take Classifier for a model with several"
+                "use Classifier for a model with several"
             )
         self.settings = settings or RerankerSettings(activation=activation, max_seqlen=max_seqlen)
         if self.settings.activation not in get_args(Activation):

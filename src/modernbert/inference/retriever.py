@@ -53,7 +53,7 @@ def text_vectors(
         return
     settings = retriever.settings
     if settings.similarity not in ("cosine", "dot"):
-        raise InputError(f"similarity: {settings.similarity} is not searched by; cosine or dot is")
+        raise InputError(f"similarity: got {settings.similarity}; search needs cosine or dot")
     names = ("query",) if side == "query" else ("document", "passage", "corpus")
     for block in retriever.stream(
         texts,
@@ -87,7 +87,9 @@ def search_texts(
     """
     blocks: Iterator[Any]
     if index.manifest.is_ragged != isinstance(retriever, MultiVectorEmbedder):
-        raise InputError(f"{index.folder}: holds vectors of another kind than the model gives")
+        raise InputError(
+            f"{index.folder}: contains another kind of vectors than the model computes"
+        )
     if isinstance(retriever, MultiVectorEmbedder):
         blocks = retriever.stream(queries, "query")
     else:

@@ -36,7 +36,7 @@ def as_indices(values: npt.ArrayLike, name: str, count: int) -> Indices:
     indices = np.asarray(values)
     if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
         raise InputError(
-            f"{name}: got {indices.shape} {indices.dtype}, expected indices of labels, one a row"
+            f"{name}: got {indices.shape} {indices.dtype}, expected indices of labels, one per row"
         )
     if indices.size and not 0 <= indices.min() <= indices.max() < count:
         raise InputError(

@@ -95,7 +95,7 @@ def ranking_scores(
         raise InputError("judgements: got none; there is nothing to score")
     for query, ranking in rankings.items():
         if len(set(ranking)) != len(ranking):
-            raise InputError(f"rankings: a document occurs twice in that of query {query!r}")
+            raise InputError(f"rankings: a document occurs twice in the ranking of query {query!r}")
     scores = {}
     for metric in metrics:
         score, k = _parsed(metric)

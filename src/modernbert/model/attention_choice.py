@@ -28,7 +28,7 @@ def choose_attention(choice: AttentionChoice, device: torch.device) -> Attention
         raise ConfigError(f"attention: got {choice!r}, expected one of {names}")
     if choice in ("varlen", "flash3") and not has_varlen(device):
         raise ConfigError(
-            f'attention: "{choice}" needs an NVIDIA GPU from Ampere on, got {device}; take "auto"'
+            f'attention: "{choice}" needs an NVIDIA GPU since Ampere, got {device}; use "auto"'
         )
     if choice == "flash3":
         _activate_flash3()
@@ -50,5 +50,5 @@ def _activate_flash3() -> None:
     except (ImportError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f'attention: "flash3" needs flash_attn_interface of FlashAttention 3 ({error}); '
-            'install it, or take "auto"'
+            'install it, or use "auto"'
         ) from None

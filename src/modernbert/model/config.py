@@ -174,7 +174,9 @@ class EncoderConfig:
         values = {**PRESETS[name], **changes}
         known = {field.name: field.default for field in fields(cls)}
         if unknown := values.keys() - known.keys():
-            raise ConfigError(f"preset {name!r}: {sorted(unknown)[0]!r} is no number of a config")
+            raise ConfigError(
+                f"preset {name!r}: {sorted(unknown)[0]!r} is not a number of the config"
+            )
         vocab_size = values.get("vocab_size", known["vocab_size"])
         for index, field in enumerate(_TOKEN_ID_FIELDS):
             if field not in values and known[field] >= vocab_size:

@@ -307,7 +307,7 @@ def _labels(published: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise ConfigError("id2label: expected an object of names")
     if names.keys() != {str(i) for i in range(len(names))}:
-        raise ConfigError(f"id2label: expected the keys 0 to {len(names) - 1}, one a label")
+        raise ConfigError(f"id2label: expected the keys 0 to {len(names) - 1}, one per label")
     labels = tuple(names[str(i)] for i in range(len(names)))
     # label2id may lag behind, as transformers 4 writes it: id2label is what every reader shows.
     check_same("labels in id2label", len(labels), "num_labels", published.get("num_labels"))

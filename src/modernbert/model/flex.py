@@ -48,7 +48,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: "BlockMask") -> Tens
         InputError: gradients on a CPU, where torch has none of this.
     """
     if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
-        raise InputError('attention: "flex" has no gradients on a CPU; take "auto"')
+        raise InputError('attention: "flex" has no gradients on a CPU; use "auto"')
     heads = [x.transpose(0, 1)[None] for x in (query, key, value)]  # (1, num_heads, total, size)
     compiled = query.is_cuda and not torch.compiler.is_compiling()  # or else with all around it
     attended = (_compiled() if compiled else _plain())(*heads, block_mask=mask)

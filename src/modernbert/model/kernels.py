@@ -46,7 +46,7 @@ def attend(
         if query.dtype not in HALF:
             raise ConfigError(
                 f'attention: "{back_end}" computes in bfloat16 or float16, got '
-                f'{str(query.dtype).removeprefix("torch.")}; take "auto" or compute in bfloat16'
+                f'{str(query.dtype).removeprefix("torch.")}; use "auto" or compute in bfloat16'
             )
         return _varlen(query, key, value, layout, window)
     if window is None:

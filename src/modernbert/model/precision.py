@@ -26,8 +26,8 @@ def choose_precision(
     packed = device.type == "cpu" and supports(config, chosen)
     if chosen == "int8" and not packed:
         raise ConfigError(
-            "precision: int8 needs the C kernels (`modernbert info --machine` tells), heads of 64, "
-            'an intermediate size that is a multiple of 32, and layers as in the paper; take "auto"'
+            "precision: int8 needs the C kernels (see `modernbert info --machine`), heads of 64, "
+            'an intermediate size that is a multiple of 32, and layers as in the paper; use "auto"'
         )
     return chosen, packed
 

@@ -185,7 +185,7 @@ def _headers_by_own_name(folder: Path, model: SavedModel) -> dict[str, TensorHea
             continue
         if name in headers:
             raise ModelFolderError(
-                f"{folder}: holds one tensor twice, as {headers[name].name} and {header.name}"
+                f"{folder}: contains one tensor twice, as {headers[name].name} and {header.name}"
             )
         headers[name] = header
     return headers
@@ -206,7 +206,7 @@ def _check_shapes(folder: Path, model: SavedModel, headers: Mapping[str, TensorH
         raise ModelFolderError(f"{folder}: lacks {_first_of(missing)}")
     if extra := [header.name for name, header in headers.items() if name not in expected]:
         raise ModelFolderError(
-            f"{folder}: holds what {type(model).__name__} has no place for: {_first_of(extra)}"
+            f"{folder}: has tensors that {type(model).__name__} does not have: {_first_of(extra)}"
         )
     for name, header in headers.items():
         if header.shape != expected[name]:

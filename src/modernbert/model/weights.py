@@ -105,9 +105,9 @@ def _indexed_files(index: Path) -> list[Path]:
         raise ModelFolderError(f"{index}: not a readable index of weights: {error!r}") from None
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
-            raise ModelFolderError(f"{index}: names {name!r}, expected a file beside it")
+            raise ModelFolderError(f"{index}: names {name!r}, expected a file next to it")
         if not (index.parent / name).is_file():
-            raise ModelFolderError(f"{index}: names {name}, which is not there")
+            raise ModelFolderError(f"{index}: names {name}, which does not exist")
     return [index.parent / name for name in names]
 
 

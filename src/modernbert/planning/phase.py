@@ -140,7 +140,7 @@ class Machine:
         """
         if precision == "bfloat16" and self.chip.bfloat16_tflops is None and not self.chip.is_cpu:
             raise InputError(
-                f'precision: got "bfloat16", which {self.chip.name} lacks; take "float32" or "auto"'
+                f'precision: got "bfloat16", which {self.chip.name} lacks; use "float32" or "auto"'
             )
         if self.chip.is_cpu:
             return precision == "bfloat16"

@@ -88,7 +88,7 @@ class RunHistory:
                     if (row := _parse(line)) is not None:
                         history.add(row)
         except OSError as error:
-            raise RunError(f"{path}: no readable log of a run: {error.strerror}") from None
+            raise RunError(f"{path}: not a readable log of a run: {error.strerror}") from None
         return history
 
     def add(self, row: LogRow) -> None:

@@ -129,7 +129,9 @@ async def fill_mask(call: Call, request: schemas.FillMaskRequest) -> Any:
     mask = filler.tokenizer.mask_token
     for index, text in enumerate(texts):
         if mask not in text:
-            raise invalid(f"inputs[{index}]: no {mask} in it; write it where a token is wanted")
+            raise invalid(
+                f"inputs[{index}]: contains no {mask}; write it where you want a prediction"
+            )
     top_k = min(request.parameters.top_k, filler.tokenizer.vocab_size)
 
     def require_small(encoded: Sequence[Encoded]) -> None:

@@ -53,7 +53,10 @@ async def embed_all(call: Call, request: schemas.EmbedAllRequest) -> Any:
     use: Use[Any, Any, Any, np.ndarray]
     if call.model.can([MultiVectorEmbedder]):
         if not all(isinstance(each, str) for each in inputs):
-            raise invalid("inputs: got token ids, but what this model reads begins with markers")
+            raise invalid(
+                "inputs: got token ids, but this model reads only texts, to which it adds its "
+                "prompts"
+            )
         embedder = call.model.part(MultiVectorEmbedder)
         use, dim = embedder.use(_side(request.prompt_name)), embedder.dim
         truncation = call.right_alone(request)

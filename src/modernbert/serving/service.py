@@ -56,7 +56,7 @@ class Service:
         self.settings = settings or ServingSettings()
         self.models = {model.name: model for model in models}
         if not models or len(self.models) < len(models):
-            raise InputError("models: expected one or more, each with a name of its own")
+            raise InputError("models: expected one or more, each with its own name")
         self.telemetry = Telemetry()
         self.device: torch.device = device_of(models[0].encoder)
         self.batch_tokens = batch_tokens_for(self.device, self.settings.batch_tokens)
@@ -143,7 +143,7 @@ class Service:
         most = self.settings.max_concurrent_requests
         if self.num_computing >= most:
             raise overloaded(
-                f"{most} requests are under way, and no more are allowed",
+                f"{most} requests are in progress, which is the limit",
                 retry_after=self.engine.seconds_of_work(),
             )
 
@@ -215,7 +215,7 @@ class Call:
         """
         truncation = self.truncation(request)
         if truncation.side == "left":
-            raise invalid("truncation_direction: this route cuts texts on the right alone")
+            raise invalid("truncation_direction: this route truncates texts only on the right")
         return truncation
 
     async def off_loop(self, function: Callable[..., R], *arguments: Any) -> R:

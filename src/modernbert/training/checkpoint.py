@@ -311,7 +311,7 @@ def _check_manifest(folder: Path, identity: Mapping[str, Any]) -> None:
             f"{folder}: got checkpoint format {manifest['format']}, this version reads {FORMAT}"
         )
     if difference := first_difference(manifest["identity"], identity):
-        raise CheckpointError(f"{folder}: is of another run: {difference}")
+        raise CheckpointError(f"{folder}: belongs to another run: {difference}")
 
 
 def _read_module(folder: Path, module: nn.Module) -> dict[str, Tensor]:
@@ -319,7 +319,9 @@ def _read_module(folder: Path, module: nn.Module) -> dict[str, Tensor]:
     stored: dict[str, Tensor] = safetensors.torch.load_file(folder / _FILES[0])
     tensors = module_tensors(module)
     if unmatched := sorted(stored.keys() ^ tensors.keys()):
-        raise CheckpointError(f"{folder}: does not fit the module: {unmatched[0]!r} is in one only")
+        raise CheckpointError(
+            f"{folder}: does not fit the module: {unmatched[0]!r} is only in one of them"
+        )
     for name, tensor in tensors.items():
         if stored[name].shape != tensor.shape or stored[name].dtype != tensor.dtype:
             raise CheckpointError(

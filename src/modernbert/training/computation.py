@@ -48,7 +48,7 @@ def compute_dtype(device: torch.device | str, precision: TrainingPrecision) -> t
     if precision == "bfloat16" and device.type == "cuda" and not fast:
         raise SettingsError(
             f'precision: got "bfloat16", which {torch.cuda.get_device_name(device)} lacks; '
-            'take "float32" or "auto"'
+            'use "float32" or "auto"'
         )
     return torch.bfloat16 if fast or precision == "bfloat16" else torch.float32
 

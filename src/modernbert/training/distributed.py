@@ -138,7 +138,7 @@ class Group:
         if failure is not None:
             raise failure
         if "error" in answer:
-            raise ProcessError(f"process 0 cannot go on: {answer['error']}")
+            raise ProcessError(f"process 0 cannot continue: {answer['error']}")
         return answer["result"]
 
     def agree(self, name: str, value: str) -> None:
@@ -153,7 +153,7 @@ class Group:
         differ = [rank for rank, (same,) in enumerate(self.gather([first == value])) if not same]
         if differ:
             raise ProcessError(
-                f"{name}: process {differ[0]} has another one than process 0; give all of them "
+                f"{name}: differs between process {differ[0]} and process 0; give all processes "
                 "the same recipe, tokenizer and shards"
             )
 
@@ -283,7 +283,7 @@ def _join(size: int, timeout_seconds: float) -> Group:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ProcessError(
-            f"the {size} processes have not all come within {timeout_seconds:g} s: {reason}"
+            f"the {size} processes did not all connect within {timeout_seconds:g} s: {reason}"
         ) from None
     return Group(rank=rank, size=size, device=device, _pulse=pulse)
 
@@ -321,8 +321,7 @@ class _Pulse:
             self.store.set(f"beats/{self.rank}", str(self.beats))
         except RuntimeError:
             raise ProcessError(
-                "process 0, or torchrun, is gone, where the processes found each other; "
-                "run the same command again"
+                "the connection to process 0, or to torchrun, is lost; run the same command again"
             ) from None
 
     def leave_word(self, error: BaseException) -> None:

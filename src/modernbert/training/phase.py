@@ -128,7 +128,7 @@ def check_names(phases: Sequence[tuple[str, str | None]]) -> None:
         raise SettingsError("phases: got none, expected at least one")
     for index, (name, start_from) in enumerate(phases):
         if name in names[:index]:
-            raise SettingsError(f"phases: {name!r} is there twice; give each a name of its own")
+            raise SettingsError(f"phases: {name!r} occurs twice; give each its own name")
         if start_from is not None and start_from not in names[:index]:
             earlier = ", ".join(names[:index]) or "there is none"
             raise SettingsError(

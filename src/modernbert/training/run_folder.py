@@ -58,7 +58,7 @@ def claim(run_folder: Path, identity: Mapping[str, Any]) -> None:
     if difference := first_difference(stored, identity):
         raise RunError(
             f"{run_folder}: belongs to another recipe: {difference}; "
-            "take another run folder, or the recipe it was begun with"
+            "choose another run folder, or use the recipe of this one"
         )
 
 
@@ -94,7 +94,7 @@ def _lock(descriptor: int, run_folder: Path) -> None:
         holder = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
         raise InUseError(
             f"{run_folder}: another process (id {holder}) is training there; "
-            "wait for its end or stop it"
+            "wait until it ends, or stop it"
         ) from None
     except OSError as error:
         raise RunError(f"{run_folder}: cannot be locked: {error}") from None

@@ -58,5 +58,5 @@ def test_scores_that_choose_nothing(tmp_path: Path, model: MaskedLanguageModel) 
     best = BestModel(tmp_path, "f1", None, lambda _: None)
     with pytest.raises(InputError, match=r"^metric: got 'f1', expected one of accuracy, loss"):
         best.evaluated(model, 1, {"accuracy": 0.5, "loss": 1.0})
-    with pytest.raises(TrainingError, match=r"^step 3: f1 is NaN; take a lower learning rate"):
+    with pytest.raises(TrainingError, match=r"^step 3: f1 is NaN; use a lower learning rate"):
         best.evaluated(model, 3, {"f1": float("nan")})

@@ -116,7 +116,7 @@ def _names(first: Line, reading: Reading) -> tuple[str, ...]:
         if names.count(name) > 1:
             raise DocumentError(
                 f"{reading.file.path}, line {first.line}: two columns are named {name!r}; rename "
-                "one, or pass --no-header when this row is one of the data"
+                "one, or pass --no-header if this row is data"
             )
     return names
 

@@ -253,8 +253,8 @@ def _only_one(readings: Sequence[_Reading], source: str) -> Dialect:
             pairs = zip(first.rows, other.rows, strict=False)
             row = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
             raise DocumentError(
-                f"{source}: may be {first.dialect}, or {other.dialect}, and row {row + 1} differs; "
-                "write it as JSON Lines"
+                f"{source}: can be read as {first.dialect} or as {other.dialect}, and row "
+                f"{row + 1} differs; save it as JSON Lines"
             )
         if not first.needs_quotes:
             return other.dialect

@@ -32,7 +32,7 @@ def questions_of(articles: Sequence[Any], source: str) -> list[dict[str, Any]] |
         for row in _of_article(article, f"{source}, article {number}")
     ]
     if not rows:
-        raise DocumentError(f"{source}: SQuAD's format without a question; nothing can be read")
+        raise DocumentError(f"{source}: in SQuAD's format, but without any question")
     return rows
 
 

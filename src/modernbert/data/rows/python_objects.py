@@ -115,7 +115,7 @@ def read_hub(name: str, split: str | None) -> Table:
         datasets: Any = import_module("datasets")
     except ImportError:
         raise DocumentError(
-            f"{name}: no such file; to read a data set of the hub install "
+            f"{name}: no such file; to load a dataset of the hub, run "
             "`pip install 'modernbert[datasets]'`"
         ) from None
     owner, _, config = name.partition("/")[2].partition("/")
@@ -124,7 +124,9 @@ def read_hub(name: str, split: str | None) -> Table:
         loaded = datasets.load_dataset(*arguments)
     except Exception as error:  # the errors of `datasets` share no base class
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DocumentError(f"{name}: no such file, and no data set to be had: {reason}") from None
+        raise DocumentError(
+            f"{name}: no such file, and no such dataset could be loaded: {reason}"
+        ) from None
     chosen = chosen_split(name, split, sorted(loaded))
     return table_of_data_set(loaded[chosen], f"{name}:{chosen}")
 

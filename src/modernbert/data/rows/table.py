@@ -114,7 +114,7 @@ class Table:
                 else f"rename the one that is meant to {usual[0]!r}"
             )
             raise DocumentError(
-                f"{self.source}: none of the columns {', '.join(usual)}; {remedy}; "
+                f"{self.source}: has none of the columns {', '.join(usual)}; {remedy}; "
                 f"{self._hint(usual, has_option=option is not None)}"
             )
         return found

@@ -126,8 +126,8 @@ def _read_folder(folder: Path, split: str | None, settings: FileSettings) -> Tab
     labels = _label_folders(folder)
     if split is not None or len(labels) < 2:
         raise DocumentError(
-            f"{folder}: neither a data set that `datasets` has saved, nor folders of text files by "
-            f"their labels; {_instead(folder)}"
+            f"{folder}: neither a dataset saved by `datasets` nor a folder of text files by label; "
+            f"{_instead(folder)}"
         )
     rows = [row for label in labels for row in _labelled_texts(label, settings)]
     facts = ("the folder of each text is its label",)

@@ -335,7 +335,7 @@ def _multi_label(
     flags: dict[str, list[tuple[int, ...]]],
 ) -> TuningJob:
     if recipe.training.few_shot:
-        raise SettingsError("few_shot: is for one label a text; leave it out")
+        raise SettingsError("few_shot: needs one label per text; leave it out")
     totals = np.array(flags["train"]).sum(0).tolist()
     return text_job(
         source,

@@ -98,7 +98,7 @@ def _label_name(
     if isinstance(value, float) and math.isfinite(value):
         raise InputError(
             f"{where(index)}: label {value!r} is a number with a fraction; "
-            "to predict numbers take `modernbert finetune regress`"
+            "to predict numbers, use `modernbert finetune regress`"
         )
     got = "nothing" if is_missing(value) else repr(value)
     raise InputError(
@@ -159,7 +159,7 @@ def _number(table: Table, value: Any, row: int, column: str) -> float:
         got = "nothing" if is_missing(value) else repr(value)
         raise InputError(f"{where}: got {got}, expected a number such as 0.5")
     if not math.isfinite(found):
-        raise InputError(f"{where}: the score is {found}; repair it or leave the row out")
+        raise InputError(f"{where}: the score is {found}; correct it or remove the row")
     return found
 
 

@@ -147,9 +147,7 @@ class LabelObjective(Generic[E]):
             batch = packed(chosen, group.device)
             outputs = outputs_of(module, batch)
             if not outputs.isfinite().all():
-                raise TrainingError(
-                    "the model's outputs are not finite; take a lower learning rate"
-                )
+                raise TrainingError("the model's outputs are not finite; use a lower learning rate")
             if pack.counts:
                 loss += self.criterion.loss(outputs, batch, chosen).double().cpu()
             return rows_of_each(outputs.cpu(), batch)

@@ -227,10 +227,10 @@ def _pairs(value: Any, table: Table, index: int) -> list[tuple[str, int]]:
 def _checked(text: str, start: int, context: str, where: str) -> tuple[str, int]:
     stands = context[max(0, start) : max(0, start) + len(text)]
     if start < 0 or stands != text:
-        hint = f"; it stands at {place}" if (place := context.find(text)) >= 0 else ""
+        hint = f"; it begins at {place}" if (place := context.find(text)) >= 0 else ""
         raise InputError(
-            f"{where}: the answer {text!r} is said to begin at {start} of its context, "
-            f"where {stands!r} stands{hint}"
+            f"{where}: the answer {text!r} does not begin at {start} of its context, "
+            f"which has {stands!r} there{hint}"
         )
     if not (bare := text.strip()):
         raise InputError(f"{where}: an answer is empty; leave it out where there is none")

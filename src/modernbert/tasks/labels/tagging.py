@@ -204,8 +204,8 @@ def _read(
         rows.append((words, row_label_names(tags, table.where(index), columns.tags)))
     if len(rows) > 1 and all(len(words) == 1 for words, _ in rows):
         raise InputError(
-            f"{table.source}: each of its {len(rows):,} rows has one word; give a sentence a row "
-            'as lists, such as {"tokens": ["Ada"], "tags": ["B-PER"]}, or CoNLL columns'
+            f"{table.source}: each of its {len(rows):,} rows has one word; give one sentence per "
+            'row as lists, such as {"tokens": ["Ada"], "tags": ["B-PER"]}, or CoNLL columns'
         )
     return rows
 

@@ -198,7 +198,7 @@ class HeldOut:
     def __init__(self, shards: Path, tokenizer: Tokenizer, max_tokens: int | None = None) -> None:
         self.folder, self.max_tokens = ShardFolder.open(shards), max_tokens
         if self.folder.tokenizer_fingerprint != tokenizer.fingerprint:
-            raise ShardError(f"{shards}: made with another tokenizer than the models have")
+            raise ShardError(f"{shards}: made with another tokenizer than that of the models")
 
     def figures(self, model: MaskedLanguageModel) -> Figures:
         """Loss and accuracy of a model on pieces as long as it reads."""
@@ -257,7 +257,7 @@ def _models_in(path: Path) -> list[Path]:
     places = [place for place in inner if place.is_dir()] or [path]
     found = sorted(each for each in places[0].glob("*") if _is_model(each))
     if not found:
-        raise InputError(f"{path}: neither a model's folder nor one with such in it")
+        raise InputError(f"{path}: neither the folder of a model nor a folder that contains some")
     return found
 
 

@@ -128,7 +128,7 @@ def model_config(phase: PhaseRecipe, tokenizer: Tokenizer | None) -> EncoderConf
         if (got := getattr(config, name)) != expected:
             raise ConfigError(
                 f"{phase.model.start}: {name} is {got}, but {expected} in the recipe's tokenizer; "
-                "take the tokenizer that this model was trained with"
+                "use the tokenizer that this model was trained with"
             )
     if phase.packing.max_seqlen > config.max_seqlen:
         raise ConfigError(
@@ -205,5 +205,5 @@ def _check_tokenizer(folder: ShardFolder, tokenizer: Tokenizer, name: str) -> No
         if got != expected:
             raise ShardError(
                 f"{folder.path}: made with another tokenizer than {name}; "
-                "name the one it was made with, or prepare the corpus again"
+                "use the one it was made with, or prepare the corpus again"
             )

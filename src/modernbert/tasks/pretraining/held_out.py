@@ -38,7 +38,7 @@ def held_out_figures(
     group.sum([totals])
     loss, hits, num_masked = totals.tolist()
     if not num_masked:
-        raise ShardError(f"{name}: so small that no token of it is masked; hold out more documents")
+        raise ShardError(f"{name}: too small, as no token is masked; hold out more documents")
     return {"held_out_loss": loss / num_masked, "held_out_accuracy": hits / num_masked}
 
 

@@ -127,7 +127,7 @@ def _config(folder: Path) -> EncoderConfig:
     identity = _read(folder / checkpoint.MANIFEST)["identity"]
     phases = list(identity.get("phases", {}).values())
     if identity.get("task") != "pretraining" or phase >= len(phases):
-        raise CheckpointError(f"{folder}: is of no pretraining")
+        raise CheckpointError(f"{folder}: does not belong to a pretraining")
     return parse(EncoderConfig, phases[phase]["model"], where=str(folder))
 
 

@@ -427,4 +427,6 @@ def _check_output(recipe: PretrainingRecipe) -> None:
     for index in range(len(recipe.phases)):
         model = model_folder(recipe, index)
         if model.exists() and not (recipe.output / run_folder.RUN_FILE).exists():
-            raise RunError(f"{model}: is there already and of no run; take another output")
+            raise RunError(
+                f"{model}: already exists and does not belong to a run; choose another output"
+            )

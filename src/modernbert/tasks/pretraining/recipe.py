@@ -307,14 +307,14 @@ class PretrainingRecipe(Settings):
 def _check_same_model(before: PhaseRecipe, phase: PhaseRecipe) -> None:
     if before.model.with_same_weights() != phase.model.with_same_weights():
         raise SettingsError(
-            f"phases: {phase.name}: model: got another one than in {before.name}; only "
-            "max_seqlen, global_theta and local_theta may change from phase to phase"
+            f"phases: {phase.name}: model: differs from that of {before.name}; only max_seqlen, "
+            "global_theta and local_theta may change from phase to phase"
         )
     for name in ("global_theta", "local_theta"):
         earlier, later = getattr(before.model, name), getattr(phase.model, name)
         if earlier is not None and (later is None or later < earlier):
             now = "its default" if later is None else f"{later:g}"
             raise SettingsError(
-                f"phases: {phase.name}: model.{name}: falls from {earlier:g} to {now}; say it "
+                f"phases: {phase.name}: model.{name}: falls from {earlier:g} to {now}; set it "
                 "again in this phase, or above all phases"
             )

@@ -189,8 +189,7 @@ def _of_judged(judged: JudgedTexts, source: str) -> list[RankedTexts]:
                 examples.append(RankedTexts(query=judged.queries[query], documents=documents))
     if not examples:
         raise DocumentError(
-            f"{source}: no judgement of a document that is there is above 0; there is nothing "
-            "to learn"
+            f"{source}: no judgement of an existing document is above 0; there is nothing to learn"
         )
     return examples
 

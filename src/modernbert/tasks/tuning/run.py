@@ -137,7 +137,7 @@ class BestModel:
                 f"metric: got {self.metric!r}, expected one of {', '.join(sorted(figures))}"
             )
         if math.isnan(figures[self.metric]):
-            raise TrainingError(f"step {step}: {self.metric} is NaN; take a lower learning rate")
+            raise TrainingError(f"step {step}: {self.metric} is NaN; use a lower learning rate")
         self.figures.append((step, dict(figures)))
         if self.best_step == step:
             self.keep(model)

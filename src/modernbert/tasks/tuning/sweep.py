@@ -96,7 +96,8 @@ def _own_folder(job: TuningJob, group: Group) -> Iterator[None]:
         def hold() -> None:
             if (output / MODEL_FOLDER).exists() and not (output / run_folder.RUN_FILE).exists():
                 raise RunError(
-                    f"{output / MODEL_FOLDER}: is there and of no run; take another output"
+                    f"{output / MODEL_FOLDER}: exists and does not belong to a run; choose "
+                    "another output"
                 )
             stack.enter_context(run_folder.locked(output))
             run_folder.claim(output, run_folder.plain(_identity(job)))
