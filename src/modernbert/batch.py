@@ -19,14 +19,16 @@ from modernbert.errors import InputError
 class PackedBatch:
     """Token ids of several sequences, one after the other, and where each begins and ends.
 
-    token_ids: (total_tokens,) int64.
-    cu_seqlens: (num_sequences + 1,) int32. Cumulative lengths, from 0 to total_tokens; sequence i
-        is `token_ids[cu_seqlens[i]:cu_seqlens[i + 1]]`.
-    max_seqlen: the longest sequence in tokens, or a fixed upper bound of it.
-    padded_shape, padded_indices: set by `from_padded` only, so that `to_padded` puts every token
-        back where it was; (total_tokens,) int64 indices into the flattened (rows, columns).
-    num_tokens_each: the lengths of the sequences on the host, where they are known without asking
-        the device.
+    Attributes:
+        token_ids: (total_tokens,) int64.
+        cu_seqlens: (num_sequences + 1,) int32. Cumulative lengths, from 0 to total_tokens; sequence
+            i is `token_ids[cu_seqlens[i]:cu_seqlens[i + 1]]`.
+        max_seqlen: The longest sequence in tokens, or a fixed upper bound of it.
+        padded_shape: Set by `from_padded` only, so that `to_padded` puts every token back where it
+            was; (total_tokens,) int64 indices into the flattened (rows, columns).
+        padded_indices: As `padded_shape`.
+        num_tokens_each: The lengths of the sequences on the host, where they are known without
+            asking the device.
     """
 
     token_ids: Tensor
@@ -60,7 +62,7 @@ class PackedBatch:
         ([5, 6, 7, 8, 9], [0, 3, 5])
 
         Raises:
-            InputError: no sequence at all, an empty one, or ids that are not whole numbers.
+            InputError: No sequence at all, an empty one, or ids that are not whole numbers.
         """
         rows = [_as_ids(sequence, index) for index, sequence in enumerate(sequences)]
         if not rows:
@@ -78,12 +80,13 @@ class PackedBatch:
     def from_padded(cls, token_ids: Tensor, attention_mask: Tensor | None = None) -> "PackedBatch":
         """Drop the padding of a padded batch, wherever in its rows it stands.
 
-        token_ids: (rows, columns), any integer type.
-        attention_mask: (rows, columns), nonzero where there is a token; None when there is no
-            padding. A row of nothing but padding becomes a sequence of length 0.
+        Args:
+            token_ids: (rows, columns), any integer type.
+            attention_mask: (rows, columns), nonzero where there is a token; None when there is no
+                padding. A row of nothing but padding becomes a sequence of length 0.
 
         Raises:
-            InputError: other shapes, or no token at all.
+            InputError: Other shapes, or no token at all.
         """
         if token_ids.ndim != 2:
             raise InputError(f"token_ids: got {_describe(token_ids)}, expected (rows, columns)")
@@ -110,12 +113,16 @@ class PackedBatch:
     def to_padded(self, values: Tensor | None = None, *, padding_value: float = 0) -> Tensor:
         """Give each sequence a row of its own, filled up with `padding_value`.
 
-        values: (total_tokens, ...), one entry for each token; the token ids when None.
-        Returns (num_sequences, max_seqlen, ...), padded on the right; for a batch made by
-        `from_padded`, the original (rows, columns, ...) with every token in its old place.
-
         >>> PackedBatch.from_sequences([[5, 6, 7], [8, 9]]).to_padded(padding_value=1).tolist()
         [[5, 6, 7], [8, 9, 1]]
+
+        Args:
+            values: (total_tokens, ...), one entry for each token; the token ids when None.
+            padding_value: The value at padding.
+
+        Returns:
+            (num_sequences, max_seqlen, ...), padded on the right; for a batch made by
+            `from_padded`, the original (rows, columns, ...) with every token in its old place.
         """
         values = self.token_ids if values is None else values
         if len(values) != self.total_tokens:
@@ -137,16 +144,17 @@ class PackedBatch:
         What is missing is filled with sequences of their own, so that no row of a kernel's output
         is left as it was. The number of sequences becomes a power of two, by empty ones.
 
-        total_tokens: to fill up to.
-        max_seqlen: the longest sequence of any batch.
-        token_id: to fill with.
-
         >>> batch = PackedBatch.from_sequences([[5, 6, 7], [8, 9]])
         >>> batch.filled_up(8, max_seqlen=4, token_id=3).cu_seqlens.tolist()
         [0, 3, 5, 8, 8]
 
+        Args:
+            total_tokens: To fill up to.
+            max_seqlen: The longest sequence of any batch.
+            token_id: To fill with.
+
         Raises:
-            InputError: more tokens than that already, or a longer sequence.
+            InputError: More tokens than that already, or a longer sequence.
         """
         missing = total_tokens - self.total_tokens
         if missing < 0 or self.max_seqlen > max_seqlen:

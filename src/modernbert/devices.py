@@ -23,7 +23,10 @@ def compile_layer(
 ) -> None:
     """Compile the forward of one of many layers; those of a kind share their code.
 
-    backend, dynamic: those of `torch.compile`.
+    Args:
+        layer: The layer.
+        backend: Those of `torch.compile`.
+        dynamic: As `backend`.
     """
     settings = torch._dynamo.config
     settings.recompile_limit = max(settings.recompile_limit, _MOST_GRAPHS)
@@ -38,12 +41,15 @@ def copied_ahead(
 ) -> Iterator[T]:
     """Each item as `copy` returns it, one ahead of its use and on a stream of its own.
 
-    copy: gives an item's copy on the device without waiting for it, from pinned memory.
-
     On other devices than CUDA every item is copied when it is asked for.
 
     >>> list(copied_ahead([1, 2, 3], lambda number: 10 * number, "cpu"))
     [10, 20, 30]
+
+    Args:
+        items: The items.
+        copy: Gives an item's copy on the device without waiting for it, from pinned memory.
+        device: The device.
     """
     device = torch.device(device)
     if device.type != "cuda":

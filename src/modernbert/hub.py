@@ -32,12 +32,12 @@ def find_folder(
 ) -> Path:
     """The local folder itself, or that of the hub's files, fetched when need be.
 
-    patterns: which files to fetch from the hub, such as "*.json"; a local folder is not looked at.
-    content: what a folder should hold, for the message about something that is no folder.
-    error: the class to raise.
-
-    Raises:
-        error: a path where no folder is, or a hub id that cannot be fetched.
+    Args:
+        folder_or_hub_id: A local folder or a hub id.
+        patterns: Which files to fetch from the hub, such as "*.json"; a local folder is not looked
+            at.
+        content: What a folder should hold, for the message about something that is no folder.
+        error: A path where no folder is, or a hub id that cannot be fetched.
     """
     folder = Path(folder_or_hub_id).expanduser()
     if folder.is_dir():
@@ -106,14 +106,17 @@ def push_folder(
     The repository is made if need be; files there that the folder lacks stay. Hidden files and
     what killed writers left are not pushed.
 
-    hub_id: `owner/name`.
-    private: for a repository that is made now; one that is there stays as it is.
-    message: of the commit.
+    Args:
+        folder: The folder.
+        hub_id: `owner/name`.
+        private: For a repository that is made now; one that is there stays as it is.
+        message: Of the commit.
 
-    Returns the address of the repository.
+    Returns:
+        The address of the repository.
 
     Raises:
-        HubError: a folder that is not fit for the hub, no token, or a refusal by the hub.
+        HubError: A folder that is not fit for the hub, no token, or a refusal by the hub.
     """
     path = Path(folder).expanduser()
     path = model_folder(path) if find_kind(path) == "run" else path
@@ -146,7 +149,7 @@ def check_folder(folder: Path) -> str:
     """Whether a folder is fit for the hub; the kind of repository that it is for.
 
     Raises:
-        HubError: no folder, one of an unknown kind, without a card, or with pickles.
+        HubError: No folder, one of an unknown kind, without a card, or with pickles.
     """
     if not folder.is_dir():
         raise HubError(f"{folder}: no such folder")

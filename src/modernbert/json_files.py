@@ -63,11 +63,12 @@ def read_json(path: Path, error: type[ModernBertError] = ModelFolderError) -> An
 def read_object(path: Path, error: type[ModernBertError] = ModelFolderError) -> dict[str, Any]:
     """Read a JSON file that holds an object; see `read_json`.
 
-    Returns:
-        Its content; empty where there is no file.
-
-    Raises:
+    Args:
+        path: The path.
         error: As `read_json`, or the file holds something else.
+
+    Returns:
+         Its content; empty where there is no file.
     """
     content = read_json(path, error)
     if content is None:

@@ -32,7 +32,10 @@ _NO_DEV = "note: no dev rows, so the last weights are kept, unmeasured on the wa
 def report(recipe: Any, train: "Callable[[TuningWatch], Results]", *, as_json: bool) -> None:
     """Train with the progress on stderr, and the result on stdout.
 
-    train: all runs of the recipe; a watch hears of each record.
+    Args:
+        recipe: The recipe.
+        train: All runs of the recipe; a watch hears of each record.
+        as_json: Whether to write JSON.
 
     Raises:
         typer.Exit: a signal has stopped the runs, which are saved.

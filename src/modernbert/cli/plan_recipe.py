@@ -21,11 +21,13 @@ def phases_of(
 ) -> "list[Phase]":
     """The phases of a recipe, in their order.
 
-    preset: the model's size in place of what the recipe says.
-    mean_document_tokens: of lognormal lengths, in place of those of the shards.
+    Args:
+        recipe: The recipe.
+        preset: The model's size in place of what the recipe says.
+        mean_document_tokens: Of lognormal lengths, in place of those of the shards.
 
     Raises:
-        ModernBertError: the model of `start` cannot be read, or shards that are there are broken.
+        ModernBertError: The model of `start` cannot be read, or shards that are there are broken.
     """
     return [_phase(each, recipe.tokenizer, preset, mean_document_tokens) for each in recipe.phases]
 
@@ -60,7 +62,7 @@ def model_of(recipe: "PhaseRecipe", tokenizer: str, preset: str | None) -> "Enco
     """The model's numbers, with the vocabulary of the tokenizer where that is there already.
 
     Raises:
-        ModelFolderError: the model of `start` cannot be read.
+        ModelFolderError: The model of `start` cannot be read.
     """
     from modernbert.tokenizer.tokenizer import Tokenizer
 
@@ -84,7 +86,7 @@ def lengths_of(recipe: "PhaseRecipe", mean_document_tokens: float | None) -> "Do
     """How long the documents are: as given, as in the shards, or as on the web.
 
     Raises:
-        ShardError: shards that are there cannot be used.
+        ShardError: Shards that are there cannot be used.
     """
     from modernbert.planning import WEB, DocumentLengths
 

@@ -17,12 +17,13 @@ from modernbert.errors import InputError
 class MaskedBatch:
     """A batch with hidden tokens, and what is to be predicted.
 
-    batch: the tokens with masking applied.
-    masked_indices: (num_masked,) int64 ascending rows of the flat batch that are predicted; there
-        may be none.
-    labels: (num_masked,) int64 original ids there.
-    bin_ids: positions of its bins in their stream.
-    bin_tokens_each: how many tokens each of these bins gave, in their order.
+    Attributes:
+        batch: The tokens with masking applied.
+        masked_indices: (num_masked,) int64 ascending rows of the flat batch that are predicted;
+            there may be none.
+        labels: (num_masked,) int64 original ids there.
+        bin_ids: Positions of its bins in their stream.
+        bin_tokens_each: How many tokens each of these bins gave, in their order.
     """
 
     batch: PackedBatch
@@ -78,8 +79,8 @@ def collate(bins: Sequence[Bin], *, vocab_size: int, rate: float, seed: int) -> 
     A bin is masked alike whichever bins it is joined with.
 
     Raises:
-        InputError: no bins.
-        ShardError: a shard's bytes are not those that were written.
+        InputError: No bins.
+        ShardError: A shard's bytes are not those that were written.
     """
     if not bins:
         raise InputError("no bins: a batch needs at least one")

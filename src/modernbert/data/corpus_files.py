@@ -32,7 +32,8 @@ _UNPACKING_BYTES = 1 << 27
 class CorpusFile:
     """One regular file, and what it was like when it was found.
 
-    input: the path, as the user gave it, through which the file was found.
+    Attributes:
+        input: The path, as the user gave it, through which the file was found.
     """
 
     path: str
@@ -74,7 +75,7 @@ def find_files(inputs: Iterable[Path | str]) -> list[CorpusFile]:
     library saved, only the data files are taken.
 
     Raises:
-        DocumentError: an input is missing, is no file or folder, or gives a file once more.
+        DocumentError: An input is missing, is no file or folder, or gives a file once more.
     """
     files: list[CorpusFile] = []
     seen: dict[tuple[int, int], str] = {}
@@ -178,11 +179,13 @@ class UnpackedStream(io.BufferedReader):
 def open_unpacked(file: CorpusFile, encoding: str | None = None) -> Iterator[UnpackedStream]:
     """Open a file for reading its unpacked bytes; those of a text are UTF-8 without a mark.
 
-    encoding: of the text; None for UTF-8, unless a byte order mark tells of UTF-16 or UTF-32.
-
     Reading raises EOFError, OSError, zlib.error, lzma.LZMAError or zstandard.ZstdError when the
     packed bytes are truncated or broken, and UnicodeDecodeError when they are no text of the
     encoding, unless that is UTF-8.
+
+    Args:
+        file: The open file.
+        encoding: Of the text; None for UTF-8, unless a byte order mark tells of UTF-16 or UTF-32.
     """
     with Path(file.path).open("rb") as packed:
         unpacked = _UNPACKERS[file.compression](packed)

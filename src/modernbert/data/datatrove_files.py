@@ -30,7 +30,7 @@ def find_token_files(inputs: Iterable[Path | str]) -> list[CorpusFile]:
     """The token files of the inputs.
 
     Raises:
-        DocumentError: an input is missing, or there is no token file.
+        DocumentError: An input is missing, or there is no token file.
     """
     inputs = list(inputs)
     files = [file for file in find_files(inputs) if file.path.endswith(_SUFFIX)]
@@ -46,8 +46,9 @@ def find_token_files(inputs: Iterable[Path | str]) -> list[CorpusFile]:
 class TokenFile:
     """The documents of one file.
 
-    ends: (num_documents,) int64. Where each document ends in `tokens`.
-    tokens: (num_tokens,) uint16 or uint32.
+    Attributes:
+        ends: (num_documents,) int64. Where each document ends in `tokens`.
+        tokens: (num_tokens,) uint16 or uint32.
     """
 
     path: str
@@ -59,7 +60,7 @@ class TokenFile:
         """Map a file and read its index.
 
         Raises:
-            DocumentError: it has no index, or one that does not fit it.
+            DocumentError: It has no index, or one that does not fit it.
         """
         try:
             index = np.fromfile(path.removesuffix(_SUFFIX) + _INDEX_SUFFIX, dtype="<u8")
@@ -89,7 +90,8 @@ class TokenFile:
 class TokenFileImporter:
     """Spills the documents of token files, each with its random key.
 
-    reencode: ids to text and back; most documents must come back as they are.
+    Attributes:
+        reencode: Ids to text and back; most documents must come back as they are.
     """
 
     spill: Spill
@@ -105,8 +107,8 @@ class TokenFileImporter:
         """Spill the files that are not finished, each from its last stored run on.
 
         Raises:
-            InputError: the ids are those of another tokenizer.
-            DocumentError: a file that cannot be used.
+            InputError: The ids are those of another tokenizer.
+            DocumentError: A file that cannot be used.
         """
         self.spill.folder.mkdir(exist_ok=True)
         done = documents = tokens = 0

@@ -25,13 +25,15 @@ __all__ = ["Document", "DocumentReader", "Skipped", "read_file"]
 class DocumentReader:
     """All documents of some files and folders, in the order of `find_files`.
 
-    text_field: the name of the text in JSON records and in columns.
-    strict: stop at the first file or record that cannot be read.
-    settings: the encoding of text, and whether tables have a header.
     skipped: what could not be read so far.
 
+    Args:
+        text_field: The name of the text in JSON records and in columns.
+        strict: Stop at the first file or record that cannot be read.
+        settings: The encoding of text, and whether tables have a header.
+
     Raises:
-        DocumentError: an input is missing; when strict, also anything that would be skipped.
+        DocumentError: An input is missing; when strict, also anything that would be skipped.
     """
 
     def __init__(
@@ -100,7 +102,8 @@ class FilePart:
 class WorkUnit:
     """Parts of one input that are read one after another.
 
-    index: the unit's number in the corpus.
+    Attributes:
+        index: The unit's number in the corpus.
     """
 
     index: int
@@ -170,7 +173,10 @@ def plan_units(
 ) -> list[WorkUnit]:
     """Cut large unpacked JSON Lines into ranges, and put small files of an input together.
 
-    encoding: of the files; only UTF-8 can be cut.
+    Args:
+        files: The files of the corpus.
+        unit_bytes: The size of a unit, in bytes.
+        encoding: Of the files; only UTF-8 can be cut.
     """
     can_cut = encoding is None or codecs.lookup(encoding).name == "utf-8"
     parts = (part for file in files for part in _parts(file, unit_bytes, can_cut=can_cut))

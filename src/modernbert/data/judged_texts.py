@@ -29,10 +29,12 @@ _IDS = ("_id", "id")
 class JudgedTexts:
     """Queries with judgements, and the documents that are searched.
 
-    queries, documents: the text of each id; only queries that have judgements.
-    judgements: for each query, how relevant documents are; 0 is not at all. Those of documents that
-        are not there stay, as nothing can be found in their place.
-    notes: what does not fit together, a line each.
+    Attributes:
+        queries: The text of each id; only queries that have judgements.
+        documents: As `queries`.
+        judgements: For each query, how relevant documents are; 0 is not at all. Those of documents
+            that are not there stay, as nothing can be found in their place.
+        notes: What does not fit together, a line each.
     """
 
     name: str
@@ -50,10 +52,12 @@ def is_judged_folder(path: Path) -> bool:
 def read_judged_texts(folder: Path | str, split: str = "test") -> JudgedTexts:
     """Read a folder.
 
-    split: of the judgements, where there are several.
+    Args:
+        folder: The folder.
+        split: Of the judgements, where there are several.
 
     Raises:
-        DocumentError: a file that is missing or cannot be read, an id that occurs twice, a score
+        DocumentError: A file that is missing or cannot be read, an id that occurs twice, a score
             that is no number, judgements that contradict each other, or none of a query and a
             document that are there.
     """

@@ -35,15 +35,21 @@ def held_out_batches(
 ) -> Iterator[MaskedBatch]:
     """The same batches for every evaluation, one bin each, every piece of a document once.
 
-    max_tokens: stop before the pieces, [CLS] and [SEP] included, exceed this. They are drawn at
-        random from all documents, because the first few of a folder could be one long book.
-    part, parts: give every `parts`-th batch alone, from number `part` on. Each part has as many,
-        if need be one more without targets.
+    Args:
+        folder: The folder.
+        settings: The settings.
+        seed: The seed of the random numbers.
+        rate: The probability that a token is masked.
+        max_tokens: Stop before the pieces, [CLS] and [SEP] included, exceed this. They are drawn at
+            random from all documents, because the first few of a folder could be one long book.
+        part: Give every `parts`-th batch alone, from number `part` on. Each part has as many, if
+            need be one more without targets.
+        parts: As `part`.
 
     Raises:
-        ShardError: the folder holds no documents, or its content is not what was written.
+        ShardError: The folder holds no documents, or its content is not what was written.
         InputError: max_tokens leaves room for no piece at all.
-        SettingsError: a seed that is not from 0 to 2^64 - 1.
+        SettingsError: A seed that is not from 0 to 2^64 - 1.
     """
     check_seed(seed)
     pieces = _held_out_pieces(folder, settings, seed=seed, max_tokens=max_tokens)
@@ -91,7 +97,7 @@ def prefetch(items: Iterable[T], depth: int) -> "Prefetcher[T]":
     [0, 1, 4, 9]
 
     Raises:
-        InputError: a depth below 1.
+        InputError: A depth below 1.
     """
     return Prefetcher(items, depth)
 

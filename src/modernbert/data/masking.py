@@ -41,9 +41,10 @@ class MaskingSettings(Settings):
 class MaskedTokens(NamedTuple):
     """Tokens with some hidden, and what these were.
 
-    token_ids: (num_tokens,) int64, as the model sees them.
-    masked_indices: (num_masked,) int64 ascending places that are to be predicted; maybe none.
-    labels: (num_masked,) int64 original ids at these places.
+    Attributes:
+        token_ids: (num_tokens,) int64, as the model sees them.
+        masked_indices: (num_masked,) int64 ascending places that are to be predicted; maybe none.
+        labels: (num_masked,) int64 original ids at these places.
     """
 
     token_ids: np.ndarray
@@ -61,18 +62,21 @@ def mask_tokens(
 ) -> MaskedTokens:
     """Mask tokens at random: 80% become [MASK], 10% a random id, 10% stay (as BERT does).
 
-    token_ids: (num_tokens,) int64; left as they are.
-    special_token_ids: never masked and never drawn as a replacement. Any other id below
-        `vocab_size` can be drawn, unused slots too: BERT draws from the whole vocabulary, and a
-        rule for unused ones would have to know the tokenizer.
-    key: seed and the bin's id.
-
     Each token is masked on its own with probability `rate`, as in the paper's code: a count that
     is exact for each bin would tie the tokens of a bin together and gain nothing, as the loss is
     divided by the masked tokens of the whole step. At a lower rate the same key masks a subset.
 
+    Args:
+        token_ids: (num_tokens,) int64; left as they are.
+        special_token_ids: Never masked and never drawn as a replacement. Any other id below
+            `vocab_size` can be drawn, unused slots too: BERT draws from the whole vocabulary, and a
+            rule for unused ones would have to know the tokenizer.
+        vocab_size: The number of tokens in the vocabulary.
+        rate: The probability that a token is masked.
+        key: Seed and the bin's id.
+
     Raises:
-        InputError: a rate outside 0 to 1, or a key that is not two numbers from 0 to 2^64 - 1.
+        InputError: A rate outside 0 to 1, or a key that is not two numbers from 0 to 2^64 - 1.
     """
     if not 0 <= rate <= 1:
         raise InputError(f"rate: got {rate}, expected 0 to 1")

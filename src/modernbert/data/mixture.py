@@ -50,8 +50,10 @@ def permutation(size: int, *, seed: int, purpose: Purpose, key: Sequence[int] = 
 class Documents:
     """Parts of documents in shards, as parallel arrays.
 
-    shard_ids: (num_documents,) int64 indices into a tuple of shards that the maker names.
-    starts, stops: (num_documents,) int64 places in the tokens of that shard.
+    Attributes:
+        shard_ids: (num_documents,) int64 indices into a tuple of shards that the maker names.
+        starts: (num_documents,) int64 places in the tokens of that shard.
+        stops: As `starts`.
     """
 
     shard_ids: np.ndarray
@@ -169,8 +171,8 @@ class Mixture:
         itself in fewer than `least_block_tokens`: then a block holds several epochs of it.
 
     Raises:
-        SettingsError: no source, a weight that is not positive, or a seed not from 0 to 2^64 - 1.
-        ShardError: an empty source, or sources of different tokenizers.
+        SettingsError: No source, a weight that is not positive, or a seed not from 0 to 2^64 - 1.
+        ShardError: An empty source, or sources of different tokenizers.
     """
 
     def __init__(
@@ -219,7 +221,7 @@ def require_same_tokenizer(folders: Sequence[ShardFolder]) -> None:
     """Refuse shard folders whose token ids do not mean the same.
 
     Raises:
-        ShardError: naming two folders that differ.
+        ShardError: Naming two folders that differ.
     """
     for folder in folders[1:]:
         if folder.tokenizer_fingerprint != folders[0].tokenizer_fingerprint:

@@ -75,8 +75,9 @@ class Stretch(NamedTuple):
 class Bin:
     """Sequences that are processed together; its tokens are read when they are asked for.
 
-    id: the bin's position in its stream.
-    spans: the documents' pieces, longest first, so that equal lengths stand together.
+    Attributes:
+        id: The bin's position in its stream.
+        spans: The documents' pieces, longest first, so that equal lengths stand together.
     """
 
     id: int
@@ -98,7 +99,7 @@ class Bin:
         """(num_tokens,) int64. The ids of all sequences, one after another.
 
         Raises:
-            ShardError: a shard's bytes are not those that were written.
+            ShardError: A shard's bytes are not those that were written.
         """
         token_ids = np.empty(self.num_tokens, dtype=np.int64)
         first = 0
@@ -135,10 +136,6 @@ def best_fit_decreasing(
 ) -> tuple[np.ndarray, int]:
     """Put items, longest first, each into the fullest bin that has room for it, or a new one.
 
-    lengths: (num_items,) int64 that do not ascend, each from 1 to `capacity`.
-    room: what is free in each bin that is there already, from 0 to `capacity`.
-    Returns (num_items,) int64, the bin of each item, and the number of bins.
-
     >>> best_fit_decreasing(np.array([6, 5, 4, 3, 2]), [5], 10)
     (array([1, 0, 1, 2, 2]), 3)
 
@@ -146,6 +143,14 @@ def best_fit_decreasing(
     stack, the fullest on top. A bin that gets an item has less room than all of them, so it goes
     back on top or, with too little room, to the closed ones; when the length falls, the closed
     bins that it lets in again have less room than those on the stack. Equal items go in at once.
+
+    Args:
+        lengths: (num_items,) int64 that do not ascend, each from 1 to `capacity`.
+        room: What is free in each bin that is there already, from 0 to `capacity`.
+        capacity: The capacity of a bin, in tokens.
+
+    Returns:
+        (num_items,) int64, the bin of each item, and the number of bins.
     """
     room = list(room)
     closed: dict[int, list[int]] = {}  # bins by their room, all below the present length
@@ -187,7 +192,8 @@ def _run_lengths(row: np.ndarray) -> Iterator[tuple[int, int]]:
 class PackedPieces:
     """The bins of one block: bin i holds `pieces` borders[i] to borders[i + 1].
 
-    borders: (num_bins + 1,) int64.
+    Attributes:
+        borders: (num_bins + 1,) int64.
     """
 
     pieces: Documents
@@ -238,12 +244,13 @@ def _scatter(lengths: np.ndarray, bin_tokens: int) -> tuple[np.ndarray, list[int
 class BinStream:
     """The endless row of a run's bins; any place in it is reached at once.
 
-    sources: shard folders and their weights, which are shares of tokens.
-    seed: decides the order of everything.
+    Args:
+        sources: Shard folders and their weights, which are shares of tokens.
+        seed: Decides the order of everything.
 
     Raises:
-        SettingsError: no source, a weight that is not positive, or a seed not from 0 to 2^64 - 1.
-        ShardError: an empty source, or sources of different tokenizers.
+        SettingsError: No source, a weight that is not positive, or a seed not from 0 to 2^64 - 1.
+        ShardError: An empty source, or sources of different tokenizers.
     """
 
     def __init__(
@@ -271,8 +278,8 @@ class BinStream:
         A stream begins at position 0; nothing is read from the shards but their offsets.
 
         Raises:
-            InputError: a position that is not one of this stream.
-            ShardError: offsets that are not those that were written.
+            InputError: A position that is not one of this stream.
+            ShardError: Offsets that are not those that were written.
         """
         if position < 0 or num_bins < 0:
             raise InputError(f"got position {position} and {num_bins} bins, expected 0 or more")

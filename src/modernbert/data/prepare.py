@@ -45,10 +45,11 @@ _WRITING_STEPS = 1000
 class PrepareResult:
     """What was prepared.
 
-    train: the shards in the output folder itself.
-    held_out: those of the held-out documents, in its folder `held-out`; None when none are.
-    skipped: what could not be read.
-    already_finished: an earlier call had done all the work.
+    Attributes:
+        train: The shards in the output folder itself.
+        held_out: Those of the held-out documents, in its folder `held-out`; None when none are.
+        skipped: What could not be read.
+        already_finished: An earlier call had done all the work.
     """
 
     train: ShardFolder
@@ -61,8 +62,11 @@ class PrepareResult:
 class ShareResult:
     """What one task has tokenized.
 
-    num_units, num_documents, num_tokens: of its share of the corpus.
-    already_finished: the shards had been made by then.
+    Attributes:
+        num_units: Of its share of the corpus.
+        num_documents: As `num_units`.
+        num_tokens: As `num_units`.
+        already_finished: The shards had been made by then.
     """
 
     num_units: int
@@ -89,15 +93,23 @@ def prepare(
     finished, it does nothing more. The held-out documents are a random choice of whole documents.
     While it works it needs about twice the room of the shards on the disk.
 
-    encoder_factory: makes the function from texts to their token ids, without special tokens;
-        called once in each worker process, so it must be picklable.
-    workers: processes; None chooses as many as the cores and the files make useful. One works in
-        the calling process.
+    Args:
+        inputs: The files and folders of the corpus.
+        output: The folder to write to.
+        encoder_factory: Makes the function from texts to their token ids, without special tokens;
+            called once in each worker process, so it must be picklable.
+        vocab_size: The number of tokens in the vocabulary.
+        special_token_ids: The ids of the tokenizer's special tokens.
+        tokenizer_fingerprint: The fingerprint of the tokenizer.
+        settings: The settings.
+        workers: Processes; None chooses as many as the cores and the files make useful. One works
+            in the calling process.
+        on_progress: Called with the progress after every batch.
 
     Raises:
-        DocumentError: an input is missing or there is no document; when strict, any bad record.
-        InputError: a token id outside the vocabulary.
-        RunError: the output folder belongs to other inputs, settings or another tokenizer, an
+        DocumentError: An input is missing or there is no document; when strict, any bad record.
+        InputError: A token id outside the vocabulary.
+        RunError: The output folder belongs to other inputs, settings or another tokenizer, an
             input has changed, the disk is full, or a worker process died.
     """
     call = _TextCall.of(
@@ -120,13 +132,21 @@ def import_datatrove(
 ) -> PrepareResult:
     """Make token shards of the token files that datatrove wrote, shuffled over all of them.
 
-    inputs: folders of `.ds` files with their `.index`, or such files.
-    reencode: from a document's ids to text and back, to find out whether these are the ids of the
-        tokenizer that is given.
-    end_token_id: the token that datatrove put after each document, besides [SEP]; None for none.
+    Args:
+        inputs: Folders of `.ds` files with their `.index`, or such files.
+        output: The folder to write to.
+        reencode: From a document's ids to text and back, to find out whether these are the ids of
+            the tokenizer that is given.
+        end_token_id: The token that datatrove put after each document, besides [SEP]; None for
+            none.
+        vocab_size: The number of tokens in the vocabulary.
+        special_token_ids: The ids of the tokenizer's special tokens.
+        tokenizer_fingerprint: The fingerprint of the tokenizer.
+        settings: The settings.
+        on_progress: Called with the progress after every batch.
 
     Raises:
-        ModernBertError: as `prepare`; and for files that cannot be used.
+        ModernBertError: As `prepare`; and for files that cannot be used.
     """
     check_special_tokens(special_token_ids, vocab_size)
     call = _TokenFileCall(
@@ -181,11 +201,22 @@ def prepare_share(
     where it was. `prepare` with the same arguments then makes the shards, byte for byte those that
     it makes alone; whatever share is missing it tokenizes itself.
 
-    task: the number of the share, from 0 to below `num_tasks`.
+    Args:
+        inputs: The files and folders of the corpus.
+        output: The folder to write to.
+        task: The number of the share, from 0 to below `num_tasks`.
+        num_tasks: The number of shares.
+        encoder_factory: Makes the function that encodes texts, once in each process.
+        vocab_size: The number of tokens in the vocabulary.
+        special_token_ids: The ids of the tokenizer's special tokens.
+        tokenizer_fingerprint: The fingerprint of the tokenizer.
+        settings: The settings.
+        workers: The number of processes.
+        on_progress: Called with the progress after every batch.
 
     Raises:
-        InputError: there is no such task.
-        ModernBertError: as `prepare`.
+        InputError: There is no such task.
+        ModernBertError: As `prepare`.
     """
     if not 0 <= task < num_tasks:
         raise InputError(f"task: got {task} of {num_tasks}, expected 0 to {num_tasks - 1}")

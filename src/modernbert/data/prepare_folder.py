@@ -73,11 +73,13 @@ class PrepareFolder:
 def claim_folder(path: Path, identity: Identity) -> Iterator[PrepareFolder]:
     """Take the folder for one call, new or as an earlier call with this identity left it.
 
-    identity: all that the shards depend on, as JSON values; its `inputs` are paths, its `files`
-        tell the path, the size and the time of each file.
+    Args:
+        path: The path.
+        identity: All that the shards depend on, as JSON values; its `inputs` are paths, its `files`
+            tell the path, the size and the time of each file.
 
     Raises:
-        RunError: it belongs to something else, is in use, lies within an input, or cannot be
+        RunError: It belongs to something else, is in use, lies within an input, or cannot be
             written, because the disk is full for instance.
     """
     with _explained(path):
@@ -95,7 +97,7 @@ def share_folder(
     """Take a part in the folder for one task of several that work in it at the same time.
 
     Raises:
-        RunError: as `claim_folder`, or this task is at work already.
+        RunError: As `claim_folder`, or this task is at work already.
     """
     with _explained(path):
         _check_not_within(path, identity["inputs"])

@@ -54,10 +54,12 @@ class _Text:
 def collect(output: Path | str, *, library: Path | None = None) -> CorpusFiles:
     """Write the corpus into a folder; the same Python version gives the same bytes.
 
-    library: the folder of the standard library's sources; by default this Python's own.
+    Args:
+        output: The folder to write to.
+        library: The folder of the standard library's sources; by default this Python's own.
 
     Raises:
-        DocumentError: this Python came without any sources and topics.
+        DocumentError: This Python came without any sources and topics.
     """
     output = Path(output)
     library = library or Path(sysconfig.get_path("stdlib"))

@@ -21,9 +21,10 @@ Where = str | Callable[[], str]
 class Document:
     """One document.
 
-    source: the path of its file.
-    index: its number in the file, or in the part of the file that is read, from 0: the record,
-        or the piece of a large text file.
+    Attributes:
+        source: The path of its file.
+        index: Its number in the file, or in the part of the file that is read, from 0: the record,
+            or the piece of a large text file.
     """
 
     text: str
@@ -35,9 +36,10 @@ class Document:
 class Skipped:
     """What was not read, and why.
 
-    counts: files and records by reason.
-    examples: where the first few of them were, with the reason.
-    num_split_files: text files of more than 16 MB, each split at line ends into documents.
+    Attributes:
+        counts: Files and records by reason.
+        examples: Where the first few of them were, with the reason.
+        num_split_files: Text files of more than 16 MB, each split at line ends into documents.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -82,9 +84,10 @@ class Skipped:
 class RecordRules:
     """What a record must be, and what happens to one that is not.
 
-    text_field: the name of the text in JSON records and columns.
-    strict: stop at the first bad record instead of skipping it.
-    remedy: what the error of a strict reader says to do.
+    Attributes:
+        text_field: The name of the text in JSON records and columns.
+        strict: Stop at the first bad record instead of skipping it.
+        remedy: What the error of a strict reader says to do.
     """
 
     skipped: Skipped
@@ -96,7 +99,7 @@ class RecordRules:
         """Count what cannot be read; `detail` is told of the example, but not counted apart.
 
         Raises:
-            DocumentError: when strict.
+            DocumentError: When strict.
         """
         where = where if isinstance(where, str) else where()
         if self.strict:
@@ -129,9 +132,10 @@ class RecordRules:
 class Row:
     """One row of a file.
 
-    number: in its file, or in the part of it that is read, from 0; of JSON Lines and text it counts
-        lines.
-    where: what a message calls it.
+    Attributes:
+        number: In its file, or in the part of it that is read, from 0; of JSON Lines and text it
+            counts lines.
+        where: What a message calls it.
     """
 
     values: Mapping[str, Any]
@@ -143,18 +147,20 @@ class Row:
 class Reading:
     """One file that is being read, or the lines of it that begin in a range of its bytes.
 
-    start, stop: the range, of unpacked JSON Lines only; stop is None for the end of the file.
-    texts: what a text file is: one document, a text a line, perhaps sentences of words, or rows of
-        labelled data.
-    choose: is told the names of a table's columns and gives those to be read; none where the file
-        is to be skipped.
-    settings: its encoding, and whether a table has a header.
-    asked: the columns that will be asked for. A number that the first row does not name says that
-        the file has no header.
-    bytes_done: how many of its bytes are read so far.
-    facts: how the file was understood, for a person.
-    decimal_comma: whether its numbers may have a comma before the fraction.
-    has_header: whether a line of it named the columns.
+    Attributes:
+        start: The range, of unpacked JSON Lines only; stop is None for the end of the file.
+        stop: As `start`.
+        texts: What a text file is: one document, a text a line, perhaps sentences of words, or rows
+            of labelled data.
+        choose: Is told the names of a table's columns and gives those to be read; none where the
+            file is to be skipped.
+        settings: Its encoding, and whether a table has a header.
+        asked: The columns that will be asked for. A number that the first row does not name says
+            that the file has no header.
+        bytes_done: How many of its bytes are read so far.
+        facts: How the file was understood, for a person.
+        decimal_comma: Whether its numbers may have a comma before the fraction.
+        has_header: Whether a line of it named the columns.
     """
 
     file: CorpusFile

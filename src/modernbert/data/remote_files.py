@@ -52,7 +52,7 @@ def read_remote(url: str, settings: FetchSettings) -> bytes:
     """The content of a small file.
 
     Raises:
-        ShardError: it is not there, or cannot be read.
+        ShardError: It is not there, or cannot be read.
     """
     chunks: list[bytes] = []
 
@@ -69,7 +69,7 @@ def fetch(url: str, target: Path, settings: FetchSettings, *, num_bytes: int, sh
     """Copy a file to `target`, whole and with these bytes or not at all.
 
     Raises:
-        ShardError: it is not there, cannot be read, or its bytes are others at every attempt.
+        ShardError: It is not there, cannot be read, or its bytes are others at every attempt.
     """
 
     def attempt(watch: "_Watch") -> None:

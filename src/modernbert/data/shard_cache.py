@@ -69,7 +69,8 @@ class CacheSettings(Settings):
 class _Open:
     """A file that this process uses.
 
-    lock: the descriptor that holds it.
+    Attributes:
+        lock: The descriptor that holds it.
     """
 
     array: np.ndarray
@@ -96,7 +97,7 @@ class ShardCache:
         """A file's content, mapped; fetched from `url` if it is not there.
 
         Raises:
-            ShardError: it cannot be fetched, is not what was written, or there is no room for it.
+            ShardError: It cannot be fetched, is not what was written, or there is no room for it.
         """
         with self._mutex:
             opened = self._open.get(record.sha256)

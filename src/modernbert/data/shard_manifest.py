@@ -86,7 +86,7 @@ def check_special_tokens(special_token_ids: SpecialTokens, vocab_size: int) -> N
     """Refuse special tokens that the vocabulary does not have.
 
     Raises:
-        InputError: naming the first of them.
+        InputError: Naming the first of them.
     """
     for name, token_id in to_mapping(special_token_ids).items():
         if not 0 <= token_id < vocab_size:
@@ -100,7 +100,7 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
     """The manifest of a finished shard folder, and its sha256.
 
     Raises:
-        ShardError: there is none, or none that can be used.
+        ShardError: There is none, or none that can be used.
     """
     file = path / MANIFEST
     try:
@@ -117,7 +117,7 @@ def parse_manifest(content: bytes, name: str) -> tuple[Manifest, str]:
     """The manifest in a file's content, and its sha256; `name` is that of the file.
 
     Raises:
-        ShardError: it cannot be used.
+        ShardError: It cannot be used.
     """
     try:
         mapping = json.loads(content)

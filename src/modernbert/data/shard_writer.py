@@ -38,8 +38,8 @@ class ShardWriter:
     a manifest, after an exception.
 
     Raises:
-        ShardError: the folder already holds finished shards.
-        InputError: a special token id outside the vocabulary.
+        ShardError: The folder already holds finished shards.
+        InputError: A special token id outside the vocabulary.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ShardWriter:
         """Append one document, given as its (num_tokens,) ids without special tokens.
 
         Raises:
-            InputError: no ids at all, or one outside the vocabulary.
+            InputError: No ids at all, or one outside the vocabulary.
         """
         document = self._checked(token_ids)
         shard = self._current

@@ -45,14 +45,14 @@ class ShardFiles(Protocol):
         """A file's content, mapped; its hash is checked at the first touch in this process.
 
         Raises:
-            ShardError: the bytes are not those that were written, or cannot be had.
+            ShardError: The bytes are not those that were written, or cannot be had.
         """
 
     def verify(self, file: FileRecord) -> None:
         """Hash a file, whether it was hashed before or not.
 
         Raises:
-            ShardError: the bytes are not those that were written, or cannot be had.
+            ShardError: The bytes are not those that were written, or cannot be had.
         """
 
 
@@ -90,7 +90,7 @@ class LocalFiles:
         """Refuse a file that is missing, truncated or too long.
 
         Raises:
-            ShardError: naming it.
+            ShardError: Naming it.
         """
         path = self.folder / file.name
         try:
@@ -140,7 +140,7 @@ class RemoteFiles:
         """The content of the manifest.
 
         Raises:
-            ShardError: it cannot be had.
+            ShardError: It cannot be had.
         """
         return read_remote(f"{self.url}/{MANIFEST}", self.settings.fetching)
 
@@ -174,7 +174,7 @@ class Shard:
         """(num_documents + 1,) uint64. Where each document begins in `tokens`, and the end.
 
         Raises:
-            ShardError: the file's bytes are not those that were written, or do not ascend.
+            ShardError: The file's bytes are not those that were written, or do not ascend.
         """
         file = self.record.offsets
         offsets = self.files.map(file, "<u8")
@@ -193,7 +193,7 @@ class Shard:
         """(num_tokens,) uint16 or uint32. The ids of all documents, one after another.
 
         Raises:
-            ShardError: the file's bytes are not those that were written.
+            ShardError: The file's bytes are not those that were written.
         """
         return self.files.map(self.record.tokens, LITTLE_ENDIAN[self.dtype])
 
@@ -202,9 +202,10 @@ class Shard:
 class ShardFolder:
     """An opened folder of token shards.
 
-    path: of the folder, or its address in object storage.
-    shards: in the order in which they were written.
-    fingerprint: sha256 of the manifest, and so of everything in the folder.
+    Attributes:
+        path: Of the folder, or its address in object storage.
+        shards: In the order in which they were written.
+        fingerprint: Sha256 of the manifest, and so of everything in the folder.
     """
 
     path: Path | str
@@ -224,11 +225,12 @@ class ShardFolder:
         Of a local folder the size of every file is checked. Files of a remote one are fetched one
         by one when they are first used, and checked then.
 
-        path: a folder, or an address that fsspec knows, such as s3://bucket/folder.
-        cache: where files of a remote folder are kept.
+        Args:
+            path: A folder, or an address that fsspec knows, such as s3://bucket/folder.
+            cache: Where files of a remote folder are kept.
 
         Raises:
-            ShardError: no finished shard folder, another format, or a file that is missing,
+            ShardError: No finished shard folder, another format, or a file that is missing,
                 truncated or too long.
         """
         files: ShardFiles
@@ -259,7 +261,7 @@ class ShardFolder:
         """Read every byte: all hashes, the order of the offsets and the range of the ids.
 
         Raises:
-            ShardError: naming the first file that is not as it was written.
+            ShardError: Naming the first file that is not as it was written.
         """
         for shard in self.shards:
             for file in (shard.record.offsets, shard.record.tokens):

@@ -24,8 +24,9 @@ BUCKET_TOKENS = 16_000_000
 class SpilledRun:
     """The account of one run.
 
-    num_read: how many documents of the unit had been read when the run was complete.
-    tokenless: documents read since the run before that have no tokens.
+    Attributes:
+        num_read: How many documents of the unit had been read when the run was complete.
+        tokenless: Documents read since the run before that have no tokens.
     """
 
     unit: int
@@ -111,7 +112,8 @@ class Spill:
 class Slice:
     """Documents in the order of their keys.
 
-    keys: (n,) uint64. lengths: (n,) int64, in tokens. tokens: (sum of lengths,).
+    Attributes:
+        keys: (n,) uint64. lengths: (n,) int64, in tokens. tokens: (sum of lengths,).
     """
 
     keys: np.ndarray

@@ -25,8 +25,11 @@ _SMALL_BYTES = 32 << 20
 class PrepareProgress:
     """How far the work is.
 
-    done, total: bytes of the inputs' files while tokenizing, tokens while writing.
-    documents, tokens: tokenized so far, then written so far.
+    Attributes:
+        done: Bytes of the inputs' files while tokenizing, tokens while writing.
+        total: As `done`.
+        documents: Tokenized so far, then written so far.
+        tokens: As `documents`.
     """
 
     stage: Literal["tokenizing", "writing"]
@@ -49,11 +52,17 @@ def tokenize_units(
 ) -> None:
     """Spill the tokens of all units that are not finished.
 
-    workers: processes; None chooses as many as the cores and the files make useful. One works in
-        the calling process.
+    Args:
+        units: The units to tokenize.
+        spill: The folder for spilled runs.
+        rules: How to tokenize.
+        encoder_factory: Makes the function that encodes texts, once in each process.
+        workers: Processes; None chooses as many as the cores and the files make useful. One works
+            in the calling process.
+        on_progress: Called with the progress after every batch.
 
     Raises:
-        ModernBertError: see `tokenize_unit` and `ProcessPool.run`.
+        ModernBertError: See `tokenize_unit` and `ProcessPool.run`.
     """
     spill.folder.mkdir(exist_ok=True)
     tally = _Tally(units, spill, on_progress)

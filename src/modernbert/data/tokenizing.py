@@ -27,8 +27,9 @@ _REPORT_SECONDS = 0.2
 class TokenizingRules:
     """What is spilled of a unit, besides its text and the tokenizer.
 
-    files: how the bytes of files are understood.
-    run_tokens: a run is stored, and not lost any more, as soon as it holds so many tokens.
+    Attributes:
+        files: How the bytes of files are understood.
+        run_tokens: A run is stored, and not lost any more, as soon as it holds so many tokens.
     """
 
     text_field: str
@@ -64,9 +65,9 @@ def tokenize_unit(
     """Read, tokenize and spill one unit, from its last stored run on.
 
     Raises:
-        DocumentError: a bad record, when strict.
+        DocumentError: A bad record, when strict.
         InputError: `encode` gives an id outside the vocabulary.
-        RunError: a file changed while it was read.
+        RunError: A file changed while it was read.
     """
     skipped = Skipped()
     record_rules = RecordRules(skipped=skipped, text_field=rules.text_field, strict=rules.strict)

@@ -24,7 +24,8 @@ Batches = Iterable[Mapping[str, Any]]
 class _Named:
     """What all have: a name under which results are kept.
 
-    name: such as "owner/model".
+    Args:
+        name: Such as "owner/model".
     """
 
     def __init__(self, name: str) -> None:
@@ -35,7 +36,7 @@ class _Named:
         """The description that mteb asks for.
 
         Raises:
-            InputError: mteb is not installed.
+            InputError: Mteb is not installed.
         """
         try:
             described: Any = import_module("mteb.models.model_meta").ModelMeta
@@ -54,7 +55,9 @@ class MtebEncoder(_Named):
     def encode(self, inputs: Batches, *, prompt_type: Any = None, **_: Any) -> np.ndarray:
         """The vectors of all texts of all batches, (num_texts, dim) float32.
 
-        prompt_type: `query` or `document` take that side's prompt; None takes the default.
+        Args:
+            inputs: The files and folders of the corpus.
+            prompt_type: `query` or `document` take that side's prompt; None takes the default.
         """
         side = getattr(prompt_type, "value", prompt_type)
         encode = {"query": self.embedder.encode_query, "document": self.embedder.encode_document}
@@ -96,7 +99,10 @@ class MtebSearcher(_Named):
     ) -> dict[str, dict[str, float]]:
         """For each query, rows of `id` and `text`, the best documents with their scores.
 
-        top_ranked: the documents among which to rank, for each query; all when None.
+        Args:
+            queries: The queries.
+            top_k: The number of results to return, best first.
+            top_ranked: The documents among which to rank, for each query; all when None.
         """
         texts = {str(row["id"]): str(row["text"]) for row in queries}
         if top_ranked is None:
@@ -131,7 +137,7 @@ def texts_of(batches: Batches) -> list[str]:
     """The texts of all batches, in their order.
 
     Raises:
-        InputError: a batch without texts, such as one of images.
+        InputError: A batch without texts, such as one of images.
     """
     texts: list[str] = []
     for batch in batches:

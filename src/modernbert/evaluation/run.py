@@ -46,7 +46,11 @@ def rank_judged(
 
     A document that is the query itself, by its id, is left out, as BEIR does.
 
-    on_progress: is told how far the documents are embedded.
+    Args:
+        retriever: The retriever.
+        judged: The queries, documents and judgements.
+        top_k: The number of results to return, best first.
+        on_progress: Is told how far the documents are embedded.
     """
     queries = text_vectors(retriever, judged.queries.values(), "query")
     documents = text_vectors(
@@ -75,7 +79,7 @@ def retrieval_scores(
     """The mean of each metric over all judged queries.
 
     Raises:
-        InputError: an unknown metric, or no judgements.
+        InputError: An unknown metric, or no judgements.
     """
     depth = max([_DEPTH, *(int(m.partition("@")[2]) for m in metrics if m[-1:].isdigit())])
     found = rank_judged(retriever, judged, top_k=depth, on_progress=on_progress)
@@ -91,10 +95,11 @@ RESULTS_FILE = "results.json"
 class TaskResult:
     """What came of a task.
 
-    score: of its metric, the mean over the seeds.
-    spread: its standard deviation over the seeds; 0 for one.
-    scores: all metrics, of the split that is named.
-    start: the task whose model it began with; empty for the model itself.
+    Attributes:
+        score: Of its metric, the mean over the seeds.
+        spread: Its standard deviation over the seeds; 0 for one.
+        scores: All metrics, of the split that is named.
+        start: The task whose model it began with; empty for the model itself.
     """
 
     name: str
@@ -152,13 +157,18 @@ def run_suite(
 ) -> dict[str, Any]:
     """Evaluate a model on all tasks of a suite; returns the results as JSON values.
 
-    data: the folder that the suite's paths are relative to.
-    starts: for tasks that are not in the suite, folders of models that were fine-tuned on them.
-    precision: of embedding; trainings have their own.
+    Args:
+        suite: The suite.
+        model: The model.
+        output: The folder to write to.
+        data: The folder that the suite's paths are relative to.
+        starts: For tasks that are not in the suite, folders of models that were fine-tuned on them.
+        precision: Of embedding; trainings have their own.
+        watcher: Told about the progress.
 
     Raises:
-        ModernBertError: the model, or the data of a task, cannot be used.
-        Interrupted: a signal came; the same call goes on.
+        ModernBertError: The model, or the data of a task, cannot be used.
+        Interrupted: A signal came; the same call goes on.
     """
     watch = watcher or Nobody()
     fingerprint = folder_fingerprint(find_model(model, weights=True))

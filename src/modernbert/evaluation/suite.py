@@ -43,17 +43,22 @@ _PACKED = ("", ".gz", ".xz", ".zst")
 class TaskSettings:
     """One task.
 
-    name: Of its folder and of its row in the table.
-    kind: The verb of `modernbert finetune` by which it is learnt; or `retrieve` with `data`.
-    metric: The score that counts.
-    train, dev: Rows to learn from and to score on, for what is learnt.
-    test: Scored in place of `dev`, which chooses the weights then.
-    data: The folder of judged texts, for retrieval without training.
-    split: Of its judgements.
-    start_from: The task whose fine-tuned model this one begins with, where there is one.
-    text, text_pair, label, max_seqlen: As in the data of the verb's recipe.
-    training: As in the verb's recipe; its defaults when None.
-    seeds: How many runs; the score is their mean.
+    Attributes:
+        name: Of its folder and of its row in the table.
+        kind: The verb of `modernbert finetune` by which it is learnt; or `retrieve` with `data`.
+        metric: The score that counts.
+        train: Rows to learn from and to score on, for what is learnt.
+        dev: As `train`.
+        test: Scored in place of `dev`, which chooses the weights then.
+        data: The folder of judged texts, for retrieval without training.
+        split: Of its judgements.
+        start_from: The task whose fine-tuned model this one begins with, where there is one.
+        text: As in the data of the verb's recipe.
+        text_pair: As `text`.
+        label: As `text`.
+        max_seqlen: As `text`.
+        training: As in the verb's recipe; its defaults when None.
+        seeds: How many runs; the score is their mean.
 
     Raises:
         SettingsError: An unknown kind, or data that the kind lacks or has no use for.
@@ -149,7 +154,7 @@ class Suite:
     """The tasks, in their order.
 
     Raises:
-        SettingsError: no task, or a name twice.
+        SettingsError: No task, or a name twice.
     """
 
     name: str
@@ -166,7 +171,7 @@ class Suite:
         """Some of the tasks; all when there are no names.
 
         Raises:
-            InputError: a name that no task has.
+            InputError: A name that no task has.
         """
         known = [task.name for task in self.tasks]
         for name in names:
@@ -201,7 +206,7 @@ def read_suite(path_or_name: str) -> Suite:
     """Read a suite's file, or one of the package by its name.
 
     Raises:
-        SettingsError: no such suite, or one that cannot be used.
+        SettingsError: No such suite, or one that cannot be used.
     """
     own = _SUITES / f"{path_or_name}.toml"
     if path_or_name in suite_names():
@@ -223,7 +228,7 @@ def find_table(folder: Path, name: str) -> Path:
     """A file of rows by its path, whose ending may be left out.
 
     Raises:
-        InputError: it is not there.
+        InputError: It is not there.
     """
     path = folder / name
     if path.exists():

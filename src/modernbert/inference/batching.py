@@ -27,10 +27,13 @@ def launch(
 ) -> Underway[Sequence[R]]:
     """Pack sequences, copy them to a device and begin to compute.
 
-    compute: a batch to one result a sequence; brings them to the CPU by `to_host`.
+    Args:
+        compute: A batch to one result a sequence; brings them to the CPU by `to_host`.
+        sequences: The sequences.
+        device: The device.
 
     Raises:
-        InputError: no sequence, or an empty one.
+        InputError: No sequence, or an empty one.
     """
     batch = PackedBatch.from_sequences(sequences)
     on_gpu = device.type == "cuda"
@@ -91,8 +94,10 @@ def by_item(encoded: Sequence[Any], results: Iterable[Any]) -> list[Any]:
 class Progress:
     """How far the work is.
 
-    texts, tokens: computed so far.
-    truncated: how many of the texts were longer than the model reads.
+    Attributes:
+        texts: Computed so far.
+        tokens: As `texts`.
+        truncated: How many of the texts were longer than the model reads.
     """
 
     texts: int = 0
@@ -107,8 +112,9 @@ Observer = Callable[[Progress], None]
 class WindowSettings:
     """How much is read before anything of it is computed.
 
-    max_items: the most items.
-    max_size: the most of what `size` counts, but one item in any case.
+    Attributes:
+        max_items: The most items.
+        max_size: The most of what `size` counts, but one item in any case.
     """
 
     max_items: int = 2048
@@ -119,14 +125,15 @@ class WindowSettings:
 class Work(Generic[T, E, R]):
     """What happens to items on their way to results.
 
-    encode: a list of items to what is known of each, with its token ids.
-    compute: a batch to one result a sequence, in the order of the sequences.
-    size: of an item, in characters; it bounds what a window holds.
-    device: where the batches are to be.
-    batch_tokens: the most tokens of a batch, but one sequence in any case.
-    in_flight: how many batches are launched before the results of an earlier one are read, so that
-        a GPU computes while the next texts are encoded and packed; None for one on a GPU, and none
-        on a CPU, which computes a batch while it is launched.
+    Attributes:
+        encode: A list of items to what is known of each, with its token ids.
+        compute: A batch to one result a sequence, in the order of the sequences.
+        size: Of an item, in characters; it bounds what a window holds.
+        device: Where the batches are to be.
+        batch_tokens: The most tokens of a batch, but one sequence in any case.
+        in_flight: How many batches are launched before the results of an earlier one are read, so
+            that a GPU computes while the next texts are encoded and packed; None for one on a GPU,
+            and none on a CPU, which computes a batch while it is launched.
     """
 
     encode: Callable[[list[T]], list[E]]
@@ -146,7 +153,9 @@ class Work(Generic[T, E, R]):
     ) -> Iterator[list[tuple[E, R]]]:
         """For each window, what each of its items was encoded to and its result, in their order.
 
-        on_progress: is told after every batch.
+        Args:
+            items: The items.
+            on_progress: Is told after every batch.
         """
         done = Progress()
         in_flight = self.in_flight

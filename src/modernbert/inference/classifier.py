@@ -81,12 +81,14 @@ class Classifier(TextModel[SequenceClassifier]):
 
         Texts longer than the model reads are cut, and a `TruncationWarning` says how many.
 
-        top_k: how many labels of each; all when None.
-        batch_tokens: the most tokens that are computed at once.
-        on_progress: is told after every batch.
+        Args:
+            texts: The texts.
+            top_k: How many labels of each; all when None.
+            batch_tokens: The most tokens that are computed at once.
+            on_progress: Is told after every batch.
 
         Raises:
-            InputError: something else than texts or pairs, or an option that cannot be.
+            InputError: Something else than texts or pairs, or an option that cannot be.
         """
         return list(
             self.stream(texts, top_k=top_k, batch_tokens=batch_tokens, on_progress=on_progress)
@@ -177,7 +179,9 @@ class Classifier(TextModel[SequenceClassifier]):
 def as_scores(logits: Tensor, problem: ProblemType) -> Tensor:
     """Probabilities that sum to 1, probabilities for each label alone, or plain numbers.
 
-    logits: (rows, num_labels) float32.
+    Args:
+        logits: (rows, num_labels) float32.
+        problem: The kind of problem that the classifier solves.
     """
     if problem == "single_label":
         return logits.softmax(-1)

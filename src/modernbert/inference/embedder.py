@@ -175,11 +175,14 @@ class Embedder(TextModel[Encoder]):
 
         Texts longer than the model reads are cut, and a `TruncationWarning` says how many.
 
-        convert_to_tensor: give a tensor on the CPU, and not an array.
         options: see `EncodeOptions`.
 
+        Args:
+            texts: The texts.
+            convert_to_tensor: Give a tensor on the CPU, and not an array.
+
         Raises:
-            InputError: something else than texts, or an option that cannot be.
+            InputError: Something else than texts, or an option that cannot be.
         """
         blocks = list(self.stream([texts] if isinstance(texts, str) else texts, **options))
         width = min(self.dim, options.get("truncate_dim") or self.dim)
@@ -207,7 +210,7 @@ class Embedder(TextModel[Encoder]):
         """The vectors of any number of texts in bounded memory: blocks (rows, dim), in order.
 
         Raises:
-            InputError: as `encode`.
+            InputError: As `encode`.
         """
         require_list(texts, "texts")
         check_options(options, self.dim)

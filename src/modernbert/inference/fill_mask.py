@@ -26,9 +26,10 @@ _USUALLY_COMPUTED = 100
 class Prediction:
     """One token that may stand at a [MASK].
 
-    token: its text, with the space that it may begin with.
-    token_id: its id.
-    score: its probability.
+    Attributes:
+        token: Its text, with the space that it may begin with.
+        token_id: Its id.
+        score: Its probability.
     """
 
     token: str

@@ -245,7 +245,7 @@ def import_faiss() -> Any:
     """The package, which is optional.
 
     Raises:
-        InputError: it is not installed.
+        InputError: It is not installed.
     """
     try:
         return import_module("faiss")

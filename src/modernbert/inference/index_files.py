@@ -23,12 +23,15 @@ _BITS_OF_BYTE = np.array([value.bit_count() for value in range(256)], np.uint8)
 def to_int8(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers from -127 to 127, and what 1 stands for in each row.
 
-    vectors: (n, dim) float32.
-    Returns (n, dim) int8 and (n, 1) float32.
-
     >>> codes, scales = to_int8(np.array([[0.5, -1.0, 0.0]], np.float32))
     >>> codes.tolist(), round(1 / float(scales[0, 0]))
     ([[64, -127, 0]], 127)
+
+    Args:
+        vectors: (n, dim) float32.
+
+    Returns:
+        (n, dim) int8 and (n, 1) float32.
     """
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     scales = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(127)
@@ -38,8 +41,11 @@ def to_int8(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def to_bits(vectors: np.ndarray) -> np.ndarray:
     """The signs of the numbers, 1 for those above 0, in words of 64 bits.
 
-    vectors: (n, dim) float32.
-    Returns (n, ceil(dim / 64)) uint64.
+    Args:
+        vectors: (n, dim) float32.
+
+    Returns:
+        (n, ceil(dim / 64)) uint64.
     """
     padding = -vectors.shape[1] % _WORD_BITS
     signs = np.pad(vectors > 0, ((0, 0), (0, padding)))
@@ -49,8 +55,9 @@ def to_bits(vectors: np.ndarray) -> np.ndarray:
 def scores_of_bits(query_bits: np.ndarray, bits: np.ndarray) -> np.ndarray:
     """How many bits differ, negative: (m, n) float32.
 
-    query_bits: (m, words) uint64.
-    bits: (n, words) uint64.
+    Args:
+        query_bits: (m, words) uint64.
+        bits: (n, words) uint64.
     """
     scores = np.empty((len(query_bits), len(bits)), np.float32)
     for query, row in zip(query_bits, scores, strict=True):
@@ -61,10 +68,11 @@ def scores_of_bits(query_bits: np.ndarray, bits: np.ndarray) -> np.ndarray:
 def count_bits(words: np.ndarray) -> np.ndarray:
     """How many bits of each row are set: (n,) float32.
 
-    words: (n, words) uint64.
-
     >>> count_bits(np.array([[0, 1], [7, 2**63]], np.uint64)).tolist()
     [1.0, 4.0]
+
+    Args:
+        words: (n, words) uint64.
     """
     if hasattr(np, "bitwise_count"):  # since NumPy 2
         counts = np.bitwise_count(words)
@@ -187,7 +195,7 @@ def read_vectors(path: Path) -> np.ndarray:
     """The rows of a .npy file, (n, dim), memory-mapped and read-only.
 
     Raises:
-        InputError: no such file, or something else in it.
+        InputError: No such file, or something else in it.
     """
     try:
         # An empty file cannot be mapped.
@@ -207,7 +215,8 @@ def read_vectors(path: Path) -> np.ndarray:
 class IdWriter:
     """Writes as many ids as there are rows; without any, rows have their numbers.
 
-    ids: one for each row, read as they are written.
+    Args:
+        ids: One for each row, read as they are written.
     """
 
     def __init__(self, folder: Path, ids: Iterable[str] | None) -> None:
@@ -220,7 +229,7 @@ class IdWriter:
         """Write the ids of the next rows.
 
         Raises:
-            InputError: fewer are left.
+            InputError: Fewer are left.
         """
         self.num_rows += count
         if self._ids is None:
@@ -238,7 +247,7 @@ class IdWriter:
         """Check that no id is left.
 
         Raises:
-            InputError: one is.
+            InputError: One is.
         """
         if self._ids is not None and next(self._ids, None) is not None:
             raise InputError(f"ids: got more than the {self.num_rows} vectors; give one for each")

@@ -178,7 +178,7 @@ def require_one_of(name: str, got: str, known: Sequence[str]) -> None:
     """Refuse what is none of a few words.
 
     Raises:
-        InputError: naming them.
+        InputError: Naming them.
     """
     if got not in known:
         raise InputError(f"{name}: got {got!r}, expected one of {', '.join(known)}")

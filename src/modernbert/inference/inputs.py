@@ -41,7 +41,7 @@ class TextEncoder:
         takes_pairs: Whether a pair of texts is one item; else it is refused.
 
     Raises:
-        InputError: a `max_seqlen` that leaves no room for text.
+        InputError: A `max_seqlen` that leaves no room for text.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TextEncoder:
         """The ids of each text, tokenized on all cores.
 
         Raises:
-            InputError: what is no text, or no pair of texts.
+            InputError: What is no text, or no pair of texts.
         """
         parts = [as_parts(text) for text in texts]
         if not self.takes_pairs and not all(isinstance(text, str) for text in texts):
@@ -95,7 +95,7 @@ def as_parts(text: object) -> tuple[str, ...]:
     """One text or two, checked.
 
     Raises:
-        InputError: something else.
+        InputError: Something else.
     """
     parts = tuple(text) if isinstance(text, tuple | list) else (text,)
     if not all(isinstance(part, str) for part in parts) or not 1 <= len(parts) <= 2:
@@ -107,7 +107,7 @@ def num_characters(text: object) -> int:
     """The size of a text or of a pair.
 
     Raises:
-        InputError: something else.
+        InputError: Something else.
     """
     return sum(map(len, as_parts(text)))
 

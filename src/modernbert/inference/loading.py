@@ -33,9 +33,9 @@ def load_for_inference(
         wanted: What the model is to be for; anything when empty.
 
     Raises:
-        ModelFolderError: no such model, or one that cannot be used.
-        TokenizerError: no tokenizer beside it, or one that cannot be used.
-        ConfigError: a precision that cannot be had here.
+        ModelFolderError: No such model, or one that cannot be used.
+        TokenizerError: No tokenizer beside it, or one that cannot be used.
+        ConfigError: A precision that cannot be had here.
     """
     folder = find_model(folder_or_hub_id, weights=True, wanted=wanted)
     model = cls.from_pretrained(folder)
@@ -53,7 +53,7 @@ def require_same_vocabulary(config: EncoderConfig, tokenizer: Tokenizer) -> None
     """Refuse a tokenizer that was made for another model.
 
     Raises:
-        InputError: ids that the model does not know, or that mean something else to it.
+        InputError: Ids that the model does not know, or that mean something else to it.
     """
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
@@ -66,7 +66,7 @@ def longest_sequence(config: EncoderConfig, tokenizer: Tokenizer, asked: int | N
     """How many tokens of a text are read: what is asked for, at most what the model can.
 
     Raises:
-        InputError: a number that the model cannot read.
+        InputError: A number that the model cannot read.
     """
     if asked is None:
         return min(config.max_seqlen, tokenizer.model_max_length)

@@ -37,8 +37,9 @@ from modernbert.tokenizer.tokenizer import Tokenizer
 class MultiVectorOptions(TypedDict, total=False):
     """How texts become vectors.
 
-    batch_tokens: the most tokens that are computed at once.
-    on_progress: is told after every batch.
+    Attributes:
+        batch_tokens: The most tokens that are computed at once.
+        on_progress: Is told after every batch.
     """
 
     batch_tokens: int | None
@@ -48,12 +49,13 @@ class MultiVectorOptions(TypedDict, total=False):
 class MultiVectorEmbedder(TextModel[Encoder]):
     """One vector for each token of a text; a query's are compared with a document's by MaxSim.
 
-    model: on any device, in any precision.
-    tokenizer: the one that the encoder was trained with.
-    settings: markers, lengths, expansion of queries, and which tokens are left out.
+    Args:
+        model: On any device, in any precision.
+        tokenizer: The one that the encoder was trained with.
+        settings: Markers, lengths, expansion of queries, and which tokens are left out.
 
     Raises:
-        InputError: a tokenizer of another vocabulary, or lengths that the model cannot read.
+        InputError: A tokenizer of another vocabulary, or lengths that the model cannot read.
     """
 
     def __init__(
@@ -77,9 +79,9 @@ class MultiVectorEmbedder(TextModel[Encoder]):
         """Load a folder of sentence-transformers' MultiVectorEncoder, or of PyLate.
 
         Raises:
-            ModelFolderError: no such model, one of another kind, or one that cannot be used.
-            TokenizerError: no tokenizer beside it, or one that cannot be used.
-            ConfigError: a setting that is not supported, or a precision that cannot be had here.
+            ModelFolderError: No such model, one of another kind, or one that cannot be used.
+            TokenizerError: No tokenizer beside it, or one that cannot be used.
+            ConfigError: A setting that is not supported, or a precision that cannot be had here.
         """
         found = read_folder(find_model(folder_or_hub_id, weights=True, wanted=("multi_vector",)))
         encoder, tokenizer = load_for_inference(Encoder, found.encoder, precision)
@@ -96,8 +98,8 @@ class MultiVectorEmbedder(TextModel[Encoder]):
         Where the folder is there already, all its files change at one moment.
 
         Raises:
-            ModelFolderError: the folder cannot be written.
-            TokenizerError: as that, for the tokenizer.
+            ModelFolderError: The folder cannot be written.
+            TokenizerError: As that, for the tokenizer.
         """
         settings = replace(self.settings, max_seqlen=self.max_seqlen)
         projections: Any = list(self.vectors_of.projections)
@@ -117,7 +119,7 @@ class MultiVectorEmbedder(TextModel[Encoder]):
         Texts longer than the model reads are cut, and a `TruncationWarning` says how many.
 
         Raises:
-            InputError: something else than texts, or an option that cannot be.
+            InputError: Something else than texts, or an option that cannot be.
         """
         return self._encode(texts, "query", options)
 
@@ -133,7 +135,7 @@ class MultiVectorEmbedder(TextModel[Encoder]):
         """The vectors of any number of texts in bounded memory: lists of them, in order.
 
         Raises:
-            InputError: as `encode_query`.
+            InputError: As `encode_query`.
         """
         require_list(texts, "texts")
         if unknown := options.keys() - MultiVectorOptions.__annotations__:

@@ -157,7 +157,7 @@ def write_folder(
     """Write everything but the encoder's and the tokenizer's own files.
 
     Raises:
-        ModelFolderError: the folder cannot be written.
+        ModelFolderError: The folder cannot be written.
     """
     kinds = ["Transformer", *["Dense"] * len(projections), "MultiVectorMask"]
     kinds += ["Normalize"] if settings.normalize else []

@@ -25,10 +25,11 @@ MultiVectorSimilarity = Literal["maxsim", "meanmaxsim"]
 class QueryExpansion:
     """[MASK] tokens at the end of short queries, whose vectors count too.
 
-    length: how many tokens a query is filled up to.
-    strategy: `fixed` cuts longer queries there, `min` leaves them as they are.
-    attend: whether the query's own tokens see the added ones. Where not, as in ColBERT, these see
-        the query's tokens and nobody sees them.
+    Attributes:
+        length: How many tokens a query is filled up to.
+        strategy: `fixed` cuts longer queries there, `min` leaves them as they are.
+        attend: Whether the query's own tokens see the added ones. Where not, as in ColBERT, these
+            see the query's tokens and nobody sees them.
     """
 
     length: int
@@ -48,14 +49,16 @@ class QueryExpansion:
 class MultiVectorSettings:
     """What makes the vectors of a text.
 
-    prompts: the texts, or tokens, that mark a `query` and a `document`.
-    max_seqlen: the longest sequence in tokens; None for what the model reads.
-    query_max_seqlen, document_max_seqlen: the same for one side, where it is less.
-    expansion: of queries; None for none.
-    skiplist: tokens whose vectors are left out, such as punctuation.
-    skiplist_sides: of which side.
-    normalize: whether the vectors have length 1.
-    similarity: the sum of the best products of each query token, or their mean.
+    Attributes:
+        prompts: The texts, or tokens, that mark a `query` and a `document`.
+        max_seqlen: The longest sequence in tokens; None for what the model reads.
+        query_max_seqlen: The same for one side, where it is less.
+        document_max_seqlen: As `query_max_seqlen`.
+        expansion: Of queries; None for none.
+        skiplist: Tokens whose vectors are left out, such as punctuation.
+        skiplist_sides: Of which side.
+        normalize: Whether the vectors have length 1.
+        similarity: The sum of the best products of each query token, or their mean.
     """
 
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -85,7 +88,7 @@ class MultiVectorSettings:
         """How many tokens of a text of this side are read, of at most `limit`.
 
         Raises:
-            InputError: an expansion to more than these.
+            InputError: An expansion to more than these.
         """
         if side == "document":
             return min(limit, self.document_max_seqlen or limit)
@@ -104,10 +107,11 @@ class MultiVectorSettings:
 class SideEncoder:
     """Texts of one side to token ids, the marker before each and the expansion behind it.
 
-    limit: the longest sequence that the model reads, in tokens.
+    Args:
+        limit: The longest sequence that the model reads, in tokens.
 
     Raises:
-        InputError: lengths that the model cannot read.
+        InputError: Lengths that the model cannot read.
     """
 
     def __init__(
@@ -141,7 +145,9 @@ def skipped_token_ids(tokenizer: Tokenizer, settings: MultiVectorSettings, side:
 def counted(batch: PackedBatch, skipped: Tensor) -> Tensor:
     """(total_tokens,) bool. Which tokens have a vector that counts.
 
-    skipped: (num_ids,) int64.
+    Args:
+        batch: The sequences.
+        skipped: (num_ids,) int64.
     """
     return ~torch.isin(batch.token_ids, skipped)
 
@@ -187,8 +193,10 @@ def hidden_of_queries(encoder: Encoder, batch: PackedBatch, unseen: Tensor) -> T
 def _hidden_of_block(encoder: Encoder, token_ids: Tensor, seen: Tensor) -> Tensor:
     """(rows x length, hidden_size).
 
-    token_ids: (rows, length) int64.
-    seen: (rows, length) bool; which tokens are keys.
+    Args:
+        encoder: The encoder.
+        token_ids: (rows, length) int64.
+        seen: (rows, length) bool; which tokens are keys.
     """
     config = encoder.config
     num_rows, length = token_ids.shape

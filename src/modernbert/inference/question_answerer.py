@@ -26,9 +26,10 @@ DEFAULT_STRIDE = 128
 class Window:
     """`[CLS] question [SEP] part of the context [SEP]`.
 
-    question: the number of the question.
-    first: the place of the first token of the context.
-    spans: of each token of the context, its characters there.
+    Attributes:
+        question: The number of the question.
+        first: The place of the first token of the context.
+        spans: Of each token of the context, its characters there.
     """
 
     token_ids: list[int]
@@ -43,9 +44,11 @@ class Window:
 class Found:
     """The best span of a window, or of several.
 
-    score: of the span, and `no_answer` that of none: sums of two logits.
-    probability: of this beginning and this end, within the window.
-    start, end: characters of the context.
+    Attributes:
+        score: Of the span, and `no_answer` that of none: sums of two logits.
+        probability: Of this beginning and this end, within the window.
+        start: Characters of the context.
+        end: As `start`.
     """
 
     score: float
@@ -68,11 +71,16 @@ def windows_of(
 
     Of a question that would take more than half of a window the end is cut.
 
-    number: of the question, for its windows to bear.
-    stride: how many tokens two neighbouring windows share.
+    Args:
+        tokenizer: The tokenizer.
+        question: The question.
+        context: The text to search for the answer.
+        number: Of the question, for its windows to bear.
+        max_seqlen: The longest sequence, in tokens.
+        stride: How many tokens two neighbouring windows share.
 
     Raises:
-        InputError: texts that are no str, or a stride that leaves nothing new for a window.
+        InputError: Texts that are no str, or a stride that leaves nothing new for a window.
     """
     asked = tokenizer.encode(question, special_tokens=False)[: max_seqlen // 2]
     encoding = tokenizer.encode_with_offsets(context, special_tokens=False)
@@ -97,8 +105,10 @@ def windows_of(
 def best_span(logits: Tensor, window: Window, max_tokens: int = MAX_ANSWER_TOKENS) -> Found:
     """The likeliest span of a window.
 
-    logits: (tokens of the window, 2), of a beginning and of an end.
-    max_tokens: the longest span.
+    Args:
+        logits: (tokens of the window, 2), of a beginning and of an end.
+        window: The window.
+        max_tokens: The longest span.
     """
     no_answer = float(logits[0].sum())
     if not window.spans:
@@ -126,9 +136,11 @@ def best_of(found: Sequence[Found]) -> Found:
 class Answer:
     """A piece of a text, or nothing.
 
-    text: empty where the text has no answer.
-    score: the probability of this piece.
-    start, end: its characters; `end` is exclusive.
+    Attributes:
+        text: Empty where the text has no answer.
+        score: The probability of this piece.
+        start: Its characters; `end` is exclusive.
+        end: As `start`.
     """
 
     text: str
@@ -192,10 +204,13 @@ class QuestionAnswerer(TextModel[SpanClassifier]):
     def __call__(self, question: str, context: str, *, must_answer: bool = False) -> Answer:
         """The answer to one question in one text.
 
-        must_answer: give the likeliest piece even where none is likelier.
+        Args:
+            question: The question.
+            context: The text to search for the answer.
+            must_answer: Give the likeliest piece even where none is likelier.
 
         Raises:
-            InputError: something else than texts.
+            InputError: Something else than texts.
         """
         (answer,) = self.answer([(question, context)], must_answer=must_answer)
         return answer
@@ -210,11 +225,14 @@ class QuestionAnswerer(TextModel[SpanClassifier]):
     ) -> list[Answer]:
         """The answer to each question in the text beside it, in their order.
 
-        batch_tokens: the most tokens that are computed at once.
-        on_progress: is told after every batch; it counts windows.
+        Args:
+            pairs: The pairs of a question and a text.
+            must_answer: Whether to return the likeliest piece even if no answer is likelier.
+            batch_tokens: The most tokens that are computed at once.
+            on_progress: Is told after every batch; it counts windows.
 
         Raises:
-            InputError: something else than pairs of texts, or an option that cannot be.
+            InputError: Something else than pairs of texts, or an option that cannot be.
         """
         return list(
             self.stream(

@@ -289,10 +289,15 @@ class Reranker:
     ) -> list[RankedDocument]:
         """The documents by their scores, best first; among equals the earlier comes first.
 
-        top_k: how many to give; all when None.
+        Args:
+            query: The query.
+            documents: The documents.
+            top_k: How many to give; all when None.
+            batch_tokens: The most tokens to compute at once.
+            on_progress: Called with the progress after every batch.
 
         Raises:
-            InputError: something else than texts, or an option that cannot be.
+            InputError: Something else than texts, or an option that cannot be.
         """
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k: got {top_k}, expected 1 or more")

@@ -23,9 +23,9 @@ def load_retriever(folder_or_hub_id: Path | str, precision: PrecisionChoice = "a
     """Load a model of the kind that its folder says; one vector a text when it says nothing.
 
     Raises:
-        ModelFolderError: no such model, or one that cannot be used.
-        TokenizerError: no tokenizer beside it, or one that cannot be used.
-        ConfigError: a setting that is not supported, or a precision that cannot be had here.
+        ModelFolderError: No such model, or one that cannot be used.
+        TokenizerError: No tokenizer beside it, or one that cannot be used.
+        ConfigError: A setting that is not supported, or a precision that cannot be had here.
     """
     folder = find_model(folder_or_hub_id, weights=True)
     if is_multi_vector(folder):
@@ -46,7 +46,7 @@ def text_vectors(
     One vector a text is of length 1 where cosines compare.
 
     Raises:
-        InputError: something else than texts, or a model whose vectors are compared by distances.
+        InputError: Something else than texts, or a model whose vectors are compared by distances.
     """
     if isinstance(retriever, MultiVectorEmbedder):
         yield from retriever.stream(texts, side, batch_tokens=batch_tokens, on_progress=on_progress)

@@ -21,16 +21,19 @@ Vectors = np.ndarray | Tensor
 def similarity(first: Vectors, second: Vectors, kind: Similarity = "cosine") -> Tensor:
     """How alike each vector of one set is to each of another; the larger, the more alike.
 
-    first: (n, dim) or (dim,).
-    second: (m, dim) or (dim,).
-    kind: the cosine or the dot product, or the negative distance.
-    Returns (n, m) float32.
-
     >>> similarity(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 3.0]])).tolist()
     [[1.0, 0.0]]
 
+    Args:
+        first: (n, dim) or (dim,).
+        second: (m, dim) or (dim,).
+        kind: The cosine or the dot product, or the negative distance.
+
+    Returns:
+        (n, m) float32.
+
     Raises:
-        InputError: vectors of different dimensions.
+        InputError: Vectors of different dimensions.
     """
     a, b = _matrix(first), _matrix(second)
     if a.shape[1] != b.shape[1]:
@@ -56,14 +59,16 @@ _QUERY_VECTORS = 1_024
 def max_sim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
     """The scores of all pairs: (num_queries, num_documents) float32.
 
-    queries, documents: (num_vectors, dim) float32 each, 1 vector or more.
-
     >>> one, two = np.eye(2, dtype=np.float32)
     >>> max_sim([np.stack([one, two])], [one[None], np.stack([two, one])]).tolist()
     [[1.0, 2.0]]
 
+    Args:
+        queries: (num_vectors, dim) float32 each, 1 vector or more.
+        documents: As `queries`.
+
     Raises:
-        InputError: one without vectors, or vectors of different sizes.
+        InputError: One without vectors, or vectors of different sizes.
     """
     check_vectors(queries, "queries")
     check_vectors(documents, "documents")
@@ -81,8 +86,10 @@ def scores_of_block(
 ) -> np.ndarray:
     """(num_queries, num_documents) float32, all products at once.
 
-    vectors: (total_vectors, dim), the documents one after the other.
-    lengths: how many of them each document has.
+    Args:
+        queries: The queries.
+        vectors: (total_vectors, dim), the documents one after the other.
+        lengths: How many of them each document has.
     """
     products: np.ndarray = vectors @ np.concatenate(queries).T  # (total_vectors, those of queries)
     return reduced(products, lengths, [len(query) for query in queries])
@@ -93,8 +100,10 @@ def reduced(
 ) -> np.ndarray:
     """(num_queries, num_documents) float32 from the products of all their vectors.
 
-    products: (total_vectors, vectors of all queries).
-    lengths, query_lengths: how many vectors each document and each query has.
+    Args:
+        products: (total_vectors, vectors of all queries).
+        lengths: How many vectors each document and each query has.
+        query_lengths: As `lengths`.
     """
     scores = products
     if len(scores) != len(lengths):
@@ -124,7 +133,7 @@ def check_vectors(texts: Sequence[np.ndarray], name: str) -> None:
     """Refuse texts without vectors, and vectors that are none or of different sizes.
 
     Raises:
-        InputError: naming the text.
+        InputError: Naming the text.
     """
     for index, vectors in enumerate(texts):
         if np.ndim(vectors) != 2 or not len(vectors) or vectors.shape[1] != texts[0].shape[1]:
@@ -145,8 +154,10 @@ def rank_documents(
 
     With one vector a text that is the dot product. Only one block is held at a time.
 
-    queries: (num_vectors, dim) float32 each.
-    blocks: documents in their order, in lists, each document as the queries.
+    Args:
+        queries: (num_vectors, dim) float32 each.
+        blocks: Documents in their order, in lists, each document as the queries.
+        top_k: The number of results to return, best first.
     """
     best = {
         (chosen.start, chosen.stop): Best(chosen.stop - chosen.start, top_k)
@@ -167,7 +178,8 @@ def rank_documents(
 class Best:
     """The best rows for each query so far, while blocks of rows are scored one after another.
 
-    num: how many are kept.
+    Args:
+        num: How many are kept.
     """
 
     def __init__(self, num_queries: int, num: int) -> None:

@@ -30,9 +30,11 @@ Labels = Sequence[tuple[Tensor, Tensor]]
 class Entity:
     """A stretch of a text, or of a list of words, that has one label.
 
-    label: the kind, without B- or I-.
-    score: the mean of its words' probabilities.
-    start, end: the characters of the text, or the words of the list; `end` is exclusive.
+    Attributes:
+        label: The kind, without B- or I-.
+        score: The mean of its words' probabilities.
+        start: The characters of the text, or the words of the list; `end` is exclusive.
+        end: As `start`.
     """
 
     label: str
@@ -159,7 +161,7 @@ class Tagger(TextModel[TokenClassifier]):
         on_progress: is told after every batch.
 
         Raises:
-            InputError: something else than texts, or an option that cannot be.
+            InputError: Something else than texts, or an option that cannot be.
         """
         return list(self.stream(texts, batch_tokens=batch_tokens, on_progress=on_progress))
 

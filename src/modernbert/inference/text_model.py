@@ -90,12 +90,13 @@ M = TypeVar("M", bound=SavedModel)
 class TextModel(Generic[M]):
     """What the classes that use one model have in common: loading it, and running texts through.
 
-    model: on any device, in any precision.
-    tokenizer: the one that the model was trained with.
-    max_seqlen: the longest sequence in tokens; None for what the model reads.
+    Attributes:
+        model: On any device, in any precision.
+        tokenizer: The one that the model was trained with.
+        max_seqlen: The longest sequence in tokens; None for what the model reads.
 
     Raises:
-        InputError: a tokenizer of another vocabulary, or a longest sequence that cannot be read.
+        InputError: A tokenizer of another vocabulary, or a longest sequence that cannot be read.
     """
 
     model_class: ClassVar[type[SavedModel]]
@@ -118,10 +119,10 @@ class TextModel(Generic[M]):
         """Load the model of a folder, or of the hub, and its tokenizer.
 
         Raises:
-            ModelFolderError: no such model, one of another kind, or one that cannot be used.
-            TokenizerError: no tokenizer beside it, or one that cannot be used.
-            ConfigError: a precision that cannot be had here.
-            InputError: a tokenizer of another vocabulary.
+            ModelFolderError: No such model, one of another kind, or one that cannot be used.
+            TokenizerError: No tokenizer beside it, or one that cannot be used.
+            ConfigError: A precision that cannot be had here.
+            InputError: A tokenizer of another vocabulary.
         """
         model: Any
         model, tokenizer = load_for_inference(

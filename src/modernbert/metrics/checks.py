@@ -15,7 +15,7 @@ def as_numbers(values: npt.ArrayLike, name: str) -> Numbers:
     """(rows,) or (rows, columns) float64, none of them NaN.
 
     Raises:
-        InputError: what is no number, or NaN, with its row.
+        InputError: What is no number, or NaN, with its row.
     """
     try:
         numbers = np.asarray(values, dtype=np.float64)
@@ -31,7 +31,7 @@ def as_indices(values: npt.ArrayLike, name: str, count: int) -> Indices:
     """(rows,) int64, each the index of one of `count` labels.
 
     Raises:
-        InputError: something else.
+        InputError: Something else.
     """
     indices = np.asarray(values)
     if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
@@ -52,7 +52,7 @@ def require_equal_length(
     """Predictions must be as many as what was expected, and one at least.
 
     Raises:
-        InputError: other numbers of rows.
+        InputError: Other numbers of rows.
     """
     if len(predicted) != len(expected):
         raise InputError(f"got {len(predicted)} predictions for {len(expected)} rows")

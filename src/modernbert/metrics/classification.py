@@ -32,7 +32,7 @@ def confusion_matrix(predicted: npt.ArrayLike, expected: npt.ArrayLike, num_labe
     [[1, 1], [0, 1]]
 
     Raises:
-        InputError: other indices than the labels', or unequal numbers of rows.
+        InputError: Other indices than the labels', or unequal numbers of rows.
     """
     given = as_indices(predicted, "predicted", num_labels)
     wanted = as_indices(expected, "expected", num_labels)
@@ -54,7 +54,7 @@ def classification_scores(
     {'accuracy': 0.75, 'f1_macro': 0.733, 'matthews': 0.577, 'f1': 0.8}
 
     Raises:
-        InputError: other indices than the labels', or unequal numbers of rows.
+        InputError: Other indices than the labels', or unequal numbers of rows.
     """
     matrix = confusion_matrix(predicted, expected, num_labels)
     f1, occurs = _f1_of_each(matrix)

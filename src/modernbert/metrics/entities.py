@@ -92,7 +92,7 @@ def figures_of_kinds(
     """Precision, recall and F1 of each kind of entity, sorted by its name.
 
     Raises:
-        InputError: as `entity_scores`.
+        InputError: As `entity_scores`.
     """
     right, given, wanted = _counts(predicted, expected)
     return [

@@ -20,7 +20,7 @@ def ranked(scores: Mapping[str, float]) -> list[str]:
     ['b', 'c', 'a']
 
     Raises:
-        InputError: a score that is NaN.
+        InputError: A score that is NaN.
     """
     for document, score in scores.items():
         if math.isnan(score):
@@ -89,7 +89,7 @@ def ranking_scores(
     {'mrr@10': 0.5, 'recall@1': 0.0}
 
     Raises:
-        InputError: an unknown metric, a document twice in a ranking, or no judgements.
+        InputError: An unknown metric, a document twice in a ranking, or no judgements.
     """
     if not judgements:
         raise InputError("judgements: got none; there is nothing to score")

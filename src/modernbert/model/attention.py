@@ -15,7 +15,8 @@ from modernbert.model.rope import RotaryTable, rotate
 class Attention(nn.Module):
     """`Wo(attend(rotate(Wqkv(x))))`, in the paper without biases (P section 2.1.1).
 
-    kind: a local layer sees `config.window` tokens on either side, a global one the sequence.
+    Attributes:
+        kind: A local layer sees `config.window` tokens on either side, a global one the sequence.
     """
 
     matrices: ClassVar = {"Wqkv": 3, "Wo": 1}
@@ -41,9 +42,15 @@ def attend_rotated(
 ) -> Tensor:
     """Rotate queries and keys and let every token attend to its own sequence.
 
-    qkv: (total_tokens, 3 x num_heads x head_size), not rotated.
-    window: how far a token sees on either side; None for the whole sequence.
-    Returns (total_tokens, num_heads x head_size).
+    Args:
+        qkv: (total_tokens, 3 x num_heads x head_size), not rotated.
+        table: The rotary table of the batch.
+        layout: The layout of the batch.
+        num_heads: The number of attention heads.
+        window: How far a token sees on either side; None for the whole sequence.
+
+    Returns:
+        (total_tokens, num_heads x head_size).
     """
     if layout.attention == "auto" and native.supports_attention(qkv, num_heads):
         return native.attend(qkv, table, layout, num_heads=num_heads, window=window)

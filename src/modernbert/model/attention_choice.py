@@ -21,7 +21,7 @@ def choose_attention(choice: AttentionChoice, device: torch.device) -> Attention
     `flash3` makes torch use these kernels for `varlen` too, in the whole process.
 
     Raises:
-        ConfigError: no such back end, or one that this device or this installation lacks.
+        ConfigError: No such back end, or one that this device or this installation lacks.
     """
     if choice not in get_args(AttentionChoice):
         names = ", ".join(get_args(AttentionChoice))

@@ -32,26 +32,37 @@ def layer_kinds(num_layers: int, *, global_every: int = 3) -> tuple[LayerKind, .
 class EncoderConfig:
     """The size and shape of an encoder; the defaults are ModernBERT-base (P table 4).
 
-    vocab_size: entries of the tokenizer, a multiple of 64 for fast products.
-    hidden_size: width of the residual stream.
-    intermediate_size: width of the gated MLP; its first matrix has twice as many rows.
-    num_heads: attention heads; hidden_size / num_heads is the size of one.
-    layer_kinds: one entry a layer, the one truth about which layers are global and which local.
-    window: a token of a local layer sees those at most this far away, on either side; 64 makes
-        129 with itself (P section 2.1.2: a window of 128).
-    global_theta, local_theta: base of the rotary angles in layers of each kind. Training at 1,024
-        tokens takes 10,000 in all; context extension raises the global one (P section 2.2).
-    norm_eps: added to the variance in every LayerNorm.
-    max_seqlen: longest sequence that the model is made for, in tokens.
-    unk_token_id, cls_token_id, sep_token_id, pad_token_id, mask_token_id: the tokenizer's.
-    activation, head_activation: of the gated MLPs and of the block before a head's last layer.
-    attention_bias, mlp_bias, norm_bias, head_bias: whether these parts have biases. The paper's
-        model has none (P section 2.1.1); some published ones do.
-    global_scaling, local_scaling: of the rotary angles in layers of each kind.
-    tied_decoder: whether the masked language model's decoder is the token embedding.
+    Attributes:
+        vocab_size: Entries of the tokenizer, a multiple of 64 for fast products.
+        hidden_size: Width of the residual stream.
+        intermediate_size: Width of the gated MLP; its first matrix has twice as many rows.
+        num_heads: Attention heads; hidden_size / num_heads is the size of one.
+        layer_kinds: One entry a layer, the one truth about which layers are global and which local.
+        window: A token of a local layer sees those at most this far away, on either side; 64 makes
+            129 with itself (P section 2.1.2: a window of 128).
+        global_theta: Base of the rotary angles in layers of each kind. Training at 1,024 tokens
+            takes 10,000 in all; context extension raises the global one (P section 2.2).
+        local_theta: As `global_theta`.
+        norm_eps: Added to the variance in every LayerNorm.
+        max_seqlen: Longest sequence that the model is made for, in tokens.
+        unk_token_id: The tokenizer's.
+        cls_token_id: As `unk_token_id`.
+        sep_token_id: As `unk_token_id`.
+        pad_token_id: As `unk_token_id`.
+        mask_token_id: As `unk_token_id`.
+        activation: Of the gated MLPs and of the block before a head's last layer.
+        head_activation: As `activation`.
+        attention_bias: Whether these parts have biases. The paper's model has none (P section
+            2.1.1); some published ones do.
+        mlp_bias: As `attention_bias`.
+        norm_bias: As `attention_bias`.
+        head_bias: As `attention_bias`.
+        global_scaling: Of the rotary angles in layers of each kind.
+        local_scaling: As `global_scaling`.
+        tied_decoder: Whether the masked language model's decoder is the token embedding.
 
     Raises:
-        ConfigError: numbers that contradict each other, are absurd or are not supported.
+        ConfigError: Numbers that contradict each other, are absurd or are not supported.
     """
 
     vocab_size: int = 50_368
@@ -167,7 +178,7 @@ class EncoderConfig:
         395881664
 
         Raises:
-            ConfigError: no such size, or numbers that do not fit.
+            ConfigError: No such size, or numbers that do not fit.
         """
         if name not in PRESETS:
             raise ConfigError(f"preset: got {name!r}, expected one of {', '.join(PRESETS)}")
@@ -188,8 +199,8 @@ class EncoderConfig:
         """Read the config of a model folder, or of a model on the hub.
 
         Raises:
-            ModelFolderError: no such folder, or no readable config.json in it.
-            ConfigError: a config that is no ModernBERT's or contradicts itself.
+            ModelFolderError: No such folder, or no readable config.json in it.
+            ConfigError: A config that is no ModernBERT's or contradicts itself.
         """
         folder = find_model(folder_or_hub_id, weights=False)
         with naming(folder):
@@ -245,11 +256,14 @@ def flops_per_token(config: EncoderConfig, length: int, *, masked_share: float =
     those of the weights, and of attention those with the keys that a token really sees. A
     training step costs three times as much.
 
-    masked_share: the fraction of the tokens that go through the MLM head and the vocabulary.
-
     >>> config = EncoderConfig.preset("base")
     >>> round(flops_per_token(config, 1024) / 1e6)
     251
+
+    Args:
+        config: The config of the model.
+        length: The length of the sequence, in tokens.
+        masked_share: The fraction of the tokens that go through the MLM head and the vocabulary.
     """
     width = config.hidden_size
     weights = config.num_layers * (4 * width * width + 3 * width * config.intermediate_size)

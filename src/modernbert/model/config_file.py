@@ -97,8 +97,8 @@ def read_config_file(folder: Path) -> dict[str, Any]:
     """The content of a folder's config.json, which must be a ModernBERT's.
 
     Raises:
-        ModelFolderError: no such file, or none that can be read.
-        ConfigError: the config of another kind of model.
+        ModelFolderError: No such file, or none that can be read.
+        ConfigError: The config of another kind of model.
     """
     path = folder / CONFIG_FILE
     if not path.exists():
@@ -128,7 +128,7 @@ def encoder_numbers(published: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an EncoderConfig. Where a key is absent, transformers' default counts.
 
     Raises:
-        ConfigError: contradictions, wrong types, or what this package does not compute.
+        ConfigError: Contradictions, wrong types, or what this package does not compute.
     """
     _refuse_decoders(published)
     vocab_size = integer(published, "vocab_size", 50_368)
@@ -163,7 +163,7 @@ def check_decoder(published: Mapping[str, Any]) -> None:
     """Refuse masked language models that this package does not compute.
 
     Raises:
-        ConfigError: a decoder without a bias.
+        ConfigError: A decoder without a bias.
     """
     _check_fixed(published, FIXED_IN_DECODERS)
 
@@ -172,7 +172,7 @@ def classifier_fields(published: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a ClassifierSettings.
 
     Raises:
-        ConfigError: labels that contradict each other, or an unknown pooling or problem.
+        ConfigError: Labels that contradict each other, or an unknown pooling or problem.
     """
     labels = _labels(published)
     pooling = published.get("classifier_pooling", "cls")

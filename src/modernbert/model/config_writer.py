@@ -44,9 +44,11 @@ def published_config(
 ) -> dict[str, Any]:
     """The content of a config.json.
 
-    architecture: the class of transformers that loads the model.
-    dtype: of the weights, such as "float32".
-    classifier: the fields of a ClassifierSettings, for a model that has one.
+    Args:
+        config: The config of the model.
+        architecture: The class of transformers that loads the model.
+        dtype: Of the weights, such as "float32".
+        classifier: The fields of a ClassifierSettings, for a model that has one.
     """
     published = {
         **FIXED_IN_DECODERS,

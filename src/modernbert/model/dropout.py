@@ -18,12 +18,13 @@ from modernbert.errors import InputError
 class Dropout:
     """What an encoder applies to the outputs of its attention layers while training.
 
-    rate: the probability that an entry becomes 0; the others grow by 1 / (1 - rate).
-    keys: a tuple of whole numbers for each run of rows, such as (seed, step, bin).
-    num_tokens_each: how many rows of the flat batch each key is for, in their order.
+    Args:
+        rate: The probability that an entry becomes 0; the others grow by 1 / (1 - rate).
+        keys: A tuple of whole numbers for each run of rows, such as (seed, step, bin).
+        num_tokens_each: How many rows of the flat batch each key is for, in their order.
 
     Raises:
-        InputError: a rate outside (0, 1), or keys and runs of different number.
+        InputError: A rate outside (0, 1), or keys and runs of different number.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class Dropout:
     def draw(self, hidden: Tensor, layer: int) -> "Draws":
         """What one layer drops of the output of its attention.
 
-        hidden: (total_tokens, hidden_size), for its shape and device alone.
+        Args:
+            hidden: (total_tokens, hidden_size), for its shape and device alone.
+            layer: The layer.
         """
         if sum(self._num_tokens_each) != len(hidden):
             raise InputError(

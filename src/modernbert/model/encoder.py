@@ -70,11 +70,13 @@ class Encoder(SavedModel):
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
         """The hidden state of every token: (total_tokens, hidden_size).
 
-        dropout: of the attention outputs, in training; whether the module is in training mode
-            changes nothing.
+        Args:
+            batch: The sequences.
+            dropout: Of the attention outputs, in training; whether the module is in training mode
+                changes nothing.
 
         Raises:
-            InputError: a token id outside the vocabulary, or borders that do not fit the tokens.
+            InputError: A token id outside the vocabulary, or borders that do not fit the tokens.
         """
         _check(batch, self.config.vocab_size)
         if self.engine is not None:
@@ -113,7 +115,9 @@ class Encoder(SavedModel):
         of few shapes, as `PackedBatch.filled_up` makes them. Attention by `blocks` follows each
         batch's lengths and is compiled anew for each; `varlen`, `flash3` and `flex` are not.
 
-        dynamic: compile once, for batches of all shapes.
+        Args:
+            backend: The back end of torch's compiler.
+            dynamic: Compile once, for batches of all shapes.
         """
         for layer in self.layers:
             compile_layer(layer, backend, dynamic=dynamic)
@@ -135,13 +139,14 @@ class Encoder(SavedModel):
         Where the C kernels run, the weights are packed for them and the trainable ones are let
         go, so that the model can be neither trained nor saved afterwards.
 
-        precision: of weights and products; the residual stream, sums, norms and softmax are
-            float32 in any case. `auto` takes bfloat16 where the device has units for it, and
-            float32 elsewhere; int8 has a scale for each token, so that a text's result does not
-            depend on its neighbours.
+        Args:
+            precision: Of weights and products; the residual stream, sums, norms and softmax are
+                float32 in any case. `auto` takes bfloat16 where the device has units for it, and
+                float32 elsewhere; int8 has a scale for each token, so that a text's result does not
+                depend on its neighbours.
 
         Raises:
-            ConfigError: int8 where the CPU or the sizes do not allow it.
+            ConfigError: Int8 where the CPU or the sizes do not allow it.
         """
         device = self.embeddings.tok_embeddings.weight.device
         chosen, packed = choose_precision(self.config, precision, device)

@@ -45,7 +45,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: "BlockMask") -> Tens
     """(total_tokens, num_heads, head_size) each and of the result.
 
     Raises:
-        InputError: gradients on a CPU, where torch has none of this.
+        InputError: Gradients on a CPU, where torch has none of this.
     """
     if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
         raise InputError('attention: "flex" has no gradients on a CPU; use "auto"')

@@ -83,10 +83,13 @@ class MaskedLanguageModel(SavedModel):
     ) -> Tensor:
         """The logits of every token, (total_tokens, vocab_size), or of some rows alone.
 
-        rows: (num_rows,) int64 places in the flat batch; the others cost no decoding.
+        Args:
+            batch: The sequences.
+            rows: (num_rows,) int64 places in the flat batch; the others cost no decoding.
+            dropout: Dropout of the attention outputs, in training.
 
         Raises:
-            InputError: a token id outside the vocabulary.
+            InputError: A token id outside the vocabulary.
         """
         hidden = self.encoder(batch, dropout=dropout)
         return self.logits(hidden if rows is None else hidden[rows])

@@ -99,12 +99,15 @@ def grow(
     It computes something else than the small one and has to be trained on. The paper grows at the
     end of the first phase, before the context is extended.
 
-    layer_map: "kind", the nearest old layer of the same kind, local or global, in relative depth;
-        or "paper", round(i x old / new) whatever the kind.
-        Deviation: the paper's map lets 6 of the 10 global layers of large start from local ones.
+    Args:
+        small: The smaller model.
+        config: The config of the model.
+        layer_map: "kind", the nearest old layer of the same kind, local or global, in relative
+            depth; or "paper", round(i x old / new) whatever the kind. Deviation: the paper's map
+            lets 6 of the 10 global layers of large start from local ones.
 
     Raises:
-        ConfigError: a config that is smaller, or of another vocabulary or head size.
+        ConfigError: A config that is smaller, or of another vocabulary or head size.
     """
     _check(small.config, config)
     axes = _axes(small.config, config)
@@ -137,7 +140,7 @@ def layer_indices(
     [0, 0, 1, 1]
 
     Raises:
-        ConfigError: no such map.
+        ConfigError: No such map.
     """
     if layer_map == "kind":
         return [_nearest(i, kind, old, len(new)) for i, kind in enumerate(new)]

@@ -28,12 +28,18 @@ def attend(
 ) -> Tensor:
     """Softmax attention of every token over its own sequence.
 
-    query, key, value: (total_tokens, num_heads, head_size), rotated already.
-    window: how far a token sees on either side; None for the whole sequence.
-    Returns (total_tokens, num_heads, head_size).
+    Args:
+        query: (total_tokens, num_heads, head_size), rotated already.
+        key: As `query`.
+        value: As `query`.
+        layout: The layout of the batch.
+        window: How far a token sees on either side; None for the whole sequence.
+
+    Returns:
+        (total_tokens, num_heads, head_size).
 
     Raises:
-        ConfigError: the layout asks for a back end that cannot take these.
+        ConfigError: The layout asks for a back end that cannot take these.
     """
     back_end = layout.attention
     if back_end == "auto":

@@ -28,10 +28,11 @@ class Run(NamedTuple):
 class Layout:
     """The borders of a batch's sequences, and the masks and runs that follow from them.
 
-    attention: the back end to take.
+    Args:
+        attention: The back end to take.
 
     Raises:
-        ConfigError: a back end that the batch's device lacks.
+        ConfigError: A back end that the batch's device lacks.
     """
 
     def __init__(

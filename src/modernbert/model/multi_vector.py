@@ -40,10 +40,12 @@ Activation = Literal[
 class ProjectionSettings:
     """The shape of one projection.
 
-    in_features, out_features: numbers of a vector before and after.
-    bias: whether it has one.
-    activation: what the sums go through.
-    residual: whether the vector before is added, projected itself where the widths differ.
+    Attributes:
+        in_features: Numbers of a vector before and after.
+        out_features: As `in_features`.
+        bias: Whether it has one.
+        activation: What the sums go through.
+        residual: Whether the vector before is added, projected itself where the widths differ.
     """
 
     in_features: int
@@ -84,17 +86,18 @@ class Projection(nn.Module):
 class MultiVectorModel(nn.Module):
     """An encoder and the projections behind it.
 
-    normalize: whether the vectors have length 1.
-
-    Raises:
-        ConfigError: projections that do not fit each other or the encoder.
-
     >>> from modernbert.model.config import EncoderConfig
     >>> from modernbert.model.initialize import initialize
     >>> encoder = initialize(Encoder(EncoderConfig.preset("tiny", vocab_size=512)), seed=0)
     >>> model = MultiVectorModel(encoder, [projection(256, 32, seed=0)])
     >>> model(PackedBatch.from_sequences([[5, 6, 7], [8, 9]])).shape
     torch.Size([5, 32])
+
+    Args:
+        normalize: Whether the vectors have length 1.
+
+    Raises:
+        ConfigError: Projections that do not fit each other or the encoder.
     """
 
     def __init__(

@@ -37,10 +37,12 @@ _ROOMS = ("encoder.", "head.", "decoder_", "decoder.", "classifier.")
 def to_foreign(name: str, *, alone: bool = False) -> str:
     """The name that a folder has for one of our parameters, named as in a model with a head.
 
-    alone: for the folder of an encoder without a head.
-
     >>> to_foreign("encoder.final_norm.weight"), to_foreign("encoder.final_norm.weight", alone=True)
     ('model.final_norm.weight', 'final_norm.weight')
+
+    Args:
+        name: The name.
+        alone: For the folder of an encoder without a head.
     """
     for own, foreign in _ALONE if alone else _WITH_HEAD:
         if name.startswith(own):

@@ -18,7 +18,7 @@ def choose_precision(
     """The precision to compute in, and whether the C kernels can do it here.
 
     Raises:
-        ConfigError: no such precision, or int8 where the CPU or the sizes do not allow it.
+        ConfigError: No such precision, or int8 where the CPU or the sizes do not allow it.
     """
     if precision not in ("auto", "float32", "bfloat16", "int8"):
         raise ConfigError(f"precision: got {precision!r}, expected auto, float32, bfloat16 or int8")

@@ -71,12 +71,14 @@ class SavedModel(nn.Module):
 
         An encoder is read from the folder of any model that has one, a head from its own kind.
 
-        precision: None gives float32 weights to train; a precision, or "auto", makes the model
-            ready `for_inference` in it.
+        Args:
+            folder_or_hub_id: A local folder or a hub id.
+            precision: None gives float32 weights to train; a precision, or "auto", makes the model
+                ready `for_inference` in it.
 
         Raises:
-            ModelFolderError: no such model, or tensors that are missing or do not fit.
-            ConfigError: a config that is no ModernBERT's or contradicts itself, or a precision
+            ModelFolderError: No such model, or tensors that are missing or do not fit.
+            ConfigError: A config that is no ModernBERT's or contradicts itself, or a precision
                 that cannot be had here.
         """
         model = load(cls, folder_or_hub_id)
@@ -86,7 +88,7 @@ class SavedModel(nn.Module):
         """Make the encoder within ready for inference: see `Encoder.for_inference`.
 
         Raises:
-            ConfigError: a precision that cannot be had here.
+            ConfigError: A precision that cannot be had here.
         """
         self.requires_grad_(False)
         self.eval()
@@ -97,7 +99,7 @@ class SavedModel(nn.Module):
         """Write config.json and model.safetensors as transformers has them for this model.
 
         Raises:
-            ModelFolderError: the folder cannot be written; what was there stays whole.
+            ModelFolderError: The folder cannot be written; what was there stays whole.
         """
         save(self, folder)
 
@@ -106,7 +108,7 @@ class SavedModel(nn.Module):
         """A model of the shape that a config.json tells; its weights are to be read.
 
         Raises:
-            ConfigError: a config that contradicts itself, or that this model does not compute.
+            ConfigError: A config that contradicts itself, or that this model does not compute.
         """
         return cls(EncoderConfig(**encoder_numbers(published)))
 
@@ -119,8 +121,8 @@ def load(cls: type[M], folder_or_hub_id: Path | str) -> M:
     """A model read from a folder, or from the hub, in float32.
 
     Raises:
-        ModelFolderError: no such model, or tensors that are missing or do not fit.
-        ConfigError: a config that is no ModernBERT's or contradicts itself.
+        ModelFolderError: No such model, or tensors that are missing or do not fit.
+        ConfigError: A config that is no ModernBERT's or contradicts itself.
     """
     folder = find_model(folder_or_hub_id, weights=True)
     published = read_config_file(folder)
@@ -145,7 +147,7 @@ def save(model: SavedModel, folder: Path | str) -> None:
     A folder that is there keeps its other files, such as a tokenizer's.
 
     Raises:
-        ModelFolderError: the folder cannot be written; each file is whole, the old or the new.
+        ModelFolderError: The folder cannot be written; each file is whole, the old or the new.
     """
     if any(getattr(part, "engine", None) is not None for part in model.modules()):
         raise ModelFolderError(

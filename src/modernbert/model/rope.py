@@ -24,7 +24,11 @@ def rotary_table(
 ) -> RotaryTable:
     """The table of tokens at the given positions of their sequences.
 
-    position_ids: (total_tokens,) int64.
+    Args:
+        position_ids: (total_tokens,) int64.
+        head_size: The width of one head.
+        theta: The rotary base.
+        scaling: How the angles are stretched, if at all.
     """
     frequencies = _frequencies(head_size, theta, scaling, position_ids.device)
     angles = torch.outer(position_ids.float(), frequencies)
@@ -70,7 +74,9 @@ def _stretched_share(
 def rotate(heads: Tensor, table: RotaryTable) -> Tensor:
     """Turn queries or keys by their positions.
 
-    heads: (total_tokens, num_heads, head_size), any float type, which the result has too.
+    Args:
+        heads: (total_tokens, num_heads, head_size), any float type, which the result has too.
+        table: The rotary table of the batch.
     """
     first, second = heads.float().chunk(2, dim=-1)  # (total_tokens, num_heads, head_size / 2)
     cos, sin = table.cos[:, None], table.sin[:, None]

@@ -35,16 +35,18 @@ _PLAIN = (("partial_rotary_factor", 1), ("truncate", True))
 class RopeScaling:
     """Rotary positions of a model whose context was stretched after its training.
 
-    kind: `linear` divides every angle by `factor`; `yarn` (arXiv 2309.00071) the slow ones alone,
-        and grows queries and keys by `attention_factor`.
-    factor: how many times longer sequences may be.
-    original_max_seqlen: the longest sequence before, in tokens; for yarn.
-    attention_factor: of cosines and sines; for yarn.
-    beta_fast, beta_slow: turns within the original length above which an angle stays as it is, and
-        below which it is divided whole; for yarn.
+    Attributes:
+        kind: `linear` divides every angle by `factor`; `yarn` (arXiv 2309.00071) the slow ones
+            alone, and grows queries and keys by `attention_factor`.
+        factor: How many times longer sequences may be.
+        original_max_seqlen: The longest sequence before, in tokens; for yarn.
+        attention_factor: Of cosines and sines; for yarn.
+        beta_fast: Turns within the original length above which an angle stays as it is, and below
+            which it is divided whole; for yarn.
+        beta_slow: As `beta_fast`.
 
     Raises:
-        ConfigError: numbers that make no sense.
+        ConfigError: Numbers that make no sense.
     """
 
     kind: Literal["linear", "yarn"]

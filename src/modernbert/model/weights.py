@@ -35,7 +35,7 @@ def read_headers(folder: Path) -> list[TensorHeader]:
     """All tensors of a model folder; no value is read.
 
     Raises:
-        ModelFolderError: no weights, weights in pickles alone, or a file that is damaged.
+        ModelFolderError: No weights, weights in pickles alone, or a file that is damaged.
     """
     return [header for file in _weight_files(folder) for header in _headers_of(file)]
 
@@ -44,7 +44,7 @@ def read_tensors(headers: Mapping[str, TensorHeader]) -> dict[str, Tensor]:
     """The tensors themselves under the given names, in float32 and memory of their own.
 
     Raises:
-        ModelFolderError: a file that is damaged.
+        ModelFolderError: A file that is damaged.
     """
     tensors = {}
     for file in sorted({header.file for header in headers.values()}):
@@ -61,7 +61,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write the folder's one safetensors file.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_safetensors(folder / WEIGHTS_FILE, stored)
@@ -70,10 +70,12 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a safetensors file that whoever may read its neighbours may read too.
 
-    tensors: on the CPU, contiguous, in memory of their own.
+    Args:
+        path: The path.
+        tensors: On the CPU, contiguous, in memory of their own.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     path.touch()
     mode = path.stat().st_mode

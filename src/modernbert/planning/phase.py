@@ -136,7 +136,7 @@ class Machine:
         them the precision must be "bfloat16" here.
 
         Raises:
-            InputError: bfloat16 is asked for, and the GPU lacks it.
+            InputError: Bfloat16 is asked for, and the GPU lacks it.
         """
         if precision == "bfloat16" and self.chip.bfloat16_tflops is None and not self.chip.is_cpu:
             raise InputError(

@@ -158,7 +158,8 @@ class PublishedRun:
 def published_runs(lengths: DocumentLengths | None = None) -> Iterator[PublishedRun]:
     """The paper's six phases.
 
-    lengths: of all phases' documents, in place of those that are taken for each.
+    Args:
+        lengths: Of all phases' documents, in place of those that are taken for each.
     """
     machine = Machine(chip=CHIPS["h100"], num_gpus=8, share_of_peak=1.0)
     for column, (size, all_hours) in enumerate(_HOURS.items()):

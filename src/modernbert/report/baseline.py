@@ -12,8 +12,9 @@ _CHUNK_TOKENS = 1 << 22
 class Baseline:
     """A guess at masked tokens that does not look at the text around them.
 
-    loss: cross entropy in nats a masked token.
-    accuracy: fraction of the masked tokens that were guessed right.
+    Attributes:
+        loss: Cross entropy in nats a masked token.
+        accuracy: Fraction of the masked tokens that were guessed right.
     """
 
     loss: float
@@ -39,11 +40,12 @@ def unigram_baseline(counts: np.ndarray, targets: np.ndarray) -> Baseline:
     Every token is counted once more than it occurred, so that none is impossible; the guess is
     always the most frequent token.
 
-    counts: (vocab_size,) int64, of the training tokens.
-    targets: (num_masked,) int64, the tokens to guess.
-
     >>> unigram_baseline(np.array([1, 5, 0]), np.array([1, 1, 0, 2])).accuracy
     0.5
+
+    Args:
+        counts: (vocab_size,) int64, of the training tokens.
+        targets: (num_masked,) int64, the tokens to guess.
     """
     probabilities = (counts + 1) / (counts.sum() + len(counts))
     return Baseline(

@@ -26,8 +26,9 @@ _OUTCOMES = ("evaluation", "checkpoint", "end")
 class Curve:
     """One figure over the course of a run.
 
-    tokens: (num_points,) how many the run had seen, ascending.
-    values: (num_points,) the figure at each.
+    Attributes:
+        tokens: (num_points,) how many the run had seen, ascending.
+        values: (num_points,) the figure at each.
     """
 
     tokens: np.ndarray
@@ -44,10 +45,11 @@ class Curve:
     def smoothed(self, half_width: int) -> "Curve":
         """Means of the points around each, as many before as after, so that nothing lags.
 
-        half_width: points on either side; fewer at the start, and after it at the end.
-
         >>> Curve(np.arange(4), np.array([9.0, 3.0, 0.0, 3.0])).smoothed(1).values.tolist()
         [9.0, 4.0, 2.0, 1.5]
+
+        Args:
+            half_width: Points on either side; fewer at the start, and after it at the end.
         """
         index = np.arange(len(self.values))
         reach = np.minimum(index, half_width)
@@ -79,7 +81,7 @@ class RunHistory:
         """A whole log; a line that a killed process left torn is passed over.
 
         Raises:
-            RunError: there is no such file.
+            RunError: There is no such file.
         """
         history = cls()
         try:

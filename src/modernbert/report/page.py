@@ -53,7 +53,10 @@ def element(tag: str, *content: object, **attributes: object) -> Html:
 def page(title: str, content: Iterable[object], *, subtitle: object = "") -> str:
     """The whole document.
 
-    subtitle: what stands small below the title.
+    Args:
+        title: The title of the page.
+        content: The content of the page.
+        subtitle: What stands small below the title.
     """
     style = (files("modernbert.report") / "page.css").read_text(encoding="utf-8")
     head = join(
@@ -77,7 +80,7 @@ def write_page(path: Path, document: str) -> None:
     """Write a page so that a reader finds the old one or the new one, whole.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: It cannot be written.
     """
     try:
         # A text may hold halves of characters that have no UTF-8 form, such as a path's.
@@ -166,7 +169,11 @@ def matrix(
 ) -> Html:
     """A square of counts, such as a confusion matrix; a cell's colour is its share of its row.
 
-    rows, columns: what the two sides are.
+    Args:
+        names: The names of the rows and columns.
+        counts: The counts.
+        rows: What the two sides are.
+        columns: As `rows`.
     """
     corner = element("th", f"{rows} ↓ {columns} →")
     top = element("tr", corner, *(element("th", name) for name in names))

@@ -19,8 +19,9 @@ _SMOOTHING = 0.015
 class PhaseAccount:
     """What a phase came to, as far as the run is.
 
-    seconds: of its steps alone.
-    evaluation: the figures of its last evaluation; empty when it has none.
+    Attributes:
+        seconds: Of its steps alone.
+        evaluation: The figures of its last evaluation; empty when it has none.
     """
 
     name: str
@@ -109,7 +110,9 @@ _BEGINNING, _MANY_STEPS = 0.1, 50
 def run_charts(history: RunHistory, baseline: float | None = None) -> list[Chart]:
     """Every chart that there are figures for.
 
-    baseline: a loss to compare with, such as the unigram distribution's.
+    Args:
+        history: The history of the run.
+        baseline: A loss to compare with, such as the unigram distribution's.
     """
     drawer = _Drawer(history)
     ceiling = matmul_ceiling(history)

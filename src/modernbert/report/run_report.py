@@ -36,8 +36,11 @@ def run_page(
 ) -> str:
     """The page of a run as it is now.
 
-    recipe: the text of the recipe, to be shown as it stands.
-    baseline: a loss to compare with, such as the unigram distribution's.
+    Args:
+        history: The history of the run.
+        title: The title of the page.
+        recipe: The text of the recipe, to be shown as it stands.
+        baseline: A loss to compare with, such as the unigram distribution's.
     """
     charts = [chart.html() for chart in run_charts(history, baseline)]
     parts = [
@@ -182,11 +185,13 @@ def write_report(
 ) -> Path:
     """Write the page, and the pictures if there is anything to draw; gives the page's path.
 
-    history: what the log of the folder says, if it was read before.
-    baseline: a loss to compare with, such as the unigram distribution's.
+    Args:
+        run_folder: The folder of the run.
+        history: What the log of the folder says, if it was read before.
+        baseline: A loss to compare with, such as the unigram distribution's.
 
     Raises:
-        RunError: no log of a run, or a file that cannot be written.
+        RunError: No log of a run, or a file that cannot be written.
     """
     history = history or RunHistory.read(run_folder / METRICS_FILE)
     page = run_folder / REPORT_FILE

@@ -16,8 +16,9 @@ TextOrIds = str | list[int]
 class Truncation:
     """What becomes of a text that is too long.
 
-    allowed: whether it is cut; else the request is refused.
-    side: on which it is cut.
+    Attributes:
+        allowed: Whether it is cut; else the request is refused.
+        side: On which it is cut.
     """
 
     allowed: bool

@@ -26,7 +26,9 @@ _REASONS = {
 def describe(version: str, *, with_key: bool) -> dict[str, Any]:
     """The whole document, as plain values.
 
-    with_key: whether clients must send a key.
+    Args:
+        version: The version of the package.
+        with_key: Whether clients must send a key.
     """
     types = [kind for route in ROUTES for kind in (route.request, route.response)]
     types += [schemas.ErrorResponse, schemas.OpenAIErrorResponse, schemas.Info]

@@ -36,8 +36,9 @@ class Computed(NamedTuple):
 class Lane:
     """One thing that a model computes.
 
-    encoder: the one that `compute` uses.
-    compute: a batch to one result a sequence, in the order of the sequences.
+    Attributes:
+        encoder: The one that `compute` uses.
+        compute: A batch to one result a sequence, in the order of the sequences.
     """
 
     encoder: Encoder
@@ -48,8 +49,9 @@ class Lane:
 class Job:
     """One sequence on its way through a lane.
 
-    future: of its result; cancelling it takes the job out of the queue.
-    is_abandoned: whether nobody waits for the result any more.
+    Attributes:
+        future: Of its result; cancelling it takes the job out of the queue.
+        is_abandoned: Whether nobody waits for the result any more.
     """
 
     lane: Lane

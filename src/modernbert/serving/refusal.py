@@ -22,9 +22,10 @@ _MAX_MESSAGE = 1000
 class Refusal(Exception):
     """An answer other than a result.
 
-    status: of HTTP.
-    error_type: the kind, in the words of text-embeddings-inference.
-    retry_after: seconds after which another try makes sense.
+    Args:
+        status: Of HTTP.
+        error_type: The kind, in the words of text-embeddings-inference.
+        retry_after: Seconds after which another try makes sense.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ def bind(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0 takes any that is free.
 
     Raises:
-        InputError: the address cannot be had.
+        InputError: The address cannot be had.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

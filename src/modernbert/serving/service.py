@@ -43,11 +43,12 @@ _LONG = 1 << 18
 class Service:
     """What all requests share.
 
-    models: at least one; the first that can do what a request asks is its model, unless it names
-        another.
+    Args:
+        models: At least one; the first that can do what a request asks is its model, unless it
+            names another.
 
     Raises:
-        InputError: no model, or two of one name.
+        InputError: No model, or two of one name.
     """
 
     def __init__(

@@ -24,7 +24,9 @@ _SUFFIX = re.compile(r"^((?:# \w+ )?te_\w+)_total\b", re.MULTILINE)
 class Timing:
     """Where the time of a request went, in seconds, and how much text it had.
 
-    queue, inference: the mean over its texts.
+    Attributes:
+        queue: The mean over its texts.
+        inference: As `queue`.
     """
 
     tokenization: float = 0.0

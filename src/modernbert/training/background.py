@@ -89,7 +89,7 @@ class BackgroundSaver:
         """The saves that have come to their end since this was last asked; does not wait.
 
         Raises:
-            CheckpointError: one has failed.
+            CheckpointError: One has failed.
         """
         self._raise_error()
         saved, self._saved = self._saved, []
@@ -99,7 +99,7 @@ class BackgroundSaver:
         """Wait for the save that is on its way; all processes go on together.
 
         Raises:
-            CheckpointError: it has failed.
+            CheckpointError: It has failed.
         """
         self.group.first(self._join)
 

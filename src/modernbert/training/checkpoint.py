@@ -141,7 +141,7 @@ def load_latest(
     number of processes, sharded or not.
 
     Raises:
-        CheckpointError: only damaged checkpoints are left, or one is of another run.
+        CheckpointError: Only damaged checkpoints are left, or one is of another run.
     """
     found = group.first(lambda: _find_latest(run_folder / FOLDER))
     if found["folder"] is None:
@@ -161,7 +161,7 @@ def load(
     """Put one checkpoint into `module` and `optimizer`, verified first; its progress.
 
     Raises:
-        CheckpointError: it is damaged or of another run.
+        CheckpointError: It is damaged or of another run.
     """
 
     def check() -> None:

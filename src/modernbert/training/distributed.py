@@ -55,7 +55,7 @@ class Group:
         """The rows of all processes, each of the same length, in the order of their ranks.
 
         Raises:
-            ProcessError: another process is gone, or did not come in time.
+            ProcessError: Another process is gone, or did not come in time.
         """
         if self.size == 1:
             return [list(row)]
@@ -71,7 +71,7 @@ class Group:
         They travel in a few large pieces, the next of which is made while one is on its way.
 
         Raises:
-            ProcessError: another process is gone, or did not come in time.
+            ProcessError: Another process is gone, or did not come in time.
         """
         if self.size == 1:
             return
@@ -88,7 +88,7 @@ class Group:
         """Replace a tensor by that of process 0.
 
         Raises:
-            ProcessError: another process is gone, or did not come in time.
+            ProcessError: Another process is gone, or did not come in time.
         """
         if self.size == 1:
             return
@@ -122,8 +122,8 @@ class Group:
         """Do something in process 0 alone; its result, as JSON gives it back, in all.
 
         Raises:
-            ModernBertError: whatever the action raises in process 0.
-            ProcessError: it raised there, so that the others cannot go on; or a process is gone.
+            ModernBertError: Whatever the action raises in process 0.
+            ProcessError: It raised there, so that the others cannot go on; or a process is gone.
         """
         if self.size == 1:
             return action()
@@ -145,7 +145,7 @@ class Group:
         """Check that all processes have the same value.
 
         Raises:
-            ProcessError: one has another value than process 0.
+            ProcessError: One has another value than process 0.
         """
         if self.size == 1:
             return
@@ -180,7 +180,7 @@ class Group:
         """Around something that all processes do at once: names those that are missing.
 
         Raises:
-            ProcessError: another process is gone, or did not come in time.
+            ProcessError: Another process is gone, or did not come in time.
         """
         if self._pulse is not None:
             self._pulse.beat()
@@ -192,7 +192,7 @@ class Group:
         """Around what speaks with the other processes in ways of its own, as FSDP2 does.
 
         Raises:
-            ProcessError: another process is gone, or did not come in time.
+            ProcessError: Another process is gone, or did not come in time.
         """
         try:
             yield
@@ -236,8 +236,8 @@ def joined(timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> Iterator[Group]:
         timeout_seconds: After so long the others give up a process that does not come.
 
     Raises:
-        SettingsError: the environment says half of what is needed.
-        ProcessError: not all processes have come in time.
+        SettingsError: The environment says half of what is needed.
+        ProcessError: Not all processes have come in time.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

@@ -19,10 +19,11 @@ _WINDOW_STEPS = 20
 class LaunchedStep:
     """A step that a device may still be computing.
 
-    rate: the learning rate.
-    figures: (4,). Its loss, how many processes were told to stop, its gradient norm, and whether
-        it is taken.
-    started: by the clock, waiting for its data included.
+    Attributes:
+        rate: The learning rate.
+        figures: (4,). Its loss, how many processes were told to stop, its gradient norm, and
+            whether it is taken.
+        started: By the clock, waiting for its data included.
     """
 
     step: Step

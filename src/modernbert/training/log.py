@@ -33,7 +33,7 @@ class MetricsLog:
     that a killed process left unfinished.
 
     Raises:
-        RunError: when called, if the file cannot be written.
+        RunError: When called, if the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,7 +66,7 @@ class TensorBoardLog:
         folder: Of the event files; made at the first record.
 
     Raises:
-        RunError: when called, if the files cannot be written.
+        RunError: When called, if the files cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:

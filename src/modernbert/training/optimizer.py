@@ -73,8 +73,8 @@ class StableAdamW(Optimizer):
         update: What does the steps of tensors on the CPU in one pass, such as the C kernels.
 
     Raises:
-        SettingsError: a rate, beta, eps or decay out of its range.
-        InputError: a parameter in a reduced precision.
+        SettingsError: A rate, beta, eps or decay out of its range.
+        InputError: A parameter in a reduced precision.
     """
 
     def __init__(
@@ -117,8 +117,10 @@ class StableAdamW(Optimizer):
     ) -> float | None:
         """Update every parameter that has a gradient; the others keep weight and state.
 
-        taken: a boolean, where the parameters are; False leaves all weights and averages as they
-            are, whatever the gradients. Only the CPU's is looked at by the host.
+        Args:
+            closure: Not supported; it must be None.
+            taken: A boolean, where the parameters are; False leaves all weights and averages as
+                they are, whatever the gradients. Only the CPU's is looked at by the host.
         """
         loss = None
         if closure is not None:

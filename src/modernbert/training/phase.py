@@ -32,23 +32,24 @@ class Phase:
 
     The module's weights and the optimizer's averages go over from phase to phase.
 
-    name: of the phase; every record of it bears it.
-    task: what is trained for.
-    settings: how; `total_tokens` are the phase's own.
-    goes_on: whether its task's steps go on from the place in the data of the state that the phase
-        starts from; they begin at position 0 otherwise.
-    start_from: the earlier phase whose last state this one starts from; that of the phase before
-        when None. Its tokens are those of the run all the same: none is forgotten.
-    identity: what else makes the phase what it is, as JSON values.
-    groups: the optimizer's groups of a module's parameters, from its weight decay; the rate of one
-        with a `rate_factor` is multiplied by it.
-    evaluates_first: whether there is an evaluation before its first step.
-    stops: whether it is to end now, though not all of its tokens were seen; for the last phase.
-    begin: makes the module ready for it, at its beginning and after each resume in it.
-    evaluated: hears of each evaluation after a step of the phase, with the module as it is then.
-        It may hear of one again after a resume; the figures are the same then.
-    end: delivers the phase's result. It is called when all is saved, and once more after a resume
-        if the process died meanwhile, so it must mind what is there already.
+    Attributes:
+        name: Of the phase; every record of it bears it.
+        task: What is trained for.
+        settings: How; `total_tokens` are the phase's own.
+        goes_on: Whether its task's steps go on from the place in the data of the state that the
+            phase starts from; they begin at position 0 otherwise.
+        start_from: The earlier phase whose last state this one starts from; that of the phase
+            before when None. Its tokens are those of the run all the same: none is forgotten.
+        identity: What else makes the phase what it is, as JSON values.
+        groups: The optimizer's groups of a module's parameters, from its weight decay; the rate of
+            one with a `rate_factor` is multiplied by it.
+        evaluates_first: Whether there is an evaluation before its first step.
+        stops: Whether it is to end now, though not all of its tokens were seen; for the last phase.
+        begin: Makes the module ready for it, at its beginning and after each resume in it.
+        evaluated: Hears of each evaluation after a step of the phase, with the module as it is
+            then. It may hear of one again after a resume; the figures are the same then.
+        end: Delivers the phase's result. It is called when all is saved, and once more after a
+            resume if the process died meanwhile, so it must mind what is there already.
     """
 
     name: str
@@ -82,7 +83,7 @@ class Phases(Sequence[Phase]):
     what one step is too large is taken from the next phase. Borders are thereby known beforehand.
 
     Raises:
-        SettingsError: no phase, a name twice, or a `start_from` that is no earlier phase.
+        SettingsError: No phase, a name twice, or a `start_from` that is no earlier phase.
     """
 
     def __init__(self, phases: Sequence[Phase]) -> None:
@@ -121,7 +122,7 @@ def check_names(phases: Sequence[tuple[str, str | None]]) -> None:
         phases: The name and the `start_from` of each.
 
     Raises:
-        SettingsError: as `Phases`.
+        SettingsError: As `Phases`.
     """
     names = [name for name, _ in phases]
     if not names:

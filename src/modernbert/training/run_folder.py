@@ -42,7 +42,7 @@ def claim(run_folder: Path, identity: Mapping[str, Any]) -> None:
     """Make the folder this run's on its first start; afterwards check that it still is.
 
     Raises:
-        RunError: the folder is another run's, or its `run.json` cannot be read or written.
+        RunError: The folder is another run's, or its `run.json` cannot be read or written.
     """
     path = run_folder / RUN_FILE
     if not path.exists():
@@ -67,7 +67,7 @@ def locked(run_folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the lock goes with the process, however it ends.
 
     Raises:
-        RunError: another process is training there, or the folder cannot be made.
+        RunError: Another process is training there, or the folder cannot be made.
     """
     descriptor = _open_lock(run_folder)
     try:

@@ -82,7 +82,7 @@ class RunState:
         """Load the newest checkpoint, if there is one; what was set aside is in the warnings.
 
         Raises:
-            CheckpointError: no usable checkpoint is left.
+            CheckpointError: No usable checkpoint is left.
         """
         loaded = checkpoint.load_latest(
             self.folder, self.module, self.optimizer, self.identity, self.group
@@ -130,7 +130,7 @@ class RunState:
         """Begin to save in the background, unless the newest checkpoint has this state already.
 
         Raises:
-            CheckpointError: the save before has failed.
+            CheckpointError: The save before has failed.
         """
         if self.saved_step == self.progress.step:
             return
@@ -146,7 +146,7 @@ class RunState:
             wait: For the one that is on its way.
 
         Raises:
-            CheckpointError: one has failed.
+            CheckpointError: One has failed.
         """
         if wait:
             self._saver.wait()
@@ -163,11 +163,14 @@ class RunState:
         weights are those of the last step that was taken, only a checkpoint before that one is of
         any use; and when the steps after it fail again, going back once more would not help.
 
-        reason: why the last step was skipped.
-        Returns the step of that checkpoint.
+        Args:
+            reason: Why the last step was skipped.
+
+        Returns:
+            The step of that checkpoint.
 
         Raises:
-            NonFiniteLossError: there is no such checkpoint, or the run went back to it before.
+            NonFiniteLossError: There is no such checkpoint, or the run went back to it before.
         """
         skipped = self.health.skipped_in_a_row
         self._saver.wait()

@@ -53,7 +53,7 @@ class ScheduleSettings(Settings):
         """Refuse a phase that is shorter than its warm-up and its decay together.
 
         Raises:
-            SettingsError: naming the three lengths.
+            SettingsError: Naming the three lengths.
         """
         if self.warmup_tokens + self.decay_tokens > total_tokens:
             raise SettingsError(

@@ -62,7 +62,7 @@ class Trainer:
         update: What does the optimizer's arithmetic on the CPU; see `StableAdamW`.
 
     Raises:
-        SettingsError: phases that cannot follow each other; see `Phases`.
+        SettingsError: Phases that cannot follow each other; see `Phases`.
     """
 
     def __init__(
@@ -118,12 +118,12 @@ class Trainer:
         """Train from the last checkpoint, or the beginning, to the end or a signal.
 
         Raises:
-            RunError: the folder is another run's or in use, or cannot be written.
-            CheckpointError: no usable checkpoint is left, or one cannot be saved.
-            NonFiniteLossError: the loss or a gradient stays NaN or infinite; see
+            RunError: The folder is another run's or in use, or cannot be written.
+            CheckpointError: No usable checkpoint is left, or one cannot be saved.
+            NonFiniteLossError: The loss or a gradient stays NaN or infinite; see
                 `RunState.go_back`.
-            SettingsError: a precision that the device lacks.
-            ProcessError: another process cannot go on, is gone, or does not come.
+            SettingsError: A precision that the device lacks.
+            ProcessError: Another process cannot go on, is gone, or does not come.
         """
         for phase in self.state.phases:
             compute_dtype(self.device, phase.settings.precision)

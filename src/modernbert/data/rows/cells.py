@@ -32,10 +32,12 @@ _CLOSING = {"[": "]", "(": ")"}
 def number(value: object, *, decimal_comma: bool = False) -> float | None:
     """The number that a value is, or says; None for anything else, a truth value included.
 
-    decimal_comma: whether a comma may stand before the fraction.
-
     >>> number("1.5"), number("1_0"), number("0,5", decimal_comma=True), number(True)
     (1.5, None, 0.5, None)
+
+    Args:
+        value: The value.
+        decimal_comma: Whether a comma may stand before the fraction.
     """
     value = plain(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -79,7 +81,7 @@ def as_list(value: Any) -> list[Any] | None:
     (['a', 'b'], ['a', 'b'], [1.0, 0.0], None)
 
     Raises:
-        DocumentError: a text that looks like a list but is none that can be read.
+        DocumentError: A text that looks like a list but is none that can be read.
     """
     if isinstance(value, str):
         return _parsed(value) if looks_like_list(value) else None

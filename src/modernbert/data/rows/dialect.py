@@ -30,10 +30,11 @@ _SINGLE_QUOTED_HEADER = re.compile(r"'[^']*'([,;\t|]'[^']*')*")
 class Dialect:
     """A way to write a table.
 
-    separator: what stands between columns.
-    quotes: how a quotation mark within a quoted cell is written: doubled, after a backslash, or in
-        both ways; `none` where quotation marks quote nothing, as in GLUE's files.
-    quote: the quotation mark.
+    Attributes:
+        separator: What stands between columns.
+        quotes: How a quotation mark within a quoted cell is written: doubled, after a backslash, or
+            in both ways; `none` where quotation marks quote nothing, as in GLUE's files.
+        quote: The quotation mark.
     """
 
     separator: str
@@ -75,7 +76,9 @@ class QuoteFault(DocumentError):
     """A quotation mark that does not belong where it stands.
 
     is_open: whether it opens a cell that has not ended where the rows do.
-    dialect: that in which it is a fault.
+
+    Attributes:
+        dialect: That in which it is a fault.
     """
 
     is_open = False
@@ -189,11 +192,14 @@ def _line_at(raw: str, place: int, first: int) -> int:
 def find_dialect(sample: str, source: str, *, is_whole: bool, is_tab: bool = False) -> Dialect:
     """The dialect of the file that a sample is the beginning of.
 
-    is_whole: whether the sample is the whole file.
-    is_tab: whether the file's name says that tabs separate.
+    Args:
+        sample: The beginning of the file.
+        source: The name of the file, for messages.
+        is_whole: Whether the sample is the whole file.
+        is_tab: Whether the file's name says that tabs separate.
 
     Raises:
-        DocumentError: no dialect fits, with the line of the fault, or two do that differ.
+        DocumentError: No dialect fits, with the line of the fault, or two do that differ.
     """
     readings: list[_Reading] = []
     faults: list[QuoteFault] = []
@@ -243,7 +249,7 @@ def _only_one(readings: Sequence[_Reading], source: str) -> Dialect:
     """The dialect of readings that agree.
 
     Raises:
-        DocumentError: they do not.
+        DocumentError: They do not.
     """
     first, *others = readings
     for other in others:
@@ -283,7 +289,7 @@ def require_width(record: Line, num_columns: int, dialect: Dialect, source: str)
     """Refuse a row that has more or fewer cells than there are columns.
 
     Raises:
-        DocumentError: with the row's line.
+        DocumentError: With the row's line.
     """
     if len(record.cells) != num_columns:
         remedy = (

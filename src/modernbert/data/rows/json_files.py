@@ -22,7 +22,7 @@ def questions_of(articles: Sequence[Any], source: str) -> list[dict[str, Any]] |
     A question without `answers` gives a row without them: one to be answered.
 
     Raises:
-        DocumentError: a paragraph without a context or questions, or none at all, with its place.
+        DocumentError: A paragraph without a context or questions, or none at all, with its place.
     """
     if not any(isinstance(each, dict) and "paragraphs" in each for each in articles):
         return None
@@ -59,7 +59,7 @@ def _part(value: Any, key: str, kind: type, where: str) -> Any:
     """What stands at a key.
 
     Raises:
-        DocumentError: there is nothing of the kind.
+        DocumentError: There is nothing of the kind.
     """
     found = value.get(key) if isinstance(value, dict) else None
     if not isinstance(found, kind):

@@ -14,7 +14,7 @@ def table_of_object(source: Any) -> Table:
     """The rows of a frame, a table, a data set, a dictionary of columns, or of dictionaries.
 
     Raises:
-        DocumentError: it is nothing of the kind, or its columns differ in length.
+        DocumentError: It is nothing of the kind, or its columns differ in length.
     """
     if isinstance(source, Table):
         return source
@@ -135,7 +135,7 @@ def chosen_split(name: str, split: str | None, splits: Sequence[str]) -> str:
     """The split that is asked for, or the only one.
 
     Raises:
-        DocumentError: there is no such split, or several and none is asked for.
+        DocumentError: There is no such split, or several and none is asked for.
     """
     if split is None and len(splits) == 1:
         return splits[0]

@@ -75,7 +75,7 @@ class Table:
         """The values of one column, each of them a text; it may be empty.
 
         Raises:
-            DocumentError: a value that is no text, with its row.
+            DocumentError: A value that is no text, with its row.
         """
         return [self.text(value, column, index) for index, value in enumerate(self.values(column))]
 
@@ -83,7 +83,7 @@ class Table:
         """One value as a text.
 
         Raises:
-            DocumentError: it is none, or holds half a character.
+            DocumentError: It is none, or holds half a character.
         """
         if isinstance(value, str) and (value.isascii() or _has_utf8(value)):
             return value
@@ -96,11 +96,14 @@ class Table:
     def find(self, usual: Sequence[str], *, asked: str | None, option: str | None) -> str:
         """The name of a column: the one that is asked for, or the first usual one that is there.
 
-        option: what the user says to ask for another, such as "--text"; None where there is no
-            such option.
+        Args:
+            usual: The usual names of the column.
+            asked: The name that the user gave, if any.
+            option: What the user says to ask for another, such as "--text"; None where there is no
+                such option.
 
         Raises:
-            DocumentError: there is none, with the nearest name.
+            DocumentError: There is none, with the nearest name.
         """
         if asked is not None:
             if asked in self.columns:
@@ -128,7 +131,7 @@ class Table:
         """Refuse a column of ids in which one occurs twice.
 
         Raises:
-            DocumentError: with both rows.
+            DocumentError: With both rows.
         """
         seen: dict[str, int] = {}
         for index, value in enumerate(self.values(column)):

@@ -11,9 +11,12 @@ _BLOCK = 4_096
 def become_gradients(logits: Tensor, labels: Tensor) -> Tensor:
     """Replace logits by the gradients of their losses; the loss of each row.
 
-    logits: (num_rows, vocab_size), contiguous; float16 or bfloat16.
-    labels: (num_rows,) int64.
-    Returns (num_rows,) float32.
+    Args:
+        logits: (num_rows, vocab_size), contiguous; float16 or bfloat16.
+        labels: (num_rows,) int64.
+
+    Returns:
+        (num_rows,) float32.
     """
     num_rows, vocab_size = logits.shape
     losses = torch.empty(num_rows, dtype=torch.float32, device=logits.device)

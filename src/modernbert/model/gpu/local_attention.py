@@ -23,10 +23,17 @@ def local_attention(
 ) -> tuple[Tensor, Tensor]:
     """Every token attends to those of its own sequence that are at most `window` away.
 
-    query, key, value: (total_tokens, num_heads, head_size), rotated already.
-    firsts, ends: (total_tokens,) int32: the rows where each token's sequence begins and ends.
-    Returns the result, (total_tokens, num_heads, head_size), and the logarithm to the base of 2
-    of each softmax's sum, (num_heads, total_tokens) float32.
+    Args:
+        query: (total_tokens, num_heads, head_size), rotated already.
+        key: As `query`.
+        value: As `query`.
+        firsts: (total_tokens,) int32: the rows where each token's sequence begins and ends.
+        ends: As `firsts`.
+        window: The window.
+
+    Returns:
+        The result, (total_tokens, num_heads, head_size), and the logarithm to the base of 2 of each
+        softmax's sum, (num_heads, total_tokens) float32.
     """
     query, key, value = (_by_rows(x) for x in (query, key, value))
     total, num_heads, size = query.shape

@@ -78,9 +78,10 @@ class _Batch(ctypes.Structure):
 class PackedWeights:
     """A matrix (columns, depth), packed by the kernels for one precision.
 
-    panels: (bytes,) uint8, in the order that the kernels in use read: see `products.h`.
-    scales: (columns,) float32, int8 only: what 1 stands for in each column.
-    offsets: (columns,) int32, int8 only: what is taken off each column's sums.
+    Attributes:
+        panels: (bytes,) uint8, in the order that the kernels in use read: see `products.h`.
+        scales: (columns,) float32, int8 only: what 1 stands for in each column.
+        offsets: (columns,) int32, int8 only: what is taken off each column's sums.
     """
 
     panels: Tensor
@@ -159,11 +160,12 @@ class PackedWeights:
 class Engine:
     """The forward pass of one encoder; it keeps packed copies of the weights.
 
-    encoder: an `Encoder`, whose weights are read once; the token embedding, which begins the
-        residual stream, is used as it is.
-    precision: of weights and products. Sums, norms, softmax and the residual stream are float32
-        in each; int8 has a scale for each column of a weight and each token, so that a text's
-        result does not depend on its neighbours.
+    Args:
+        encoder: An `Encoder`, whose weights are read once; the token embedding, which begins the
+            residual stream, is used as it is.
+        precision: Of weights and products. Sums, norms, softmax and the residual stream are float32
+            in each; int8 has a scale for each column of a weight and each token, so that a text's
+            result does not depend on its neighbours.
     """
 
     def __init__(self, encoder: Any, precision: Precision) -> None:
@@ -181,11 +183,13 @@ class Engine:
     def __call__(self, batch: PackedBatch, pause: Callable[[], None] | None = None) -> Tensor:
         """(total_tokens, hidden_size) float32. The hidden state of every token.
 
-        pause: called before each layer, and within those of many tokens; it may compute other
-            batches with this engine, and what it raises ends the pass.
+        Args:
+            batch: The sequences.
+            pause: Called before each layer, and within those of many tokens; it may compute other
+                batches with this engine, and what it raises ends the pass.
 
         Raises:
-            InputError: no token.
+            InputError: No token.
         """
         if batch.total_tokens == 0:
             raise InputError("an empty batch: expected at least one token")

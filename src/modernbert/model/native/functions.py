@@ -55,8 +55,15 @@ def attend(
 ) -> Tensor:
     """Rotate queries and keys and let every token attend to its own sequence.
 
-    qkv: (total_tokens, 3 x num_heads x 64), float32 or bfloat16, not rotated.
-    Returns (total_tokens, num_heads x 64).
+    Args:
+        qkv: (total_tokens, 3 x num_heads x 64), float32 or bfloat16, not rotated.
+        table: The rotary table of the batch.
+        layout: The layout of the batch.
+        num_heads: The number of attention heads.
+        window: The window.
+
+    Returns:
+        (total_tokens, num_heads x 64).
     """
     attended: Tensor = _Attend.apply(qkv, table, layout, num_heads, window)  # type: ignore[no-untyped-call]
     return attended

@@ -239,7 +239,7 @@ def _share_openmp() -> None:
     so that there is one pool of threads, and none of the system's is needed.
 
     Raises:
-        OSError: torch has no OpenMP.
+        OSError: Torch has no OpenMP.
     """
     info = _SymbolInfo()
     try:

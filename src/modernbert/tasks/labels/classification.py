@@ -56,8 +56,9 @@ class MultiLabelledText:
 class SingleLabel:
     """One label a text: cross entropy.
 
-    labels: their names.
-    weights: how much a text of each label counts; None for alike.
+    Args:
+        labels: Their names.
+        weights: How much a text of each label counts; None for alike.
     """
 
     def __init__(self, labels: Sequence[str], weights: Tensor | None = None) -> None:
@@ -169,8 +170,8 @@ def open_classify(recipe: ClassifyRecipe) -> TuningJob:
     columns of labels.
 
     Raises:
-        ModernBertError: the model or the data cannot be used; see `LabelledTables.open`.
-        SettingsError: any number of labels a text from a handful of rows.
+        ModernBertError: The model or the data cannot be used; see `LabelledTables.open`.
+        SettingsError: Any number of labels a text from a handful of rows.
     """
     source = LabelledTables.open(recipe)
     columns = recipe.data.label or _flag_columns(source)

@@ -29,7 +29,7 @@ def read_label_names(table: Table, column: str) -> list[str]:
     decimal commas. Labels that are not all numbers are texts.
 
     Raises:
-        InputError: a row without a label, a number with a fraction, or labels of mixed types.
+        InputError: A row without a label, a number with a fraction, or labels of mixed types.
     """
     values = table.values(table.find([], asked=column, option="--label"))
     return _label_names(
@@ -113,7 +113,7 @@ def learn_labels(names: Sequence[str], source: str) -> tuple[str, ...]:
     (('9', '10'), ('a', 'b'))
 
     Raises:
-        InputError: fewer than two.
+        InputError: Fewer than two.
     """
     labels = set(names)
     if len(labels) < 2:
@@ -130,7 +130,7 @@ def label_indices(table: Table, names: Sequence[str], labels: Sequence[str]) -> 
     """The index of each row's label.
 
     Raises:
-        InputError: a label that the training data lack.
+        InputError: A label that the training data lack.
     """
     known = {label: index for index, label in enumerate(labels)}
     for row, name in enumerate(names):
@@ -146,7 +146,7 @@ def read_numbers(table: Table, column: str) -> list[float]:
     """The number of each row; a text that says one counts as it.
 
     Raises:
-        InputError: a row without a number, or with NaN or infinity.
+        InputError: A row without a number, or with NaN or infinity.
     """
     values = table.values(table.find([], asked=column, option="--label"))
     return [_number(table, value, row, column) for row, value in enumerate(values)]

@@ -140,7 +140,10 @@ def few_shot_job(job: TuningJob) -> TuningJob:
 def _regression(features: Tensor, labels: Tensor, num_labels: int) -> tuple[Tensor, Tensor]:
     """The weights and biases with the least penalised loss.
 
-    features: (rows, hidden_size) float64. labels: (rows,) int64.
+    Args:
+        features: (rows, hidden_size) float64. labels: (rows,) int64.
+        labels: The labels.
+        num_labels: The number of labels.
     """
     weight = features.new_zeros(num_labels, features.shape[1]).requires_grad_()
     bias = features.new_zeros(num_labels).requires_grad_()

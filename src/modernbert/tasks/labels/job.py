@@ -170,7 +170,10 @@ def outputs_of(module: nn.Module, batch: PackedBatch) -> Tensor:
 def rows_of_each(outputs: Tensor, batch: PackedBatch) -> Sequence[Tensor]:
     """The outputs of each sequence, (num_rows, width): one row, or a row for each token.
 
-    outputs: (num_sequences, width) or (total_tokens, width); a sequence has two tokens at least.
+    Args:
+        outputs: (num_sequences, width) or (total_tokens, width); a sequence has two tokens at
+            least.
+        batch: The sequences.
     """
     return outputs.split(1) if len(outputs) == batch.num_sequences else batch.split(outputs)
 
@@ -184,7 +187,8 @@ def packed(examples: Sequence[Example], device: torch.device) -> PackedBatch:
 class Mistake:
     """An example that a model is wrong about, or was least sure of.
 
-    doubt: How wrong; the largest are shown.
+    Attributes:
+        doubt: How wrong; the largest are shown.
     """
 
     doubt: float
@@ -208,7 +212,8 @@ def mistakes_of(found: Sequence[Mistake]) -> dict[str, Any]:
 class LabelledTables:
     """The model and the tables of a recipe, opened.
 
-    max_seqlen: The longest sequence, in tokens.
+    Attributes:
+        max_seqlen: The longest sequence, in tokens.
     """
 
     recipe: TuningRecipe

@@ -35,7 +35,8 @@ from modernbert.tasks.tuning.job import Review, TuningJob
 class AnsweredQuestion:
     """One row.
 
-    answers: each with its first character in the context; none where it holds none.
+    Attributes:
+        answers: Each with its first character in the context; none where it holds none.
     """
 
     question: str
@@ -47,7 +48,8 @@ class AnsweredQuestion:
 class AnswerWindow:
     """A window, and the places of the answer's first and last token; 0 for none in it.
 
-    row: the question.
+    Attributes:
+        row: The question.
     """
 
     window: Window
@@ -67,7 +69,8 @@ class AnswerWindow:
 class QuestionAnswering:
     """A beginning and an end in each window: the mean of their two cross entropies.
 
-    has_unanswerable: whether some questions have no answer; otherwise every one gets one.
+    Args:
+        has_unanswerable: Whether some questions have no answer; otherwise every one gets one.
     """
 
     metric = "f1"
@@ -129,7 +132,7 @@ def open_answer(recipe: AnswerRecipe) -> TuningJob:
     """A recipe's questions, texts and answers.
 
     Raises:
-        ModernBertError: the model or the data cannot be used; see `LabelledTables.open`.
+        ModernBertError: The model or the data cannot be used; see `LabelledTables.open`.
     """
     source = LabelledTables.open(recipe)
     columns = (
@@ -180,7 +183,7 @@ def read_questions(
     """The rows of a table, their answers checked against their contexts.
 
     Raises:
-        InputError: an answer that does not stand where it is said to, with its row.
+        InputError: An answer that does not stand where it is said to, with its row.
     """
     for name in (question, context, answers):
         table.find([], asked=name, option="--text, --text-pair or --label")

@@ -62,7 +62,7 @@ def open_regress(recipe: RegressRecipe) -> TuningJob:
     """A recipe's texts and their numbers.
 
     Raises:
-        ModernBertError: the model or the data cannot be used; see `LabelledTables.open`.
+        ModernBertError: The model or the data cannot be used; see `LabelledTables.open`.
     """
     source = LabelledTables.open(recipe)
     column = source.label_column(SCORES)

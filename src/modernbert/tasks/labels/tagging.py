@@ -40,8 +40,9 @@ from modernbert.word_splitting import WordSplitting
 class TaggedWords:
     """Words as token ids.
 
-    first_tokens: for each word that is not cut off, the place of its first token.
-    labels: the index of each word's label, also of those that are cut off.
+    Attributes:
+        first_tokens: For each word that is not cut off, the place of its first token.
+        labels: The index of each word's label, also of those that are cut off.
     """
 
     token_ids: list[int]
@@ -52,8 +53,9 @@ class TaggedWords:
 class Tagging:
     """One label a word: cross entropy at each word's first token.
 
-    labels: their names. Where one of them is O, whole entities are scored, else words.
-    weights: how much a word of each label counts; None for alike.
+    Args:
+        labels: Their names. Where one of them is O, whole entities are scored, else words.
+        weights: How much a word of each label counts; None for alike.
     """
 
     def __init__(self, labels: Sequence[str], weights: Tensor | None = None) -> None:
@@ -135,7 +137,7 @@ def open_tag(recipe: TagRecipe) -> TuningJob:
     See `data.rows.tagged` for how words and their labels may be written.
 
     Raises:
-        ModernBertError: the model or the data cannot be used; see `LabelledTables.open`.
+        ModernBertError: The model or the data cannot be used; see `LabelledTables.open`.
     """
     source = LabelledTables.open(recipe)
     label = source.label_column(TAGS)
@@ -197,7 +199,7 @@ def _read(
     """The words and the names of the labels of each row.
 
     Raises:
-        InputError: see `TaggedColumns.read`.
+        InputError: See `TaggedColumns.read`.
     """
     rows = []
     for index, (words, tags) in enumerate(columns.read(table, splitting)):

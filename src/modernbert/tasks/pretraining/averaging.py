@@ -38,8 +38,8 @@ def average(models: Iterable[tuple[M, float]]) -> M:
     Sums are float64, so that the order leaves no trace. The result is the first model, changed.
 
     Raises:
-        InputError: no model, or a weight that is not above 0.
-        ConfigError: two models whose numbers differ.
+        InputError: No model, or a weight that is not above 0.
+        ConfigError: Two models whose numbers differ.
     """
     first: M | None = None
     sums: dict[str, Tensor] = {}
@@ -87,7 +87,8 @@ Figures = Mapping[str, float]
 class AveragedPart:
     """A model that goes into an average.
 
-    figures: of its evaluation; empty where there is none.
+    Attributes:
+        figures: Of its evaluation; empty where there is none.
     """
 
     folder: Path
@@ -105,7 +106,8 @@ class Candidates:
 
     Which ones stay follows from the evaluations alone, so a run that was killed ends with the same.
 
-    folder: of all of them.
+    Attributes:
+        folder: Of all of them.
     """
 
     folder: Path
@@ -116,7 +118,7 @@ class Candidates:
         """Keep this state if it is one of the last or of the best, and let go whom it displaces.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: It cannot be written.
         """
         assert isinstance(module, MaskedLanguageModel)
         if self.folder.exists():
@@ -150,10 +152,10 @@ def average_parts(parts: Sequence[AveragedPart]) -> MaskedLanguageModel:
     """The mean of their weights, read one after another.
 
     Raises:
-        ModelFolderError: a part that is no masked language model.
-        CheckpointError: a part that is a damaged checkpoint.
-        ConfigError: parts whose numbers differ.
-        InputError: no parts, or a weight that is not above 0.
+        ModelFolderError: A part that is no masked language model.
+        CheckpointError: A part that is a damaged checkpoint.
+        ConfigError: Parts whose numbers differ.
+        InputError: No parts, or a weight that is not above 0.
     """
     return average((load_model(part.folder), part.weight) for part in parts)
 
@@ -162,7 +164,7 @@ def measured(parts: Sequence[AveragedPart], held_out: "HeldOut") -> list[Average
     """The parts with the figures that they reach on held-out shards.
 
     Raises:
-        ModelFolderError: a part that is no masked language model.
+        ModelFolderError: A part that is no masked language model.
     """
     return [
         AveragedPart(
@@ -178,7 +180,7 @@ def best(parts: Sequence[AveragedPart], number: int) -> list[AveragedPart]:
     """Those with the lowest held-out losses, in the order in which they came.
 
     Raises:
-        InputError: more than there are, or parts that were not evaluated.
+        InputError: More than there are, or parts that were not evaluated.
     """
     if number > len(parts):
         raise InputError(f"best: got {number}, but there are only {len(parts)} models")
@@ -192,7 +194,7 @@ class HeldOut:
     """Held-out shards to evaluate models on that come without a recipe.
 
     Raises:
-        ShardError: no such shards, or made with another tokenizer.
+        ShardError: No such shards, or made with another tokenizer.
     """
 
     def __init__(self, shards: Path, tokenizer: Tokenizer, max_tokens: int | None = None) -> None:
@@ -220,10 +222,14 @@ def write_model(
 ) -> None:
     """A model's folder with its tokenizer and some other files, whole or not at all.
 
-    files: the content of each: a text as it is, all else as JSON.
+    Args:
+        folder: The folder.
+        model: The model.
+        tokenizer: The tokenizer.
+        files: The content of each: a text as it is, all else as JSON.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: It cannot be written.
     """
     with updated_folder(folder) as partial:
         model.save_pretrained(partial)
@@ -239,7 +245,7 @@ def parts_of(paths: Sequence[Path], weights: Sequence[float] = ()) -> list[Avera
     Of a run's folder these are the states that were kept for its average, else its checkpoints.
 
     Raises:
-        InputError: a path that leads to no model, or another number of weights than of models.
+        InputError: A path that leads to no model, or another number of weights than of models.
     """
     folders = [folder for path in paths for folder in _models_in(path)]
     if weights and len(weights) != len(folders):

@@ -70,9 +70,12 @@ def pretraining_card(
 ) -> str:
     """The card of the model after a phase, as Markdown.
 
-    index: of the phase.
-    figures: of its last evaluation; empty where there is none.
-    parts: where the weights are the mean of several states, these.
+    Args:
+        recipe: The recipe.
+        index: Of the phase.
+        config: The config of the model.
+        figures: Of its last evaluation; empty where there is none.
+        parts: Where the weights are the mean of several states, these.
     """
     training = [
         "## Training",

@@ -22,11 +22,12 @@ from modernbert.training.distributed import ALONE, Group
 class PretrainingData:
     """What the paths of one phase of a recipe lead to.
 
-    config: of the model in this phase, with the tokenizer's vocabulary.
-    sources: the shards to train on and their weights.
-    held_out: the shards to evaluate on.
-    seed: of the order of the data and of the masks.
-    tokens_before: of all phases before.
+    Attributes:
+        config: Of the model in this phase, with the tokenizer's vocabulary.
+        sources: The shards to train on and their weights.
+        held_out: The shards to evaluate on.
+        seed: Of the order of the data and of the masks.
+        tokens_before: Of all phases before.
     """
 
     phase: PhaseRecipe
@@ -41,13 +42,15 @@ class PretrainingData:
     def open(cls, recipe: PretrainingRecipe, index: int = 0) -> Self:
         """Open a phase's data; of the shards only the manifests and the sizes are looked at.
 
-        index: the number of the phase.
+        Args:
+            recipe: The recipe.
+            index: The number of the phase.
 
         Raises:
-            TokenizerError: no usable tokenizer.
-            ShardError: a shard folder that is broken or was made with another tokenizer.
-            ConfigError: a model that does not fit the tokenizer or the length of the sequences.
-            ModelFolderError: the model to start from cannot be read.
+            TokenizerError: No usable tokenizer.
+            ShardError: A shard folder that is broken or was made with another tokenizer.
+            ConfigError: A model that does not fit the tokenizer or the length of the sequences.
+            ModelFolderError: The model to start from cannot be read.
         """
         phase = recipe.phases[index]
         tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)
@@ -75,10 +78,11 @@ class PretrainingData:
     def held_out_batches(self, group: Group = ALONE) -> Iterator[MaskedBatch]:
         """The batches of an evaluation, each time the same; none without held-out shards.
 
-        group: each of its processes gets its share, and all get as many.
+        Args:
+            group: Each of its processes gets its share, and all get as many.
 
         Raises:
-            ShardError: the folder holds no documents, was changed, or holds unknown token ids.
+            ShardError: The folder holds no documents, was changed, or holds unknown token ids.
         """
         settings = self.phase.evaluation
         if settings is None or self.held_out is None:
@@ -116,11 +120,13 @@ class PretrainingData:
 def model_config(phase: PhaseRecipe, tokenizer: Tokenizer | None) -> EncoderConfig:
     """The numbers of the model in a phase.
 
-    tokenizer: None for the published vocabulary in a new model.
+    Args:
+        phase: The phase.
+        tokenizer: None for the published vocabulary in a new model.
 
     Raises:
-        ConfigError: numbers that do not fit together, the tokenizer or the sequences.
-        ModelFolderError: the model to start from cannot be read.
+        ConfigError: Numbers that do not fit together, the tokenizer or the sequences.
+        ModelFolderError: The model to start from cannot be read.
     """
     vocabulary = {} if tokenizer is None else _vocabulary(tokenizer)
     config = phase.model.config(max_seqlen=phase.packing.max_seqlen, **vocabulary)
@@ -142,7 +148,7 @@ def require_known_ids(batch: MaskedBatch, folders: Iterable[ShardFolder]) -> Non
     """Refuse a batch with a token id outside the vocabulary, naming the file it is from.
 
     Raises:
-        ShardError: there is one.
+        ShardError: There is one.
     """
     folders = list(folders)
     vocab_size = folders[0].vocab_size

@@ -24,11 +24,15 @@ def held_out_figures(
 ) -> dict[str, float]:
     """Mean loss and accuracy over the masked tokens of all batches, those of all processes.
 
-    model: in evaluation mode, on its device.
-    name: of the batches' shards, for an error.
+    Args:
+        model: In evaluation mode, on its device.
+        batches: The held-out batches.
+        name: Of the batches' shards, for an error.
+        max_logits_bytes: The most bytes of logits in memory at once.
+        group: The processes that compute together.
 
     Raises:
-        ShardError: no token is masked, because there are so few.
+        ShardError: No token is masked, because there are so few.
     """
     device = model.decoder_weight.device
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits, masked tokens

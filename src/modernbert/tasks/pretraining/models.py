@@ -29,11 +29,12 @@ from modernbert.training.tensors import gathered, is_sharded
 def starting_model(data: PretrainingData) -> MaskedLanguageModel:
     """The model before a run's first step, each time the same.
 
-    data: of the first phase.
+    Args:
+        data: Of the first phase.
 
     Raises:
-        ModelFolderError: the model to start or to grow from cannot be read.
-        ConfigError: a model cannot grow to the recipe's sizes, or was trained with another
+        ModelFolderError: The model to start or to grow from cannot be read.
+        ConfigError: A model cannot grow to the recipe's sizes, or was trained with another
             tokenizer.
     """
     settings = data.phase.model
@@ -55,7 +56,7 @@ def draw_new_tokens(model: MaskedLanguageModel, start: str, tokenizer: Tokenizer
     likely as an average one. A model's folder without a tokenizer is taken as it is.
 
     Raises:
-        ConfigError: the tokenizer is another one than the model's, apart from such tokens.
+        ConfigError: The tokenizer is another one than the model's, apart from such tokens.
     """
     if Path(start).is_dir() and not (Path(start) / TOKENIZER_FILE).exists():
         return
@@ -94,8 +95,8 @@ def load_model(folder: Path) -> MaskedLanguageModel:
     """The model of a model folder, or of a checkpoint, which is verified first.
 
     Raises:
-        ModelFolderError: a model folder that cannot be used.
-        CheckpointError: a damaged checkpoint, or one of no pretraining.
+        ModelFolderError: A model folder that cannot be used.
+        CheckpointError: A damaged checkpoint, or one of no pretraining.
     """
     if not is_checkpoint(folder):
         return MaskedLanguageModel.from_pretrained(folder)
@@ -112,8 +113,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a model folder, or of the run that a checkpoint is of.
 
     Raises:
-        TokenizerError: no usable tokenizer.
-        SettingsError: the checkpoint's run has no recipe.
+        TokenizerError: No usable tokenizer.
+        SettingsError: The checkpoint's run has no recipe.
     """
     if not is_checkpoint(folder):
         return Tokenizer.from_pretrained(folder)
@@ -140,7 +141,8 @@ def _read(path: Path) -> dict[str, Any]:
 class InFirstProcess:
     """Calls something with the model in process 0; all processes must call this.
 
-    action: what is to be done with a model, and perhaps more.
+    Attributes:
+        action: What is to be done with a model, and perhaps more.
     """
 
     group: Group
@@ -150,8 +152,8 @@ class InFirstProcess:
         """Do it, for all.
 
         Raises:
-            ModernBertError: what the action raises.
-            ProcessError: it raised in process 0, so that the others cannot go on.
+            ModernBertError: What the action raises.
+            ProcessError: It raised in process 0, so that the others cannot go on.
         """
         model = whole_model(module, self.group)
         self.group.first(lambda: self.action(model, *arguments))

@@ -124,7 +124,7 @@ def build_model(recipe: PretrainingRecipe) -> MaskedLanguageModel:
     """The model before its first step, each time the same.
 
     Raises:
-        ModernBertError: as `PretrainingData.open`.
+        ModernBertError: As `PretrainingData.open`.
     """
     return starting_model(PretrainingData.open(recipe))
 
@@ -133,7 +133,7 @@ def held_out_batches(recipe: PretrainingRecipe, index: int = 0) -> Iterator[Mask
     """The batches of every evaluation in a phase; none where it has no evaluation.
 
     Raises:
-        ModernBertError: as `PretrainingData.open`.
+        ModernBertError: As `PretrainingData.open`.
     """
     return PretrainingData.open(recipe, index).held_out_batches()
 
@@ -183,8 +183,9 @@ class Pretraining:
     its dropout on these and the step; so neither depends on how bins are joined, on which process
     computes them, or on a resume.
 
-    group: of the processes that share the bins of every step and of every evaluation.
-    fill_up: give all micro-batches the shape of a full one, for compiled layers.
+    Args:
+        group: Of the processes that share the bins of every step and of every evaluation.
+        fill_up: Give all micro-batches the shape of a full one, for compiled layers.
     """
 
     def __init__(
@@ -238,7 +239,7 @@ class Pretraining:
         """Mean loss and accuracy on the masked tokens of the held-out batches.
 
         Raises:
-            ShardError: none of their tokens is masked, because there are so few.
+            ShardError: None of their tokens is masked, because there are so few.
         """
         if self.data.held_out is None:
             return {}

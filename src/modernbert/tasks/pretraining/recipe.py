@@ -187,13 +187,14 @@ class AveragingSettings(Settings):
     def chosen(self, losses: Mapping[str, float]) -> set[str]:
         """The names of the states to average, of those evaluated so far.
 
-        losses: by name; the names sort as the states follow each other.
-
         What is not chosen is not chosen later either, when there are more states.
 
         >>> settings = AveragingSettings(last=1, best=2)
         >>> sorted(settings.chosen({"1": 4.0, "2": 2.0, "3": 3.0, "4": 5.0}))
         ['2', '3', '4']
+
+        Args:
+            losses: By name; the names sort as the states follow each other.
         """
         names = sorted(losses)
         last = set(names[max(0, len(names) - self.last) :])
@@ -242,7 +243,7 @@ class PretrainingRecipe(Settings):
         """From a recipe's file: what stands above the phases goes into each of them.
 
         Raises:
-            SettingsError: an unknown key, or a phase that does not fit; it is named.
+            SettingsError: An unknown key, or a phase that does not fit; it is named.
         """
         own = [each.name for each in fields(cls)]
         of_phases = [each.name for each in fields(PhaseRecipe) if each.name not in PHASES_OWN]
@@ -268,7 +269,7 @@ class PretrainingRecipe(Settings):
         """The number of the phase whose states are averaged; None without an average.
 
         Raises:
-            SettingsError: there is no phase of that name.
+            SettingsError: There is no phase of that name.
         """
         if self.averaging is None:
             return None

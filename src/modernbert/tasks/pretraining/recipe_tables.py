@@ -99,14 +99,15 @@ class ModelSettings(Settings):
             )
 
     def config(self, *, max_seqlen: int, **vocabulary: int) -> EncoderConfig:
-        """The numbers of the model.
+        """Return the config of the model.
 
-        max_seqlen: of the packing.
-        vocabulary: `vocab_size` and the ids of the special tokens, for a new model.
+        Args:
+            max_seqlen: The longest sequence of the packing, in tokens.
+            **vocabulary: `vocab_size` and the ids of the special tokens, for a new model.
 
         Raises:
-            ConfigError: numbers that do not fit together.
-            ModelFolderError: the model of start or grow_from cannot be read.
+            ConfigError: Numbers that do not fit together.
+            ModelFolderError: The model of start or grow_from cannot be read.
         """
         changes = self._given(_LENGTH_AND_ANGLES)
         if self.start is not None:
@@ -211,10 +212,13 @@ PhaseTable = dict[str, Any]
 def merged(common: Mapping[str, Any], phases: Any, *, where: str) -> list[tuple[str, PhaseTable]]:
     """Each phase's whole table, and how an error names it.
 
-    phases: as TOML gives them, so perhaps not a list of tables at all.
+    Args:
+        common: The tables that all phases share.
+        phases: As TOML gives them, so perhaps not a list of tables at all.
+        where: The beginning of every error message, such as the file name.
 
     Raises:
-        SettingsError: it is not, or one has no name.
+        SettingsError: It is not, or one has no name.
     """
     if not isinstance(phases, list) or not all(isinstance(each, Mapping) for each in phases):
         raise SettingsError(f"{where}: phases: got {phases!r}, expected [[phases]] tables")
@@ -242,10 +246,12 @@ def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> PhaseTable:
 def parted(tables: Sequence[PhaseTable], own: Sequence[str]) -> tuple[PhaseTable, list[PhaseTable]]:
     """The reverse of `merge`: what all tables have in common, and what is left of each.
 
-    own: keys that stay with each table, whatever they are.
-
     >>> parted([{"name": "a", "t": {"x": 1, "y": 2}}, {"name": "b", "t": {"x": 1}}], ["name"])
     ({'t': {'x': 1}}, [{'name': 'a', 't': {'y': 2}}, {'name': 'b'}])
+
+    Args:
+        tables: The tables of the recipe.
+        own: Keys that stay with each table, whatever they are.
     """
     common = _common([{k: v for k, v in each.items() if k not in own} for each in tables])
     return common, [_without(each, common) for each in tables]

@@ -35,14 +35,18 @@ def vocabulary_cross_entropy(
 ) -> Tensor:
     """The sum of the losses of predicting `labels` by `hidden @ weight.T + bias`.
 
-    hidden: (num_rows, hidden_size); of rows after the last label nothing is asked.
-    weight: (vocab_size, hidden_size).
-    bias: (vocab_size,).
-    labels: (num_labels,) int64, no more than there are rows; without one the loss is a plain zero.
-    max_logits_bytes: as float32; there is always at least one row of logits.
-    Returns a float32 scalar (float64 for such operands). Products are done in the format of
-    autocast, where that is on; each gradient has the format of its tensor. The gradients are made
-    with the loss, so that they can be used once only.
+    Args:
+        hidden: (num_rows, hidden_size); of rows after the last label nothing is asked.
+        weight: (vocab_size, hidden_size).
+        bias: (vocab_size,).
+        labels: (num_labels,) int64, no more than there are rows; without one the loss is a plain
+            zero.
+        max_logits_bytes: As float32; there is always at least one row of logits.
+
+    Returns:
+        A float32 scalar (float64 for such operands). Products are done in the format of autocast,
+        where that is on; each gradient has the format of its tensor. The gradients are made
+        with the loss, so that they can be used once only.
 
     Raises:
         SettingsError: max_logits_bytes below 1.
@@ -110,9 +114,10 @@ class _LossWithGradients(torch.autograd.Function):
 def _become_gradients(logits: Tensor, labels: Tensor, d_bias: Tensor) -> Tensor:
     """Replace (num_rows, vocab_size) logits by the gradients of their losses; the losses' sum.
 
-    labels: (num_labels,) int64; rows after them get gradients of zero.
-
-    d_bias: (vocab_size,), to which the gradients of all rows are added.
+    Args:
+        logits: The logits.
+        labels: (num_labels,) int64; rows after them get gradients of zero.
+        d_bias: (vocab_size,), to which the gradients of all rows are added.
     """
     wide = _wide(logits.dtype)
     if is_ready(logits):

@@ -54,8 +54,9 @@ _LISTS = {"positives", "negatives", "pos", "neg", "hard_negatives", "answers"}
 class RankedTexts:
     """A query and documents, those first that answer it.
 
-    relevant: how many of them, from the first on, answer it.
-    scores: what a teacher says of each; None without one.
+    Attributes:
+        relevant: How many of them, from the first on, answer it.
+        scores: What a teacher says of each; None without one.
     """
 
     query: str
@@ -68,8 +69,9 @@ class RankedTexts:
 class RetrievalData:
     """Examples, and where they are from.
 
-    known: for each query, all documents that are known to answer it.
-    notes: what a user should know of the data, a line each.
+    Attributes:
+        known: For each query, all documents that are known to answer it.
+        notes: What a user should know of the data, a line each.
     """
 
     source: str
@@ -91,11 +93,13 @@ def read_retrieval_data(
 ) -> RetrievalData:
     """Read a file, a data set, an object of Python, or a folder of judged texts.
 
-    split: of the judgements of a folder.
-    settings: how files are read.
+    Args:
+        source: The name of the file, for messages.
+        split: Of the judgements of a folder.
+        settings: How files are read.
 
     Raises:
-        DocumentError: it cannot be read, or a row cannot be used.
+        DocumentError: It cannot be read, or a row cannot be used.
     """
     if isinstance(source, str | Path) and is_judged_folder(Path(source)):
         judged = read_judged_texts(source, split)
@@ -129,10 +133,14 @@ def read_corpus(
 ) -> list[str]:
     """All documents to search in, each once: those of the rows or of the folder, and more.
 
-    more: a table with a column of texts.
+    Args:
+        source: The name of the file, for messages.
+        data: The settings of the data.
+        split: The split.
+        more: A table with a column of texts.
 
     Raises:
-        DocumentError: a table that cannot be read.
+        DocumentError: A table that cannot be read.
     """
     texts = dict.fromkeys(text for each in data.examples for text in each.documents)
     if is_judged_folder(Path(source)):

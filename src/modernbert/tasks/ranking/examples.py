@@ -20,8 +20,9 @@ from modernbert.tasks.ranking.recipe import RankedRows
 class RankingExamples:
     """What a ranking learns from.
 
-    loss: The one that was asked for, or that suits the rows.
-    notes: What a user should know about the rows, a line each.
+    Attributes:
+        loss: The one that was asked for, or that suits the rows.
+        notes: What a user should know about the rows, a line each.
     """
 
     data: RetrievalData
@@ -98,7 +99,10 @@ def held_out_notes(texts_of: Mapping[str, JudgedTexts | RetrievalData]) -> list[
 def cut_notes(source: str, name: str, texts: Sequence[EncodedText]) -> list[str]:
     """How many texts were too long, in a line; none where nothing is cut.
 
-    name: what they are, such as "documents".
+    Args:
+        source: The name of the file, for messages.
+        name: What they are, such as "documents".
+        texts: The texts.
     """
     cut = [len(each.token_ids) for each in texts if each.is_truncated]
     if not cut:

@@ -41,8 +41,9 @@ MARKERS = {"query": "[unused0]", "document": "[unused1]"}
 class RaggedVectors(NamedTuple):
     """The vectors of some texts, one text after the other.
 
-    values: (total_vectors, dim) float32.
-    lengths: (num_texts,) int64, how many each has.
+    Attributes:
+        values: (total_vectors, dim) float32.
+        lengths: (num_texts,) int64, how many each has.
     """
 
     values: Tensor
@@ -194,10 +195,10 @@ def text_learner(recipe: RetrieveRecipe) -> TextLearner:
     The folder's own pooling, prompts and lengths count where it is a retriever already.
 
     Raises:
-        ModelFolderError: no such model, or one that cannot be used.
-        TokenizerError: no tokenizer beside it.
-        InputError: lengths that the model cannot read.
-        SettingsError: dimensions that the model does not have.
+        ModelFolderError: No such model, or one that cannot be used.
+        TokenizerError: No tokenizer beside it.
+        InputError: Lengths that the model cannot read.
+        SettingsError: Dimensions that the model does not have.
     """
     folder = find_model(recipe.model, weights=True)
     found, settings = read_embedder(folder)
@@ -228,12 +229,14 @@ def text_learner(recipe: RetrieveRecipe) -> TextLearner:
 def token_learner(recipe: LateInteractionRecipe, seed: int) -> TokenLearner:
     """A multi-vector model to begin with: a new projection, or the folder's own.
 
-    seed: of a new projection.
+    Args:
+        recipe: The recipe.
+        seed: Of a new projection.
 
     Raises:
-        ModelFolderError: no such model, or one that cannot be used.
-        TokenizerError: no tokenizer beside it.
-        InputError: lengths that the model cannot read.
+        ModelFolderError: No such model, or one that cannot be used.
+        TokenizerError: No tokenizer beside it.
+        InputError: Lengths that the model cannot read.
     """
     folder = find_model(recipe.model, weights=True)
     training, data = recipe.training, recipe.data

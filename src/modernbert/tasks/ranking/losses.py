@@ -17,9 +17,11 @@ def max_sim(
 
     With one vector a text this is the dot product.
 
-    queries: (total_vectors, dim), those of all queries one after the other.
-    lengths: (num_queries,) int64, how many vectors each has; 1 or more.
-    documents, document_lengths: the same of documents.
+    Args:
+        queries: (total_vectors, dim), those of all queries one after the other.
+        lengths: (num_queries,) int64, how many vectors each has; 1 or more.
+        documents: The same of documents.
+        document_lengths: As `documents`.
     """
     products = documents @ queries.T  # (vectors of documents, vectors of queries)
     if len(products) != len(document_lengths):
@@ -34,9 +36,10 @@ def max_sim(
 def in_batch(scores: Tensor, answers: Tensor, left_out: Tensor) -> Tensor:
     """Cross entropy of each query's answer among all documents of the batch.
 
-    scores: (num_queries, num_documents), scaled.
-    answers: (num_queries,) int64, the document that answers each.
-    left_out: (num_queries, num_documents) bool, other documents that answer it too.
+    Args:
+        scores: (num_queries, num_documents), scaled.
+        answers: (num_queries,) int64, the document that answers each.
+        left_out: (num_queries, num_documents) bool, other documents that answer it too.
     """
     scores = scores.masked_fill(left_out, -torch.inf)
     return functional.cross_entropy(scores, answers, reduction="sum")
@@ -62,7 +65,9 @@ def margin_mse(scores: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 
     The mean over the other documents of a query (arXiv 2010.02666).
 
-    scores, teacher: for each query, (num_documents,).
+    Args:
+        scores: For each query, (num_documents,).
+        teacher: As `scores`.
     """
     losses = [
         functional.mse_loss(own[0] - own[1:], other[0] - other[1:])
@@ -83,7 +88,9 @@ def kl_divergence(scores: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor
 def binary(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
     """Binary cross entropy, the mean over the documents of a query.
 
-    scores, labels: for each query, (num_documents,).
+    Args:
+        scores: For each query, (num_documents,).
+        labels: As `scores`.
     """
     losses = [
         functional.binary_cross_entropy_with_logits(own, wanted)

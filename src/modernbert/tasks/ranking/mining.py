@@ -31,12 +31,16 @@ def mine(
 
     Rows for which nothing is left are passed over.
 
-    corpus: the documents that are looked at, each once.
-    teacher: whose scores of the positive and of each negative are added.
-    on_progress: is told how far the corpus is embedded.
+    Args:
+        retriever: The retriever.
+        data: The settings of the data.
+        corpus: The documents that are looked at, each once.
+        settings: The settings.
+        teacher: Whose scores of the positive and of each negative are added.
+        on_progress: Is told how far the corpus is embedded.
 
     Raises:
-        InputError: texts that are none.
+        InputError: Texts that are none.
     """
     queries = list(data.known)
     vectors = [v for block in text_vectors(retriever, queries, "query") for v in block]

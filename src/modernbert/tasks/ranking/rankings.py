@@ -14,10 +14,12 @@ _CHARACTERS = 300
 class WrongQuery:
     """A query whose answers do not stand first.
 
-    score: of the metric, below 1.
-    answer: the document that answers best.
-    place: where the first answer stands, from 1; None when it is not among those that were ranked.
-    instead: the first document that is no answer.
+    Attributes:
+        score: Of the metric, below 1.
+        answer: The document that answers best.
+        place: Where the first answer stands, from 1; None when it is not among those that were
+            ranked.
+        instead: The first document that is no answer.
     """
 
     query: str
@@ -31,9 +33,11 @@ class WrongQuery:
 class Rankings:
     """Documents in the order that a model gives them, for each query.
 
-    queries, documents: the text of each id.
-    found: for each query, the ids of documents, the best first.
-    judgements: for each query, how relevant documents are; 0 is not at all.
+    Attributes:
+        queries: The text of each id.
+        documents: As `queries`.
+        found: For each query, the ids of documents, the best first.
+        judgements: For each query, how relevant documents are; 0 is not at all.
     """
 
     queries: Mapping[str, str]
@@ -45,7 +49,7 @@ class Rankings:
         """The mean of each metric over all queries, each metric once.
 
         Raises:
-            InputError: an unknown metric.
+            InputError: An unknown metric.
         """
         return ranking_scores(self.found, self.judgements, list(dict.fromkeys(metrics)))
 

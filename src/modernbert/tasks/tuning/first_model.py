@@ -31,8 +31,8 @@ def first_model(
     drawn anew, unless it is that of the same kind of model with the same labels.
 
     Raises:
-        ModelFolderError: no such model, or one that cannot be used.
-        ConfigError: a config that is no ModernBERT's or contradicts itself.
+        ModelFolderError: No such model, or one that cannot be used.
+        ConfigError: A config that is no ModernBERT's or contradicts itself.
     """
     source = _load_any(folder_or_hub_id)
     model = initialize(cls(source.config, settings), seed=seed)
@@ -49,7 +49,7 @@ def require_layers(config: EncoderConfig, settings: RunSettings) -> None:
     """Refuse to freeze more layers than there are.
 
     Raises:
-        SettingsError: there are fewer.
+        SettingsError: There are fewer.
     """
     if settings.freeze_layers > config.num_layers:
         raise SettingsError(
@@ -62,7 +62,7 @@ def freeze(model: nn.Module, settings: RunSettings) -> None:
     """Leave out of the training what the settings say.
 
     Raises:
-        SettingsError: more layers than there are.
+        SettingsError: More layers than there are.
     """
     encoder = encoder_of(model)
     require_layers(encoder.config, settings)

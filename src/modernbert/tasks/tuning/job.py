@@ -23,10 +23,12 @@ HeldOutSplit = Literal["dev", "test"]
 class Review:
     """A closer look at a model's predictions, for the page.
 
-    labels: The figures of each label.
-    confusion: For the rows of each label, how many got which label; None where that says nothing.
-    columns: What the columns of `mistakes` are.
-    mistakes: What the model is wrong about, or least sure of; the worst first.
+    Attributes:
+        labels: The figures of each label.
+        confusion: For the rows of each label, how many got which label; None where that says
+            nothing.
+        columns: What the columns of `mistakes` are.
+        mistakes: What the model is wrong about, or least sure of; the worst first.
     """
 
     labels: Sequence[LabelFigures] = ()
@@ -63,7 +65,11 @@ class Objective(Protocol):
     def loss(self, module: nn.Module, rows: Sequence[int], group: Group, done: float, /) -> Tensor:
         """The SUM of the losses of this process's targets among the rows.
 
-        done: How much of the run is done with this step, from 0 to 1.
+        Args:
+            module: The module.
+            rows: The rows.
+            group: The processes that compute together.
+            done: How much of the run is done with this step, from 0 to 1.
         """
 
     def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
@@ -77,11 +83,12 @@ class Objective(Protocol):
 class ModelUse:
     """How the card of a model describes what it is for.
 
-    library: The library that the hub names for it.
-    pipeline: The hub's name of its purpose, such as `text-classification`.
-    gives: What the model gives, as in "A ModernBERT that gives ...".
-    example: Python lines that use it.
-    also: Who else loads the folder, in a sentence.
+    Attributes:
+        library: The library that the hub names for it.
+        pipeline: The hub's name of its purpose, such as `text-classification`.
+        gives: What the model gives, as in "A ModernBERT that gives ...".
+        example: Python lines that use it.
+        also: Who else loads the folder, in a sentence.
     """
 
     library: str
@@ -100,20 +107,21 @@ def _as_it_is(module: nn.Module, _group: Group) -> nn.Module:
 class TuningJob:
     """One fine-tuning on given data, from a given model, for any number of runs.
 
-    verb: Its name on the command line.
-    recipe: With all that was left to be chosen by the data.
-    config: Of the encoder.
-    first: The module before its first step, from a seed.
-    load: A module from a folder that `save` has written.
-    save: Writes the folder of a module, with everything that is needed to use it.
-    finish: Makes of a trained module the one that is kept; all processes call it.
-    kept: Where `finish` makes another kind of module, one of that kind from a seed.
-    use: What the card says about using it.
-    splits: The source and the size of each split, by its name.
-    fingerprint: The sha256 (hex) of all that is learnt from or evaluated on.
-    phase: The name of the trainer's phase.
-    notes: What a user should know about the data, a line each.
-    facts: More about the data, by name.
+    Attributes:
+        verb: Its name on the command line.
+        recipe: With all that was left to be chosen by the data.
+        config: Of the encoder.
+        first: The module before its first step, from a seed.
+        load: A module from a folder that `save` has written.
+        save: Writes the folder of a module, with everything that is needed to use it.
+        finish: Makes of a trained module the one that is kept; all processes call it.
+        kept: Where `finish` makes another kind of module, one of that kind from a seed.
+        use: What the card says about using it.
+        splits: The source and the size of each split, by its name.
+        fingerprint: The sha256 (hex) of all that is learnt from or evaluated on.
+        phase: The name of the trainer's phase.
+        notes: What a user should know about the data, a line each.
+        facts: More about the data, by name.
     """
 
     verb: str

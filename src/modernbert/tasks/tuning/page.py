@@ -192,7 +192,9 @@ def _flat(values: Mapping[str, Any]) -> dict[str, object]:
 def shown(text: Text, most: int = _SHOWN_CHARACTERS) -> str:
     """A text, or a pair, as a person reads it in a report.
 
-    most: characters.
+    Args:
+        text: The text, or a pair of texts.
+        most: characters.
     """
     whole = text if isinstance(text, str) else "  |  ".join(text)
     return whole if len(whole) <= most else whole[:most] + " ..."

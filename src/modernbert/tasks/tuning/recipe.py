@@ -96,9 +96,10 @@ class RunSettings(Settings):
     Small models want a higher learning rate than large ones: at a width of 256, entities of
     CoNLL-2003 came to 0.78 with the default and to 0.70 with a third of it.
 
-    former: Settings that earlier versions wrote for every verb, with or without an effect, and
-        their defaults. A file may still contain them with these values, and the identity of a run
-        still does, so that a run that was begun then can be continued.
+    Attributes:
+        former: Settings that earlier versions wrote for every verb, with or without an effect, and
+            their defaults. A file may still contain them with these values, and the identity of a
+            run still does, so that a run that was begun then can be continued.
     """
 
     former: ClassVar[Mapping[str, Any]] = {}
@@ -262,7 +263,8 @@ class TuningRun:
 class TuningRecipe(Settings):
     """A fine-tuning.
 
-    computation: How several processes train together; a run may be continued under others.
+    Attributes:
+        computation: How several processes train together; a run may be continued under others.
     """
 
     model: Annotated[

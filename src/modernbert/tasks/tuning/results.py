@@ -18,10 +18,12 @@ OUTCOME_FILE = "outcome.json"
 class Outcome:
     """How a run ended.
 
-    name: of the run.
-    best_step: after how many steps the weights were taken.
-    seconds: of training and evaluating, without pauses.
-    dev, test: scores of those weights; empty without such rows.
+    Attributes:
+        name: Of the run.
+        best_step: After how many steps the weights were taken.
+        seconds: Of training and evaluating, without pauses.
+        dev: Scores of those weights; empty without such rows.
+        test: As `dev`.
     """
 
     name: str
@@ -40,7 +42,8 @@ class Outcome:
 class Interrupted(Exception):
     """A signal has stopped a run; all of it is saved.
 
-    exit_code: what a shell expects then.
+    Args:
+        exit_code: What a shell expects then.
     """
 
     def __init__(self, exit_code: int) -> None:
@@ -55,7 +58,7 @@ def read_outcome(folder: Path) -> Outcome | None:
     """The outcome of a run that is finished; None before.
 
     Raises:
-        RunError: a file that is no outcome.
+        RunError: A file that is no outcome.
     """
     path = folder / OUTCOME_FILE
     if not path.exists():
@@ -103,8 +106,10 @@ class Combination:
 class Results:
     """All runs of a recipe.
 
-    metric: by which the best is chosen.
-    notes, facts: of the data; see `TuningJob`.
+    Attributes:
+        metric: By which the best is chosen.
+        notes: Of the data; see `TuningJob`.
+        facts: As `notes`.
     """
 
     verb: str

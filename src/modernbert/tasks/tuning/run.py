@@ -129,8 +129,8 @@ class BestModel:
         """One evaluation; the model is kept when it is the best so far.
 
         Raises:
-            InputError: there is no score of that name.
-            TrainingError: the score is NaN.
+            InputError: There is no score of that name.
+            TrainingError: The score is NaN.
         """
         if self.metric not in figures:
             raise InputError(

@@ -39,9 +39,10 @@ class StepRows(NamedTuple):
 class Epochs:
     """Rows of some lengths, epoch after epoch, cut into steps.
 
-    lengths: tokens of each row.
-    batch_size: rows of a step; the last of an epoch has what is left.
-    batch_tokens: the most tokens of a step in place of that, but one row in any case.
+    Attributes:
+        lengths: Tokens of each row.
+        batch_size: Rows of a step; the last of an epoch has what is left.
+        batch_tokens: The most tokens of a step in place of that, but one row in any case.
     """
 
     lengths: Sequence[int]
@@ -96,8 +97,9 @@ class Epochs:
 class Pack(NamedTuple):
     """Sequences that are computed together.
 
-    places: Their places among all sequences.
-    counts: Whether their results are wanted; see above.
+    Attributes:
+        places: Their places among all sequences.
+        counts: Whether their results are wanted; see above.
     """
 
     places: list[int]
