@@ -1,7 +1,8 @@
 """`PackedBatch`: sequences of any length in one flat row, without padding.
 
-Padding exists only at the two edges: `from_padded` takes padded tensors in, `to_padded` gives them
-out again. Everything between sees `(total_tokens,)` ids and the borders between sequences.
+Padding exists only at the edges: `from_padded` takes padded tensors in, and `to_padded` gives them
+out again. All code in between works on ids of the shape (total_tokens,) and the borders between
+sequences.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,18 +18,18 @@ from modernbert.errors import InputError
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PackedBatch:
-    """Token ids of several sequences, one after the other, and where each begins and ends.
+    """Token ids of several sequences, one after the other, and the borders between them.
 
     Attributes:
         token_ids: (total_tokens,) int64.
-        cu_seqlens: (num_sequences + 1,) int32. Cumulative lengths, from 0 to total_tokens; sequence
+        cu_seqlens: (num_sequences + 1,) int32. Cumulative lengths from 0 to total_tokens; sequence
             i is `token_ids[cu_seqlens[i]:cu_seqlens[i + 1]]`.
         max_seqlen: The longest sequence in tokens, or a fixed upper bound of it.
-        padded_shape: Set by `from_padded` only, so that `to_padded` puts every token back where it
-            was; (total_tokens,) int64 indices into the flattened (rows, columns).
-        padded_indices: As `padded_shape`.
-        num_tokens_each: The lengths of the sequences on the host, where they are known without
-            asking the device.
+        padded_shape: (rows, columns) of the padded batch; set only by `from_padded`.
+        padded_indices: (total_tokens,) int64 indices into the flattened (rows, columns), so that
+            `to_padded` puts every token back in its place; set only by `from_padded`.
+        num_tokens_each: The lengths of the sequences on the host, if they are known without asking
+            the device.
     """
 
     token_ids: Tensor
@@ -55,14 +56,18 @@ class PackedBatch:
         *,
         device: torch.device | str | None = None,
     ) -> "PackedBatch":
-        """Pack lists of token ids, in their order.
+        """Pack lists of token ids in their order.
 
         >>> batch = PackedBatch.from_sequences([[5, 6, 7], [8, 9]])
         >>> batch.token_ids.tolist(), batch.cu_seqlens.tolist()
         ([5, 6, 7, 8, 9], [0, 3, 5])
 
+        Args:
+            sequences: The token ids of each sequence.
+            device: Where to put the batch; on the CPU by default.
+
         Raises:
-            InputError: No sequence at all, an empty one, or ids that are not whole numbers.
+            InputError: There is no sequence, one is empty, or ids are not integers.
         """
         rows = [_as_ids(sequence, index) for index, sequence in enumerate(sequences)]
         if not rows:
@@ -78,15 +83,15 @@ class PackedBatch:
 
     @classmethod
     def from_padded(cls, token_ids: Tensor, attention_mask: Tensor | None = None) -> "PackedBatch":
-        """Drop the padding of a padded batch, wherever in its rows it stands.
+        """Drop the padding of a padded batch, on whichever side it is.
 
         Args:
-            token_ids: (rows, columns), any integer type.
-            attention_mask: (rows, columns), nonzero where there is a token; None when there is no
-                padding. A row of nothing but padding becomes a sequence of length 0.
+            token_ids: (rows, columns) of any integer type.
+            attention_mask: (rows, columns), nonzero at tokens; None if there is no padding. A row
+                of only padding becomes a sequence of length 0.
 
         Raises:
-            InputError: Other shapes, or no token at all.
+            InputError: The shapes differ, or there is no token at all.
         """
         if token_ids.ndim != 2:
             raise InputError(f"token_ids: got {_describe(token_ids)}, expected (rows, columns)")
@@ -117,11 +122,11 @@ class PackedBatch:
         [[5, 6, 7], [8, 9, 1]]
 
         Args:
-            values: (total_tokens, ...), one entry for each token; the token ids when None.
+            values: (total_tokens, ...), one entry per token; by default the token ids.
             padding_value: The value at padding.
 
         Returns:
-            (num_sequences, max_seqlen, ...), padded on the right; for a batch made by
+            (num_sequences, max_seqlen, ...), padded on the right. For a batch made by
             `from_padded`, the original (rows, columns, ...) with every token in its old place.
         """
         values = self.token_ids if values is None else values
@@ -139,22 +144,22 @@ class PackedBatch:
         return torch.unflatten(flat.index_copy(0, indices, values), 0, (rows, columns))
 
     def filled_up(self, total_tokens: int, *, max_seqlen: int, token_id: int) -> "PackedBatch":
-        """The same batch in a fixed shape, as compiled kernels want it: real tokens come first.
+        """Bring a batch into a fixed shape, as compiled kernels need it; real tokens come first.
 
-        What is missing is filled with sequences of their own, so that no row of a kernel's output
-        is left as it was. The number of sequences becomes a power of two, by empty ones.
+        The filling consists of sequences of its own, so that every row of a kernel's output is
+        written. Empty sequences make the number of sequences a power of two.
 
         >>> batch = PackedBatch.from_sequences([[5, 6, 7], [8, 9]])
         >>> batch.filled_up(8, max_seqlen=4, token_id=3).cu_seqlens.tolist()
         [0, 3, 5, 8, 8]
 
         Args:
-            total_tokens: To fill up to.
+            total_tokens: The number of tokens to fill up to.
             max_seqlen: The longest sequence of any batch.
-            token_id: To fill with.
+            token_id: The token to fill with.
 
         Raises:
-            InputError: More tokens than that already, or a longer sequence.
+            InputError: The batch has more tokens than that already, or a longer sequence.
         """
         missing = total_tokens - self.total_tokens
         if missing < 0 or self.max_seqlen > max_seqlen:
@@ -174,7 +179,14 @@ class PackedBatch:
         )
 
     def split(self, values: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The entries of each sequence, as views: num_sequences tensors (length, ...)."""
+        """Divide values into those of each sequence.
+
+        Args:
+            values: (total_tokens, ...), one entry per token; by default the token ids.
+
+        Returns:
+            One view (length, ...) per sequence.
+        """
         values = self.token_ids if values is None else values
         known = self.num_tokens_each
         return torch.split(values, self.lengths.tolist() if known is None else list(known))
@@ -207,13 +219,13 @@ class PackedBatch:
         return positions - self.cu_seqlens[self.sequence_ids]
 
     def pin_memory(self) -> "PackedBatch":
-        """The same batch in memory that a GPU can copy from while the CPU goes on."""
+        """Copy the batch into memory from which a GPU can copy while the CPU continues."""
         return replace(
             self, token_ids=self.token_ids.pin_memory(), cu_seqlens=self.cu_seqlens.pin_memory()
         )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "PackedBatch":
-        """The same batch on another device."""
+        """Copy the batch to another device."""
         indices = self.padded_indices
         return replace(
             self,
@@ -224,7 +236,7 @@ class PackedBatch:
 
 
 def _as_ids(sequence: Sequence[int] | np.ndarray | Tensor, index: int) -> Tensor:
-    """(length,) int64 of one sequence, checked."""
+    """Return the ids of one sequence as (length,) int64, checked."""
     if isinstance(sequence, np.ndarray):
         sequence = sequence.astype(np.int64) if sequence.dtype.kind == "u" else sequence
     try:
@@ -239,12 +251,12 @@ def _as_ids(sequence: Sequence[int] | np.ndarray | Tensor, index: int) -> Tensor
 
 
 def _cumulative(lengths: Tensor) -> Tensor:
-    """(n + 1,) int32 cumulative sums of (n,) lengths, from 0."""
+    """Return the (n + 1,) int32 cumulative sums of (n,) lengths, from 0."""
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(torch.int32)
 
 
 def _power_of_two(number: int) -> int:
-    """The next one, not below `number`."""
+    """Return the lowest power of two that is not below `number`."""
     return 1 << (number - 1).bit_length()
 
 

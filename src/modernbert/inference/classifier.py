@@ -1,4 +1,4 @@
-"""`Classifier`: a text, or a pair of texts, to labels with scores."""
+"""`Classifier`: labels with scores for a text or a pair of texts."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +18,14 @@ from modernbert.model.heads import ProblemType, SequenceClassifier
 
 @dataclass(frozen=True)
 class LabelScore:
-    """One label and its score: a probability, or for a regression the predicted number."""
+    """A label and its score: a probability, or the predicted number of a regression."""
 
     label: str
     score: float
 
 
 class Classifier(TextModel[SequenceClassifier]):
-    """Tells which labels a text has; see `TextModel` for what it is made of."""
+    """Predicts the labels of texts; `TextModel` describes its arguments."""
 
     model_class = SequenceClassifier
     kinds = "classifier", "reranker"
@@ -77,18 +77,22 @@ class Classifier(TextModel[SequenceClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> list[list[LabelScore]]:
-        """The labels of each text, best first; the texts in their order.
+        """Predict the labels of many texts.
 
-        Texts longer than the model reads are cut, and a `TruncationWarning` says how many.
+        Texts longer than the model can read are truncated, and a `TruncationWarning` says how many
+        were.
 
         Args:
-            texts: The texts.
-            top_k: How many labels of each; all when None.
-            batch_tokens: The most tokens that are computed at once.
-            on_progress: Is told after every batch.
+            texts: Any number of texts or pairs of texts.
+            top_k: The number of labels to return for each text; all by default.
+            batch_tokens: The most tokens to compute at once.
+            on_progress: Called with the progress after every batch.
+
+        Returns:
+            The labels of each text, best first, in the order of the texts.
 
         Raises:
-            InputError: Something else than texts or pairs, or an option that cannot be.
+            InputError: Something is not a text or a pair of texts, or an option is not valid.
         """
         return list(
             self.stream(texts, top_k=top_k, batch_tokens=batch_tokens, on_progress=on_progress)
@@ -102,7 +106,7 @@ class Classifier(TextModel[SequenceClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[list[LabelScore]]:
-        """As `classify`, for any number of texts in bounded memory."""
+        """Predict labels as `classify` does, for any number of texts in bounded memory."""
         require_list(texts, "texts")
         blocks = self.blocks(
             self.use(top_k=top_k), texts, batch_tokens=batch_tokens, on_progress=on_progress
@@ -116,7 +120,8 @@ class Classifier(TextModel[SequenceClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[Tensor]:
-        """Compute the model's outputs: blocks of any number of rows, (rows, num_labels) float32."""
+        """Compute the model's outputs, in blocks of any number of rows, (rows, num_labels) float32.
+        """
         require_list(texts, "texts")
         blocks = self.blocks(
             self.logits_use(), texts, batch_tokens=batch_tokens, on_progress=on_progress
@@ -126,7 +131,7 @@ class Classifier(TextModel[SequenceClassifier]):
     def logits_use(
         self, *, cut: CutSide = "right", prompt: str = ""
     ) -> Use[Text, EncodedText, Tensor, Tensor]:
-        """Texts or pairs to the model's outputs; see `TextEncoder` for the arguments."""
+        """Describe how texts or pairs become the model's outputs; see `TextEncoder` for the arguments."""
         return Use(
             name="logits",
             encode=TextEncoder(self.tokenizer, self.max_seqlen, cut=cut, prompt=prompt),
@@ -142,16 +147,16 @@ class Classifier(TextModel[SequenceClassifier]):
         activate: Callable[[Tensor], Tensor] | None = None,
         cut: CutSide = "right",
     ) -> Use[Text, EncodedText, Tensor, list[LabelScore]]:
-        """Texts or pairs to labels, best first.
+        """Describe how texts or pairs become labels, best first.
 
         Args:
-            top_k: How many labels of each; all when None.
-            activate: Another function than the model's own that makes scores of its outputs,
-                (rows, num_labels).
-            cut: The side on which a text that is too long loses tokens.
+            top_k: The number of labels of each text; all by default.
+            activate: The function that turns outputs, (rows, num_labels), into scores, if it should
+                differ from the model's own.
+            cut: The side on which texts that are too long are truncated.
 
         Raises:
-            InputError: A `top_k` below 1.
+            InputError: `top_k` is below 1.
         """
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k: got {top_k}, expected 1 or more")
@@ -165,23 +170,23 @@ class Classifier(TextModel[SequenceClassifier]):
         return replace(self.logits_use(cut=cut), finish=finish)  # type: ignore[return-value, arg-type]
 
     def compute(self, batch: PackedBatch) -> Sequence[Tensor]:
-        """For each sequence its logits, (num_labels,) float32, on the CPU."""
+        """Return the logits of each sequence, (num_labels,) float32, on the CPU."""
         logits: Tensor = self.model(batch)
         return to_host(logits.float()).unbind()
 
     def ranked(self, scores: Tensor, top_k: int | None = None) -> list[LabelScore]:
-        """The labels of one text by their scores, (num_labels,), best first."""
+        """Sort the labels of one text by their scores, (num_labels,), best first."""
         order = scores.argsort(descending=True, stable=True)[:top_k].tolist()
         values = scores.tolist()
         return [LabelScore(self.labels[index], values[index]) for index in order]
 
 
 def as_scores(logits: Tensor, problem: ProblemType) -> Tensor:
-    """Probabilities that sum to 1, probabilities for each label alone, or plain numbers.
+    """Turn outputs into probabilities that sum to 1, into one probability per label, or into numbers.
 
     Args:
         logits: (rows, num_labels) float32.
-        problem: The kind of problem that the classifier solves.
+        problem: Whether a text has one label, any number of labels, or a number.
     """
     if problem == "single_label":
         return logits.softmax(-1)

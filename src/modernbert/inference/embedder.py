@@ -1,4 +1,4 @@
-"""`Embedder`: a text to one vector."""
+"""`Embedder`: one vector per text."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -42,12 +42,12 @@ class EncodeOptions(TypedDict, total=False):
     """How texts become vectors.
 
     Attributes:
-        prompt: A text to put before each; it takes precedence over `prompt_name`.
+        prompt: A text to put before each text; it takes precedence over `prompt_name`.
         prompt_name: The name of one of the model's prompts.
-        normalize_embeddings: Make each vector's length 1, after it is cut to `truncate_dim`.
-        truncate_dim: Keep so many numbers of each vector, for a model that was trained for it.
-        batch_tokens: The most tokens that are computed at once.
-        on_progress: Is called after every batch.
+        normalize_embeddings: Whether to scale each vector to length 1, after `truncate_dim`.
+        truncate_dim: The number of leading dimensions to keep, for a model that was trained for it.
+        batch_tokens: The most tokens to compute at once.
+        on_progress: Called with the progress after every batch.
     """
 
     prompt: str | None
@@ -59,17 +59,18 @@ class EncodeOptions(TypedDict, total=False):
 
 
 class Embedder(TextModel[Encoder]):
-    """One vector for each text, which lie close together where texts mean alike.
+    """Computes one vector per text; texts with similar meanings get similar vectors.
 
     Args:
-        encoder: On any device, in any precision.
-        tokenizer: The one that the encoder was trained with.
+        encoder: The encoder, on any device and in any precision.
+        tokenizer: The tokenizer that the encoder was trained with.
         settings: Pooling, prompts and lengths.
-        layers: What comes behind pooling, such as a `Projection`.
+        layers: The layers after pooling, such as a `Projection`.
 
     Raises:
-        InputError: A tokenizer of another vocabulary, or a longest sequence that cannot be read.
-        ConfigError: Layers that do not fit each other.
+        InputError: The tokenizer has another vocabulary, or the model cannot read sequences that
+            long.
+        ConfigError: Two layers do not fit each other.
     """
 
     def __init__(
@@ -101,14 +102,14 @@ class Embedder(TextModel[Encoder]):
         """Load a folder of sentence-transformers, or of any model that has an encoder.
 
         Args:
-            folder_or_hub_id: The folder, that of a run, or an id on the hub.
-            precision: What to compute in.
-            pooling: Another pooling than the folder's own.
+            folder_or_hub_id: The folder of the model or of a run, or a hub id.
+            precision: The precision to compute in.
+            pooling: The pooling, if it should differ from the folder's.
 
         Raises:
-            ModelFolderError: No such model, one that cannot be used, or steps that are not known.
-            TokenizerError: No tokenizer beside it, or one that cannot be used.
-            ConfigError: Settings that are not supported, or a precision that cannot be had here.
+            ModelFolderError: There is no such model, it cannot be used, or it has unknown modules.
+            TokenizerError: The model has no tokenizer, or it cannot be used.
+            ConfigError: A setting is not supported, or the device does not support the precision.
         """
         folder = find_model(folder_or_hub_id, weights=True, wanted=_EMBEDDING_KINDS)
         found, settings = read_embedder(folder)
@@ -129,11 +130,14 @@ class Embedder(TextModel[Encoder]):
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a folder that `from_pretrained` and sentence-transformers load.
 
-        Where the folder is there already, all its files change at one moment.
+        If the folder exists already, all its files are replaced at one moment.
+
+        Args:
+            folder: The folder to write to.
 
         Raises:
             ModelFolderError: The folder cannot be written.
-            TokenizerError: As that, for the tokenizer.
+            TokenizerError: The tokenizer cannot be written.
         """
         packed_from = self._source if self.encoder.engine is not None else None
         encoder = self.encoder if packed_from is None else Encoder.from_pretrained(packed_from)
@@ -171,18 +175,21 @@ class Embedder(TextModel[Encoder]):
         convert_to_tensor: bool = False,
         **options: Unpack[EncodeOptions],
     ) -> np.ndarray | Tensor:
-        """The vector of a text, (dim,) float32, or those of many in their order, (n, dim).
+        """Compute the vector of one text or of many.
 
-        Texts longer than the model reads are cut, and a `TruncationWarning` says how many.
-
-        options: see `EncodeOptions`.
+        Texts longer than the model can read are truncated, and a `TruncationWarning` says how many
+        were.
 
         Args:
-            texts: The texts.
-            convert_to_tensor: Give a tensor on the CPU, and not an array.
+            texts: One text, or any number of them.
+            convert_to_tensor: Whether to return a tensor on the CPU and not an array.
+            **options: As in `EncodeOptions`.
+
+        Returns:
+            (dim,) float32 for one text, (num_texts, dim) for many, in their order.
 
         Raises:
-            InputError: Something else than texts, or an option that cannot be.
+            InputError: Something is not a text, or an option is not valid.
         """
         blocks = list(self.stream([texts] if isinstance(texts, str) else texts, **options))
         width = min(self.dim, options.get("truncate_dim") or self.dim)
@@ -193,24 +200,32 @@ class Embedder(TextModel[Encoder]):
     def encode_query(
         self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]
     ) -> np.ndarray:
-        """`encode` with the prompt named `query`, where the model has one."""
+        """Compute vectors as `encode` does, with the model's prompt named `query`, if it has one.
+        """
         asked: EncodeOptions = self.settings.of_side("query", options)
         return self.encode(texts, **asked)
 
     def encode_document(
         self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]
     ) -> np.ndarray:
-        """`encode` with the prompt named `document`, `passage` or `corpus`, where there is one."""
+        """Compute vectors as `encode` does, with the prompt named `document`, `passage` or `corpus`."""
         asked: EncodeOptions = self.settings.of_side("document", options)
         return self.encode(texts, **asked)
 
     def stream(
         self, texts: Iterable[str], **options: Unpack[EncodeOptions]
     ) -> Iterator[np.ndarray]:
-        """The vectors of any number of texts in bounded memory: blocks (rows, dim), in order.
+        """Compute the vectors of any number of texts in bounded memory.
+
+        Args:
+            texts: The texts, read when they are needed.
+            **options: As in `EncodeOptions`.
+
+        Yields:
+            Blocks of vectors, (num_texts, dim) float32, in the order of the texts.
 
         Raises:
-            InputError: As `encode`.
+            InputError: As in `encode`.
         """
         require_list(texts, "texts")
         check_options(options, self.dim)
@@ -236,16 +251,16 @@ class Embedder(TextModel[Encoder]):
         normalize: bool = False,
         cut: CutSide = "right",
     ) -> Use[str, EncodedText, Tensor, np.ndarray]:
-        """Texts to vectors, (dim,) float32 each.
+        """Describe how texts become vectors, (dim,) float32 each.
 
         Args:
-            prompt: A text to put before each.
-            truncate_dim: How many numbers are kept, in place of the model's own number.
-            normalize: Whether the vectors get length 1 after that.
-            cut: The side on which a text that is too long loses tokens.
+            prompt: A text to put before each text.
+            truncate_dim: The number of dimensions to keep, instead of the model's own number.
+            normalize: Whether to scale the vectors to length 1 after that.
+            cut: The side on which texts that are too long are truncated.
 
         Raises:
-            InputError: A dimension that the model does not have.
+            InputError: The model does not have that many dimensions.
         """
         if truncate_dim is not None:
             check_dim(truncate_dim, self.dim)
@@ -268,7 +283,8 @@ class Embedder(TextModel[Encoder]):
     def token_use(
         self, *, prompt: str = "", cut: CutSide = "right"
     ) -> Use[str, EncodedText, Tensor, np.ndarray]:
-        """Texts to the encoder's vectors of their tokens, (num_tokens, hidden_size) float32."""
+        """Describe how texts become the encoder's vectors, (num_tokens, hidden_size) float32 each.
+        """
         return Use(
             name="hidden",
             encode=TextEncoder(
@@ -280,17 +296,17 @@ class Embedder(TextModel[Encoder]):
         )
 
     def num_left_out(self, prompt: str) -> int:
-        """How many tokens at the beginning of each sequence are not pooled: [CLS] and prompt."""
+        """Return how many tokens at the beginning of each sequence are not pooled: [CLS] and prompt."""
         is_pooled = self.settings.pool_prompt or not prompt
         return 0 if is_pooled else len(self.tokenizer.encode(prompt)) - 1
 
     def pooled(self, hidden: Tensor, batch: PackedBatch, num_left_out: int = 0) -> Tensor:
-        """Make the model's vectors of hidden states, with gradients where these have some.
+        """Pool hidden states into the model's vectors, with gradients if the hidden states have some.
 
         Args:
-            hidden: (total_tokens, hidden_size), what the encoder gives.
+            hidden: (total_tokens, hidden_size), the output of the encoder.
             batch: The sequences.
-            num_left_out: See `num_left_out`.
+            num_left_out: The number of tokens to leave out, as `num_left_out` returns it.
 
         Returns:
             (num_sequences, dim) float32, before `truncate_dim`.
@@ -300,24 +316,32 @@ class Embedder(TextModel[Encoder]):
         return functional.normalize(vectors) if self.settings.normalize else vectors
 
     def compute(self, batch: PackedBatch, num_left_out: int = 0) -> Sequence[Tensor]:
-        """For each sequence its vector, (dim,) float32, on the CPU."""
+        """Return the vector of each sequence, (dim,) float32, on the CPU."""
         vectors = self.pooled(self.encoder(batch), batch, num_left_out)
         return to_host(vectors[:, : self.dim]).unbind()
 
     def similarity(self, first: Vectors, second: Vectors) -> Tensor:
-        """How alike vectors are, as this model's training compared them: (n, m) float32."""
+        """Compare vectors with the similarity that the model was trained for.
+
+        Args:
+            first: (n, dim), or (dim,) for one vector.
+            second: (m, dim), or (dim,).
+
+        Returns:
+            (n, m) float32.
+        """
         return similarity(first, second, self.settings.similarity)
 
 
 def check_options(options: EncodeOptions, dim: int) -> None:
-    """Refuse options that are unknown or impossible.
+    """Refuse options that are unknown or not valid.
 
     Args:
-        options: What a call was given.
-        dim: How many numbers the model's vectors have.
+        options: The options of a call.
+        dim: The number of dimensions of the model's vectors.
 
     Raises:
-        InputError: There is one.
+        InputError: An option is unknown or not valid.
     """
     known = EncodeOptions.__annotations__
     if unknown := [name for name in options if name not in known]:
@@ -327,20 +351,20 @@ def check_options(options: EncodeOptions, dim: int) -> None:
 
 
 def check_dim(width: int, dim: int) -> None:
-    """Refuse to keep none, or more numbers than a vector has.
+    """Refuse a number of dimensions to keep that is not from 1 to `dim`.
 
     Raises:
-        InputError: A width that is not from 1 to `dim`.
+        InputError: The number is out of this range.
     """
     if not 1 <= width <= dim:
         raise InputError(f"truncate_dim: got {width}, expected 1 to {dim}")
 
 
 def _width_after(layers: Iterable[nn.Module], width: int) -> int:
-    """How many numbers a vector has behind some layers.
+    """Return the number of dimensions after some layers.
 
     Raises:
-        ConfigError: A layer that takes another number.
+        ConfigError: A layer expects another number.
     """
     for layer in layers:
         takes = width

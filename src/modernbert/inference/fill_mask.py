@@ -1,4 +1,4 @@
-"""`FillMask`: which tokens a model expects where a text says [MASK]."""
+"""`FillMask`: the tokens that a model expects where a text has [MASK]."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,11 +24,11 @@ _USUALLY_COMPUTED = 100
 
 @dataclass(frozen=True)
 class Prediction:
-    """One token that may stand at a [MASK].
+    """A token that the model predicts for a [MASK].
 
     Attributes:
-        token: Its text, with the space that it may begin with.
-        token_id: Its id.
+        token: The text of the token, with the space that it may begin with.
+        token_id: The id of the token.
         score: Its probability.
     """
 
@@ -38,12 +38,14 @@ class Prediction:
 
 
 class FilledMask(NamedTuple):
-    """A prediction, and where in a text it may stand.
+    """A prediction and the mask in a text that it is for.
 
     Attributes:
-        token, token_id, score: As in a `Prediction`.
-        text_ids: The token ids of the text, with its masks.
-        place: Of this mask among them.
+        token: As in `Prediction`.
+        token_id: As in `Prediction`.
+        score: As in `Prediction`.
+        text_ids: The token ids of the text, including its masks.
+        place: The index of this mask among them.
     """
 
     token: str
@@ -54,20 +56,20 @@ class FilledMask(NamedTuple):
 
     @property
     def filled_ids(self) -> list[int]:
-        """The token ids of the text with this token in place of the mask, unframed."""
+        """Return the token ids of the text with this token in place of the mask, without special tokens."""
         return [*self.text_ids[1 : self.place], self.token_id, *self.text_ids[self.place + 1 : -1]]
 
 
 class FillMask(TextModel[MaskedLanguageModel]):
-    """Fills in what [MASK] stands for.
+    """Predicts the tokens behind [MASK].
 
     Args:
-        model: On any device, in any precision.
-        tokenizer: The one that the model was trained with.
-        max_seqlen: The longest text, in tokens; None for what the model reads.
+        model: The model, on any device and in any precision.
+        tokenizer: The tokenizer that the model was trained with.
+        max_seqlen: The longest text, in tokens; by default what the model can read.
 
     Raises:
-        InputError: A tokenizer of another vocabulary.
+        InputError: The tokenizer has another vocabulary.
     """
 
     model_class = MaskedLanguageModel
@@ -101,7 +103,7 @@ class FillMask(TextModel[MaskedLanguageModel]):
             top_k: How many for each, best first.
 
         Raises:
-            InputError: A text without [MASK] or longer than the model reads, or a top_k that is
+            InputError: The text has no [MASK] or is longer than the model can read, or `top_k` is
                 not from 1 to the size of the vocabulary.
         """
         if not isinstance(text, str):
@@ -117,13 +119,16 @@ class FillMask(TextModel[MaskedLanguageModel]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> list[list[list[Prediction]]]:
-        """The likeliest tokens for each [MASK] of each text, as `__call__` gives them.
+        """Predict the most likely tokens for each [MASK] of many texts.
 
         Args:
             texts: Any number of texts.
-            top_k: How many for each [MASK], best first.
-            batch_tokens: The most tokens that are computed at once.
-            on_progress: Is called after every batch.
+            top_k: The number of tokens for each [MASK], best first.
+            batch_tokens: The most tokens to compute at once.
+            on_progress: Called with the progress after every batch.
+
+        Returns:
+            For each text, what `__call__` returns.
         """
         return list(self.stream(texts, top_k, batch_tokens=batch_tokens, on_progress=on_progress))
 
@@ -135,7 +140,7 @@ class FillMask(TextModel[MaskedLanguageModel]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[list[list[Prediction]]]:
-        """As `fill`, for any number of texts in bounded memory."""
+        """Predict tokens as `fill` does, for any number of texts in bounded memory."""
         require_list(texts, "texts")
         use = self.use(top_k=top_k)
         strict = replace(use, encode=lambda items: self._whole(items, use.encode(items)))
@@ -149,14 +154,14 @@ class FillMask(TextModel[MaskedLanguageModel]):
     def use(
         self, *, top_k: int = 5, cut: CutSide = "right"
     ) -> Use[str, EncodedText, tuple[Tensor, Tensor], list[list[FilledMask]]]:
-        """Texts to the likeliest tokens for each of their masks.
+        """Describe how texts become the most likely tokens for each of their masks.
 
         Args:
-            top_k: How many for each [MASK], best first.
-            cut: The side on which a text that is too long loses tokens.
+            top_k: The number of tokens for each [MASK], best first.
+            cut: The side on which texts that are too long are truncated.
 
         Raises:
-            InputError: A `top_k` that is not from 1 to the size of the vocabulary.
+            InputError: `top_k` is not from 1 to the size of the vocabulary.
         """
         vocab_size = self.tokenizer.vocab_size
         if not 1 <= top_k <= vocab_size:
@@ -174,7 +179,7 @@ class FillMask(TextModel[MaskedLanguageModel]):
         )
 
     def compute(self, batch: PackedBatch, top_k: int) -> Sequence[tuple[Tensor, Tensor]]:
-        """For each sequence the probabilities of the best tokens, (num_masks, k), and their ids."""
+        """Return, for each sequence, the probabilities of the best tokens, (num_masks, k), and their ids."""
         is_mask = batch.token_ids == self.tokenizer.mask_token_id
         hidden = self.model.encoder(batch)[is_mask]
         # The model's vocabulary may be padded beyond the tokenizer's.
@@ -190,10 +195,10 @@ class FillMask(TextModel[MaskedLanguageModel]):
         return list(zip(scores, token_ids, strict=True))
 
     def _with_masks(self, texts: Sequence[str], encoded: list[EncodedText]) -> list[EncodedText]:
-        """The same, if there is a mask in each.
+        """Return the texts if each has a mask.
 
         Raises:
-            InputError: There is none in one.
+            InputError: A text has none.
         """
         mask = self.tokenizer.mask_token
         for text, each in zip(texts, encoded, strict=True):
@@ -205,10 +210,10 @@ class FillMask(TextModel[MaskedLanguageModel]):
         return encoded
 
     def _whole(self, texts: Sequence[str], encoded: list[EncodedText]) -> list[EncodedText]:
-        """The same, if none had to be cut.
+        """Return the texts if none was truncated.
 
         Raises:
-            InputError: One was.
+            InputError: A text was too long.
         """
         for text, each in zip(texts, encoded, strict=True):
             if each.is_truncated:

@@ -1,4 +1,4 @@
-"""`QuestionAnswerer`: a question and a text to the piece of the text that answers it."""
+"""`QuestionAnswerer`: the part of a text that answers a question."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ DEFAULT_STRIDE = 128
 
 @dataclass(frozen=True)
 class Window:
-    """`[CLS] question [SEP] part of the context [SEP]`.
+    """One window: `[CLS] question [SEP] part of the context [SEP]`.
 
     Attributes:
         question: The number of the question.
-        first: The place of the first token of the context.
-        spans: Of each token of the context, its characters there.
+        first: The index of the first token of the context.
+        spans: The characters of each token of the context.
     """
 
     token_ids: list[int]
@@ -42,13 +42,14 @@ class Window:
 
 @dataclass(frozen=True)
 class Found:
-    """The best span of a window, or of several.
+    """The best span of one or several windows.
 
     Attributes:
-        score: Of the span, and `no_answer` that of none: sums of two logits.
-        probability: Of this beginning and this end, within the window.
-        start: Characters of the context.
-        end: As `start`.
+        score: The score of the span, a sum of two logits.
+        no_answer: The score of no answer, another sum of two logits.
+        probability: The probability of this beginning and this end within the window.
+        start: The first character in the context.
+        end: The character after the last.
     """
 
     score: float
@@ -67,20 +68,20 @@ def windows_of(
     max_seqlen: int,
     stride: int,
 ) -> list[Window]:
-    """The windows of one question and its context: one where all of it fits.
+    """Divide a question and its context into windows; there is one if everything fits.
 
-    Of a question that would take more than half of a window the end is cut.
+    A question that would take more than half of a window is truncated.
 
     Args:
         tokenizer: The tokenizer.
         question: The question.
-        context: The text to search for the answer.
-        number: Of the question, for its windows to bear.
-        max_seqlen: The longest sequence, in tokens.
-        stride: How many tokens two neighbouring windows share.
+        context: The text to search.
+        number: The number of the question, which its windows carry.
+        max_seqlen: The longest window, in tokens.
+        stride: The number of tokens that two neighbouring windows share.
 
     Raises:
-        InputError: Texts that are no str, or a stride that leaves nothing new for a window.
+        InputError: A text is not a str, or the stride leaves no new tokens for a window.
     """
     asked = tokenizer.encode(question, special_tokens=False)[: max_seqlen // 2]
     encoding = tokenizer.encode_with_offsets(context, special_tokens=False)
@@ -103,12 +104,12 @@ def windows_of(
 
 
 def best_span(logits: Tensor, window: Window, max_tokens: int = MAX_ANSWER_TOKENS) -> Found:
-    """The likeliest span of a window.
+    """Find the most likely span of a window.
 
     Args:
-        logits: (tokens of the window, 2), of a beginning and of an end.
+        logits: (num_tokens, 2), for the beginning and the end of an answer.
         window: The window.
-        max_tokens: The longest span.
+        max_tokens: The longest span, in tokens.
     """
     no_answer = float(logits[0].sum())
     if not window.spans:
@@ -126,7 +127,7 @@ def best_span(logits: Tensor, window: Window, max_tokens: int = MAX_ANSWER_TOKEN
 
 
 def best_of(found: Sequence[Found]) -> Found:
-    """The best span of all windows of a question; no answer only where no window has one."""
+    """Return the best span of all windows of a question, or no answer if no window has one."""
     best = max(found, key=lambda each: each.score)
     no_answer = min(each.no_answer for each in found)
     return Found(best.score, no_answer, best.probability, best.start, best.end)
@@ -134,13 +135,13 @@ def best_of(found: Sequence[Found]) -> Found:
 
 @dataclass(frozen=True)
 class Answer:
-    """A piece of a text, or nothing.
+    """A part of a text, or no answer.
 
     Attributes:
-        text: Empty where the text has no answer.
-        score: The probability of this piece.
-        start: Its characters; `end` is exclusive.
-        end: As `start`.
+        text: The answer; empty if the text has none.
+        score: The probability of this part.
+        start: Its first character.
+        end: The character after its last.
     """
 
     text: str
@@ -162,16 +163,18 @@ class EncodedQuestion(InWindows):
 
 
 class QuestionAnswerer(TextModel[SpanClassifier]):
-    """Finds answers in texts of any length: a long one is read in windows that overlap.
+    """Finds answers in texts of any length; a long text is read in windows that overlap.
 
     Args:
-        model: On any device, in any precision.
-        tokenizer: The one that the model was trained with.
-        max_seqlen: The longest window, in tokens; None for what the model reads.
-        stride: How many tokens two neighbouring windows share; a quarter of a window at most.
+        model: The model, on any device and in any precision.
+        tokenizer: The tokenizer that the model was trained with.
+        max_seqlen: The longest window, in tokens; by default what the model can read.
+        stride: The number of tokens that two neighbouring windows share, at most a quarter of a
+            window.
 
     Raises:
-        InputError: A tokenizer of another vocabulary, or a longest window that cannot be read.
+        InputError: The tokenizer has another vocabulary, or the model cannot read windows that
+            long.
     """
 
     model_class = SpanClassifier
@@ -197,20 +200,30 @@ class QuestionAnswerer(TextModel[SpanClassifier]):
         max_seqlen: int | None = None,
         stride: int | None = None,
     ) -> "QuestionAnswerer":
-        """Load a model that answers questions, and its tokenizer; see `TextModel`."""
+        """Load a model that answers questions, with its tokenizer.
+
+        Args:
+            folder_or_hub_id: The folder of the model or of a run, or a hub id.
+            precision: The precision to compute in.
+            max_seqlen: As in the constructor.
+            stride: As in the constructor.
+        """
         loaded = load_for_inference(SpanClassifier, folder_or_hub_id, precision, cls.kinds)
         return cls(*loaded, max_seqlen=max_seqlen, stride=stride)
 
     def __call__(self, question: str, context: str, *, must_answer: bool = False) -> Answer:
-        """The answer to one question in one text.
+        """Answer one question from one text.
 
         Args:
             question: The question.
             context: The text to search for the answer.
-            must_answer: Give the likeliest piece even where none is likelier.
+            must_answer: Whether to return the most likely part even if no answer is more likely.
+
+        Returns:
+            The answer.
 
         Raises:
-            InputError: Something else than texts.
+            InputError: Something is not a text.
         """
         (answer,) = self.answer([(question, context)], must_answer=must_answer)
         return answer
@@ -223,16 +236,19 @@ class QuestionAnswerer(TextModel[SpanClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> list[Answer]:
-        """The answer to each question in the text beside it, in their order.
+        """Answer many questions, each from its own text.
 
         Args:
-            pairs: The pairs of a question and a text.
-            must_answer: Whether to return the likeliest piece even if no answer is likelier.
-            batch_tokens: The most tokens that are computed at once.
-            on_progress: Is told after every batch; it counts windows.
+            pairs: Any number of pairs of a question and a text.
+            must_answer: As in `__call__`.
+            batch_tokens: The most tokens to compute at once.
+            on_progress: Called with the progress after every batch; it counts windows.
+
+        Returns:
+            The answers, in the order of the questions.
 
         Raises:
-            InputError: Something else than pairs of texts, or an option that cannot be.
+            InputError: Something is not a pair of texts, or an option is not valid.
         """
         return list(
             self.stream(
@@ -248,7 +264,7 @@ class QuestionAnswerer(TextModel[SpanClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[Answer]:
-        """As `answer`, for any number of questions in bounded memory."""
+        """Answer questions as `answer` does, for any number of them in bounded memory."""
         blocks = self.blocks(
             self.use(must_answer=must_answer),
             pairs,
@@ -260,10 +276,10 @@ class QuestionAnswerer(TextModel[SpanClassifier]):
     def use(
         self, *, must_answer: bool = False
     ) -> Use[tuple[str, str], EncodedQuestion, list[Tensor], Answer]:
-        """Pairs of a question and a text to answers.
+        """Describe how pairs of a question and a text become answers.
 
         Args:
-            must_answer: Give the likeliest piece even where none is likelier.
+            must_answer: As in `__call__`.
         """
         return Use(
             name="spans",
@@ -286,7 +302,7 @@ class QuestionAnswerer(TextModel[SpanClassifier]):
 
 
 def _answer(encoded: EncodedQuestion, logits: Sequence[Tensor], *, must_answer: bool) -> Answer:
-    """The answer from the logits of each window, (num_tokens, 2)."""
+    """Return the answer from the logits of each window, (num_tokens, 2)."""
     spans = [best_span(*each) for each in zip(logits, encoded.windows, strict=True)]
     found = best_of(spans)
     if found.end == 0 or (found.no_answer > found.score and not must_answer):

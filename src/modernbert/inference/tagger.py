@@ -28,13 +28,13 @@ Labels = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Entity:
-    """A stretch of a text, or of a list of words, that has one label.
+    """A part of a text, or of a list of words, that has one label.
 
     Attributes:
-        label: The kind, without B- or I-.
-        score: The mean of its words' probabilities.
-        start: The characters of the text, or the words of the list; `end` is exclusive.
-        end: As `start`.
+        label: The kind of the entity, without B- or I-.
+        score: The mean of the probabilities of its words.
+        start: The first character of the text, or the first word of the list.
+        end: The character or word after its last.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class LabelledSpan:
-    """A word, or another piece of a text, with its label as the model gives it."""
+    """A word, or another part of a text, with the label that the model predicts."""
 
     label: str
     score: float
@@ -54,7 +54,7 @@ class LabelledSpan:
 
 
 def merged(spans: Iterable[LabelledSpan]) -> list[Entity]:
-    """The entities of spans that come in the order of the text.
+    """Merge labelled spans, in the order of the text, into entities.
 
     >>> spans = [("B-PER", 0, 5), ("I-PER", 6, 9), ("O", 10, 13), ("B-LOC", 14, 19)]
     >>> for entity in merged(LabelledSpan(label, 1.0, *span) for label, *span in spans):
@@ -75,7 +75,7 @@ def merged(spans: Iterable[LabelledSpan]) -> list[Entity]:
 
 
 class Tagger(TextModel[TokenClassifier]):
-    """Finds the entities of a text: names, say, or whatever the model was trained to mark.
+    """Finds the entities of texts: names, or whatever the model was trained to tag.
 
     A text is split into words as the model's training data were, and a word has the label of its
     first token, as in training. A text that is longer than the model reads is read in windows that
@@ -125,7 +125,7 @@ class Tagger(TextModel[TokenClassifier]):
 
     @property
     def labels(self) -> Sequence[str]:
-        """The names of the labels, with their B- and I-."""
+        """The names of the labels, including B- and I-."""
         return self.model.labels
 
     @overload
@@ -155,13 +155,13 @@ class Tagger(TextModel[TokenClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> list[list[Entity]]:
-        """The entities of each text; the texts in their order.
+        """Find the entities of many texts.
 
         batch_tokens: the most tokens that are computed at once.
         on_progress: is told after every batch.
 
         Raises:
-            InputError: Something else than texts, or an option that cannot be.
+            InputError: Something is not a text or a list of words, or an option is not valid.
         """
         return list(self.stream(texts, batch_tokens=batch_tokens, on_progress=on_progress))
 
@@ -172,7 +172,7 @@ class Tagger(TextModel[TokenClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[list[Entity]]:
-        """As `tag`, for any number of texts in bounded memory."""
+        """Find entities as `tag` does, for any number of texts in bounded memory."""
         require_list(texts, "texts")
         blocks = self.blocks(self.use(), texts, batch_tokens=batch_tokens, on_progress=on_progress)
         return (entities for block in blocks for entities in block)
@@ -184,7 +184,7 @@ class Tagger(TextModel[TokenClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[list[LabelledSpan]]:
-        """Each word of each text with its likeliest label."""
+        """Yield the words of each text with their most likely labels."""
         require_list(texts, "texts")
         entities: Use[Any, Any, Any, Any] = self.use()
         use = replace(entities, finish=self._labelled)
@@ -219,7 +219,7 @@ class Tagger(TextModel[TokenClassifier]):
         return found
 
     def compute(self, batch: PackedBatch) -> Sequence[tuple[Tensor, Tensor]]:
-        """For each sequence the probability of each token's likeliest label, and its index."""
+        """Return, for each sequence, the probability and the index of each token's most likely label."""
         best = self.model(batch).float().softmax(-1).max(-1)
         scores, indices = batch.split(to_host(best.values)), batch.split(to_host(best.indices))
         return list(zip(scores, indices, strict=True))
