@@ -120,8 +120,7 @@ class Classifier(TextModel[SequenceClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[Tensor]:
-        """Compute the model's outputs, in blocks of any number of rows, (rows, num_labels) float32.
-        """
+        """Compute the model's outputs, in blocks of rows, (num_texts, num_labels) float32."""
         require_list(texts, "texts")
         blocks = self.blocks(
             self.logits_use(), texts, batch_tokens=batch_tokens, on_progress=on_progress
@@ -131,7 +130,7 @@ class Classifier(TextModel[SequenceClassifier]):
     def logits_use(
         self, *, cut: CutSide = "right", prompt: str = ""
     ) -> Use[Text, EncodedText, Tensor, Tensor]:
-        """Describe how texts or pairs become the model's outputs; see `TextEncoder` for the arguments."""
+        """Describe how texts or pairs become outputs; see `TextEncoder` for the arguments."""
         return Use(
             name="logits",
             encode=TextEncoder(self.tokenizer, self.max_seqlen, cut=cut, prompt=prompt),
@@ -182,7 +181,7 @@ class Classifier(TextModel[SequenceClassifier]):
 
 
 def as_scores(logits: Tensor, problem: ProblemType) -> Tensor:
-    """Turn outputs into probabilities that sum to 1, into one probability per label, or into numbers.
+    """Turn outputs into probabilities that sum to 1, one probability per label, or numbers.
 
     Args:
         logits: (rows, num_labels) float32.

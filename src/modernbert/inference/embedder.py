@@ -200,15 +200,17 @@ class Embedder(TextModel[Encoder]):
     def encode_query(
         self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]
     ) -> np.ndarray:
-        """Compute vectors as `encode` does, with the model's prompt named `query`, if it has one.
-        """
+        """Compute vectors as `encode` does, with the prompt named `query`, if there is one."""
         asked: EncodeOptions = self.settings.of_side("query", options)
         return self.encode(texts, **asked)
 
     def encode_document(
         self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]
     ) -> np.ndarray:
-        """Compute vectors as `encode` does, with the prompt named `document`, `passage` or `corpus`."""
+        """Compute vectors as `encode` does, with the prompt for documents, if there is one.
+
+        Its name is `document`, `passage` or `corpus`.
+        """
         asked: EncodeOptions = self.settings.of_side("document", options)
         return self.encode(texts, **asked)
 
@@ -283,8 +285,7 @@ class Embedder(TextModel[Encoder]):
     def token_use(
         self, *, prompt: str = "", cut: CutSide = "right"
     ) -> Use[str, EncodedText, Tensor, np.ndarray]:
-        """Describe how texts become the encoder's vectors, (num_tokens, hidden_size) float32 each.
-        """
+        """Describe how texts become vectors of tokens, (num_tokens, hidden_size) float32."""
         return Use(
             name="hidden",
             encode=TextEncoder(
@@ -296,12 +297,12 @@ class Embedder(TextModel[Encoder]):
         )
 
     def num_left_out(self, prompt: str) -> int:
-        """Return how many tokens at the beginning of each sequence are not pooled: [CLS] and prompt."""
+        """Return how many tokens at the beginning of sequences are not pooled: [CLS] and prompt."""
         is_pooled = self.settings.pool_prompt or not prompt
         return 0 if is_pooled else len(self.tokenizer.encode(prompt)) - 1
 
     def pooled(self, hidden: Tensor, batch: PackedBatch, num_left_out: int = 0) -> Tensor:
-        """Pool hidden states into the model's vectors, with gradients if the hidden states have some.
+        """Pool hidden states into the model's vectors, with gradients if there are any.
 
         Args:
             hidden: (total_tokens, hidden_size), the output of the encoder.

@@ -56,7 +56,7 @@ class FilledMask(NamedTuple):
 
     @property
     def filled_ids(self) -> list[int]:
-        """Return the token ids of the text with this token in place of the mask, without special tokens."""
+        """Return the token ids of the text with this token in place of the mask."""
         return [*self.text_ids[1 : self.place], self.token_id, *self.text_ids[self.place + 1 : -1]]
 
 
@@ -179,7 +179,7 @@ class FillMask(TextModel[MaskedLanguageModel]):
         )
 
     def compute(self, batch: PackedBatch, top_k: int) -> Sequence[tuple[Tensor, Tensor]]:
-        """Return, for each sequence, the probabilities of the best tokens, (num_masks, k), and their ids."""
+        """Return the probabilities, (num_masks, k), and ids of each sequence's best tokens."""
         is_mask = batch.token_ids == self.tokenizer.mask_token_id
         hidden = self.model.encoder(batch)[is_mask]
         # The model's vocabulary may be padded beyond the tokenizer's.

@@ -219,7 +219,7 @@ class Tagger(TextModel[TokenClassifier]):
         return found
 
     def compute(self, batch: PackedBatch) -> Sequence[tuple[Tensor, Tensor]]:
-        """Return, for each sequence, the probability and the index of each token's most likely label."""
+        """Return the probability and the index of each token's most likely label, by sequence."""
         best = self.model(batch).float().softmax(-1).max(-1)
         scores, indices = batch.split(to_host(best.values)), batch.split(to_host(best.indices))
         return list(zip(scores, indices, strict=True))

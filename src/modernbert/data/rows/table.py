@@ -15,12 +15,13 @@ Row = Mapping[str, Any]
 class Table:
     """Rows in their order, all in memory: labelled data are small beside a corpus.
 
-    source: the file or data set that they are of.
-    columns: their names, in the order of the source.
-    facts: how the source was understood, such as "comma-separated".
-    decimal_comma: whether numbers may have a comma before the fraction.
-    numbers: the number of each row in the source, from 1, where some of its rows are left out.
-    has_header: whether a line of the file named the columns, which may have been a row of data.
+    Attributes:
+        source: The file or data set that they are of.
+        columns: Their names, in the order of the source.
+        facts: How the source was understood, such as "comma-separated".
+        decimal_comma: Whether numbers may have a comma before the fraction.
+        numbers: The number of each row in the source, from 1, where some of its rows are left out.
+        has_header: Whether a line of the file named the columns, which may have been a row of data.
     """
 
     source: str
