@@ -1,8 +1,7 @@
-"""Scores of answers to questions, as SQuAD counts them.
+"""Scores of answers to questions, computed as for SQuAD.
 
-An answer is compared without case, punctuation, articles and surplus white space. A question may
-have several right answers, of which the best fitting counts, or none: then only an empty answer
-is right.
+Answers are compared without case, punctuation, articles and extra white space. If a question has
+several right answers, the best match counts. If it has none, only an empty answer is right.
 """
 
 import re
@@ -17,7 +16,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalised(answer: str) -> str:
-    """An answer without what does not count.
+    """Reduce an answer to what counts.
 
     >>> normalised("  The Eiffel-Tower!")
     'eiffeltower'
@@ -26,12 +25,12 @@ def normalised(answer: str) -> str:
 
 
 def exact_match(predicted: str, answers: Sequence[str]) -> float:
-    """1 when the prediction is one of the answers, else 0."""
+    """Return 1 if the prediction is one of the answers, otherwise 0."""
     return float(normalised(predicted) in {normalised(answer) for answer in answers or [""]})
 
 
 def overlap_f1(predicted: str, answers: Sequence[str]) -> float:
-    """F1 of the words that the prediction shares with the answer that fits it best.
+    """Compute the F1 of the words that the prediction shares with the best matching answer.
 
     >>> overlap_f1("the green house", ["a house", "green garden"])
     0.6666666666666666

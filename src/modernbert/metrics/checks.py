@@ -1,4 +1,4 @@
-"""Predictions and what was expected, checked before anything is computed from them."""
+"""Checks of predictions and expected values before scores are computed."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ Indices = npt.NDArray[np.int64]
 
 
 def as_numbers(values: npt.ArrayLike, name: str) -> Numbers:
-    """(rows,) or (rows, columns) float64, none of them NaN.
+    """Return (rows,) or (rows, columns) float64 without NaN.
 
     Raises:
-        InputError: What is no number, or NaN, with its row.
+        InputError: A value is not a number, or is NaN; the message names its row.
     """
     try:
         numbers = np.asarray(values, dtype=np.float64)
@@ -28,10 +28,10 @@ def as_numbers(values: npt.ArrayLike, name: str) -> Numbers:
 
 
 def as_indices(values: npt.ArrayLike, name: str, count: int) -> Indices:
-    """(rows,) int64, each the index of one of `count` labels.
+    """Return (rows,) int64, each the index of one of `count` labels.
 
     Raises:
-        InputError: Something else.
+        InputError: A value is not such an index.
     """
     indices = np.asarray(values)
     if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
@@ -49,10 +49,10 @@ def as_indices(values: npt.ArrayLike, name: str, count: int) -> Indices:
 def require_equal_length(
     predicted: Sequence[object] | np.ndarray, expected: Sequence[object] | np.ndarray
 ) -> None:
-    """Predictions must be as many as what was expected, and one at least.
+    """Check that there is one prediction per expected value, and at least one.
 
     Raises:
-        InputError: Other numbers of rows.
+        InputError: The numbers differ, or there are none.
     """
     if len(predicted) != len(expected):
         raise InputError(f"got {len(predicted)} predictions for {len(expected)} rows")

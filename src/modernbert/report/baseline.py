@@ -1,4 +1,4 @@
-"""What knowing only how frequent each token is would give: the least that a model must beat."""
+"""The baseline that a model must beat: predicting tokens from their frequencies alone."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ _CHUNK_TOKENS = 1 << 22
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """A guess at masked tokens that does not look at the text around them.
+    """A prediction of masked tokens that ignores the text around them.
 
     Attributes:
-        loss: Cross entropy in nats a masked token.
-        accuracy: Fraction of the masked tokens that were guessed right.
+        loss: The cross entropy, in nats per masked token.
+        accuracy: The fraction of masked tokens that are predicted correctly.
     """
 
     loss: float
@@ -22,10 +22,17 @@ class Baseline:
 
 
 def count_tokens(arrays: Iterable[np.ndarray], vocab_size: int) -> np.ndarray:
-    """How often each id occurs, as (vocab_size,) int64; the arrays may be larger than memory.
+    """Count how often each id occurs; the arrays may be larger than memory.
 
     >>> count_tokens([np.array([1, 2, 1]), np.array([3])], 5)
     array([0, 2, 1, 1, 0])
+
+    Args:
+        arrays: Token ids.
+        vocab_size: The number of tokens in the vocabulary.
+
+    Returns:
+        (vocab_size,) int64.
     """
     counts = np.zeros(vocab_size, dtype=np.int64)
     for array in arrays:
@@ -35,17 +42,17 @@ def count_tokens(arrays: Iterable[np.ndarray], vocab_size: int) -> np.ndarray:
 
 
 def unigram_baseline(counts: np.ndarray, targets: np.ndarray) -> Baseline:
-    """The unigram distribution of the training tokens, applied to held-out masked tokens.
+    """Apply the unigram distribution of the training tokens to held-out masked tokens.
 
-    Every token is counted once more than it occurred, so that none is impossible; the guess is
-    always the most frequent token.
+    Every token is counted once more than it occurred, so that no token is impossible. The predicted
+    token is always the most frequent one.
 
     >>> unigram_baseline(np.array([1, 5, 0]), np.array([1, 1, 0, 2])).accuracy
     0.5
 
     Args:
-        counts: (vocab_size,) int64, of the training tokens.
-        targets: (num_masked,) int64, the tokens to guess.
+        counts: (vocab_size,) int64, the counts of the training tokens.
+        targets: (num_masked,) int64, the tokens to predict.
     """
     probabilities = (counts + 1) / (counts.sum() + len(counts))
     return Baseline(

@@ -1,4 +1,4 @@
-"""The parts that the cards of all models have: the hub's header, lists, and versions."""
+"""The parts that all model cards share: the header for the hub, lists, and versions."""
 
 import platform
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ _PACKAGES = ("modernbert", "torch", "tokenizers", "safetensors", "numpy")
 
 
 def versions() -> str:
-    """The last section: Python and the packages that made the model."""
+    """Return the last section: Python and the packages that made the model."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -19,12 +19,12 @@ def versions() -> str:
 
 
 def header(*, library: str, pipeline: str) -> str:
-    """What the hub reads: the library that loads the model, and what it is for."""
+    """Return what the hub reads: the library that loads the model, and its purpose."""
     return f"---\nlibrary_name: {library}\npipeline_tag: {pipeline}\ntags:\n- modernbert\n---\n"
 
 
 def bullets(values: Mapping[str, object]) -> str:
-    """A list of names and values; of a mapping the first 50."""
+    """Return a list of names and values; only the first 50 of a mapping."""
     return "\n".join(f"- {name}: {_text(value)}" for name, value in values.items())
 
 

@@ -1,7 +1,7 @@
-"""Charts drawn with matplotlib, as SVG within a page and as PNG files.
+"""Charts drawn with matplotlib, as SVG on a page and as PNG files.
 
 On a page, lines and texts take the colours of page.css, which follow the reader's light or dark
-mode. However many points a line has, a chart stays small: see `thinned`.
+mode. A chart stays small however many points its lines have; see `thinned`.
 """
 
 import io
@@ -58,13 +58,14 @@ _HUGE = 1e100
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A line of a chart; it has gaps where y is not a finite number.
+    """A line of a chart, with gaps where y is not finite.
 
     Args:
         x: (num_points,), ascending.
         y: (num_points,).
-        colour: 0 to 4.
-        kind: `line`; `dots`, a line with its points; `faint`, whose rare extremes may be cut off.
+        colour: The index of the colour, 0 to 4.
+        kind: `line`; `dots`, a line with its points; or `faint`, whose rare extremes may be cut
+            off.
     """
 
     label: str
@@ -76,10 +77,11 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """What an axis shows.
+    """The range of an axis.
 
     Args:
-        low: The bound that it has at least; None for that of the points. The same for `high`.
+        low: The axis begins at this value or lower; None for the lowest point.
+        high: The axis ends at this value or higher; None for the highest point.
     """
 
     label: str = ""
@@ -91,7 +93,7 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A place on the horizontal axis, drawn as a broken line with a name."""
+    """A place on the horizontal axis, drawn as a dashed line with a name."""
 
     x: float
     label: str = ""
@@ -102,8 +104,8 @@ class Events:
     """A row of a timeline.
 
     Args:
-        places: x of each event.
-        spans: (from, to, name) of what lasted.
+        places: The x of each event.
+        spans: (from, to, name) of each span.
     """
 
     label: str
@@ -114,24 +116,24 @@ class Events:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart(ABC):
-    """A chart that can be put on a page or into a PNG file."""
+    """A chart for a page or a PNG file."""
 
     title: str
     x: Axis
 
     @property
     def unit(self) -> str:
-        """What stands beside the title."""
+        """The unit, shown next to the title."""
         return ""
 
     @property
     def height(self) -> float:
-        """In the units in which a chart is 480 wide."""
+        """The height, relative to a width of 480."""
         return _HEIGHT
 
     @property
     def named(self) -> Sequence[Series]:
-        """The lines of the legend."""
+        """The lines in the legend."""
         return ()
 
     @abstractmethod
@@ -140,10 +142,10 @@ class Chart(ABC):
 
     @abstractmethod
     def draw(self, axes: Any) -> None:
-        """Draw everything but title and legend on axes of matplotlib."""
+        """Draw everything except title and legend on axes of matplotlib."""
 
     def html(self) -> Html:
-        """The chart as a figure of a page; empty when there is no point to draw."""
+        """Return the chart as a figure of a page; empty if there is no point to draw."""
         if self.is_empty():
             return Html("")
         caption = [element("b", self.title)]
@@ -169,6 +171,11 @@ class Chart(ABC):
 
 def save_png(charts: Sequence[Chart], path: Path, *, columns: int) -> None:
     """Draw charts in rows into one picture.
+
+    Args:
+        charts: The charts.
+        path: The file to write.
+        columns: The number of charts in a row.
 
     Raises:
         RunError: The picture cannot be written.
@@ -253,7 +260,7 @@ class LineChart(Chart):
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline(Chart):
-    """Rows of events over a common axis; rows without events are left out."""
+    """Rows of events over a common axis, without rows that have no events."""
 
     rows: Sequence[Events]
 
@@ -288,13 +295,18 @@ class Timeline(Chart):
 def thinned(
     x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, buckets: int = _BUCKETS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At most four points a bucket of x: the first, lowest, highest and last, in their order.
+    """Keep at most four points per bucket of x, in their order: first, lowest, highest and last.
 
-    A line through them covers what a line through all points would.
+    A line through them covers the same area as a line through all points.
 
     >>> x, y = thinned(range(1000), [0.0] * 500 + [9.0] + [0.0] * 499, buckets=2)
     >>> x.tolist(), y.tolist()
     ([0.0, 499.0, 500.0, 501.0, 999.0], [0.0, 0.0, 9.0, 0.0, 0.0])
+
+    Args:
+        x: (num_points,), ascending.
+        y: (num_points,).
+        buckets: The number of buckets.
     """
     xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if len(xs) <= 4 * buckets:
@@ -326,7 +338,7 @@ def _draw_line(axes: Any, line: Series, axis: Axis) -> None:
 
 
 def _finish(axes: Any, x: Axis, low: float, high: float) -> None:
-    """The horizontal axis, which both kinds of charts have."""
+    """Draw the horizontal axis, as in both kinds of charts."""
     if high <= low:
         low, high = low - 0.5, high + 0.5
     axes.set_xlim(low, high)
@@ -336,7 +348,7 @@ def _finish(axes: Any, x: Axis, low: float, high: float) -> None:
 
 
 def _name_marks(axes: Any, marks: Sequence[Mark]) -> None:
-    """Names above the broken lines, right or left of them; one that has no room is left out."""
+    """Write names above the dashed lines, to their right or left; one without room is left out."""
     low, high = axes.get_xlim()
     shares = [((mark.x - low) / (high - low), mark.label) for mark in marks]
     places = [(x, label) for x, label in shares if 0 <= x <= 1]
@@ -361,7 +373,7 @@ def _bounds(line: Series, axis: Axis) -> tuple[float, float] | None:
 
 
 def _drawable(values: Sequence[float] | np.ndarray, *, log: bool) -> np.ndarray:
-    """The values, NaN for what no axis can show."""
+    """Return the values with NaN for those that no axis can show."""
     array = np.asarray(values, dtype=float)
     fine = np.abs(array) < _HUGE
     return np.where(fine & (array > 1 / _HUGE) if log else fine, array, np.nan)
@@ -372,7 +384,7 @@ def _legend_entry(line: Series) -> Html:
 
 
 def _for_page(svg: str, title: str) -> str:
-    """An SVG file as a part of a page: only what is drawn, in the colours and font of the page."""
+    """Return the drawn parts of an SVG file, in the colours and the font of the page."""
     inner = svg[svg.index("<svg") :]
     for rubbish in (
         r"<metadata>.*?</metadata>",

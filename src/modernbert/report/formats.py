@@ -1,4 +1,4 @@
-"""Numbers on axes and in tables, as a person reads them."""
+"""Numbers on axes and in tables, formatted for people."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def compact(value: float) -> str:
-    """A number in three digits or a few more, without a tail of zeros.
+    """Format a number with about three digits and no trailing zeros.
 
     >>> compact(0), compact(8e-4), compact(0.25), compact(1234), compact(1.5e9), compact(4.9e-7)
     ('0', '0.0008', '0.25', '1.23k', '1.5B', '4.9e-07')
@@ -24,7 +24,7 @@ def compact(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share; with a digit behind the point where it has one.
+    """Format a fraction as a percentage, with one decimal if necessary.
 
     >>> percent(0.25), percent(0.995), percent(1)
     ('25%', '99.5%', '100%')
@@ -33,7 +33,7 @@ def percent(value: float) -> str:
 
 
 def num_bytes(value: float) -> str:
-    """Bytes in powers of 1000.
+    """Format a number of bytes in powers of 1000.
 
     >>> num_bytes(0), num_bytes(1500), num_bytes(5e9)
     ('0', '1.5 kB', '5 GB')
@@ -45,7 +45,7 @@ def num_bytes(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the two largest units that it has.
+    """Format seconds in the two largest units.
 
     >>> duration(0.25), duration(59), duration(3725), duration(200_000)
     ('0.25 s', '59 s', '1 h 2 min', '2 d 7 h')
@@ -62,7 +62,7 @@ def duration(seconds: float) -> str:
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """About `count` round numbers from `low` to `high`, in steps of 1, 2 or 5.
+    """Return about `count` round numbers from `low` to `high`, in steps of 1, 2 or 5.
 
     >>> ticks(0.3, 2.9, 5)
     [0.5, 1.0, 1.5, 2.0, 2.5]
@@ -78,7 +78,7 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, with 2 and 5 between where there are few, and thinned where there are many.
+    """Return powers of ten; 2 and 5 are added if there are few, and some dropped if there are many.
 
     >>> log_ticks(0.3, 30), log_ticks(0.9, 1100), log_ticks(0.3, 0.6)
     ([0.5, 1.0, 2.0, 5.0, 10.0, 20.0], [1.0, 10.0, 100.0, 1000.0], [0.3, 0.4, 0.5, 0.6])

@@ -1,6 +1,6 @@
-"""What a run's log says, `metrics.jsonl`: its steps in columns, everything else as rows.
+"""The log of a run, `metrics.jsonl`: its steps in columns, everything else in rows.
 
-A million steps are a few arrays of numbers here, not a million dictionaries.
+A million steps are a few arrays of numbers here and not a million dictionaries.
 """
 
 import json
@@ -24,11 +24,11 @@ _OUTCOMES = ("evaluation", "checkpoint", "end")
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One figure over the course of a run.
+    """A figure over the course of a run.
 
     Attributes:
-        tokens: (num_points,) how many the run had seen, ascending.
-        values: (num_points,) the figure at each.
+        tokens: (num_points,), the tokens that the run had seen, ascending.
+        values: (num_points,), the figure at each point.
     """
 
     tokens: np.ndarray
@@ -38,18 +38,18 @@ class Curve:
         return len(self.tokens) > 0
 
     def after(self, tokens: float) -> "Curve":
-        """The points from a number of tokens on."""
+        """Return the points from a number of tokens on."""
         late = self.tokens >= tokens
         return Curve(self.tokens[late], self.values[late])
 
     def smoothed(self, half_width: int) -> "Curve":
-        """Means of the points around each, as many before as after, so that nothing lags.
+        """Average the points around each point, with as many before as after, so that nothing lags.
 
         >>> Curve(np.arange(4), np.array([9.0, 3.0, 0.0, 3.0])).smoothed(1).values.tolist()
         [9.0, 4.0, 2.0, 1.5]
 
         Args:
-            half_width: Points on either side; fewer at the start, and after it at the end.
+            half_width: The points on either side; near the ends there are fewer.
         """
         index = np.arange(len(self.values))
         reach = np.minimum(index, half_width)
@@ -61,11 +61,12 @@ class Curve:
 class RunHistory:
     """The rows of a log that still count, in their order.
 
-    A run that was taken up again, or went back, does some steps once more: the later ones count.
+    A run that was resumed, or that went back, repeats some steps; the later ones count.
 
-    events: all rows but those of steps.
-    last_step: the row of the last step; None before the first.
-    phases: the names of the phases in the order of their first steps; "" where steps name none.
+    Attributes:
+        events: All rows except those of steps.
+        last_step: The row of the last step; None before the first.
+        phases: The names of the phases in the order of their first steps; "" if steps name none.
     """
 
     def __init__(self) -> None:
@@ -78,7 +79,7 @@ class RunHistory:
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """A whole log; a line that a killed process left torn is passed over.
+        """Read a whole log; an incomplete last line of a killed process is ignored.
 
         Raises:
             RunError: There is no such file.
@@ -94,7 +95,7 @@ class RunHistory:
         return history
 
     def add(self, row: LogRow) -> None:
-        """The next row of the log."""
+        """Add the next row of the log."""
         if row["kind"] == "step":
             if self._last_number >= (step := number(row.get("step"))):
                 self._forget_from(step)
@@ -105,24 +106,24 @@ class RunHistory:
         self.events.append(row)
 
     def column(self, figure: str) -> np.ndarray:
-        """(num_steps,) float64. A figure of every step, NaN for steps that lack it."""
+        """Return a figure of every step as (num_steps,) float64, NaN for steps that lack it."""
         if figure not in self._columns:
             return np.full(self.num_steps, math.nan)
         return np.array(self._columns[figure])
 
     @property
     def phase_of_steps(self) -> np.ndarray:
-        """(num_steps,) int64. The index in `phases` of the phase that each step belongs to."""
+        """Return the index in `phases` of each step's phase, (num_steps,) int64."""
         return np.array(self._phase_of, dtype=np.int64)
 
     def curve(self, figure: str) -> Curve:
-        """A figure of the steps that have it."""
+        """Return a figure of the steps that have it."""
         tokens, values = self.column("tokens"), self.column(figure)
         present = np.isfinite(tokens) & ~np.isnan(values)
         return Curve(tokens[present], values[present])
 
     def event_curve(self, kind: str, figure: str) -> Curve:
-        """A figure of the rows of one kind; rows that lack it are passed over."""
+        """Return a figure of the rows of one kind that have it."""
         rows = self.of_kind(kind)
         points = np.array([[number(row.get("tokens")), number(row.get(figure))] for row in rows])
         points = points.reshape(-1, 2)
@@ -130,17 +131,17 @@ class RunHistory:
         return Curve(points[:, 0], points[:, 1])
 
     def of_kind(self, *kinds: str) -> list[LogRow]:
-        """The rows of these kinds, which are none of steps."""
+        """Return the rows of these kinds, other than steps."""
         return [row for row in self.events if row["kind"] in kinds]
 
     @property
     def starts(self) -> list[LogRow]:
-        """The rows of the run's start and of its resumes."""
+        """Return the rows of the run's start and resumes."""
         return self.of_kind("start", "resume")
 
     @property
     def last_tokens(self) -> float:
-        """How many tokens the run has seen so far."""
+        """The number of tokens that the run has seen so far."""
         tokens = self._columns.get("tokens")
         return tokens[-1] if tokens else 0.0
 
@@ -165,7 +166,7 @@ class RunHistory:
         self.last_step = row
 
     def _forget_from(self, step: float) -> None:
-        """Drop the steps from `step` on, and what was found out about them."""
+        """Drop the steps from `step` on, and what was recorded about them."""
         steps = self.column("step")
         kept = int(np.searchsorted(steps, step))
         for column in self._columns.values():
@@ -189,5 +190,5 @@ def _parse(line: bytes) -> LogRow | None:
 
 
 def number(value: Any) -> float:
-    """A value of a row as a number; NaN for anything else."""
+    """Return a value of a row as a number, NaN for anything else."""
     return float(value) if isinstance(value, int | float) else math.nan

@@ -1,7 +1,7 @@
 """A web page in one file: its skeleton, and the parts that every report is made of.
 
-Nothing is loaded from elsewhere and nothing runs. Whatever is not `Html` already is escaped, so a
-text of any origin can be put anywhere.
+The page loads nothing and runs no scripts. Everything that is not `Html` already is escaped, so you
+can put any text anywhere.
 
     page("A run", [section("Totals", facts({"tokens": "1.2B"})), section("Recipe", code(text))])
 """
@@ -24,7 +24,7 @@ class Html(str):
 
 
 def markup(value: object) -> Html:
-    """A value as HTML; all but `Html` is escaped.
+    """Return a value as HTML; everything but `Html` is escaped.
 
     >>> markup("a < b"), markup(Html("<b>c</b>"))
     ('a &lt; b', '<b>c</b>')
@@ -33,12 +33,12 @@ def markup(value: object) -> Html:
 
 
 def join(values: Iterable[object], between: str = "") -> Html:
-    """Values one after another as HTML."""
+    """Join values as HTML."""
     return Html(between.join(markup(value) for value in values))
 
 
 def element(tag: str, *content: object, **attributes: object) -> Html:
-    """An element; an underscore in an attribute's name is a hyphen, a last one is dropped.
+    """Make an element; underscores in attribute names become hyphens, a trailing one is dropped.
 
     >>> element("p", "a < b", class_="note")
     '<p class="note">a &lt; b</p>'
@@ -51,12 +51,12 @@ def element(tag: str, *content: object, **attributes: object) -> Html:
 
 
 def page(title: str, content: Iterable[object], *, subtitle: object = "") -> str:
-    """The whole document.
+    """Make a whole document.
 
     Args:
         title: The title of the page.
-        content: The content of the page.
-        subtitle: What stands small below the title.
+        content: The parts of the page.
+        subtitle: A small line below the title.
     """
     style = (files("modernbert.report") / "page.css").read_text(encoding="utf-8")
     head = join(
@@ -77,10 +77,10 @@ def page(title: str, content: Iterable[object], *, subtitle: object = "") -> str
 
 
 def write_page(path: Path, document: str) -> None:
-    """Write a page so that a reader finds the old one or the new one, whole.
+    """Write a page so that readers see the old or the new page, never a part of one.
 
     Raises:
-        RunError: It cannot be written.
+        RunError: The page cannot be written.
     """
     try:
         # A text may hold halves of characters that have no UTF-8 form, such as a path's.
@@ -90,13 +90,13 @@ def write_page(path: Path, document: str) -> None:
 
 
 def section(heading: str, *content: object, note: object = "") -> Html:
-    """A part of the page with a heading, and perhaps a line that explains it."""
+    """Make a part of the page with a heading, and perhaps a line that explains it."""
     explained = [element("p", note, class_="note")] if note else []
     return element("section", element("h2", heading), *explained, *content)
 
 
 def facts(values: Mapping[str, object]) -> Html:
-    """Names with their values, as many in a row as there is room for."""
+    """List names with their values, as many in a row as fit."""
     return element(
         "dl",
         *(
@@ -108,12 +108,12 @@ def facts(values: Mapping[str, object]) -> Html:
 
 
 def grid(items: Iterable[object]) -> Html:
-    """Charts beside each other, one below the other where the screen is narrow."""
+    """Put charts next to each other, or below each other on a narrow screen."""
     return element("div", *items, class_="grid")
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
-    """A table; a column whose cells all begin like numbers, or are empty, stands to the right."""
+    """Make a table; columns whose cells all begin like numbers, or are empty, are aligned right."""
     body = [list(row) for row in rows]
     right = [_is_numeric([row[column] for row in body]) for column in range(len(header))]
     top = element("tr", *(_cell("th", cell, r) for cell, r in zip(header, right, strict=True)))
@@ -126,12 +126,12 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
 
 
 def code(text: str) -> Html:
-    """A text as it stands, such as a recipe."""
+    """Show a text unchanged, such as a recipe."""
     return element("pre", element("code", text))
 
 
 def details(summary: object, *content: object) -> Html:
-    """What is shown when one asks for it."""
+    """Hide content behind a summary that opens on a click."""
     return element("details", element("summary", summary), *content)
 
 
@@ -145,7 +145,7 @@ def _is_numeric(cells: Sequence[object]) -> bool:
 
 
 def bars(header: tuple[str, str], rows: Sequence[tuple[str, float]], format: Format) -> Html:
-    """Names with values, each with a bar; the longest is the greatest value's."""
+    """Show names and values with bars, relative to the greatest value."""
     longest = max((abs(value) for _, value in rows), default=0.0) or 1.0
     lines = [
         element(
@@ -167,13 +167,13 @@ def bars(header: tuple[str, str], rows: Sequence[tuple[str, float]], format: For
 def matrix(
     names: Sequence[str], counts: Sequence[Sequence[int]], *, rows: str, columns: str
 ) -> Html:
-    """A square of counts, such as a confusion matrix; a cell's colour is its share of its row.
+    """Show a square of counts, such as a confusion matrix; colours show the fraction of each row.
 
     Args:
         names: The names of the rows and columns.
-        counts: The counts.
-        rows: What the two sides are.
-        columns: As `rows`.
+        counts: The counts, row by row.
+        rows: What the rows are.
+        columns: What the columns are.
     """
     corner = element("th", f"{rows} ↓ {columns} →")
     top = element("tr", corner, *(element("th", name) for name in names))

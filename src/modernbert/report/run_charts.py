@@ -1,4 +1,4 @@
-"""The charts of a run, over the tokens that it had seen, and the figures behind them."""
+"""The charts of a run over the tokens that it had seen, and the figures in them."""
 
 import math
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ _SMOOTHING = 0.015
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseAccount:
-    """What a phase came to, as far as the run is.
+    """The totals of a phase so far.
 
     Attributes:
-        seconds: Of its steps alone.
-        evaluation: The figures of its last evaluation; empty when it has none.
+        seconds: The time of its steps.
+        evaluation: The figures of its last evaluation; empty if there is none.
     """
 
     name: str
@@ -32,24 +32,24 @@ class PhaseAccount:
 
     @property
     def tokens_per_second(self) -> float:
-        """Over all of its steps together."""
+        """The speed over all of its steps."""
         return self.tokens / self.seconds if self.seconds > 0 else 0.0
 
 
 def smooth(curve: Curve) -> Curve:
-    """Means over a few hundredths of the run around each point."""
+    """Average around each point over a few hundredths of the run."""
     return curve.smoothed(round(len(curve.tokens) * _SMOOTHING))
 
 
 def mean_curve(history: RunHistory, figure: str) -> Curve:
-    """The means of a figure that every step has; numbers that are infinite are left out."""
+    """Average a figure that every step has, without infinite numbers."""
     curve = history.curve(figure)
     finite = np.isfinite(curve.values)
     return smooth(Curve(curve.tokens[finite], curve.values[finite]))
 
 
 def ratio(history: RunHistory, above: str, below: str, scale: float = 1.0) -> Curve:
-    """A sum over another around each point, such as tokens by seconds, times `scale`."""
+    """Divide two sums around each point, such as tokens by seconds, and multiply by `scale`."""
     tokens, values, divisors = (history.column(name) for name in ("tokens", above, below))
     fine = np.isfinite(tokens) & np.isfinite(values) & (divisors > 0)
     sums = smooth(Curve(tokens[fine], values[fine])).values
@@ -57,7 +57,7 @@ def ratio(history: RunHistory, above: str, below: str, scale: float = 1.0) -> Cu
 
 
 def phase_spans(history: RunHistory) -> list[tuple[float, float, str]]:
-    """From how many tokens to how many each phase went so far, and its name."""
+    """Return the first and last token of each phase so far, with its name."""
     phases, tokens = history.phase_of_steps, history.column("tokens")
     firsts = [int(np.argmax(phases == index)) for index in range(len(history.phases))]
     starts = [float(tokens[first - 1]) if first else 0.0 for first in firsts]
@@ -66,7 +66,7 @@ def phase_spans(history: RunHistory) -> list[tuple[float, float, str]]:
 
 
 def phase_accounts(history: RunHistory) -> list[PhaseAccount]:
-    """The account of each phase, in their order."""
+    """Return the account of each phase, in their order."""
     phases, seconds = history.phase_of_steps, history.column("seconds")
     return [
         PhaseAccount(
@@ -81,9 +81,9 @@ def phase_accounts(history: RunHistory) -> list[PhaseAccount]:
 
 
 def matmul_ceiling(history: RunHistory) -> float | None:
-    """Operations a second of matrix products, of all processes, if they were measured.
+    """Return the rate of matrix products of all processes, in operations per second, if measured.
 
-    As the last start or resume found them, on its machine.
+    It is the rate that the last start or resume measured on its machine.
     """
     for row in reversed(history.starts):
         rate = number(row.get("matmul_flops_per_second")) * (row.get("num_processes") or 1)
@@ -93,7 +93,7 @@ def matmul_ceiling(history: RunHistory) -> float | None:
 
 
 def _last_evaluation(history: RunHistory, phase: str, end: float) -> LogRow:
-    """That of a phase; where evaluations name none, the last one up to its end."""
+    """Return the last evaluation of a phase; if evaluations name no phase, that before its end."""
     found: LogRow = {}
     for row in history.of_kind("evaluation"):
         named = row.get("phase")
@@ -108,11 +108,11 @@ _BEGINNING, _MANY_STEPS = 0.1, 50
 
 
 def run_charts(history: RunHistory, baseline: float | None = None) -> list[Chart]:
-    """Every chart that there are figures for.
+    """Make every chart for which the run has figures.
 
     Args:
         history: The history of the run.
-        baseline: A loss to compare with, such as the unigram distribution's.
+        baseline: A loss to compare with, such as that of the unigram distribution.
     """
     drawer = _Drawer(history)
     ceiling = matmul_ceiling(history)
@@ -144,7 +144,7 @@ def run_charts(history: RunHistory, baseline: float | None = None) -> list[Chart
 
 
 class _Drawer:
-    """Draws with what all charts of a run share: its tokens, and the borders of its phases."""
+    """Draws charts with what they all share: the run's tokens and the borders of its phases."""
 
     def __init__(self, history: RunHistory) -> None:
         self.history = history
@@ -166,7 +166,7 @@ class _Drawer:
         return self._chart("Loss", series, Axis(label="nats per masked token"))
 
     def late_losses(self) -> Chart:
-        """Without the steep beginning, beside which the rest looks flat."""
+        """Draw the losses without the steep beginning, which would make the rest look flat."""
         many = self.history.num_steps >= _MANY_STEPS
         start = _BEGINNING * self.history.last_tokens if many else math.inf
         training = self.history.curve("loss")
@@ -187,14 +187,14 @@ class _Drawer:
         return self._chart("Held-out accuracy", series, axis)
 
     def plain(self, title: str, figure: str, unit: str, format: Format = compact) -> Chart:
-        """A figure as it is."""
+        """Draw a figure as it is."""
         series = [_series("", self.history.curve(figure))]
         return self._chart(title, series, Axis(label=unit, format=format, low=0))
 
     def means(
         self, title: str, figure: str, unit: str, format: Format = compact, *, log: bool = False
     ) -> Chart:
-        """A figure that jumps about: faint, with means."""
+        """Draw a noisy figure faintly, with its means."""
         series = [
             _series("", self.history.curve(figure), kind="faint"),
             _series("", mean_curve(self.history, figure)),
@@ -211,7 +211,7 @@ class _Drawer:
         *,
         scale: float = 1.0,
     ) -> Chart:
-        """A sum over another, around each step."""
+        """Draw the ratio of two sums around each step."""
         series = [_series("", ratio(self.history, above, below, scale))]
         return self._chart(title, series, Axis(label=unit, format=format, low=0))
 
@@ -234,7 +234,7 @@ class _Drawer:
         return Timeline(title="Events", rows=rows, x=self.x)
 
     def _places(self, *kinds: str) -> list[float]:
-        """Where the events of these kinds happened; a record may tell its step alone."""
+        """Return where events of these kinds happened; a record may only name its step."""
         rows = self.history.of_kind(*kinds)
         steps = self.history.column("step")
         tokens = np.concatenate([[0.0], self.history.column("tokens")])

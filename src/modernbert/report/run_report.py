@@ -1,6 +1,6 @@
-"""The report of a run in its folder: `report.html`, `loss.png` and `run.png`.
+"""The report in a run's folder: `report.html`, `loss.png` and `run.png`.
 
-It is written while the run goes on, at evaluations and checkpoints, and at its end.
+It is written at evaluations and checkpoints during the run, and at its end.
 """
 
 import json
@@ -34,13 +34,13 @@ _ORDINARY = ("start", "resume", "evaluation", "checkpoint", "end", "phase")
 def run_page(
     history: RunHistory, *, title: str, recipe: str = "", baseline: float | None = None
 ) -> str:
-    """The page of a run as it is now.
+    """Make the page of a run as it is now.
 
     Args:
         history: The history of the run.
         title: The title of the page.
-        recipe: The text of the recipe, to be shown as it stands.
-        baseline: A loss to compare with, such as the unigram distribution's.
+        recipe: The text of the recipe, shown unchanged.
+        baseline: A loss to compare with, such as that of the unigram distribution.
     """
     charts = [chart.html() for chart in run_charts(history, baseline)]
     parts = [
@@ -55,7 +55,7 @@ def run_page(
 
 
 def _status(history: RunHistory) -> str:
-    """Whether the run goes on, and if not, why; by its last record of that kind."""
+    """Say whether the run is in progress, or why it stopped, from its last record of that kind."""
     rows = history.of_kind("start", "resume", "end")
     if not rows:
         return "not started yet"
@@ -120,7 +120,7 @@ def _phases(history: RunHistory) -> Html:
 
 
 def _events(history: RunHistory) -> Html:
-    """What is out of the ordinary, the latest first."""
+    """List unusual events, the latest first."""
     rows = [row for row in history.events if row["kind"] not in _ORDINARY]
     if not rows:
         return Html("")
@@ -139,7 +139,7 @@ def _event(row: LogRow) -> Sequence[str]:
 
 
 def _text(value: Any) -> str:
-    """A value of a record in words; a list of mappings, such as the parts of an average, too."""
+    """Describe a value of a record, or a list of mappings such as the parts of an average."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping):
@@ -150,7 +150,7 @@ def _text(value: Any) -> str:
 
 
 def _about(history: RunHistory) -> dict[str, object]:
-    """What the last start says of the model, the machine and the versions."""
+    """Describe the model, the machine and the versions, from the last start."""
     about: Mapping[str, Any] = {}
     for row in history.starts:
         about = row.get("about") or about
@@ -183,15 +183,18 @@ _PAUSE = 100.0
 def write_report(
     run_folder: Path, history: RunHistory | None = None, baseline: float | None = None
 ) -> Path:
-    """Write the page, and the pictures if there is anything to draw; gives the page's path.
+    """Write the page, and pictures if there is anything to draw.
 
     Args:
         run_folder: The folder of the run.
-        history: What the log of the folder says, if it was read before.
-        baseline: A loss to compare with, such as the unigram distribution's.
+        history: The content of its log, if it was read already.
+        baseline: A loss to compare with, such as that of the unigram distribution.
+
+    Returns:
+        The path of the page.
 
     Raises:
-        RunError: No log of a run, or a file that cannot be written.
+        RunError: There is no log of a run, or a file cannot be written.
     """
     history = history or RunHistory.read(run_folder / METRICS_FILE)
     page = run_folder / REPORT_FILE
@@ -203,10 +206,10 @@ def write_report(
 
 
 class ReportWriter:
-    """Keeps a run's report up to date; an observer of a `Trainer`.
+    """Keeps a run's report up to date, as an observer of a `Trainer`.
 
-    It takes no more than about a hundredth of the run's time, but at the end of the run it is
-    always written. A report that cannot be written does not stop a run.
+    It takes no more than about a hundredth of the run's time, and always writes the report at the
+    end. A report that cannot be written does not stop the run.
     """
 
     def __init__(self, run_folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -216,7 +219,7 @@ class ReportWriter:
         self._history = RunHistory()
 
     def __call__(self, record: dict[str, Any]) -> None:
-        """One record, after the log has it."""
+        """Take one record after it was logged."""
         kind = record["kind"]
         if kind in ("start", "resume"):
             self._history = RunHistory.read(self.run_folder / METRICS_FILE)
