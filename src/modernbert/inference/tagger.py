@@ -157,8 +157,10 @@ class Tagger(TextModel[TokenClassifier]):
     ) -> list[list[Entity]]:
         """Find the entities of many texts.
 
-        batch_tokens: the most tokens that are computed at once.
-        on_progress: is told after every batch.
+        Args:
+            texts: The texts.
+            batch_tokens: The most tokens that are computed at once.
+            on_progress: Is told after every batch.
 
         Raises:
             InputError: Something is not a text or a list of words, or an option is not valid.

@@ -109,11 +109,12 @@ class MaskedLanguageModel(SavedModel):
 class ClassifierSettings:
     """What a classifier's outputs mean.
 
-    labels: the name of each output, in their order.
-    pooling: for texts; tokens are not pooled.
-    problem: one label, any number of labels, or numbers.
-    splitting: for tokens, how a text is split into the words that have labels; None where nobody
-        has said it.
+    Attributes:
+        labels: The name of each output, in their order.
+        pooling: For texts; tokens are not pooled.
+        problem: One label, any number of labels, or numbers.
+        splitting: For tokens, how a text is split into the words that have labels; None where
+            nobody has said it.
     """
 
     labels: tuple[str, ...]
