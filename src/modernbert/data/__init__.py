@@ -1,4 +1,4 @@
-"""Data: from documents to packed batches; the files follow the data.
+"""Data: from documents to packed batches, in the order of the files below.
 
 documents -> prepare -> shards -> mixture -> packing -> masking -> collate -> loader
 """

@@ -1,4 +1,4 @@
-"""From bins to a batch that a model can train on."""
+"""Joining bins into a batch that a model can train on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,15 +15,15 @@ from modernbert.errors import InputError
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MaskedBatch:
-    """A batch with hidden tokens, and what is to be predicted.
+    """A batch with masked tokens, and the tokens to predict.
 
     Attributes:
-        batch: The tokens with masking applied.
-        masked_indices: (num_masked,) int64 ascending rows of the flat batch that are predicted;
-            there may be none.
-        labels: (num_masked,) int64 original ids there.
-        bin_ids: Positions of its bins in their stream.
-        bin_tokens_each: How many tokens each of these bins gave, in their order.
+        batch: The tokens, after masking.
+        masked_indices: (num_masked,) int64, ascending rows of the flat batch to predict; may be
+            empty.
+        labels: (num_masked,) int64, the original ids at these rows.
+        bin_ids: The positions of its bins in their stream.
+        bin_tokens_each: The number of tokens of each bin, in the same order.
     """
 
     batch: PackedBatch
@@ -38,9 +38,9 @@ class MaskedBatch:
         return len(self.labels)
 
     def filled_up(self, total_tokens: int, *, max_seqlen: int, token_id: int) -> "MaskedBatch":
-        """The same with a batch of a fixed shape: `PackedBatch.filled_up`.
+        """Bring the batch into a fixed shape; see `PackedBatch.filled_up`.
 
-        The filling counts as one more bin, of the id -1, of which nothing is predicted.
+        The filling counts as one more bin with the id -1, of which nothing is predicted.
         """
         missing = total_tokens - self.batch.total_tokens
         return replace(
@@ -51,7 +51,7 @@ class MaskedBatch:
         )
 
     def pin_memory(self) -> "MaskedBatch":
-        """The same batch in memory that a GPU can copy from while the CPU goes on."""
+        """Copy the batch into memory from which a GPU can copy while the CPU continues."""
         return replace(
             self,
             batch=self.batch.pin_memory(),
@@ -60,11 +60,11 @@ class MaskedBatch:
         )
 
     def without_targets(self) -> "MaskedBatch":
-        """The same tokens with nothing to predict, for a process that has no share of its own."""
+        """Return the same tokens with nothing to predict, for a process that has no share."""
         return replace(self, masked_indices=self.masked_indices[:0], labels=self.labels[:0])
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "MaskedBatch":
-        """The same batch on another device."""
+        """Copy the batch to another device."""
         return replace(
             self,
             batch=self.batch.to(device, non_blocking=non_blocking),
@@ -113,5 +113,5 @@ def _mask(each: Bin, *, vocab_size: int, rate: float, seed: int) -> MaskedTokens
 
 
 def _join(parts: Sequence[np.ndarray]) -> Tensor:
-    """(total,) int64 tensor of several arrays, one after another."""
+    """Concatenate arrays into a (total,) int64 tensor."""
     return torch.from_numpy(np.concatenate(parts))

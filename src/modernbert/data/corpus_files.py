@@ -1,4 +1,4 @@
-"""The files of a corpus: which ones there are, in what order, and how their bytes are unpacked."""
+"""The files of a corpus: which ones there are, in what order, and how they are unpacked."""
 
 import codecs
 import difflib
@@ -30,10 +30,10 @@ _UNPACKING_BYTES = 1 << 27
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusFile:
-    """One regular file, and what it was like when it was found.
+    """A regular file, and its state when it was found.
 
     Attributes:
-        input: The path, as the user gave it, through which the file was found.
+        input: The path given by the user through which the file was found.
     """
 
     path: str
@@ -43,24 +43,24 @@ class CorpusFile:
 
     @property
     def compression(self) -> Compression:
-        """The packing that the name's last suffix tells."""
+        """The compression that the last suffix of the name says."""
         return _COMPRESSIONS.get(os.path.splitext(self.path)[1].lower(), "")  # noqa: PTH122
 
     @property
     def suffix(self) -> str:
-        """The name's suffix within a packing, in small letters, such as ".jsonl"."""
+        """The suffix before that of a compression, in lower case, such as ".jsonl"."""
         # No Path objects: these take most of the time where a corpus has many files.
         name, suffix = os.path.splitext(self.path)  # noqa: PTH122
         return (os.path.splitext(name)[1] if self.compression else suffix).lower()  # noqa: PTH122
 
     @property
     def expected_text_bytes(self) -> int:
-        """A guess at the size of the text, for sharing out work."""
+        """An estimate of the size of the text, for dividing the work."""
         packed = 2 if self.suffix == ".parquet" else _EXPANSION[self.compression]
         return self.num_bytes * packed
 
     def is_unchanged(self) -> bool:
-        """Whether the file still has the size and the time at which it was found."""
+        """Return whether the file still has the size and the time that it had when it was found."""
         try:
             status = os.stat(self.path)  # noqa: PTH116 - no Path object for each of many files
         except OSError:
@@ -115,7 +115,7 @@ def _files_of(path: Path) -> Iterator[Path]:
 
 
 def _nearest(path: Path) -> str:
-    """What to do about a path where nothing is."""
+    """Say what to do about a path that does not exist."""
     try:
         near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1, cutoff=0.75)  # noqa: PTH208
     except OSError:
@@ -148,7 +148,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _files_of_dataset(folder: Path) -> Iterator[Path]:
-    """The data files of a saved dataset; others beside them are caches."""
+    """Return the data files of a saved dataset; its other files are caches."""
     state = folder / "state.json"
     try:
         names = [entry["filename"] for entry in json.loads(state.read_bytes())["_data_files"]]
@@ -163,7 +163,7 @@ def _files_of_dataset(folder: Path) -> Iterator[Path]:
 
 
 class UnpackedStream(io.BufferedReader):
-    """The unpacked bytes of a file; `bytes_done` tells how far the packed file is read."""
+    """The unpacked bytes of a file; `bytes_done` is the position in the packed file."""
 
     def __init__(self, packed: BinaryIO, unpacked: Any) -> None:
         super().__init__(unpacked, _BUFFER_BYTES)
@@ -198,7 +198,7 @@ def open_unpacked(file: CorpusFile, encoding: str | None = None) -> Iterator[Unp
 
 
 def encoding_of(beginning: bytes) -> str | None:
-    """The encoding that a byte order mark tells; None without one, or with that of UTF-8."""
+    """Return the encoding that a byte order mark says; None without one, or for UTF-8."""
     return next((name for mark, name in _MARKS.items() if beginning.startswith(mark)), None)
 
 

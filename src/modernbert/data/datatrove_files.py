@@ -1,8 +1,8 @@
-"""Token files of datatrove: documents as ids, taken over as they are.
+"""Token files of datatrove, whose documents are taken over as ids.
 
-`NAME.ds` holds the ids of all documents, little-endian uint16 or uint32, and `NAME.ds.index` where
-each document ends, as uint64. A document may begin with [CLS] and end with [SEP] or another token
-that its pipeline put there; shards hold documents without them.
+`NAME.ds` holds the ids of all documents as little-endian uint16 or uint32, and `NAME.ds.index` the
+end of each document as uint64. A document may begin with [CLS] and end with [SEP] or another token
+that the pipeline put there; shards hold documents without these.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ _CHECKED_DOCUMENTS, _CHECKED_TOKENS = 16, 4096
 
 
 def find_token_files(inputs: Iterable[Path | str]) -> list[CorpusFile]:
-    """The token files of the inputs.
+    """List the token files of the inputs.
 
     Raises:
         DocumentError: An input is missing, or there is no token file.
@@ -57,10 +57,10 @@ class TokenFile:
 
     @classmethod
     def open(cls, path: str) -> "TokenFile":
-        """Map a file and read its index.
+        """Map a file into memory and read its index.
 
         Raises:
-            DocumentError: It has no index, or one that does not fit it.
+            DocumentError: The file has no index, or the index does not fit it.
         """
         try:
             index = np.fromfile(path.removesuffix(_SUFFIX) + _INDEX_SUFFIX, dtype="<u8")
@@ -79,7 +79,7 @@ class TokenFile:
         return cls(path, ends, np.memmap(path, dtype=dtype, mode="r"))
 
     def documents(self, first: int = 0) -> Iterator[np.ndarray]:
-        """The documents from a number on."""
+        """Yield the documents from a number on."""
         start = int(self.ends[first - 1]) if first else 0
         for end in self.ends[first:].tolist():
             yield self.tokens[start:end]
@@ -91,7 +91,7 @@ class TokenFileImporter:
     """Spills the documents of token files, each with its random key.
 
     Attributes:
-        reencode: Ids to text and back; most documents must come back as they are.
+        reencode: Decodes ids and encodes the text again; most documents must get the same ids.
     """
 
     spill: Spill
@@ -107,8 +107,8 @@ class TokenFileImporter:
         """Spill the files that are not finished, each from its last stored run on.
 
         Raises:
-            InputError: The ids are those of another tokenizer.
-            DocumentError: A file that cannot be used.
+            InputError: The ids belong to another tokenizer.
+            DocumentError: A file cannot be used.
         """
         self.spill.folder.mkdir(exist_ok=True)
         done = documents = tokens = 0
@@ -192,7 +192,7 @@ class TokenFileImporter:
         return document[first:last]
 
     def _check_tokenizer(self, file: TokenFile) -> None:
-        """Whether ids become a text that becomes these ids again."""
+        """Check whether documents get the same ids when they are decoded and encoded again."""
         checked = same = 0
         for document in file.documents():
             inner = self._stripped(document)

@@ -1,11 +1,11 @@
-"""Documents of a corpus, and the work units into which it is cut for all cores.
+"""The documents of a corpus, and the work units into which it is divided for all cores.
 
-A text, Markdown or code file is one document; so is each row of a table, of JSON Lines, of Parquet
+A text, Markdown or code file is one document. So is each row of a table, of JSON Lines, of Parquet
 and of a dataset folder. What cannot be read is named, counted and skipped, or stops a strict
 reader.
 
-The units depend on the files alone, never on the number of processes, and so do the random keys
-of their documents.
+The units, and the random keys of their documents, depend only on the files and never on the number
+of processes.
 """
 
 import codecs
@@ -23,17 +23,17 @@ __all__ = ["Document", "DocumentReader", "Skipped", "read_file"]
 
 
 class DocumentReader:
-    """All documents of some files and folders, in the order of `find_files`.
+    """Reads all documents of files and folders, in the order of `find_files`.
 
-    skipped: what could not be read so far.
+    `skipped` counts what could not be read so far.
 
     Args:
         text_field: The name of the text in JSON records and in columns.
-        strict: Stop at the first file or record that cannot be read.
+        strict: Whether to stop at the first file or record that cannot be read.
         settings: The encoding of text, and whether tables have a header.
 
     Raises:
-        DocumentError: An input is missing; when strict, also anything that would be skipped.
+        DocumentError: An input is missing; if strict, also anything that would be skipped.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class DocumentReader:
 
 
 def read_file(reading: Reading) -> Iterator[Document]:
-    """The documents of one file, or of one range of it."""
+    """Yield the documents of a file, or of a range of it."""
     rules, path = reading.rules, reading.file.path
 
     def choose(names: Sequence[str]) -> Sequence[str]:
@@ -79,7 +79,7 @@ _WANTED_UNITS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class FilePart:
-    """A file, or the lines of it that begin in a range of its bytes."""
+    """A file, or the lines of it that begin within a range of its bytes."""
 
     file: CorpusFile
     start: int = 0
@@ -87,12 +87,12 @@ class FilePart:
 
     @property
     def num_bytes(self) -> int:
-        """The bytes of the range in the file."""
+        """The size of the range in the file."""
         return (self.file.num_bytes if self.stop is None else self.stop) - self.start
 
     @property
     def expected_text_bytes(self) -> int:
-        """A guess at the size of the part's text."""
+        """An estimate of the size of the part's text."""
         if self.stop is None and self.start == 0:
             return self.file.expected_text_bytes
         return self.num_bytes
@@ -103,7 +103,7 @@ class WorkUnit:
     """Parts of one input that are read one after another.
 
     Attributes:
-        index: The unit's number in the corpus.
+        index: The number of the unit in the corpus.
     """
 
     index: int
@@ -111,25 +111,22 @@ class WorkUnit:
 
     @property
     def input(self) -> str:
-        """The input, as the user gave it, to which all the parts belong."""
+        """The input given by the user to which all parts belong."""
         return self.parts[0].file.input
 
     @property
     def num_bytes(self) -> int:
-        """The bytes of all parts in their files."""
+        """The size of all parts in their files."""
         return sum(part.num_bytes for part in self.parts)
 
     @property
     def expected_text_bytes(self) -> int:
-        """A guess at the size of the unit's text."""
+        """An estimate of the size of the unit's text."""
         return sum(part.expected_text_bytes for part in self.parts)
 
 
 class UnitReader:
-    """The documents of one unit.
-
-    bytes_done: how many bytes of its parts are read so far.
-    """
+    """Reads the documents of one unit; `bytes_done` says how far it has come."""
 
     def __init__(
         self, unit: WorkUnit, rules: RecordRules, settings: FileSettings | None = None
@@ -142,7 +139,7 @@ class UnitReader:
 
     @property
     def bytes_done(self) -> int:
-        """How many bytes of the unit's parts are read so far."""
+        """The number of bytes of the unit's parts that were read so far."""
         return self._bytes_before + (self._reading.bytes_done if self._reading else 0)
 
     def __iter__(self) -> Iterator[Document]:
@@ -160,9 +157,9 @@ class UnitReader:
 
 
 def even_unit_bytes(files: Sequence[CorpusFile]) -> int:
-    """So large that there are enough units for many cores to end at about the same time.
+    """Choose a size of units with which many cores end at about the same time.
 
-    At most `UNIT_BYTES`.
+    It is at most `UNIT_BYTES`.
     """
     expected = sum(file.expected_text_bytes for file in files)
     return min(UNIT_BYTES, max(_LEAST_UNIT_BYTES, expected // _WANTED_UNITS))
@@ -171,12 +168,12 @@ def even_unit_bytes(files: Sequence[CorpusFile]) -> int:
 def plan_units(
     files: Sequence[CorpusFile], *, unit_bytes: int, encoding: str | None = None
 ) -> list[WorkUnit]:
-    """Cut large unpacked JSON Lines into ranges, and put small files of an input together.
+    """Divide large uncompressed JSON Lines files into ranges, and join small files of one input.
 
     Args:
         files: The files of the corpus.
         unit_bytes: The size of a unit, in bytes.
-        encoding: Of the files; only UTF-8 can be cut.
+        encoding: The encoding of the files; only UTF-8 files can be divided.
     """
     can_cut = encoding is None or codecs.lookup(encoding).name == "utf-8"
     parts = (part for file in files for part in _parts(file, unit_bytes, can_cut=can_cut))
@@ -187,7 +184,7 @@ def plan_units(
 
 
 def share_of(units: Sequence[WorkUnit], task: int, num_tasks: int) -> list[WorkUnit]:
-    """The units of one task of several: dealt out by size, so that the tasks have about as much."""
+    """Return the units of one of several tasks; all tasks get about the same size."""
     by_size = sorted(units, key=lambda unit: (-unit.expected_text_bytes, unit.index))
     return sorted(by_size[task::num_tasks], key=lambda unit: unit.index)
 
@@ -203,7 +200,7 @@ def _parts(file: CorpusFile, unit_bytes: int, *, can_cut: bool) -> list[FilePart
 
 
 def _together(parts: Iterable[FilePart], unit_bytes: int) -> Iterator[list[FilePart]]:
-    """Parts of one input in their order, as many as a unit has room for, but one in any case."""
+    """Join parts of one input, in their order, up to the size of a unit."""
     held: list[FilePart] = []
     held_bytes = 0
     for part in parts:

@@ -1,11 +1,11 @@
-"""Queries, documents and judgements, as the BEIR collection (arXiv 2104.08663) has them.
+"""Queries, documents and judgements in the format of the BEIR collection (arXiv 2104.08663).
 
     corpus.jsonl            _id, text, and perhaps title
     queries.jsonl           _id, text
     qrels/test.tsv          query-id, corpus-id, score; or qrels.jsonl or qrels.tsv without splits
 
-Every file may be packed as .gz, .xz or .zst. Judgements without a header are read as TREC has them:
-query, document and score, perhaps with a column after the query's that is not used.
+Every file may be compressed as .gz, .xz or .zst. Judgements without a header are read in TREC's
+format: query, document and score, perhaps with an unused column after the query.
 """
 
 from collections import Counter
@@ -27,14 +27,14 @@ _IDS = ("_id", "id")
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedTexts:
-    """Queries with judgements, and the documents that are searched.
+    """Queries with judgements, and the documents to search.
 
     Attributes:
-        queries: The text of each id; only queries that have judgements.
-        documents: As `queries`.
-        judgements: For each query, how relevant documents are; 0 is not at all. Those of documents
-            that are not there stay, as nothing can be found in their place.
-        notes: What does not fit together, a line each.
+        queries: The text of each query that has judgements, by id.
+        documents: The text of each document, by id.
+        judgements: For each query, the relevance of documents; 0 is not relevant. Judgements of
+            missing documents are kept, because they count as not found.
+        notes: Inconsistencies, one line each.
     """
 
     name: str
@@ -45,21 +45,21 @@ class JudgedTexts:
 
 
 def is_judged_folder(path: Path) -> bool:
-    """Whether a folder holds a corpus and queries."""
+    """Return whether a folder holds a corpus and queries."""
     return path.is_dir() and all(_file(path, name) is not None for name in ("corpus", "queries"))
 
 
 def read_judged_texts(folder: Path | str, split: str = "test") -> JudgedTexts:
-    """Read a folder.
+    """Read a folder of queries, documents and judgements.
 
     Args:
         folder: The folder.
-        split: Of the judgements, where there are several.
+        split: The split of the judgements, if there are several.
 
     Raises:
-        DocumentError: A file that is missing or cannot be read, an id that occurs twice, a score
-            that is no number, judgements that contradict each other, or none of a query and a
-            document that are there.
+        DocumentError: A file is missing or cannot be read, an id occurs twice, a score is not a
+            number, judgements contradict each other, or no judgement is about an existing query and
+            document.
     """
     folder = Path(folder).expanduser()
     documents = _texts(_table(folder, "corpus"))
@@ -107,7 +107,7 @@ def _qrels(folder: Path, split: str) -> Table:
 
 
 def _columns_apart(table: Table) -> Table:
-    """Judgements whose columns stand apart by blanks alone, as those of TREC may."""
+    """Split judgements whose columns are separated only by spaces, as TREC's may be."""
     if len(table.columns) > 1 or table.columns != ("1",):
         return table
     rows = [
@@ -118,14 +118,14 @@ def _columns_apart(table: Table) -> Table:
 
 
 def _named(table: Table) -> Table:
-    """Judgements without a header, with the names of their columns."""
+    """Name the columns of judgements without a header."""
     names = {"1": "query-id", table.columns[-2]: "corpus-id", table.columns[-1]: "score"}
     rows = [{names.get(key, key): value for key, value in row.items()} for row in table.rows]
     return replace(table, columns=tuple(names.get(key, key) for key in table.columns), rows=rows)
 
 
 def _texts(table: Table) -> dict[str, str]:
-    """The text of each id; a title goes before it."""
+    """Return the text of each id, after its title if it has one."""
     ids = table.find(_IDS, asked=None, option=None)
     table.require_distinct(ids)
     texts = table.texts(table.find(("text",), asked=None, option=None))
@@ -139,7 +139,7 @@ def _texts(table: Table) -> dict[str, str]:
 def _judgements(
     table: Table, queries: Mapping[str, str], documents: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, int]], list[str]]:
-    """The judgements of queries that are there, and notes about the others."""
+    """Return the judgements of existing queries, and notes about the others."""
     columns = {
         name: table.find(usual, asked=None, option=None)
         for name, usual in (

@@ -1,4 +1,4 @@
-"""Batches ahead of their use: a background thread, and the held-out batches of an evaluation."""
+"""Preparing batches ahead in a background thread, and the held-out batches of an evaluation."""
 
 import contextlib
 import threading
@@ -33,23 +33,23 @@ def held_out_batches(
     part: int = 0,
     parts: int = 1,
 ) -> Iterator[MaskedBatch]:
-    """The same batches for every evaluation, one bin each, every piece of a document once.
+    """Yield the same batches for every evaluation, one bin each, every piece of a document once.
 
     Args:
-        folder: The folder.
-        settings: The settings.
-        seed: The seed of the random numbers.
+        folder: The shards.
+        settings: How to pack them.
+        seed: The seed of the sample and the masks.
         rate: The probability that a token is masked.
-        max_tokens: Stop before the pieces, [CLS] and [SEP] included, exceed this. They are drawn at
-            random from all documents, because the first few of a folder could be one long book.
-        part: Give every `parts`-th batch alone, from number `part` on. Each part has as many, if
-            need be one more without targets.
-        parts: As `part`.
+        max_tokens: The most tokens to evaluate on, including [CLS] and [SEP]. The pieces are drawn
+            at random from all documents, because the first few of a folder could be one long book.
+        part: Yield only every `parts`-th batch, from this number on. All parts have the same number
+            of batches; if necessary, the last batch of a part has no targets.
+        parts: The number of parts.
 
     Raises:
-        ShardError: The folder holds no documents, or its content is not what was written.
-        InputError: max_tokens leaves room for no piece at all.
-        SettingsError: A seed that is not from 0 to 2^64 - 1.
+        ShardError: The folder has no documents, or its content is not what was written.
+        InputError: `max_tokens` leaves no room for a single piece.
+        SettingsError: The seed is not from 0 to 2^64 - 1.
     """
     check_seed(seed)
     pieces = _held_out_pieces(folder, settings, seed=seed, max_tokens=max_tokens)
@@ -112,10 +112,10 @@ class _End:
 
 
 class Prefetcher(Iterator[T], Generic[T]):
-    """An iterator whose items are made ahead; an exception of theirs is raised in its turn.
+    """An iterator whose items are prepared ahead; an exception is raised when its turn comes.
 
-    The thread ends with the items, at `close`, when nobody holds the prefetcher any longer, and
-    when the interpreter exits; the items, if a generator, are then closed in that thread.
+    The thread ends after the last item, at `close`, when the prefetcher is no longer referenced,
+    and when the interpreter exits. If the items are a generator, it is then closed in that thread.
     """
 
     def __init__(self, items: Iterable[T], depth: int) -> None:
@@ -148,7 +148,7 @@ class Prefetcher(Iterator[T], Generic[T]):
         return _End()
 
     def close(self) -> None:
-        """Stop the thread and wait for it; what it has ahead is dropped."""
+        """Stop the thread and wait for it; items that were prepared ahead are dropped."""
         self._finish()
         with contextlib.suppress(Empty):
             while True:
@@ -164,7 +164,7 @@ class Prefetcher(Iterator[T], Generic[T]):
 def _fill(
     items: Iterable[T], queue: "Queue[T | _Failure | _End]", stopped: threading.Event
 ) -> None:
-    """The thread's work: put every item, then the end or the failure, unless it is stopped."""
+    """Put every item into the queue, then the end or the failure, unless the thread is stopped."""
     last: _Failure | _End = _End()
     try:
         iterator = iter(items)
@@ -181,7 +181,7 @@ def _fill(
 def _put(
     item: "T | _Failure | _End", queue: "Queue[T | _Failure | _End]", stopped: threading.Event
 ) -> bool:
-    """Whether the item went in before the stop."""
+    """Return whether the item was put into the queue before the stop."""
     while not stopped.is_set():
         with contextlib.suppress(Full):
             queue.put(item, timeout=_POLL_SECONDS)

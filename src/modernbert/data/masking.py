@@ -1,8 +1,8 @@
-"""Which tokens are hidden from the model, and what stands in their place.
+"""Which tokens are masked, and what replaces them.
 
-Every draw comes from Philox, a counter-based generator, keyed by (seed, bin): the mask of a bin
-is a function of these two numbers, whichever process makes it, and before or after a resume.
-Only raw words are used, which NumPy keeps unchanged over its versions.
+Every random number comes from Philox, a counter-based generator, with the key (seed, bin). The mask
+of a bin is therefore a function of these two numbers, whichever process makes it, before or after a
+resume. Only raw words of the generator are used, which NumPy keeps the same in all versions.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ RANDOM_SHARE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingSettings(Settings):
-    """How much is masked in training.
+    """How much to mask in training.
 
     Raises:
         SettingsError: The rate is out of its range.
@@ -39,12 +39,13 @@ class MaskingSettings(Settings):
 
 
 class MaskedTokens(NamedTuple):
-    """Tokens with some hidden, and what these were.
+    """Tokens after masking, and what they were.
 
     Attributes:
         token_ids: (num_tokens,) int64, as the model sees them.
-        masked_indices: (num_masked,) int64 ascending places that are to be predicted; maybe none.
-        labels: (num_masked,) int64 original ids at these places.
+        masked_indices: (num_masked,) int64, ascending indices of the tokens to predict; may be
+            empty.
+        labels: (num_masked,) int64, the original ids at these indices.
     """
 
     token_ids: np.ndarray
@@ -60,23 +61,23 @@ def mask_tokens(
     rate: float,
     key: tuple[int, int],
 ) -> MaskedTokens:
-    """Mask tokens at random: 80% become [MASK], 10% a random id, 10% stay (as BERT does).
+    """Mask tokens at random: 80% become [MASK], 10% a random id, 10% stay, as in BERT.
 
-    Each token is masked on its own with probability `rate`, as in the paper's code: a count that
-    is exact for each bin would tie the tokens of a bin together and gain nothing, as the loss is
-    divided by the masked tokens of the whole step. At a lower rate the same key masks a subset.
+    Each token is masked independently with probability `rate`, as in the paper's code. An exact
+    number per bin would make the tokens of a bin depend on each other and gain nothing, as the loss
+    is divided by the masked tokens of the whole step. At a lower rate the same key masks a subset.
 
     Args:
-        token_ids: (num_tokens,) int64; left as they are.
-        special_token_ids: Never masked and never drawn as a replacement. Any other id below
-            `vocab_size` can be drawn, unused slots too: BERT draws from the whole vocabulary, and a
-            rule for unused ones would have to know the tokenizer.
+        token_ids: (num_tokens,) int64; not changed.
+        special_token_ids: Tokens that are never masked and never drawn as replacements. Any other
+            id below `vocab_size` can be drawn, including unused slots, as BERT draws from the whole
+            vocabulary.
         vocab_size: The number of tokens in the vocabulary.
         rate: The probability that a token is masked.
-        key: Seed and the bin's id.
+        key: The seed, and the id of the bin.
 
     Raises:
-        InputError: A rate outside 0 to 1, or a key that is not two numbers from 0 to 2^64 - 1.
+        InputError: The rate is not from 0 to 1, or the key is not two numbers from 0 to 2^64 - 1.
     """
     if not 0 <= rate <= 1:
         raise InputError(f"rate: got {rate}, expected 0 to 1")
@@ -97,7 +98,7 @@ def mask_tokens(
 
 
 def _uniform(generator: np.random.Philox, size: int) -> np.ndarray:
-    """(size,) float64 in [0, 1), from the upper 53 bits of a word each."""
+    """Return (size,) float64 in [0, 1), each from the upper 53 bits of a word."""
     words: np.ndarray = generator.random_raw(size)
     return (words >> np.uint64(11)) * 2.0**-53
 
@@ -105,7 +106,7 @@ def _uniform(generator: np.random.Philox, size: int) -> np.ndarray:
 def _random_ids(
     generator: np.random.Philox, size: int, specials: np.ndarray, vocab_size: int
 ) -> np.ndarray:
-    """(size,) int64, uniform over the ids of the vocabulary that are not in `specials`."""
+    """Return (size,) int64, uniform over the ids of the vocabulary that are not in `specials`."""
     words: np.ndarray = generator.random_raw(size)
     ids = (words % np.uint64(vocab_size - len(specials))).astype(np.int64)
     for special in specials:  # ascending: ids at or above each gap move up by one

@@ -1,14 +1,14 @@
 """Which documents a run reads, and in which order: an endless mixture of weighted sources.
 
-`prepare` has already shuffled the documents of a source over all of its shards. An epoch of a
-source is therefore read shard by shard, which touches (and hashes) one shard at a time, with the
-shards of each epoch in an order of their own and the chunks of each shard (contiguous documents
-of about a million tokens) as well. Nothing is ever held for every document of a source, nor for
-every chunk: the tables are one entry a shard, and one a chunk of the shard that is being read.
+`prepare` has already shuffled the documents of a source over all its shards. An epoch therefore
+reads a source shard by shard, which touches and hashes one shard at a time. Each epoch has its own
+order of shards and, in each shard, of chunks (contiguous documents of about a million tokens).
+Memory never grows with the documents of a source or with its chunks: the tables have one entry per
+shard, and one per chunk of the current shard.
 
-The orders come from PCG64DXSM (P, C.1: the sampler of another library was biased and ruined a
-run) keyed by seed, source, epoch and shard. They use its raw words alone, which NumPy keeps
-unchanged over its versions, so that a run also resumes under another NumPy.
+The orders come from PCG64DXSM with a key of seed, source, epoch and shard (P, C.1: the biased
+sampler of another library ruined a run). Only raw words of the generator are used, which NumPy
+keeps the same in all versions, so a run also resumes under another NumPy.
 """
 
 import math
@@ -26,7 +26,7 @@ CHUNK_TOKENS = 1 << 20
 
 
 class Purpose(IntEnum):
-    """What random numbers are for; each purpose has streams of its own."""
+    """The purpose of random numbers; each purpose has its own streams."""
 
     SHARDS = 0
     CHUNKS = 1
@@ -64,7 +64,7 @@ class Documents:
         return len(self.shard_ids)
 
     def __getitem__(self, choice: np.ndarray) -> "Documents":
-        """Those at the indices `choice`, in its order."""
+        """Return the documents at the indices `choice`, in that order."""
         return Documents(self.shard_ids[choice], self.starts[choice], self.stops[choice])
 
     @property
@@ -75,13 +75,13 @@ class Documents:
 
     @classmethod
     def of_shard(cls, shard: Shard, shard_id: int, first: int, stop: int) -> "Documents":
-        """The documents `first` to `stop` of a shard, whole."""
+        """Return the documents `first` to `stop` of a shard as a whole."""
         offsets = shard.offsets[first : stop + 1].astype(np.int64)
         return cls(np.full(stop - first, shard_id), offsets[:-1], offsets[1:])
 
     @classmethod
     def concatenate(cls, parts: Sequence["Documents"]) -> "Documents":
-        """Several, one after another."""
+        """Concatenate several sets of documents."""
         return cls(
             np.concatenate([part.shard_ids for part in parts] or [_NONE]),
             np.concatenate([part.starts for part in parts] or [_NONE]),
@@ -93,9 +93,9 @@ _NONE = np.empty(0, dtype=np.int64)
 
 
 class SourceStream:
-    """The documents of one shard folder, epoch after epoch without end, by token position.
+    """The documents of one shard folder, by token position, epoch after epoch without end.
 
-    Epoch e takes up the tokens e x num_tokens to (e + 1) x num_tokens of the stream.
+    Epoch e has the tokens e x num_tokens to (e + 1) x num_tokens of the stream.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class SourceStream:
         self._shard_tokens = np.array([s.num_tokens for s in folder.shards], dtype=np.int64)
 
     def documents(self, first: int, stop: int) -> Documents:
-        """The whole documents whose first token lies in [first, stop) of the stream."""
+        """Return the whole documents whose first token is in [first, stop) of the stream."""
         return Documents.concatenate(list(self._runs(first, stop)))
 
     def _runs(self, first: int, stop: int) -> Iterator[Documents]:
@@ -132,7 +132,7 @@ class SourceStream:
     def _runs_in_shard(
         self, epoch: int, shard_id: int, first: int, stop: int
     ) -> Iterator[Documents]:
-        """Those that start in [first, stop) of the shard's tokens in this epoch's chunk order."""
+        """Yield those that start in [first, stop) of the shard's tokens in this epoch's order."""
         shard = self.folder.shards[shard_id]
         starts = shard.offsets[:-1]
         borders = _chunk_borders(shard, self._chunk_tokens)
@@ -152,27 +152,28 @@ class SourceStream:
 
 
 def _chunk_borders(shard: Shard, chunk_tokens: int) -> np.ndarray:
-    """(num_chunks + 1,) int64 document indices: chunk i holds borders[i] to borders[i + 1]."""
+    """Return (num_chunks + 1,) int64 document indices; chunk i is borders[i] to borders[i + 1]."""
     # In the type of the offsets: another one would have NumPy copy all of them for the search.
     multiples = np.arange(0, shard.num_tokens, chunk_tokens, dtype=np.uint64)
     return np.append(shard.offsets[:-1].searchsorted(multiples), shard.num_documents)
 
 
 class Mixture:
-    """Weighted sources as a row of blocks; block b is the same whoever asks for it, and when.
+    """Weighted sources as a sequence of blocks; block b depends on nothing but its number.
 
-    Of source s a block takes the documents that start in the tokens [b x q, (b + 1) x q) of its
-    stream, with q = its share x `block_tokens`, as an exact fraction. Shares count the tokens of
-    documents. `block_tokens` is made so that the source that is repeated most often begins its
-    epochs at borders of blocks: a small corpus alone is one block an epoch.
+    Of source s, a block takes the documents that start in the tokens [b x q, (b + 1) x q) of its
+    stream, where q is the source's share of `block_tokens`, as an exact fraction. Shares count the
+    tokens of documents. `block_tokens` is chosen so that the source that repeats most often begins
+    its epochs at borders of blocks. A small corpus alone has one block per epoch.
 
-    shards: those of all sources; what the `shard_ids` of its documents index.
-    block_tokens: a `Fraction`, at most `wanted_block_tokens` unless that source would repeat
-        itself in fewer than `least_block_tokens`: then a block holds several epochs of it.
+    `shards` are those of all sources, which the `shard_ids` of documents index. `block_tokens` is a
+    `Fraction`, at most `wanted_block_tokens`, unless the most repeated source would repeat itself
+    in fewer than `least_block_tokens`; then a block holds several epochs of it.
 
     Raises:
-        SettingsError: No source, a weight that is not positive, or a seed not from 0 to 2^64 - 1.
-        ShardError: An empty source, or sources of different tokenizers.
+        SettingsError: There is no source, a weight is not positive, or the seed is not from 0 to
+            2^64 - 1.
+        ShardError: A source is empty, or the sources have different tokenizers.
     """
 
     def __init__(
@@ -200,7 +201,7 @@ class Mixture:
         )
 
     def documents(self, block: int) -> Documents:
-        """The documents of a block, source by source."""
+        """Return the documents of a block, source by source."""
         parts, first_shard = [], 0
         for stream, share in zip(self._streams, self._shares, strict=True):
             quota = share * self.block_tokens
@@ -210,7 +211,7 @@ class Mixture:
         return Documents.concatenate(parts)
 
     def epochs(self, block: int) -> tuple[float, ...]:
-        """How many times each source has been read when a block begins."""
+        """Return how many times each source has been read when a block begins."""
         return tuple(
             float(block * share * self.block_tokens / stream.num_tokens)
             for stream, share in zip(self._streams, self._shares, strict=True)
@@ -218,10 +219,10 @@ class Mixture:
 
 
 def require_same_tokenizer(folders: Sequence[ShardFolder]) -> None:
-    """Refuse shard folders whose token ids do not mean the same.
+    """Refuse shard folders whose token ids have different meanings.
 
     Raises:
-        ShardError: Naming two folders that differ.
+        ShardError: Two folders differ; the message names both.
     """
     for folder in folders[1:]:
         if folder.tokenizer_fingerprint != folders[0].tokenizer_fingerprint:
@@ -245,7 +246,7 @@ def check_seed(seed: int) -> None:
 
 
 def _block_tokens(epoch: Fraction, wanted: int, least: int) -> Fraction:
-    """A divisor of `epoch` at most `wanted`, or a multiple of it when it is below `least`."""
+    """Return a divisor of `epoch` at most `wanted`, or a multiple of it if it is below `least`."""
     if epoch >= least:
         return epoch / math.ceil(epoch / wanted)
     return epoch * math.ceil(least / epoch)

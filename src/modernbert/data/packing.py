@@ -1,17 +1,17 @@
 """Bins: documents split to the longest sequence and packed tightly, from one integer.
 
-Nothing is thrown away: a document is cut into as many full pieces as it has and one shorter rest,
+No text is lost: a document is cut into as many full pieces as it has and one shorter remainder,
 each with its own [CLS] and [SEP].
-Deviation: the paper's code cuts a document at the longest sequence and drops what follows.
+Deviation: the paper's code truncates a document at the longest sequence.
 
-The pieces of a block are packed by best fit (P section 2.2.1: over 99% full) in two
-passes: a part of every bin is filled with pieces as they come, and what is left by best fit with
-the longest first. The second pass alone packs as well, but makes bins of nearly one length each,
-so that a step of few bins would be a sample of one kind of document.
+The pieces of a block are packed in two passes (P section 2.2.1: over 99% full). First, a part of
+every bin is filled with pieces in their random order; then the remaining pieces are packed by best
+fit, longest first. Best fit alone packs as tightly, but gives bins of nearly one length each, so
+that a step of few bins would be a sample of one kind of document.
 
 A bin's `id` is its place in the stream: block x `MAX_BLOCK_BINS` + index in the block. A block
-depends on the seed and its own number alone, so every process can compute the same bins, go to
-any place at once, and read from the shards only those bins that are its own.
+depends only on the seed and its own number. Every process can therefore compute the same bins, go
+to any place at once, and read from the shards only its own bins.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ NUM_SPECIAL = 2  # [CLS] and [SEP] of each piece
 
 @dataclass(frozen=True, kw_only=True)
 class PackingSettings(Settings):
-    """How long a sequence may be, and how much goes into one bin.
+    """The longest sequence, and the size of a bin.
 
     Raises:
         SettingsError: A sequence has no room for a token, or a bin none for a sequence.
@@ -73,11 +73,11 @@ class Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class Bin:
-    """Sequences that are processed together; its tokens are read when they are asked for.
+    """Sequences that are processed together; the tokens are read on demand.
 
     Attributes:
-        id: The bin's position in its stream.
-        spans: The documents' pieces, longest first, so that equal lengths stand together.
+        id: The position of the bin in its stream.
+        spans: The pieces of documents, longest first, so that equal lengths are neighbours.
     """
 
     id: int
@@ -113,7 +113,7 @@ class Bin:
 
     @property
     def sequences(self) -> list[np.ndarray]:
-        """Each sequence's (length,) int64 ids, read anew."""
+        """Read each sequence's (length,) int64 ids."""
         return np.split(self.read(), self.lengths.cumsum()[:-1])
 
 
@@ -134,19 +134,20 @@ def split_documents(documents: Documents, max_seqlen: int) -> Documents:
 def best_fit_decreasing(
     lengths: np.ndarray, room: Sequence[int], capacity: int
 ) -> tuple[np.ndarray, int]:
-    """Put items, longest first, each into the fullest bin that has room for it, or a new one.
+    """Put items, longest first, each into the fullest bin that has room for it, or into a new one.
 
     >>> best_fit_decreasing(np.array([6, 5, 4, 3, 2]), [5], 10)
     (array([1, 0, 1, 2, 2]), 3)
 
-    Because lengths only fall, no search is needed: bins with room for the present length lie on a
-    stack, the fullest on top. A bin that gets an item has less room than all of them, so it goes
-    back on top or, with too little room, to the closed ones; when the length falls, the closed
-    bins that it lets in again have less room than those on the stack. Equal items go in at once.
+    No search is needed, because lengths only fall. Bins with room for the current length are on a
+    stack, the fullest on top. A bin that gets an item has less room than all others, so it goes
+    back on top, or to the closed bins if it has too little room. When the length falls, the closed
+    bins that have room again have less of it than those on the stack. Equal items are put in
+    together.
 
     Args:
-        lengths: (num_items,) int64 that do not ascend, each from 1 to `capacity`.
-        room: What is free in each bin that is there already, from 0 to `capacity`.
+        lengths: (num_items,) int64, not ascending, each from 1 to `capacity`.
+        room: The free space of each existing bin, from 0 to `capacity`.
         capacity: The capacity of a bin, in tokens.
 
     Returns:
@@ -182,7 +183,7 @@ def best_fit_decreasing(
 
 
 def _run_lengths(row: np.ndarray) -> Iterator[tuple[int, int]]:
-    """The distinct values of a sorted row of positive numbers, and how often each comes."""
+    """Return the distinct values of a sorted row of positive numbers, and their counts."""
     starts = np.flatnonzero(np.diff(row, prepend=0))
     counts = np.diff(starts, append=len(row))
     return zip(row[starts].tolist(), counts.tolist(), strict=True)
@@ -205,14 +206,14 @@ class PackedPieces:
         return len(self.borders) - 1
 
     def spans(self, index: int, shards: Sequence[Shard]) -> tuple[Stretch, ...]:
-        """The pieces of one bin; `shards` are those that their `shard_ids` index."""
+        """Return the pieces of one bin; `shards` are those that their `shard_ids` index."""
         chosen = self.pieces[np.arange(self.borders[index], self.borders[index + 1])]
         rows = np.stack([chosen.shard_ids, chosen.starts, chosen.stops], axis=1).tolist()
         return tuple(Stretch(shards[shard_id], start, stop) for shard_id, start, stop in rows)
 
 
 def pack(pieces: Documents, bin_tokens: int, *, seed: int, block: int) -> PackedPieces:
-    """Pack pieces into bins, with every choice between equals and the order of the bins random."""
+    """Pack pieces into bins; choices between equal bins, and the order of the bins, are random."""
     pieces = pieces[permutation(len(pieces), seed=seed, purpose=Purpose.PIECES, key=(block,))]
     lengths = pieces.lengths + NUM_SPECIAL
     scattered, room = _scatter(lengths, bin_tokens)
@@ -227,9 +228,9 @@ def pack(pieces: Documents, bin_tokens: int, *, seed: int, block: int) -> Packed
 
 
 def _scatter(lengths: np.ndarray, bin_tokens: int) -> tuple[np.ndarray, list[int]]:
-    """Put the first of the items, as they come, into as many bins as all of them need at least.
+    """Put the first items, in their order, into the least number of bins that could hold all items.
 
-    Returns (num_scattered,) int64, the bin of each of these, and what is left free in each bin.
+    Returns (num_scattered,) int64, the bin of each of these, and the free space of each bin.
     """
     num_bins = -(-int(lengths.sum()) // bin_tokens)
     each = int(SCATTERED_SHARE * (bin_tokens - lengths.max(initial=0)))
@@ -242,15 +243,17 @@ def _scatter(lengths: np.ndarray, bin_tokens: int) -> tuple[np.ndarray, list[int
 
 
 class BinStream:
-    """The endless row of a run's bins; any place in it is reached at once.
+    """The endless stream of a run's bins; any position is reached at once.
 
     Args:
         sources: Shard folders and their weights, which are shares of tokens.
+        settings: How to pack.
         seed: Decides the order of everything.
 
     Raises:
-        SettingsError: No source, a weight that is not positive, or a seed not from 0 to 2^64 - 1.
-        ShardError: An empty source, or sources of different tokenizers.
+        SettingsError: There is no source, a weight is not positive, or the seed is not from 0 to
+            2^64 - 1.
+        ShardError: A source is empty, or the sources have different tokenizers.
     """
 
     def __init__(
@@ -273,13 +276,13 @@ class BinStream:
         self._packed = lru_cache(maxsize=2)(self._pack)
 
     def take(self, position: int, num_bins: int) -> tuple[list[Bin], int]:
-        """The next `num_bins` bins from a position on, and the position after them.
+        """Return the next `num_bins` bins from a position, and the position after them.
 
-        A stream begins at position 0; nothing is read from the shards but their offsets.
+        A stream begins at position 0. Only offsets are read from the shards.
 
         Raises:
-            InputError: A position that is not one of this stream.
-            ShardError: Offsets that are not those that were written.
+            InputError: The position does not belong to this stream.
+            ShardError: The offsets are not those that were written.
         """
         if position < 0 or num_bins < 0:
             raise InputError(f"got position {position} and {num_bins} bins, expected 0 or more")
@@ -298,7 +301,7 @@ class BinStream:
         return bins, block * MAX_BLOCK_BINS + index
 
     def epochs(self, position: int) -> tuple[float, ...]:
-        """How many times each source has been read, to the block in which a position lies."""
+        """Return how many times each source has been read, up to the block of a position."""
         return self._mixture.epochs(position // MAX_BLOCK_BINS)
 
     def _bin(self, packed: PackedPieces, block: int, index: int) -> Bin:

@@ -94,20 +94,21 @@ class _Axes(NamedTuple):
 def grow(
     small: MaskedLanguageModel, config: EncoderConfig, *, layer_map: LayerMap = "kind"
 ) -> MaskedLanguageModel:
-    """A model of the larger config, whose weights are those of the small one, tiled.
+    """Make a model of a larger config by tiling the weights of a smaller one (P section 2.2).
 
-    It computes something else than the small one and has to be trained on. The paper grows at the
-    end of the first phase, before the context is extended.
+    The new model does not compute what the small one did; it has to be trained. The paper grows its
+    model at the end of the first phase, before the context is extended.
+    Deviation: by default a layer starts from the nearest old layer of the same kind; with the paper's
+    map, 6 of the 10 global layers of large start from local ones.
 
     Args:
         small: The smaller model.
-        config: The config of the model.
-        layer_map: "kind", the nearest old layer of the same kind, local or global, in relative
-            depth; or "paper", round(i x old / new) whatever the kind. Deviation: the paper's map
-            lets 6 of the 10 global layers of large start from local ones.
+        config: The config of the new model.
+        layer_map: "kind" for the old layer of the same kind at the nearest relative depth, or "paper"
+            for round(i x old / new), whatever the kind.
 
     Raises:
-        ConfigError: A config that is smaller, or of another vocabulary or head size.
+        ConfigError: The config is smaller, or has another vocabulary or head size.
     """
     _check(small.config, config)
     axes = _axes(small.config, config)
