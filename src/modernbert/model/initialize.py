@@ -98,14 +98,14 @@ def grow(
 
     The new model does not compute what the small one did; it has to be trained. The paper grows its
     model at the end of the first phase, before the context is extended.
-    Deviation: by default a layer starts from the nearest old layer of the same kind; with the paper's
-    map, 6 of the 10 global layers of large start from local ones.
+    Deviation: by default a layer starts from the nearest old layer of the same kind. The map of the
+    paper starts 6 of the 10 global layers of large from local ones.
 
     Args:
         small: The smaller model.
         config: The config of the new model.
-        layer_map: "kind" for the old layer of the same kind at the nearest relative depth, or "paper"
-            for round(i x old / new), whatever the kind.
+        layer_map: "kind" for the old layer of the same kind at the nearest relative depth, or
+            "paper" for round(i x old / new), whatever the kind.
 
     Raises:
         ConfigError: The config is smaller, or has another vocabulary or head size.
