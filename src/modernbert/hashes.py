@@ -72,7 +72,8 @@ def as_bytes(hashes: Hashes) -> bytes:
 def read_hashes(path: Path, error: type[ModernBertError] = ModelFolderError) -> Hashes:
     """Read a file of hashes.
 
-    Raises:
+    Args:
+        path: The path.
         error: It cannot be read, or is no file of hashes.
     """
     return read_settings(_HashesFile, path, error=error).files
