@@ -218,11 +218,12 @@ def test_search(
         assert [hit["row"] for hit in line["hits"]] == best.indices.tolist()
         assert [hit["id"] for hit in line["hits"]] == [f"doc {i}" for i in best.indices.tolist()]
         assert [hit["score"] for hit in line["hits"]] == pytest.approx(best.values.tolist())
+        assert [hit["text"] for hit in line["hits"]] == [TEXTS[i] for i in best.indices.tolist()]
     shown = run(*common).stdout.splitlines()
     assert (
         len(shown) == 6
         and shown[0] == "number 2"
-        and shown[1].split()[1:3] == ["doc", shown[1][-1]]
+        and shown[1].endswith(f"doc {(first := int(shown[1].split()[2]))}  {TEXTS[first]}")
     )
 
 

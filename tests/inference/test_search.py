@@ -214,3 +214,13 @@ def test_places_of_ids_that_are_none(tmp_path: Path, value: int) -> None:
     else:
         with pytest.raises(InputError, match="does not say where the lines of"):
             Index.open(tmp_path / "index")
+
+
+def test_texts_are_kept_and_given_back(tmp_path: Path) -> None:
+    texts = ["first", "second\nline", "third"]
+    eye = np.eye(3, dtype=np.float32)
+    build_index(tmp_path / "index", [eye[:2], eye[2:]], ids=["a", "b", "c"], texts=texts)
+    (hits,) = Index.open(tmp_path / "index").search(eye[1], 1)
+    assert [(hit.id, hit.text) for hit in hits] == [("b", "second\nline")]
+    with pytest.raises(InputError, match="texts: got 2, fewer than there are vectors"):
+        build_index(tmp_path / "other", [eye], texts=texts[:2])

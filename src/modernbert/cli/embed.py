@@ -77,6 +77,12 @@ def embed(
     faiss: Annotated[
         bool, typer.Option("--faiss", help="Write a FAISS index into the .index folder as well.")
     ] = False,
+    texts: Annotated[
+        bool,
+        typer.Option(
+            "--texts/--no-texts", help="Keep the texts in an .index, for `search` to show."
+        ),
+    ] = True,
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Scale each vector to length 1.")
     ] = False,
@@ -151,7 +157,8 @@ def embed(
     try:
         with job:
             _run(job, reader, embedder, {**options, "batch_tokens": batch_tokens})
-            job.finish(kind=chosen, model=fingerprint)
+            kept = (row.text for row in reader) if texts else None
+            job.finish(kind=chosen, model=fingerprint, texts=kept)
     except KeyboardInterrupt:
         tell(f"stopped after {counted(job.num_saved, 'text')}; run the same command to go on")
         raise typer.Exit(_STOPPED) from None

@@ -8,7 +8,7 @@ made in that folder, `job.json` says that it is complete, and its files are move
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
@@ -138,12 +138,13 @@ class EmbeddingJob:
             self._write_state(self._kept)
         self._saved_at = time.monotonic()
 
-    def finish(self, *, kind: str, model: str) -> None:
+    def finish(self, *, kind: str, model: str, texts: Iterable[str] | None = None) -> None:
         """Make the output of all that is kept.
 
         Args:
             kind: Of an index.
             model: The fingerprint of the model, which an index keeps.
+            texts: What each text says, which an index keeps.
 
         Raises:
             InputError: There was no text.
@@ -154,7 +155,7 @@ class EmbeddingJob:
             if not self.num_done:
                 remove_folder(self.folder)
                 raise InputError(f"{self.output}: the input holds no text; nothing is written")
-            self._make_output(kind, model)
+            self._make_output(kind, model, texts)
             self._write_state(replace(self._state, is_complete=True))
         self._move_output()
         remove_folder(self.folder)
@@ -245,10 +246,10 @@ class EmbeddingJob:
         write_whole(self.folder / _STATE_FILE, text.encode())
         self._state = self._kept = state
 
-    def _make_output(self, kind: str, model: str) -> None:
+    def _make_output(self, kind: str, model: str, texts: Iterable[str] | None) -> None:
         """Make what is not made yet of the output's files, all within the folder."""
         if self.output.suffix == ".index":
-            self._build_index(self.folder / "output.index", kind, model)
+            self._build_index(self.folder / "output.index", kind, model, texts)
             return
         if self.output.suffix == ".parquet":
             self._write_parquet(self.folder / "output.parquet")
@@ -276,7 +277,9 @@ class EmbeddingJob:
             for line in file:
                 yield json.loads(line)
 
-    def _build_index(self, folder: Path, kind: Any, model: str) -> None:
+    def _build_index(
+        self, folder: Path, kind: Any, model: str, texts: Iterable[str] | None
+    ) -> None:
         from modernbert.inference.index_folder import build_index
 
         if folder.exists():
@@ -284,7 +287,7 @@ class EmbeddingJob:
         blocks: Any = (
             ([text] for text in self._texts()) if self._lengths is not None else self._blocks()
         )
-        build_index(folder, blocks, ids=self._read_ids(), kind=kind, model=model)
+        build_index(folder, blocks, ids=self._read_ids(), texts=texts, kind=kind, model=model)
 
     def _texts(self) -> Iterator["np.ndarray"]:
         """The vectors of each text, of a multi-vector model."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 _ROWS = InputSettings()
+_SHOWN_CHARACTERS = 100
 
 
 @takes_settings
@@ -57,7 +58,8 @@ def search(
     """Find the texts of an index that are nearest to a query.
 
     Queries get the model's prompt for queries. An index with one vector per token is searched by
-    MaxSim. With --json, each line is an object with a query and the list of its hits.
+    MaxSim. Each hit is shown with its id and the beginning of its text. With --json, each line is
+    an object with a query and the list of its hits, with whole texts.
     """
     from modernbert.kinds import NAMES, kind_of
 
@@ -89,4 +91,11 @@ def _report(query: str, hits: "list[Hit]") -> Iterator[str]:
     """Show a query, and below it a line for each hit."""
     yield query
     for hit in hits:
-        yield f"    {hit.score:.4f}  {json.dumps(hit.id, ensure_ascii=False)[1:-1]}"
+        line = f"    {hit.score:.4f}  {json.dumps(hit.id, ensure_ascii=False)[1:-1]}"
+        yield line if hit.text is None else f"{line}  {_shortened(hit.text)}"
+
+
+def _shortened(text: str) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text[: 2 * _SHOWN_CHARACTERS].split())
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 3]}..."

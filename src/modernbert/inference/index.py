@@ -14,7 +14,7 @@ import numpy as np
 
 from modernbert.errors import InputError
 from modernbert.files import TEMPORARY_PREFIX
-from modernbert.inference.index_files import IdReader, read_vectors, scores_of_bits, to_bits
+from modernbert.inference.index_files import StringReader, read_vectors, scores_of_bits, to_bits
 from modernbert.inference.index_folder import (
     Block,
     IndexKind,
@@ -40,11 +40,13 @@ class Hit:
         id: What it was given, or its number.
         row: Its number in the index, from 0.
         score: The cosine, the dot product or MaxSim, by the most exact vectors that are stored.
+        text: What it says; None where the index does not keep texts.
     """
 
     id: str
     row: int
     score: float
+    text: str | None = None
 
 
 class Index:
@@ -62,7 +64,9 @@ class Index:
         has_codes = kind in _OVERSAMPLE and not is_ragged
         self._coarse = self._read(kind) if has_codes else self._exact
         self._scales = self._read("scales") if kind == "int8" else None
-        self._ids = IdReader(folder, self.manifest.count)
+        self._ids = StringReader(folder, self.manifest.count)
+        has_texts = (folder / "texts.jsonl").exists()
+        self._kept = StringReader(folder, self.manifest.count, "texts") if has_texts else None
         self._borders = self._read_borders() if is_ragged else None
 
     @classmethod
@@ -81,12 +85,15 @@ class Index:
         blocks: Iterable[Block],
         *,
         ids: Iterable[str] | None = None,
+        texts: Iterable[str] | None = None,
         kind: IndexKind | None = None,
         similarity: IndexSimilarity | None = None,
         model: str = "",
     ) -> "Index":
         """Write an index of documents that come in blocks, and open it; see `build_index`."""
-        build_index(folder, blocks, ids=ids, kind=kind, similarity=similarity, model=model)
+        build_index(
+            folder, blocks, ids=ids, texts=texts, kind=kind, similarity=similarity, model=model
+        )
         return cls.open(folder)
 
     def __len__(self) -> int:
@@ -211,9 +218,11 @@ class Index:
 
     def _hits(self, scores: np.ndarray, rows: np.ndarray, top_k: int) -> list[Hit]:
         rows, scores = rows[:top_k], scores[:top_k]
-        names = self._ids.names(rows.tolist())
-        triples = zip(names, rows.tolist(), scores.tolist(), strict=True)
-        return [Hit(name, row, score) for name, row, score in triples]
+        places = rows.tolist()
+        names = self._ids.of(places) or map(str, places)
+        texts: Sequence[str | None] = (self._kept and self._kept.of(places)) or [None] * len(rows)
+        found = zip(names, places, scores.tolist(), texts, strict=True)
+        return [Hit(name, row, score, text) for name, row, score, text in found]
 
 
 def write_faiss(folder: Path | str) -> Path:

@@ -212,45 +212,52 @@ def read_vectors(path: Path) -> np.ndarray:
     return vectors
 
 
-class IdWriter:
-    """Writes as many ids as there are rows; without any, rows have their numbers.
+class StringWriter:
+    """Writes a string for each row, an id or a text, or none for any.
 
     Args:
-        ids: One for each row, read as they are written.
+        folder: Of the index.
+        strings: One for each row, read as they are written.
+        name: What they are: `ids` or `texts`.
     """
 
-    def __init__(self, folder: Path, ids: Iterable[str] | None) -> None:
-        self._ids = None if ids is None else iter(ids)
-        self._file = (folder / "ids.jsonl").open("wb")
-        self._places = VectorFile(folder / "ids.npy", 1, np.int64)
+    def __init__(self, folder: Path, strings: Iterable[str] | None, name: str = "ids") -> None:
+        self._strings = None if strings is None else iter(strings)
+        self._name = name
+        self._file = (folder / f"{name}.jsonl").open("wb")
+        self._places = VectorFile(folder / f"{name}.npy", 1, np.int64)
         self.num_rows = 0
 
     def take(self, count: int) -> None:
-        """Write the ids of the next rows.
+        """Write the strings of the next rows.
 
         Raises:
             InputError: Fewer are left.
         """
         self.num_rows += count
-        if self._ids is None:
+        if self._strings is None:
             return
-        given = list(islice(self._ids, count))
+        given = list(islice(self._strings, count))
         if len(given) < count:
             got = self.num_rows - count + len(given)
-            raise InputError(f"ids: got {got}, fewer than there are vectors; give one for each")
+            raise InputError(
+                f"{self._name}: got {got}, fewer than there are vectors; give one for each"
+            )
         lines = [json.dumps(name, ensure_ascii=False).encode() + b"\n" for name in given]
         begins = self._file.tell() + np.cumsum([0, *map(len, lines[:-1])])
         self._places.append(begins[:, None])
         self._file.writelines(lines)
 
     def finish(self) -> None:
-        """Check that no id is left.
+        """Check that none is left.
 
         Raises:
             InputError: One is.
         """
-        if self._ids is not None and next(self._ids, None) is not None:
-            raise InputError(f"ids: got more than the {self.num_rows} vectors; give one for each")
+        if self._strings is not None and next(self._strings, None) is not None:
+            raise InputError(
+                f"{self._name}: got more than the {self.num_rows} vectors; give one for each"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -265,20 +272,26 @@ class IdWriter:
         self._places.close()
 
 
-class IdReader:
-    """The ids of some rows.
+class StringReader:
+    """The strings of some rows.
+
+    Args:
+        folder: Of the index.
+        num_rows: How many rows it has.
+        name: What they are: `ids` or `texts`.
 
     Raises:
         InputError: Files that cannot be read, of another number of rows, or whose places are not
             those of lines.
     """
 
-    def __init__(self, folder: Path, num_rows: int) -> None:
-        self._path = folder / "ids.jsonl"
-        places = read_vectors(folder / "ids.npy")[:, 0]
+    def __init__(self, folder: Path, num_rows: int, name: str = "ids") -> None:
+        self._path = folder / f"{name}.jsonl"
+        self._places_path = folder / f"{name}.npy"
+        places = read_vectors(self._places_path)[:, 0]
         if len(places) not in (0, num_rows):
             raise InputError(
-                f"{folder / 'ids.npy'}: got {len(places)} rows, expected {num_rows}; "
+                f"{self._places_path}: got {len(places)} rows, expected {num_rows}; "
                 "build the index anew"
             )
         try:
@@ -288,28 +301,29 @@ class IdReader:
         ends = np.append(places, size)
         if places.dtype != np.int64 or (len(places) and places[0]) or (np.diff(ends) <= 0).any():
             raise InputError(
-                f"{folder / 'ids.npy'}: does not say where the lines of {self._path.name} begin; "
+                f"{self._places_path}: does not say where the lines of {self._path.name} begin; "
                 "build the index anew"
             )
         self._ends = ends
 
-    def names(self, rows: Iterable[int]) -> list[str]:
-        """The id of each row, which is its number where there are none.
+    def of(self, rows: Iterable[int]) -> list[str] | None:
+        """The string of each row; None where no row has one.
 
         Raises:
-            InputError: A line that holds no id.
+            InputError: A line that holds none.
         """
         if len(self._ends) == 1:
-            return [str(row) for row in rows]
+            return None
         with self._path.open("rb") as file:
-            return [self._name(file, row) for row in rows]
+            return [self._string(file, row) for row in rows]
 
-    def _name(self, file: BinaryIO, row: int) -> str:
+    def _string(self, file: BinaryIO, row: int) -> str:
         begin, end = self._ends[row : row + 2].tolist()
         file.seek(begin)
         try:
             return str(json.loads(file.read(end - begin)))
         except (ValueError, RecursionError):
             raise InputError(
-                f"{self._path}: line {row + 1} holds no id; build the index anew"
+                f"{self._path}: line {row + 1} holds no {self._path.stem.rstrip('s')}; build the "
+                "index anew"
             ) from None

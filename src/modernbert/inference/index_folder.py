@@ -7,6 +7,7 @@ binary.npy              in a thirty-second
 vectors.npy, ends.npy   the vectors of documents that have several, and where each one's end
 scales.npy              where those are int8, what 1 stands for in each
 ids.jsonl, ids.npy      the id of each document, a line each, and where each line begins
+texts.jsonl, texts.npy  the texts in the same way, if they are kept
 """
 
 import json
@@ -22,7 +23,7 @@ import numpy as np
 from modernbert.errors import InputError, SettingsError
 from modernbert.files import new_folder
 from modernbert.hashes import FileHash, find_size_fault, hash_folder, require_inner_paths
-from modernbert.inference.index_files import IdWriter, VectorFile, to_bits, to_int8
+from modernbert.inference.index_files import StringWriter, VectorFile, to_bits, to_int8
 from modernbert.inference.similarity import check_vectors
 from modernbert.json_files import parse_foreign, read_json
 from modernbert.kinds import MANIFEST_FILE, NAMES, find_kind
@@ -125,6 +126,7 @@ def build_index(
     blocks: Iterable[Block],
     *,
     ids: Iterable[str] | None = None,
+    texts: Iterable[str] | None = None,
     kind: IndexKind | None = None,
     similarity: IndexSimilarity | None = None,
     model: str = "",
@@ -136,6 +138,7 @@ def build_index(
         blocks: Arrays (n, dim) of documents with one vector each; or lists of arrays
             (num_vectors, dim), a document each.
         ids: One for each document; their numbers from 0 when None.
+        texts: What each document says, to be shown with what is found; not kept when None.
         kind: What is searched in; when None float32, and float16 for several vectors a document.
         similarity: What products are: cosines when None, whose vectors get length 1; and plain
             products of vectors as they are for several vectors a document.
@@ -158,7 +161,10 @@ def build_index(
     every: Any = chain([first], source)
     checked = _ragged(every) if is_ragged else _single(every, normalize=similarity == "cosine")
     with _whole_index(folder) as partial:
-        count, num_vectors, dim = _write(partial, checked, ids, kind, is_ragged=is_ragged)
+        strings = [StringWriter(partial, ids)]
+        if texts is not None:
+            strings.append(StringWriter(partial, texts, "texts"))
+        count, num_vectors, dim = _write(partial, checked, strings, kind, is_ragged=is_ragged)
         manifest = IndexManifest(
             count=count,
             num_vectors=num_vectors,
@@ -249,7 +255,7 @@ def _joined(documents: list[np.ndarray]) -> _Rows:
 def _write(
     folder: Path,
     blocks: Iterator[_Rows],
-    ids: Iterable[str] | None,
+    strings: Sequence[StringWriter],
     kind: IndexKind,
     *,
     is_ragged: bool,
@@ -258,7 +264,8 @@ def _write(
     files: dict[str, VectorFile] = {}
     num_vectors = dim = 0
     with ExitStack() as stack:
-        names = stack.enter_context(IdWriter(folder, ids))
+        for each in strings:
+            stack.enter_context(each)
         for block in blocks:
             num_vectors, dim = num_vectors + len(block.vectors), block.vectors.shape[1]
             for name, rows in _stored(block.vectors, kind, is_ragged=is_ragged).items():
@@ -273,9 +280,11 @@ def _write(
                     )
                 before = num_vectors - len(block.vectors)
                 files["ends"].append(before + np.cumsum(block.lengths)[:, None])
-            names.take(len(block.lengths))
-        names.finish()
-    return names.num_rows, num_vectors, dim
+            for each in strings:
+                each.take(len(block.lengths))
+        for each in strings:
+            each.finish()
+    return strings[0].num_rows, num_vectors, dim
 
 
 def _stored(vectors: np.ndarray, kind: IndexKind, *, is_ragged: bool) -> dict[str, np.ndarray]:
