@@ -196,7 +196,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("num_rows", [1, 5, 6, 7, 95, 97, 200])
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 4, 5, 6, 7, 95, 97, 200])
 @pytest.mark.parametrize(("columns", "depth"), [(64, 32), (192, 64), (128, 416)])
 def test_a_product_in_float32(num_rows: int, columns: int, depth: int) -> None:
     """Within a unit in the last place for each term of the sum."""

@@ -159,7 +159,8 @@ static void project(const Pass *pass, const Layer *layer, long first, long end, 
     normalize(pass, layer->attention_norm, first, end, w, w->line);
     Rows inputs = inputs_of(s, w, s->hidden);
     Target target = qkv_target(pass, layer);
-    multiply(s->kind, &inputs, &layer->qkv, first, end, 0, 3 * s->hidden / PANEL, &target);
+    multiply(s->kind, &inputs, &layer->qkv, first, end, 0, 3 * s->hidden / PANEL, &target,
+             layer->out.panels);
 }
 
 /* From attention's results to the end of the layer, for some rows. */
@@ -168,13 +169,16 @@ static void complete(const Pass *pass, const Layer *layer, long first, long end,
     Target stream = stream_target(pass), gate = gate_target(pass, w);
     Rows rows = attended_rows(pass);
     if (s->kind == KIND_INT8) rows = quantize(&rows, s->hidden, first, end, w, w->line);
-    multiply(s->kind, &rows, &layer->out, first, end, 0, s->hidden / PANEL, &stream);
+    multiply(s->kind, &rows, &layer->out, first, end, 0, s->hidden / PANEL, &stream,
+             layer->in.panels);
     normalize(pass, layer->mlp_norm, first, end, w, w->line);
     rows = inputs_of(s, w, s->hidden);
-    multiply(s->kind, &rows, &layer->in, first, end, 0, 2 * s->inner / PANEL, &gate);
+    multiply(s->kind, &rows, &layer->in, first, end, 0, 2 * s->inner / PANEL, &gate,
+             layer->down.panels);
     rows = gated_rows(s, w);
     if (s->kind == KIND_INT8) rows = quantize(&rows, s->inner, first, end, w, w->line);
-    multiply(s->kind, &rows, &layer->down, first, end, 0, s->hidden / PANEL, &stream);
+    multiply(s->kind, &rows, &layer->down, first, end, 0, s->hidden / PANEL, &stream,
+             layer->out.panels);
 }
 
 /* Where there are pauses, a few tasks at a time. */
@@ -249,12 +253,24 @@ static int layer_by_rows(const Pass *pass, const Layer *before, const Layer *aft
     return DONE;
 }
 
-/* One product shared by all threads of a parallel region. */
+/* With which panel the share of one of several threads begins. */
+static long first_panel(const Weights *weights, long share, long shares) {
+    return weights->columns / PANEL * share / shares;
+}
+
+/* One product shared by all threads of a parallel region; each fetches its share of `next`. */
 static void multiply_shared(const Pass *pass, const Rows *rows, const Weights *weights,
-                            const Target *target) {
+                            const Target *target, const Weights *next) {
+    long shares = pass->shape->num_threads;
+    long panel_bytes = next->depth * PANEL * entry_size(pass->shape->kind);
 #pragma omp for schedule(static)
-    for (long panel = 0; panel < weights->columns / PANEL; panel++)
-        multiply(pass->shape->kind, rows, weights, 0, pass->batch->total, panel, panel + 1, target);
+    for (long share = 0; share < shares; share++) {
+        const char *after = next->panels;
+        after += first_panel(next, share, shares) * panel_bytes;
+        multiply(pass->shape->kind, rows, weights, 0, pass->batch->total,
+                 first_panel(weights, share, shares), first_panel(weights, share + 1, shares),
+                 target, after);
+    }
 }
 
 static int layer_by_columns(const Pass *pass, const Layer *before, const Layer *after) {
@@ -275,11 +291,11 @@ static int layer_by_columns(const Pass *pass, const Layer *before, const Layer *
                     quantize(&rows, s->hidden, row, row + 1, &shared, line);
                 rows = hidden;
             }
-            multiply_shared(pass, &rows, &before->out, &stream);
+            multiply_shared(pass, &rows, &before->out, &stream, &before->in);
 #pragma omp for schedule(static)
             for (long row = 0; row < total; row++)
                 normalize(pass, before->mlp_norm, row, row + 1, &shared, line);
-            multiply_shared(pass, &hidden, &before->in, &gate);
+            multiply_shared(pass, &hidden, &before->in, &gate, &before->down);
             rows = gated_rows(s, &shared);
             if (s->kind == KIND_INT8) {
 #pragma omp for schedule(static)
@@ -287,14 +303,15 @@ static int layer_by_columns(const Pass *pass, const Layer *before, const Layer *
                     quantize(&rows, s->inner, row, row + 1, &shared, line);
                 rows = inputs_of(s, &shared, s->inner);
             }
-            multiply_shared(pass, &rows, &before->down, &stream);
+            multiply_shared(pass, &rows, &before->down, &stream,
+                            after ? &after->qkv : &before->out);
         }
         if (after) {
             Target target = qkv_target(pass, after);
 #pragma omp for schedule(static)
             for (long row = 0; row < total; row++)
                 normalize(pass, after->attention_norm, row, row + 1, &shared, line);
-            multiply_shared(pass, &hidden, &after->qkv, &target);
+            multiply_shared(pass, &hidden, &after->qkv, &target, &after->out);
         }
     }
     return DONE;

@@ -50,55 +50,97 @@ INLINE void convert_row(int kind, const float *row, long width, void *out, float
     }
 }
 
+/* Lines of memory that one part of a strip of TILE_COLUMNS has. */
+#define PART_LINES ((TILE_COLUMNS * 4 + 63) / 64)
+
 /* Declare `sums`, floats or ints, and fill them: DOT is one of `dot_singles`, `dot_pairs` and
-   `dot_quads`; ROWS a constant of at most PRODUCT_ROWS. */
-#define SUM_PRODUCTS(TYPE, DOT, ROWS, rows, columns, parts)                                       \
-    TYPE sums[PRODUCT_ROWS][PRODUCT_VECTORS];                                                     \
+   `dot_quads`; ROWS a constant of at most PRODUCT_ROWS. Every `group` parts it asks for the lines of
+   one part of what is read next, from `ahead` on. */
+#define SUM_PRODUCTS(TYPE, DOT, ROWS, rows, columns, parts, ahead, group)                         \
+    TYPE sums[ROWS][PRODUCT_VECTORS];                                                             \
     UNROLL for (int r = 0; r < (ROWS); r++)                                                       \
         UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++) sums[r][j] = (TYPE){0};                  \
-    for (long part = 0; part < (parts); part++) {                                                 \
-        ints held[PRODUCT_VECTORS];                                                               \
-        if (FETCH_PARTS) __builtin_prefetch((columns) + (part + FETCH_PARTS) * TILE_COLUMNS);     \
-        UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++)                                          \
-            held[j] = load_lanes((columns) + part * TILE_COLUMNS + j * LANES);                    \
-        UNROLL for (int r = 0; r < (ROWS); r++) {                                                 \
-            ints value = broadcast_lane((rows)[r] + part * 4);                                    \
+    const char *line = (ahead);                                                                   \
+    for (long part = 0; part < (parts);) {                                                        \
+        UNROLL for (int j = 0; j < PART_LINES; j++) __builtin_prefetch(line + 64 * j, 0, 2);      \
+        line += 64 * PART_LINES;                                                                  \
+        long pause = part + (group) < (parts) ? part + (group) : (parts);                         \
+        for (; part < pause; part++) {                                                            \
+            ints held[PRODUCT_VECTORS];                                                           \
             UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++)                                      \
-                sums[r][j] = DOT(sums[r][j], value, held[j]);                                     \
+                held[j] = load_lanes((columns) + part * TILE_COLUMNS + j * LANES);                \
+            UNROLL for (int r = 0; r < (ROWS); r++) {                                             \
+                ints value = broadcast_lane((rows)[r] + part * 4);                                \
+                UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++)                                  \
+                    sums[r][j] = DOT(sums[r][j], value, held[j]);                                 \
+            }                                                                                     \
         }                                                                                         \
     }
 
-/* TILE_COLUMNS results of ROWS rows, into rows that are PANEL apart. */
-#define FLOAT_TILE(NAME, DOT, ROWS)                                                               \
-    NOINLINE void NAME(const char *const *rows, const uint32_t *columns, long parts,              \
-                       float *out) {                                                              \
-        SUM_PRODUCTS(floats, DOT, ROWS, rows, columns, parts)                                     \
+/* What a tile needs to know; its results go into rows that are PANEL apart. */
+typedef struct {
+    const char *rows[PRODUCT_ROWS];
+    float row_scales[PRODUCT_ROWS]; /* int8 */
+    const uint32_t *columns;
+    const float *scales;    /* int8: of the columns */
+    const int32_t *offsets; /* int8: of the columns */
+    long parts;
+    const char *ahead; /* what is read next, */
+    long group;        /* and after how many parts to ask for more of it */
+    float *out;
+} Tile;
+
+/* TILE_COLUMNS results of ROWS rows. */
+#define FLOAT_TILE(KIND, DOT, ROWS)                                                               \
+    static void tile_of_##ROWS##_##KIND(const Tile *t) {                                          \
+        const char *rows[ROWS];                                                                   \
+        memcpy(rows, t->rows, sizeof(rows));                                                      \
+        SUM_PRODUCTS(floats, DOT, ROWS, rows, t->columns, t->parts, t->ahead, t->group)           \
         UNROLL for (int r = 0; r < (ROWS); r++)                                                   \
             UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++)                                      \
-                store(out + r * PANEL + j * LANES, sums[r][j]);                                   \
+                store(t->out + r * PANEL + j * LANES, sums[r][j]);                                \
     }
 
-#define INT8_TILE(NAME, ROWS)                                                                     \
-    NOINLINE void NAME(const char *const *rows, const uint32_t *columns, long parts,              \
-                       const float *row_scales, const float *scales, const int32_t *offsets,      \
-                       float *out) {                                                              \
-        SUM_PRODUCTS(ints, dot_quads, ROWS, rows, columns, parts)                                 \
+#define INT8_TILE(KIND, DOT, ROWS)                                                                \
+    static void tile_of_##ROWS##_##KIND(const Tile *t) {                                          \
+        const char *rows[ROWS];                                                                   \
+        memcpy(rows, t->rows, sizeof(rows));                                                      \
+        SUM_PRODUCTS(ints, DOT, ROWS, rows, t->columns, t->parts, t->ahead, t->group)             \
         UNROLL for (int r = 0; r < (ROWS); r++)                                                   \
             UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++) {                                    \
-                floats whole = to_floats(sums[r][j] - load_lanes(offsets + j * LANES));           \
-                store(out + r * PANEL + j * LANES,                                                \
-                      whole * (row_scales[r] * load(scales + j * LANES)));                        \
+                floats whole = to_floats(sums[r][j] - load_lanes(t->offsets + j * LANES));        \
+                store(t->out + r * PANEL + j * LANES,                                             \
+                      whole * (t->row_scales[r] * load(t->scales + j * LANES)));                  \
             }                                                                                     \
     }
 
-FLOAT_TILE(tile_of_f32, dot_singles, PRODUCT_ROWS)
-FLOAT_TILE(half_tile_of_f32, dot_singles, PRODUCT_ROWS / 2)
-INT8_TILE(tile_of_int8, PRODUCT_ROWS)
-INT8_TILE(half_tile_of_int8, PRODUCT_ROWS / 2)
+/* A tile for each number of rows, and the table of them. */
+#define TILES(KIND, DOT, TILE)                                                                    \
+    TILE(KIND, DOT, 1)                                                                            \
+    TILE(KIND, DOT, 2)                                                                            \
+    TILE(KIND, DOT, 3)                                                                            \
+    TILE(KIND, DOT, 4)                                                                            \
+    TILE(KIND, DOT, 5)                                                                            \
+    TILE(KIND, DOT, 6)                                                                            \
+    static void (*const tiles_of_##KIND[PRODUCT_ROWS])(const Tile *) = {                          \
+        tile_of_1_##KIND, tile_of_2_##KIND, tile_of_3_##KIND,                                     \
+        tile_of_4_##KIND, tile_of_5_##KIND, tile_of_6_##KIND};
+
+TILES(f32, dot_singles, FLOAT_TILE)
+TILES(int8, dot_quads, INT8_TILE)
 #if HAS_BF16
-FLOAT_TILE(tile_of_bf16, dot_pairs, PRODUCT_ROWS)
-FLOAT_TILE(half_tile_of_bf16, dot_pairs, PRODUCT_ROWS / 2)
+TILES(bf16, dot_pairs, FLOAT_TILE)
 #endif
+
+static void run_tile(int kind, long rows, const Tile *tile) {
+    switch (kind) {
+    case KIND_INT8: tiles_of_int8[rows - 1](tile); break;
+#if HAS_BF16
+    case KIND_BF16: tiles_of_bf16[rows - 1](tile); break;
+#endif
+    default: tiles_of_f32[rows - 1](tile);
+    }
+}
 
 /* What becomes of a tile of results. */
 enum { ROTATE_AND_STORE, ADD, GATE, STORE };
@@ -166,42 +208,45 @@ INLINE void fetch(const Target *target, long row, long count, long panel) {
     }
 }
 
-/* Rows [first, end) times panels [panel, panels_end). */
+/* One panel of `count` rows from `row` on, at most PRODUCT_ROWS; `tile` knows the rest. */
+static void multiply_tile(int kind, const Rows *in, const Weights *weights, long row, long count,
+                          long panel, Tile *tile, const Target *target) {
+    float results[PRODUCT_ROWS * PANEL] ALIGNED;
+    for (long r = 0; r < count; r++) {
+        tile->rows[r] = in->base + (row + r) * in->step;
+        if (kind == KIND_INT8) tile->row_scales[r] = in->scales[row + r];
+    }
+    fetch(target, row, count, panel);
+    for (long i = 0; i < PANEL; i += TILE_COLUMNS) {
+        long at = panel * PANEL + i;
+        tile->columns = (const uint32_t *)weights->panels + at * tile->parts;
+        tile->out = results + i;
+        if (kind == KIND_INT8) {
+            tile->scales = weights->scales + at;
+            tile->offsets = weights->offsets + at;
+        }
+        run_tile(kind, count, tile);
+        tile->ahead += (tile->parts + tile->group - 1) / tile->group * PART_LINES * 64;
+    }
+    finish(target, results, row, count, panel);
+}
+
+/* Rows [first, end) times panels [panel, panels_end). The rows are cut into tiles of nearly the same
+   height. While one panel is multiplied the next one is fetched, and at last what lies at `after`,
+   the weights of the next product. */
 static void multiply(int kind, const Rows *in, const Weights *weights, long first, long end,
-                     long panel, long panels_end, const Target *target) {
-    float tile[PRODUCT_ROWS * PANEL] ALIGNED;
-    long parts = weights->depth / lane_entries(kind);
+                     long panel, long panels_end, const Target *target, const void *after) {
+    long rows = end - first, num_tiles = (rows + PRODUCT_ROWS - 1) / PRODUCT_ROWS;
+    if (!num_tiles) return;
+    Tile tile = {.parts = weights->depth / lane_entries(kind),
+                 .group = num_tiles};
+    long panel_bytes = tile.parts * PANEL * 4;
     for (; panel < panels_end; panel++) {
-        const uint32_t *packed = (const uint32_t *)weights->panels + panel * parts * PANEL;
-        for (long row = first; row < end; row += PRODUCT_ROWS) {
-            const char *rows[PRODUCT_ROWS];
-            float scales[PRODUCT_ROWS];
-            long count = end - row < PRODUCT_ROWS ? end - row : PRODUCT_ROWS;
-            for (long r = 0; r < PRODUCT_ROWS; r++) {
-                long real = row + (r < count ? r : count - 1);
-                rows[r] = in->base + real * in->step;
-                scales[r] = kind == KIND_INT8 ? in->scales[real] : 1;
-            }
-            fetch(target, row, count, panel);
-            for (long i = 0; i < PANEL; i += TILE_COLUMNS) {
-                const uint32_t *columns = packed + i * parts;
-                long at = panel * PANEL + i;
-                int is_half = count <= PRODUCT_ROWS / 2;
-                switch (kind) {
-                case KIND_INT8:
-                    (is_half ? half_tile_of_int8 : tile_of_int8)(
-                        rows, columns, parts, scales, weights->scales + at, weights->offsets + at,
-                        tile + i);
-                    break;
-#if HAS_BF16
-                case KIND_BF16:
-                    (is_half ? half_tile_of_bf16 : tile_of_bf16)(rows, columns, parts, tile + i);
-                    break;
-#endif
-                default: (is_half ? half_tile_of_f32 : tile_of_f32)(rows, columns, parts, tile + i);
-                }
-            }
-            finish(target, tile, row, count, panel);
+        const char *panels = weights->panels;
+        tile.ahead = panel + 1 < panels_end ? panels + (panel + 1) * panel_bytes : after;
+        for (long i = 0; i < num_tiles; i++) {
+            long row = first + rows * i / num_tiles, next = first + rows * (i + 1) / num_tiles;
+            multiply_tile(kind, in, weights, row, next - row, panel, &tile, target);
         }
     }
 }
@@ -227,7 +272,8 @@ int modernbert_multiply(long kind, const float *rows, long total, const Weights 
         for (long task = 0; task < blocks * panels; task++) {
             long first = task / panels * MOST_ROWS, panel = task % panels;
             long end = first + MOST_ROWS < total ? first + MOST_ROWS : total;
-            multiply(kind, &in, weights, first, end, panel, panel + 1, &target);
+            multiply(kind, &in, weights, first, end, panel, panel + 1, &target,
+                     weights->panels);
         }
     }
     free(inputs);

@@ -54,7 +54,8 @@ static void pack_columns(const Factor *columns, long first, long count, long ori
 
 NOINLINE void product_tile(const char *const *rows, const uint32_t *columns, long depth,
                            const float *added, long added_step, float *out, long step) {
-    SUM_PRODUCTS(floats, dot_singles, PRODUCT_ROWS, rows, columns, depth)
+    const char *ahead = (const char *)columns; /* packed a moment ago: there is nothing to fetch */
+    SUM_PRODUCTS(floats, dot_singles, PRODUCT_ROWS, rows, columns, depth, ahead, depth)
     UNROLL for (int r = 0; r < PRODUCT_ROWS; r++)
         UNROLL for (int j = 0; j < PRODUCT_VECTORS; j++) {
             floats sum = sums[r][j];

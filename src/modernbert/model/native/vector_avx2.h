@@ -5,7 +5,6 @@
 #define LANES 8
 #define PRODUCT_ROWS 6
 #define PRODUCT_VECTORS 2
-#define FETCH_PARTS 32 /* a line of weights for each part: ask for it so much earlier */
 #define SCORE_ROWS 6
 #define SCORE_VECTORS 2
 #define SUM_ROWS 6

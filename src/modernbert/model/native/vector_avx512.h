@@ -5,7 +5,6 @@
 #define LANES 16
 #define PRODUCT_ROWS 6
 #define PRODUCT_VECTORS 4
-#define FETCH_PARTS 0 /* four lines a part: asking for each costs more than it gives */
 #define SCORE_ROWS 8
 #define SCORE_VECTORS 3
 #define SUM_ROWS 4

@@ -5,7 +5,6 @@
 #define LANES 4
 #define PRODUCT_ROWS 6
 #define PRODUCT_VECTORS 4
-#define FETCH_PARTS 0
 #define SCORE_ROWS 6
 #define SCORE_VECTORS 4
 #define SUM_ROWS 6
