@@ -322,7 +322,7 @@ def _kernels() -> ctypes.CDLL:
 
 
 def _packed_bytes(layers: Any, precision: Precision) -> int:
-    entries = sum(
+    entries: int = sum(
         matrix.weight.numel()
         for layer in layers
         for matrix in (layer.attn.Wqkv, layer.attn.Wo, layer.mlp.Wi, layer.mlp.Wo)
