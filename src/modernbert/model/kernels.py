@@ -1,6 +1,6 @@
 """Attention over a flat batch, global or within a window, on every device.
 
-One interface, `attend`, over back ends that the tests hold equal:
+There is one function, `attend`, over back ends that tests compare with each other:
 
 - `local`, in Triton, for local layers on CUDA in half precision;
 - `varlen` on CUDA in half precision: `torch.nn.attention.varlen`, from Ampere on;
@@ -86,7 +86,11 @@ def _varlen(
 
 
 def _global_blocks(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
-    """One call for each run of equally long sequences, each sequence with itself alone."""
+    """Make one call for each run of equally long sequences, in which each attends to itself."""
+    # Neighbouring sequences of one length are a dense (num_sequences, length) block of the flat
+    # row, without a copy and without padding, so torch's dense kernel computes them exactly. Bins
+    # hold their sequences by falling length (`data/packing.py`), which makes the runs long
+    # (P section 2.1.2: unpadding).
     pieces = []
     for start, num_sequences, length in layout.runs:
         rows = slice(start, start + num_sequences * length)
@@ -100,7 +104,11 @@ def _global_blocks(query: Tensor, key: Tensor, value: Tensor, layout: Layout) ->
 
 
 def _local_blocks(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
-    """One call for all blocks of rows, each with the keys of three blocks and a mask."""
+    """Make one call for all blocks of rows, each with the keys of three blocks and a mask."""
+    # A block has as many rows as the window reaches to one side. All keys that a row may see are
+    # then in its own block or the two next to it, whatever sequences the blocks cut, and the mask
+    # of (block, 3 x block) hides other sequences and keys that are too far away. The cost is
+    # linear in the tokens (P section 2.1.2: local attention).
     size, num_tokens = layout.block, len(query)
     filling = layout.num_blocks * size - num_tokens
     queries = functional.pad(query, (0, 0, 0, 0, 0, filling)).unflatten(0, (-1, size))
@@ -114,6 +122,6 @@ def _local_blocks(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> 
 
 
 def _with_neighbours(rows: Tensor, size: int, filling: int) -> Tensor:
-    """(num_blocks, 3 x size, num_heads, head_size). Each block between the two beside it."""
+    """Put each block between its two neighbours: (num_blocks, 3 x size, num_heads, head_size)."""
     blocks = functional.pad(rows, (0, 0, 0, 0, size, filling + size)).unflatten(0, (-1, size))
     return torch.cat((blocks[:-2], blocks[1:-1], blocks[2:]), dim=1)

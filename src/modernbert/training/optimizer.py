@@ -1,4 +1,4 @@
-"""StableAdamW: AdamW whose rate is lowered, tensor by tensor, where a gradient is a surprise.
+"""StableAdamW: AdamW that lowers the learning rate of a tensor whose gradient is unusually large.
 
 The optimizer of the paper (P section 2.2.2 and table 3), after Wortsman et al., arXiv 2304.13013.
 """
@@ -199,7 +199,14 @@ class StableAdamW(Optimizer):
     def _update(
         self, parameters: list[Tensor], step: int, group: dict[str, Any], taken: Tensor | None
     ) -> None:
-        """Update tensors on one device by the formulas of the class."""
+        """Update tensors on one device by the formulas of the class.
+
+        On a device, reading a number back would wait for all work that was launched. So whether
+        the step is taken is a tensor too (`taken`): gradients become 0 where it is false, and
+        `share`, 1 or 0, multiplies each change of averages and weights. A step that is not taken
+        thus leaves every number as it was, without any branch on the host. The `_foreach_`
+        operations compute all tensors of a group together, with few launches.
+        """
         (beta1, beta2), eps = group["betas"], group["eps"]
         gradients = [local(p.grad) for p in parameters if p.grad is not None]
         means = [local(self.state[p]["exp_avg"]) for p in parameters]

@@ -1,4 +1,11 @@
-"""`RunState`: all that a run is at one moment, and how it goes to and comes from checkpoints."""
+"""`RunState`: the complete state of a run, and how it is saved to and restored from checkpoints.
+
+A resumed run must end with the same bytes as one that was never stopped. Therefore everything that
+later steps depend on is either here and in every checkpoint (weights, averages of the optimizer,
+place in the data, recent losses) or a pure function of the seed and the step: the order of the
+data, masks, dropout, learning rate and batch size. No generator's state is kept, because no draw
+depends on earlier draws (paper P C.1 tells what a lost state of a sampler costs).
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -21,17 +28,19 @@ from modernbert.training.training_settings import TrainingSettings
 
 
 class RunState:
-    """Weights, optimizer, place, memory of losses: what decides how a run goes on.
+    """Weights, optimizer, place and recent losses: what decides how a run continues.
+
+    `optimizer` has the settings of the phase, and its state of each tensor carries over from phase
+    to phase. `evaluated_step` is the step of the last evaluation in this phase, and `saved_step`
+    that of the newest checkpoint; both are -1 before the first.
 
     Args:
-        folder: Of the run.
-        identity: What makes the run this run, as JSON values; see `checkpoint`.
-        group: The processes of the run; all of them call what saves and loads, together.
-        update: Of `StableAdamW`.
-
-    optimizer: has the numbers of the phase; what it knows of each tensor goes from phase to phase.
-    evaluated_step: of the last evaluation in this phase, or -1.
-    saved_step: of the newest checkpoint, or -1.
+        module: The module to train.
+        phases: The phases of the run.
+        folder: The folder of the run.
+        identity: What the weights depend on, as JSON values; see `checkpoint`.
+        group: The processes of the run; all of them call the methods that save and load, together.
+        update: As in `StableAdamW`.
     """
 
     def __init__(

@@ -249,8 +249,8 @@ class Trainer:
         step = next(steps, None)
         if step is None:
             raise TrainingError(
-                f"the task has no step after {self.progress.tokens} tokens, but the run is to "
-                f"see {self.state.phases.total_tokens}"
+                f"the task has no more steps after {self.progress.tokens} tokens, but the run "
+                f"needs {self.state.phases.total_tokens}"
             )
         return step
 

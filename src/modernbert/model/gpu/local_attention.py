@@ -1,9 +1,11 @@
 """Attention within a window, forward and backward.
 
 The kernels of `varlen` are made for long rows of keys: in a local layer they took as long as in a
-global one of 1,024 tokens. Here a program takes some rows of one head, and goes over the few keys
-around them. Nothing is added up in an order that varies, so that the gradients are the same each
-time.
+global one of 1,024 tokens. Here a program takes some rows of one head and visits only the keys at
+most `window` rows before and after them (P section 2.1.2). Borders of sequences are two numbers per
+row, so a program may contain rows of several sequences, and no row is padding. In the backward
+pass a program computes the gradients of its own rows, first as queries and then as keys. Nothing is
+added in a varying order, so the gradients are the same each time.
 """
 
 import math

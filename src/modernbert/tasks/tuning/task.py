@@ -130,19 +130,20 @@ def computed_together(
     batch_tokens: int,
     group: Group,
 ) -> list[Tensor]:
-    """The results of all sequences in their order, in every process; gradients flow back.
+    """Compute all sequences and return their results in order, in every process, with gradients.
 
-    Where all results of a step meet in one loss, its activations may not fit in memory, however
-    large the batch may be that the loss wants. So with several packs the activations of each are
-    let go, and computed again when the gradients of its results are due: cached contrastive
-    gradients (GradCache, arXiv 2101.06983), by torch's checkpoints. The results are held whole;
-    only what lies between token ids and results is computed twice.
+    A contrastive loss compares all results of a step, so the step cannot be computed in parts
+    whose losses are added, and its activations may not fit in memory. With several packs, each
+    pack's activations are therefore dropped and computed again when the gradients of its results
+    are due: cached contrastive gradients (GradCache, arXiv 2101.06983), here by torch's
+    checkpoint. Only the results are kept, and the gradients are those of a single pack that holds
+    the whole step, since `checkpoint` also restores the random numbers of the first computation.
 
     Args:
-        compute: Gives the results of the sequences of a pack, each of them (num_rows, width) with
-            a number of rows of its own.
+        compute: Returns the results of a pack's sequences, (num_rows, width) each, with any number
+            of rows.
         lengths: The tokens of each sequence.
-        batch_tokens: The most tokens that are computed at once.
+        batch_tokens: The most tokens to compute at once.
         group: The processes that share the work.
 
     Returns:
