@@ -1,4 +1,4 @@
-"""Multi-head self-attention over a flat batch; whether local or global is data."""
+"""Multi-head self-attention over a flat batch; whether it is local or global is data."""
 
 from typing import ClassVar
 
@@ -13,10 +13,12 @@ from modernbert.model.rope import RotaryTable, rotate
 
 
 class Attention(nn.Module):
-    """`Wo(attend(rotate(Wqkv(x))))`, in the paper without biases (P section 2.1.1).
+    """`Wo(attend(rotate(Wqkv(x))))`, without biases in the paper (P section 2.1.1).
 
-    Attributes:
-        kind: A local layer sees `config.window` tokens on either side, a global one the sequence.
+    Args:
+        config: The config of the model.
+        kind: In a local layer a token sees `config.window` tokens on either side, in a global one
+            the whole sequence.
     """
 
     matrices: ClassVar = {"Wqkv": 3, "Wo": 1}
@@ -31,7 +33,7 @@ class Attention(nn.Module):
         self.Wo = nn.Linear(width, width, bias=bias)
 
     def forward(self, hidden: Tensor, table: RotaryTable, layout: Layout) -> Tensor:
-        """(total_tokens, hidden_size) to the same, each token from its own sequence."""
+        """Compute (total_tokens, hidden_size) to the same shape, each token within its sequence."""
         qkv = linear(hidden, self.Wqkv.weight, self.Wqkv.bias)
         attended = attend_rotated(qkv, table, layout, num_heads=self.num_heads, window=self.window)
         return linear(attended, self.Wo.weight, self.Wo.bias)
@@ -40,10 +42,10 @@ class Attention(nn.Module):
 def attend_rotated(
     qkv: Tensor, table: RotaryTable, layout: Layout, *, num_heads: int, window: int | None
 ) -> Tensor:
-    """Rotate queries and keys and let every token attend to its own sequence.
+    """Rotate queries and keys, and let every token attend to its own sequence.
 
     Args:
-        qkv: (total_tokens, 3 x num_heads x head_size), not rotated.
+        qkv: (total_tokens, 3 x num_heads x head_size), not rotated yet.
         table: The rotary table of the batch.
         layout: The layout of the batch.
         num_heads: The number of attention heads.

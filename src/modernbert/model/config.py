@@ -1,4 +1,4 @@
-"""The numbers of an encoder, checked before anything is allocated, and the arithmetic they cost."""
+"""The config of an encoder, checked before anything is allocated, and the arithmetic it costs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -33,36 +33,33 @@ class EncoderConfig:
     """The size and shape of an encoder; the defaults are ModernBERT-base (P table 4).
 
     Attributes:
-        vocab_size: Entries of the tokenizer, a multiple of 64 for fast products.
-        hidden_size: Width of the residual stream.
-        intermediate_size: Width of the gated MLP; its first matrix has twice as many rows.
-        num_heads: Attention heads; hidden_size / num_heads is the size of one.
-        layer_kinds: One entry a layer, the one truth about which layers are global and which local.
-        window: A token of a local layer sees those at most this far away, on either side; 64 makes
-            129 with itself (P section 2.1.2: a window of 128).
-        global_theta: Base of the rotary angles in layers of each kind. Training at 1,024 tokens
-            takes 10,000 in all; context extension raises the global one (P section 2.2).
-        local_theta: As `global_theta`.
+        vocab_size: The number of tokens in the vocabulary, a multiple of 64 for fast products.
+        hidden_size: The width of the residual stream.
+        intermediate_size: The width of the gated MLP; its first matrix has twice as many rows.
+        num_heads: The number of attention heads, each hidden_size / num_heads wide.
+        layer_kinds: One entry per layer; the only place that says which layers are global or local.
+        window: How far a token of a local layer sees on either side; 64 makes 129 tokens with
+            itself (P section 2.1.2: a window of 128).
+        global_theta: The base of the rotary angles in global layers. It is 10,000 in training at
+            1,024 tokens, and context extension raises it (P section 2.2).
+        local_theta: The same for local layers, which stays at 10,000.
         norm_eps: Added to the variance in every LayerNorm.
-        max_seqlen: Longest sequence that the model is made for, in tokens.
-        unk_token_id: The tokenizer's.
-        cls_token_id: As `unk_token_id`.
-        sep_token_id: As `unk_token_id`.
-        pad_token_id: As `unk_token_id`.
-        mask_token_id: As `unk_token_id`.
-        activation: Of the gated MLPs and of the block before a head's last layer.
-        head_activation: As `activation`.
-        attention_bias: Whether these parts have biases. The paper's model has none (P section
-            2.1.1); some published ones do.
-        mlp_bias: As `attention_bias`.
-        norm_bias: As `attention_bias`.
-        head_bias: As `attention_bias`.
-        global_scaling: Of the rotary angles in layers of each kind.
-        local_scaling: As `global_scaling`.
-        tied_decoder: Whether the masked language model's decoder is the token embedding.
+        max_seqlen: The longest sequence that the model is made for, in tokens.
+        unk_token_id: The id of the tokenizer's token for unknown text.
+        cls_token_id: The id of the first token of a sequence.
+        sep_token_id: The id of the last token of a sequence.
+        pad_token_id: The id of padding.
+        mask_token_id: The id of the mask.
+        activation: The activation of the gated MLPs.
+        head_activation: The activation of the block before a head's last layer.
+        attention_bias: Whether attention has biases. The paper's model has none (P section 2.1.1);
+            some published ones do. The same holds for `mlp_bias`, `norm_bias` and `head_bias`.
+        global_scaling: How the rotary angles of global layers are stretched, if at all.
+        local_scaling: The same for local layers.
+        tied_decoder: Whether the decoder of the masked language model is the token embedding.
 
     Raises:
-        ConfigError: Numbers that contradict each other, are absurd or are not supported.
+        ConfigError: The numbers contradict each other, are absurd, or are not supported.
     """
 
     vocab_size: int = 50_368
@@ -138,11 +135,11 @@ class EncoderConfig:
         return self.hidden_size // self.num_heads
 
     def theta(self, kind: LayerKind) -> float:
-        """The rotary base of a kind of layer."""
+        """Return the rotary base of layers of a kind."""
         return self.global_theta if kind == "global" else self.local_theta
 
     def scaling(self, kind: LayerKind) -> RopeScaling | None:
-        """How the rotary angles of a kind of layer are stretched."""
+        """Return how the rotary angles of layers of a kind are stretched."""
         return self.global_scaling if kind == "global" else self.local_scaling
 
     @property
@@ -152,10 +149,13 @@ class EncoderConfig:
         return self.activation == "gelu" and not has_biases
 
     def num_parameters(self, *, head: bool) -> int:
-        """The exact number of parameters, of the encoder alone or with its MLM head.
+        """Return the exact number of parameters.
 
         >>> EncoderConfig().num_parameters(head=False), EncoderConfig().num_parameters(head=True)
         (149014272, 149655232)
+
+        Args:
+            head: Whether to include the head of the masked language model.
         """
         width, glu = self.hidden_size, self.intermediate_size
         norm = width * (1 + self.norm_bias)
@@ -169,16 +169,20 @@ class EncoderConfig:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """A published size, or `tiny`, with some numbers changed.
+        """Return a published size, or `tiny`, with some values changed.
 
-        Token ids that lie outside a smaller `vocab_size`, and are not given, become its first
-        five entries: a tokenizer of one's own says which they are.
+        If `vocab_size` is too small for the ids of the special tokens, and these are not given,
+        they become the first five ids; your tokenizer knows the real ones.
 
         >>> EncoderConfig.preset("large").num_parameters(head=True)
         395881664
 
+        Args:
+            name: The name of the size.
+            **changes: The values to change.
+
         Raises:
-            ConfigError: No such size, or numbers that do not fit.
+            ConfigError: There is no such size, or the values do not fit together.
         """
         if name not in PRESETS:
             raise ConfigError(f"preset: got {name!r}, expected one of {', '.join(PRESETS)}")
@@ -198,9 +202,12 @@ class EncoderConfig:
     def from_pretrained(cls, folder_or_hub_id: Path | str) -> Self:
         """Read the config of a model folder, or of a model on the hub.
 
+        Args:
+            folder_or_hub_id: A local folder or a hub id.
+
         Raises:
-            ModelFolderError: No such folder, or no readable config.json in it.
-            ConfigError: A config that is no ModernBERT's or contradicts itself.
+            ModelFolderError: There is no such folder, or it has no readable config.json.
+            ConfigError: The config is not ModernBERT's, or it contradicts itself.
         """
         folder = find_model(folder_or_hub_id, weights=False)
         with naming(folder):
@@ -250,10 +257,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def flops_per_token(config: EncoderConfig, length: int, *, masked_share: float = 0.0) -> float:
-    """Floating-point operations of a forward for one token of a sequence of `length` tokens.
+    """Count the operations of a forward pass for one token of a sequence.
 
-    A multiplication and an addition count as two. Matrix products alone are counted, as is usual:
-    those of the weights, and of attention those with the keys that a token really sees. A
+    A multiplication and an addition are two operations. As usual, only matrix products are counted:
+    those with the weights, and in attention those with the keys that a token really sees. A
     training step costs three times as much.
 
     >>> config = EncoderConfig.preset("base")
@@ -263,7 +270,7 @@ def flops_per_token(config: EncoderConfig, length: int, *, masked_share: float =
     Args:
         config: The config of the model.
         length: The length of the sequence, in tokens.
-        masked_share: The fraction of the tokens that go through the MLM head and the vocabulary.
+        masked_share: The fraction of the tokens that go through the head and the vocabulary.
     """
     width = config.hidden_size
     weights = config.num_layers * (4 * width * width + 3 * width * config.intermediate_size)
@@ -275,7 +282,7 @@ def flops_per_token(config: EncoderConfig, length: int, *, masked_share: float =
 
 
 def _mean_window(length: int, window: int) -> float:
-    """How many tokens one sees in a window, on average over a sequence.
+    """Return how many tokens a token sees in a window, on average over a sequence.
 
     >>> _mean_window(3, 1), _mean_window(3, 64)
     (2.3333333333333335, 3.0)

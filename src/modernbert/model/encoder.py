@@ -1,4 +1,4 @@
-"""The encoder: token ids of a packed batch to one vector a token."""
+"""The encoder: from the token ids of a packed batch to one vector per token."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -31,7 +31,7 @@ class Embeddings(nn.Module):
         self.norm = norm_for(config)
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """(total_tokens,) int64 to (total_tokens, hidden_size)."""
+        """Look up and normalize: (total_tokens,) int64 to (total_tokens, hidden_size)."""
         normed: Tensor = self.norm(self.tok_embeddings(token_ids))
         return normed
 
@@ -68,15 +68,18 @@ class Encoder(SavedModel):
         self._autocasts = False
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
-        """The hidden state of every token: (total_tokens, hidden_size).
+        """Compute the hidden state of every token.
 
         Args:
             batch: The sequences.
-            dropout: Of the attention outputs, in training; whether the module is in training mode
-                changes nothing.
+            dropout: Dropout of the attention outputs, in training. Whether the module is in
+                training mode makes no difference.
+
+        Returns:
+            (total_tokens, hidden_size).
 
         Raises:
-            InputError: A token id outside the vocabulary, or borders that do not fit the tokens.
+            InputError: A token id is outside the vocabulary, or the borders do not fit the tokens.
         """
         _check(batch, self.config.vocab_size)
         if self.engine is not None:
@@ -111,42 +114,44 @@ class Encoder(SavedModel):
     ) -> Self:
         """Let torch's compiler fuse norms, rotation, GeGLU and sums; meant for CUDA.
 
-        Layers of a kind are compiled as one, at the first forward of each shape: give it batches
-        of few shapes, as `PackedBatch.filled_up` makes them. Attention by `blocks` follows each
-        batch's lengths and is compiled anew for each; `varlen`, `flash3` and `flex` are not.
+        Layers of one kind are compiled once, at the first forward pass of each shape, so use
+        batches of few shapes, as `PackedBatch.filled_up` makes them. Attention by `blocks` depends
+        on the lengths in each batch and is compiled anew for each; `varlen`, `flash3` and `flex`
+        are not.
 
         Args:
             backend: The back end of torch's compiler.
-            dynamic: Compile once, for batches of all shapes.
+            dynamic: Whether to compile once for batches of all shapes.
         """
         for layer in self.layers:
             compile_layer(layer, backend, dynamic=dynamic)
         return self
 
     def compile_for_inference(self) -> Self:
-        """After `for_inference`: have the compiler fuse the layers where attention is `varlen`.
+        """Let the compiler fuse the layers if attention is `varlen`; call it after `for_inference`.
 
-        Compiled once, at the first forward, for batches of all shapes. Elsewhere nothing changes:
-        the C kernels of a CPU are compiled already, and `blocks` would be anew for each batch.
+        The layers are compiled once, at the first forward pass, for batches of all shapes.
+        Otherwise nothing changes: the C kernels are compiled already, and `blocks` would be
+        compiled anew for each batch.
         """
         if self._autocasts and has_varlen(self.embeddings.tok_embeddings.weight.device):
             self.compile_layers(dynamic=True)
         return self
 
     def for_inference(self, precision: PrecisionChoice = "auto") -> Self:
-        """Get ready to compute hidden states as fast as the device can, and no gradients.
+        """Prepare to compute hidden states as fast as the device can, without gradients.
 
-        Where the C kernels run, the weights are packed for them and the trainable ones are let
-        go, so that the model can be neither trained nor saved afterwards.
+        If the C kernels run, the weights are packed for them and the trainable ones are released,
+        so the model can be neither trained nor saved afterwards.
 
         Args:
-            precision: Of weights and products; the residual stream, sums, norms and softmax are
-                float32 in any case. `auto` takes bfloat16 where the device has units for it, and
-                float32 elsewhere; int8 has a scale for each token, so that a text's result does not
-                depend on its neighbours.
+            precision: The precision of weights and products; the residual stream, sums, norms and
+                softmax are always float32. `auto` is bfloat16 if the device has units for it, and
+                float32 otherwise. int8 has a scale per token, so the result of a text does not
+                depend on the other texts.
 
         Raises:
-            ConfigError: Int8 where the CPU or the sizes do not allow it.
+            ConfigError: The CPU or the sizes of the model do not allow int8.
         """
         device = self.embeddings.tok_embeddings.weight.device
         chosen, packed = choose_precision(self.config, precision, device)
@@ -161,7 +166,7 @@ class Encoder(SavedModel):
 
 
 def _check(batch: PackedBatch, vocab_size: int) -> None:
-    """On the CPU alone: elsewhere it would wait for the device, which checks by itself."""
+    """Check a batch on the CPU; on other devices this would wait, and they check by themselves."""
     if batch.token_ids.device.type != "cpu" or torch.compiler.is_compiling():
         return
     borders, total_tokens = batch.cu_seqlens, batch.total_tokens

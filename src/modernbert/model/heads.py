@@ -1,7 +1,7 @@
-"""What stands on an encoder: masked-token prediction, labels of texts and of tokens, answers.
+"""The models with a head: prediction of masked tokens, labels of texts and tokens, answers.
 
-All begin with the same block, so that a fine-tuned model can start from the one that pretraining
-has learnt.
+All heads begin with the same block, so a fine-tuned model can start from the one that pretraining
+learned.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ ProblemType = Literal["single_label", "multi_label", "regression"]
 
 
 class PredictionHead(nn.Module):
-    """`norm(gelu(dense(x)))`, in the paper without a bias (P section 2.1.1)."""
+    """The block `norm(gelu(dense(x)))`, without a bias in the paper (P section 2.1.1)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class PredictionHead(nn.Module):
         self.norm = norm_for(config)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(rows, hidden_size) to the same."""
+        """Apply the block: (rows, hidden_size) to the same shape."""
         normed: Tensor = self.norm(
             ACTIVATIONS[self.activation](linear(hidden, self.dense.weight, self.dense.bias))
         )
@@ -74,33 +74,36 @@ class MaskedLanguageModel(SavedModel):
 
     @property
     def decoder_weight(self) -> Tensor:
-        """(vocab_size, hidden_size). The token embedding, where the decoder shares it."""
+        """The decoder's matrix, (vocab_size, hidden_size); the token embedding if they are tied."""
         own = self._parameters.get(DECODER_WEIGHT)
         return self.encoder.embeddings.tok_embeddings.weight if own is None else own
 
     def forward(
         self, batch: PackedBatch, rows: Tensor | None = None, *, dropout: Dropout | None = None
     ) -> Tensor:
-        """The logits of every token, (total_tokens, vocab_size), or of some rows alone.
+        """Compute the logits of all tokens or of some.
 
         Args:
             batch: The sequences.
-            rows: (num_rows,) int64 places in the flat batch; the others cost no decoding.
+            rows: (num_rows,) int64 indices into the flat batch; other tokens are not decoded.
             dropout: Dropout of the attention outputs, in training.
 
+        Returns:
+            (total_tokens, vocab_size), or (num_rows, vocab_size).
+
         Raises:
-            InputError: A token id outside the vocabulary.
+            InputError: A token id is outside the vocabulary.
         """
         hidden = self.encoder(batch, dropout=dropout)
         return self.logits(hidden if rows is None else hidden[rows])
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """What the head makes of hidden states: (rows, hidden_size) to (rows, vocab_size)."""
+        """Apply the head to hidden states: (rows, hidden_size) to (rows, vocab_size)."""
         return functional.linear(self.head(hidden), self.decoder_weight, self.decoder_bias)
 
     @classmethod
     def from_published(cls, published: Mapping[str, Any]) -> Self:
-        """A model of the shape that a config.json tells; its weights are to be read."""
+        """Make a model of the shape that a config.json describes, before its weights are read."""
         check_decoder(published)
         return super().from_published(published)
 
@@ -111,10 +114,8 @@ class ClassifierSettings:
 
     Attributes:
         labels: The name of each output, in their order.
-        pooling: For texts; tokens are not pooled.
-        problem: One label, any number of labels, or numbers.
-        splitting: For tokens, how a text is split into the words that have labels; None where
-            nobody has said it.
+        pooling: How the vectors of a text's tokens become one; not used for tokens.
+        problem: Whether a text has one label, any number of labels, or numbers.
     """
 
     labels: tuple[str, ...]
@@ -130,7 +131,7 @@ class ClassifierSettings:
 
 
 class _Classifier(SavedModel):
-    """An encoder, the prediction block, and a linear layer with one output a label."""
+    """An encoder, the prediction block, and a linear layer with one output per label."""
 
     def __init__(self, config: EncoderConfig, settings: ClassifierSettings) -> None:
         super().__init__()
@@ -141,7 +142,7 @@ class _Classifier(SavedModel):
         self.classifier = nn.Linear(config.hidden_size, len(settings.labels))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """What the head makes of hidden states: (rows, hidden_size) to (rows, num_labels)."""
+        """Apply the head to hidden states: (rows, hidden_size) to (rows, num_labels)."""
         logits: Tensor = self.classifier(self.head(hidden))
         return logits
 
@@ -152,23 +153,23 @@ class _Classifier(SavedModel):
 
     @classmethod
     def from_published(cls, published: Mapping[str, Any]) -> Self:
-        """A model of the shape that a config.json tells; its weights are to be read."""
+        """Make a model of the shape that a config.json describes, before its weights are read."""
         settings = ClassifierSettings(**classifier_fields(published))
         return cls(EncoderConfig(**encoder_numbers(published)), settings)
 
     def classifier_fields(self) -> Mapping[str, Any]:
-        """What config.json says about the labels."""
+        """Return what config.json says about the labels."""
         return vars(self.settings)
 
 
 class SequenceClassifier(_Classifier):
-    """Classifies texts: pooling comes before the prediction block."""
+    """Classifies texts; pooling comes before the prediction block."""
 
     kind = "classifier"
     is_of_texts = True
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
-        """(num_sequences, num_labels) logits, or predicted numbers."""
+        """Compute logits, or the numbers of a regression: (num_sequences, num_labels)."""
         hidden = self.encoder(batch, dropout=dropout)
         return self.logits(pool(hidden, batch, self.settings.pooling))
 
@@ -179,12 +180,12 @@ class TokenClassifier(_Classifier):
     kind = "tagger"
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
-        """(total_tokens, num_labels) logits."""
+        """Compute logits: (total_tokens, num_labels)."""
         return self.logits(self.encoder(batch, dropout=dropout))
 
 
 class SpanClassifier(_Classifier):
-    """Says of every token whether an answer begins or ends there."""
+    """Predicts for every token whether an answer begins or ends there."""
 
     kind = "answerer"
     outputs = ("start_logits", "end_logits")
@@ -197,7 +198,7 @@ class SpanClassifier(_Classifier):
         super().__init__(config, settings)
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
-        """(total_tokens, 2) logits: of a beginning, and of an end."""
+        """Compute the logits of the beginning and of the end: (total_tokens, 2)."""
         return self.logits(self.encoder(batch, dropout=dropout))
 
 

@@ -26,12 +26,12 @@ from modernbert.model.layout import Layout
 def attend(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, *, window: int | None
 ) -> Tensor:
-    """Softmax attention of every token over its own sequence.
+    """Compute the softmax attention of every token over its own sequence.
 
     Args:
         query: (total_tokens, num_heads, head_size), rotated already.
-        key: As `query`.
-        value: As `query`.
+        key: (total_tokens, num_heads, head_size), rotated already.
+        value: (total_tokens, num_heads, head_size).
         layout: The layout of the batch.
         window: How far a token sees on either side; None for the whole sequence.
 
@@ -39,7 +39,7 @@ def attend(
         (total_tokens, num_heads, head_size).
 
     Raises:
-        ConfigError: The layout asks for a back end that cannot take these.
+        ConfigError: The layout selects a back end that cannot compute these.
     """
     back_end = layout.attention
     if back_end == "auto":

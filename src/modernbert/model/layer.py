@@ -1,4 +1,4 @@
-"""One layer: attention and a gated MLP, each behind a norm and added to the residual stream."""
+"""One layer: attention and a gated MLP, each after a norm and added to the residual stream."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,7 +19,7 @@ from modernbert.model.rope import RotaryTable
 
 
 def relu_squared(values: Tensor) -> Tensor:
-    """The square of what is positive, and 0 elsewhere."""
+    """Square what is positive; everything else is 0."""
     return functional.relu(values).square()
 
 
@@ -33,9 +33,9 @@ ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
 
 
 class LayerNorm(nn.Module):
-    """LayerNorm with a weight and, as in the paper, no bias unless one is asked for.
+    """LayerNorm with a weight and, as in the paper, no bias unless you ask for one.
 
-    It computes in float32 whatever comes in (P section 2.1.1).
+    It computes in float32 whatever the dtype of its input (P section 2.1.1).
     """
 
     def __init__(self, width: int, eps: float, *, bias: bool = False) -> None:
@@ -45,20 +45,20 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(..., width) to the same."""
+        """Normalize (..., width) to the same shape."""
         shape = self.weight.shape
         return functional.layer_norm(hidden, shape, self.weight, self.bias, self.eps)
 
 
 def norm_for(config: EncoderConfig) -> LayerNorm:
-    """A norm of the width and kind that a model has."""
+    """Make a norm of a model's width and kind."""
     return LayerNorm(config.hidden_size, config.norm_eps, bias=config.norm_bias)
 
 
 class GatedMLP(nn.Module):
-    """GeGLU: `Wo(gelu(a) * b)` with `a, b` the halves of `Wi(x)` (P section 2.1.1).
+    """GeGLU: `Wo(gelu(a) * b)`, where `a` and `b` are the halves of `Wi(x)` (P section 2.1.1).
 
-    The GELU is the exact one, of the first half; a config may ask for another activation.
+    The GELU is exact and applied to the first half; a config may name another activation.
     """
 
     matrices: ClassVar = {"Wi": 2, "Wo": 1}
@@ -72,7 +72,7 @@ class GatedMLP(nn.Module):
         self.Wo = nn.Linear(inner, width, bias=bias)
 
     def forward(self, hidden: Tensor, *, has_kernels: bool = False) -> Tensor:
-        """(total_tokens, hidden_size) to the same; `has_kernels` of their `Layout`."""
+        """Compute (total_tokens, hidden_size) to the same shape; the `Layout` has `has_kernels`."""
         halves = linear(hidden, self.Wi.weight, self.Wi.bias)
         if has_kernels and halves.dtype in HALF and self.activation == "gelu":
             gated = _gpu_geglu(halves)
@@ -82,7 +82,7 @@ class GatedMLP(nn.Module):
 
 
 def gate(halves: Tensor, activation: Activation = "gelu") -> Tensor:
-    """`activation(a) * b` of the halves a, b of each row: (rows, 2 x width) to (rows, width)."""
+    """Compute `activation(a) * b` of the halves of each row: (rows, 2 x width) to (rows, width)."""
     if activation == "gelu" and native.supports_geglu(halves):
         return native.geglu(halves)
     activated, factors = halves.chunk(2, dim=-1)
@@ -99,7 +99,7 @@ def _gpu_geglu(halves: Tensor) -> Tensor:
 class Layer(nn.Module):
     """`x += attn(attn_norm(x))`, then `x += mlp(mlp_norm(x))` (P section 2.1.1).
 
-    The first layer has no attention norm: a norm stands right before it, after the embedding.
+    The first layer has no attention norm, as there is a norm right before it, after the embedding.
     """
 
     def __init__(self, config: EncoderConfig, index: int) -> None:
@@ -113,7 +113,7 @@ class Layer(nn.Module):
     def forward(
         self, hidden: Tensor, table: RotaryTable, layout: Layout, draws: Draws | None
     ) -> Tensor:
-        """(total_tokens, hidden_size) to the same; `draws` drop of the attention's output."""
+        """Compute (total_tokens, hidden_size) to the same shape; `draws` drop attention outputs."""
         attended = self.attn(self.attn_norm(hidden), table, layout)
         if draws is not None:
             attended = drop(attended, draws)

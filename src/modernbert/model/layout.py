@@ -1,4 +1,4 @@
-"""What the attention kernels derive from a batch's borders, once a forward and not once a layer."""
+"""What attention kernels derive from a batch's borders, once per forward pass and not per layer."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +18,7 @@ MIN_BLOCK = 32
 
 
 class Run(NamedTuple):
-    """Neighbouring sequences of one length in tokens, from row `start` on."""
+    """Neighbouring sequences of one length, in tokens, from row `start` on."""
 
     start: int
     num_sequences: int
@@ -29,10 +29,12 @@ class Layout:
     """The borders of a batch's sequences, and the masks and runs that follow from them.
 
     Args:
-        attention: The back end to take.
+        batch: The sequences.
+        window: How far a token of a local layer sees on either side.
+        attention: The back end to use.
 
     Raises:
-        ConfigError: A back end that the batch's device lacks.
+        ConfigError: The batch's device does not support the back end.
     """
 
     def __init__(
@@ -51,18 +53,18 @@ class Layout:
 
     @cached_property
     def borders(self) -> Tensor:
-        """(num_sequences + 1,) int32, one after the other in memory that lives as long as this."""
+        """The borders, (num_sequences + 1,) int32, contiguous; they live as long as this object."""
         return self.batch.cu_seqlens.contiguous()
 
     @cached_property
     def borders_each(self) -> tuple[Tensor, Tensor]:
-        """(total_tokens,) int32 both: the rows where the sequence of each token begins and ends."""
+        """The first and the end row of each token's sequence, (total_tokens,) int32 each."""
         sequences = self.batch.sequence_ids
         return self.batch.cu_seqlens[sequences], self.batch.cu_seqlens[sequences + 1]
 
     @cached_property
     def runs(self) -> list[Run]:
-        """The sequences in their order, equal neighbours together, empty ones left out."""
+        """The sequences in their order, with equal neighbours together and without empty ones."""
         runs: list[Run] = []
         start = 0
         for length in self.batch.lengths.tolist():
@@ -75,15 +77,15 @@ class Layout:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of `block` rows that the flat batch takes up, the last perhaps in part."""
+        """The number of blocks of `block` rows in the flat batch; the last may be partial."""
         return -(-self.batch.total_tokens // self.block)
 
     @cached_property
     def local_mask(self) -> Tensor:
-        """(num_blocks, block, 3 x block) bool. Which keys of three blocks a row of the middle sees.
+        """The keys of three blocks that a middle row sees: (num_blocks, block, 3 x block) bool.
 
-        Those of its own sequence at most `window` away. Rows past the end see one another, so
-        that no row is without a key.
+        They are those of its own sequence at most `window` away. Rows past the end see one another,
+        so that no row is without a key.
         """
         size, device = self.block, self.batch.token_ids.device
         sequences = torch.full((self.num_blocks * size + 2 * size,), -1, device=device)
@@ -96,7 +98,7 @@ class Layout:
         return near & (queries[:, :, None] == keys[:, None, :])
 
     def prepare(self) -> None:
-        """Make now, on a GPU or on request, what compiled layers will only read."""
+        """Compute everything that compiled layers will only read; on a GPU, or on request."""
         if self.attention == "flex":
             for window in (None, self.window):
                 self.flex_mask(window)
@@ -106,7 +108,7 @@ class Layout:
             _ = self.borders_each
 
     def flex_mask(self, window: int | None) -> "BlockMask":
-        """The blocks of FlexAttention of one kind of layer."""
+        """Return the block mask of FlexAttention for layers of one kind."""
         if window not in self._flex_masks:
             self._flex_masks[window] = flex.block_mask(self.batch, window)
         return self._flex_masks[window]

@@ -1,4 +1,4 @@
-"""One vector a sequence from one vector a token, and the layers behind it."""
+"""Pooling: from one vector per token to one per sequence, and the layers that follow."""
 
 from pathlib import Path
 from typing import Literal
@@ -28,20 +28,19 @@ def pool(
     *,
     num_left_out: int = 0,
 ) -> Tensor:
-    """Make one vector of the vectors of each sequence's tokens, [CLS] and [SEP] included.
+    """Pool the vectors of each sequence's tokens, including [CLS] and [SEP], into one.
 
     Args:
         hidden: (total_tokens, width).
         batch: The sequences.
-        pooling: The first token; the largest of each number; the mean; the sum over the root of the
-            length; the mean weighted by the places 1, 2, ...; or the last token. Several give
-            vectors that are joined.
-        num_left_out: How many tokens at the beginning of each sequence do not count, such as a
-            prompt's; the last token always does.
+        pooling: The first token; the maximum of each number; the mean; the sum divided by the
+            square root of the length; the mean weighted by the positions 1, 2, ...; or the last
+            token. The vectors of several poolings are concatenated.
+        num_left_out: The number of tokens at the beginning of each sequence that are left out, such
+            as those of a prompt; the last token is always included.
 
     Returns:
-        (num_sequences, width), or as many times the width as there are poolings; zeros for a
-        sequence without tokens.
+        (num_sequences, width), times the number of poolings; zeros for a sequence without tokens.
     """
     places = batch.position_ids + 1
     if num_left_out:
@@ -80,8 +79,8 @@ def _without_beginnings(
     """Leave out the first tokens of each sequence, but never its last.
 
     Returns:
-        What is left of the hidden states and of the batch, and the places, from 1, that the tokens
-        had before.
+        The remaining hidden states and batch, and the positions, from 1, that the tokens had
+        before.
     """
     left_out = (batch.lengths - 1).clamp(max=num_tokens)
     keep = batch.position_ids >= left_out[batch.sequence_ids]
@@ -94,22 +93,18 @@ def _without_beginnings(
 
 
 class Normalize(nn.Module):
-    """Vectors of length 1; zeros stay zeros."""
+    """Scales vectors to length 1; zeros stay zeros."""
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(rows, width) to the same."""
+        """Scale (rows, width) to the same shape."""
         return functional.normalize(vectors, dim=-1)
 
 
 def fill_from_folder(layer: nn.Module, folder: Path) -> None:
-    """Give a layer the weights of a folder that holds just these.
-
-    Args:
-        layer: On the meta device perhaps, as its sizes may be a stranger's; it gets memory here.
-        folder: Holds the weights.
+    """Load a layer's weights from a folder that holds only these.
 
     Raises:
-        ModelFolderError: The weights cannot be read, or are those of another layer.
+        ModelFolderError: The weights cannot be read, or belong to another layer.
     """
     expected = {name: tuple(value.shape) for name, value in layer.named_parameters()}
     headers = {header.name: header for header in read_headers(folder)}
