@@ -1,8 +1,8 @@
-"""Checkpoints that are written while the training goes on.
+"""Writing checkpoints while training continues.
 
-At a save the run's tensors are copied, by all processes together, into memory of process 0 that is
-used again from save to save. A thread there writes them, hashes them, reads them back, and only
-then lets the oldest checkpoint go. At most one save is on its way.
+At a save, all processes together copy the run's tensors into memory of process 0, which is reused
+from save to save. A thread of process 0 writes them, hashes them, reads them back, and then deletes
+the oldest checkpoint. At most one save is in progress.
 """
 
 import threading
@@ -27,8 +27,8 @@ class Saved:
 
     Attributes:
         progress: The run's place in it.
-        seconds: From the copy to the end.
-        paused_seconds: Of these the training stood still.
+        seconds: The time from the copy to the end.
+        paused_seconds: The part of it during which training waited.
     """
 
     folder: Path
@@ -38,9 +38,9 @@ class Saved:
 
 
 class BackgroundSaver:
-    """Saves a run's states, each in a thread of process 0.
+    """Saves the states of a run, each in a thread of process 0.
 
-    `save` and `wait` are called by all processes of the group.
+    All processes of the group call `save` and `wait`.
     """
 
     def __init__(
@@ -86,25 +86,25 @@ class BackgroundSaver:
         self._thread.start()
 
     def finished(self) -> Sequence[Saved]:
-        """The saves that have come to their end since this was last asked; does not wait.
+        """Return the saves that ended since the last call, without waiting.
 
         Raises:
-            CheckpointError: One has failed.
+            CheckpointError: A save failed.
         """
         self._raise_error()
         saved, self._saved = self._saved, []
         return saved
 
     def wait(self) -> None:
-        """Wait for the save that is on its way; all processes go on together.
+        """Wait for the save in progress; all processes continue together.
 
         Raises:
-            CheckpointError: It has failed.
+            CheckpointError: The save failed.
         """
         self.group.first(self._join)
 
     def close(self) -> None:
-        """Wait for this process's own thread, whatever becomes of its save."""
+        """Wait for this process's own thread, whether or not its save succeeds."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -120,7 +120,7 @@ class BackgroundSaver:
 
     @torch.no_grad()
     def _copy(self, files: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Copy tensors, gathered one by one where they are sharded, into the buffers."""
+        """Copy tensors into the buffers, gathering sharded ones one by one."""
         for file, tensors in files.items():
             buffers = self._buffers.setdefault(file, {})
             for name in buffers.keys() - tensors.keys():
@@ -139,7 +139,7 @@ class BackgroundSaver:
     def _write(
         self, folder: Path, progress: dict[str, Any], keep: int, started: float, paused: float
     ) -> None:
-        """The thread's work."""
+        """Do the thread's work."""
         try:
             checkpoint.write(folder, self._buffers, progress, self.identity)
             checkpoint.keep_newest(self.run_folder, keep)

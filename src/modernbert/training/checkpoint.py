@@ -46,12 +46,12 @@ class Loaded:
 
 
 def folder_of(run_folder: Path, step: int) -> Path:
-    """Where a run keeps the checkpoint of a step."""
+    """Return where a run keeps the checkpoint of a step."""
     return run_folder / FOLDER / f"step-{step:08d}"
 
 
 def folder_of_end(run_folder: Path, phase: str) -> Path:
-    """Where a run keeps the last state of a phase that a later one starts from."""
+    """Return where a run keeps the last state of a phase from which a later one starts."""
     return run_folder / FOLDER / f"end-of-{phase}"
 
 
@@ -83,7 +83,7 @@ def save(
 
 
 def tensors_of(module: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each of a checkpoint's files, by their names in it."""
+    """Return the tensors of each file of a checkpoint, by their names in it."""
     return {
         _FILES[0]: module_tensors(module),
         _FILES[1]: optimizer_tensors(module, optimizer),
@@ -133,15 +133,25 @@ def load_latest(
     identity: Mapping[str, Any],
     group: Group = ALONE,
 ) -> Loaded | None:
-    """Put the newest intact checkpoint into `module` and `optimizer`; None when there is none.
+    """Load the newest intact checkpoint into `module` and `optimizer`, if there is one.
 
-    Every file is checked against the manifest first. A damaged checkpoint is renamed to
-    `*.damaged` and the one before it is taken. What killed saves left behind is removed. All of
-    this process 0 does, and gives the others their tensors; so a checkpoint is the same for any
-    number of processes, sharded or not.
+    Every file is first checked against the manifest. A damaged checkpoint is renamed to
+    `*.damaged`, and the one before it is used. What killed saves left behind is removed. Process 0
+    does all of this and sends the others their tensors, so a checkpoint is the same for any number
+    of processes, sharded or not.
+
+    Args:
+        run_folder: The folder of the run.
+        module: The module to load into.
+        optimizer: The optimizer to load into.
+        identity: As in `save`.
+        group: The processes that train together.
+
+    Returns:
+        What was loaded, or None if there is no checkpoint.
 
     Raises:
-        CheckpointError: Only damaged checkpoints are left, or one is of another run.
+        CheckpointError: Only damaged checkpoints are left, or one belongs to another run.
     """
     found = group.first(lambda: _find_latest(run_folder / FOLDER))
     if found["folder"] is None:
@@ -158,10 +168,10 @@ def load(
     identity: Mapping[str, Any],
     group: Group = ALONE,
 ) -> dict[str, Any]:
-    """Put one checkpoint into `module` and `optimizer`, verified first; its progress.
+    """Verify one checkpoint and load it into `module` and `optimizer`; return its progress.
 
     Raises:
-        CheckpointError: It is damaged or of another run.
+        CheckpointError: It is damaged, or belongs to another run.
     """
 
     def check() -> None:
@@ -173,7 +183,7 @@ def load(
 
 
 def newest_before(run_folder: Path, step: int) -> tuple[Path, int] | None:
-    """The newest intact checkpoint of an earlier step, with its step; None without one."""
+    """Return the newest intact checkpoint before a step, with its own step, or None."""
     for folder in reversed(_checkpoints(run_folder / FOLDER)):
         number = int(folder.name.removeprefix("step-"))
         if number < step and find_fault(folder) is None:
@@ -188,7 +198,7 @@ def keep_newest(run_folder: Path, keep: int) -> None:
 
 
 def find_fault(folder: Path) -> str | None:
-    """What is wrong with a checkpoint's files, in a few words; None when all are as written."""
+    """Say what is wrong with a checkpoint's files, in a few words; None if nothing is."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         seal = manifest.pop("seal")
@@ -205,7 +215,7 @@ def find_fault(folder: Path) -> str | None:
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters, tied ones once, and the persistent buffers of a module, by name."""
+    """Return a module's parameters, tied ones once, and persistent buffers, by name."""
     parameters = dict(module.named_parameters())
     with_ties = dict(module.named_parameters(remove_duplicate=False))
     state = module.state_dict(keep_vars=True)
@@ -214,7 +224,7 @@ def module_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def optimizer_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as `parameter name.state name`; every state must be a tensor."""
+    """Return the optimizer's state as `parameter name.state name`; every state must be a tensor."""
     return {
         f"{name}.{key}": tensor
         for name, parameter in module.named_parameters()
@@ -236,7 +246,7 @@ def _seal(manifest: Mapping[str, Any]) -> str:
 
 
 def _checkpoints(parent: Path) -> list[Path]:
-    """The folders under their final name, oldest first."""
+    """Return the folders under their final name, oldest first."""
     found = [path for path in parent.glob("step-*") if path.name.removeprefix("step-").isdigit()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
@@ -251,7 +261,7 @@ def _set_aside(folder: Path) -> Path:
 
 
 def _find_latest(parent: Path) -> dict[str, Any]:
-    """The newest intact checkpoint's folder, or None, and what was set aside on the way."""
+    """Return the folder of the newest intact checkpoint, or None, and what was set aside."""
     warnings: list[str] = []
     if not parent.is_dir():
         return {"folder": None, "warnings": warnings}
@@ -277,7 +287,7 @@ def _load(
     identity: Mapping[str, Any],
     group: Group,
 ) -> dict[str, Any]:
-    """Copy a verified checkpoint into place, in all processes, and give its progress."""
+    """Load a verified checkpoint in all processes; return its progress."""
     weights: dict[str, Tensor] = {}
     states: dict[str, Tensor] = {}
 
@@ -315,7 +325,7 @@ def _check_manifest(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def _read_module(folder: Path, module: nn.Module) -> dict[str, Tensor]:
-    """The weights of a checkpoint, which must be those of the module."""
+    """Read the weights of a checkpoint, which must be those of the module."""
     stored: dict[str, Tensor] = safetensors.torch.load_file(folder / _FILES[0])
     tensors = module_tensors(module)
     if unmatched := sorted(stored.keys() ^ tensors.keys()):
@@ -332,7 +342,7 @@ def _read_module(folder: Path, module: nn.Module) -> dict[str, Tensor]:
 
 
 def _read_optimizer(folder: Path, module: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state in a checkpoint, which must be of the module's parameters."""
+    """Read the optimizer's state, which must be that of the module's parameters."""
     stored: dict[str, Tensor] = safetensors.torch.load_file(folder / _FILES[1])
     parameters = dict(module.named_parameters())
     for key in stored:
@@ -342,7 +352,7 @@ def _read_optimizer(folder: Path, module: nn.Module) -> dict[str, Tensor]:
 
 
 def _empty_state(parameter: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """Where a state of the optimizer goes: to its parameter's place if it is of its shape."""
+    """Make a tensor for a state of the optimizer, like its parameter if the shapes agree."""
     if shape != parameter.shape:
         return torch.empty(shape, dtype=dtype)
     # The parameter's own memory layout: sums over it must go in the same order as before.

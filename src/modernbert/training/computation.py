@@ -25,10 +25,10 @@ from modernbert.training.training_settings import ComputationSettings
 
 
 def autocast(device: torch.device | str, precision: TrainingPrecision) -> torch.autocast:
-    """A context in which `device` computes in `precision`.
+    """Return a context in which `device` computes in `precision`.
 
     Raises:
-        SettingsError: Bfloat16 on a CUDA device that lacks it.
+        SettingsError: bfloat16 on a CUDA device that lacks it.
     """
     device = torch.device(device)
     dtype = compute_dtype(device, precision)
@@ -36,10 +36,10 @@ def autocast(device: torch.device | str, precision: TrainingPrecision) -> torch.
 
 
 def compute_dtype(device: torch.device | str, precision: TrainingPrecision) -> torch.dtype:
-    """torch.float32 or torch.bfloat16; `auto` takes bfloat16 where the device has units for it.
+    """Return torch.float32 or torch.bfloat16; `auto` is bfloat16 if the device has units for it.
 
     Raises:
-        SettingsError: Bfloat16 on a CUDA device that lacks it.
+        SettingsError: bfloat16 on a CUDA device that lacks it.
     """
     device = torch.device(device)
     if precision == "float32":
@@ -54,7 +54,7 @@ def compute_dtype(device: torch.device | str, precision: TrainingPrecision) -> t
 
 
 def _has_bfloat16_units(device: torch.device) -> bool:
-    """Whether bfloat16 is faster there, not merely emulated."""
+    """Return whether bfloat16 is faster on a device, and not merely emulated."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
@@ -66,9 +66,9 @@ T = TypeVar("T")
 
 
 class Computation:
-    """The computation of a module that each process of a group has as a whole.
+    """How a module is computed if each process of a group has all of it.
 
-    Each computes the gradients of its share of a step; `reduce` makes them those of the step.
+    Each process computes the gradients of its share of a step, and `reduce` adds them up.
     """
 
     def __init__(self, group: Group = ALONE) -> None:
@@ -79,13 +79,13 @@ class Computation:
         return function()
 
     def before_backward(self, *, is_last: bool) -> None:
-        """Called before each backward of a step, with whether it is the last."""
+        """Prepare for a backward pass of a step; `is_last` says whether it is the last."""
 
     def reduce(self, module: nn.Module, figures: Tensor) -> Tensor:
-        """Make the gradients of all processes, and some figures, their sums; the gradients' norm.
+        """Sum the gradients and some figures over all processes; return the norm of the gradients.
 
-        With several processes a parameter without a gradient gets one of zeros, because it may
-        have one elsewhere.
+        With several processes, a parameter without a gradient gets one of zeros, because it may
+        have one in another process.
         """
         trainable = [p for p in module.parameters() if p.requires_grad]
         if self.group.size > 1:
@@ -98,7 +98,7 @@ class Computation:
 
 
 class ShardedComputation(Computation):
-    """The computation of a module in shards: FSDP2 gathers each layer just before its use.
+    """How a sharded module is computed: FSDP2 gathers each layer just before it is used.
 
     The loss of every micro-batch must depend on the module, as all processes reduce together.
     """
@@ -118,27 +118,27 @@ class ShardedComputation(Computation):
         self._root: Any = root
 
     def run(self, function: Callable[[], T]) -> T:
-        """Call a function with the parameters outside the layers gathered; a layer's are by it."""
+        """Call a function with the parameters outside the layers gathered."""
         result: T = self._root(function)
         if not torch.is_grad_enabled():
             self._root.reshard()  # which otherwise the backward does
         return result
 
     def before_backward(self, *, is_last: bool) -> None:
-        """Gradients stay where they are until the last backward of a step."""
+        """Keep gradients in place until the last backward pass of a step."""
         self._root.set_requires_gradient_sync(is_last)
 
     def reduce(self, module: nn.Module, figures: Tensor) -> Tensor:
-        """Sum the figures; the gradients are sums already. Their norm is of all shards."""
+        """Sum the figures; the gradients are sums already, and their norm is over all shards."""
         self.group.sum([figures])
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
         return whole(torch.nn.utils.get_total_norm(gradients))
 
 
 class _Root(nn.Module):
-    """What FSDP2 takes for the whole: its forward is whatever is done with the module.
+    """The module as FSDP2 sees it; its forward is whatever is done with the module.
 
-    So a task may call any methods of the module, not its forward alone.
+    A task may therefore call any method of the module and not only its forward.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -174,5 +174,5 @@ def prepare(
 
 
 def recompute(layer: nn.Module) -> None:
-    """Keep no activations inside a layer: its forward is done again in the backward."""
+    """Keep no activations inside a layer; the backward pass computes its forward pass again."""
     layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

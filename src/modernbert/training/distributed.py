@@ -1,10 +1,10 @@
-"""Several processes that train one model together: `Group`, and how they find each other.
+"""Several processes that train one model: `Group`, and how the processes find each other.
 
-They are started by torchrun, or by whatever sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT
-for each. A process that is alone needs none of this: its group, `ALONE`, does nothing at no cost.
+They are started by torchrun, or by anything that sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT
+for each. A single process needs none of this: its group, `ALONE`, does nothing at no cost.
 
-Every function of a group is called by all its processes, in the same order. Numbers of the host
-travel between CPUs, so that no accelerator is waited for.
+All processes of a group call every function of it, in the same order. Numbers on the host travel
+between CPUs, so that no accelerator has to be waited for.
 """
 
 import json
@@ -36,9 +36,9 @@ class Group:
     """The processes of a run, as one of them sees them.
 
     Attributes:
-        rank: This one's number, from 0. Process 0 keeps the run's folder.
-        size: How many there are.
-        device: What this one computes on.
+        rank: The number of this process, from 0. Process 0 owns the run's folder.
+        size: The number of processes.
+        device: The device of this process.
     """
 
     rank: int = 0
@@ -52,10 +52,10 @@ class Group:
         return self.rank == 0
 
     def gather(self, row: Sequence[float]) -> list[list[float]]:
-        """The rows of all processes, each of the same length, in the order of their ranks.
+        """Return the rows of all processes, all of one length, in the order of the ranks.
 
         Raises:
-            ProcessError: Another process is gone, or did not come in time.
+            ProcessError: Another process is gone, or did not respond in time.
         """
         if self.size == 1:
             return [list(row)]
@@ -66,12 +66,12 @@ class Group:
         return [each.tolist() for each in rows]
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors, wherever they are, by their sums over all processes.
+        """Replace tensors, on any device, by their sums over all processes.
 
-        They travel in a few large pieces, the next of which is made while one is on its way.
+        They are sent in a few large pieces; each is prepared while the previous one is on its way.
 
         Raises:
-            ProcessError: Another process is gone, or did not come in time.
+            ProcessError: Another process is gone, or did not respond in time.
         """
         if self.size == 1:
             return
@@ -88,7 +88,7 @@ class Group:
         """Replace a tensor by that of process 0.
 
         Raises:
-            ProcessError: Another process is gone, or did not come in time.
+            ProcessError: Another process is gone, or did not respond in time.
         """
         if self.size == 1:
             return
@@ -99,19 +99,19 @@ class Group:
             tensor.copy_(plain)
 
     def gather_rows(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, one process after the other; gradients flow back.
+        """Return the rows of all processes, one process after the other, with gradients.
 
-        Every process has its own number of rows. In the backward each process receives the sum
-        of the gradients that all of them have for its rows, so all must call backward as well.
+        Each process may have a different number of rows. In the backward pass a process receives
+        the sum of all processes' gradients for its rows, so all must call backward as well.
 
         Args:
-            rows: (num_rows, width), of the same width and type in all processes.
+            rows: (num_rows, width), of the same width and dtype in all processes.
 
         Returns:
             (total_rows, width), equal in all processes.
 
         Raises:
-            ProcessError: Another process is gone, or did not come in time.
+            ProcessError: Another process is gone, or did not respond in time.
         """
         if self.size == 1:
             return rows
@@ -119,11 +119,11 @@ class Group:
         return gathered
 
     def first(self, action: Callable[[], Any]) -> Any:
-        """Do something in process 0 alone; its result, as JSON gives it back, in all.
+        """Do something in process 0 only; return its result, passed through JSON, in all processes.
 
         Raises:
             ModernBertError: Whatever the action raises in process 0.
-            ProcessError: It raised there, so that the others cannot go on; or a process is gone.
+            ProcessError: The action failed in process 0, or a process is gone.
         """
         if self.size == 1:
             return action()
@@ -145,7 +145,7 @@ class Group:
         """Check that all processes have the same value.
 
         Raises:
-            ProcessError: One has another value than process 0.
+            ProcessError: A process has another value than process 0.
         """
         if self.size == 1:
             return
@@ -166,7 +166,7 @@ class Group:
         return range(self.rank, count, self.size)
 
     def _share(self, value: Any) -> Any:
-        """What process 0 has, as JSON gives it back."""
+        """Return what process 0 has, passed through JSON."""
         content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         length = torch.tensor(len(content))
         self.broadcast(length)
@@ -177,10 +177,10 @@ class Group:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Around something that all processes do at once: names those that are missing.
+        """Surround something that all processes do at once, and name those that are missing.
 
         Raises:
-            ProcessError: Another process is gone, or did not come in time.
+            ProcessError: Another process is gone, or did not respond in time.
         """
         if self._pulse is not None:
             self._pulse.beat()
@@ -189,10 +189,10 @@ class Group:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Around what speaks with the other processes in ways of its own, as FSDP2 does.
+        """Surround communication that does not go through the group, such as FSDP2's.
 
         Raises:
-            ProcessError: Another process is gone, or did not come in time.
+            ProcessError: Another process is gone, or did not respond in time.
         """
         try:
             yield
@@ -203,7 +203,7 @@ class Group:
 
 
 class _GatherRows(torch.autograd.Function):
-    """`Group.gather_rows`, with its gradients."""
+    """`Group.gather_rows` with its gradients."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, group: Group) -> Tensor:
@@ -228,16 +228,16 @@ ALONE = Group()
 
 @contextmanager
 def joined(timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> Iterator[Group]:
-    """The group of this process, to be left at the end; alone where RANK is not set.
+    """Join the group of this process, and leave it at the end; `ALONE` if RANK is not set.
 
-    An error that ends the block is told to the others, who name it when they miss this process.
+    If an error ends the block, the others are told, and name it when they miss this process.
 
     Args:
-        timeout_seconds: After so long the others give up a process that does not come.
+        timeout_seconds: The time after which a process gives up waiting for another.
 
     Raises:
-        SettingsError: The environment says half of what is needed.
-        ProcessError: Not all processes have come in time.
+        SettingsError: The environment lacks a variable.
+        ProcessError: Not all processes connected in time.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -296,11 +296,11 @@ def _device() -> torch.device:
 
 @dataclass(kw_only=True)
 class _Pulse:
-    """Where each process has got to, in the store that they found each other by.
+    """The progress of each process, in the store through which they found each other.
 
     Attributes:
-        beats: How many things all processes did together, as this one counts.
-        beat_at: When it came to the last of them.
+        beats: How many things all processes did together, as counted by this one.
+        beat_at: When this process reached the last of them.
     """
 
     store: Store
@@ -310,12 +310,12 @@ class _Pulse:
     beat_at: float = 0.0
 
     def introduce(self) -> None:
-        """Leave this process's id and host, so that a message can name them."""
+        """Publish this process's id and host, so that a message can name them."""
         self.store.set(f"id/{self.rank}", str(os.getpid()))
         self.store.set(f"host/{self.rank}", socket.gethostname())
 
     def beat(self) -> None:
-        """Note that this process has come to the next thing that all do together."""
+        """Record that this process has reached the next thing that all do together."""
         self.beats, self.beat_at = self.beats + 1, time.monotonic()
         try:
             self.store.set(f"beats/{self.rank}", str(self.beats))
@@ -325,7 +325,7 @@ class _Pulse:
             ) from None
 
     def leave_word(self, error: BaseException) -> None:
-        """Tell the others why this process goes, and give them the time to read it."""
+        """Tell the others why this process ends, and give them time to read it."""
         try:
             self.store.set(f"word/{self.rank}", str(error) or type(error).__name__)
             if self.rank == 0 and dist.get_backend() == "gloo":
@@ -335,7 +335,7 @@ class _Pulse:
             return  # nobody is left to read it
 
     def explain(self, error: RuntimeError) -> str:
-        """What became of whom, after something that all do together has failed."""
+        """Say what happened to which process, after something that all do together failed."""
         try:
             # Those who are only slower shall come, so that none of them is named.
             self._await(lambda: len(self._behind()) <= 1 or bool(self._words()))
@@ -353,7 +353,7 @@ class _Pulse:
         return f"{who} {fate}; run the same command again and it goes on from the last checkpoint"
 
     def _await(self, condition: Callable[[], bool]) -> None:
-        """Wait until it holds, but not for long."""
+        """Wait until a condition holds, but not for long."""
         end = time.monotonic() + _GRACE_SECONDS
         while not condition() and time.monotonic() < end:
             time.sleep(0.05)
@@ -364,7 +364,7 @@ class _Pulse:
         ]
 
     def _gone(self) -> list[int]:
-        """Which processes of this host have ended."""
+        """Return which processes of this host have ended."""
         host = socket.gethostname()
         here = [rank for rank in range(self.size) if self._get(f"host/{rank}") == host]
         return [rank for rank in here if _has_ended(int(self._get(f"id/{rank}")))]
@@ -382,7 +382,7 @@ class _Pulse:
 
 
 def _has_ended(process_id: int) -> bool:
-    """Whether a process of this host is gone, or only waits for its parent to notice."""
+    """Return whether a process of this host has ended, even if its parent has not noticed."""
     try:
         state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -391,12 +391,12 @@ def _has_ended(process_id: int) -> bool:
 
 
 def _is_of_connection(error: RuntimeError) -> bool:
-    """Whether an error is of the way between processes; gloo's have no class of their own."""
+    """Return whether an error is about a connection; gloo's errors have no class of their own."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Tensors of one device and format, in pieces that are worth sending."""
+    """Divide tensors of one device and dtype into pieces that are worth sending."""
     alike: dict[Any, list[Tensor]] = {}
     for tensor in tensors:
         alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
@@ -414,14 +414,14 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    """(num_values,). One row of all values; a single tensor is its own."""
+    """Return one row of all values, (num_values,); a single tensor is not copied."""
     if len(tensors) == 1 and tensors[0].is_contiguous():
         return tensors[0].view(-1)
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def _receive(sent: tuple[list[Tensor], Tensor, Any] | None) -> None:
-    """Wait for a row of sums and put its values into the tensors that it was made of."""
+    """Wait for a row of sums and put its values into the tensors from which it was made."""
     if sent is None:
         return
     tensors, flat, work = sent

@@ -1,4 +1,4 @@
-"""Which steps are taken: what to do about losses that are no numbers, or far too large."""
+"""Which steps are taken: what to do about losses that are not finite or far too large."""
 
 import math
 from collections import deque
@@ -15,7 +15,7 @@ _LATE = 2  # so many steps before a step end those that it is measured by
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What is said of a step.
+    """The verdict on a step.
 
     Attributes:
         spike: The median that its loss exceeds by far, or None.
@@ -27,13 +27,15 @@ class Verdict:
 
 
 class Health:
-    """A run's memory of its losses; it is part of every checkpoint, so that a resume decides alike.
+    """A run's memory of its losses, saved in every checkpoint, so that a resumed run decides alike.
 
-    Whether a step is taken is decided where its loss is, by `limit`; the host learns of it later,
-    and maybe only when the next step is on its way. So `limit` does not look at the step before.
+    The device that has the loss decides by `limit` whether a step is taken. The host learns of it
+    later, perhaps only when the next step is in progress. Therefore `limit` does not look at the
+    previous step.
 
-    skipped_in_a_row: steps that were not taken since the last one that was.
-    went_back_at: the step at which the run last went back to an earlier checkpoint, or -1.
+    Attributes:
+        skipped_in_a_row: The number of steps that were skipped since the last one that was taken.
+        went_back_at: The step at which the run last went back to an earlier checkpoint, or -1.
     """
 
     def __init__(self) -> None:
@@ -43,7 +45,7 @@ class Health:
         self._losses: deque[tuple[int, float]] = deque(maxlen=_WINDOW_STEPS + _LATE - 1)
 
     def limit(self, step: int, settings: TrainingSettings) -> float:
-        """The highest loss with which a step is taken; infinite for any."""
+        """Return the highest loss with which a step is taken; infinite for any loss."""
         usual = self._usual(step, settings)
         if usual is None or settings.spike_factor is None or not settings.skip_spikes:
             return math.inf
@@ -84,14 +86,14 @@ class Health:
         return verdict
 
     def _usual(self, step: int, settings: TrainingSettings) -> float | None:
-        """The median loss by which a step is measured, or None."""
+        """Return the median loss against which a step is measured, or None."""
         losses = [loss for earlier, loss in self._losses if earlier <= step - _LATE]
         if settings.spike_factor is None or len(losses) < _LEAST_STEPS:
             return None
         return median(losses[-_WINDOW_STEPS:])
 
     def state(self) -> dict[str, Any]:
-        """The memory as JSON values."""
+        """Return the memory as JSON values."""
         return {
             "skipped_in_a_row": self.skipped_in_a_row,
             "went_back_at": self.went_back_at,
@@ -99,7 +101,7 @@ class Health:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Remember what `state` gave."""
+        """Restore what `state` returned."""
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.went_back_at = state["went_back_at"]
         self._losses.clear()
