@@ -104,7 +104,7 @@ def test_without_a_token_or_offline(
 
     with monkeypatch.context() as changed:
         changed.setattr(huggingface_hub, "get_token", lambda: None)
-        with pytest.raises(HubError, match="no token here; run `hf auth login`, or set HF_TOKEN"):
+        with pytest.raises(HubError, match="found no token; run `hf auth login`, or set HF_TOKEN"):
             push_folder(folder, "me/mine")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):

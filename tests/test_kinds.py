@@ -130,13 +130,13 @@ def test_something_else_than_a_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"a": 1}, "expected a list of steps"),
-        ([1], "expected a list of steps"),
+        ({"a": 1}, "expected a list of modules"),
+        ([1], "expected a list of modules"),
         ([{"path": ""}], "key 'type' is missing"),
         ([{"type": STEPS + "Pooling", "path": 3}], "path: got 3, expected a text"),
         ([{"type": STEPS + "Pooling", "path": "../../.."}], "leads out of the folder"),
         ([{"type": STEPS + "SpladePooling", "path": "/etc"}], "leads out of the folder"),
-        ([{"type": "custom.Transformer", "path": ""}], "code of the model's own"),
+        ([{"type": "custom.Transformer", "path": ""}], "custom code of the model"),
         ([{"type": STEPS + "Pooling", "path": "", "typo": 1}], "unknown key 'typo'"),
     ],
 )

@@ -113,7 +113,7 @@ def test_embed_to_npy(
     assert left == {"texts.jsonl", "out.npy", "out.ids.jsonl", "out.npy.hashes.json"}
     assert not list(find_faults(tmp_path, read_hashes(tmp_path / "out.npy.hashes.json")))
     again = embed(run, models, texts_file, tmp_path / "out.npy")
-    assert again.exit_code == 2 and "is there already" in again.stderr
+    assert again.exit_code == 2 and "already exists" in again.stderr
 
 
 def test_embed_to_parquet_with_options(
@@ -232,7 +232,7 @@ def test_search_with_another_model(
 ) -> None:
     embed(run, models, texts_file, tmp_path / "texts.index")
     answer = run("search", tmp_path / "texts.index", models / "masked", "x")
-    assert answer.exit_code == 2 and "not the model that made the vectors" in answer.stderr
+    assert answer.exit_code == 2 and "did not make the vectors" in answer.stderr
 
 
 def test_classify(run: Callable[..., Any], models: Path, texts_file: Path) -> None:
@@ -365,7 +365,7 @@ def test_embed_and_search_one_vector_a_token(
     assert [hit["score"] for hit in hits] == pytest.approx(sorted(scores)[:-3:-1], abs=0.1)
     assert hits[0]["id"] == f"doc {hits[0]['row']}"
     wrong = run("search", index, models / "embedder", "x")
-    assert wrong.exit_code == 2 and "not the model that made the vectors" in wrong.stderr
+    assert wrong.exit_code == 2 and "did not make the vectors" in wrong.stderr
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -377,14 +377,14 @@ def test_a_faiss_index_on_request(
     assert embed(run, models, texts_file, index, "--faiss").exit_code == 0
     assert faiss.read_index(str(index / "index.faiss")).ntotal == len(TEXTS)
     refused = embed(run, models, texts_file, tmp_path / "out.npy", "--faiss")
-    assert refused.exit_code == 2 and "--faiss: goes with an .index" in refused.stderr
+    assert refused.exit_code == 2 and "--faiss: needs an .index" in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("model", "output", "more", "message"),
     [
-        ("multi", "out.npy", (), "several vectors a text; name an .index"),
-        ("multi", "out.index", ("--normalize",), "with markers of its own; leave out --normalize"),
+        ("multi", "out.npy", (), "several vectors per text; choose an .index"),
+        ("multi", "out.index", ("--normalize",), "has its own prompts; leave out --normalize"),
         ("multi", "out.index", ("--kind", "binary"), "--kind: got 'binary', expected one of float"),
         ("embedder", "out.index", ("--kind", "float16"), "--kind: got 'float16', expected one of"),
     ],

@@ -112,7 +112,7 @@ def test_a_wrong_recipe(run: Run, tmp_path: Path, content: str, message: str) ->
 def test_paths_that_hold_nothing_known(run: Run, tmp_path: Path) -> None:
     assert "no such file or folder" in run("info", tmp_path / "nowhere").stderr
     answer = run("info", tmp_path)
-    assert answer.exit_code == 2 and "holds nothing that is known here" in answer.stderr
+    assert answer.exit_code == 2 and "contains nothing that is known here" in answer.stderr
 
 
 def test_this_machine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_what_holds_nothing_or_special_tokens_is_skipped(tmp_path: Path) -> None
 
 def test_ids_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "in" / "a.ds", [[10, 11], [12], [13]])
-    with pytest.raises(InputError, match=r"a\.ds: of 3 documents 3 have other ids"):
+    with pytest.raises(InputError, match=r"a\.ds: 3 of 3 documents have other ids"):
         run(tmp_path / "in", tmp_path / "out", reencode=lambda ids: [*ids, 1])
     write(tmp_path / "in" / "a.ds", [[10, 11], [300]])
     with pytest.raises(InputError, match="document 2: token id 300 is outside the vocabulary"):

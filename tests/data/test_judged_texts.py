@@ -57,8 +57,8 @@ def test_packed_files_and_judgements_as_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"qrels": tsv(("q1", "d9", 1))}, "judges no query and document that are there"),
-        ({"qrels": tsv(("q9", "d1", 1))}, "judges no query and document that are there"),
+        ({"qrels": tsv(("q1", "d9", 1))}, "judges no query and document that exist"),
+        ({"qrels": tsv(("q9", "d1", 1))}, "judges no query and document that exist"),
         ({"qrels": tsv(("q1", "d1", "1_0"))}, "the score is '1_0'"),
         (
             {"qrels": tsv(("q1", "d1", 1), ("q1", "d1", 0))},

@@ -337,7 +337,7 @@ def test_finished_work_is_not_done_again(corpus: list[Path], tmp_path: Path) -> 
 def test_other_work_in_the_same_folder_is_refused(corpus: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "out"
     run(corpus, output)
-    with pytest.raises(RunError, match="another call: seed was 0, now 1; choose another output"):
+    with pytest.raises(RunError, match="another command: seed was 0, now 1; choose another output"):
         run(corpus, output, seed=1)
     with pytest.raises(RunError, match="tokenizer was 'bytes', now 'words'"):
         run(corpus, output, fingerprint="words")

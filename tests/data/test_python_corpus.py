@@ -92,5 +92,5 @@ def test_python_without_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     files = collect(tmp_path / "topics", library=tmp_path / "nowhere")
     assert all(record["source"].startswith("topic ") for record in records_of(files.train))
     monkeypatch.setattr(python_corpus, "_topics", lambda: iter(()))
-    with pytest.raises(DocumentError, match="without its sources"):
+    with pytest.raises(DocumentError, match="lacks its sources"):
         collect(tmp_path / "nothing", library=tmp_path / "nowhere")

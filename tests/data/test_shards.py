@@ -129,7 +129,7 @@ def test_bad_documents_are_named(tmp_path: Path, document: list[int], told: str)
     with pytest.raises(InputError, match=told), writer_of(tmp_path) as writer:
         writer.add([5])
         writer.add(document)
-    with pytest.raises(ShardError, match="no finished shard folder"):
+    with pytest.raises(ShardError, match="not a finished shard folder"):
         ShardFolder.open(tmp_path)
 
 

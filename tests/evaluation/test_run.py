@@ -77,7 +77,7 @@ def test_what_is_done_is_not_done_again(
 
 def test_results_of_something_else_are_refused(results: Any, model: Path, data: Path) -> None:
     output, _ = results
-    with pytest.raises(RunError, match="of another model or of another task"):
+    with pytest.raises(RunError, match="belongs to another model or task"):
         run.run_suite(suite(max_seqlen=16), str(model), output, data=data)
 
 
@@ -102,7 +102,7 @@ def test_judgements_of_what_is_not_there(model: Path, data: Path, tmp_path: Path
         (broken / name).write_text((data / "judged" / name).read_text())
     line = {"query-id": "qgood", "corpus-id": "nothing", "score": 1}
     (broken / "qrels.jsonl").write_text(json.dumps(line) + "\n")
-    with pytest.raises(DocumentError, match="judges no query and document that are there"):
+    with pytest.raises(DocumentError, match="judges no query and document that exist"):
         run.run_suite(suite().only(["judged"]), str(model), tmp_path / "o", data=tmp_path)
 
 

@@ -45,7 +45,7 @@ def test_the_ending_of_a_file_may_be_left_out(tmp_path: Path) -> None:
     (tmp_path / "sst2" / "train.jsonl.xz").touch()
     assert find_table(tmp_path, "sst2/train") == tmp_path / "sst2" / "train.jsonl.xz"
     assert find_table(tmp_path, "sst2/train.jsonl.xz").name == "train.jsonl.xz"
-    with pytest.raises(InputError, match="no such file, with or without an ending"):
+    with pytest.raises(InputError, match="no such file, with or without a suffix"):
         find_table(tmp_path, "sst2/dev")
 
 
@@ -59,7 +59,7 @@ def test_the_ending_of_a_file_may_be_left_out(tmp_path: Path) -> None:
         ('name="x"\n[[tasks]]\nname="a"\nkind="retrieve"\nmetric="m"', "'a': data is missing"),
         (
             'name="x"\n[[tasks]]\nname="a"\nkind="retrieve"\nmetric="m"\ndata="d"\ntrain="t"',
-            "retrieve has no use for train",
+            "train does not apply to retrieve",
         ),
         (
             'name="x"\n[[tasks]]\nname="../a"\nkind="retrieve"\nmetric="m"\ndata="d"',

@@ -105,7 +105,7 @@ def test_written_and_read_again(tmp_path: Path) -> None:
     ("files", "message"),
     [
         ({"modules": "{"}, r"modules\.json: not a readable JSON file"),
-        ({"modules": {"a": 1}}, "expected a list of steps"),
+        ({"modules": {"a": 1}}, "expected a list of modules"),
         (
             {"modules": modules("Transformer", "Pooling", "LSTM")},
             "the steps Transformer, Pooling, LSTM are not supported; Transformer, Pooling and",

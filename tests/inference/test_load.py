@@ -44,7 +44,7 @@ def test_other_folders(tmp_path: Path, tokenizer: Tokenizer) -> None:
 
 
 def test_what_cannot_be_loaded(tmp_path: Path, config: EncoderConfig) -> None:
-    with pytest.raises(InputError, match="holds nothing that is known here"):
+    with pytest.raises(InputError, match="contains nothing that is known here"):
         modernbert.load(tmp_path)
     (tmp_path / "recipe.toml").touch()
     with pytest.raises(ModelFolderError, match="holds a recipe, expected a model"):

@@ -115,7 +115,7 @@ def test_bad_calls_are_named(tmp_path: Path) -> None:
         index.search(texts([2]), 0)
     with pytest.raises(InputError, match="vectors of 3 numbers, expected 8"):
         index.search([np.ones((2, 3), np.float32)])
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         build_index(tmp_path / "index", [texts([2])])
     with pytest.raises(InputError, match="ids: got 1, fewer"):
         build_index(tmp_path / "other", [texts([2, 2])], ids=["a"])

@@ -110,7 +110,7 @@ def test_answers_are_those_of_the_model(folder: Path) -> None:
 
 def test_what_cannot_be(folder: Path, config: EncoderConfig) -> None:
     answerer = QuestionAnswerer.from_pretrained(folder, precision="float32", stride=40)
-    with pytest.raises(InputError, match=r"^stride: got 40 with room for"):
+    with pytest.raises(InputError, match=r"^stride: got 40, expected less than"):
         answerer("what", CONTEXT)
     with pytest.raises(InputError, match=r"^pairs: expected a question and a text in each"):
         answerer.answer(["what"])  # type: ignore[list-item]

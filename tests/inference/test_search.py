@@ -147,10 +147,10 @@ def test_what_cannot_be_built(tmp_path: Path, blocks: Any, options: Any, message
 
 
 def test_folders_and_queries_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="index: is not a search index"):
+    with pytest.raises(InputError, match="index: not a search index"):
         Index.open(tmp_path / "index")
     build_index(tmp_path / "index", [vectors(9)])
-    with pytest.raises(InputError, match="is there already; delete it"):
+    with pytest.raises(InputError, match="already exists; delete it"):
         build_index(tmp_path / "index", [vectors(9)])
     index = Index.open(tmp_path / "index")
     for query, options, message in (

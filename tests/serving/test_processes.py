@@ -161,7 +161,7 @@ def test_mistakes_on_the_command_line(run: Run, folders: dict[str, Path], tmp_pa
     missing = run("serve", tmp_path / "none", "--port", 0)
     assert missing.exit_code == 2 and "none" in missing.stderr
     twice = run("serve", folders["embedder"], folders["embedder"], "--port", 0)
-    assert twice.exit_code == 2 and "name of its own" in twice.stderr
+    assert twice.exit_code == 2 and "its own name" in twice.stderr
     empty = run("serve", folders["embedder"], "--api-key", "", "--port", 0)
     assert empty.exit_code == 2 and "--api-key: got" in empty.stderr
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -341,7 +341,7 @@ def test_names_of_models(folders: dict[str, Path], models: list[ServedModel]) ->
     with pytest.raises(InputError, match="NAME=MODEL"):
         load(folders["tagger"], name="a/b")
     for wrong in ([], [models[0], models[0]]):
-        with pytest.raises(InputError, match="name of its own"):
+        with pytest.raises(InputError, match="its own name"):
             Service(wrong)
 
 

@@ -62,7 +62,7 @@ def test_an_error_of_the_first_is_told_to_all() -> None:
 
 def test_processes_with_different_recipes_stop() -> None:
     for ended in run_together(groups.disagree, 2):
-        assert ended.error.startswith("ProcessError: recipe: process 1 has another one than")
+        assert ended.error.startswith("ProcessError: recipe: differs between process 1 and")
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_phases_of_another_recipe_are_refused(tmp_path: Path) -> None:
     ("names", "message"),
     [
         ([], "got none"),
-        ([("a", None), ("a", None)], "'a' is there twice"),
+        ([("a", None), ("a", None)], "'a' occurs twice"),
         ([("a", "b"), ("b", None)], "a: start_from: got 'b', expected an earlier phase: there is"),
         ([("a", None), ("b", "b")], "b: start_from: got 'b', expected an earlier phase: a"),
     ],

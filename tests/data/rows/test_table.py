@@ -28,7 +28,8 @@ def test_a_column_that_is_not_there_names_the_nearest() -> None:
     with pytest.raises(DocumentError, match=r"^a.csv: no column 'lable'; did you mean 'label'\?"):
         TABLE.find(["label"], asked="lable", option="--label")
     with pytest.raises(
-        DocumentError, match=r"none of the columns score, target; say with --label .* 'id', 'Sent"
+        DocumentError,
+        match=r"has none of the columns score, target; say with --label .* 'id', 'Sent",
     ):
         TABLE.find(["score", "target"], asked=None, option="--label")
 

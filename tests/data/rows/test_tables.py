@@ -203,7 +203,7 @@ def test_files_that_cannot_be_read(case: str, tmp_path: Path) -> None:
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match=r"missing.csv: no such file or folder"):
         read_table(tmp_path / "missing.csv")
-    with pytest.raises(DocumentError, match=r"neither a data set that `datasets` has saved"):
+    with pytest.raises(DocumentError, match=r"neither a dataset saved by `datasets`"):
         read_table(tmp_path)
 
 
@@ -230,7 +230,7 @@ def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("no way\nout")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(DocumentError, match=r"^a/b: no such file, and no data set .*: no way$"):
+    with pytest.raises(DocumentError, match=r"^a/b: no such file, and no such dataset .*: no way$"):
         read_table("a/b")
 
 

@@ -216,7 +216,7 @@ def test_a_handful_of_examples(model: Path, rows: tuple[Path, Path], tmp_path: P
     assert results.best.dev["accuracy"] > 0.85
     classifier = Classifier.from_pretrained(tmp_path / "run" / "model", precision="float32")
     assert classifier("the story was lovely")[0].label == "good"
-    with pytest.raises(SettingsError, match="few_shot: is for one label a text"):
+    with pytest.raises(SettingsError, match="few_shot: needs one label per text"):
         several = [{**row, "label": [row["label"]]} for row in labelled.reviews(9)]
         lists = labelled.write_rows(tmp_path / "lists.jsonl", several)
         finetune(

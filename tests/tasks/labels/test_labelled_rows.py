@@ -90,7 +90,7 @@ BAD: dict[str, tuple[str, list[Any], list[Any] | None, str]] = {
         "regress",
         labels(1.0, float("nan")),
         None,
-        r"row 2: column 'label': the score is nan; repair it",
+        r"row 2: column 'label': the score is nan; correct it",
     ),
     "no number": ("regress", labels(1.0, "good"), None, r"row 2: .* got 'good', expected a number"),
     "constant": ("regress", labels(2, 2), None, r"every row has the score 2"),
@@ -106,7 +106,7 @@ BAD: dict[str, tuple[str, list[Any], list[Any] | None, str]] = {
         "answer",
         [{**ANSWER, "answers": [{"text": "good", "answer_start": 3}]}],
         None,
-        r"row 1: the answer 'good' is said to begin at 3 .* where 'was ' stands; it stands at 7",
+        r"row 1: the answer 'good' does not begin at 3 .* has 'was ' there; it begins at 7",
     ),
     "format": ("answer", [{**ANSWER, "answers": ["good"]}], None, r"row 1: got the answers"),
     "no answer": ("answer", [{**ANSWER, "answers": []}], None, r"no question has an answer"),
@@ -318,7 +318,7 @@ def test_no_answer_in_any_form(opened: Open, answers: Any) -> None:
         (
             "tag",
             [{"tokens": "Ada", "tags": "B-PER"}, {"tokens": "lives", "tags": "O"}],
-            "each of its 2 rows has one word; give a sentence a row",
+            "each of its 2 rows has one word; give one sentence per row",
         ),
     ],
 )

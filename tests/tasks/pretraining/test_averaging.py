@@ -185,7 +185,7 @@ def test_what_a_path_leads_to(finished: PretrainingRecipe, tmp_path: Path) -> No
     assert [p.weight for p in parts_of([run / "model", run / "averaged"], [1, 3])] == [1, 3]
     with pytest.raises(InputError, match="weights: got 1 for 3 models"):
         parts_of([run], [1.0])
-    with pytest.raises(InputError, match="neither a model's folder nor one with such"):
+    with pytest.raises(InputError, match="neither the folder of a model nor a folder"):
         parts_of([tmp_path])
 
 

@@ -207,4 +207,4 @@ def test_processes_with_other_recipes_or_a_run_of_another_are_refused(
     assert first.error.startswith("RunError:") and "belongs to another recipe" in first.error
     assert second.error.startswith("ProcessError: process 0 cannot continue: ")
     for ended in train(world, together, 2, "1:other:9"):
-        assert ended.error.startswith("ProcessError: recipe: process 1 has another one than")
+        assert ended.error.startswith("ProcessError: recipe: differs between process 1 and")

@@ -203,7 +203,7 @@ PHASES = [{"name": "a"}, {"name": "b"}]
 @pytest.mark.parametrize(
     ("phases", "message"),
     [
-        ([{"name": "a"}, {"name": "a"}], "recipe: phases: 'a' is there twice"),
+        ([{"name": "a"}, {"name": "a"}], "recipe: phases: 'a' occurs twice"),
         ([], "recipe: phases: got none"),
         ([{"name": "A b"}], "recipe: phase 'A b': name: got 'A b', expected small letters"),
         ([{"name": "model"}], "recipe: phase 'model': name: got 'model', expected"),
@@ -215,11 +215,11 @@ PHASES = [{"name": "a"}, {"name": "b"}]
         ),
         (
             [PHASES[0], {"name": "b", "model": {"hidden_size": 128}}],
-            "recipe: phases: b: model: got another one than in a; only max_seqlen",
+            "recipe: phases: b: model: differs from that of a; only max_seqlen",
         ),
         (
             [{"name": "a", "model": {"global_theta": 50_000.0}}, PHASES[1]],
-            "recipe: phases: b: model.global_theta: falls from 50000 to its default; say it again",
+            "recipe: phases: b: model.global_theta: falls from 50000 to its default; set it again",
         ),
         (
             [PHASES[0], {"name": "b", "training": {"total_tokens": 500}}],

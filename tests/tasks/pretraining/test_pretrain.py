@@ -355,7 +355,7 @@ def test_a_run_of_another_recipe(
     recipe_file = finished.output / "recipe.toml"
     before = recipe_file.read_bytes()
     other = world.recipe(finished.output, **{**LONG, **changes})
-    with pytest.raises(RunError, match=r"belongs to another recipe: .*; take another") as raised:
+    with pytest.raises(RunError, match=r"belongs to another recipe: .*; choose another") as raised:
         pretrain(other)
     assert message in str(raised.value)
     assert recipe_file.read_bytes() == before
@@ -386,7 +386,7 @@ def test_what_leaves_the_weights_alone_may_change(
 
 def test_a_model_folder_of_no_run(tmp_path: Path, world: World) -> None:
     (tmp_path / "model").mkdir()
-    with pytest.raises(RunError, match=r"model: is there already and of no run"):
+    with pytest.raises(RunError, match=r"model: already exists and does not belong to a run"):
         pretrain(world.recipe(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -455,7 +455,7 @@ def test_too_little_to_evaluate_on(tmp_path: Path, world: World) -> None:
     tokenizer = Tokenizer.from_pretrained(world.tokenizer)
     write_shards(tmp_path / "tiny", tokenizer, ["a"])
     recipe = world.recipe(tmp_path / "run", evaluation={"shards": str(tmp_path / "tiny")})
-    with pytest.raises(ShardError, match="tiny: so small that no token of it is masked"):
+    with pytest.raises(ShardError, match="tiny: too small, as no token is masked"):
         pretrain(recipe)
 
 

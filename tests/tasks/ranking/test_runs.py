@@ -247,5 +247,5 @@ def test_too_many_frozen_layers_are_refused_before_anything_is_written(
 def test_a_model_of_no_run_is_left_alone(start: Path, tmp_path: Path) -> None:
     made = recipe(start, tmp_path)
     (made.output / "model").mkdir(parents=True)
-    with pytest.raises(RunError, match="is there and of no run"):
+    with pytest.raises(RunError, match="exists and does not belong to a run"):
         finetune("retrieve", made)
