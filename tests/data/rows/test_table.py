@@ -29,7 +29,7 @@ def test_a_column_that_is_not_there_names_the_nearest() -> None:
         TABLE.find(["label"], asked="lable", option="--label")
     with pytest.raises(
         DocumentError,
-        match=r"has none of the columns score, target; say with --label .* 'id', 'Sent",
+        match=r"has none of the columns score, target; say with --label .* 'Sent",
     ):
         TABLE.find(["score", "target"], asked=None, option="--label")
 
