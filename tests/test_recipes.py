@@ -59,7 +59,7 @@ def test_each_can_be_planned(path: Path) -> None:
 
 def test_there_are_those_that_the_documents_name() -> None:
     names = {path.stem for path in RECIPES}
-    assert names == {"base", "large", "continue", "mini", "rehearsal", "start"}
+    assert names == {"base", "large", "continue", "domain", "mini", "rehearsal", "start"}
 
 
 def rows_a_step(phase: PhaseRecipe, tokens: int) -> int:

@@ -5,4 +5,5 @@ from typing import Literal
 Pooling = Literal["cls", "mean"]
 SparsePooling = Literal["max", "sum"]
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
+Objective = Literal["masked", "causal"]
 OptimizerName = Literal["stable-adamw", "adamw", "muon"]

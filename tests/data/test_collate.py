@@ -109,3 +109,13 @@ def test_filling_up_adds_nothing_to_predict(bins: list[Bin]) -> None:
     assert filled.bin_tokens_each == (*batch.bin_tokens_each, 50)
     assert sum(filled.bin_tokens_each) == filled.batch.total_tokens
     assert len(set(filled.bin_ids)) == len(filled.bin_tokens_each)
+
+
+def test_causal_predicts_each_next_token_of_a_sequence(bins: list[Bin]) -> None:
+    batch = collate(bins, vocab_size=VOCAB_SIZE, rate=0.3, seed=4, objective="causal")
+    sequences = [sequence.tolist() for one in bins for sequence in one.sequences]
+    assert batch.batch.token_ids.tolist() == [token for each in sequences for token in each]
+    assert batch.labels.tolist() == [token for each in sequences for token in each[1:]]
+    assert batch.batch.token_ids[batch.masked_indices].tolist() == [
+        token for each in sequences for token in each[:-1]
+    ]

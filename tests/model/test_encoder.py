@@ -19,7 +19,8 @@ from tests.rounding import assert_equal_but_for_rounding, terms_of_encoder
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
-from modernbert.errors import InputError
+from modernbert.errors import ConfigError, InputError
+from modernbert.model.attention_choice import AttentionChoice
 from modernbert.model.config import EncoderConfig, LayerKind
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
@@ -49,6 +50,37 @@ def test_equal_to_the_reference(config: EncoderConfig) -> None:
     assert_near(model.encoder(batch), expected, config, max(RAGGED))
     expected = padded_logits(config, weights, token_ids, present)[present]
     assert_near(model(batch), expected, config, max(RAGGED))
+
+
+@pytest.mark.parametrize("attention", ["auto", "blocks"])
+def test_causal_is_equal_to_the_reference_and_so_are_its_gradients(
+    config: EncoderConfig, attention: AttentionChoice
+) -> None:
+    model = with_random_weights(MaskedLanguageModel(config))
+    model.encoder.is_causal, model.encoder.attention = True, attention
+    token_ids, present = ragged(RAGGED)
+    batch = PackedBatch.from_padded(token_ids, present)
+    weights = in_float64(model)
+    expected = padded_logits(config, weights, token_ids, present, is_causal=True)[present]
+    logits = model(batch)
+    assert_near(logits, expected, config, max(RAGGED))
+    direction = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+    (logits * direction).sum().backward()
+    (expected * direction.double()).sum().backward()
+    for name, parameter in model.named_parameters():
+        size = float(weights[name].grad.abs().max())
+        assert largest_difference(parameter.grad, weights[name].grad) <= 1e-4 * size + 1e-7, name
+
+
+def test_what_follows_a_token_changes_nothing_for_a_causal_encoder() -> None:
+    encoder = with_random_weights(Encoder(small_config()))
+    encoder.is_causal = True
+    one, other = ([5, 6, 7, 8, 9], [4, 4]), ([5, 6, 7, 9, 8], [4, 4])
+    first, second = (encoder(PackedBatch.from_sequences(list(each))) for each in (one, other))
+    torch.testing.assert_close(first[[0, 1, 2, 5, 6]], second[[0, 1, 2, 5, 6]])
+    assert not torch.allclose(first[3], second[3])
+    with pytest.raises(ConfigError, match="for training alone"):
+        encoder.for_inference()
 
 
 @settings(max_examples=25, deadline=None)

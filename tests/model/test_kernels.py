@@ -36,19 +36,24 @@ class Case:
         self.tensors = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
     def flat(
-        self, window: int | None, *, attention: AttentionChoice = "auto"
+        self,
+        window: int | None,
+        *,
+        attention: AttentionChoice = "auto",
+        is_causal: bool = False,
     ) -> tuple[Tensor, ...]:
         """The output, and the gradients of queries, keys and values."""
         inputs = [x.detach().requires_grad_() for x in self.tensors[:3]]
-        layout = Layout(self.batch, 64 if window is None else window, attention=attention)
+        reach = 64 if window is None else window
+        layout = Layout(self.batch, reach, attention=attention, is_causal=is_causal)
         output = attend(*inputs, layout, window=window)
         return output, *torch.autograd.grad(output, inputs, self.tensors[3])
 
-    def dense(self, window: int | None) -> tuple[Tensor, ...]:
+    def dense(self, window: int | None, *, is_causal: bool = False) -> tuple[Tensor, ...]:
         """The same by the reference, in float64."""
         inputs = [x.detach().double().requires_grad_() for x in self.tensors[:3]]
         positions = self.present.long().cumsum(1) - 1
-        mask = dense_mask(positions, self.present, window)
+        mask = dense_mask(positions, self.present, window, is_causal=is_causal)
         padded = [self.batch.to_padded(x).transpose(1, 2) for x in inputs]
         output = dense_attention(*padded, mask).transpose(1, 2)[self.present]
         return output, *torch.autograd.grad(output, inputs, self.tensors[3].double())
@@ -60,11 +65,16 @@ def check(
     dtype: torch.dtype,
     within: float,
     attention: AttentionChoice = "auto",
+    *,
+    is_causal: bool = False,
 ) -> None:
     case = Case(lengths, dtype)
     names = ("output", "of queries", "of keys", "of values")
     for name, got, expected in zip(
-        names, case.flat(window, attention=attention), case.dense(window), strict=True
+        names,
+        case.flat(window, attention=attention, is_causal=is_causal),
+        case.dense(window, is_causal=is_causal),
+        strict=True,
     ):
         assert got.dtype == dtype
         assert largest_difference(got, expected) <= within, name
@@ -85,6 +95,15 @@ def test_equal_to_dense_attention(lengths: list[int], window: int | None) -> Non
 @given(lengths=lengths_of_a_batch, window=windows)
 def test_equal_to_dense_attention_in_float64(lengths: list[int], window: int | None) -> None:
     check(lengths, window, torch.float64, within=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=lengths_of_a_batch, window=windows)
+@example(lengths=[0, 5, 0], window=64)
+@example(lengths=[64, 64, 64], window=64)
+@example(lengths=[200, 200, 3], window=None)
+def test_causal_is_equal_to_dense_attention(lengths: list[int], window: int | None) -> None:
+    check(lengths, window, torch.float32, within=5e-5, is_causal=True)
 
 
 @pytest.mark.parametrize("window", [None, 1, 64])
@@ -126,32 +145,38 @@ def test_a_long_local_sequence_needs_no_square_of_its_length() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("lengths", [[100, 0, 1, 64, 30], [129], [1] * 5])
 @pytest.mark.parametrize("window", [None, 1, 64])
+@pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_on_cuda(lengths: list[int], window: int | None, dtype: torch.dtype) -> None:
+def test_on_cuda(
+    lengths: list[int], window: int | None, is_causal: bool, dtype: torch.dtype
+) -> None:
     case = Case(lengths, dtype)
-    expected = case.dense(window)
+    expected = case.dense(window, is_causal=is_causal)
     case.batch, case.tensors = case.batch.to("cuda"), case.tensors.cuda()
-    for got, wanted in zip(case.flat(window), expected, strict=True):
+    for got, wanted in zip(case.flat(window, is_causal=is_causal), expected, strict=True):
         assert got.is_cuda and got.dtype == dtype
         assert largest_difference(got.cpu(), wanted) <= (5e-3 if dtype is torch.float32 else 0.05)
 
 
 @settings(max_examples=25, deadline=None)
-@given(lengths=lengths_of_a_batch, window=windows)
-@example(lengths=[128, 128, 1, 300, 0, 127], window=None)
-@example(lengths=[128, 128, 1, 300, 0, 127], window=64)
-@example(lengths=[600], window=500)
+@given(lengths=lengths_of_a_batch, window=windows, is_causal=st.booleans())
+@example(lengths=[128, 128, 1, 300, 0, 127], window=None, is_causal=False)
+@example(lengths=[128, 128, 1, 300, 0, 127], window=64, is_causal=True)
+@example(lengths=[600], window=500, is_causal=False)
+@example(lengths=[600], window=None, is_causal=True)
 def test_blocks_of_flex_attention_hold_every_pair_that_sees(
-    lengths: list[int], window: int | None
+    lengths: list[int], window: int | None, is_causal: bool
 ) -> None:
     """A block is left out only where no pair sees, and taken whole only where all do."""
     case = Case(lengths, torch.float32)
-    mask = flex.block_mask(case.batch, window)
+    mask = flex.block_mask(case.batch, window, is_causal=is_causal)
     sequences, total = case.batch.sequence_ids, case.batch.total_tokens
     rows = torch.arange(total)
     dense = sequences[:, None] == sequences
     if window is not None:
         dense &= (rows[:, None] - rows).abs() <= window
+    if is_causal:
+        dense &= rows[:, None] >= rows
     assert torch.equal(mask.mask_mod(None, None, rows[:, None], rows), dense)
     for query in range(-(-total // flex.BLOCK)):
         partial = _listed(mask.kv_num_blocks, mask.kv_indices, query)
@@ -180,15 +205,18 @@ def test_flex_attention_leaves_blocks_out() -> None:
     assert int(flex.block_mask(batch, None).full_kv_num_blocks.min()) == 64
 
 
+@pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("window", [None, 64])
 @pytest.mark.parametrize("lengths", [[100, 0, 1, 64, 150], [128, 129]])
-def test_flex_attention_is_equal_to_dense(lengths: list[int], window: int | None) -> None:
+def test_flex_attention_is_equal_to_dense(
+    lengths: list[int], window: int | None, is_causal: bool
+) -> None:
     case = Case(lengths, torch.float32, size=16)
     query, key, value = case.tensors[:3]
-    layout = Layout(case.batch, 64, attention="flex")
+    layout = Layout(case.batch, 64, attention="flex", is_causal=is_causal)
     with torch.no_grad():
         output = attend(query, key, value, layout, window=window)
-    assert largest_difference(output, case.dense(window)[0]) <= 5e-5
+    assert largest_difference(output, case.dense(window, is_causal=is_causal)[0]) <= 5e-5
 
 
 def test_flex_attention_says_that_it_cannot_train_on_a_cpu() -> None:

@@ -17,10 +17,15 @@ Weights = Mapping[str, Tensor]
 
 
 def padded_logits(
-    config: EncoderConfig, weights: Weights, token_ids: Tensor, present: Tensor
+    config: EncoderConfig,
+    weights: Weights,
+    token_ids: Tensor,
+    present: Tensor,
+    *,
+    is_causal: bool = False,
 ) -> Tensor:
     """(rows, columns, vocab_size): the score of every token of the vocabulary at every place."""
-    hidden = padded_hidden(config, weights, token_ids, present)
+    hidden = padded_hidden(config, weights, token_ids, present, is_causal=is_causal)
     hidden = gelu(hidden @ weights["head.dense.weight"].T)
     hidden = norm(hidden, weights["head.norm.weight"], config.norm_eps)
     embedding = weights["encoder.embeddings.tok_embeddings.weight"]
@@ -28,7 +33,12 @@ def padded_logits(
 
 
 def padded_hidden(
-    config: EncoderConfig, weights: Weights, token_ids: Tensor, present: Tensor
+    config: EncoderConfig,
+    weights: Weights,
+    token_ids: Tensor,
+    present: Tensor,
+    *,
+    is_causal: bool = False,
 ) -> Tensor:
     """(rows, columns, hidden_size); what stands where `present` is False means nothing.
 
@@ -42,7 +52,7 @@ def padded_hidden(
         name = f"encoder.layers.{index}"
         window = config.window if kind == "local" else None
         theta = config.local_theta if kind == "local" else config.global_theta
-        mask = dense_mask(positions, present, window)
+        mask = dense_mask(positions, present, window, is_causal=is_causal)
         normed = norm(hidden, weights[f"{name}.attn_norm.weight"], eps) if index else hidden
         qkv = normed @ weights[f"{name}.attn.Wqkv.weight"].T
         query, key, value = (split_heads(x, config.num_heads) for x in qkv.chunk(3, dim=-1))
@@ -56,12 +66,16 @@ def padded_hidden(
     return norm(hidden, weights["encoder.final_norm.weight"], eps)
 
 
-def dense_mask(positions: Tensor, present: Tensor, window: int | None) -> Tensor:
+def dense_mask(
+    positions: Tensor, present: Tensor, window: int | None, *, is_causal: bool = False
+) -> Tensor:
     """(rows, 1, columns, columns) bool: whether a token (third) may look at another (last)."""
     mask = present[:, None, None, :].expand(-1, 1, present.shape[1], -1)
+    distances = positions[:, None, :, None] - positions[:, None, None, :]
+    if is_causal:
+        mask = mask & (distances >= 0)
     if window is None:
         return mask
-    distances = positions[:, None, :, None] - positions[:, None, None, :]
     return mask & (distances.abs() <= window)
 
 

@@ -66,7 +66,7 @@ def describe_training(phase: "PhaseRecipe", config: "EncoderConfig") -> Descript
     from modernbert.model.config import flops_per_token
 
     bin_tokens, total_tokens = phase.packing.bin_tokens, phase.training.total_tokens
-    forward = flops_per_token(config, phase.packing.max_seqlen, masked_share=phase.masking.rate)
+    forward = flops_per_token(config, phase.packing.max_seqlen, masked_share=phase.predicted_share)
     flops = round(_FORWARDS_A_STEP * forward)
     return {
         "tokens_a_step": phase.batch.bins_per_step * bin_tokens,

@@ -49,7 +49,7 @@ def _phase(
         else round(training.total_tokens / num_steps),
         micro_batch_tokens=min(batch.bins_per_micro_batch, batch.bins_per_step) * bin_tokens,
         max_logits_bytes=recipe.max_logits_bytes,
-        mask_rate=recipe.masking.rate,
+        mask_rate=recipe.predicted_share,
         dropout=recipe.dropout > 0,
         lengths=lengths_of(recipe, mean_document_tokens),
         precision=training.precision,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
+from modernbert.choices import Objective
 from modernbert.data.masking import MaskedTokens, mask_tokens
 from modernbert.data.packing import Bin
 from modernbert.errors import InputError
@@ -73,10 +74,20 @@ class MaskedBatch:
         )
 
 
-def collate(bins: Sequence[Bin], *, vocab_size: int, rate: float, seed: int) -> MaskedBatch:
+def collate(
+    bins: Sequence[Bin],
+    *,
+    vocab_size: int,
+    rate: float,
+    seed: int,
+    objective: Objective = "masked",
+) -> MaskedBatch:
     """Read bins, mask each with its own key (seed, id), and join them to one batch.
 
     A bin is masked alike whichever bins it is joined with.
+
+    objective: with `causal` nothing is masked, and each token but the last of a sequence is to
+        predict the next one.
 
     Raises:
         InputError: No bins.
@@ -84,7 +95,10 @@ def collate(bins: Sequence[Bin], *, vocab_size: int, rate: float, seed: int) -> 
     """
     if not bins:
         raise InputError("no bins: a batch needs at least one")
-    masked = [_mask(each, vocab_size=vocab_size, rate=rate, seed=seed) for each in bins]
+    if objective == "causal":
+        masked = [_next_tokens(each) for each in bins]
+    else:
+        masked = [_mask(each, vocab_size=vocab_size, rate=rate, seed=seed) for each in bins]
     sizes = [each.num_tokens for each in bins]
     firsts = np.cumsum([0, *sizes[:-1]])
     lengths = np.concatenate([each.lengths for each in bins])
@@ -110,6 +124,12 @@ def _mask(each: Bin, *, vocab_size: int, rate: float, seed: int) -> MaskedTokens
         rate=rate,
         key=(seed, each.id),
     )
+
+
+def _next_tokens(each: Bin) -> MaskedTokens:
+    token_ids = each.read()
+    rows = np.delete(np.arange(len(token_ids)), each.lengths.cumsum() - 1)
+    return MaskedTokens(token_ids, rows, token_ids[rows + 1])
 
 
 def _join(parts: Sequence[np.ndarray]) -> Tensor:

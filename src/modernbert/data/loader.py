@@ -10,6 +10,7 @@ from typing import Generic, Self, TypeVar
 
 import numpy as np
 
+from modernbert.choices import Objective
 from modernbert.data.collate import MaskedBatch, collate
 from modernbert.data.masking import EVALUATION_RATE
 from modernbert.data.mixture import Documents, Purpose, check_seed, permutation
@@ -32,6 +33,7 @@ def held_out_batches(
     max_tokens: int | None = None,
     part: int = 0,
     parts: int = 1,
+    objective: Objective = "masked",
 ) -> Iterator[MaskedBatch]:
     """Yield the same batches for every evaluation, one bin each, every piece of a document once.
 
@@ -45,6 +47,7 @@ def held_out_batches(
         part: Yield only every `parts`-th batch, from this number on. All parts have the same number
             of batches; if necessary, the last batch of a part has no targets.
         parts: The number of parts.
+        objective: What is to be predicted, as in `collate`.
 
     Raises:
         ShardError: The folder has no documents, or its content is not what was written.
@@ -58,7 +61,9 @@ def held_out_batches(
     def batch(index: int) -> MaskedBatch:
         spans = packed.spans(index, folder.shards)
         each = Bin(index, spans, folder.special_token_ids)
-        return collate([each], vocab_size=folder.vocab_size, rate=rate, seed=seed)
+        return collate(
+            [each], vocab_size=folder.vocab_size, rate=rate, seed=seed, objective=objective
+        )
 
     last = packed.num_bins - 1
     return (

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
 from modernbert.devices import compile_layer
-from modernbert.errors import InputError
+from modernbert.errors import ConfigError, InputError
 from modernbert.model.attention_choice import AttentionChoice, has_varlen
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
@@ -43,6 +43,8 @@ class Encoder(SavedModel):
     `modernbert.model.initialize`; a module just made has those that torch draws for its parts.
 
     attention: the back end of attention, where the layers are torch's: `attention_choice`.
+    is_causal: whether a token sees only itself and what stands before it; local layers then see the
+        left half of their window. For training alone; no folder remembers it.
     pause: called, if set, before each layer of a forward, and by the C kernels within those of many
         tokens too. A server computes short batches here, with the same encoder, while a long one
         is under way; it changes no result.
@@ -64,6 +66,7 @@ class Encoder(SavedModel):
         self.final_norm: nn.Module = norm_for(config)
         self.engine: Engine | OneDnnEngine | None = None
         self.attention: AttentionChoice = "auto"
+        self.is_causal = False
         self.pause: Callable[[], None] | None = None
         self._autocasts = False
 
@@ -92,7 +95,7 @@ class Encoder(SavedModel):
 
     def _forward(self, batch: PackedBatch, dropout: Dropout | None) -> Tensor:
         config = self.config
-        layout = Layout(batch, config.window, attention=self.attention)
+        layout = Layout(batch, config.window, attention=self.attention, is_causal=self.is_causal)
         tables = {
             kind: rotary_table(
                 batch.position_ids, config.head_size, config.theta(kind), config.scaling(kind)
@@ -151,8 +154,11 @@ class Encoder(SavedModel):
                 depend on the other texts.
 
         Raises:
-            ConfigError: The CPU or the sizes of the model do not allow int8.
+            ConfigError: The CPU or the sizes of the model do not allow int8, or the encoder is
+                causal.
         """
+        if self.is_causal:
+            raise ConfigError("is_causal: got True, expected False: it is for training alone")
         device = self.embeddings.tok_embeddings.weight.device
         chosen, packed = choose_precision(self.config, precision, device)
         self.requires_grad_(False)

@@ -20,17 +20,24 @@ if TYPE_CHECKING:
 BLOCK = 128
 
 
-def block_mask(batch: PackedBatch, window: int | None) -> "BlockMask":
-    """Which pairs of tokens may see one another: those of a sequence, at most `window` apart."""
+def block_mask(batch: PackedBatch, window: int | None, *, is_causal: bool = False) -> "BlockMask":
+    """Which pairs of tokens may see one another: those of a sequence, at most `window` apart.
+
+    is_causal: whether the query must not stand before the key.
+    """
     from torch.nn.attention.flex_attention import BlockMask
 
     sequences = batch.sequence_ids.to(torch.int32)
 
     def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         together = sequences[query] == sequences[key]
+        if is_causal:
+            together = together & (query >= key)
         return together if window is None else together & ((query - key).abs() <= window)
 
     touched, full = _blocks(batch, window)
+    if is_causal:
+        touched, full = touched.tril(), full.tril(-1)
     total = batch.total_tokens
     return BlockMask.from_kv_blocks(
         *_ordered(touched & ~full),

@@ -10,7 +10,8 @@ There is one function, `attend`, over back ends that tests compare with each oth
   cost that grows with the tokens and not with their square, and a global layer at one run of
   equally long sequences after another. Neither ever forms a mask of sequences by sequences.
 
-On CPUs the C kernels of `native` stand before these.
+On CPUs the C kernels of `native` stand before these. Causal attention, which only a phase of
+pretraining has, is by `varlen`, `flash3`, `flex` and `blocks`.
 """
 
 import torch
@@ -43,7 +44,8 @@ def attend(
     """
     back_end = layout.attention
     if back_end == "auto":
-        if window is not None and layout.has_kernels and _suits_local(query):
+        ours = layout.has_kernels and not layout.is_causal
+        if window is not None and ours and _suits_local(query):
             return _local(query, key, value, layout, window)
         back_end = "varlen" if layout.has_varlen and query.dtype in HALF else "blocks"
     if back_end == "flex":
@@ -79,7 +81,8 @@ def _varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     borders, longest = layout.batch.cu_seqlens, layout.batch.max_seqlen
-    reach = (-1, -1) if window is None else (window, window)
+    before = -1 if window is None else window
+    reach = (before, 0 if layout.is_causal else before)
     attended = varlen_attn(query, key, value, borders, borders, longest, longest, window_size=reach)
     assert isinstance(attended, Tensor)
     return attended
@@ -98,7 +101,7 @@ def _global_blocks(query: Tensor, key: Tensor, value: Tensor, layout: Layout) ->
             x[rows].unflatten(0, (num_sequences, length)).transpose(1, 2)
             for x in (query, key, value)
         ]  # (num_sequences, num_heads, length, head_size)
-        attended = functional.scaled_dot_product_attention(*heads)
+        attended = functional.scaled_dot_product_attention(*heads, is_causal=layout.is_causal)
         pieces.append(attended.transpose(1, 2).flatten(0, 1))  # (rows, num_heads, head_size)
     return torch.cat(pieces)
 

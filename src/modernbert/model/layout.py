@@ -32,15 +32,22 @@ class Layout:
         batch: The sequences.
         window: How far a token of a local layer sees on either side.
         attention: The back end to use.
+        is_causal: Whether a token sees only itself and what stands before it.
 
     Raises:
         ConfigError: The batch's device does not support the back end.
     """
 
     def __init__(
-        self, batch: PackedBatch, window: int, *, attention: AttentionChoice = "auto"
+        self,
+        batch: PackedBatch,
+        window: int,
+        *,
+        attention: AttentionChoice = "auto",
+        is_causal: bool = False,
     ) -> None:
         self.batch = batch
+        self.is_causal = is_causal
         self.window = window
         # A window may be wider than every text: what is allocated goes by the texts.
         self.block = max(min(window, _power_of_two(batch.max_seqlen)), MIN_BLOCK)
@@ -84,8 +91,8 @@ class Layout:
     def local_mask(self) -> Tensor:
         """The keys of three blocks that a middle row sees: (num_blocks, block, 3 x block) bool.
 
-        They are those of its own sequence at most `window` away. Rows past the end see one another,
-        so that no row is without a key.
+        They are those of its own sequence at most `window` away, and in a causal layout none that
+        follows the row. Rows past the end see one another, so that no row is without a key.
         """
         size, device = self.block, self.batch.token_ids.device
         sequences = torch.full((self.num_blocks * size + 2 * size,), -1, device=device)
@@ -94,7 +101,10 @@ class Layout:
         keys = sequences.unfold(0, 3 * size, size)  # (num_blocks, 3 x block)
         queries = inner.view(-1, size)  # (num_blocks, block)
         places = torch.arange(3 * size, device=device)
-        near = (places[size : 2 * size, None] - places).abs() <= self.window  # (block, 3 x block)
+        distances = places[size : 2 * size, None] - places  # (block, 3 x block)
+        near = distances.abs() <= self.window
+        if self.is_causal:
+            near &= distances >= 0
         return near & (queries[:, :, None] == keys[:, None, :])
 
     def prepare(self) -> None:
@@ -110,7 +120,7 @@ class Layout:
     def flex_mask(self, window: int | None) -> "BlockMask":
         """Return the block mask of FlexAttention for layers of one kind."""
         if window not in self._flex_masks:
-            self._flex_masks[window] = flex.block_mask(self.batch, window)
+            self._flex_masks[window] = flex.block_mask(self.batch, window, is_causal=self.is_causal)
         return self._flex_masks[window]
 
 

@@ -1,5 +1,6 @@
 """A pretraining of several phases: what each sees, what it leaves, and what is refused."""
 
+import signal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,38 @@ def test_a_phase_with_the_same_data_goes_on_in_it(world: World, tmp_path: Path) 
         for name in ("run", "whole")
     ]
     assert fills[0] == fills[1]
+
+
+def test_a_causal_phase_goes_before_a_masked_one(world: World, tmp_path: Path) -> None:
+    """It sees whole texts; its evaluation is of next tokens; a run stopped in it ends alike."""
+    settings = world.settings(tmp_path / "run", training__total_tokens=1_500)
+    settings["phases"] = [{"name": "first", "objective": "causal"}, {"name": "second"}]
+    recipe = parse(PretrainingRecipe, settings, where="recipe")
+    (causal,), (masked,) = (first_steps(recipe, index, 1) for index in range(2))
+    for batch in causal.micro_batches:
+        ids, rows_ = batch.batch.token_ids, batch.masked_indices
+        assert torch.equal(ids[rows_ + 1], batch.labels)
+        assert len(rows_) == len(ids) - batch.batch.num_sequences
+    assert masked.num_targets < 0.5 * causal.num_targets
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["kind"] == "step" and record["step"] == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    assert pretrain(recipe, [stop]).status == "interrupted"
+    assert pretrain(recipe).status == "finished"
+    whole = parse(
+        PretrainingRecipe, {**settings, "output": str(tmp_path / "whole")}, where="recipe"
+    )
+    pretrain(whole)
+    weights = [
+        MaskedLanguageModel.from_pretrained(each.output / "model").state_dict()
+        for each in (recipe, whole)
+    ]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    ends = [row["held_out_loss"] for row in rows(whole, "evaluation") if row["phase"] == "first"]
+    assert ends[-1] < ends[0]
+    assert build_model(whole).encoder.is_causal is False
 
 
 def test_a_ramp(world: World, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def _row(phase: PhaseRecipe) -> str:
         f"{phase.training.total_tokens:,}",
         f"{phase.packing.max_seqlen:,}",
         f"{tokens:,}" if phase.batch.ramp is None else f"up to {tokens:,}",
-        f"{phase.masking.rate:.0%}",
+        "next tokens" if phase.objective == "causal" else f"{phase.masking.rate:.0%}",
         f"{phase.training.schedule.peak_learning_rate:g}",
         ", ".join(_data(phase)),
     ]

@@ -94,6 +94,7 @@ class PretrainingData:
             max_tokens=settings.max_tokens,
             part=group.rank,
             parts=group.size,
+            objective=self.phase.objective,
         ):
             require_known_ids(batch, [self.held_out])
             yield batch
@@ -102,7 +103,9 @@ class PretrainingData:
     def identity(self) -> dict[str, Any]:
         """What the weights at the phase's end depend on, besides the settings of the training."""
         phase = self.phase
+        objective = {} if phase.objective == "masked" else {"objective": phase.objective}
         return {
+            **objective,
             "model": _identity_of(self.config),
             "sources": {
                 str(number): {"fingerprint": folder.fingerprint, "weight": weight}

@@ -31,7 +31,6 @@ from modernbert.errors import RunError
 from modernbert.files import write_whole
 from modernbert.hub import CARD
 from modernbert.model.attention_choice import choose_attention
-from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.native.update import update
@@ -284,7 +283,9 @@ def _steps(
             num_targets=sum(each.num_masked for each in micro_batches),
             num_tokens=num_tokens,
             fill=num_tokens / (size * data.phase.packing.bin_tokens),
-            figures={"flops": step_flops(data.config, bins, masked_share=data.phase.masking.rate)},
+            figures={
+                "flops": step_flops(data.config, bins, masked_share=data.phase.predicted_share)
+            },
         )
 
 
@@ -311,6 +312,7 @@ def _micro_batch(data: PretrainingData, bins: Sequence[Bin]) -> MaskedBatch:
         vocab_size=data.config.vocab_size,
         rate=data.phase.masking.rate,
         seed=data.seed,
+        objective=data.phase.objective,
     )
     require_known_ids(batch, [folder for folder, _ in data.sources])
     return batch
@@ -346,7 +348,7 @@ def _phase(recipe: PretrainingRecipe, index: int, data: PretrainingData, group: 
         goes_on=recipe.data_begins(index) != index,
         start_from=phase.start_from,
         identity=data.identity,
-        begin=_Configure(data.config),
+        begin=_Configure(data),
         end=InFirstProcess(group, _WriteModel(recipe, index, data.tokenizer)),
     )
     if recipe.averaging is None or recipe.averaged_phase != index:
@@ -363,6 +365,7 @@ def _write_average(recipe: PretrainingRecipe, data: PretrainingData, trainer: Tr
         return
     parts = candidates(recipe.output / CANDIDATES_FOLDER)
     model = average_parts(parts).to(trainer.device)
+    _Configure(data)(model)
     with (
         undisturbed(model, trainer.device),
         autocast(trainer.device, data.phase.training.precision),
@@ -383,13 +386,14 @@ def _write_average(recipe: PretrainingRecipe, data: PretrainingData, trainer: Tr
 
 @dataclass(frozen=True)
 class _Configure:
-    """Gives a model the longest sequence and the angles of a phase; its weights stay."""
+    """Gives a model the longest sequence, the angles and the direction of a phase; weights stay."""
 
-    config: EncoderConfig
+    data: PretrainingData
 
     def __call__(self, module: nn.Module) -> None:
         assert isinstance(module, MaskedLanguageModel)
-        module.config = module.encoder.config = self.config
+        module.config = module.encoder.config = self.data.config
+        module.encoder.is_causal = self.data.phase.objective == "causal"
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
+from modernbert.choices import Objective
 from modernbert.data.masking import MaskingSettings
 from modernbert.data.mixture import NUM_SEEDS
 from modernbert.data.packing import PackingSettings
@@ -133,6 +134,13 @@ class PhaseRecipe(Settings):
     training: TrainingSettings
     packing: PackingSettings = field(default_factory=PackingSettings)
     masking: MaskingSettings = field(default_factory=MaskingSettings)
+    objective: Annotated[
+        Objective,
+        Doc(
+            "`masked` predicts masked tokens; `causal` predicts each next token from those before "
+            "it, in training and evaluation, and masks nothing. A masked phase should follow it."
+        ),
+    ] = "masked"
     evaluation: EvaluationSettings | None = None
     dropout: Annotated[
         float, Interval(ge=0, lt=1), Doc("Dropout of the attention outputs, only in training.")
@@ -157,6 +165,11 @@ class PhaseRecipe(Settings):
                 f"name: got {self.name!r}, expected small letters, digits, - and _, and none of "
                 f"{', '.join(_TAKEN_NAMES)}, which are folders of the run"
             )
+
+    @property
+    def predicted_share(self) -> float:
+        """The share of the tokens that are predicted in training, but for [CLS] and [SEP]."""
+        return 1.0 if self.objective == "causal" else self.masking.rate
 
 
 @dataclass(frozen=True, kw_only=True)
