@@ -86,8 +86,13 @@ def collate(
 
     A bin is masked alike whichever bins it is joined with.
 
-    objective: with `causal` nothing is masked, and each token but the last of a sequence is to
-        predict the next one.
+    Args:
+        bins: The bins, in their order in the batch.
+        vocab_size: Of the tokenizer.
+        rate: The probability that a token is masked.
+        seed: Of the masks.
+        objective: With `causal` nothing is masked, and each token but the last of a sequence is to
+            predict the next one.
 
     Raises:
         InputError: No bins.

@@ -23,7 +23,10 @@ BLOCK = 128
 def block_mask(batch: PackedBatch, window: int | None, *, is_causal: bool = False) -> "BlockMask":
     """Which pairs of tokens may see one another: those of a sequence, at most `window` apart.
 
-    is_causal: whether the query must not stand before the key.
+    Args:
+        batch: The sequences.
+        window: How far a token sees on either side; None for the whole sequence.
+        is_causal: Whether a token sees only itself and what stands before it.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
