@@ -101,7 +101,9 @@ def _global_blocks(query: Tensor, key: Tensor, value: Tensor, layout: Layout) ->
             x[rows].unflatten(0, (num_sequences, length)).transpose(1, 2)
             for x in (query, key, value)
         ]  # (num_sequences, num_heads, length, head_size)
-        attended = functional.scaled_dot_product_attention(*heads, is_causal=layout.is_causal)
+        attended = functional.scaled_dot_product_attention(
+            heads[0], heads[1], heads[2], is_causal=layout.is_causal
+        )
         pieces.append(attended.transpose(1, 2).flatten(0, 1))  # (rows, num_heads, head_size)
     return torch.cat(pieces)
 
