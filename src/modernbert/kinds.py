@@ -92,7 +92,7 @@ MODELS: dict[ModelKind, ModelFacts] = {
         "multi_vector_embedder:MultiVectorEmbedder",
     ),
     "sparse": ModelFacts(
-        "a sparse embedding model", "finetune sparse", "serve", "sparse_embedder:SparseEmbedder"
+        "a sparse embedding model", "finetune sparse", "embed", "sparse_embedder:SparseEmbedder"
     ),
 }
 

@@ -17,13 +17,16 @@ from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import EmbedderSettings
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_inputs import MultiVectorSettings
+from modernbert.inference.question_answerer import QuestionAnswerer
 from modernbert.inference.similarity import max_sim
+from modernbert.inference.sparse_embedder import SparseEmbedder
 from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import (
     ClassifierSettings,
     MaskedLanguageModel,
     SequenceClassifier,
+    SpanClassifier,
     TokenClassifier,
 )
 from modernbert.model.initialize import initialize
@@ -36,7 +39,7 @@ FLOAT32 = ("--precision", "float32")
 
 @pytest.fixture(scope="session")
 def models(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an embedder, a classifier, a tagger, a reranker and a masked model."""
+    """A folder with a model of every kind."""
     folder = tmp_path_factory.mktemp("models")
     tokenizer = Tokenizer.from_pretrained(tokenizer_folder)
     names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
@@ -55,6 +58,7 @@ def models(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         "masked": MaskedLanguageModel(config),
         "classifier": SequenceClassifier(config, ClassifierSettings(labels=("bad", "good"))),
         "tagger": TokenClassifier(config, ClassifierSettings(labels=labels)),
+        "answerer": SpanClassifier(config, ClassifierSettings(labels=("start", "end"))),
         "reranker": SequenceClassifier(
             config, ClassifierSettings(labels=("relevance",), problem="regression")
         ),
@@ -66,6 +70,7 @@ def models(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     multi = MultiVectorModel(kinds["embedder"], [projection(64, 16, seed=0)]).requires_grad_(False)
     marked = MultiVectorSettings(prompts={"query": "[unused0]", "document": "[unused1]"})
     MultiVectorEmbedder(multi, tokenizer, marked).save_pretrained(folder / "multi")
+    SparseEmbedder(kinds["masked"], tokenizer).save_pretrained(folder / "sparse")
     settings = EmbedderSettings(prompts={"query": "root ", "document": "square "})
     Embedder(kinds["embedder"], tokenizer, settings).save_pretrained(folder / "embedder")
     return folder
@@ -458,3 +463,80 @@ def test_a_column_that_is_not_there_stops_at_once(
     done = run("classify", models / "classifier", *arguments, *FLOAT32)
     assert done.exit_code != 0
     assert "no column 'txt'; did you mean 'text'?" in done.stderr
+
+
+def test_questions_of_a_file_are_answered_in_the_text_beside_each(
+    run: Callable[..., Any], models: Path, tmp_path: Path
+) -> None:
+    paragraph = {
+        "context": TEXTS[0],
+        "qas": [{"id": "q1", "question": "Which number?"}, {"id": "q2", "question": "Which root?"}],
+    }
+    squad = tmp_path / "squad.json"
+    squad.write_text(json.dumps({"data": [{"title": "", "paragraphs": [paragraph]}]}))
+    table = tmp_path / "rows.csv"
+    table.write_text(f"ask,passage\nWhich number?,{TEXTS[0]}\nWhich root?,{TEXTS[0]}\n")
+    columns = ("--text-field", "ask", "--text-pair", "passage")
+    answerer = QuestionAnswerer.from_pretrained(models / "answerer", precision="float32")
+    pairs = [("Which number?", TEXTS[0]), ("Which root?", TEXTS[0])]
+    expected = [each.text for each in answerer.stream(pairs, must_answer=True)]
+    for source, options, ids in ((squad, (), ["q1", "q2"]), (table, columns, ["1", "2"])):
+        told = run(
+            *("answer", models / "answerer", "--input", source, *options),
+            *("--must-answer", "--json", *FLOAT32),
+        )
+        assert told.exit_code == 0, told.stderr
+        found = [json.loads(line) for line in told.stdout.splitlines()]
+        assert [each["id"] for each in found] == ids
+        assert [each["question"] for each in found] == ["Which number?", "Which root?"]
+        assert [each["answer"]["text"] for each in found] == expected
+
+
+def test_questions_come_from_one_place(
+    run: Callable[..., Any], models: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text(TEXTS[0])
+    both = run("answer", models / "answerer", "--context", file, "--input", file)
+    neither = run("answer", models / "answerer", "Which number?")
+    assert both.exit_code == neither.exit_code == 2
+    assert "give either --context or --input" in both.stderr
+    assert "give either --context or --input" in neither.stderr
+    answer = run("answer", models / "answerer", "Which number?", "--input", file)
+    assert answer.exit_code == 2 and "has its own questions" in answer.stderr
+
+
+def test_sparse_vectors_are_written_as_json_lines(
+    run: Callable[..., Any], models: Path, texts_file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "sparse.jsonl"
+    answer = run("embed", texts_file, models / "sparse", "-o", output, *FLOAT32)
+    assert answer.exit_code == 0, answer.stderr
+    assert "2 skipped" in answer.stderr
+    embedder = SparseEmbedder.from_pretrained(models / "sparse", precision="float32")
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [each["id"] for each in lines] == [f"doc {i}" for i in range(len(TEXTS))]
+    for line, vector in zip(lines, embedder.encode_document(TEXTS), strict=True):
+        assert line["token_ids"] == vector.token_ids.tolist()
+        assert line["weights"] == pytest.approx(vector.weights.tolist(), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "message"),
+    [
+        ("x.npy", (), "gives sparse vectors; name a .jsonl file"),
+        ("x.jsonl", ("--normalize",), "gives sparse vectors; leave out"),
+    ],
+)
+def test_sparse_vectors_are_no_rows_of_an_array(
+    run: Callable[..., Any],
+    models: Path,
+    texts_file: Path,
+    tmp_path: Path,
+    output: str,
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    answer = run("embed", texts_file, models / "sparse", "-o", tmp_path / output, *options)
+    assert answer.exit_code == 2 and message in answer.stderr
+    assert not (tmp_path / output).exists()

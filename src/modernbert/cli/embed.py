@@ -1,5 +1,7 @@
 """`modernbert embed`: turns the texts of a file into vectors."""
 
+import json
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
@@ -29,6 +31,7 @@ from modernbert.errors import InputError
 
 if TYPE_CHECKING:
     from modernbert.inference.retriever import Retriever
+    from modernbert.model.precision import PrecisionChoice
 
 _STOPPED = 130
 
@@ -62,7 +65,8 @@ def embed(
             "--output",
             "-o",
             metavar="OUT",
-            help="A .npy file (ids are written beside it), a .parquet file, or an .index folder.",
+            help="A .npy file (ids are written beside it), a .parquet file, or an .index folder; "
+            "a .jsonl file for sparse vectors.",
             show_default=False,
         ),
     ],
@@ -110,17 +114,29 @@ def embed(
 ) -> None:
     """Embed the texts of a file.
 
-    The model may give one vector per text or one per token. A text without an id is identified by
-    the number of its line. You can stop the command at any moment: run it again to continue.
+    The model may give one vector per text, one per token, or weights of the vocabulary's tokens
+    (a sparse model), which are written as JSON Lines with the id, the token ids and their weights.
+    A text without an id is identified by the number of its line. You can stop the command at any
+    moment: run it again to continue; only sparse vectors are computed anew.
     """
     look_at(model, input_file=input_file, settings=rows)
     from modernbert.inference.loading import folder_fingerprint
     from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
     from modernbert.inference.retriever import load_retriever
+    from modernbert.kinds import model_kind
     from modernbert.model.config_file import find_model
 
     reader = TextInput(input_file, rows)
     folder = find_model(model, weights=True)
+    if model_kind(folder) == "sparse":
+        if kind or faiss or normalize or truncate_dim:
+            raise InputError(
+                f"{model}: gives sparse vectors; leave out --kind, --faiss, --normalize and "
+                "--truncate-dim"
+            )
+        sparse = {"prompt": prompt, "prompt_name": prompt_name, "batch_tokens": batch_tokens}
+        _embed_sparse(reader, folder, output, precision.value, compile, sparse, as_json=as_json)
+        return
     embedder = load_retriever(folder, precision.value)
     if compile:
         embedder.compile()
@@ -170,6 +186,53 @@ def embed(
 
         tell(f"{write_faiss(output)}: written")
     _report(output, num_vectors, width, as_json)
+
+
+def _embed_sparse(
+    reader: TextInput,
+    folder: Path,
+    output: Path,
+    precision: "PrecisionChoice",
+    compile: bool,
+    options: dict[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """Write the sparse vector of each text as a line; the file is there when all are done."""
+    from modernbert.files import new_file
+    from modernbert.inference.sparse_embedder import SparseEmbedder
+
+    if output.suffix != ".jsonl":
+        raise InputError(f"{output}: the model gives sparse vectors; name a .jsonl file")
+    if output.exists():
+        raise InputError(f"{output}: is there already; delete it or name another file")
+    embedder = SparseEmbedder.from_pretrained(folder, precision=precision)
+    if compile:
+        embedder.compile()
+    if options["prompt"] is None and options["prompt_name"] is None:
+        options["prompt"] = embedder.settings.side_prompt("document")
+    ids: deque[str] = deque()
+
+    def texts() -> Iterator[str]:
+        for record in reader:
+            ids.append(record.id)
+            yield record.text
+
+    num_vectors = 0
+    with Meter("embedding") as meter, warnings_told(), new_file(output) as file:
+        for vector in embedder.stream(texts(), **options, on_progress=speed_of(meter)):
+            line = {
+                "id": ids.popleft(),
+                "token_ids": vector.token_ids.tolist(),
+                "weights": vector.weights.tolist(),
+            }
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            num_vectors += 1
+        if not num_vectors:
+            raise InputError(f"{output}: the input holds no text; nothing is written")
+    if str(reader.skipped):
+        tell(str(reader.skipped))
+    _report(output, num_vectors, embedder.dim, as_json)
 
 
 def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: bool) -> str:

@@ -77,6 +77,18 @@ class PairInputSettings(InputSettings):
     ] = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class QuestionInputSettings(InputSettings):
+    """Which questions to read, and the text beside each.
+
+    Raises:
+        SettingsError: As `FileSettings`.
+    """
+
+    text_field: Annotated[str, Doc("The field or column of the questions.")] = "question"
+    text_pair: Annotated[str, Doc("The field or column of the texts with the answers.")] = "context"
+
+
 DEFAULT_SHARD_TOKENS = 250_000_000
 
 
