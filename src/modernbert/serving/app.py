@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route as PathRoute
 from starlette.types import ASGIApp
 
-from modernbert.kinds import ModelKind
+from modernbert.inference.load import class_for
 from modernbert.serving import schemas
 from modernbert.serving.answers import error_response, json_response
 from modernbert.serving.computing import Computing, authorize
@@ -32,17 +32,6 @@ _PAGE_POLICY = (
 )
 _BY_PATH = {route.path: route for route in ROUTES}
 _AT_ROOT = {route.path: route for route in ROOT_ROUTES}
-_ROOT_PATHS: dict[ModelKind, str] = {
-    "encoder": "/embed",
-    "embedder": "/embed",
-    "multi_vector": "/embed_all",
-    "sparse": "/embed_sparse",
-    "classifier": "/predict",
-    "reranker": "/rerank",
-    "tagger": "/tag",
-    "answerer": "/answer",
-    "masked_lm": "/fill-mask",
-}
 
 
 def make_app(service: Service, *, allowed_hosts: Collection[str] | None = None) -> ASGIApp:
@@ -73,7 +62,9 @@ def make_app(service: Service, *, allowed_hosts: Collection[str] | None = None) 
 def _paths_of(http: "_Http", prefix: str, model: ServedModel | None) -> list[PathRoute]:
     """The paths below a model's name, or those of whichever model can do it."""
     shown = model or next(iter(http.service.models.values()))
-    default = (_BY_PATH | _AT_ROOT)[_ROOT_PATHS[shown.kind]]
+    ability = class_for(shown.kind)
+    default = next(route for route in ROUTES if ability in route.abilities)
+    default = _AT_ROOT.get(default.path, default)
     computing = dict(_BY_PATH)
     computing |= {"/embeddings": _BY_PATH["/v1/embeddings"], "/invocations": default, "/": default}
     paths = [PathRoute(f"{prefix}/info", _locked(http.service, partial(http.info, shown)))]

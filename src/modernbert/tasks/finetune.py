@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modernbert.data.rows.tables import head_of
+from modernbert.data.rows.tables import head_of, write_rows
 from modernbert.errors import SettingsError
 from modernbert.hub import require_model
 from modernbert.tasks.labels import recipe as labels
@@ -35,7 +36,10 @@ def finetune(
 
     Args:
         verb: What to learn, one of `VERBS`.
-        recipe: The verb's recipe, or the same as a mapping, as a recipe's file has it.
+        recipe: The verb's recipe, or the same as a mapping, as a recipe's file has it. In a
+            mapping `train`, `dev` and `test` may also be data frames of pandas or polars, tables of
+            pyarrow, data sets, dictionaries of columns or lists of dictionaries. They are written
+            into the folder `data` of the output, where a later start finds them.
         on_job: Told what was read, before the training, in process 0.
         on_record: Told each record of each run, by the name of the run, in process 0.
 
@@ -52,7 +56,7 @@ def finetune(
 
     known = find_verb(verb)
     if isinstance(recipe, Mapping):
-        recipe = parse(known.recipe_class, recipe, where="recipe")
+        recipe = parse(known.recipe_class, _with_files(recipe), where="recipe")
     with joined(recipe.computation.timeout_seconds) as group:
         job = known.open(recipe)
         if on_job is not None and group.is_first:
@@ -96,3 +100,24 @@ def find_verb(name: str) -> Verb:
     if name not in VERBS:
         raise SettingsError(f"verb: got {name!r}, expected one of {', '.join(VERBS)}")
     return VERBS[name]
+
+
+def _with_files(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The mapping of a recipe whose data are all named: objects of Python become files.
+
+    Raises:
+        SettingsError: There is no output beside which they could stand.
+        DocumentError: An object that holds no rows.
+    """
+    data = recipe.get("data")
+    if not isinstance(data, Mapping):
+        return recipe
+    given = {name: data[name] for name in ("train", "dev", "test") if data.get(name) is not None}
+    files = {name: str(each) for name, each in given.items() if isinstance(each, str | Path)}
+    for name in given.keys() - files.keys():
+        if not isinstance(output := recipe.get("output"), str | Path):
+            raise SettingsError("output: missing; expected the folder for the results")
+        path = Path(output).expanduser() / "data" / f"{name}.jsonl"
+        write_rows(given[name], path)
+        files[name] = str(path)
+    return {**recipe, "data": {**data, **files}}

@@ -10,6 +10,7 @@
 A split of several is named after a colon: `folder:train`, `owner/name:validation`.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from modernbert.data.corpus_files import CorpusFile, find_files
 from modernbert.data.records import Reading, RecordRules, Row, Skipped
+from modernbert.data.rows.cells import shown
 from modernbert.data.rows.formats import rows_of
 from modernbert.data.rows.python_objects import (
     chosen_split,
@@ -26,7 +28,8 @@ from modernbert.data.rows.python_objects import (
 )
 from modernbert.data.rows.table import Table
 from modernbert.data.settings import FileSettings
-from modernbert.errors import DocumentError
+from modernbert.errors import DocumentError, InputError
+from modernbert.files import new_file
 from modernbert.kinds import NAMES, find_kind
 
 _REMEDY = "repair it or leave it out"
@@ -54,6 +57,41 @@ def read_table(
     if not table.rows:
         raise DocumentError(f"{table.source}: has no rows")
     return table
+
+
+def write_rows(source: Any, path: Path) -> None:
+    """Write the rows of an object of Python as JSON Lines, for those who read files alone.
+
+    Args:
+        source: See above.
+        path: The file, which may be there already with the same rows.
+
+    Raises:
+        DocumentError: It is no such object, has no rows, or a value that JSON has no form for.
+        InputError: The file is there with other rows.
+    """
+    table = read_table(source)
+    try:
+        lines = [json.dumps(row, ensure_ascii=False, default=_as_json) for row in table.rows]
+    except TypeError as error:
+        raise DocumentError(f"{table.source}: {error}; give texts, numbers and lists") from None
+    content = "".join(f"{line}\n" for line in lines).encode()
+    if path.exists():
+        if path.read_bytes() != content:
+            raise InputError(f"{path}: holds other rows; name another output, or delete it")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as file:
+        file.write(content)
+
+
+def _as_json(value: Any) -> Any:
+    """Arrays and dates, as they stand in cells of frames."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(f"a cell holds {shown(value)}")
 
 
 def head_of(source: str, settings: FileSettings, asked: Sequence[str] = ()) -> Table | None:
