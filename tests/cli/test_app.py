@@ -1,10 +1,12 @@
 """The command line as a whole: help, errors, exit codes, streams."""
 
+import contextlib
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,3 +146,21 @@ def test_a_reader_that_leaves_is_no_error(tokenizer_folder: Any) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     process.wait(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("export onnx model -o out --sample x.txt", "--sample: has no effect without --int8"),
+        ("export onnx model -o out --int8 --text-field x", "no effect without --sample"),
+        ("average model -o out --max-tokens 9", "--max-tokens: has no effect without --held-out"),
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(
+    run: Callable[..., Any], tmp_path: Path, arguments: str, message: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "modernbert"}')
+    with contextlib.chdir(tmp_path):
+        answer = run(*arguments.split())
+    assert answer.exit_code == 2 and message in answer.stderr

@@ -199,8 +199,8 @@ def test_what_speaks_against_it_is_told(run: Run, base: Path) -> None:
         (("--share", "1.5"), "share: got 1.5"),
         (("--gpus", "0"), "gpus: got 0"),
         (("--preset", "huge"), "preset: got 'huge'"),
-        (("--tokenize-rate", "0"), "tokens a second: got 0"),
-        (("--mean-document-tokens", "0"), "document lengths: got a mean of 0"),
+        (("--tokenize-rate", "0"), "--tokenize-rate: got 0"),
+        (("--mean-document-tokens", "0"), "--mean-document-tokens: got 0"),
     ],
 )
 def test_wrong_options(run: Run, base: Path, options: tuple[str, ...], message: str) -> None:

@@ -65,6 +65,8 @@ def average(
     from modernbert.tasks.pretraining.card import average_card
     from modernbert.tasks.pretraining.models import load_tokenizer
 
+    if max_tokens is not None and held_out is None:
+        raise InputError("--max-tokens: has no effect without --held-out")
     if output.exists():
         raise InputError(f"{output}: already exists; choose another --output")
     parts = parts_of(models, weight or [])[-(last or 0) :]

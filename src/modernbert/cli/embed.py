@@ -240,6 +240,8 @@ def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: boo
     from modernbert.inference.index import import_faiss
     from modernbert.inference.index_folder import KINDS, require_one_of
 
+    if kind is not None and output.suffix != ".index":
+        raise InputError("--kind: has no effect without an .index as --output")
     if faiss:
         if output.suffix != ".index" or multi:
             raise InputError("--faiss: needs an .index with one vector per text")

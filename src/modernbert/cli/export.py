@@ -9,6 +9,7 @@ import typer
 from modernbert.cli.inference_options import Model, look_at
 from modernbert.cli.options import AsJson, echo_json, example
 from modernbert.cli.terminal import tell
+from modernbert.errors import InputError
 
 if TYPE_CHECKING:
     from modernbert.export.quantize import Int8Quality
@@ -65,6 +66,10 @@ def onnx(
     any shape. It may be the model's own folder.
     """
     look_at(model)
+    if sample is not None and not int8:
+        raise InputError("--sample: has no effect without --int8")
+    if text_field is not None and sample is None:
+        raise InputError("--text-field: has no effect without --sample")
     from modernbert.export.onnx_export import export_onnx
 
     texts = None if sample is None else _texts(sample, text_field)

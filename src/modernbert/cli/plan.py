@@ -1,84 +1,92 @@
 """`modernbert plan`: estimates the time, memory and cost of a recipe."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from annotated_types import Ge, Gt, Interval
 
-from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.options import AsJson, echo_json, takes_settings
 from modernbert.cli.terminal import tell
+from modernbert.settings import Doc, Settings
 
 if TYPE_CHECKING:
     from modernbert.planning import DataPlan, Machine, Phase, PhasePlan
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings(Settings):
+    """The assumptions of `plan`.
+
+    Raises:
+        SettingsError: A value is out of its range.
+    """
+
+    gpus: Annotated[
+        int | None, Ge(1), Doc("Number of GPUs, one process each.", default="8; 1 on a CPU")
+    ] = None
+    kind: Annotated[
+        str, Doc("Type of GPU, such as a100, l4 or rtx4090; or cpu, for this machine.")
+    ] = "h100"
+    share: Annotated[
+        float | None,
+        Interval(gt=0, le=1),
+        Doc(
+            "Fraction of the peak rate that training reaches.",
+            default="what the paper's runs reached",
+        ),
+    ] = None
+    peak: Annotated[
+        float | None,
+        Gt(0),
+        Doc(
+            "Peak rate of one GPU in TFLOP/s.",
+            default="its datasheet's; with --kind cpu what this machine reaches",
+        ),
+    ] = None
+    price: Annotated[
+        float | None,
+        Ge(0),
+        Doc("Price of one GPU for an hour, in any currency.", default="costs are not shown"),
+    ] = None
+    sharded: Annotated[
+        bool, Doc("Shard the weights over the processes (FSDP2), as in a recipe.")
+    ] = False
+    recompute: Annotated[bool, Doc("Recompute activations to save memory, as in a recipe.")] = False
+    mean_document_tokens: Annotated[
+        float | None,
+        Gt(0),
+        Doc(
+            "Mean length of a document in tokens.",
+            default="measured in the recipe's shards, else web-like",
+        ),
+    ] = None
+    preset: Annotated[
+        str | None,
+        Doc(
+            "Size of the model, if the recipe starts from one that does not exist yet.",
+            default="the recipe's",
+        ),
+    ] = None
+    tokenize_rate: Annotated[
+        float | None,
+        Gt(0),
+        Doc("Tokens that one core tokenizes per second.", default="measured once"),
+    ] = None
+    cores: Annotated[int, Ge(1), Doc("Number of CPU cores that tokenize.")] = 16
+
+
+_ASSUMED = PlanSettings()
+
+
+@takes_settings
 def plan(
     recipe: Annotated[
         Path,
         typer.Argument(metavar="RECIPE.toml", help="The recipe to plan.", show_default=False),
     ],
-    gpus: Annotated[
-        int | None,
-        typer.Option(help="Number of GPUs, one process each.", show_default="8; 1 on a CPU"),
-    ] = None,
-    kind: Annotated[
-        str,
-        typer.Option(help="Type of GPU, such as a100, l4 or rtx4090; or cpu, for this machine."),
-    ] = "h100",
-    share: Annotated[
-        float | None,
-        typer.Option(
-            help="Fraction of the peak rate that training reaches.",
-            show_default="what the paper's runs reached",
-        ),
-    ] = None,
-    peak: Annotated[
-        float | None,
-        typer.Option(
-            help="Peak rate of one GPU in TFLOP/s.",
-            show_default="its datasheet's; with --kind cpu what this machine reaches",
-        ),
-    ] = None,
-    price: Annotated[
-        float | None,
-        typer.Option(
-            help="Price of one GPU for an hour, in any currency.",
-            show_default="costs are not shown",
-        ),
-    ] = None,
-    sharded: Annotated[
-        bool,
-        typer.Option(
-            "--sharded",
-            help="Shard the weights over the processes (FSDP2), as in a recipe.",
-        ),
-    ] = False,
-    recompute: Annotated[
-        bool,
-        typer.Option("--recompute", help="Recompute activations to save memory, as in a recipe."),
-    ] = False,
-    mean_document_tokens: Annotated[
-        float | None,
-        typer.Option(
-            help="Mean length of a document in tokens.",
-            show_default="measured in the recipe's shards, else web-like",
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="Size of the model, if the recipe starts from one that does not exist yet.",
-            show_default="the recipe's",
-        ),
-    ] = None,
-    tokenize_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="Tokens that one core tokenizes per second.", show_default="measured once"
-        ),
-    ] = None,
-    cores: Annotated[int, typer.Option(min=1, help="Number of CPU cores that tokenize.")] = 16,
+    assumed: PlanSettings = _ASSUMED,
     as_json: AsJson = False,
 ) -> None:
     """Estimate the time, memory, cost and data that a recipe needs.
@@ -95,24 +103,28 @@ def plan(
     from modernbert.planning.plan import nearest_run
     from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
-    chip, settings = find_chip(kind), load(PretrainingRecipe, recipe)
-    phases = phases_of(settings, preset=preset, mean_document_tokens=mean_document_tokens)
+    chip, settings = find_chip(assumed.kind), load(PretrainingRecipe, recipe)
+    phases = phases_of(
+        settings, preset=assumed.preset, mean_document_tokens=assumed.mean_document_tokens
+    )
     if chip.is_cpu:
         phases = [_for_this_cpu(phase) for phase in phases]
     nearest = nearest_run(phases[0].config)
+    peak, share = assumed.peak, assumed.share
     peak_measured = chip.is_cpu and peak is None
     if peak_measured:
         peak = _measured_peak(phases[0])
     machine = Machine(
         chip=chip,
-        num_gpus=gpus if gpus is not None else 1 if chip.is_cpu else 8,
+        num_gpus=assumed.gpus or (1 if chip.is_cpu else 8),
         share_of_peak=nearest.share_of_peak if share is None else share,
-        sharded=sharded or settings.computation.sharding == "full",
-        recompute=recompute or settings.computation.recompute,
+        sharded=assumed.sharded or settings.computation.sharding == "full",
+        recompute=assumed.recompute or settings.computation.recompute,
         peak_tflops=peak,
-        price_per_gpu_hour=price,
+        price_per_gpu_hour=assumed.price,
     )
-    sources = _sources(machine, nearest.size if share is None else None, tokenize_rate, cores)
+    fitted_to = nearest.size if share is None else None
+    sources = _sources(machine, fitted_to, assumed.tokenize_rate, assumed.cores)
     machines = [machine] * len(phases)
     if peak_measured:
         sources["peak"] = "measured here, all cores"
@@ -121,7 +133,7 @@ def plan(
         machines = [_measured_here(phase, machine) for phase in phases]
         sources["share_of_peak"] = "measured here: steps of training, as busy as the machine is"
     plans = [plan_phase(phase, each) for phase, each in zip(phases, machines, strict=True)]
-    data = _data_plan(plans, tokenize_rate, cores)
+    data = _data_plan(plans, assumed.tokenize_rate, assumed.cores)
     if as_json:
         echo_json(as_mapping(plans, data, sources))
         return
