@@ -17,7 +17,7 @@ def test_the_first_claim_stays(tmp_path: Path) -> None:
     claim(tmp_path, identity)
     claim(tmp_path, identity)
     with pytest.raises(
-        RunError, match=r"another recipe: model\.layers is 6 there and 8 here; take"
+        RunError, match=r"another recipe: model\.layers is 6 there and 8 here; choose"
     ):
         claim(tmp_path, {"seed": 1, "model": {"layers": 8}})
     assert json.loads((tmp_path / RUN_FILE).read_text()) == {"identity": identity}
@@ -84,3 +84,9 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be used as a run folder"), locked(tmp_path / "file"):
         pass
+
+
+def test_changed_contents_are_told_in_words() -> None:
+    before, now = {"examples": "a" * 64}, {"examples": "b" * 64}
+    told = first_difference(before, now)
+    assert told == "the training, dev or test rows changed since the run began"

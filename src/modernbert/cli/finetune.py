@@ -45,7 +45,8 @@ def report(recipe: Any, train: "Callable[[TuningWatch], Results]", *, as_json: b
 
     try:
         with Meter("reading") as meter:
-            results = train(TuningWatch(meter, num_runs=len(recipe.runs())))
+            watch = TuningWatch(meter, num_runs=len(recipe.runs()))
+            results = train(watch)
     except Interrupted as stopped:
         tell(f"stopped, all of it saved; go on with\n  modernbert {shlex.join(sys.argv[1:])}")
         raise typer.Exit(stopped.exit_code) from None
@@ -55,6 +56,8 @@ def report(recipe: Any, train: "Callable[[TuningWatch], Results]", *, as_json: b
     if as_json:
         echo_json({"model": str(model), **results.to_mapping()})
         return
+    if not watch.has_begun:
+        tell("already finished; these are the scores of then, and nothing was trained now")
     for line in result_lines(results):
         tell(line)
     typer.echo(model)
@@ -80,6 +83,11 @@ class TuningWatch:
         self._numbers: dict[str, int] = {}
         self._done: dict[str, float] = {}
         self._totals: dict[str, int] = {}
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any run was trained, or taken up, since this watch began."""
+        return bool(self._numbers)
 
     def __call__(self, run: str, record: Mapping[str, Any]) -> None:
         """One record of a run."""

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,10 @@ from modernbert.files import write_whole
 
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
+
+_HASH = re.compile("[0-9a-f]{64}")
+# What identities hold the sha256 of.
+_CONTENTS = {"examples": "the training, dev or test rows", "model": "the weights of the model"}
 
 
 def plain(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,6 +35,8 @@ def first_difference(stored: Any, given: Any, key: str = "") -> str | None:
     if stored == given:
         return None
     if not (isinstance(stored, Mapping) and isinstance(given, Mapping)):
+        if _is_hash(stored) and _is_hash(given):
+            return f"{_CONTENTS.get(key, key)} changed since the run began"
         return f"{key} is {_shown(stored)} there and {_shown(given)} here"
     for name in [*given, *(name for name in stored if name not in given)]:
         inner = f"{key}.{name}" if key else name
@@ -98,6 +105,11 @@ def _lock(descriptor: int, run_folder: Path) -> None:
         ) from None
     except OSError as error:
         raise RunError(f"{run_folder}: cannot be locked: {error}") from None
+
+
+def _is_hash(value: Any) -> bool:
+    """Whether a value stands for the contents of files, and tells a person nothing."""
+    return isinstance(value, str) and _HASH.fullmatch(value) is not None
 
 
 def _shown(value: Any) -> str:
