@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+processes.wait_briefly()
 processes.compute_in_children()
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Processes: a pool of workers, and computing in a child after a fork.
+"""Processes: a pool of workers, how threads wait, and computing in a child after a fork.
 
 Each worker has a pipe of its own and shares no lock or queue with the others, so a worker that is
 killed holds up none of them. Each also watches its parent, so none outlives it. A worker is asked
@@ -34,6 +34,22 @@ def compute_in_children() -> None:
     """From now on, let each forked child compute, with one thread, whatever its parent did."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_compute_with_one_thread)
+
+
+_WAIT_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+_TURNS = "1000"  # some 20 microseconds
+
+
+def wait_briefly() -> None:
+    """Let a thread of OpenMP that waits for the others sleep after some microseconds.
+
+    By default it turns in a loop for milliseconds. Where other programs want the cores too, the
+    thread that it waits for is not running meanwhile: two threads took 16 times the time of one.
+    The runtime reads the setting when torch loads it, so nothing changes where torch was imported
+    before this package, or where the environment has one of the settings already.
+    """
+    if "torch" not in sys.modules and not any(name in os.environ for name in _WAIT_SETTINGS):
+        os.environ["GOMP_SPINCOUNT"] = _TURNS
 
 
 W = TypeVar("W")
