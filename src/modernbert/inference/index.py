@@ -1,7 +1,7 @@
-"""`Index`: the documents that answer a query best, found by looking at all of them.
+"""`Index`: finding the documents that answer a query best, by comparing it with all of them.
 
-A document, and a query, is one vector or several; several are compared by MaxSim, of which one
-vector each is the plain product.
+A document or a query is one vector or several. Several vectors are compared by MaxSim, which is the
+plain product if both sides have one vector.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,13 +34,12 @@ _OVERSAMPLE: dict[IndexKind, int] = {"int8": 4, "binary": 16}
 
 @dataclass(frozen=True)
 class Hit:
-    """One document that was found.
+    """A document that was found.
 
     Attributes:
-        id: What it was given, or its number.
+        id: The id that it was given, or its number.
         row: Its number in the index, from 0.
-        score: The cosine, the dot product or MaxSim, by the most exact vectors that are stored.
-        text: What it says; None where the index does not keep texts.
+        score: The cosine, dot product or MaxSim, by the most exact vectors that are stored.
     """
 
     id: str
@@ -50,9 +49,9 @@ class Hit:
 
 
 class Index:
-    """An index on the disk, memory-mapped: it may be larger than the memory.
+    """An index on disk, mapped into memory, so it may be larger than the memory.
 
-    Make one with `Index.build`, open it with `Index.open`.
+    Make one with `Index.build`, and open it with `Index.open`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,10 +70,13 @@ class Index:
 
     @classmethod
     def open(cls, folder: Path | str) -> "Index":
-        """Open an index, also of the formats before.
+        """Open an index, including those of older formats.
+
+        Args:
+            folder: The folder of the index.
 
         Raises:
-            InputError: No index is there, or one whose files do not fit each other.
+            InputError: There is no index, or its files do not fit each other.
         """
         return cls(Path(folder).expanduser())
 
@@ -90,7 +92,10 @@ class Index:
         similarity: IndexSimilarity | None = None,
         model: str = "",
     ) -> "Index":
-        """Write an index of documents that come in blocks, and open it; see `build_index`."""
+        """Write an index of documents that come in blocks, and open it.
+
+        See `build_index` for the arguments.
+        """
         build_index(
             folder, blocks, ids=ids, texts=texts, kind=kind, similarity=similarity, model=model
         )
@@ -109,16 +114,17 @@ class Index:
         """Find the documents that answer each query best, best first.
 
         Args:
-            queries: (num_queries, dim) or (dim,) for one vector each; or (num_vectors, dim) each.
-            top_k: How many; all when there are fewer.
-            oversample: Where candidates are found by int8 or binary vectors, how many times `top_k`
-                are scored again by float32; 4 and 16 when None.
+            queries: (num_queries, dim), or (dim,), for one vector per query; or a list of
+                (num_vectors, dim).
+            top_k: The number of documents; all of them if there are fewer.
+            oversample: If candidates are found by int8 or binary vectors, how many times `top_k` of
+                them are scored again in float32; by default 4 and 16.
 
         Returns:
-            A list for each query, also of one query alone.
+            A list for each query, also for a single query.
 
         Raises:
-            InputError: Queries of another dimension, or a `top_k` or `oversample` below 1.
+            InputError: The queries have another dimension, or `top_k` or `oversample` is below 1.
         """
         again = self._coarse is not self._exact
         factor = _OVERSAMPLE[self.manifest.kind] if again and oversample is None else oversample
@@ -161,7 +167,7 @@ class Index:
         return borders
 
     def _checked(self, queries: Any) -> list[np.ndarray]:
-        """The vectors of each query, (num_vectors, dim) float32."""
+        """Return the vectors of each query, (num_vectors, dim) float32."""
         dim = self.manifest.dim
         if isinstance(queries, np.ndarray) or not self.manifest.is_ragged:
             rows = np.atleast_2d(np.asarray(queries, np.float32))
@@ -179,7 +185,7 @@ class Index:
         return [unit(query) if is_cosine else query for query in queries]
 
     def _blocks(self) -> Iterator[slice]:
-        """Documents that are looked at together."""
+        """Yield the documents in blocks that are compared together."""
         if self._borders is not None:
             yield from runs(np.diff(self._borders), _BLOCK_VECTORS)
             return
@@ -187,7 +193,7 @@ class Index:
             yield slice(start, min(start + _BLOCK_VECTORS, len(self)))
 
     def _scores(self, queries: Sequence[np.ndarray], rows: slice) -> np.ndarray:
-        """(num_queries, rows of the block) float32, by the vectors that are searched in."""
+        """Compute (num_queries, rows of the block) float32, with the vectors that are searched."""
         if self._borders is None:
             place, lengths = rows, np.ones(rows.stop - rows.start, np.int64)
         else:
@@ -206,7 +212,7 @@ class Index:
     def _ordered(
         self, queries: Sequence[np.ndarray], best: Best
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Scores and rows of the best for each query, best first; among equals the first row."""
+        """Return scores and rows of the best for each query; equal scores keep the order of rows."""
         if self._borders is not None:
             yield from best.ordered()
             return
@@ -228,14 +234,17 @@ class Index:
 def write_faiss(folder: Path | str) -> Path:
     """Write `index.faiss` into the folder of a search index, for programs that read such files.
 
-    It holds the vectors as they are searched in, of length 1 where cosines are compared, in the
-    order of the ids, and looks at all of them (IndexFlatIP).
+    It holds the vectors that are searched, scaled to length 1 if cosines are compared, in the order
+    of the ids, and compares all of them (IndexFlatIP).
+
+    Args:
+        folder: The folder of the index.
 
     Returns:
-        The file's path.
+        The path of the file.
 
     Raises:
-        InputError: No search index there, or faiss is not installed.
+        InputError: There is no search index, or faiss is not installed.
     """
     folder = Path(folder).expanduser()
     manifest = IndexManifest.read(folder)
@@ -251,7 +260,7 @@ def write_faiss(folder: Path | str) -> Path:
 
 
 def import_faiss() -> Any:
-    """The package, which is optional.
+    """Import faiss, which is optional.
 
     Raises:
         InputError: It is not installed.

@@ -1,4 +1,4 @@
-"""A model and its tokenizer from one folder, on the best device and ready to compute."""
+"""Loading a model and its tokenizer from one folder, on the best device and ready to compute."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -24,18 +24,18 @@ def load_for_inference(
     precision: PrecisionChoice,
     wanted: tuple[ModelKind, ...] = (),
 ) -> tuple[M, Tokenizer]:
-    """Load a model, onto a GPU where there is one, and the tokenizer beside it.
+    """Load a model, on a GPU if there is one, and its tokenizer.
 
     Args:
         cls: The class of the model.
-        folder_or_hub_id: The folder of both, or of a run, or an id on the hub.
-        precision: What to compute in.
-        wanted: What the model is to be for; anything when empty.
+        folder_or_hub_id: The folder of the model or of a run, or a hub id.
+        precision: The precision to compute in.
+        wanted: The kinds that the model may have; any kind if empty.
 
     Raises:
-        ModelFolderError: No such model, or one that cannot be used.
-        TokenizerError: No tokenizer beside it, or one that cannot be used.
-        ConfigError: A precision that cannot be had here.
+        ModelFolderError: There is no such model, or it cannot be used.
+        TokenizerError: The model has no tokenizer, or it cannot be used.
+        ConfigError: The device does not support the precision.
     """
     folder = find_model(folder_or_hub_id, weights=True, wanted=wanted)
     model = cls.from_pretrained(folder)
@@ -45,7 +45,7 @@ def load_for_inference(
 
 
 def device_of(model: SavedModel) -> torch.device:
-    """Where a model computes; also of one whose layers are packed."""
+    """Return the device that a model computes on, even if its layers are packed."""
     return next(model.parameters()).device
 
 
@@ -53,7 +53,7 @@ def require_same_vocabulary(config: EncoderConfig, tokenizer: Tokenizer) -> None
     """Refuse a tokenizer that was made for another model.
 
     Raises:
-        InputError: Ids that the model does not know, or that mean something else to it.
+        InputError: The model does not know an id, or it has another meaning in the model.
     """
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
@@ -63,10 +63,10 @@ def require_same_vocabulary(config: EncoderConfig, tokenizer: Tokenizer) -> None
 
 
 def longest_sequence(config: EncoderConfig, tokenizer: Tokenizer, asked: int | None = None) -> int:
-    """How many tokens of a text are read: what is asked for, at most what the model can.
+    """Return how many tokens of a text are read: what is asked for, or what the model can read.
 
     Raises:
-        InputError: A number that the model cannot read.
+        InputError: The model cannot read that many.
     """
     if asked is None:
         return min(config.max_seqlen, tokenizer.model_max_length)
@@ -76,7 +76,7 @@ def longest_sequence(config: EncoderConfig, tokenizer: Tokenizer, asked: int | N
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """The sha256 (hex) of a model's folder: its weights and its settings, not its other files."""
+    """Return the sha256 (hex) of a model's weights and settings, without its other files."""
     digest = sha256()
     for path in sorted(folder.rglob("*")):
         is_model = path.suffix in (".json", ".safetensors") and path.name != HASHES_FILE

@@ -1,4 +1,4 @@
-"""`MultiVectorEmbedder`: a text to one vector a token, for late interaction (ColBERT)."""
+"""`MultiVectorEmbedder`: one vector per token, for late interaction (ColBERT)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -38,8 +38,8 @@ class MultiVectorOptions(TypedDict, total=False):
     """How texts become vectors.
 
     Attributes:
-        batch_tokens: The most tokens that are computed at once.
-        on_progress: Is told after every batch.
+        batch_tokens: The most tokens to compute at once.
+        on_progress: Called with the progress after every batch.
     """
 
     batch_tokens: int | None
@@ -47,15 +47,16 @@ class MultiVectorOptions(TypedDict, total=False):
 
 
 class MultiVectorEmbedder(TextModel[Encoder]):
-    """One vector for each token of a text; a query's are compared with a document's by MaxSim.
+    """Computes one vector per token; queries and documents are compared by MaxSim.
 
     Args:
-        model: On any device, in any precision.
-        tokenizer: The one that the encoder was trained with.
-        settings: Markers, lengths, expansion of queries, and which tokens are left out.
+        model: The model, on any device and in any precision.
+        tokenizer: The tokenizer that the encoder was trained with.
+        settings: Prompts, lengths, expansion of queries, and which tokens are left out.
 
     Raises:
-        InputError: A tokenizer of another vocabulary, or lengths that the model cannot read.
+        InputError: The tokenizer has another vocabulary, or the model cannot read sequences that
+            long.
     """
 
     def __init__(
@@ -76,12 +77,16 @@ class MultiVectorEmbedder(TextModel[Encoder]):
     def from_pretrained(  # type: ignore[override]
         cls, folder_or_hub_id: Path | str, *, precision: PrecisionChoice = "auto"
     ) -> "MultiVectorEmbedder":
-        """Load a folder of sentence-transformers' MultiVectorEncoder, or of PyLate.
+        """Load a folder of PyLate or of a MultiVectorEncoder of sentence-transformers.
+
+        Args:
+            folder_or_hub_id: The folder of the model or of a run, or a hub id.
+            precision: The precision to compute in.
 
         Raises:
-            ModelFolderError: No such model, one of another kind, or one that cannot be used.
-            TokenizerError: No tokenizer beside it, or one that cannot be used.
-            ConfigError: A setting that is not supported, or a precision that cannot be had here.
+            ModelFolderError: There is no such model, it has another kind, or it cannot be used.
+            TokenizerError: The model has no tokenizer, or it cannot be used.
+            ConfigError: A setting is not supported, or the device does not support the precision.
         """
         found = read_folder(find_model(folder_or_hub_id, weights=True, wanted=("multi_vector",)))
         encoder, tokenizer = load_for_inference(Encoder, found.encoder, precision)
@@ -95,11 +100,14 @@ class MultiVectorEmbedder(TextModel[Encoder]):
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a folder that `from_pretrained` and sentence-transformers load.
 
-        Where the folder is there already, all its files change at one moment.
+        If the folder exists already, all its files are replaced at one moment.
+
+        Args:
+            folder: The folder to write to.
 
         Raises:
             ModelFolderError: The folder cannot be written.
-            TokenizerError: As that, for the tokenizer.
+            TokenizerError: The tokenizer cannot be written.
         """
         settings = replace(self.settings, max_seqlen=self.max_seqlen)
         projections: Any = list(self.vectors_of.projections)
@@ -114,28 +122,47 @@ class MultiVectorEmbedder(TextModel[Encoder]):
     def encode_query(
         self, texts: str | Iterable[str], **options: Unpack[MultiVectorOptions]
     ) -> list[np.ndarray]:
-        """The vectors of each query, (num_tokens, dim) float32; of one text a list of one.
+        """Compute the vectors of each query.
 
-        Texts longer than the model reads are cut, and a `TruncationWarning` says how many.
+        Texts longer than the model can read are truncated, and a `TruncationWarning` says how many
+        were.
+
+        Args:
+            texts: One text, or any number of them.
+            **options: As in `MultiVectorOptions`.
+
+        Returns:
+            (num_tokens, dim) float32 for each query; a list of one for a single text.
 
         Raises:
-            InputError: Something else than texts, or an option that cannot be.
+            InputError: Something is not a text, or an option is not valid.
         """
         return self._encode(texts, "query", options)
 
     def encode_document(
         self, texts: str | Iterable[str], **options: Unpack[MultiVectorOptions]
     ) -> list[np.ndarray]:
-        """As `encode_query`, for documents: other markers and lengths, and tokens left out."""
+        """Compute vectors as `encode_query` does, for documents.
+
+        Documents have another prompt and length, and some of their tokens may be left out.
+        """
         return self._encode(texts, "document", options)
 
     def stream(
         self, texts: Iterable[str], side: Side, **options: Unpack[MultiVectorOptions]
     ) -> Iterator[list[np.ndarray]]:
-        """The vectors of any number of texts in bounded memory: lists of them, in order.
+        """Compute the vectors of any number of texts in bounded memory.
+
+        Args:
+            texts: The texts, read when they are needed.
+            side: Whether they are queries or documents.
+            **options: As in `MultiVectorOptions`.
+
+        Yields:
+            Lists of the vectors of texts, in the order of the texts.
 
         Raises:
-            InputError: As `encode_query`.
+            InputError: As in `encode_query`.
         """
         require_list(texts, "texts")
         if unknown := options.keys() - MultiVectorOptions.__annotations__:
@@ -145,7 +172,7 @@ class MultiVectorEmbedder(TextModel[Encoder]):
         return (list(block) for block in self.blocks(self.use(side), texts, **options))
 
     def use(self, side: Side) -> Use[str, EncodedText, Tensor, np.ndarray]:
-        """Texts of one side to the vectors of their tokens that count."""
+        """Describe how texts of one side become the vectors of those tokens that count."""
         return Use(
             name=("vectors", side),
             encode=SideEncoder(self.tokenizer, self.settings, side, self.max_seqlen),
@@ -157,14 +184,22 @@ class MultiVectorEmbedder(TextModel[Encoder]):
     def similarity(
         self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]
     ) -> np.ndarray:
-        """How well each document answers each query: (num_queries, num_documents) float32."""
+        """Compute how well each document answers each query.
+
+        Args:
+            queries: (num_tokens, dim) for each query.
+            documents: (num_tokens, dim) for each document.
+
+        Returns:
+            (num_queries, num_documents) float32.
+        """
         scores = max_sim(queries, documents)
         if self.settings.similarity == "meanmaxsim":
             scores /= np.array([[len(each)] for each in queries], np.float32)
         return scores
 
     def hidden(self, batch: PackedBatch, side: Side) -> Tensor:
-        """(total_tokens, hidden_size). What the encoder makes of a batch of one side."""
+        """Compute the encoder's output for one side, (total_tokens, hidden_size)."""
         expansion = self.settings.expansion if side == "query" else None
         if expansion is None or expansion.attend:
             plain: Tensor = self.model(batch)
@@ -179,7 +214,7 @@ class MultiVectorEmbedder(TextModel[Encoder]):
         return [vectors for block in blocks for vectors in block]
 
     def _trainable(self) -> Encoder:
-        """The encoder with its layers, which one that is packed for inference has let go."""
+        """Return the encoder with its layers, which one that is packed for inference has released."""
         if self.model.engine is None:
             return self.model
         if self._plain is None:
@@ -189,7 +224,7 @@ class MultiVectorEmbedder(TextModel[Encoder]):
 
 
 class SideVectors:
-    """What is done with a batch of one side."""
+    """Computes the vectors of a batch of one side."""
 
     def __init__(self, embedder: MultiVectorEmbedder, side: Side) -> None:
         self.embedder, self.side = embedder, side
@@ -197,7 +232,7 @@ class SideVectors:
         self.skipped = torch.tensor(ids, dtype=torch.int64, device=embedder.device)
 
     def __call__(self, batch: PackedBatch) -> Sequence[Tensor]:
-        """For each sequence (num_tokens, dim) float32, on the CPU."""
+        """Return (num_tokens, dim) float32, on the CPU, for each sequence."""
         vectors = self.embedder.vectors_of.project(self.embedder.hidden(batch, self.side).float())
         keep = counted(batch, self.skipped)
         lengths = torch.zeros_like(batch.lengths).index_add(0, batch.sequence_ids, keep.long())

@@ -1,7 +1,7 @@
-"""`Reranker`: how well documents answer a query, read together with it.
+"""`Reranker`: scores of documents that are read together with a query.
 
-Either the classifier of a config.json, with one output, or an encoder with the steps Pooling,
-Dense, LayerNorm, ... behind it, the last of which gives one number.
+The model is either the classifier of a config.json with one output, or an encoder followed by the
+modules Pooling, Dense, LayerNorm, ..., of which the last returns one number.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,11 +40,12 @@ from modernbert.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class RerankerSettings(Prompted):
-    """What makes the score of a pair.
+    """How the score of a pair is computed.
 
     Attributes:
-        activation: What makes a score of an output; sentence-transformers' default is Sigmoid.
-        max_seqlen: The longest pair, in tokens; None for what the model reads.
+        activation: What turns an output into a score; the default of sentence-transformers is
+            Sigmoid.
+        max_seqlen: The longest pair, in tokens; None for what the model can read.
     """
 
     activation: Activation = "Sigmoid"
@@ -57,7 +58,7 @@ class PooledScorer(nn.Module):
     Args:
         encoder: The encoder.
         pooling: How the vectors of the tokens become one.
-        layers: What makes a score of it.
+        layers: The layers that turn it into a score.
     """
 
     settings = ClassifierSettings(labels=("relevance",), problem="regression")
@@ -69,7 +70,7 @@ class PooledScorer(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """(num_sequences, 1) float32."""
+        """Compute scores: (num_sequences, 1) float32."""
         hidden = self.encoder(batch).float()
         scores: Tensor = self.layers(pool(hidden, batch, self.pooling))
         return scores
@@ -77,14 +78,14 @@ class PooledScorer(nn.Module):
 
 @dataclass(frozen=True)
 class RerankerFolder:
-    """What a folder says.
+    """What a folder says about scoring pairs.
 
     Attributes:
         place: The folder of the model and its tokenizer.
-        settings: How it is used.
+        settings: How the model is used.
         is_lowered: Whether texts are lowercased.
-        pooling: Of a model made of steps; None for a classifier.
-        layers: Of a model made of steps.
+        pooling: The pooling of a model made of modules; None for a classifier.
+        layers: The layers of a model made of modules.
     """
 
     place: Path
@@ -95,11 +96,11 @@ class RerankerFolder:
 
 
 def read_reranker(folder: Path) -> RerankerFolder:
-    """Read what a model's folder says of scoring pairs.
+    """Read what a model's folder says about scoring pairs.
 
     Raises:
-        ModelFolderError: A file that cannot be used, or steps that are not supported.
-        ConfigError: Settings that contradict each other.
+        ModelFolderError: A file cannot be used, or a module is not supported.
+        ConfigError: Settings contradict each other.
     """
     modules = read_modules(folder)
     said = read_prompt_file(RerankerFile, folder)
@@ -124,10 +125,10 @@ def read_reranker(folder: Path) -> RerankerFolder:
 
 
 def _activation(folder: Path, said: str | None, place: Path) -> Activation:
-    """The activation that the folder names, in the place of any version; else the default.
+    """Return the activation that the folder names, wherever versions put it, or the default.
 
     Raises:
-        ModelFolderError: One that is not supported.
+        ModelFolderError: The activation is not supported.
     """
     if said is not None:
         return activation_of(said, folder / SETTINGS_FILE)
@@ -140,25 +141,27 @@ def _activation(folder: Path, said: str | None, place: Path) -> Activation:
 
 @dataclass(frozen=True)
 class RankedDocument:
-    """A document's place in the list it came in, and its score."""
+    """A document's index in the given list, and its score."""
 
     index: int
     score: float
 
 
 class Reranker:
-    """Scores pairs of query and document with a model of one output.
+    """Scores pairs of a query and a document with a model that has one output.
 
     Args:
-        model: A classifier with one label, on any device, in any precision.
-        tokenizer: The one that the model was trained with.
-        activation: What makes a score of an output; sentence-transformers' default is Sigmoid.
-        max_seqlen: The longest pair, in tokens; None for what the model reads.
-        settings: Both of these, and prompts, in place of the two arguments.
+        model: A classifier with one label, on any device and in any precision.
+        tokenizer: The tokenizer that the model was trained with.
+        activation: What turns an output into a score; the default of sentence-transformers is
+            Sigmoid.
+        max_seqlen: The longest pair, in tokens; by default what the model can read.
+        settings: Both of these and prompts, instead of the two arguments.
 
     Raises:
-        ConfigError: A classifier with more outputs than one, or an unknown activation.
-        InputError: A tokenizer of another vocabulary, or a longest sequence that cannot be read.
+        ConfigError: The classifier has more than one output, or the activation is unknown.
+        InputError: The tokenizer has another vocabulary, or the model cannot read sequences that
+            long.
     """
 
     def __init__(
@@ -187,7 +190,7 @@ class Reranker:
 
     @property
     def activation(self) -> Activation:
-        """What makes a score of an output."""
+        """What turns an output into a score."""
         return self.settings.activation
 
     @classmethod
@@ -200,10 +203,16 @@ class Reranker:
     ) -> "Reranker":
         """Load a classifier with one output, such as a CrossEncoder of sentence-transformers.
 
+        Args:
+            folder_or_hub_id: The folder of the model or of a run, or a hub id.
+            precision: The precision to compute in.
+            max_seqlen: As in the constructor.
+
         Raises:
-            ModelFolderError: No such model, or one that cannot be used.
-            TokenizerError: No tokenizer beside it, or one that cannot be used.
-            ConfigError: More outputs than one, or a precision that cannot be had here.
+            ModelFolderError: There is no such model, or it cannot be used.
+            TokenizerError: The model has no tokenizer, or it cannot be used.
+            ConfigError: The model has several outputs, or the device does not support the
+                precision.
         """
         wanted: tuple[ModelKind, ...] = ("reranker", "classifier")
         found = read_reranker(find_model(folder_or_hub_id, weights=True, wanted=wanted))
@@ -228,19 +237,19 @@ class Reranker:
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> np.ndarray:
-        """Compute the score of each pair of query and document.
+        """Compute the score of each pair of a query and a document.
 
         Args:
             pairs: Any number of pairs.
-            prompt_name: The prompt to put before the queries; the model's default when None.
-            batch_tokens: The most tokens that are computed at once.
-            on_progress: Is called after every batch.
+            prompt_name: The prompt to put before the queries; by default the model's default.
+            batch_tokens: The most tokens to compute at once.
+            on_progress: Called with the progress after every batch.
 
         Returns:
             (num_pairs,) float32.
 
         Raises:
-            InputError: Something other than pairs of texts, or an option that cannot be.
+            InputError: Something is not a pair of texts, or an option is not valid.
         """
         require_list(pairs, "pairs")
         blocks = self.classifier.blocks(
@@ -258,15 +267,15 @@ class Reranker:
         prompt_name: str | None = None,
         cut: CutSide = "right",
     ) -> Use[Text, EncodedText, Tensor, float]:
-        """Pairs of query and document to scores.
+        """Describe how pairs of a query and a document become scores.
 
         Args:
-            is_raw: Give the model's outputs as they are.
-            prompt_name: The prompt to put before the queries; the model's default when None.
-            cut: The side on which a text that is too long loses tokens.
+            is_raw: Whether to return the model's outputs unchanged.
+            prompt_name: The prompt to put before the queries; by default the model's default.
+            cut: The side on which pairs that are too long are truncated.
 
         Raises:
-            InputError: A prompt that the model does not have.
+            InputError: The model does not have the prompt.
         """
         prompt = self.settings.prompt(None, prompt_name)
 
@@ -287,17 +296,20 @@ class Reranker:
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> list[RankedDocument]:
-        """The documents by their scores, best first; among equals the earlier comes first.
+        """Sort documents by how well they answer a query, best first.
 
         Args:
             query: The query.
             documents: The documents.
-            top_k: How many to give; all when None.
+            top_k: The number of documents to return; all by default.
             batch_tokens: The most tokens to compute at once.
             on_progress: Called with the progress after every batch.
 
+        Returns:
+            The documents with their scores; of equal scores, the earlier document is first.
+
         Raises:
-            InputError: Something else than texts, or an option that cannot be.
+            InputError: Something is not a text, or an option is not valid.
         """
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k: got {top_k}, expected 1 or more")
@@ -308,7 +320,7 @@ class Reranker:
         return [RankedDocument(int(index), float(scores[index])) for index in order]
 
     def activate(self, outputs: Tensor) -> Tensor:
-        """Make scores of the model's outputs, of any shape."""
+        """Turn outputs of any shape into scores."""
         scores: Tensor = self._activate(outputs)
         return scores
 

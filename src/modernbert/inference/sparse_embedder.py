@@ -1,4 +1,4 @@
-"""`SparseEmbedder`: a text to weights of the vocabulary's tokens (SPLADE)."""
+"""`SparseEmbedder`: weights of the vocabulary's tokens for a text (SPLADE)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -45,10 +45,10 @@ _MODULES = "sentence_transformers.sparse_encoder.models."
 
 
 class SparseVector(NamedTuple):
-    """The tokens of the vocabulary that a text has weights for.
+    """The tokens of the vocabulary for which a text has weights.
 
     Attributes:
-        token_ids: (num_tokens,) int64, rising.
+        token_ids: (num_tokens,) int64, ascending.
         weights: (num_tokens,) float32, above 0.
     """
 
@@ -58,13 +58,13 @@ class SparseVector(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SparseSettings(Prompted):
-    """What makes the weights of a text.
+    """How the weights of a text are computed.
 
     Attributes:
-        pooling: How the weights of a token at several places become one.
-        activation: What makes a weight of a logit.
-        max_active_dims: How many tokens are kept, the heaviest first; None for all.
-        max_seqlen: The longest sequence, in tokens; None for what the model reads.
+        pooling: How the weights of a token at several positions become one.
+        activation: What turns a logit into a weight.
+        max_active_dims: The number of tokens to keep, those with the largest weights; None for all.
+        max_seqlen: The longest sequence, in tokens; None for what the model can read.
     """
 
     pooling: SparsePooling = "max"
@@ -77,11 +77,11 @@ class SparseOptions(TypedDict, total=False):
     """How texts become sparse vectors.
 
     Attributes:
-        prompt: A text to put before each; it takes precedence over `prompt_name`.
+        prompt: A text to put before each text; it takes precedence over `prompt_name`.
         prompt_name: The name of one of the model's prompts.
-        max_active_dims: How many tokens are kept, in place of the model's own number.
-        batch_tokens: The most tokens that are computed at once.
-        on_progress: Is called after every batch.
+        max_active_dims: The number of tokens to keep, instead of the model's own number.
+        batch_tokens: The most tokens to compute at once.
+        on_progress: Called with the progress after every batch.
     """
 
     prompt: str | None
@@ -92,15 +92,16 @@ class SparseOptions(TypedDict, total=False):
 
 
 class SparseEmbedder(TextModel[MaskedLanguageModel]):
-    """Weights of the vocabulary's tokens for each text, which products compare.
+    """Computes weights of the vocabulary's tokens for texts, which are compared by products.
 
     Args:
         model: A masked language model that was trained for this, on any device.
-        tokenizer: The one that it was trained with.
+        tokenizer: The tokenizer that the model was trained with.
         settings: How logits become weights, and prompts.
 
     Raises:
-        InputError: A tokenizer of another vocabulary, or a longest sequence that cannot be read.
+        InputError: The tokenizer has another vocabulary, or the model cannot read sequences that
+            long.
     """
 
     model_class = MaskedLanguageModel
@@ -120,12 +121,16 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
     def from_pretrained(  # type: ignore[override]
         cls, folder_or_hub_id: Path | str, *, precision: PrecisionChoice = "auto"
     ) -> "SparseEmbedder":
-        """Load the folder of a SparseEncoder of sentence-transformers.
+        """Load a folder of `finetune sparse` or of a SparseEncoder of sentence-transformers.
+
+        Args:
+            folder_or_hub_id: The folder of the model or of a run, or a hub id.
+            precision: The precision to compute in.
 
         Raises:
-            ModelFolderError: No such model, one of another kind, or one that cannot be used.
-            TokenizerError: No tokenizer beside it, or one that cannot be used.
-            ConfigError: A precision that cannot be had here.
+            ModelFolderError: There is no such model, it has another kind, or it cannot be used.
+            TokenizerError: The model has no tokenizer, or it cannot be used.
+            ConfigError: The device does not support the precision.
         """
         folder = find_model(folder_or_hub_id, weights=True, wanted=cls.kinds)
         place, settings, is_lowered = read_sparse_folder(folder)
@@ -137,9 +142,12 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a folder that `from_pretrained` and sentence-transformers load.
 
+        Args:
+            folder: The folder to write to.
+
         Raises:
             ModelFolderError: The folder cannot be written.
-            TokenizerError: As that, for the tokenizer.
+            TokenizerError: The tokenizer cannot be written.
         """
         is_packed = self.model.encoder.engine is not None
         again = self._source if is_packed else None
@@ -155,39 +163,46 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
 
     @property
     def dim(self) -> int:
-        """How many tokens the vocabulary has."""
+        """The number of tokens in the vocabulary."""
         return self.model.config.vocab_size
 
     def encode(self, texts: Iterable[str], **options: Unpack[SparseOptions]) -> list[SparseVector]:
-        """Compute the sparse vector of each text, in their order.
+        """Compute the sparse vector of each text.
 
-        Texts longer than the model reads are cut, and a `TruncationWarning` says how many.
+        Texts longer than the model can read are truncated, and a `TruncationWarning` says how many
+        were.
 
         Args:
             texts: Any number of texts.
-            options: See `SparseOptions`.
+            **options: As in `SparseOptions`.
+
+        Returns:
+            The vectors, in the order of the texts.
 
         Raises:
-            InputError: Something other than texts, or an unknown or impossible option.
+            InputError: Something is not a text, or an option is unknown or not valid.
         """
         return list(self.stream(texts, **options))
 
     def encode_query(
         self, texts: Iterable[str], **options: Unpack[SparseOptions]
     ) -> list[SparseVector]:
-        """Do as `encode`, with the prompt named `query` where the model has one."""
+        """Compute vectors as `encode` does, with the prompt named `query`, if there is one."""
         return self.encode(texts, **self.settings.of_side("query", options))
 
     def encode_document(
         self, texts: Iterable[str], **options: Unpack[SparseOptions]
     ) -> list[SparseVector]:
-        """Do as `encode`, with the prompt named `document`, `passage` or `corpus`, if any."""
+        """Compute vectors as `encode` does, with the prompt for documents, if there is one.
+
+        Its name is `document`, `passage` or `corpus`.
+        """
         return self.encode(texts, **self.settings.of_side("document", options))
 
     def stream(
         self, texts: Iterable[str], **options: Unpack[SparseOptions]
     ) -> Iterator[SparseVector]:
-        """Do as `encode`, for any number of texts in bounded memory."""
+        """Compute vectors as `encode` does, for any number of texts in bounded memory."""
         require_list(texts, "texts")
         if unknown := options.keys() - SparseOptions.__annotations__:
             known = ", ".join(SparseOptions.__annotations__)
@@ -204,15 +219,15 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
     def use(
         self, *, prompt: str = "", max_active_dims: int | None = None, cut: CutSide = "right"
     ) -> Use[str, EncodedText, tuple[Tensor, Tensor], SparseVector]:
-        """Texts to sparse vectors.
+        """Describe how texts become sparse vectors.
 
         Args:
-            prompt: A text to put before each.
-            max_active_dims: How many tokens are kept, in place of the model's own number.
-            cut: The side on which a text that is too long loses tokens.
+            prompt: A text to put before each text.
+            max_active_dims: The number of tokens to keep, instead of the model's own number.
+            cut: The side on which texts that are too long are truncated.
 
         Raises:
-            InputError: A number below 1.
+            InputError: The number is below 1.
         """
         if max_active_dims is not None and max_active_dims < 1:
             raise InputError(f"max_active_dims: got {max_active_dims}, expected 1 or more")
@@ -227,7 +242,7 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
         )
 
     def compute(self, batch: PackedBatch) -> Sequence[tuple[Tensor, Tensor]]:
-        """For each sequence the ids of tokens that weigh something, (n,), and their weights."""
+        """Return the ids of tokens with a weight, (n,), and the weights, for each sequence."""
         settings = self.settings
         weights = token_weights(
             self.model,
@@ -243,7 +258,7 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
         return list(zip(token_ids.split(lengths), values.split(lengths), strict=True))
 
     def vector(self, token_ids: Tensor, weights: Tensor, most: int | None = None) -> SparseVector:
-        """Make a sparse vector of what `compute` gave, with at most so many tokens."""
+        """Make a sparse vector from what `compute` returned, with at most `most` tokens."""
         most = most or self.settings.max_active_dims
         if most is not None and len(weights) > most:
             kept = weights.topk(most).indices.sort().values
@@ -253,26 +268,39 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
     def similarity(
         self, first: Sequence[SparseVector], second: Sequence[SparseVector]
     ) -> np.ndarray:
-        """Compute the products of all pairs: (len(first), len(second)) float32."""
+        """Compute the products of all pairs of vectors.
+
+        Args:
+            first: Vectors, such as those of queries.
+            second: Vectors, such as those of documents.
+
+        Returns:
+            (len(first), len(second)) float32.
+        """
         scores: np.ndarray = self.to_dense(first) @ self.to_dense(second).T
         return scores
 
     def to_dense(self, vectors: Sequence[SparseVector]) -> np.ndarray:
-        """Write vectors out with their zeros: (n, vocab_size) float32."""
+        """Return vectors including their zeros, (num_vectors, vocab_size) float32."""
         dense = np.zeros((len(vectors), self.dim), np.float32)
         for row, vector in zip(dense, vectors, strict=True):
             row[vector.token_ids] = vector.weights
         return dense
 
     def tokens(self, vector: SparseVector, top_k: int | None = None) -> dict[str, float]:
-        """Name the tokens of a vector with their weights, the heaviest first."""
+        """Return the tokens of a vector with their weights, the largest first.
+
+        Args:
+            vector: The vector.
+            top_k: The number of tokens; all by default.
+        """
         order = np.argsort(-vector.weights, kind="stable")[:top_k]
         names = (self.tokenizer.decode([int(vector.token_ids[place])]) for place in order)
         return dict(zip(names, vector.weights[order].tolist(), strict=True))
 
 
 def read_sparse_folder(folder: Path) -> tuple[Path, SparseSettings, bool]:
-    """The folder of the model within, how it is used, and whether texts are lowercased."""
+    """Return the model's folder, how it is used, and whether texts are lowercased."""
     modules = read_modules(folder)
     if [each.kind for each in modules[1:]] != ["SpladePooling"]:
         raise refuse_steps(folder, modules, "a transformer and then SpladePooling are")

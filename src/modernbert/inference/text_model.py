@@ -1,9 +1,9 @@
-"""`TextModel`: a model with its tokenizer; `Use`: one thing that it is used for.
+"""`TextModel`: a model with its tokenizer; `Use`: one way in which it is used.
 
     items -> encode -> sequences of token ids -> compute, in batches -> finish -> results
 
-Whoever runs it, `TextModel` over any number of items or the server over those of many requests,
-decides which sequences share a batch. Results that are not finite are refused here, for all.
+The caller decides which sequences share a batch: `TextModel` for any number of items, or the server
+for those of many requests. Results that are not finite are refused here, for all callers.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -41,12 +41,12 @@ class Use(Generic[T, E, R, O]):
     """One use of one model.
 
     Attributes:
-        name: What is computed; uses of a model that have the same name may share batches.
-        encode: Items to what is known of each, with its token ids.
-        compute: A batch to one result for each sequence, in their order, on the CPU.
-        finish: What is known of some items, and what was computed of each, to their results.
-        max_seqlen: The longest sequence that is read, in tokens.
-        size: The size of an item, in characters.
+        name: What is computed; uses of a model with the same name may share batches.
+        encode: Turns items into what is known of each, with its token ids.
+        compute: Turns a batch into one result per sequence, in their order, on the CPU.
+        finish: Turns what is known of items, and what was computed for each, into results.
+        max_seqlen: The longest sequence that can be read, in tokens.
+        size: Returns the size of an item, in characters.
     """
 
     name: Hashable
@@ -62,12 +62,12 @@ class Use(Generic[T, E, R, O]):
         """Finish some items.
 
         Args:
-            encoded: What `encode` gave.
-            computed: What `compute` gave for each of them.
-            first: The place of the first of these items, for a message.
+            encoded: What `encode` returned.
+            computed: What `compute` returned for each of them.
+            first: The index of the first of these items, for a message.
 
         Raises:
-            ResultError: A number that is not finite.
+            ResultError: A number is not finite.
         """
         for place, result in enumerate(computed, start=first):
             if not _is_finite(result):
@@ -88,15 +88,16 @@ M = TypeVar("M", bound=SavedModel)
 
 
 class TextModel(Generic[M]):
-    """What the classes that use one model have in common: loading it, and running texts through.
+    """The base of the classes that use one model: it loads the model and runs texts through it.
 
-    Attributes:
-        model: On any device, in any precision.
-        tokenizer: The one that the model was trained with.
-        max_seqlen: The longest sequence in tokens; None for what the model reads.
+    Args:
+        model: The model, on any device and in any precision.
+        tokenizer: The tokenizer that the model was trained with.
+        max_seqlen: The longest sequence, in tokens; by default what the model can read.
 
     Raises:
-        InputError: A tokenizer of another vocabulary, or a longest sequence that cannot be read.
+        InputError: The tokenizer has another vocabulary, or the model cannot read sequences that
+            long.
     """
 
     model_class: ClassVar[type[SavedModel]]
@@ -116,13 +117,18 @@ class TextModel(Generic[M]):
         precision: PrecisionChoice = "auto",
         max_seqlen: int | None = None,
     ) -> Self:
-        """Load the model of a folder, or of the hub, and its tokenizer.
+        """Load a model and its tokenizer from a folder or from the hub.
+
+        Args:
+            folder_or_hub_id: The folder of the model or of a run, or a hub id.
+            precision: The precision to compute in.
+            max_seqlen: As in the constructor.
 
         Raises:
-            ModelFolderError: No such model, one of another kind, or one that cannot be used.
-            TokenizerError: No tokenizer beside it, or one that cannot be used.
-            ConfigError: A precision that cannot be had here.
-            InputError: A tokenizer of another vocabulary.
+            ModelFolderError: There is no such model, it has another kind, or it cannot be used.
+            TokenizerError: The model has no tokenizer, or it cannot be used.
+            ConfigError: The device does not support the precision.
+            InputError: The tokenizer has another vocabulary.
         """
         model: Any
         model, tokenizer = load_for_inference(
@@ -131,7 +137,7 @@ class TextModel(Generic[M]):
         return cls(model, tokenizer, max_seqlen=max_seqlen)
 
     def compile(self) -> Self:
-        """Have torch's compiler fuse the layers on a GPU; see `Encoder.compile_for_inference`.
+        """Let torch's compiler fuse the layers on a GPU; see `Encoder.compile_for_inference`.
 
         The first batch then waits for the compiler.
         """
@@ -142,7 +148,7 @@ class TextModel(Generic[M]):
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The device that the model computes on."""
         return device_of(self.model)
 
     def blocks(
@@ -155,20 +161,20 @@ class TextModel(Generic[M]):
     ) -> Iterator[Sequence[O]]:
         """Run any number of items through a use of this model, in bounded memory.
 
-        A `TruncationWarning` says at the end how many were longer than the model reads.
+        At the end, a `TruncationWarning` says how many were longer than the model can read.
 
         Args:
-            use: What is done with the items.
-            items: Read one after another, when they are needed.
-            batch_tokens: The most tokens that are computed at once.
-            on_progress: Is called after every batch.
+            use: What to do with the items.
+            items: The items, read when they are needed.
+            batch_tokens: The most tokens to compute at once.
+            on_progress: Called with the progress after every batch.
 
         Returns:
             The results in the order of the items, some at a time.
 
         Raises:
-            InputError: Items that cannot be encoded, or a `batch_tokens` below 1.
-            ResultError: Results that are not finite.
+            InputError: An item cannot be encoded, or `batch_tokens` is below 1.
+            ResultError: A result is not finite.
         """
         work: Work[T, E, R] = Work(
             encode=use.encode,
