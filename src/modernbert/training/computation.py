@@ -28,7 +28,7 @@ def autocast(device: torch.device | str, precision: TrainingPrecision) -> torch.
     """Return a context in which `device` computes in `precision`.
 
     Raises:
-        SettingsError: bfloat16 on a CUDA device that lacks it.
+        SettingsError: Bfloat16 on a CUDA device that lacks it.
     """
     device = torch.device(device)
     dtype = compute_dtype(device, precision)
@@ -39,7 +39,7 @@ def compute_dtype(device: torch.device | str, precision: TrainingPrecision) -> t
     """Return torch.float32 or torch.bfloat16; `auto` is bfloat16 if the device has units for it.
 
     Raises:
-        SettingsError: bfloat16 on a CUDA device that lacks it.
+        SettingsError: Bfloat16 on a CUDA device that lacks it.
     """
     device = torch.device(device)
     if precision == "float32":
