@@ -212,7 +212,7 @@ class Index:
     def _ordered(
         self, queries: Sequence[np.ndarray], best: Best
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Return scores and rows of the best for each query; equal scores keep the order of rows."""
+        """Return scores and rows of the best for each query, equal scores in the order of rows."""
         if self._borders is not None:
             yield from best.ordered()
             return

@@ -214,7 +214,7 @@ class MultiVectorEmbedder(TextModel[Encoder]):
         return [vectors for block in blocks for vectors in block]
 
     def _trainable(self) -> Encoder:
-        """Return the encoder with its layers, which one that is packed for inference has released."""
+        """Return the encoder with its layers, which one packed for inference has released."""
         if self.model.engine is None:
             return self.model
         if self._plain is None:
