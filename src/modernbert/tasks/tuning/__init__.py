@@ -1,1 +1,1 @@
-"""What every fine-tuning shares, whatever it learns: runs, sweeps, results, the page."""
+"""What every fine-tuning shares, whatever it learns: runs, sweeps, results and the page."""

@@ -1,4 +1,4 @@
-"""The model with which a fine-tuning begins: what a folder knows, and a new head for the rest."""
+"""The model that a fine-tuning starts from: the weights of a folder, and a new head if needed."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -25,14 +25,20 @@ def first_model(
     *,
     seed: int,
 ) -> M:
-    """A model for some labels that begins with the weights of another one.
+    """Make a model for some labels that starts from the weights of another.
 
-    The encoder is always taken over, and the prediction block of any head. The last layer is
-    drawn anew, unless it is that of the same kind of model with the same labels.
+    The encoder is always kept, and so is the prediction block of any head. The last layer is drawn
+    at random, unless it belongs to the same kind of model with the same labels.
+
+    Args:
+        cls: The class of the model.
+        settings: The labels.
+        folder_or_hub_id: The model to start from.
+        seed: The seed of the new weights.
 
     Raises:
-        ModelFolderError: No such model, or one that cannot be used.
-        ConfigError: A config that is no ModernBERT's or contradicts itself.
+        ModelFolderError: There is no such model, or it cannot be used.
+        ConfigError: The config is not ModernBERT's, or it contradicts itself.
     """
     source = _load_any(folder_or_hub_id)
     model = initialize(cls(source.config, settings), seed=seed)
@@ -49,7 +55,7 @@ def require_layers(config: EncoderConfig, settings: RunSettings) -> None:
     """Refuse to freeze more layers than there are.
 
     Raises:
-        SettingsError: There are fewer.
+        SettingsError: There are fewer layers.
     """
     if settings.freeze_layers > config.num_layers:
         raise SettingsError(
@@ -59,10 +65,10 @@ def require_layers(config: EncoderConfig, settings: RunSettings) -> None:
 
 
 def freeze(model: nn.Module, settings: RunSettings) -> None:
-    """Leave out of the training what the settings say.
+    """Exclude from training what the settings freeze.
 
     Raises:
-        SettingsError: More layers than there are.
+        SettingsError: There are fewer layers.
     """
     encoder = encoder_of(model)
     require_layers(encoder.config, settings)
@@ -73,9 +79,9 @@ def freeze(model: nn.Module, settings: RunSettings) -> None:
 
 
 def layer_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    """The groups of `parameter_groups` for each depth, with the factor of its learning rate.
+    """Return the groups of `parameter_groups` for each depth, with the factor of its learning rate.
 
-    The head has the full rate, and each layer that of the one above it times `layer_decay`.
+    The head has the full rate, and each layer that of the layer above times `layer_decay`.
     """
     if layer_decay == 1:
         return parameter_groups(model, weight_decay)
@@ -91,7 +97,7 @@ def layer_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> l
 
 
 def _load_any(folder_or_hub_id: str) -> Any:
-    """The model of a folder as what it is: with its head, when that is one of ours."""
+    """Load the model of a folder as what it is, including its head if it is one of ours."""
     published = read_config_file(find_model(folder_or_hub_id, weights=True))
     architectures = published.get("architectures")
     named = architectures[0] if isinstance(architectures, list) and architectures else None
@@ -107,5 +113,5 @@ def _tensors(source: SavedModel) -> dict[str, Tensor]:
 
 
 def encoder_of(model: nn.Module) -> Encoder:
-    """The encoder that a module has as a part."""
+    """Return the encoder within a module."""
     return next(part for part in model.modules() if isinstance(part, Encoder))

@@ -1,7 +1,7 @@
-"""`TuningJob`: a fine-tuning with its data read, checked and encoded; `Objective`: what it learns.
+"""`TuningJob`: a fine-tuning with its data, read, checked and encoded; `Objective`: what it learns.
 
 A verb of `modernbert finetune` is a recipe and a function that opens a job from it. Runs, sweeps,
-results, the page, the card and the command line know jobs, and no verb by its name.
+results, the page, the card and the command line work with jobs and know no verb by name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +21,14 @@ HeldOutSplit = Literal["dev", "test"]
 
 @dataclass(frozen=True, kw_only=True)
 class Review:
-    """A closer look at a model's predictions, for the page.
+    """A detailed look at a model's predictions, for the page.
 
     Attributes:
         labels: The figures of each label.
-        confusion: For the rows of each label, how many got which label; None where that says
-            nothing.
-        columns: What the columns of `mistakes` are.
-        mistakes: What the model is wrong about, or least sure of; the worst first.
+        confusion: For the rows of each label, how many got which label; None if that is
+            meaningless.
+        columns: The names of the columns of `mistakes`.
+        mistakes: What the model gets wrong, or is least sure of, the worst first.
     """
 
     labels: Sequence[LabelFigures] = ()
@@ -38,16 +38,17 @@ class Review:
 
 
 class Objective(Protocol):
-    """What a module learns from which rows, and how good it is at it.
+    """What a module learns from which rows, and how good it is.
 
-    Rows are counted by their number in the rows to learn from. Where several processes train
-    together, each of them has all rows and calls the same methods in the same order.
+    Rows are identified by their number among the training rows. With several processes, each has
+    all rows and calls the same methods in the same order.
 
-    metric: The score by which weights are chosen; higher is better, unless it is `loss`.
-    lengths: The tokens of each row.
-    whole_steps: Whether all rows of a step meet in one loss, as with negatives in the batch. The
-        objective is then given the whole step in every process and shares its work out by itself.
-        Otherwise it is given packs of this process's rows.
+    Attributes:
+        metric: The score that chooses the weights; higher is better, unless it is `loss`.
+        lengths: The number of tokens of each row.
+        whole_steps: Whether all rows of a step enter one loss, as with in-batch negatives. The
+            objective then receives the whole step in every process and divides its work itself.
+            Otherwise it receives packs of this process's rows.
     """
 
     @property
@@ -60,35 +61,35 @@ class Objective(Protocol):
     def whole_steps(self) -> bool: ...
 
     def num_targets(self, row: int) -> int:
-        """How many targets a row has; the loss of a step is the mean over all of its targets."""
+        """Return a row's number of targets; the loss of a step is the mean over all its targets."""
 
     def loss(self, module: nn.Module, rows: Sequence[int], group: Group, done: float, /) -> Tensor:
-        """The SUM of the losses of this process's targets among the rows.
+        """Return the SUM of the losses of this process's targets among the rows.
 
         Args:
             module: The module.
-            rows: The rows.
+            rows: The numbers of the rows.
             group: The processes that compute together.
-            done: How much of the run is done with this step, from 0 to 1.
+            done: The fraction of the run that is done after this step, from 0 to 1.
         """
 
     def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
-        """Scores on held-out rows; empty without such rows. Each process gets the same ones."""
+        """Compute scores on held-out rows, the same in each process; empty without such rows."""
 
     def review(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Review:
-        """A closer look at the predictions for held-out rows."""
+        """Look at the predictions for held-out rows in detail."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelUse:
-    """How the card of a model describes what it is for.
+    """What the card of a model says about using it.
 
     Attributes:
         library: The library that the hub names for it.
-        pipeline: The hub's name of its purpose, such as `text-classification`.
-        gives: What the model gives, as in "A ModernBERT that gives ...".
-        example: Python lines that use it.
-        also: Who else loads the folder, in a sentence.
+        pipeline: The hub's name for its purpose, such as `text-classification`.
+        gives: What the model computes, as in "A ModernBERT that gives ...".
+        example: Lines of Python that use it.
+        also: Which other libraries load the folder, in a sentence.
     """
 
     library: str
@@ -99,7 +100,7 @@ class ModelUse:
 
 
 def _as_it_is(module: nn.Module, _group: Group) -> nn.Module:
-    """What becomes of a trained module unless a job says otherwise."""
+    """Keep a trained module as it is, unless a job says otherwise."""
     return module
 
 
@@ -108,19 +109,19 @@ class TuningJob:
     """One fine-tuning on given data, from a given model, for any number of runs.
 
     Attributes:
-        verb: Its name on the command line.
-        recipe: With all that was left to be chosen by the data.
-        config: Of the encoder.
-        first: The module before its first step, from a seed.
-        load: A module from a folder that `save` has written.
+        verb: The name of the verb on the command line.
+        recipe: The recipe, including everything that the data had to decide.
+        config: The config of the encoder.
+        first: Makes the module before its first step, from a seed.
+        load: Loads a module from a folder that `save` has written.
         save: Writes the folder of a module, with everything that is needed to use it.
-        finish: Makes of a trained module the one that is kept; all processes call it.
-        kept: Where `finish` makes another kind of module, one of that kind from a seed.
-        use: What the card says about using it.
+        finish: Turns a trained module into the one that is kept; all processes call it.
+        kept: If `finish` makes another kind of module, makes one of that kind from a seed.
+        use: What the card says about using the model.
         splits: The source and the size of each split, by its name.
-        fingerprint: The sha256 (hex) of all that is learnt from or evaluated on.
+        fingerprint: The sha256 (hex) of everything that is learned from or evaluated on.
         phase: The name of the trainer's phase.
-        notes: What a user should know about the data, a line each.
+        notes: What you should know about the data, one line each.
         facts: More about the data, by name.
     """
 

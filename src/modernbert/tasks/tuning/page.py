@@ -43,14 +43,14 @@ def write_page_of_runs(
     """Write the page.
 
     Args:
-        path: Of the page.
-        job: What was learnt.
-        results: What came of it.
-        best: The folder of the best model, in that of its run.
-        review: A split and a closer look at the best model's predictions there.
+        path: The file to write.
+        job: The job.
+        results: The results of its runs.
+        best: The folder of the best model, within that of its run.
+        review: A split, and a detailed look at the best model's predictions for it.
 
     Raises:
-        RunError: It cannot be written.
+        RunError: The page cannot be written.
     """
     recipe, lengths = job.recipe, job.objective.lengths
     history = RunHistory.read(best.parent / METRICS_FILE)
@@ -75,7 +75,7 @@ def write_page_of_runs(
 
 
 def _review_sections(split: HeldOutSplit, review: Review, job: TuningJob) -> list[Html]:
-    """The figures of each label, the confusion matrix and the worst mistakes."""
+    """Show the figures of each label, the confusion matrix and the worst mistakes."""
     source, sections = getattr(job.recipe.data, split), []
     if review.labels:
         header = ["label", "precision", "recall", "F1", "rows"]
@@ -114,7 +114,7 @@ def _totals(recipe: TuningRecipe, results: Results, examples: int) -> dict[str, 
 
 
 def _runs(results: Results) -> Html:
-    """A row a run, with the scores of the metric and, of several seeds, their mean."""
+    """Show a row per run, with the scores of the metric and, for several seeds, their mean."""
     splits = [split for split in ("dev", "test") if getattr(results.best, split)]
     header = ["learning rate", "weight decay", "epochs", "seed"]
     header += [f"{results.metric} ({split})" for split in splits] + ["best step", "time"]
@@ -149,7 +149,7 @@ def _spread_note(results: Results) -> str:
 
 
 def _curves(history: RunHistory, results: Results, epoch: int) -> list[Html]:
-    """The loss, the rate, and each score over the epochs."""
+    """Draw the loss, the rate, and each score over the epochs."""
     best_tokens = [
         row["tokens"] / epoch
         for row in history.of_kind("evaluation")
@@ -190,18 +190,18 @@ def _flat(values: Mapping[str, Any]) -> dict[str, object]:
 
 
 def shown(text: Text, most: int = _SHOWN_CHARACTERS) -> str:
-    """A text, or a pair, as a person reads it in a report.
+    """Show a text or a pair in a report.
 
     Args:
         text: The text, or a pair of texts.
-        most: characters.
+        most: The most characters.
     """
     whole = text if isinstance(text, str) else "  |  ".join(text)
     return whole if len(whole) <= most else whole[:most] + " ..."
 
 
 def tuning_card(job: TuningJob, results: Results) -> str:
-    """The card as Markdown, with the header that the hub reads."""
+    """Return the card as Markdown, with the header that the hub reads."""
     use, best = job.use, results.best
     notes = {f"note {number}": each for number, each in enumerate(job.notes, 1)}
     return f"""\
@@ -244,7 +244,7 @@ It began with `{job.recipe.model}`. The weights are those after step {best.best_
 
 
 def score_table(results: Results) -> str:
-    """Each score of the best run; of several seeds also the mean and the spread."""
+    """Show each score of the best run, with mean and spread if there are several seeds."""
     best, combination = results.best, results.best_combination
     several = len(combination.outcomes) > 1
     lines = ["| score | rows | value |" + (" mean over seeds |" if several else "")]

@@ -41,7 +41,7 @@ from modernbert.training.training_settings import ComputationSettings
 
 @dataclass(frozen=True, kw_only=True)
 class RowSettings(FileSettings):
-    """Which rows to learn from, and how their files are read."""
+    """The rows to learn from, and how to read their files."""
 
     train: Annotated[
         str,
@@ -68,12 +68,12 @@ class RowSettings(FileSettings):
 
     @property
     def dev_share(self) -> float | None:
-        """The share of the training rows that is held out; None where dev rows are named."""
+        """The fraction of the training rows to hold out; None if dev rows are named."""
         return share_of(self.dev)
 
     @property
     def sources(self) -> dict[str, str]:
-        """What is to be read for each split; no `dev` where a share of `train` is held out."""
+        """Return what to read for each split; no `dev` if a fraction of `train` is held out."""
         named = {"train": self.train, "dev": self.dev, "test": self.test}
         return {
             name: source
@@ -82,10 +82,10 @@ class RowSettings(FileSettings):
         }
 
     def require_columns(self, _head: Table) -> None:
-        """Refuse rows that lack a column that is asked for, or all of the usual names.
+        """Refuse rows that lack a column that was asked for, or all columns of the usual names.
 
         Raises:
-            DocumentError: Names the file and its columns.
+            DocumentError: A column is missing; the message names the file and its columns.
         """
 
 
@@ -93,13 +93,13 @@ class RowSettings(FileSettings):
 class RunSettings(Settings):
     """How to train, on labels or on rankings.
 
-    Small models want a higher learning rate than large ones: at a width of 256, entities of
-    CoNLL-2003 came to 0.78 with the default and to 0.70 with a third of it.
+    Small models need a higher learning rate than large ones: at a width of 256, entities of
+    CoNLL-2003 reached 0.78 with the default and 0.70 with a third of it.
 
     Attributes:
         former: Settings that earlier versions wrote for every verb, with or without an effect, and
-            their defaults. A file may still contain them with these values, and the identity of a
-            run still does, so that a run that was begun then can be continued.
+            their defaults. A file may still contain them with these values, and they remain part of
+            the identity of a run, so that a run that was started then can be continued.
     """
 
     former: ClassVar[Mapping[str, Any]] = {}
@@ -161,7 +161,7 @@ class RunSettings(Settings):
 
     @classmethod
     def unfold(cls, mapping: Mapping[str, Any], _where: str) -> dict[str, Any]:
-        """The mapping without former settings at their defaults; see `modernbert.settings`."""
+        """Remove former settings with their defaults from a mapping; see `modernbert.settings`."""
         known = {each.name for each in fields(cls)}
         return {
             name: value
@@ -171,14 +171,14 @@ class RunSettings(Settings):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All of its values under the names of earlier versions, former settings included."""
+        """Return all values under the names of earlier versions, including former settings."""
         values = {**self.former, **to_mapping(self)}
         if self.optimizer == "adamw":  # the only one of earlier versions
             del values["optimizer"]
         return values
 
     def peak_rate(self, hidden_size: int) -> float:
-        """The highest learning rate at some width: by default 5e-5 x (768 / width)^2."""
+        """Return the highest learning rate for a width; by default 5e-5 x (768 / width)^2."""
         if self.learning_rate is not None:
             return self.learning_rate
         return float(5e-5 * (768 / hidden_size) ** 2)
@@ -186,12 +186,12 @@ class RunSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSettings(Settings):
-    """Several runs: every combination of these values; an empty list stands for `training`'s.
+    """Several runs: every combination of these values; an empty list means that of `training`.
 
-    `seeds` are those of a new head's first weights and of the order of the rows.
+    `seeds` decide the first weights of a new head and the order of the rows.
 
     Raises:
-        SettingsError: A value occurs twice or is out of its range.
+        SettingsError: A value occurs twice, or is out of its range.
     """
 
     seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
@@ -217,8 +217,8 @@ class Verb:
     Attributes:
         summary: What it learns, in a sentence.
         recipe_class: The class of its recipe.
-        opener: The function that opens a job from a recipe, as `module:name` of
-            `modernbert.tasks`. It is imported when it is needed, as it imports torch.
+        opener: The function that opens a job from a recipe, as `module:name` of `modernbert.tasks`.
+            It is imported on demand, because it imports torch.
     """
 
     summary: str
@@ -238,7 +238,7 @@ class Verb:
             A `TuningJob`.
 
         Raises:
-            ModernBertError: Something of it cannot be used.
+            ModernBertError: Something that the recipe names cannot be used.
         """
         module, _, name = self.opener.partition(":")
         return getattr(import_module(f"modernbert.tasks.{module}"), name)(recipe)
@@ -253,7 +253,7 @@ class TuningRun:
 
     @property
     def name(self) -> str:
-        """The name of its folder, distinct within a recipe."""
+        """The name of the run's folder, unique within a recipe."""
         chosen = self.training
         rate = "default" if chosen.learning_rate is None else f"{chosen.learning_rate:g}"
         return f"lr-{rate}-wd-{chosen.weight_decay:g}-epochs-{chosen.epochs}-seed-{self.seed}"
@@ -264,7 +264,8 @@ class TuningRecipe(Settings):
     """A fine-tuning.
 
     Attributes:
-        computation: How several processes train together; a run may be continued under others.
+        computation: How several processes train together; you may change it when you continue a
+            run.
     """
 
     model: Annotated[
@@ -281,12 +282,12 @@ class TuningRecipe(Settings):
     computation: ComputationSettings = field(default_factory=ComputationSettings)
 
     def runs(self) -> list[TuningRun]:
-        """All runs, the seeds of one combination beside each other."""
+        """Return all runs, with the seeds of one combination next to each other."""
         return runs_of(self.training, self.sweep)
 
 
 def runs_of(base: RunSettings, sweep: SweepSettings) -> list[TuningRun]:
-    """All runs, the seeds of one combination beside each other."""
+    """Return all runs, with the seeds of one combination next to each other."""
     settings = [
         replace(base, learning_rate=rate, weight_decay=decay, epochs=epochs)
         for rate, decay, epochs in product(

@@ -1,4 +1,4 @@
-"""How a run has ended, and what came of all runs: which is best, and how far seeds spread."""
+"""How a run ended, and the results of all runs: which is best, and how far seeds spread."""
 
 import json
 import math
@@ -19,11 +19,11 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        name: Of the run.
-        best_step: After how many steps the weights were taken.
-        seconds: Of training and evaluating, without pauses.
-        dev: Scores of those weights; empty without such rows.
-        test: As `dev`.
+        name: The name of the run.
+        best_step: The step after which the weights were kept.
+        seconds: The time of training and evaluation, without pauses.
+        dev: The scores of these weights on the dev rows; empty without such rows.
+        test: The same on the test rows.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Outcome:
 
 
 class Interrupted(Exception):
-    """A signal has stopped a run; all of it is saved.
+    """A signal stopped a run; all of it is saved.
 
     Args:
-        exit_code: What a shell expects then.
+        exit_code: The exit code that a shell expects.
     """
 
     def __init__(self, exit_code: int) -> None:
@@ -55,10 +55,10 @@ class Interrupted(Exception):
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """The outcome of a run that is finished; None before.
+    """Read the outcome of a finished run; None if it is not finished.
 
     Raises:
-        RunError: A file that is no outcome.
+        RunError: The file is not an outcome.
     """
     path = folder / OUTCOME_FILE
     if not path.exists():
@@ -76,10 +76,7 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Combination:
-    """The runs that differ by their seeds alone.
-
-    spread: the standard deviation over the seeds, of each score; 0 for one seed.
-    """
+    """The runs that differ only in their seeds."""
 
     learning_rate: float
     weight_decay: float
@@ -87,11 +84,11 @@ class Combination:
     outcomes: Sequence[Outcome]
 
     def mean(self, split: str) -> dict[str, float]:
-        """The mean of each score of `dev` or `test`."""
+        """Return the mean of each score of `dev` or `test`."""
         return {name: mean(values) for name, values in self._values(split).items()}
 
     def spread(self, split: str) -> dict[str, float]:
-        """The standard deviation of each score over the seeds; 0 of a single one."""
+        """Return the standard deviation of each score over the seeds; 0 for a single seed."""
         return {
             name: stdev(values) if len(values) > 1 else 0.0
             for name, values in self._values(split).items()
@@ -107,9 +104,9 @@ class Results:
     """All runs of a recipe.
 
     Attributes:
-        metric: By which the best is chosen.
-        notes: Of the data; see `TuningJob`.
-        facts: As `notes`.
+        metric: The score that chooses the best run.
+        notes: The notes about the data; see `TuningJob`.
+        facts: More about the data; see `TuningJob`.
     """
 
     verb: str
@@ -128,7 +125,7 @@ class Results:
         notes: Sequence[str],
         facts: Mapping[str, Any],
     ) -> "Results":
-        """Outcomes in groups that differ by their seeds alone."""
+        """Group outcomes that differ only in their seeds."""
         groups: dict[tuple[float, float, int], list[Outcome]] = {}
         for outcome in outcomes:
             key = outcome.learning_rate, outcome.weight_decay, outcome.epochs
@@ -141,12 +138,12 @@ class Results:
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """Of all runs."""
+        """The outcomes of all runs."""
         return [outcome for each in self.combinations for outcome in each.outcomes]
 
     @property
     def best_combination(self) -> Combination:
-        """The one whose seeds are best on average; the first of equal ones."""
+        """The combination with the best mean over its seeds; of equal ones, the first."""
         return max(self.combinations, key=lambda each: self._goodness(each.mean("dev")))
 
     @property
@@ -159,7 +156,7 @@ class Results:
         return -score if self.metric == "loss" else score
 
     def to_mapping(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return everything as JSON values."""
         return {
             "verb": self.verb,
             "metric": self.metric,

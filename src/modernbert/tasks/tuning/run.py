@@ -3,9 +3,9 @@
 The folder of a run holds
 
     metrics.jsonl     a line for each step, evaluation and checkpoint
-    checkpoints/      what a run that was stopped goes on from, until it is finished
+    checkpoints/      where a stopped run continues, until it is finished
     best/             the model of the best evaluation
-    outcome.json      at the end: how good that is
+    outcome.json      at the end: how good that model is
 """
 
 import math
@@ -46,18 +46,18 @@ def train_run(
     observers: Sequence[Observer] = (),
     group: Group = ALONE,
 ) -> Outcome:
-    """Train one run, from wherever an earlier start has left off.
+    """Train one run, starting where an earlier start has stopped.
 
     Args:
-        job: What is learnt.
-        run: The seed and the settings.
-        folder: Where everything of the run is kept, by process 0.
-        start: The fingerprint of the model that the run begins with.
+        job: The job.
+        run: The seed and the settings of the run.
+        folder: The folder of the run, which process 0 writes.
+        start: The fingerprint of the model that the run starts from.
         observers: Called with each record of the run, in process 0.
         group: The processes that train together; all of them call this.
 
     Raises:
-        Interrupted: A signal came; the same call goes on.
+        Interrupted: A signal arrived; the same call continues.
         ModernBertError: See `Trainer.run`.
     """
     if (finished := group.first(lambda: _plain(read_outcome(folder)))) is not None:
@@ -95,15 +95,16 @@ def train_run(
 
 
 class BestModel:
-    """Hears of each evaluation and keeps the model of the best one; the first of equal ones.
+    """Follows the evaluations and keeps the model of the best one; of equal ones, the first.
 
-    All processes of a group have one, with the same figures, so that they agree on when to stop.
+    Every process of a group has one, with the same figures, so that they agree on when to stop.
 
     Args:
-        run_folder: Where the run's log is; the model goes into its folder `best`.
-        metric: The score that is to be high; with `loss`, low.
-        patience: Evaluations without a better one after which the run should end; None for never.
-        keep: Writes a model into the folder, in place of the one that was the best.
+        run_folder: The folder of the run's log; the model is written to its folder `best`.
+        metric: The score that should be high, or, for `loss`, low.
+        patience: The number of evaluations without a better one after which to stop; None for
+            never.
+        keep: Writes a model into the folder, in place of the previous best.
         group: The processes that train together.
     """
 
@@ -121,12 +122,12 @@ class BestModel:
         self._log, self._group = run_folder / METRICS_FILE, group
 
     def restore(self, evaluated_step: int) -> None:
-        """Find again what a run that is taken up has found, up to the evaluation of a step."""
+        """Restore what a resumed run had found up to the evaluation of a step."""
         rows = self._group.first(lambda: list(_evaluations(self._log, evaluated_step)))
         self.figures = [(step, figures) for step, figures in rows]
 
     def evaluated(self, model: nn.Module, step: int, figures: Mapping[str, float]) -> None:
-        """One evaluation; the model is kept when it is the best so far.
+        """Take one evaluation; the model is kept if it is the best so far.
 
         Raises:
             InputError: There is no score of that name.
@@ -144,12 +145,12 @@ class BestModel:
 
     @property
     def best_step(self) -> int | None:
-        """The step of the best evaluation; None before there is any."""
+        """The step of the best evaluation; None before the first."""
         return self.figures[self._best][0] if self.figures else None
 
     @property
     def best_figures(self) -> Mapping[str, float]:
-        """The figures of the best evaluation; empty before there is any."""
+        """The figures of the best evaluation; empty before the first."""
         return self.figures[self._best][1] if self.figures else {}
 
     def out_of_patience(self) -> bool:
@@ -160,7 +161,7 @@ class BestModel:
 
     @property
     def _best(self) -> int:
-        """The place of the best evaluation."""
+        """The index of the best evaluation."""
         return max(range(len(self.figures)), key=lambda place: (self._goodness(place), -place))
 
     def _goodness(self, place: int) -> float:
@@ -169,21 +170,21 @@ class BestModel:
 
 
 def best_module(job: TuningJob, seed: int, folder: Path, group: Group) -> nn.Module:
-    """The module of a folder in all processes; process 0 reads it for them."""
+    """Load the module of a folder in all processes; process 0 reads it for them."""
     like = job.kept or job.first
     module = job.load(folder) if group.is_first else like(seed)
     return _shared(module.to(group.device), group)
 
 
 def _shared(module: nn.Module, group: Group) -> nn.Module:
-    """The module with the values of process 0."""
+    """Return the module with the values of process 0."""
     for tensor in module.state_dict().values():
         group.broadcast(tensor)
     return module
 
 
 def _whole(job: TuningJob, seed: int, module: nn.Module, group: Group) -> nn.Module:
-    """The module itself or, where it is in shards, a whole copy of it in process 0."""
+    """Return the module, or, if it is sharded, a whole copy of it in process 0."""
     if not any(is_sharded(parameter) for parameter in module.parameters()):
         return module
     tensors = gathered(checkpoint.module_tensors(module), group)
@@ -194,7 +195,7 @@ def _whole(job: TuningJob, seed: int, module: nn.Module, group: Group) -> nn.Mod
 
 
 def _keep(job: TuningJob, run: TuningRun, module: nn.Module, folder: Path, group: Group) -> None:
-    """Write a model in place of the one that was the best."""
+    """Write a model in place of the previous best."""
     whole = _whole(job, run.seed, module, group)
 
     def write() -> None:
@@ -208,7 +209,7 @@ def _keep(job: TuningJob, run: TuningRun, module: nn.Module, folder: Path, group
 def _finish(
     job: TuningJob, run: TuningRun, trained: nn.Module, best: BestModel, group: Group
 ) -> None:
-    """Make sure that a model is kept, where no evaluation has chosen one."""
+    """Make sure that a model is kept if no evaluation has chosen one."""
     if best.figures:
         return
     whole = _whole(job, run.seed, trained, group)
@@ -222,7 +223,7 @@ def _finish(
 def _scores_of_best(
     job: TuningJob, run: TuningRun, best: BestModel, group: Group
 ) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """The scores of the weights that are kept on dev and test; empty without such rows."""
+    """Compute the scores of the kept weights on dev and test; empty without such rows."""
     dev, test = best.best_figures, dict[str, float]()
     splits: list[HeldOutSplit] = [*(() if dev else ("dev",)), "test"]
     if not any(split in job.splits for split in splits):
@@ -277,7 +278,7 @@ def _trainer(
 
 
 def _training_settings(run: TuningRun, epochs: Epochs, hidden_size: int) -> TrainingSettings:
-    """The numbers of a run, counted in tokens as the trainer counts."""
+    """Return the settings of a run, counted in tokens as the trainer counts."""
     settings = run.training
     total = settings.epochs * epochs.num_tokens
     warmup = int(settings.warmup_fraction * total)
@@ -301,7 +302,7 @@ def _training_settings(run: TuningRun, epochs: Epochs, hidden_size: int) -> Trai
 
 
 def _close(folder: Path, outcome: Outcome) -> None:
-    """Write how the run has ended; its checkpoints are not needed any more."""
+    """Record how the run ended; its checkpoints are not needed any more."""
     write_outcome(folder, outcome)
     if (folder / checkpoint.FOLDER).exists():
         remove_folder(folder / checkpoint.FOLDER)
@@ -317,7 +318,7 @@ def _seconds(folder: Path) -> float:
 
 
 def _evaluations(log: Path, last_step: int) -> Sequence[tuple[int, Mapping[str, float]]]:
-    """The step and the scores of each evaluation in a run's log."""
+    """Return the step and the scores of each evaluation in a run's log."""
     besides = ("kind", "step", "phase", "tokens", "seconds")
     return [
         (row["step"], {name: value for name, value in row.items() if name not in besides})

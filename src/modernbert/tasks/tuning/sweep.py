@@ -1,4 +1,4 @@
-"""All runs of a fine-tuning, one by one or several at once, and the folder that comes of them.
+"""All runs of a fine-tuning, one by one or several at once, and the folder of their results.
 
 The folder, `output` of the recipe, holds
 
@@ -6,9 +6,9 @@ The folder, `output` of the recipe, holds
     runs/             a folder for each run: see `run`
     results.json      every run's scores, their means and their spread over the seeds
     model/            the best model with its tokenizer and its card
-    report.html       curves, scores, and what the model is most wrong about
+    report.html       curves, scores, and the worst mistakes of the model
 
-Stopped at any moment, the same call goes on where it was.
+If it is stopped at any moment, the same call continues.
 """
 
 import json
@@ -58,18 +58,18 @@ def run_all(
     on_record: RunObserver = nobody,
     group: Group = ALONE,
 ) -> Results:
-    """Train every run of a job, from wherever an earlier start has left off, and deliver the best.
+    """Train every run of a job from where an earlier start has stopped, and write the best model.
 
     Args:
-        job: What is learnt.
-        reopen: Opens the same job in another process, so it can be pickled.
-        on_record: Told each record of each run, in process 0.
+        job: The job.
+        reopen: Opens the same job in another process; it can be pickled.
+        on_record: Called with each record of each run, in process 0.
         group: The processes that train each run together; all of them call this.
 
     Raises:
-        Interrupted: A signal came; the same call goes on.
-        RunError: The folder is another recipe's, or has a model of no run.
-        ModernBertError: Something in the recipe, or in what it names, cannot be used.
+        Interrupted: A signal arrived; the same call continues.
+        RunError: The folder belongs to another recipe, or has a model that belongs to no run.
+        ModernBertError: Something in the recipe, or that it names, cannot be used.
     """
     output = job.recipe.output
     start = folder_fingerprint(find_model(job.recipe.model, weights=True))
@@ -89,7 +89,7 @@ def run_all(
 
 @contextmanager
 def _own_folder(job: TuningJob, group: Group) -> Iterator[None]:
-    """Make the folder of all runs this recipe's, and hold it: process 0 does, for all."""
+    """Claim the folder of all runs for this recipe and lock it; process 0 does so for all."""
     output = job.recipe.output
     with ExitStack() as stack:
 
@@ -108,7 +108,7 @@ def _own_folder(job: TuningJob, group: Group) -> Iterator[None]:
 
 
 def place_of(recipe: TuningRecipe, name: str) -> Path:
-    """The folder of a run."""
+    """Return the folder of a run."""
     return recipe.output / "runs" / name
 
 
@@ -119,7 +119,7 @@ def _outcomes(
     on_record: RunObserver,
     group: Group,
 ) -> list[Outcome]:
-    """The outcomes of all runs, in their order; one after another, or several at once."""
+    """Return the outcomes of all runs in their order, trained one by one or several at once."""
     runs = job.recipe.runs()
     together = _num_together(job.recipe.sweep.processes, len(runs), group)
     if together > 1:
@@ -138,7 +138,7 @@ def _outcomes(
 
 
 def _num_together(asked: int | None, num_runs: int, group: Group) -> int:
-    """How many runs at once: what is asked for, one on a GPU, otherwise one for each core."""
+    """Return how many runs to train at once: as asked, or one on a GPU and one per CPU core."""
     if group.size > 1:
         if asked is not None and asked > 1:
             raise SettingsError(
@@ -158,11 +158,11 @@ def _run_together(
     together: int,
     on_record: RunObserver,
 ) -> list[Outcome]:
-    """Train all runs in processes that share the cores; each of them takes run after run.
+    """Train all runs in processes that share the cores; each process trains run after run.
 
     Raises:
-        Interrupted: A signal came; each process has saved its run.
-        ModernBertError: What a process has met; the others have stopped and saved.
+        Interrupted: A signal arrived; each process has saved its run.
+        ModernBertError: A process failed; the others have stopped and saved.
     """
     runs = recipe.runs()
     make_worker = partial(_make_worker, reopen, start, together)
@@ -180,7 +180,7 @@ def _run_together(
 def _make_worker(
     reopen: Callable[[], TuningJob], start: str, together: int
 ) -> Callable[[TuningRun, Callable[[tuple[str, Record]], None]], None]:
-    """What trains run after run in a process of a sweep, with its share of the cores."""
+    """Make what trains run after run in a process of a sweep, with its share of the cores."""
     torch.set_num_threads(max(1, torch.get_num_threads() // together))
     job = reopen()
 
@@ -197,7 +197,7 @@ def _make_worker(
 
 
 def _review(job: TuningJob, results: Results, group: Group) -> Any:
-    """The split that was looked at and what was found there; None without held-out rows."""
+    """Return the split that was reviewed and the review; None without held-out rows."""
     splits: Sequence[HeldOutSplit] = ("dev", "test")
     split = next((name for name in splits if name in job.splits), None)
     if split is None:
@@ -210,7 +210,7 @@ def _review(job: TuningJob, results: Results, group: Group) -> Any:
 
 
 def _deliver(job: TuningJob, results: Results, review: Any) -> None:
-    """Write the results, the page and the model; the other runs' models are let go."""
+    """Write the results, the page and the model; models of other runs are deleted."""
     output = job.recipe.output
     best = place_of(job.recipe, results.best.name) / "best"
     folder = output / MODEL_FOLDER
@@ -234,7 +234,7 @@ def _deliver(job: TuningJob, results: Results, review: Any) -> None:
 
 
 def _identity(job: TuningJob) -> dict[str, Any]:
-    """What the results depend on: the same folder is not for another recipe."""
+    """Return what the results depend on, so that the folder is not used for another recipe."""
     sweep = {**to_mapping(job.recipe.sweep)}
     sweep.pop("processes", None)
     training = job.recipe.training.identity

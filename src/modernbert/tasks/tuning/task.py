@@ -1,15 +1,15 @@
-"""`Tuning`: the `Task` of a `Trainer` for any job, and `Epochs`: which rows each of its steps has.
+"""`Tuning`: the `Task` of a `Trainer` for any job, and `Epochs`: the rows of each of its steps.
 
-    rows -> epochs -> the rows of a step -> shared out, packed -> the job's objective -> loss
+    rows -> epochs -> the rows of a step -> divided, packed -> the job's objective -> loss
 
-Which rows a step has follows from the seed, the epoch and the place within it alone. A run is
-therefore continued from any step, with any number of processes, and sees what an unbroken run sees.
-Nothing is padded, so rows of unlike lengths may stand beside each other at no cost.
+The rows of a step depend only on the seed, the epoch and the place in it. A run can therefore
+continue from any step, on any number of processes, and sees what an uninterrupted run sees. Nothing
+is padded, so rows of different lengths can share a batch at no cost.
 
-The rows of a step are dealt out by their lengths, so that every process gets about as many tokens,
-and each process packs its own. All processes compute equally many packs, because with weights in
-shards (FSDP2) they gather every layer together: a process that has fewer computes one sequence
-again, whose results count for nothing.
+The rows of a step are distributed by their lengths, so that every process gets about the same
+number of tokens, and each process packs its own. All processes compute the same number of packs,
+because with sharded weights (FSDP2) they gather every layer together. A process that has fewer
+packs computes one sequence again and ignores the result.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ from modernbert.training.task import Progress, Step
 
 
 class StepRows(NamedTuple):
-    """The rows of one step, and the place after it: rows seen since the run began."""
+    """The rows of one step, and the place after it: the rows seen since the run began."""
 
     rows: list[int]
     position: int
@@ -37,12 +37,12 @@ class StepRows(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Epochs:
-    """Rows of some lengths, epoch after epoch, cut into steps.
+    """Rows of given lengths, epoch after epoch, divided into steps.
 
     Attributes:
-        lengths: Tokens of each row.
-        batch_size: Rows of a step; the last of an epoch has what is left.
-        batch_tokens: The most tokens of a step in place of that, but one row in any case.
+        lengths: The number of tokens of each row.
+        batch_size: The rows of a step; the last step of an epoch has the rest.
+        batch_tokens: The most tokens of a step, used instead; a step has at least one row.
     """
 
     lengths: Sequence[int]
@@ -67,16 +67,16 @@ class Epochs:
             epoch, done = epoch + 1, 0
 
     def num_steps(self, num_epochs: int) -> int:
-        """The steps of the first epochs together."""
+        """Return the number of steps of the first epochs together."""
         return sum(1 for epoch in range(num_epochs) for _ in self._steps_of(epoch))
 
     @property
     def num_tokens(self) -> int:
-        """Of one epoch."""
+        """The number of tokens of one epoch."""
         return sum(self.lengths)
 
     def _steps_of(self, epoch: int) -> Iterator[tuple[list[int], int]]:
-        """The rows of each step of an epoch, and how many rows of it are then seen."""
+        """Yield the rows of each step of an epoch, and how many rows were seen after it."""
         generator = np.random.Generator(np.random.PCG64DXSM([self.seed, epoch]))
         rows: list[int] = []
         tokens = 0
@@ -98,8 +98,8 @@ class Pack(NamedTuple):
     """Sequences that are computed together.
 
     Attributes:
-        places: Their places among all sequences.
-        counts: Whether their results are wanted; see above.
+        places: Their indices among all sequences.
+        counts: Whether their results are used; see above.
     """
 
     places: list[int]
@@ -172,7 +172,7 @@ def computed_together(
 def _gathered(
     places: Sequence[int], found: Sequence[Tensor], left_out: Sequence[Tensor], group: Group
 ) -> tuple[list[int], list[Tensor]]:
-    """The places and the results of all processes; results that do not count keep their graph."""
+    """Return the indices and results of all processes; unused results keep their graph."""
     sizes = [(place, len(result)) for place, result in zip(places, found, strict=True)]
     everyone = group.gather_rows(torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)).tolist()
     rows = torch.cat([*found, *(result[:0] for result in left_out)])
@@ -183,11 +183,11 @@ def _gathered(
 
 
 class Tuning:
-    """Learning an objective from its rows, epoch after epoch.
+    """The task of learning an objective from its rows, epoch after epoch.
 
     Args:
-        objective: What is learnt.
-        settings: How large steps are, and how much of one is computed at once.
+        objective: The objective.
+        settings: The size of steps, and how much of one is computed at once.
         seed: Decides the order of the rows.
         group: The processes that share every step.
     """
@@ -206,7 +206,7 @@ class Tuning:
         self._num_steps = self.epochs.num_steps(settings.epochs)
 
     def steps(self, progress: Progress) -> Iterator[Step]:
-        """The steps from a place on, of which this process has its share."""
+        """Yield the steps from a place on, with this process's share of each."""
         for rows, position in self.epochs.steps(progress.position):
             num_tokens = sum(self.epochs.lengths[row] for row in rows)
             progress = replace(
@@ -225,13 +225,13 @@ class Tuning:
             )
 
     def loss(self, module: nn.Module, micro_batch: Pack, *, step: int) -> Tensor:
-        """The sum of the losses of a micro-batch's targets; its places are rows."""
+        """Return the sum of the losses of a micro-batch's targets; its places are rows."""
         done = min(1.0, step / self._num_steps)
         loss = self.objective.loss(module, micro_batch.places, self.group, done)
         return loss if micro_batch.counts else loss * 0
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """Scores on the rows of `dev`."""
+        """Compute scores on the dev rows."""
         return self.objective.evaluate(module, "dev", self.group)
 
     def _micro_batches(self, rows: Sequence[int]) -> list[Pack]:
@@ -244,7 +244,7 @@ class Tuning:
         ]
 
     def _num_targets(self, rows: Sequence[int], micro_batches: Sequence[Pack]) -> int:
-        """How many targets of the step are this process's."""
+        """Return how many targets of the step belong to this process."""
         own = [row for pack in micro_batches if pack.counts for row in pack.places]
         if self.objective.whole_steps:
             own = own_rows(rows, self.group)
@@ -252,5 +252,5 @@ class Tuning:
 
 
 def own_rows(rows: Sequence[int], group: Group) -> list[int]:
-    """The rows of a whole step whose losses are this process's."""
+    """Return the rows of a whole step whose losses belong to this process."""
     return [rows[place] for place in group.part(len(rows))]
