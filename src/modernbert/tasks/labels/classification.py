@@ -54,11 +54,11 @@ class MultiLabelledText:
 
 
 class SingleLabel:
-    """One label a text: cross entropy.
+    """One label per text, learned by cross entropy.
 
     Args:
-        labels: Their names.
-        weights: How much a text of each label counts; None for alike.
+        labels: The names of the labels.
+        weights: How much a text of each label counts; None if all count equally.
     """
 
     def __init__(self, labels: Sequence[str], weights: Tensor | None = None) -> None:
@@ -67,13 +67,13 @@ class SingleLabel:
     metric = "accuracy"
 
     def num_targets(self, _example: LabelledText, /) -> int:
-        """One a text."""
+        """Return 1, as each text is one target."""
         return 1
 
     def loss(
         self, outputs: Tensor, _batch: PackedBatch, examples: Sequence[LabelledText], /
     ) -> Tensor:
-        """The sum of the cross entropies, each times its label's weight."""
+        """Return the sum of the cross entropies, each times its label's weight."""
         targets = torch.tensor([each.label for each in examples], device=outputs.device)
         losses = functional.cross_entropy(outputs, targets, reduction="none")
         if self.weights is not None:
@@ -83,13 +83,13 @@ class SingleLabel:
     def scores(
         self, outputs: Sequence[Tensor], examples: Sequence[LabelledText], /
     ) -> dict[str, float]:
-        """Accuracy, F1 and Matthews' correlation of the likeliest labels."""
+        """Compute accuracy, F1 and Matthews' correlation of the most likely labels."""
         predicted = torch.stack(list(outputs)).argmax(1).numpy()
         expected = [example.label for example in examples]
         return classification_scores(predicted, expected, len(self.labels))
 
     def review(self, outputs: Sequence[Tensor], split: Split[LabelledText], /) -> Review:
-        """Figures of each label, the confusion matrix and the surest wrong answers."""
+        """Return figures of each label, the confusion matrix and the most confident mistakes."""
         chances = torch.stack(list(outputs)).softmax(1)
         predicted = chances.argmax(1).tolist()
         expected = [example.label for example in split.examples]
@@ -109,7 +109,7 @@ class SingleLabel:
 
 
 class MultiLabel:
-    """Any number of labels a text: binary cross entropy, the mean over the labels."""
+    """Any number of labels per text, learned by binary cross entropy averaged over the labels."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
@@ -117,13 +117,13 @@ class MultiLabel:
     metric = "f1_micro"
 
     def num_targets(self, _example: MultiLabelledText, /) -> int:
-        """One a text."""
+        """Return 1, as each text is one target."""
         return 1
 
     def loss(
         self, outputs: Tensor, _batch: PackedBatch, examples: Sequence[MultiLabelledText], /
     ) -> Tensor:
-        """The sum over the texts of the mean over the labels."""
+        """Return the sum over the texts of the mean over the labels."""
         targets = torch.tensor([each.labels for each in examples], device=outputs.device).float()
         losses = functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
         return losses.mean(1).sum()
@@ -131,12 +131,12 @@ class MultiLabel:
     def scores(
         self, outputs: Sequence[Tensor], examples: Sequence[MultiLabelledText], /
     ) -> dict[str, float]:
-        """F1 of all decisions, and the share of texts with exactly the right labels."""
+        """Compute F1 of all decisions, and the fraction of texts with exactly the right labels."""
         expected = [example.labels for example in examples]
         return multi_label_scores(_decisions(outputs), expected)
 
     def review(self, outputs: Sequence[Tensor], split: Split[MultiLabelledText], /) -> Review:
-        """Figures of each label, and the texts with the largest loss among the wrong ones."""
+        """Return figures of each label, and the wrong texts with the largest losses."""
         decisions = _decisions(outputs)
         expected = np.array([example.labels for example in split.examples])
         mistakes = [
@@ -164,14 +164,14 @@ class MultiLabel:
 
 
 def open_classify(recipe: ClassifyRecipe) -> TuningJob:
-    """A recipe's texts and their labels.
+    """Open the job of learning the labels of texts.
 
     A text has one label, unless the column holds lists, a separator is given, or there are several
     columns of labels.
 
     Raises:
         ModernBertError: The model or the data cannot be used; see `LabelledTables.open`.
-        SettingsError: Any number of labels a text from a handful of rows.
+        SettingsError: Several labels per text were asked for with `few_shot`.
     """
     source = LabelledTables.open(recipe)
     columns = recipe.data.label or _flag_columns(source)
@@ -257,12 +257,12 @@ def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) 
 
 
 def _is_listed(value: object) -> bool:
-    """Whether a cell holds a list of labels, also one that is printed."""
+    """Return whether a cell holds a list of labels, even if printed."""
     return isinstance(value, list | tuple) or looks_like_list(value)
 
 
 def _lists(table: Table, column: str, separator: str | None) -> list[list[Any]]:
-    """The labels, or the flags of labels, of each row."""
+    """Return the labels, or the flags of labels, of each row."""
     lists = []
     for row, value in enumerate(table.values(column)):
         where = f"{table.where(row)}: column {column!r}"
@@ -280,10 +280,10 @@ def _lists(table: Table, column: str, separator: str | None) -> list[list[Any]]:
 
 
 def _require_equal_flags(lists: Sequence[list[Any]], table: Table, column: str) -> None:
-    """Refuse flags of labels that are not all of one length; they would be read as labels 0 and 1.
+    """Refuse flags of labels that differ in length; they would be read as labels 0 and 1.
 
     Raises:
-        InputError: Names the first row of another length than the first.
+        InputError: A row has another length than the first; the message names it.
     """
     values = [each for row in lists for each in row]
     are_flags = all(type(each) in (int, float) and each in (0, 1) for each in values)
@@ -312,7 +312,7 @@ def _flag_columns(source: LabelledTables) -> tuple[str, ...]:
 
 
 def _flags(table: Table, columns: Sequence[str]) -> list[tuple[int, ...]]:
-    """0 or 1 for each column of labels, of each row."""
+    """Return 0 or 1 for each column of labels of each row."""
     return list(zip(*(_flag_column(table, column) for column in columns), strict=True))
 
 
@@ -359,6 +359,6 @@ def _head(
 
 
 def _decisions(outputs: Sequence[Tensor]) -> np.ndarray:
-    """(rows, num_labels): whether a label is likelier than not."""
+    """Return whether each label is more likely than not, (rows, num_labels)."""
     decisions: np.ndarray = (torch.stack(list(outputs)) > 0).numpy()
     return decisions

@@ -1,4 +1,4 @@
-"""Rows of a table to examples: labels and numbers checked, texts and pairs to token ids."""
+"""From rows of a table to examples: checking labels and numbers, and encoding texts and pairs."""
 
 import math
 import re
@@ -23,13 +23,13 @@ _WHOLE_NUMBER = re.compile(r"([+-]?\d+)[.,]0*", re.ASCII)
 
 
 def read_label_names(table: Table, column: str) -> list[str]:
-    """The name of each row's label: texts as they are, whole numbers and truth values in words.
+    """Return the name of each row's label.
 
-    A whole number is one label however it is written: `1` and `1.0`, or `1,0` where a file has
-    decimal commas. Labels that are not all numbers are texts.
+    An integer is one label however it is written: `1` and `1.0`, or `1,0` in a file with decimal
+    commas. Labels that are not all numbers are texts.
 
     Raises:
-        InputError: A row without a label, a number with a fraction, or labels of mixed types.
+        InputError: A row has no label, a number has a fraction, or the types of labels are mixed.
     """
     values = table.values(table.find([], asked=column, option="--label"))
     return _label_names(
@@ -77,7 +77,7 @@ def _label_names(
 
 
 def _without_fraction(name: str) -> str:
-    """A whole number without its `.0`; anything else as it is."""
+    """Return an integer without its `.0`, and anything else unchanged."""
     match = _WHOLE_NUMBER.fullmatch(name)
     return match[1] if match else name
 
@@ -85,7 +85,7 @@ def _without_fraction(name: str) -> str:
 def _label_name(
     value: object, index: int, where: Callable[[int], str], column: str
 ) -> tuple[str, str]:
-    """The kind of a label's value, and its name."""
+    """Return the type of a label's value, and its name."""
     value = plain(value)
     if isinstance(value, bool):
         return "truth value", str(value).lower()
@@ -127,10 +127,10 @@ def learn_labels(names: Sequence[str], source: str) -> tuple[str, ...]:
 
 
 def label_indices(table: Table, names: Sequence[str], labels: Sequence[str]) -> list[int]:
-    """The index of each row's label.
+    """Return the index of each row's label.
 
     Raises:
-        InputError: A label that the training data lack.
+        InputError: The training data do not have the label.
     """
     known = {label: index for index, label in enumerate(labels)}
     for row, name in enumerate(names):
@@ -143,10 +143,10 @@ def label_indices(table: Table, names: Sequence[str], labels: Sequence[str]) -> 
 
 
 def read_numbers(table: Table, column: str) -> list[float]:
-    """The number of each row; a text that says one counts as it.
+    """Return the number of each row; a text that contains a number counts.
 
     Raises:
-        InputError: A row without a number, or with NaN or infinity.
+        InputError: A row has no number, or NaN or infinity.
     """
     values = table.values(table.find([], asked=column, option="--label"))
     return [_number(table, value, row, column) for row, value in enumerate(values)]
@@ -164,19 +164,19 @@ def _number(table: Table, value: Any, row: int, column: str) -> float:
 
 
 def shortened(labels: Sequence[str]) -> str:
-    """The first few names of a list."""
+    """Return the first few names of a list."""
     shown = ", ".join(map(repr, labels[:8]))
     return shown if len(labels) <= 8 else f"{shown} and {len(labels) - 8} more"
 
 
 def counts_of(names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
-    """How many rows have each label."""
+    """Count the rows of each label."""
     counted = Counter(names)
     return {label: counted[label] for label in labels}
 
 
 def label_weights(targets: Sequence[int], num_labels: int, chosen: ClassWeights) -> Tensor | None:
-    """Weights with which all labels count alike, their mean over the rows being 1; or None."""
+    """Return weights with which all labels count equally, with mean 1 over the rows; or None."""
     if chosen == "equal":
         return None
     counts = torch.bincount(torch.tensor(targets), minlength=num_labels)

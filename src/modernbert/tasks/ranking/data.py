@@ -52,11 +52,11 @@ _LISTS = {"positives", "negatives", "pos", "neg", "hard_negatives", "answers"}
 
 @dataclass(frozen=True, kw_only=True)
 class RankedTexts:
-    """A query and documents, those first that answer it.
+    """A query and its documents, with those first that answer it.
 
     Attributes:
-        relevant: How many of them, from the first on, answer it.
-        scores: What a teacher says of each; None without one.
+        relevant: How many documents, from the first on, answer the query.
+        scores: A teacher's score of each document; None without a teacher.
     """
 
     query: str
@@ -67,11 +67,11 @@ class RankedTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalData:
-    """Examples, and where they are from.
+    """Examples and their source.
 
     Attributes:
         known: For each query, all documents that are known to answer it.
-        notes: What a user should know of the data, a line each.
+        notes: What you should know about the data, one line each.
     """
 
     source: str
@@ -80,7 +80,7 @@ class RetrievalData:
     notes: Sequence[str] = ()
 
     def only(self, queries: Collection[str]) -> "RetrievalData":
-        """The examples of some queries."""
+        """Return the examples of some queries."""
         return replace(
             self,
             examples=[each for each in self.examples if each.query in queries],
@@ -91,15 +91,15 @@ class RetrievalData:
 def read_retrieval_data(
     source: Any, split: str = "train", settings: FileSettings | None = None
 ) -> RetrievalData:
-    """Read a file, a data set, an object of Python, or a folder of judged texts.
+    """Read a file, a dataset, a Python object, or a folder of judged texts.
 
     Args:
-        source: The name of the file, for messages.
-        split: Of the judgements of a folder.
-        settings: How files are read.
+        source: The path, the name of the dataset, or the object.
+        split: The split of a folder's judgements.
+        settings: How to read files.
 
     Raises:
-        DocumentError: It cannot be read, or a row cannot be used.
+        DocumentError: The source cannot be read, or a row cannot be used.
     """
     if isinstance(source, str | Path) and is_judged_folder(Path(source)):
         judged = read_judged_texts(source, split)
@@ -116,7 +116,7 @@ def read_retrieval_data(
 
 
 def _doubtful(examples: Sequence[RankedTexts], source: str) -> list[str]:
-    """Notes about texts that are empty, and negatives that are answers."""
+    """Note texts that are empty, and negatives that are answers."""
     empty = sum(not text.strip() for each in examples for text in (each.query, *each.documents))
     both = sum(
         not set(each.documents[: each.relevant]).isdisjoint(each.documents[each.relevant :])
@@ -131,16 +131,16 @@ def _doubtful(examples: Sequence[RankedTexts], source: str) -> list[str]:
 def read_corpus(
     source: Path | str, data: RetrievalData, split: str, *, more: str | None = None
 ) -> list[str]:
-    """All documents to search in, each once: those of the rows or of the folder, and more.
+    """Return all documents to search, each once: those of the rows or the folder, and more.
 
     Args:
-        source: The name of the file, for messages.
-        data: The settings of the data.
-        split: The split.
-        more: A table with a column of texts.
+        source: The source of the examples.
+        data: The examples.
+        split: The split of a folder's judgements.
+        more: A table with a column of further texts.
 
     Raises:
-        DocumentError: A table that cannot be read.
+        DocumentError: A table cannot be read.
     """
     texts = dict.fromkeys(text for each in data.examples for text in each.documents)
     if is_judged_folder(Path(source)):
@@ -153,7 +153,7 @@ def read_corpus(
 
 
 def one_answer_each(examples: Sequence[RankedTexts]) -> list[RankedTexts]:
-    """Examples with one answer: a query with several becomes as many, with the same negatives."""
+    """Divide examples with several answers into examples with one each and the same negatives."""
     found = []
     for each in examples:
         answers, others = each.documents[: each.relevant], each.documents[each.relevant :]
@@ -168,7 +168,7 @@ def one_answer_each(examples: Sequence[RankedTexts]) -> list[RankedTexts]:
 
 
 def as_judged_texts(data: RetrievalData, name: str) -> JudgedTexts:
-    """The queries of examples, with the documents of all of them to search in."""
+    """Return the queries of examples, with all their documents to search."""
     queries = {text: str(number) for number, text in enumerate(data.known)}
     texts = dict.fromkeys(text for each in data.examples for text in each.documents)
     documents = {text: str(number) for number, text in enumerate(texts)}
@@ -186,7 +186,7 @@ def as_judged_texts(data: RetrievalData, name: str) -> JudgedTexts:
 
 
 def _of_judged(judged: JudgedTexts, source: str) -> list[RankedTexts]:
-    """An example for each document that answers a query; those judged at 0 are its negatives."""
+    """Make an example of each document that answers a query; those judged 0 are negatives."""
     examples = []
     for query, scores in judged.judgements.items():
         judgements = {name: score for name, score in scores.items() if name in judged.documents}
@@ -203,7 +203,7 @@ def _of_judged(judged: JudgedTexts, source: str) -> list[RankedTexts]:
 
 
 def _named(table: Table) -> Table:
-    """A table without a header with names for its columns: a query, a positive, and negatives."""
+    """Name the columns of a table without a header: a query, a positive, and negatives."""
     numbers = tuple(str(place) for place in range(1, len(table.columns) + 1))
     if table.has_header or table.columns != numbers or len(numbers) < 2:
         return table
@@ -216,7 +216,7 @@ def _named(table: Table) -> Table:
 
 
 def examples_of_table(table: Table) -> list[RankedTexts]:
-    """The example of each row, or of all rows of a query where each row has a label.
+    """Make an example of each row, or of all rows of a query if rows have labels.
 
     Raises:
         DocumentError: A column is missing, or a row cannot be used.
@@ -240,7 +240,7 @@ def examples_of_table(table: Table) -> list[RankedTexts]:
 
 
 def _of_pairs(table: Table, query: str) -> list[RankedTexts]:
-    """Rows of a query, a document and a label: those of one query together, the answers first."""
+    """Join rows of a query, a document and a label by query, with the answers first."""
     document = table.find((*POSITIVES, *DOCUMENTS), asked=None, option=None)
     label = table.first_of(LABELS)
     queries, documents = table.texts(query), table.texts(document)
@@ -269,7 +269,7 @@ def _example(
     negatives: Sequence[str],
     scores: Sequence[str],
 ) -> RankedTexts:
-    """A row as it stands; `scores` are the columns that hold those of its documents, in turn."""
+    """Make an example of a row; `scores` are the columns with the scores of its documents."""
     row, where = table.rows[index], table.where(index)
     answers = _texts(table, row.get(positive), positive, index)
     others = [text for name in negatives for text in _texts(table, row.get(name), name, index)]
@@ -291,7 +291,7 @@ def _example(
 
 
 def _texts(table: Table, value: Any, column: str, index: int) -> list[str]:
-    """One text, or a list of them, also one that is printed in a cell; none where there is none."""
+    """Return one text or a list of them, even if printed in a cell; an empty list if none."""
     if is_missing(value):
         return []
     if not isinstance(value, str) or looks_like_list(value):
@@ -320,7 +320,7 @@ def _listed(value: Any, where: str, column: str) -> Any:
 
 
 def _passage(value: Any) -> Any:
-    """The text of a passage as Tevatron has it, its title before it; others as they are."""
+    """Return the text of a passage in Tevatron's format after its title; other texts unchanged."""
     if not isinstance(value, dict):
         return value
     title, text = value.get("title"), value.get("text")
@@ -328,7 +328,7 @@ def _passage(value: Any) -> Any:
 
 
 def _is_negative(name: str) -> bool:
-    """`negative`, `negatives`, `neg`, and the same with a number."""
+    """Return whether a column is called `negative`, `negatives` or `neg`, perhaps with a number."""
     return name.lower().rstrip("0123456789_") in NEGATIVES
 
 

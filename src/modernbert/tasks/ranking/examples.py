@@ -1,4 +1,4 @@
-"""The examples of a recipe as its loss wants them."""
+"""The examples of a recipe in the form that its loss needs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ class RankingExamples:
     """What a ranking learns from.
 
     Attributes:
-        loss: The one that was asked for, or that suits the rows.
-        notes: What a user should know about the rows, a line each.
+        loss: The loss that was asked for, or that suits the rows.
+        notes: What you should know about the rows, one line each.
     """
 
     data: RetrievalData
@@ -31,11 +31,11 @@ class RankingExamples:
 
 
 def training_data(settings: RankedRows) -> tuple[RetrievalData, RetrievalData | None]:
-    """What to learn from, and what of it is held out: a share of the queries, if one is asked for.
+    """Read the training data, and divide off held-out queries if the recipe asks for a fraction.
 
     Raises:
-        DocumentError: It cannot be read.
-        InputError: The share is less than a query.
+        DocumentError: The data cannot be read.
+        InputError: The fraction is less than one query.
     """
     data = read_retrieval_data(settings.train, settings.train_split, settings)
     if settings.dev_share is None:
@@ -53,16 +53,16 @@ def training_data(settings: RankedRows) -> tuple[RetrievalData, RetrievalData | 
 def prepared(
     settings: RankedRows, data: RetrievalData, asked: str | None, *, plain: str
 ) -> RankingExamples:
-    """The examples of a recipe as its loss wants them.
+    """Bring the examples of a recipe into the form that its loss needs.
 
     Args:
-        settings: Which rows were read.
-        data: What to learn from.
-        asked: The loss that is asked for; None for the one that suits the rows.
-        plain: The loss of the verb that needs no teacher.
+        settings: The rows that were read.
+        data: The examples.
+        asked: The loss that was asked for; None for the one that suits the rows.
+        plain: The verb's loss that needs no teacher.
 
     Raises:
-        InputError: None of them can be used, or the loss needs what they lack.
+        InputError: No example can be used, or the examples lack what the loss needs.
     """
     has_scores = all(each.scores is not None for each in data.examples)
     loss = asked or ("margin" if has_scores else plain)
@@ -92,15 +92,15 @@ def prepared(
 
 
 def held_out_notes(texts_of: Mapping[str, JudgedTexts | RetrievalData]) -> list[str]:
-    """What a user should know about the dev and test rows, a line each."""
+    """Return what you should know about the dev and test rows, one line each."""
     return [note for rows in texts_of.values() for note in rows.notes]
 
 
 def cut_notes(source: str, name: str, texts: Sequence[EncodedText]) -> list[str]:
-    """How many texts were too long, in a line; none where nothing is cut.
+    """Say in one line how many texts were truncated; an empty list if none were.
 
     Args:
-        source: The name of the file, for messages.
+        source: The source of the texts.
         name: What they are, such as "documents".
         texts: The texts.
     """
@@ -116,7 +116,7 @@ def cut_notes(source: str, name: str, texts: Sequence[EncodedText]) -> list[str]
 def fingerprint(
     settings: RankedRows, data: RetrievalData, scored: Mapping[str, JudgedTexts | RetrievalData]
 ) -> str:
-    """The sha256 (hex) of the examples and of all that is scored, wherever they were read."""
+    """Return the sha256 (hex) of the examples and of everything that is scored."""
     values = to_mapping(settings)
     lengths = {name: values.get(name) for name in ("max_seqlen", "query_max_seqlen")}
     digest = sha256(json.dumps(lengths).encode())
@@ -134,7 +134,7 @@ def fingerprint(
 def split_sizes(
     settings: RankedRows, data: RetrievalData, scored: Mapping[str, JudgedTexts | RetrievalData]
 ) -> dict[str, str]:
-    """The source and the size of each split, as a person reads it."""
+    """Describe the source and the size of each split."""
     sizes = {"train": f"{data.source}, {len(data.examples):,} examples"}
     for name, texts in scored.items():
         queries = len(texts.known if isinstance(texts, RetrievalData) else texts.queries)

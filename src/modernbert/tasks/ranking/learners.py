@@ -1,4 +1,4 @@
-"""Models of either kind while they learn: texts of a side to vectors, with gradients."""
+"""The models of retrieval during training: from texts to vectors, with gradients."""
 
 import string
 from collections.abc import Callable, Mapping, Sequence
@@ -43,41 +43,40 @@ class RaggedVectors(NamedTuple):
 
     Attributes:
         values: (total_vectors, dim) float32.
-        lengths: (num_texts,) int64, how many each has.
+        lengths: (num_texts,) int64, the number of vectors of each text.
     """
 
     values: Tensor
     lengths: Tensor
 
     def split(self) -> list[Tensor]:
-        """(num_vectors, dim) for each text."""
+        """Return (num_vectors, dim) for each text."""
         return list(self.values.split(self.lengths.tolist()))
 
     @classmethod
     def join(cls, texts: Sequence[Tensor]) -> "RaggedVectors":
-        """The reverse of `split`."""
+        """Join the vectors of texts; the reverse of `split`."""
         lengths = torch.tensor([len(text) for text in texts], device=texts[0].device)
         return cls(torch.cat(list(texts)), lengths)
 
 
 @dataclass(frozen=True)
 class Sides:
-    """Texts of a side to token ids; it needs no model."""
+    """Encodes the texts of queries and documents; it needs no model."""
 
     encoders: Mapping[Side, Callable[[list[str]], Sequence[EncodedText]]]
     prompts: Mapping[Side, str] = field(default_factory=dict)
 
     def __call__(self, texts: Sequence[str], side: Side) -> Sequence[EncodedText]:
-        """The texts of one side with their token ids."""
+        """Return the texts of one side with their token ids."""
         prompt = self.prompts.get(side, "")
         return self.encoders[side]([prompt + text for text in texts])
 
 
 class TextLearner(nn.Module):
-    """One vector a text.
+    """Learns one vector per text.
 
-    scale: what similarities are multiplied by unless something else is asked for.
-    sides: how its texts become token ids.
+    `scale` is the default factor of similarities, and `sides` encodes the texts.
     """
 
     scale = 20.0
@@ -95,7 +94,7 @@ class TextLearner(nn.Module):
         )
 
     def forward(self, batch: PackedBatch, side: Side) -> RaggedVectors:
-        """Their vectors."""
+        """Compute the vectors of a batch."""
         hidden = self.encoder(filled(batch))[: batch.total_tokens]
         num_left_out = self.embedder.num_left_out(self.sides.prompts[side])
         pooled = self.embedder.pooled(hidden, batch, num_left_out)[:, : self.dim]
@@ -107,7 +106,7 @@ class TextLearner(nn.Module):
 
 
 class TokenLearner(nn.Module):
-    """One vector a token; see `TextLearner`."""
+    """Learns one vector per token; see `TextLearner`."""
 
     scale = 1.0
 
@@ -125,7 +124,7 @@ class TokenLearner(nn.Module):
         }
 
     def forward(self, batch: PackedBatch, side: Side) -> RaggedVectors:
-        """Their vectors."""
+        """Compute the vectors of a batch."""
         vectors = self.vectors_of.project(self.embedder.hidden(batch, side))
         keep = counted(batch, self._skipped[side].to(batch.token_ids.device))
         lengths = torch.zeros_like(batch.lengths).index_add(0, batch.sequence_ids, keep.long())
@@ -137,7 +136,7 @@ class TokenLearner(nn.Module):
 
 
 class SparseLearner(nn.Module):
-    """Weights of the vocabulary for a text, as one vector of them; see `TextLearner`."""
+    """Learns weights of the vocabulary for a text, as one vector; see `TextLearner`."""
 
     scale = 1.0
 
@@ -152,7 +151,7 @@ class SparseLearner(nn.Module):
         )
 
     def forward(self, batch: PackedBatch, side: Side) -> RaggedVectors:  # noqa: ARG002
-        """Their vectors, (num_sequences, vocab_size); these are not of length 1."""
+        """Compute the vectors of a batch, (num_sequences, vocab_size); they are not of length 1."""
         hidden = self.model.encoder(filled(batch))[: batch.total_tokens]
         settings = self.embedder.settings
         weights = token_weights(
@@ -166,12 +165,12 @@ class SparseLearner(nn.Module):
 
 
 def sparse_learner(recipe: SparseRecipe) -> SparseLearner:
-    """A model of weights of the vocabulary to begin with, made of a masked language model.
+    """Make a sparse model to start from, out of a masked language model.
 
     Raises:
-        ModelFolderError: No such model, or one without a head for masked tokens.
-        TokenizerError: No tokenizer beside it.
-        InputError: Lengths that the model cannot read.
+        ModelFolderError: There is no such model, or it has no head for masked tokens.
+        TokenizerError: The model has no tokenizer.
+        InputError: The model cannot read sequences that long.
     """
     folder = find_model(recipe.model, weights=True)
     training, data = recipe.training, recipe.data
@@ -190,15 +189,15 @@ def sparse_learner(recipe: SparseRecipe) -> SparseLearner:
 
 
 def text_learner(recipe: RetrieveRecipe) -> TextLearner:
-    """A retriever with one vector a text, to begin with.
+    """Make a retriever with one vector per text to start from.
 
-    The folder's own pooling, prompts and lengths count where it is a retriever already.
+    If the folder holds a retriever already, its own pooling, prompts and lengths are used.
 
     Raises:
-        ModelFolderError: No such model, or one that cannot be used.
-        TokenizerError: No tokenizer beside it.
-        InputError: Lengths that the model cannot read.
-        SettingsError: Dimensions that the model does not have.
+        ModelFolderError: There is no such model, or it cannot be used.
+        TokenizerError: The model has no tokenizer.
+        InputError: The model cannot read sequences that long.
+        SettingsError: The model does not have that many dimensions.
     """
     folder = find_model(recipe.model, weights=True)
     found, settings = read_embedder(folder)
@@ -227,16 +226,16 @@ def text_learner(recipe: RetrieveRecipe) -> TextLearner:
 
 
 def token_learner(recipe: LateInteractionRecipe, seed: int) -> TokenLearner:
-    """A multi-vector model to begin with: a new projection, or the folder's own.
+    """Make a multi-vector model to start from, with a new projection or the folder's own.
 
     Args:
         recipe: The recipe.
-        seed: Of a new projection.
+        seed: The seed of a new projection.
 
     Raises:
-        ModelFolderError: No such model, or one that cannot be used.
-        TokenizerError: No tokenizer beside it.
-        InputError: Lengths that the model cannot read.
+        ModelFolderError: There is no such model, or it cannot be used.
+        TokenizerError: The model has no tokenizer.
+        InputError: The model cannot read sequences that long.
     """
     folder = find_model(recipe.model, weights=True)
     training, data = recipe.training, recipe.data

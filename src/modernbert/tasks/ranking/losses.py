@@ -1,6 +1,6 @@
-"""What retrieval and reranking minimise, as functions of scores.
+"""The losses of retrieval and reranking, as functions of scores.
 
-All but `flops` give a SUM over queries, as a trainer's task does. The scores are float32.
+All except `flops` return a SUM over queries, as a trainer's task does. The scores are float32.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +13,18 @@ from torch.nn import functional
 def max_sim(
     queries: Tensor, lengths: Tensor, documents: Tensor, document_lengths: Tensor
 ) -> Tensor:
-    """How well each document answers each query: (num_queries, num_documents).
+    """Compute how well each document answers each query.
 
-    With one vector a text this is the dot product.
+    With one vector per text this is the dot product.
 
     Args:
-        queries: (total_vectors, dim), those of all queries one after the other.
-        lengths: (num_queries,) int64, how many vectors each has; 1 or more.
-        documents: The same of documents.
-        document_lengths: As `documents`.
+        queries: (total_vectors, dim), the vectors of all queries one after the other.
+        lengths: (num_queries,) int64, the number of vectors of each, at least 1.
+        documents: (total_document_vectors, dim), the vectors of all documents.
+        document_lengths: (num_documents,) int64, the number of vectors of each, at least 1.
+
+    Returns:
+        (num_queries, num_documents).
     """
     products = documents @ queries.T  # (vectors of documents, vectors of queries)
     if len(products) != len(document_lengths):
@@ -34,11 +37,11 @@ def max_sim(
 
 
 def in_batch(scores: Tensor, answers: Tensor, left_out: Tensor) -> Tensor:
-    """Cross entropy of each query's answer among all documents of the batch.
+    """Compute the cross entropy of each query's answer among all documents of the batch.
 
     Args:
         scores: (num_queries, num_documents), scaled.
-        answers: (num_queries,) int64, the document that answers each.
+        answers: (num_queries,) int64, the document that answers each query.
         left_out: (num_queries, num_documents) bool, other documents that answer it too.
     """
     scores = scores.masked_fill(left_out, -torch.inf)
@@ -46,28 +49,28 @@ def in_batch(scores: Tensor, answers: Tensor, left_out: Tensor) -> Tensor:
 
 
 def flops(weights: Tensor) -> Tensor:
-    """How many products a search by inverted lists makes for these texts, as smooth as a loss is.
+    """Estimate the products of a search with inverted lists, as a smooth function.
 
-    The sum over the vocabulary of the squared mean weight (FLOPS, arXiv 2004.05665): it is small
-    where each text has few tokens and where no token is in all texts.
+    It is the sum over the vocabulary of the squared mean weight (FLOPS, arXiv 2004.05665), which is
+    small if each text has few tokens and no token is in all texts.
 
     Args:
-        weights: (num_texts, vocab_size), none below 0.
+        weights: (num_texts, vocab_size), not negative.
 
     Returns:
-        A scalar; no sum over texts.
+        A scalar, which is not a sum over texts.
     """
     return weights.mean(0).square().sum()
 
 
 def margin_mse(scores: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Squared error of how far the first document of a query is ahead of each other one.
+    """Compute the squared error of the first document's margin over each other document.
 
-    The mean over the other documents of a query (arXiv 2010.02666).
+    For each query it is the mean over the other documents (arXiv 2010.02666).
 
     Args:
-        scores: For each query, (num_documents,).
-        teacher: As `scores`.
+        scores: (num_documents,) for each query.
+        teacher: (num_documents,) for each query.
     """
     losses = [
         functional.mse_loss(own[0] - own[1:], other[0] - other[1:])
@@ -77,7 +80,12 @@ def margin_mse(scores: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 
 
 def kl_divergence(scores: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """How far the chances of a query's documents are from those that the teacher gives them."""
+    """Compute how far the probabilities of a query's documents are from the teacher's.
+
+    Args:
+        scores: (num_documents,) for each query.
+        teacher: (num_documents,) for each query.
+    """
     losses = [
         functional.kl_div(own.log_softmax(0), other.softmax(0), reduction="sum")
         for own, other in zip(scores, teacher, strict=True)
@@ -86,11 +94,11 @@ def kl_divergence(scores: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor
 
 
 def binary(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-    """Binary cross entropy, the mean over the documents of a query.
+    """Compute the binary cross entropy, averaged over the documents of a query.
 
     Args:
-        scores: For each query, (num_documents,).
-        labels: As `scores`.
+        scores: (num_documents,) for each query.
+        labels: (num_documents,) for each query, 1 for documents that answer it.
     """
     losses = [
         functional.binary_cross_entropy_with_logits(own, wanted)

@@ -1,8 +1,8 @@
-"""Hard negatives: documents that a retriever takes for answers, and that are none.
+"""Hard negatives: documents that a retriever takes for answers, but that are not.
 
-The documents nearest to each query are taken in their order, without those that are known to
-answer it, without the first few, among which unknown answers are, and without those that are too
-near to the query compared with the known answer (arXiv 2407.15831).
+The documents nearest to each query are taken in their order. Left out are the known answers of the
+query, the first few documents, which may be unknown answers, and documents that are too near to the
+query compared with the known answer (arXiv 2407.15831).
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,20 +27,20 @@ def mine(
     teacher: Reranker | None = None,
     on_progress: Observer | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """A row for each example with an answer: `query`, `positive`, `negatives`, perhaps `scores`.
+    """Make a row for each example with an answer: `query`, `positive`, `negatives`, `scores`.
 
-    Rows for which nothing is left are passed over.
+    Rows without any negatives are skipped; `scores` are added if there is a teacher.
 
     Args:
         retriever: The retriever.
-        data: The settings of the data.
-        corpus: The documents that are looked at, each once.
-        settings: The settings.
-        teacher: Whose scores of the positive and of each negative are added.
-        on_progress: Is told how far the corpus is embedded.
+        data: The examples.
+        corpus: The documents to search, each once.
+        settings: Which documents count as hard negatives.
+        teacher: The reranker whose scores of the positive and the negatives are added, if any.
+        on_progress: Called with the progress of embedding the corpus.
 
     Raises:
-        InputError: Texts that are none.
+        InputError: Something is not a text.
     """
     queries = list(data.known)
     vectors = [v for block in text_vectors(retriever, queries, "query") for v in block]
@@ -68,7 +68,7 @@ def mine(
 
 
 def _kept(scores: np.ndarray, rows: np.ndarray, own: float, settings: MiningSettings) -> list[int]:
-    """The rows that are far enough below the answer's score, the nearest first."""
+    """Return the rows that are far enough below the answer's score, the nearest first."""
     limit = own - settings.margin
     if settings.ratio is not None:
         limit = min(limit, own - (1 - settings.ratio) * abs(own))

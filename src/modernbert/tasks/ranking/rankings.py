@@ -1,4 +1,4 @@
-"""`Rankings`: what a model puts first for the queries of held-out data, and where it is wrong."""
+"""`Rankings`: what a model ranks first for held-out queries, and where it is wrong."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,13 @@ _CHARACTERS = 300
 
 @dataclass(frozen=True)
 class WrongQuery:
-    """A query whose answers do not stand first.
+    """A query whose answers are not ranked first.
 
     Attributes:
-        score: Of the metric, below 1.
+        score: The score of the metric, below 1.
         answer: The document that answers best.
-        place: Where the first answer stands, from 1; None when it is not among those that were
-            ranked.
-        instead: The first document that is no answer.
+        place: The rank of the first answer, from 1; None if it was not ranked.
+        instead: The first document that is not an answer.
     """
 
     query: str
@@ -31,13 +30,13 @@ class WrongQuery:
 
 @dataclass(frozen=True, kw_only=True)
 class Rankings:
-    """Documents in the order that a model gives them, for each query.
+    """The documents of each query in the order of a model.
 
     Attributes:
-        queries: The text of each id.
-        documents: As `queries`.
+        queries: The text of each query, by id.
+        documents: The text of each document, by id.
         found: For each query, the ids of documents, the best first.
-        judgements: For each query, how relevant documents are; 0 is not at all.
+        judgements: For each query, the relevance of documents; 0 is not relevant.
     """
 
     queries: Mapping[str, str]
@@ -46,15 +45,15 @@ class Rankings:
     judgements: Mapping[str, Mapping[str, int]]
 
     def scores(self, metrics: Sequence[str]) -> dict[str, float]:
-        """The mean of each metric over all queries, each metric once.
+        """Return the mean of each metric over all queries.
 
         Raises:
-            InputError: An unknown metric.
+            InputError: A metric is unknown.
         """
         return ranking_scores(self.found, self.judgements, list(dict.fromkeys(metrics)))
 
     def wrong(self, metric: str) -> list[WrongQuery]:
-        """The queries that are not perfectly answered, the worst first."""
+        """Return the queries that are not answered perfectly, the worst first."""
         scores = {
             query: ranking_scores({query: self.found[query]}, {query: judged}, [metric])[metric]
             for query, judged in self.judgements.items()
@@ -66,7 +65,7 @@ class Rankings:
         ]
 
     def review(self, metric: str) -> Review:
-        """The worst queries, for the page."""
+        """Return the worst queries, for the page."""
         return Review(
             columns=(
                 "query",

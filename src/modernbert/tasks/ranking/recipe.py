@@ -27,7 +27,7 @@ _POOLING = Doc("How the vectors of tokens become one in a new model.")
 class RankedRows(RowSettings):
     """What to learn from: rows with queries and documents, or a folder of judged texts.
 
-    See `tasks.ranking.data` for the kinds of rows.
+    `tasks.ranking.data` describes the kinds of rows.
     """
 
     train: Annotated[
@@ -64,7 +64,7 @@ class RetrievalRows(RankedRows):
 class RankingTraining(RunSettings):
     """How to train on rankings; see `RunSettings` for the rest.
 
-    A row is a query with its documents. What is more than `micro_batch_tokens` is computed twice.
+    A row is a query with its documents. Steps of more than `micro_batch_tokens` are computed twice.
     """
 
     former: ClassVar[Mapping[str, Any]] = {

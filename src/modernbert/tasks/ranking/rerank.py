@@ -50,15 +50,15 @@ _USE = ModelUse(
 
 
 class Reranking:
-    """Learning how well documents answer a query, from all documents of a query at once.
+    """Learns how well documents answer a query, from all documents of a query at once.
+
+    `notes` says how many pairs are truncated.
 
     Args:
-        encode: Pairs to token ids, cut where they are too long.
+        encode: Encodes pairs, truncating those that are too long.
         data: The examples.
         held_out: The examples to evaluate on, by the name of the split.
         training: How to train; its loss is the one that was chosen.
-
-    `notes` says how many pairs are cut.
     """
 
     whole_steps = False
@@ -80,11 +80,11 @@ class Reranking:
         self.lengths = [sum(map(len, ids)) for ids in self._ids]
 
     def num_targets(self, _row: int) -> int:
-        """One a query."""
+        """Return 1, as each query is one target."""
         return 1
 
     def loss(self, module: nn.Module, rows: Sequence[int], group: Group, _done: float, /) -> Tensor:
-        """The sum of the losses of some queries; the documents of each stay together."""
+        """Return the sum of the losses of some queries; the documents of each stay together."""
         ids = [self._ids[row] for row in rows]
         outputs = self.scale * _outputs(module, [x for pairs in ids for x in pairs], group)
         scores = outputs.split([len(each) for each in ids])
@@ -96,18 +96,18 @@ class Reranking:
         return DISTILLATION[loss](scores, teacher)
 
     def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
-        """How well the documents of each query of a split are ranked."""
+        """Compute how well the documents of each query of a split are ranked."""
         if not self.held_out.get(split):
             return {}
         return self.rankings(module, split, group).scores([*METRICS, self.metric])
 
     def review(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Review:
-        """The queries that are answered worst."""
+        """Return the queries that are answered worst."""
         return self.rankings(module, split, group).review(self.metric)
 
     @torch.no_grad()
     def rankings(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Rankings:
-        """The documents of each query of a split, the best first."""
+        """Rank the documents of each query of a split, the best first."""
         examples = self.held_out[split]
         scores = iter(self._scores(module, examples, group))
         documents: dict[str, str] = {}
@@ -123,7 +123,7 @@ class Reranking:
     def _scores(
         self, module: nn.Module, examples: Sequence[RankedTexts], group: Group
     ) -> list[float]:
-        """The score of each document of each example."""
+        """Compute the score of each document of each example."""
         ids = [each.token_ids for example in examples for each in self._encoded(example)]
 
         def compute(pack: Pack) -> Sequence[Tensor]:
@@ -140,21 +140,21 @@ class Reranking:
 
 
 def _outputs(module: nn.Module, sequences: Sequence[Sequence[int]], group: Group) -> Tensor:
-    """(num_sequences,) float32: what a module gives for each sequence."""
+    """Compute what a module returns for each sequence, (num_sequences,) float32."""
     batch = PackedBatch.from_sequences(sequences, device=group.device)
     outputs: Tensor = module(filled(batch))
     return outputs[: batch.num_sequences, 0].float()
 
 
 def _labels(example: RankedTexts) -> Tensor:
-    """(num_documents,): 1 for those that answer the query."""
+    """Return (num_documents,), 1 for those that answer the query."""
     labels = torch.zeros(len(example.documents))
     labels[: example.relevant] = 1
     return labels
 
 
 def merged(data: RetrievalData) -> list[RankedTexts]:
-    """All documents of a query in one example, those that answer it first; without such, none."""
+    """Join all documents of a query into one example, answers first; skip queries without any."""
     documents: dict[str, dict[str, None]] = {}
     for each in data.examples:
         documents.setdefault(each.query, {}).update(dict.fromkeys(each.documents))
@@ -170,7 +170,7 @@ def merged(data: RetrievalData) -> list[RankedTexts]:
 
 
 def open_rerank(recipe: RerankRecipe) -> TuningJob:
-    """The job of learning a score for a query and a document.
+    """Open the job of learning a score for a query and a document.
 
     Raises:
         ModernBertError: The model or the data cannot be used.
@@ -230,13 +230,13 @@ def save_reranker(
     Args:
         model: The reranker.
         tokenizer: Its tokenizer.
-        folder: Where to.
-        activation: What makes a score of the output.
-        max_seqlen: Where pairs are cut.
+        folder: The folder to write to.
+        activation: What turns an output into a score.
+        max_seqlen: The length at which pairs are truncated, in tokens.
 
     Raises:
         ModelFolderError: The folder cannot be written.
-        TokenizerError: As that, for the tokenizer.
+        TokenizerError: The tokenizer cannot be written.
     """
     module = "activation" if activation == "Sigmoid" else "linear"
     # Where CrossEncoder looks since version 4, and where it looked before.

@@ -2,11 +2,11 @@
 
     rows -> a step's queries and documents -> vectors, pack by pack -> scores -> loss
 
-With negatives in the batch, the vectors of a step meet in one loss: each query is compared with
-all documents of the step, those of other processes included. `computed_together` gives the vectors
-of all texts to every process, whichever process has computed them, and takes their gradients back;
-each process then adds up the losses of its own queries. A text that occurs more than once in a step
-is computed once. So neither the number of processes nor what fits in memory changes a step.
+With in-batch negatives, all vectors of a step enter one loss: each query is compared with all
+documents of the step, including those of other processes. `computed_together` gives the vectors of
+all texts to every process, whichever process computed them, and returns their gradients. Each
+process then adds up the losses of its own queries. A text that occurs more than once in a step is
+computed once. So neither the number of processes nor the size of memory changes a step.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,19 +46,19 @@ _BLOCK_TEXTS = 256
 
 
 class Retrieval:
-    """Learning which documents answer a query.
+    """Learns which documents answer a query.
+
+    `notes` says how many texts are truncated.
 
     Args:
-        encode: Texts of a side to token ids.
+        encode: Encodes the texts of queries and documents.
         data: The examples.
         held_out: What to evaluate on, by the name of the split.
         training: How to train; its loss is the one that was chosen.
-        scale: What similarities are multiplied by.
-        dims: The numbers of a vector that should do by themselves; None for all of them.
-        penalty: Of all vectors of queries and of documents of a step, at some part of the run;
-            added to the mean loss of a query.
-
-    `notes` says how many texts are cut.
+        scale: The factor of similarities.
+        dims: The numbers of leading dimensions that should work alone; None for all of them.
+        penalty: Computed from all vectors of queries and documents of a step and the fraction of
+            the run that is done; added to the mean loss of a query.
     """
 
     whole_steps = True
@@ -91,11 +91,11 @@ class Retrieval:
         self.lengths = [self._num_tokens(each) for each in data.examples]
 
     def num_targets(self, _row: int) -> int:
-        """One a query."""
+        """Return 1, as each query is one target."""
         return 1
 
     def loss(self, module: nn.Module, rows: Sequence[int], group: Group, done: float, /) -> Tensor:
-        """The sum of the losses of this process's queries."""
+        """Return the sum of the losses of this process's queries."""
         examples = [self.data.examples[row] for row in rows]
         own = own_rows(range(len(rows)), group)
         texts = list(dict.fromkeys(text for each in examples for text in each.documents))
@@ -119,18 +119,18 @@ class Retrieval:
             return torch.stack(losses).sum() + total
 
     def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
-        """How well the documents of a split are ranked for its queries."""
+        """Compute how well the documents of a split are ranked for its queries."""
         if split not in self.held_out:
             return {}
         return self.rankings(module, split, group).scores([*METRICS, self.metric])
 
     def review(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Review:
-        """The queries that are answered worst."""
+        """Return the queries that are answered worst."""
         return self.rankings(module, split, group).review(self.metric)
 
     @torch.no_grad()
     def rankings(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Rankings:
-        """The best documents of a split for each of its queries."""
+        """Return the best documents of a split for each of its queries."""
         judged = self.held_out[split]
         query_ids, document_ids = list(judged.queries), list(judged.documents)
         queries = self._blocks(module, judged.queries.values(), "query", group)
@@ -181,7 +181,7 @@ class Retrieval:
     def _vectors(
         self, module: nn.Module, texts: Sequence[str], side: Side, group: Group
     ) -> list[Tensor]:
-        """The vectors of each text, (num_vectors, dim); with gradients, where they are wanted."""
+        """Compute the vectors of each text, (num_vectors, dim), with gradients if enabled."""
         ids = [self._ids[side][text] for text in texts]
         return self._computed(module, ids, side, group)
 
@@ -200,7 +200,7 @@ class Retrieval:
     def _blocks(
         self, module: nn.Module, texts: Any, side: Side, group: Group
     ) -> Iterator[list[Any]]:
-        """The vectors of any number of texts as arrays, in lists."""
+        """Yield the vectors of any number of texts as arrays, in lists."""
         given = list(texts)
         for start in range(0, len(given), _BLOCK_TEXTS):
             ids = [
@@ -216,14 +216,14 @@ class Retrieval:
 
 
 def _cut(vectors: RaggedVectors, dim: int | None) -> RaggedVectors:
-    """The first numbers of each vector, again of length 1; all when None."""
+    """Return the first dimensions of each vector, scaled to length 1 again; all if None."""
     if dim is None:
         return vectors
     return RaggedVectors(functional.normalize(vectors.values[:, :dim], dim=-1), vectors.lengths)
 
 
 def _encoded(encode: Sides, examples: Sequence[RankedTexts]) -> dict[str, dict[str, EncodedText]]:
-    """Each text of each side, as token ids."""
+    """Encode each text of each side."""
     queries = list(dict.fromkeys(each.query for each in examples))
     documents = list(dict.fromkeys(text for each in examples for text in each.documents))
     return {

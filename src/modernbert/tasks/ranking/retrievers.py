@@ -1,4 +1,4 @@
-"""The jobs of retrievers: one vector a text, one a token, or weights of the vocabulary."""
+"""The jobs of retrievers: one vector per text, one per token, or weights of the vocabulary."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -45,7 +45,7 @@ from modernbert.tasks.tuning.job import ModelUse, TuningJob
 
 
 def open_retrieve(recipe: RetrieveRecipe) -> TuningJob:
-    """The job of learning one vector a text.
+    """Open the job of learning one vector per text.
 
     Raises:
         ModernBertError: The model or the data cannot be used.
@@ -64,7 +64,7 @@ def open_retrieve(recipe: RetrieveRecipe) -> TuningJob:
 
 
 def open_late_interaction(recipe: LateInteractionRecipe) -> TuningJob:
-    """The job of learning one vector a token.
+    """Open the job of learning one vector per token.
 
     Raises:
         ModernBertError: The model or the data cannot be used.
@@ -81,7 +81,7 @@ def open_late_interaction(recipe: LateInteractionRecipe) -> TuningJob:
 
 
 def open_sparse(recipe: SparseRecipe) -> TuningJob:
-    """The job of learning weights of the vocabulary for texts (SPLADE).
+    """Open the job of learning weights of the vocabulary for texts (SPLADE).
 
     Raises:
         ModernBertError: The model or the data cannot be used.
@@ -194,7 +194,7 @@ def _save(module: nn.Module, folder: Path) -> None:
 
 
 def _judged_of(held: RetrievalData, rows: RetrievalRows) -> JudgedTexts:
-    """Queries that are held out, with all documents of the folder or of their rows to search in."""
+    """Return held-out queries, with all documents of the folder or the rows to search."""
     if not is_judged_folder(Path(rows.train)):
         return as_judged_texts(held, held.source)
     judged = read_judged_texts(rows.train, rows.train_split)
