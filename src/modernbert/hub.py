@@ -19,6 +19,7 @@ from modernbert.kinds import (
     find_kind,
     model_folder,
 )
+from modernbert.reading import user_path
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -39,7 +40,7 @@ def find_folder(
         content: What a folder should hold, for the message about something that is no folder.
         error: A path where no folder is, or a hub id that cannot be fetched.
     """
-    folder = Path(folder_or_hub_id).expanduser()
+    folder = user_path(folder_or_hub_id)
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -118,7 +119,7 @@ def push_folder(
     Raises:
         HubError: A folder that is not fit for the hub, no token, or a refusal by the hub.
     """
-    path = Path(folder).expanduser()
+    path = user_path(folder)
     path = model_folder(path) if find_kind(path) == "run" else path
     repository_type = check_folder(path)
     if not _HUB_ID.fullmatch(hub_id) or "/" not in hub_id:

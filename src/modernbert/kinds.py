@@ -304,7 +304,8 @@ def _kind_of_config(folder: Path, *, is_reranker: bool) -> ModelKind:
     # Both keys are a CrossEncoder's: the one since version 4, the other before.
     marks = "sentence_transformers", "sbert_ce_default_activation_function"
     is_reranker = is_reranker or any(mark in config for mark in marks)
-    has_one_label = len(config.get("id2label") or ()) == 1
+    labels = config.get("id2label")
+    has_one_label = isinstance(labels, dict) and len(labels) == 1
     return "reranker" if kind == "classifier" and is_reranker and has_one_label else kind
 
 

@@ -1,9 +1,11 @@
-"""Files of strangers that are read as a whole: regular ones, of bounded size."""
+"""Paths as users write them, and files of strangers that are read as a whole."""
 
 import errno
 import os
 import stat
 from pathlib import Path
+
+from modernbert.errors import InputError
 
 _MAX_BYTES = 1 << 28  # the largest tokenizers have a twentieth
 
@@ -22,3 +24,19 @@ def read_regular(path: Path, *, max_bytes: int = _MAX_BYTES) -> bytes:
         if status.st_size > max_bytes:
             raise OSError(errno.EFBIG, f"is larger than {max_bytes:,} bytes", str(path))
         return file.read()
+
+
+def user_path(path: Path | str) -> Path:
+    """The path that a user means, `~` being a home folder.
+
+    Raises:
+        InputError: A path that the system cannot have, or the home of a user whom it does not know.
+    """
+    try:
+        expanded = Path(path).expanduser()
+        expanded.exists()
+    except RuntimeError:
+        raise InputError(f"{path}: there is no such user") from None
+    except OSError as error:
+        raise InputError(f"{str(path)[:60]}: cannot be a path: {error.strerror}") from None
+    return expanded

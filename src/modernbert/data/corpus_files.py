@@ -2,13 +2,14 @@
 
 import codecs
 import difflib
+import errno
 import gzip
 import io
 import json
 import lzma
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,48 +69,90 @@ class CorpusFile:
         return (status.st_size, status.st_mtime_ns) == (self.num_bytes, self.mtime_ns)
 
 
-def find_files(inputs: Iterable[Path | str]) -> list[CorpusFile]:
-    """All files of the inputs: each input in its turn, a folder's files sorted by name.
+PassOver = Callable[[str, str], None]
+"""Is told of what is no file to read: where it is, and what it is."""
+
+
+def _pass_over_silently(_where: str, _reason: str) -> None:
+    pass
+
+
+def find_files(
+    inputs: Iterable[Path | str],
+    *,
+    follow_links: bool = False,
+    pass_over: PassOver = _pass_over_silently,
+) -> list[CorpusFile]:
+    """Find all files of the inputs: each input in its turn, a folder's files sorted by name.
 
     Folders are read recursively without hidden files. Of a dataset folder that the `datasets`
-    library saved, only the data files are taken.
+    library saved, only the data files are taken. Links in a folder are followed to files within it.
+
+    Args:
+        inputs: Files and folders.
+        follow_links: Follow links that lead out of their folder, and links to folders, too.
+        pass_over: Is told of links that are not followed or lead nowhere, and of pipes, devices
+            and folders that are too deep.
 
     Raises:
         DocumentError: An input is missing, is no file or folder, or gives a file once more.
     """
     files: list[CorpusFile] = []
     seen: dict[tuple[int, int], str] = {}
+    links: list[int] = []
     for given in inputs:
-        for path in _files_of(Path(given)):
-            status = path.stat()
+        for path, is_link in _files_of(str(given), follow_links, pass_over):
+            status = os.stat(path)  # noqa: PTH116 - no Path object for each of many files
             identity = status.st_dev, status.st_ino
-            if identity in seen:
+            if is_link:
+                links.append(len(files))
+            elif identity in seen:
                 raise DocumentError(
                     f"{path}: the same file as {seen[identity]}; name each file once"
                 )
-            seen[identity] = str(path)
+            else:
+                seen[identity] = path
             files.append(
                 CorpusFile(
-                    path=str(path),
+                    path=path,
                     input=str(given),
                     num_bytes=status.st_size,
                     mtime_ns=status.st_mtime_ns,
                 )
             )
-    return files
+    return _without_copies(files, links, seen, pass_over)
 
 
-def _files_of(path: Path) -> Iterator[Path]:
+def _without_copies(
+    files: list[CorpusFile],
+    links: Sequence[int],
+    seen: dict[tuple[int, int], str],
+    pass_over: PassOver,
+) -> list[CorpusFile]:
+    """Leave out links to files that are read anyway."""
+    copies = set()
+    for place in links:
+        path = files[place].path
+        status = os.stat(path)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in seen:
+            pass_over(path, "link to a file that is read already")
+            copies.add(place)
+        seen[status.st_dev, status.st_ino] = path
+    return [file for place, file in enumerate(files) if place not in copies]
+
+
+def _files_of(path: str, follow_links: bool, pass_over: PassOver) -> Iterator[tuple[str, bool]]:
+    """The files of one input, and whether each was found through a link."""
     try:
-        mode = path.stat().st_mode
+        mode = os.stat(path).st_mode  # noqa: PTH116
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
             raise DocumentError(f"{path}: {error.strerror}; give files that you can read") from None
-        raise DocumentError(f"{path}: no such file or folder; {_nearest(path)}") from None
+        raise DocumentError(f"{path}: no such file or folder; {_nearest(Path(path))}") from None
     if stat.S_ISREG(mode):
-        yield path
+        yield path, False
     elif stat.S_ISDIR(mode):
-        yield from _files_below(path)
+        yield from _FolderWalk(path, follow_links, pass_over)
     else:
         raise DocumentError(f"{path}: neither a file nor a folder; give local files or folders")
 
@@ -123,28 +166,84 @@ def _nearest(path: Path) -> str:
     return f"did you mean {path.parent / near[0]}?" if near else "give local files or folders"
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    entries = {entry.name: entry for entry in _entries(folder)}
-    if "state.json" in entries and "dataset_info.json" in entries:
-        yield from _files_of_dataset(folder)
-        return
-    for name in sorted(entries):
-        if name.startswith(".") or name == "dataset_dict.json":
-            continue
-        if entries[name].is_dir(follow_symlinks=False):
-            yield from _files_below(folder / name)
-        elif entries[name].is_file():
-            yield folder / name
+class _FolderWalk:
+    """The files below a folder, in the order of their names, however deep it is."""
 
+    def __init__(self, folder: str, follow_links: bool, pass_over: PassOver) -> None:
+        self._folder, self._follow_links, self._pass_over = folder, follow_links, pass_over
+        self._inside = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118
+        self._entered: set[tuple[int, int]] = set()
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        raise DocumentError(
-            f"{folder}: cannot be read: {error.strerror}; make it readable or move it away"
-        ) from None
+    def __iter__(self) -> Iterator[tuple[str, bool]]:
+        waiting: list[tuple[str, os.DirEntry[str] | None]] = [(self._folder, None)]
+        while waiting:
+            path, entry = waiting.pop()
+            if entry is None:
+                waiting += reversed(self._within(path))
+            elif entry.is_symlink():
+                if self._is_followed(path):
+                    yield path, True
+                elif self._is_entered(path):
+                    waiting.append((path, None))
+            elif entry.is_file(follow_symlinks=False):
+                yield path, False
+            elif entry.is_dir(follow_symlinks=False):
+                waiting.append((path, None))
+            else:
+                self._pass_over(path, "no regular file")
+
+    def _within(self, folder: str) -> list[tuple[str, os.DirEntry[str] | None]]:
+        """What is in a folder, by path; all but the data files of a saved dataset are left out."""
+        entries = {entry.name: entry for entry in self._entries(folder)}
+        if "state.json" in entries and "dataset_info.json" in entries:
+            names = [path.name for path in _files_of_dataset(Path(folder))]
+        else:
+            names = sorted(entries)
+        return [
+            (os.path.join(folder, name), entries[name])  # noqa: PTH118
+            for name in names
+            if not name.startswith(".") and name != "dataset_dict.json"
+        ]
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        try:
+            if self._follow_links:  # a link may lead back to a folder that it lies in
+                status = os.stat(folder)  # noqa: PTH116
+                if (status.st_dev, status.st_ino) in self._entered:
+                    self._pass_over(folder, "folder that is read already")
+                    return []
+                self._entered.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                return list(entries)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                self._pass_over(folder, "folder that is too deep")
+                return []
+            raise DocumentError(
+                f"{folder}: cannot be read: {error.strerror}; make it readable or move it away"
+            ) from None
+
+    def _is_followed(self, path: str) -> bool:
+        """Whether a link leads to a file that may be read."""
+        try:
+            mode = os.stat(path).st_mode  # noqa: PTH116
+        except OSError:
+            self._pass_over(path, "link that leads nowhere")
+            return False
+        if stat.S_ISDIR(mode):
+            if not self._follow_links:
+                self._pass_over(path, "link to a folder")
+            return False
+        if not stat.S_ISREG(mode):
+            self._pass_over(path, "no regular file")
+            return False
+        if self._follow_links or os.path.realpath(path).startswith(self._inside):
+            return True
+        self._pass_over(path, "link that leaves the folder")
+        return False
+
+    def _is_entered(self, path: str) -> bool:
+        return self._follow_links and os.path.isdir(path)  # noqa: PTH112
 
 
 def _files_of_dataset(folder: Path) -> Iterator[Path]:

@@ -44,9 +44,9 @@ class DocumentReader:
         strict: bool = False,
         settings: FileSettings | None = None,
     ) -> None:
-        self.files = find_files(inputs)
         self.skipped = Skipped()
         self._rules = RecordRules(skipped=self.skipped, text_field=text_field, strict=strict)
+        self.files = find_files(inputs, pass_over=self._rules.skip)
         self._settings = settings or FileSettings()
 
     def __iter__(self) -> Iterator[Document]:

@@ -20,6 +20,7 @@ from modernbert.data.rows.table import Table
 from modernbert.data.rows.tables import read_table
 from modernbert.data.settings import FileSettings
 from modernbert.errors import DocumentError
+from modernbert.reading import user_path
 
 _PACKED = ("", ".gz", ".xz", ".zst")
 _IDS = ("_id", "id")
@@ -61,7 +62,7 @@ def read_judged_texts(folder: Path | str, split: str = "test") -> JudgedTexts:
             number, judgements contradict each other, or no judgement is about an existing query and
             document.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     documents = _texts(_table(folder, "corpus"))
     queries = _texts(_table(folder, "queries"))
     table = _qrels(folder, split)

@@ -10,7 +10,7 @@ The first pass can be done in shares by independent tasks, on one machine or man
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,7 @@ from modernbert.data.documents import (
     share_of,
 )
 from modernbert.data.prepare_folder import PrepareFolder, claim_folder, share_folder
-from modernbert.data.records import Skipped
+from modernbert.data.records import RecordRules, Skipped
 from modernbert.data.settings import FileSettings, PrepareSettings
 from modernbert.data.shard_manifest import check_special_tokens, token_dtype
 from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialTokens
@@ -244,6 +244,7 @@ class _Call(ABC):
 
     inputs: tuple[str, ...]
     files: tuple[CorpusFile, ...]
+    passed_over: Skipped = field(default_factory=Skipped)
     settings: PrepareSettings
     vocab_size: int
     special_token_ids: SpecialTokens
@@ -308,10 +309,14 @@ class _TextCall(_Call):
         encoder_factory: Callable[[], Encode],
     ) -> Self:
         check_special_tokens(special_token_ids, vocab_size)
+        settings = settings or PrepareSettings()
+        rules = RecordRules(skipped=Skipped(), strict=settings.strict)
+        files = find_files(inputs, follow_links=settings.follow_links, pass_over=rules.skip)
         return cls(
             inputs=tuple(str(given) for given in inputs),
-            files=tuple(find_files(inputs)),
-            settings=settings or PrepareSettings(),
+            files=tuple(files),
+            passed_over=rules.skipped,
+            settings=settings,
             vocab_size=vocab_size,
             special_token_ids=special_token_ids,
             tokenizer_fingerprint=tokenizer_fingerprint,
@@ -381,7 +386,7 @@ class _TokenFileCall(_Call):
 
 def _without_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of files only where they were made: folders of earlier versions do not know them."""
-    defaults = to_mapping(FileSettings())
+    defaults = {**to_mapping(FileSettings()), "follow_links": False}
     return {k: v for k, v in settings.items() if k not in defaults or v != defaults[k]}
 
 
@@ -389,6 +394,7 @@ def _write(folder: PrepareFolder, call: _Call, on_progress: OnProgress) -> None:
     """Write the spilled documents into shards, in the order of their keys."""
     spill, held_out = call.spill(folder), call.settings.held_out
     skipped = Skipped()
+    skipped.update(call.passed_over)
     for unit in call.units:
         skipped.update(spill.finished(unit.index) or Skipped())
     runs = [run for unit in call.units for run in spill.runs(unit.index)]

@@ -111,6 +111,9 @@ class PrepareSettings(FileSettings):
     strict: Annotated[
         bool, Doc("Stop at the first file or record that cannot be read, instead of skipping it.")
     ] = False
+    follow_links: Annotated[
+        bool, Doc("Follow links to folders, and links to files outside of a corpus folder.")
+    ] = False
     seed: Annotated[int, Ge(0), Doc("The seed of the shuffle.")] = 0
     shard_tokens: Annotated[
         int, Ge(1), Doc("The most tokens in a shard, unless it holds a single document.")

@@ -17,6 +17,7 @@ from modernbert.files import updated_folder
 from modernbert.kinds import CONFIG_FILE
 from modernbert.model.config_file import find_model, read_config_file
 from modernbert.model.weights import INDEX_FILE, WEIGHTS_FILE, read_headers, write_safetensors
+from modernbert.reading import user_path
 
 WeightPrecision = Literal["float32", "bfloat16", "float16"]
 
@@ -67,7 +68,7 @@ def export_weights(
     if precision not in get_args(WeightPrecision):
         expected = ", ".join(get_args(WeightPrecision))
         raise ConfigError(f"precision: got {precision!r}, expected one of {expected}")
-    source, target = find_model(folder_or_hub_id, weights=True), Path(output).expanduser()
+    source, target = find_model(folder_or_hub_id, weights=True), user_path(output)
     if target.resolve() == source.resolve():
         raise ExportError(f"{target}: is the model's own folder; choose another output folder")
     parts = _parts(source)

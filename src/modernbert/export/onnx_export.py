@@ -29,6 +29,7 @@ from modernbert.export.source import (
 )
 from modernbert.export.verify import largest_difference
 from modernbert.files import updated_folder
+from modernbert.reading import user_path
 
 ONNX_FOLDER = "onnx"
 MODEL_FILE = "model.onnx"
@@ -90,7 +91,7 @@ def export_onnx(
     """
     require_packages()
     source = open_source(folder_or_hub_id)
-    target = Path(output).expanduser()
+    target = user_path(output)
     texts = list(sample) if sample is not None else default_sample() if int8 else []
     if int8 and not texts:
         raise ExportError("sample: got no text, expected some to measure int8 on")

@@ -26,6 +26,7 @@ from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import Projection
 from modernbert.model.pooling import TextPooling, pool
 from modernbert.model.precision import PrecisionChoice
+from modernbert.reading import user_path
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 _EMBEDDING_KINDS: tuple[ModelKind, ...] = (
@@ -143,7 +144,7 @@ class Embedder(TextModel[Encoder]):
         encoder = self.encoder if packed_from is None else Encoder.from_pretrained(packed_from)
         settings = replace(self.settings, max_seqlen=self.max_seqlen)
         try:
-            with updated_folder(Path(folder).expanduser()) as whole:
+            with updated_folder(user_path(folder)) as whole:
                 encoder.save_pretrained(whole)
                 self.tokenizer.save_pretrained(whole, model_max_length=self.max_seqlen)
                 write_embedder(whole, settings, encoder.config.hidden_size, tuple(self.layers))

@@ -25,6 +25,7 @@ from modernbert.inference.index_folder import (
     unit,
 )
 from modernbert.inference.similarity import Best, check_vectors, reduced, runs
+from modernbert.reading import user_path
 
 _BLOCK_VECTORS = 16_384
 _QUERY_VECTORS = 256
@@ -78,7 +79,7 @@ class Index:
         Raises:
             InputError: There is no index, or its files do not fit each other.
         """
-        return cls(Path(folder).expanduser())
+        return cls(user_path(folder))
 
     @classmethod
     def build(
@@ -246,7 +247,7 @@ def write_faiss(folder: Path | str) -> Path:
     Raises:
         InputError: There is no search index, or faiss is not installed.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     manifest = IndexManifest.read(folder)
     faiss = import_faiss()
     index = faiss.IndexFlatIP(manifest.dim)

@@ -27,6 +27,7 @@ from modernbert.inference.index_files import StringWriter, VectorFile, to_bits, 
 from modernbert.inference.similarity import check_vectors
 from modernbert.json_files import parse_foreign, read_json
 from modernbert.kinds import MANIFEST_FILE, NAMES, find_kind
+from modernbert.reading import user_path
 
 FORMAT = "modernbert index 2"
 _OLD_FORMATS = "modernbert search index 1", "modernbert multi-vector index 1"
@@ -148,7 +149,7 @@ def build_index(
         InputError: A folder that is there, no documents, vectors of different sizes or that are
             not finite, or another number of ids.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     source = iter(blocks)
     first = next((block for block in source if len(block)), None)
     is_ragged = first is not None and not isinstance(first, np.ndarray)

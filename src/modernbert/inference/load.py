@@ -12,6 +12,7 @@ from modernbert.inference.index import Index
 from modernbert.inference.index_files import read_vectors
 from modernbert.kinds import MODELS, Kind, ModelKind, kind_of, model_folder, model_kind
 from modernbert.model.precision import PrecisionChoice
+from modernbert.reading import user_path
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 _OTHERS: dict[Kind, Callable[[Path], Any]] = {
@@ -40,7 +41,7 @@ def load(folder_or_hub_id: Path | str, *, precision: PrecisionChoice = "auto") -
         ModelFolderError: A kind of folder that there is nothing to do with, or a broken one.
         ModernBertError: As `from_pretrained` of the class.
     """
-    path = Path(folder_or_hub_id).expanduser()
+    path = user_path(folder_or_hub_id)
     if not path.exists():
         path = find_folder(
             folder_or_hub_id,

@@ -31,6 +31,7 @@ from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import MultiVectorModel
 from modernbert.model.precision import PrecisionChoice
+from modernbert.reading import user_path
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 
@@ -112,7 +113,7 @@ class MultiVectorEmbedder(TextModel[Encoder]):
         settings = replace(self.settings, max_seqlen=self.max_seqlen)
         projections: Any = list(self.vectors_of.projections)
         try:
-            with updated_folder(Path(folder).expanduser()) as whole:
+            with updated_folder(user_path(folder)) as whole:
                 self._trainable().save_pretrained(whole)
                 self.tokenizer.save_pretrained(whole, model_max_length=self.max_seqlen)
                 write_folder(whole, projections, settings)

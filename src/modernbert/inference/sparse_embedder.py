@@ -38,6 +38,7 @@ from modernbert.model.config_file import find_model
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.precision import PrecisionChoice
 from modernbert.model.splade import SparseActivation, SparsePooling, token_weights
+from modernbert.reading import user_path
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 _POOLING_FOLDER = "1_SpladePooling"
@@ -154,7 +155,7 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
         model = self.model if again is None else MaskedLanguageModel.from_pretrained(again)
         settings = replace(self.settings, max_seqlen=self.max_seqlen)
         try:
-            with updated_folder(Path(folder).expanduser()) as whole:
+            with updated_folder(user_path(folder)) as whole:
                 model.save_pretrained(whole)
                 self.tokenizer.save_pretrained(whole, model_max_length=self.max_seqlen)
                 _write_files(whole, settings)

@@ -38,6 +38,7 @@ from modernbert.model.weights import (
     read_tensors,
     write_tensors,
 )
+from modernbert.reading import user_path
 
 M = TypeVar("M", bound="SavedModel")
 
@@ -166,7 +167,7 @@ def save(model: SavedModel, folder: Path | str) -> None:
         classifier=model.classifier_fields(),
     )
     try:
-        with updated_folder(Path(folder).expanduser()) as temporary:
+        with updated_folder(user_path(folder)) as temporary:
             text = json.dumps(published, indent=2, ensure_ascii=False) + "\n"
             (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
             write_tensors(temporary, tensors)

@@ -184,11 +184,14 @@ class RunHistory:
 def _parse(line: bytes) -> LogRow | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and isinstance(row.get("kind"), str) else None
 
 
 def number(value: Any) -> float:
     """Return a value of a row as a number, NaN for anything else."""
-    return float(value) if isinstance(value, int | float) else math.nan
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.nan

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modernbert.errors import TokenizerError
+from modernbert.errors import ModernBertError, TokenizerError
 from modernbert.json_files import read_json
 
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
@@ -73,14 +73,18 @@ def canonical(definition: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def library_errors() -> Iterator[None]:
-    """Turn what the library raises for a wrong definition into a `TokenizerError`."""
+def library_errors(doing: str = "not a usable tokenizer definition") -> Iterator[None]:
+    """Turn what the library raises for a wrong definition into a `TokenizerError`.
+
+    Args:
+        doing: What the message begins with.
+    """
     try:
         yield
-    except (KeyboardInterrupt, SystemExit, TokenizerError):
+    except (KeyboardInterrupt, SystemExit, MemoryError, ModernBertError):
         raise
     except BaseException as error:  # the library's panics are not Exceptions
-        raise TokenizerError(f"not a usable tokenizer definition: {error}") from None
+        raise TokenizerError(f"{doing}: {error}") from None
 
 
 def fingerprint(definition: Mapping[str, Any]) -> str:

@@ -43,6 +43,9 @@ _SPARE_TOKENS = 16
 
 V = TypeVar("V")
 
+_ENCODING = "the tokenizer cannot encode a text"
+_DECODING = "the tokenizer cannot decode these ids"
+
 
 class Tokenizer:
     """A tokenizer in the format of the `tokenizers` library.
@@ -332,7 +335,8 @@ class Tokenizer:
             InputError: An id is not an integer, or it is outside the vocabulary.
         """
         ids = require_token_ids(token_ids, self.vocab_size, "token_ids")
-        return str(self._backend.decode(ids, skip_special_tokens=skip_special_tokens))
+        with definitions.library_errors(_DECODING):
+            return str(self._backend.decode(ids, skip_special_tokens=skip_special_tokens))
 
     def decode_batch(
         self, batch: Iterable[Iterable[int]], *, skip_special_tokens: bool = False
@@ -342,7 +346,8 @@ class Tokenizer:
             require_token_ids(row, self.vocab_size, f"batch[{index}]")
             for index, row in enumerate(batch)
         ]
-        return list(self._backend.decode_batch(rows, skip_special_tokens=skip_special_tokens))
+        with definitions.library_errors(_DECODING):
+            return list(self._backend.decode_batch(rows, skip_special_tokens=skip_special_tokens))
 
     def token_to_id(self, token: str) -> int | None:
         """Return the id of a token as the vocabulary spells it ("Ġof"), or None if it has none."""
@@ -387,17 +392,19 @@ class Tokenizer:
     def _tokenize(self, texts: list[str], backend: tokenizers.Tokenizer) -> list[list[int]]:
         """Encode each text without special tokens around it."""
         cut = [list(pieces(text)) if self._cuts_long_texts else [text] for text in texts]
-        # No threads for one short text; a long one would keep the interpreter's lock.
-        if len(cut) == 1 and len(texts[0]) <= _SHORT_CHARACTERS:
-            return [backend.encode(texts[0], add_special_tokens=False).ids]
-        flat = backend.encode_batch_fast(list(chain(*cut)), add_special_tokens=False)
+        with definitions.library_errors(_ENCODING):
+            # No threads for one short text; a long one would keep the interpreter's lock.
+            if len(cut) == 1 and len(texts[0]) <= _SHORT_CHARACTERS:
+                return [backend.encode(texts[0], add_special_tokens=False).ids]
+            flat = backend.encode_batch_fast(list(chain(*cut)), add_special_tokens=False)
         encodings = iter(flat)
         return [list(chain(*(next(encodings).ids for _ in text))) for text in cut]
 
     @cached_property
     def _backend_of_text(self) -> tokenizers.Tokenizer:
         """The same tokenizer, which treats the names of special tokens as ordinary text."""
-        backend = tokenizers.Tokenizer.from_str(self._json)
+        with definitions.library_errors():
+            backend = tokenizers.Tokenizer.from_str(self._json)
         backend.encode_special_tokens = True
         return backend
 
@@ -410,10 +417,11 @@ class Tokenizer:
         self, text: str, room: int | None = None
     ) -> tuple[list[int], list[Span]]:
         """The ids and the spans of the first `room` tokens of a text, or of all."""
-        if len(text) <= _SHORT_CHARACTERS:
-            encoding = self._backend.encode(text, add_special_tokens=False)
-        else:  # as in `_tokenize`
-            (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
+        with definitions.library_errors(_ENCODING):
+            if len(text) <= _SHORT_CHARACTERS:
+                encoding = self._backend.encode(text, add_special_tokens=False)
+            else:  # as in `_tokenize`
+                (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
         number = len(encoding) if room is None else min(room + _SPARE_TOKENS, len(encoding))
         if len(encoding) <= _MANY_TOKENS:
             offsets = encoding.offsets[:number]

@@ -108,9 +108,9 @@ def read_metrics(path: Path) -> Iterator[Record]:
         for line in file:
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(row, Mapping) and "kind" in row and "step" in row:
+            if isinstance(row, Mapping) and "kind" in row and type(row.get("step")) is int:
                 yield dict(row)
 
 

@@ -31,6 +31,7 @@ from modernbert.data.settings import FileSettings
 from modernbert.errors import DocumentError, InputError
 from modernbert.files import new_file
 from modernbert.kinds import NAMES, find_kind
+from modernbert.reading import user_path
 
 _REMEDY = "repair it or leave it out"
 _HEAD_ROWS = 1000
@@ -122,9 +123,9 @@ def _read(source: str, settings: FileSettings, asked: Sequence[str]) -> Table:
 
 def _path_and_split(source: str) -> tuple[Path, str | None]:
     if Path(source).exists() or ":" not in source:
-        return Path(source).expanduser(), None
+        return user_path(source), None
     name, _, split = source.rpartition(":")
-    return Path(name).expanduser(), split
+    return user_path(name), split
 
 
 def _read_files(
