@@ -1,0 +1,1 @@
+"""What is lost or wrong after kills, flipped bits, crafted folders and hostile corpora."""

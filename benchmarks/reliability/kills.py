@@ -1,0 +1,268 @@
+"""Claim: a killed verb that is run again ends with what one that was never killed ends with.
+
+A verb runs in a child, which is killed by SIGKILL right before one of its changes to the disk:
+before a file is opened for writing, renamed, cut, linked or removed, before a folder is made,
+removed or changes places with another, and before a sync. One run counts the changes; then each of
+them is a place to kill at. After a kill the same command runs again until it ends well, and what it
+leaves is compared.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_CHANGES = frozenset(
+    (
+        "os.rename",
+        "os.remove",
+        "os.mkdir",
+        "os.rmdir",
+        "os.link",
+        "os.symlink",
+        "os.truncate",
+    )
+)
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_ALREADY_THERE = 2
+_MOST_STARTS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """One command that writes.
+
+    Attributes:
+        name: What the result calls it.
+        arguments: Of the command line; they are relative to the folder of a trial.
+        outputs: What it leaves.
+        prepare: Puts its inputs into the folder of a trial.
+        ignored: Names of files that may differ from run to run, such as those that tell the time.
+    """
+
+    name: str
+    arguments: Sequence[str]
+    outputs: Sequence[str]
+    prepare: Callable[[Path], None]
+    ignored: frozenset[str] = frozenset()
+
+
+@dataclass
+class Outcome:
+    """How many kills there were, and after which of them something was lost."""
+
+    kills: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+class Killer:
+    """Counts the changes that this process makes below a folder, and kills it before one of them.
+
+    Args:
+        home: The folder.
+        kill_at: The number of the change, from 1; 0 to count alone.
+    """
+
+    def __init__(self, home: Path, kill_at: int = 0) -> None:
+        self.home, self.kill_at, self.count = str(home), kill_at, 0
+        self.places: list[str] = []
+
+    def install(self) -> None:
+        """Begin to count; it cannot be taken away, so a child does it."""
+        os.fsync = self._counting(os.fsync, "sync")
+        sys.addaudithook(self._hook)
+
+    def _counting(self, function: Any, name: str) -> Any:
+        def counted(*arguments: Any) -> Any:
+            self._change(name)
+            return function(*arguments)
+
+        return counted
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        is_change = event in _CHANGES
+        if event == "open":
+            path, _, flags = arguments
+            is_change = isinstance(path, str | bytes | os.PathLike) and bool(flags & _WRITES)
+        if event == "ctypes.dlsym" and "rename" in str(arguments[1]):
+            self._change("exchange")
+        elif is_change and self._is_below(arguments[0]):
+            self._change(f"{event} {Path(os.fsdecode(arguments[0])).name}")
+
+    def _is_below(self, path: Any) -> bool:
+        if not isinstance(path, str | bytes | os.PathLike):
+            return True  # an open file
+        return os.path.abspath(os.fsdecode(path)).startswith(self.home)  # noqa: PTH100
+
+    def _change(self, place: str) -> None:
+        self.count += 1
+        self.places.append(place)
+        if self.count == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_child(home: Path, arguments: Sequence[str], *, kill_at: int = 0, seconds: float = 0) -> Any:
+    """Run a command in a forked child.
+
+    Args:
+        home: Where it runs.
+        arguments: Of the command line.
+        kill_at: Before which change it is killed; 0 for none.
+        seconds: After how long it is killed; 0 for never.
+
+    Returns:
+        The exit code, negative for a signal; what it said on stderr; and its changes, or nothing
+        where it was killed.
+    """
+    said, counted = home.parent / "said", home.parent / "counted"
+    counted.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        _run(home, arguments, kill_at, said, counted)
+    status = _wait(child, seconds)
+    text = said.read_text(encoding="utf-8", errors="replace")
+    places = counted.read_text(encoding="utf-8").splitlines() if counted.exists() else []
+    return os.waitstatus_to_exitcode(status), text, places
+
+
+def _run(home: Path, arguments: Sequence[str], kill_at: int, said: Path, counted: Path) -> None:
+    from modernbert.cli import main
+
+    descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.chdir(home)
+    killer = Killer(home, kill_at)
+    killer.install()
+    code = 1
+    try:
+        main(arguments)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    killer.kill_at = 0
+    counted.write_text("\n".join(killer.places), encoding="utf-8")
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(code)
+
+
+def _wait(child: int, seconds: float) -> int:
+    if seconds:
+        time.sleep(seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def digest(home: Path, verb: Verb) -> dict[str, str]:
+    """The hashes of all that a verb left, by path."""
+    found: dict[str, str] = {}
+    for name in verb.outputs:
+        place = home / name
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.is_file() and path.name not in verb.ignored:
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                found[str(path.relative_to(home))] = content
+    return found
+
+
+def leftovers(home: Path) -> list[str]:
+    """What bears a temporary name at the end."""
+    found = (str(path.relative_to(home)) for path in home.rglob("*"))
+    return [name for name in found if ".partial-" in name or ".unfinished" in name]
+
+
+def run_verb(verb: Verb, home: Path, *, most_places: int, random_kills: int, seed: int) -> Outcome:
+    """Kill one verb at its places, and at random times.
+
+    Args:
+        verb: The verb.
+        home: A folder that is not there yet, for the trials.
+        most_places: How many places are tried; all when there are fewer.
+        random_kills: How many kills at random times follow.
+        seed: Of the choice.
+    """
+    draw = random.Random(seed)
+    _import_all(verb, _fresh(verb, home))
+    began = time.monotonic()
+    code, said, places = run_child(_fresh(verb, home), verb.arguments)
+    seconds = time.monotonic() - began
+    if code != 0:
+        return Outcome(faults=[f"{verb.name}: ended with {code} without a kill: {said[-400:]}"])
+    expected, outcome = digest(home, verb), Outcome()
+    chosen = list(range(1, len(places) + 1))
+    if len(chosen) > most_places:
+        chosen = sorted(draw.sample(chosen, most_places))
+    for number in chosen:
+        where = f"{verb.name} killed before {number} ({places[number - 1]})"
+        _trial(verb, _fresh(verb, home), expected, outcome, where, kill_at=number)
+    for _ in range(random_kills):
+        after = draw.uniform(0.01, seconds)
+        where = f"{verb.name} killed after {after:.2f} s"
+        _trial(verb, _fresh(verb, home), expected, outcome, where, seconds=after)
+    return outcome
+
+
+def _import_all(verb: Verb, home: Path) -> None:
+    """Run the verb once in this process, so that its children need not import what it needs."""
+    from modernbert.cli import main
+
+    before = Path.cwd()
+    os.chdir(home)
+    try:
+        with (
+            contextlib.suppress(SystemExit),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            main(verb.arguments)
+    finally:
+        os.chdir(before)
+
+
+def _fresh(verb: Verb, home: Path) -> Path:
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    verb.prepare(home)
+    return home
+
+
+def _trial(
+    verb: Verb,
+    home: Path,
+    expected: Mapping[str, str],
+    outcome: Outcome,
+    where: str,
+    **kill: Any,
+) -> None:
+    """Kill once, run again until it ends well, and compare."""
+    code, said, _ = run_child(home, verb.arguments, **kill)
+    outcome.kills += 1
+    for _ in range(_MOST_STARTS):
+        if code == 0:
+            break
+        code, said, _ = run_child(home, verb.arguments)
+        if code == _ALREADY_THERE and "already" in said:  # it had ended before it was killed
+            code = 0
+    if code != 0:
+        outcome.faults.append(f"{where}: ended with {code}: {said.strip()[-300:]}")
+        return
+    got = digest(home, verb)
+    if got != expected:
+        different = sorted(name for name, _ in set(got.items()) ^ set(expected.items()))
+        outcome.faults.append(f"{where}: differs in {', '.join(different[:4])}")
+    elif "Traceback" in said:
+        outcome.faults.append(f"{where}: a traceback: {said[-300:]}")
