@@ -286,6 +286,20 @@ def test_a_damaged_checkpoint_is_logged_and_gone_back_of(tmp_path: Path) -> None
     assert [row["step"] for row in rows(tmp_path, "step")] == list(range(1, 31))
 
 
+def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
+    number = torch.get_num_threads()
+    train(tmp_path)
+    (checkpoint.folder_of(tmp_path, 30) / "model.safetensors").write_bytes(b"torn")
+    try:
+        torch.set_num_threads(number + 1)
+        train(tmp_path, module=ToyModule(seed=2))
+    finally:
+        torch.set_num_threads(number)
+    *_, warning = rows(tmp_path, "warning")
+    assert f"made with {number} threads and the run goes on with {number + 1}" in warning["message"]
+    assert f"OMP_NUM_THREADS={number}" in warning["message"]
+
+
 def test_a_failing_save_stops_the_run_and_a_restart_mends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

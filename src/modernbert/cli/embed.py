@@ -27,7 +27,7 @@ from modernbert.cli.options import AsJson, echo_json, takes_settings
 from modernbert.cli.terminal import Meter, tell
 from modernbert.cli.text_input import TextInput
 from modernbert.data.settings import InputSettings
-from modernbert.errors import InputError
+from modernbert.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from modernbert.inference.retriever import Retriever
@@ -178,6 +178,11 @@ def embed(
     except KeyboardInterrupt:
         tell(f"stopped after {counted(job.num_saved, 'text')}; run the same command to go on")
         raise typer.Exit(_STOPPED) from None
+    except OSError as error:
+        raise RunError(
+            f"{output}: could not be written: {error.strerror or error}; "
+            f"{counted(job.num_saved, 'text')} kept: mend it and run the same command to go on"
+        ) from None
     num_vectors = job.num_vectors
     if str(reader.skipped):
         tell(str(reader.skipped))

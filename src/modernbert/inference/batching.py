@@ -49,6 +49,7 @@ DEFAULT_BATCH_TOKENS = 8192
 51%, 89% and 97% of the speed that this gives. A GPU wants more (see `batch_tokens_for`)."""
 
 _CUDA_BATCH_TOKENS = 32_768
+_CHARACTERS_PER_BATCH_TOKEN = 16  # four batches or so, as a token has about four characters
 
 
 class Encoded(Protocol):
@@ -215,6 +216,16 @@ def batch_tokens_for(device: torch.device, asked: int | None = None) -> int:
     if asked is not None:
         return asked
     return _CUDA_BATCH_TOKENS if device.type == "cuda" else DEFAULT_BATCH_TOKENS
+
+
+def window_for(device: torch.device, batch_tokens: int) -> WindowSettings:
+    """Choose how much is read at a time: on a CPU what is computed in seconds, not in minutes.
+
+    Results come window by window, so this is what a stop can lose.
+    """
+    if device.type == "cuda":
+        return WindowSettings()
+    return WindowSettings(max_size=_CHARACTERS_PER_BATCH_TOKEN * batch_tokens)
 
 
 def windows(

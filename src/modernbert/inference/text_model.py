@@ -16,7 +16,7 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import ResultError
-from modernbert.inference.batching import Observer, Work, batch_tokens_for
+from modernbert.inference.batching import Observer, Work, batch_tokens_for, window_for
 from modernbert.inference.inputs import Watched, each_item, num_characters
 from modernbert.inference.loading import (
     device_of,
@@ -176,12 +176,14 @@ class TextModel(Generic[M]):
             InputError: An item cannot be encoded, or `batch_tokens` is below 1.
             ResultError: A result is not finite.
         """
+        batch_tokens = batch_tokens_for(self.device, batch_tokens)
         work: Work[T, E, R] = Work(
             encode=use.encode,
             compute=use.compute,
             size=use.size,
             device=self.device,
-            batch_tokens=batch_tokens_for(self.device, batch_tokens),
+            batch_tokens=batch_tokens,
+            window=window_for(self.device, batch_tokens),
         )
         return self._blocks(use, work, items, Watched(on_progress))
 

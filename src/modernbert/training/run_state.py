@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from modernbert.errors import NonFiniteLossError
@@ -101,10 +102,11 @@ class RunState:
         place = dict(loaded.progress)
         self.evaluated_step = place.pop("evaluated_step")
         self.health.restore(place.pop("health"))
+        num_threads = place.pop("num_threads", None)  # folders of before do not say
         self.progress = Progress(**place)
         self._renew_optimizer()
         self.saved_step = self.progress.step
-        return loaded.warnings
+        return (*loaded.warnings, *_told_of_threads(num_threads, self._num_threads))
 
     def enter_next_phase(self) -> None:
         """Go over to the next phase, from the state of now or from the end of an earlier one."""
@@ -214,7 +216,14 @@ class RunState:
             **asdict(self.progress),
             "evaluated_step": self.evaluated_step,
             "health": self.health.state(),
+            "num_threads": self._num_threads,
         }
+
+    @property
+    def _num_threads(self) -> int | None:
+        """How many threads share a sum; None on a GPU, where that makes no difference."""
+        device = next(self.module.parameters()).device
+        return torch.get_num_threads() if device.type == "cpu" else None
 
     def _make_optimizer(self) -> StableAdamW:
         """One with the phase's numbers; above all, weight decay is relative to its peak rate."""
@@ -236,3 +245,14 @@ class RunState:
         known = self.optimizer.state
         self.optimizer = self._make_optimizer()
         self.optimizer.state.update(known)
+
+
+def _told_of_threads(before: int | None, now: int | None) -> tuple[str, ...]:
+    """What is said about a run that goes on with another number of threads."""
+    if before is None or now is None or before == now:
+        return ()
+    return (
+        f"the checkpoint was made with {before} threads and the run goes on with {now}: sums are "
+        "rounded differently, so its weights will differ in their last digits; to avoid that, set "
+        f"OMP_NUM_THREADS={before}",
+    )
