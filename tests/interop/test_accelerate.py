@@ -16,7 +16,7 @@ from tests.interop.conftest import Make
 from torch import Tensor, nn
 
 from modernbert import accelerate, restore
-from modernbert.errors import ConfigError, InputError
+from modernbert.errors import ConfigError, InputError, ModernBertWarning
 from modernbert.interop import their_layers
 
 WITHIN = 1e-5
@@ -329,6 +329,72 @@ def doubled(_module: Any, _arguments: Any, output: Any) -> Any:
     return (2 * output[0], output[1]) if isinstance(output, tuple) else 2 * output
 
 
+class Halved(nn.Module):
+    """Half of what a part gives, in a class that nobody knows."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+        self.attention_type = getattr(part, "attention_type", None)
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        found = self.part(*arguments, **options)
+        return (found[0] / 2, *found[1:]) if isinstance(found, tuple) else found / 2
+
+
+def quantize(model: Any) -> None:
+    """As `quantize_dynamic` does, which torch announces to remove."""
+    from torch.ao.nn.quantized.dynamic import Linear
+
+    for layer in model.layers:
+        for part, name in ((layer.attn, "Wqkv"), (layer.attn, "Wo"), (layer.mlp, "Wi")):
+            linear = getattr(part, name)
+            quantized = Linear(linear.in_features, linear.out_features, bias_=False)
+            weight = torch.quantize_per_tensor(linear.weight, 0.01, 0, torch.qint8)
+            quantized.set_weight_bias(weight, None)
+            setattr(part, name, quantized)
+
+
+def other_angles(model: Any) -> None:
+    model.rotary_emb.full_attention_inv_freq *= 0.5
+
+
+def replace(name: str, part: Any) -> Any:
+    """A change of the second layer: one of its parts becomes another."""
+
+    def change(model: Any) -> None:
+        *parents, last = f"layers.1.{name}".split(".")
+        parent = model.get_submodule(".".join(parents))
+        setattr(parent, last, part(getattr(parent, last)))
+
+    return change
+
+
+PARTS = {
+    "quantized products": quantize,
+    "a product in another class": replace("attn.Wo", Halved),
+    "a product with a bias": replace(
+        "mlp.Wo", lambda old: nn.Linear(old.in_features, old.out_features)
+    ),
+    "another norm": replace("mlp_norm", lambda old: nn.RMSNorm(old.normalized_shape)),
+    "a norm without weights": replace(
+        "mlp_norm", lambda old: nn.LayerNorm(old.normalized_shape, 1e-5, False)
+    ),
+    "a norm's epsilon": lambda model: setattr(model.final_norm, "eps", 0.5),
+    "another activation": replace("mlp.act", lambda _: nn.SiLU()),
+    "dropout that is none": replace("mlp.drop", Halved),
+    "another attention": replace("attn", Halved),
+    "another MLP": replace("mlp", Halved),
+    "another layer": lambda model: model.layers.__setitem__(1, Halved(model.layers[1])),
+    "fewer layers": lambda model: setattr(model, "layers", model.layers[1:]),
+    "layers in another order": lambda model: setattr(model, "layers", model.layers[::2]),
+    "other angles": other_angles,
+    "another rotary module": lambda model: setattr(model, "rotary_emb", Halved(model.rotary_emb)),
+    "a parametrized weight": lambda model: torch.nn.utils.parametrizations.weight_norm(
+        model.layers[1].mlp.Wi
+    ).parametrizations.weight.original0.data.mul_(2),
+}
+
 CHANGES = {
     "in place": lambda model: model.layers[0].mlp.Wi.weight.mul_(1.5),
     "through data": lambda model: model.layers[2].attn.Wo.weight.data.mul_(1.5),
@@ -349,9 +415,11 @@ CHANGES = {
     "a hook on a layer": lambda model: model.layers[1].register_forward_hook(doubled),
     "a hook on attention": lambda model: model.layers[1].attn.register_forward_hook(doubled),
     "more words": lambda model: model.resize_token_embeddings(500),
+    **PARTS,
 }
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_weights_are_noticed(make: Make, change: str) -> None:
     """Whatever was packed for inference is packed anew, or no longer used."""
@@ -362,8 +430,38 @@ def test_changed_weights_are_noticed(make: Make, change: str) -> None:
         after = model(**options)
         expected = restore(model)(**options)
     assert_same(expected, after, options["attention_mask"])
-    if change != "more words":
+    if change not in ("more words", "a norm without weights"):
         assert (after.last_hidden_state - before).abs().max() > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:accelerate", "ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize("with_gradients", [False, True])
+@pytest.mark.parametrize("change", PARTS)
+def test_parts_of_another_make(make: Make, change: str, with_gradients: bool) -> None:
+    """They have their effect, or their model is computed as before."""
+    model, options = make("Model"), inputs()
+    PARTS[change](model)
+    with torch.set_grad_enabled(with_gradients):
+        assert_same(model(**options), accelerate(model)(**options), options["attention_mask"])
+
+
+def test_a_model_that_stays_as_it_is_is_named(make: Make) -> None:
+    model = make("Model")
+    PARTS["another attention"](model)
+    with pytest.warns(ModernBertWarning, match=r"layers\.1\.attn \(Halved\) is not transformers'"):
+        accelerate(model)
+
+
+def test_dropout_in_evaluation(make: Make) -> None:
+    """Parts that are left in training mode, as for Monte Carlo dropout, are heard."""
+    model = accelerate(make("Model", mlp_dropout=0.5))
+    options = inputs()
+    with torch.no_grad():
+        model(**options)
+        for layer in model.layers:
+            layer.mlp.drop.train()
+        first, second = (model(**options).last_hidden_state for _ in range(2))
+    assert (first - second).abs().max() > 1e-3
 
 
 def test_weights_are_packed_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,12 @@ model's own, so optimizers, trainers and `save_pretrained` keep working.
 """
 
 import importlib.util
+import warnings
 from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
-from modernbert.errors import ConfigError, InputError, ModernBertError
+from modernbert.errors import ConfigError, InputError, ModernBertError, ModernBertWarning
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -47,6 +48,10 @@ def accelerate(model: M) -> M:
             "transformers; expected one, or a SentenceTransformer or CrossEncoder that has one"
         )
     for encoder in encoders:
+        if (part := packed.unknown_part(encoder)) is not None:
+            said = f"accelerate: {part} is not transformers' own; its model is computed as before"
+            warnings.warn(said, ModernBertWarning, stacklevel=2)
+            continue
         try:
             packed.encoder_config(encoder)
         except ModernBertError as error:

@@ -15,13 +15,8 @@ from transformers.models.modernbert import modeling_modernbert as theirs
 
 from modernbert.errors import InputError
 from modernbert.interop.inputs import PACKED_KEYS, Inputs, has_padding
-from modernbert.interop.their_layers import (
-    can_run,
-    encoder_config,
-    forget,
-    hidden_from_copy,
-    hidden_states,
-)
+from modernbert.interop.their_layers import forget, hidden_from_copy, hidden_states
+from modernbert.interop.their_parts import can_run, encoder_config, unknown_part
 
 C = TypeVar("C", bound=type)
 
@@ -36,6 +31,7 @@ __all__ = [
     "original_of",
     "swap",
     "swap_back",
+    "unknown_part",
 ]
 
 

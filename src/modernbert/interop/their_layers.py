@@ -8,7 +8,7 @@ there are kernels. It takes as much memory as the layers themselves. It is used 
 model's weights stay the same, and dropped by the next call that trains.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,57 +16,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from transformers.models.modernbert import modeling_modernbert as theirs
 
 from modernbert.batch import PackedBatch
-from modernbert.interop.inputs import PACKED_KEYS
+from modernbert.interop.their_parts import encoder_config, is_exact_gelu, is_watched
 from modernbert.model.attention import attend_rotated
-from modernbert.model.config import EncoderConfig
-from modernbert.model.config_file import encoder_numbers
 from modernbert.model.encoder import Encoder
 from modernbert.model.layer import gate
 from modernbert.model.layout import Layout
 from modernbert.model.precision import choose_precision
 from modernbert.model.rope import RotaryTable, rotary_table
-
-_FLAGS = ("output_hidden_states", "output_attentions")
-_OPTIONS = {*_FLAGS, "return_dict", "num_items_in_batch", "use_cache", *PACKED_KEYS}
-
-_CONFIGS: WeakKeyDictionary[nn.Module, tuple[int, EncoderConfig]] = WeakKeyDictionary()
-
-
-def encoder_config(model: Any) -> EncoderConfig:
-    """Return the config of a transformers encoder, as it was built.
-
-    Raises:
-        ConfigError: It has parts that are not supported here.
-    """
-    vocab_size = model.embeddings.tok_embeddings.num_embeddings  # users can resize it
-    known = _CONFIGS.get(model)
-    if known is None or known[0] != vocab_size:
-        numbers = {**encoder_numbers(model.config.to_dict()), "vocab_size": vocab_size}
-        known = _CONFIGS[model] = vocab_size, EncoderConfig(**numbers)
-    return known[1]
-
-
-def can_run(model: Any, options: Mapping[str, Any]) -> bool:
-    """Return whether `hidden_states` can compute what a call asks for.
-
-    Args:
-        model: An encoder of transformers.
-        options: The keyword arguments of the call, except the tensors of the batch.
-    """
-    config = model.config
-    asked = {flag: options.get(flag, getattr(config, flag, None)) for flag in _FLAGS}
-    if asked["output_attentions"] or not isinstance(asked["output_hidden_states"], bool | None):
-        return False
-    if options.keys() - _OPTIONS or getattr(config, "is_causal", None):
-        return False
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return False
-    return _computes_in(model.embeddings.tok_embeddings.weight) and all(
-        _is_plain(layer) for layer in model.layers
-    )
 
 
 def hidden_states(
@@ -132,39 +91,22 @@ def _gated(activation: Any, halves: Tensor) -> Tensor:
     return gated
 
 
-def is_exact_gelu(activation: Any) -> bool:
-    """Return whether a module of transformers or torch computes GELU by the error function."""
-    if isinstance(activation, nn.GELU):
-        return activation.approximate == "none"
-    is_theirs = type(activation).__name__ == "GELUActivation"
-    return is_theirs and getattr(activation, "act", None) is functional.gelu
-
-
-def _computes_in(weight: Tensor) -> bool:
-    if weight.device.type == "meta":
-        return False
-    half = weight.dtype is torch.float16 and weight.is_cuda
-    return half or weight.dtype in (torch.float32, torch.bfloat16)
-
-
-def _is_plain(layer: Any) -> bool:
-    """Return whether neither the layer nor a part that is bypassed here has hooks."""
-    attention, mlp = layer.attn, layer.mlp
-    if layer.training and attention.attention_dropout:
-        return False  # the kernels never store the probabilities that it would drop
-    return not any("forward" in vars(part) or is_watched(part) for part in (layer, attention, mlp))
-
-
-def is_watched(part: nn.Module) -> bool:
-    """Return whether a module has hooks other than those that collect transformers' outputs."""
-    hooks = (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
-    hooks += (*part._backward_hooks.values(), *part._backward_pre_hooks.values())
-    return any(getattr(hook, "__name__", "") != "output_capturing_hook" for hook in hooks)
-
-
 _SAMPLES = 16  # entries of each parameter that are compared at each call
 _INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
-_PLAIN = (nn.Linear, nn.LayerNorm, nn.Embedding)
+# Modules that a packed copy computes as they do. An activation is looked at by itself.
+_KNOWN = {
+    theirs.ModernBertEmbeddings,
+    theirs.ModernBertEncoderLayer,
+    theirs.ModernBertAttention,
+    theirs.ModernBertMLP,
+    theirs.ModernBertRotaryEmbedding,
+    nn.ModuleList,
+    nn.Linear,
+    nn.LayerNorm,
+    nn.Embedding,
+    nn.Dropout,
+    nn.Identity,
+}
 
 
 def hidden_from_copy(model: Any, batch: PackedBatch) -> Tensor | None:
@@ -211,8 +153,7 @@ class _Copy:
             for name, value in held.items()
         ]
         self._parameters = list(model.parameters())
-        gelu = all(is_exact_gelu(layer.mlp.act) for layer in model.layers)
-        self.encoder = self._packed(model) if gelu and self._are_plain() else None
+        self.encoder = self._packed(model) if self._are_plain(model) else None
         self._stamps = self._stamps_now()
         # Views of live memory, because fused optimizers and writes through `.data` do not change
         # the version of a tensor.
@@ -225,24 +166,34 @@ class _Copy:
             all(held.get(name) is value for held, name, value in self._places)
             and self._stamps == self._stamps_now()
             and np.array_equal(self._samples, self._samples_now())
-            and (self.encoder is None or not self._has_hooks())
+            and (self.encoder is None or not self._is_changed())
         )
 
-    def _are_plain(self) -> bool:
-        """Return whether the kernels can use the parameters, and changes of them are noticed."""
+    def _are_plain(self, model: Any) -> bool:
+        """Return whether the kernels can use the parts and weights, and changes are noticed."""
         dtypes = {parameter.dtype for parameter in self._parameters}
+        activations = [layer.mlp.act for layer in model.layers]
+        eps = encoder_config(model).norm_eps
         return (
             len(dtypes) == 1
             and dtypes <= _INTEGERS.keys()
-            and all(p.is_contiguous() and not p.is_inference() for p in self._parameters)
-            and all(type(part) in _PLAIN for part in self._parts if part._parameters)
-            and not self._has_hooks()
+            and all(map(_is_plain_parameter, self._parameters))
+            and all(map(is_exact_gelu, activations))
+            and all(type(part) in _KNOWN for part in self._without(activations))
+            and all(part.eps == eps for part in self._parts if isinstance(part, nn.LayerNorm))
+            and not self._is_changed()
         )
 
-    def _has_hooks(self) -> bool:
-        """Return whether a part has hooks or a replaced `forward`."""
+    def _without(self, activations: Sequence[nn.Module]) -> Iterator[nn.Module]:
+        """Return the parts that are not in the activations."""
+        inside = {id(part) for each in activations for part in each.modules()}
+        return (part for part in self._parts if id(part) not in inside)
+
+    def _is_changed(self) -> bool:
+        """Return whether a part has hooks or a replaced `forward`, or is in training mode."""
         return any(
-            "forward" in vars(part)
+            part.training
+            or "forward" in vars(part)
             or ((part._forward_hooks or part._forward_pre_hooks) and is_watched(part))
             for part in self._parts
         )
@@ -261,11 +212,21 @@ class _Copy:
         encoder.load_state_dict(weights, assign=True)
         return encoder.for_inference(precision)
 
-    def _stamps_now(self) -> list[tuple[int, int]]:
-        return [(-1 if p.is_inference() else p._version, p.data_ptr()) for p in self._parameters]
+    def _stamps_now(self) -> list[Any]:
+        """Return what tells most changes of the parameters, and all of the norms' epsilons."""
+        stamps: list[Any] = [
+            (-1 if p.is_inference() else p._version, p.data_ptr()) for p in self._parameters
+        ]
+        return stamps + [part.eps for part in self._parts if isinstance(part, nn.LayerNorm)]
 
     def _samples_now(self) -> np.ndarray:
         return np.concatenate(self._views) if self._views else np.zeros(0)
+
+
+def _is_plain_parameter(parameter: nn.Parameter) -> bool:
+    """Return whether a parameter is a plain tensor; quantized ones are of other classes."""
+    is_plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor
+    return is_plain and parameter.is_contiguous() and not parameter.is_inference()
 
 
 def _view(parameter: Tensor) -> np.ndarray:
