@@ -32,7 +32,8 @@ from modernbert.tasks.labels.examples import (
     text_job,
 )
 from modernbert.tasks.labels.few_shot import few_shot_job
-from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
+from modernbert.tasks.labels.job import LabelledTables
+from modernbert.tasks.labels.objective import Mistake, Split, mistakes_of
 from modernbert.tasks.labels.recipe import LABELS, ClassifyRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
 

@@ -14,7 +14,8 @@ from modernbert.data.rows.table import Table, TextColumns
 from modernbert.errors import InputError
 from modernbert.inference.inputs import EncodedText, Text, TextEncoder
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
-from modernbert.tasks.labels.job import Criterion, E, LabelledTables, Split, use_of
+from modernbert.tasks.labels.job import LabelledTables, use_of
+from modernbert.tasks.labels.objective import Criterion, E, Split
 from modernbert.tasks.labels.recipe import ClassWeights, LabelledPairs
 from modernbert.tasks.tuning.job import TuningJob
 from modernbert.tasks.tuning.page import shown

@@ -1,26 +1,23 @@
-"""Labelled rows as a `TuningJob`: tables opened, examples and what a model should give."""
+"""Labelled rows as a `TuningJob`: the tables of a recipe, opened, and what becomes of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from modernbert.batch import PackedBatch
 from modernbert.data.held_out import held_out
 from modernbert.data.rows.cells import are_flags, as_list, flag
 from modernbert.data.rows.table import IDS, Table
 from modernbert.data.rows.tables import read_table
-from modernbert.devices import filled
-from modernbert.errors import DocumentError, InputError, TrainingError
-from modernbert.inference.batching import batch_tokens_for
+from modernbert.errors import DocumentError, InputError
 from modernbert.inference.loading import longest_sequence, require_same_vocabulary
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import ClassifierSettings
 from modernbert.model.pretrained import SavedModel
+from modernbert.tasks.labels.objective import Criterion, E, LabelObjective, Split
 from modernbert.tasks.labels.recipe import (
     CONTEXTS,
     AnswerRows,
@@ -29,183 +26,9 @@ from modernbert.tasks.labels.recipe import (
     TagRows,
 )
 from modernbert.tasks.tuning.first_model import first_model, require_layers
-from modernbert.tasks.tuning.job import HeldOutSplit, ModelUse, Review, TuningJob
+from modernbert.tasks.tuning.job import ModelUse, TuningJob
 from modernbert.tasks.tuning.recipe import TuningRecipe
-from modernbert.tasks.tuning.task import Pack, computed_together
 from modernbert.tokenizer.tokenizer import Tokenizer
-from modernbert.training.distributed import Group
-
-
-class Example(Protocol):
-    """One sequence; what it should give is known to its criterion."""
-
-    @property
-    def token_ids(self) -> Sequence[int]: ...
-
-
-E = TypeVar("E", bound=Example)
-
-
-@dataclass(frozen=True)
-class Split(Generic[E]):
-    """The examples of one table; what was read of each, for a person, stands in `shown`."""
-
-    source: str
-    examples: Sequence[E]
-    shown: Sequence[str]
-
-
-class Criterion(Protocol[E]):
-    """What a model's outputs should be, for one kind of label.
-
-    metric: The score by which weights are chosen; higher is better.
-    """
-
-    @property
-    def metric(self) -> str: ...
-
-    def num_targets(self, example: E, /) -> int:
-        """How many targets an example has; the loss of a step is the mean over all of them."""
-
-    def loss(self, outputs: Tensor, batch: PackedBatch, examples: Sequence[E], /) -> Tensor:
-        """The SUM of the losses of a batch's targets; the outputs are float32."""
-
-    def scores(self, outputs: Sequence[Tensor], examples: Sequence[E], /) -> dict[str, float]:
-        """How good outputs are, all those of a set of examples together; on the CPU."""
-
-    def review(self, outputs: Sequence[Tensor], split: Split[E], /) -> Review:
-        """Figures of each label, and what the model is most wrong about."""
-
-
-class LabelObjective(Generic[E]):
-    """Learning a criterion from examples: the `Objective` of labelled rows.
-
-    Args:
-        criterion: What outputs should be.
-        splits: The examples to learn from, `train`, and those that are held out.
-        micro_batch_tokens: The most tokens of an evaluation's batch; by device when None.
-    """
-
-    whole_steps = False
-
-    def __init__(
-        self,
-        criterion: Criterion[E],
-        splits: Mapping[str, Split[E]],
-        micro_batch_tokens: int | None = None,
-    ) -> None:
-        self.criterion, self.splits = criterion, splits
-        self.micro_batch_tokens = micro_batch_tokens
-        self.train = splits["train"].examples
-        self.lengths = [len(example.token_ids) for example in self.train]
-
-    @property
-    def metric(self) -> str:
-        """The criterion's own."""
-        return self.criterion.metric
-
-    def num_targets(self, row: int) -> int:
-        """The targets of an example to learn from."""
-        return self.criterion.num_targets(self.train[row])
-
-    def loss(self, module: nn.Module, rows: Sequence[int], group: Group, _done: float, /) -> Tensor:
-        """The sum of the losses of some examples' targets."""
-        examples = [self.train[row] for row in rows]
-        batch = packed(examples, group.device)
-        return self.criterion.loss(outputs_of(module, batch), batch, examples)
-
-    def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
-        """Mean loss and scores on held-out examples; nothing without any."""
-        if split not in self.splits:
-            return {}
-        examples = self.splits[split].examples
-        outputs, loss = self._predict(module, examples, group)
-        num_targets = sum(self.criterion.num_targets(example) for example in examples)
-        return {"loss": loss / max(1, num_targets), **self.criterion.scores(outputs, examples)}
-
-    def review(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Review:
-        """A closer look at the predictions for held-out examples."""
-        outputs, _ = self._predict(module, self.splits[split].examples, group)
-        return self.criterion.review(outputs, self.splits[split])
-
-    @torch.no_grad()
-    def _predict(
-        self, module: nn.Module, examples: Sequence[E], group: Group
-    ) -> tuple[list[Tensor], float]:
-        """The outputs of each example, float32 on the CPU, and the sum of their losses.
-
-        Raises:
-            TrainingError: Outputs that are NaN or infinite.
-        """
-        lengths = [len(example.token_ids) for example in examples]
-        batch_tokens = batch_tokens_for(group.device, self.micro_batch_tokens)
-        loss = torch.zeros((), dtype=torch.float64)
-
-        def compute(pack: Pack) -> Sequence[Tensor]:
-            nonlocal loss
-            chosen = [examples[place] for place in pack.places]
-            batch = packed(chosen, group.device)
-            outputs = outputs_of(module, batch)
-            if not outputs.isfinite().all():
-                raise TrainingError("the model's outputs are not finite; use a lower learning rate")
-            if pack.counts:
-                loss += self.criterion.loss(outputs, batch, chosen).double().cpu()
-            return rows_of_each(outputs.cpu(), batch)
-
-        found = computed_together(compute, lengths, batch_tokens, group)
-        group.sum([loss])
-        # A text has one row of outputs, and a sequence of tokens has two or more.
-        is_of_texts = all(len(rows) == 1 for rows in found)
-        return [rows[0] for rows in found] if is_of_texts else found, float(loss)
-
-
-def outputs_of(module: nn.Module, batch: PackedBatch) -> Tensor:
-    """What a module gives for a batch, float32."""
-    full = filled(batch)
-    outputs: Tensor = module(full)
-    is_for_tokens = len(outputs) == full.total_tokens
-    return outputs[: batch.total_tokens if is_for_tokens else batch.num_sequences].float()
-
-
-def rows_of_each(outputs: Tensor, batch: PackedBatch) -> Sequence[Tensor]:
-    """The outputs of each sequence, (num_rows, width): one row, or a row for each token.
-
-    Args:
-        outputs: (num_sequences, width) or (total_tokens, width); a sequence has two tokens at
-            least.
-        batch: The sequences.
-    """
-    return outputs.split(1) if len(outputs) == batch.num_sequences else batch.split(outputs)
-
-
-def packed(examples: Sequence[Example], device: torch.device) -> PackedBatch:
-    """The sequences of examples as one batch."""
-    return PackedBatch.from_sequences([each.token_ids for each in examples], device=device)
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """An example that a model is wrong about, or was least sure of.
-
-    Attributes:
-        doubt: How wrong; the largest are shown.
-    """
-
-    doubt: float
-    text: str
-    expected: str
-    predicted: str
-
-
-def mistakes_of(found: Sequence[Mistake]) -> dict[str, Any]:
-    """Mistakes as a review has them, the worst first."""
-    worst = sorted(found, key=lambda each: -each.doubt)
-    return {
-        "columns": ("text", "is", "given", "by"),
-        "mistakes": [
-            (each.text, each.expected, each.predicted, f"{each.doubt:.3f}") for each in worst
-        ],
-    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,8 @@ from modernbert.inference.question_answerer import (
 )
 from modernbert.metrics.answers import answer_scores, overlap_f1
 from modernbert.model.heads import ClassifierSettings, SpanClassifier
-from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of, use_of
+from modernbert.tasks.labels.job import LabelledTables, use_of
+from modernbert.tasks.labels.objective import Mistake, Split, mistakes_of
 from modernbert.tasks.labels.recipe import ANSWERS, CONTEXTS, QUESTIONS, AnswerRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
 

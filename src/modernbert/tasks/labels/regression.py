@@ -12,7 +12,8 @@ from modernbert.errors import InputError
 from modernbert.metrics.regression import regression_scores
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.tasks.labels.examples import read_numbers, text_job
-from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of
+from modernbert.tasks.labels.job import LabelledTables
+from modernbert.tasks.labels.objective import Mistake, Split, mistakes_of
 from modernbert.tasks.labels.recipe import SCORES, RegressRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
 

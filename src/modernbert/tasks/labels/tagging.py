@@ -30,7 +30,8 @@ from modernbert.tasks.labels.examples import (
     learn_labels,
     row_label_names,
 )
-from modernbert.tasks.labels.job import LabelledTables, Mistake, Split, mistakes_of, use_of
+from modernbert.tasks.labels.job import LabelledTables, use_of
+from modernbert.tasks.labels.objective import Mistake, Split, mistakes_of
 from modernbert.tasks.labels.recipe import TagRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
 from modernbert.word_splitting import WordSplitting
