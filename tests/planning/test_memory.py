@@ -18,7 +18,6 @@ from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.model.native import functions as native
 from modernbert.model.native.loading import has_bfloat16, library
-from modernbert.planning.matrices import orthogonalizing_flops
 from modernbert.planning.memory import (
     Kernels,
     activation_bytes,
@@ -26,6 +25,7 @@ from modernbert.planning.memory import (
     kernels_of,
     plan_memory,
 )
+from modernbert.planning.phase import orthogonalizing_flops
 from modernbert.planning.plan import plan_phase
 from modernbert.training.muon import Muon, matrix_groups
 from modernbert.training.optimizer import StableAdamW, parameter_groups

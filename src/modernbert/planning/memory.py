@@ -11,8 +11,7 @@ from typing import Literal
 
 from modernbert.model.config import EncoderConfig, LayerKind
 from modernbert.model.layout import MIN_BLOCK
-from modernbert.planning.matrices import num_matrix_parameters
-from modernbert.planning.phase import Machine, Phase
+from modernbert.planning.phase import Machine, Phase, num_matrix_parameters
 
 Kernels = Literal["varlen", "blocks", "native"]
 
