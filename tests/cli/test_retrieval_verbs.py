@@ -160,7 +160,7 @@ def test_a_sweep_and_a_table_of_it(run: Run, start: Path, pairs: Path, tmp_path:
         (("mine", "{pairs}", "{start}", "-o", "{pairs}"), "already exists"),
         (("mine", "{pairs}", "{start}", "-o", "out.jsonl", "--depth", "0"), "depth: got 0"),
         (("mine", "{pairs}", "{start}", "-o", "out.jsonl", "--margin", "9"), "found no negatives"),
-        (("evaluate", "{start}", "glu"), "expected a .toml file, or one of"),
+        (("evaluate", "{start}", "glu"), "expected a .toml file, one of"),
         (("evaluate", "{start}", "glue", "--task", "x"), "task 'x': not in the suite"),
         (("evaluate", "{start}", "glue", "--start", "mnli"), "expected TASK=MODEL"),
         (("evaluate", "{start}", "nfcorpus", "--data", "nowhere"), "no corpus.jsonl"),

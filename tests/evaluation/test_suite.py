@@ -74,7 +74,7 @@ def test_suites_that_cannot_be(tmp_path: Path, content: str, message: str) -> No
 
 
 def test_no_such_suite(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"expected a \.toml file, or one of answers"):
+    with pytest.raises(SettingsError, match=r"expected a \.toml file, one of answers"):
         read_suite("glu")
     with pytest.raises(SettingsError, match="no such file"):
         read_suite(str(tmp_path / "none.toml"))

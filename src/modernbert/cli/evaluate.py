@@ -31,21 +31,22 @@ def evaluate(
     suite: Annotated[
         str,
         typer.Argument(
-            metavar="SUITE",
-            help="A .toml file, or one of glue, entities, answers, nfcorpus and long.",
+            metavar="DATA",
+            help="A BEIR folder; rows as `finetune` reads them, for a model that is fine-tuned; or "
+            "a suite: a .toml file, or one of glue, entities, answers, nfcorpus and long.",
             show_default=False,
         ),
     ],
     data: Annotated[
         Path | None,
         typer.Option(
-            help="The folder to which the paths in the suite are relative.",
-            show_default="the folder of SUITE",
+            help="The folder to which the paths in a suite are relative.",
+            show_default="the folder of the suite",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the results.", show_default="runs/SUITE"),
+        typer.Option("--output", "-o", help="Folder for the results.", show_default="runs/DATA"),
     ] = None,
     tasks: Annotated[
         list[str] | None,
@@ -60,25 +61,46 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "test",
+    text: Annotated[
+        str | None, typer.Option(help="The column of the texts.", show_default="found by its name")
+    ] = None,
+    text_pair: Annotated[
+        str | None,
+        typer.Option(help="The column of the second texts.", show_default="found by its name"),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="The column of the labels.", show_default="found by its name"),
+    ] = None,
     precision: PrecisionOption = PrecisionName.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model on a suite of tasks.
+    """Score a model on a folder, a file or a suite of tasks.
 
-    The model is fine-tuned for each task, or used for retrieval as it is. A table goes to stdout,
-    and all results to results.json in the output folder. You can stop it at any moment: the same
-    command continues where it stopped.
+    A fine-tuned model is scored on labelled rows, and any model for retrieval on a BEIR folder, as
+    they are. For the tasks of a suite the model is fine-tuned first. A table goes to stdout, and
+    all results of a suite or a folder to results.json in the output folder. You can stop it at any
+    moment: the same command continues where it stopped.
     """
-    look_at(model)
-    from modernbert.evaluation.run import RESULTS_FILE, run_suite
-    from modernbert.evaluation.suite import read_suite
-    from modernbert.tasks.tuning.results import Interrupted
+    from modernbert.data.judged_texts import is_judged_folder
+    from modernbert.evaluation.suite import read_suite, suite_of_folder
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError("evaluate runs in one process: start it without torchrun")
-    chosen = read_suite(suite).only(tasks or [])
-    place = data if data is not None else Path(suite).parent
-    folder = output or Path("runs") / Path(suite).stem
+    look_at(model)
+    path, is_folder = Path(suite), is_judged_folder(Path(suite))
+    if path.exists() and path.suffix != ".toml" and not is_folder:
+        columns = {"text": text, "text_pair": text_pair, "label": label}
+        given = {name: value for name, value in columns.items() if value}
+        _show_scores(model, suite, given, as_json=as_json)
+        return
+    chosen = suite_of_folder(path, split) if is_folder else read_suite(suite).only(tasks or [])
+    place = Path() if is_folder else data if data is not None else path.parent
+    folder = output or Path("runs") / path.resolve().stem
+    from modernbert.evaluation.run import RESULTS_FILE, run_suite
+    from modernbert.tasks.tuning.results import Interrupted
+
     with Meter("evaluating") as meter, warnings_told():
         try:
             results = run_suite(
@@ -98,6 +120,19 @@ def evaluate(
         return
     typer.echo("\n".join(_table(results)))
     tell(f"{folder / RESULTS_FILE}: written")
+
+
+def _show_scores(model: str, source: str, columns: dict[str, Any], *, as_json: bool) -> None:
+    """Score a fine-tuned model on rows, as it is."""
+    from modernbert.evaluation.rows import score_rows
+
+    found = score_rows(model, source, columns)
+    if as_json:
+        echo_json(found)
+        return
+    tell(f"{found['verb']}: {found['rows']}")
+    for name, value in found["scores"].items():
+        typer.echo(f"{name:<12}  {value:.4f}")
 
 
 class _Watcher:

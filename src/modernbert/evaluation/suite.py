@@ -202,6 +202,13 @@ class Suite:
         return done
 
 
+def suite_of_folder(folder: Path, split: str) -> Suite:
+    """One task of retrieval without training: a folder of judged texts."""
+    name = folder.resolve().name
+    task = TaskSettings(name=name, kind=UNTRAINED, metric="ndcg@10", data=str(folder), split=split)
+    return Suite(name=name, tasks=(task,))
+
+
 def read_suite(path_or_name: str) -> Suite:
     """Read a suite's file, or one of the package by its name.
 
@@ -211,10 +218,10 @@ def read_suite(path_or_name: str) -> Suite:
     own = _SUITES / f"{path_or_name}.toml"
     if path_or_name in suite_names():
         return load(Suite, own)
-    if not Path(path_or_name).suffix:
+    if Path(path_or_name).suffix != ".toml":
         raise SettingsError(
-            f"suite: got {path_or_name!r}, expected a .toml file, or one of "
-            f"{', '.join(suite_names())}"
+            f"{path_or_name}: is no suite and no such file; expected a .toml file, one of "
+            f"{', '.join(suite_names())}, a BEIR folder, or a file of labelled rows"
         )
     return load(Suite, path_or_name)
 

@@ -29,6 +29,7 @@ from modernbert.tasks.labels.examples import (
     learn_labels,
     read_label_names,
     row_label_names,
+    shortened,
     text_job,
 )
 from modernbert.tasks.labels.few_shot import few_shot_job
@@ -176,7 +177,14 @@ def open_classify(recipe: ClassifyRecipe) -> TuningJob:
     """
     source = LabelledTables.open(recipe)
     columns = recipe.data.label or _flag_columns(source)
+    if len(columns) > 1 and set(columns) == set(recipe.data.labels):
+        columns = recipe.data.labels
     if len(columns) > 1:
+        if recipe.data.labels and columns != recipe.data.labels:
+            raise InputError(
+                f"{source.train.source}: has the labels {shortened(columns)}, and the model "
+                f"{shortened(recipe.data.labels)}"
+            )
         flags = {name: _flags(table, columns) for name, table in source.tables.items()}
         return _multi_label(source, recipe, columns, flags)
     column = source.label_column(LABELS)
@@ -188,7 +196,7 @@ def open_classify(recipe: ClassifyRecipe) -> TuningJob:
 
 def _single_label(source: LabelledTables, recipe: ClassifyRecipe, column: str) -> TuningJob:
     names = {name: read_label_names(table, column) for name, table in source.tables.items()}
-    labels = learn_labels(names["train"], source.train.source)
+    labels = recipe.data.labels or learn_labels(names["train"], source.train.source)
     targets = {
         name: label_indices(table, names[name], labels) for name, table in source.tables.items()
     }
@@ -231,7 +239,13 @@ def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) 
     separator = recipe.data.label_separator
     lists = {name: _lists(table, column, separator) for name, table in source.tables.items()}
     if are_flags([row for rows in lists.values() for row in rows]):
-        columns = [str(number) for number in range(len(lists["train"][0]))]
+        width = len(lists["train"][0])
+        columns = list(recipe.data.labels) or [str(number) for number in range(width)]
+        if len(columns) != width:
+            raise InputError(
+                f"{source.train.source}: has {width} flags a row, and the model {len(columns)} "
+                "labels"
+            )
         hot = {
             name: [tuple(int(bool(flag(each))) for each in row) for row in rows]
             for name, rows in lists.items()
@@ -241,7 +255,9 @@ def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) 
         name: [row_label_names(row, table.where(index), column) for index, row in enumerate(rows)]
         for (name, rows), table in zip(lists.items(), source.tables.values(), strict=True)
     }
-    labels = learn_labels([each for row in names["train"] for each in row], source.train.source)
+    labels = recipe.data.labels or learn_labels(
+        [each for row in names["train"] for each in row], source.train.source
+    )
     known = set(labels)
     for name, table in source.tables.items():
         for row, given in enumerate(names[name]):

@@ -67,7 +67,12 @@ class LabelledPairs(LabelledRows):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyRows(LabelledPairs):
-    """Rows with labels of texts or of pairs."""
+    """Rows with labels of texts or of pairs.
+
+    Attributes:
+        labels: The labels in the order of the model's outputs; those of the training rows in
+            their own order when empty.
+    """
 
     label: Annotated[
         tuple[str, ...],
@@ -79,6 +84,8 @@ class ClassifyRows(LabelledPairs):
     label_separator: Annotated[
         str | None, MinLen(1), Doc("The separator of several labels in one column, such as '|'.")
     ] = None
+
+    labels: tuple[str, ...] = ()
 
     usual_labels: ClassVar[Sequence[str]] = LABELS
 
@@ -92,7 +99,11 @@ class ClassifyRows(LabelledPairs):
 
 @dataclass(frozen=True, kw_only=True)
 class TagRows(LabelledRows):
-    """Rows with words and the label of each."""
+    """Rows with words and the label of each.
+
+    Attributes:
+        labels: As in `ClassifyRows`.
+    """
 
     text: Annotated[str | None, Doc("The column of the words.", default=_FOUND)] = None
     label: Annotated[tuple[str, ...], Doc("The column of the tags.", default=_FOUND)] = ()
@@ -104,6 +115,8 @@ class TagRows(LabelledRows):
             default="as the training data have it",
         ),
     ] = None
+
+    labels: tuple[str, ...] = ()
 
     usual_labels: ClassVar[Sequence[str]] = TAGS
 

@@ -146,7 +146,9 @@ def open_tag(recipe: TagRecipe) -> TuningJob:
     given = WordSplitting(at=recipe.data.split_words or "punctuation")
     rows = {name: _read(table, columns, given) for name, table in source.tables.items()}
     splitting = WordSplitting.learnt([words for words, _ in rows["train"]], recipe.data.split_words)
-    labels = _learn([each for _, tags in rows["train"] for each in tags], source)
+    labels = recipe.data.labels or _learn(
+        [each for _, tags in rows["train"] for each in tags], source
+    )
     splits, notes = {}, []
     for name, table in source.tables.items():
         examples, cut = [], 0
