@@ -142,12 +142,6 @@ class EncoderConfig:
         """Return how the rotary angles of layers of a kind are stretched."""
         return self.global_scaling if kind == "global" else self.local_scaling
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether the layers are the paper's: GELU and no biases."""
-        has_biases = self.attention_bias or self.mlp_bias or self.norm_bias
-        return self.activation == "gelu" and not has_biases
-
     def num_parameters(self, *, head: bool) -> int:
         """Return the exact number of parameters.
 

@@ -133,6 +133,22 @@ static void check_functions(void) {
     report("gelu", "", gate, 2 * UNIT);
 }
 
+static void check_activations(void) {
+    double error = 0;
+    for (long step = 0; step < 40000; step++) {
+        float y = -90.0f + step * 180.0f / 40000, out[LANES];
+        double u = 0.7978845608028654 * (y + 0.044715 * y * y * y), above = y > 0 ? y : 0;
+        double exact[] = {[GELU_TANH] = y * 0.5 * (1 + tanh(u)), [SILU] = y / (1 + exp(-y)),
+                          [RELU] = above, [RELU_SQUARED] = above * above};
+        for (long activation = GELU_TANH; activation <= RELU_SQUARED; activation++) {
+            store(out, activate(activation, broadcast(y)));
+            double size = 1 + fabs(exact[activation]);
+            error = further(error, fabs(out[0] - exact[activation]) / size);
+        }
+    }
+    report("other activations", "", error, 16 * UNIT);
+}
+
 /* ---- products ---- */
 
 static Weights packed_weights(int kind, const float *matrix, long columns, long depth, long gated) {
@@ -419,7 +435,7 @@ static void check_encoder(int kind, const int32_t *borders, long count) {
         layers[i].angles = angles;
         layers[i].is_global = i == 0;
     }
-    Shape shape = {HIDDEN, INNER, NUM_HEADS, WINDOW, kind, 1, 1e-5f};
+    Shape shape = {HIDDEN, INNER, NUM_HEADS, WINDOW, kind, GELU, 1, 1e-5f};
     Batch batch = {borders, positions, count, total};
     float *stream = malloc(total * HIDDEN * 4), *attention = malloc(total * 3 * HIDDEN * 4);
     modernbert_embed(&shape, embedding, first_norm, ids, total, stream);
@@ -459,6 +475,7 @@ int main(void) {
     check_lanes();
     check_bytes();
     check_functions();
+    check_activations();
     check_exact_int8();
     for (int kind = KIND_F32; kind <= KIND_INT8; kind++) {
         if (kind == KIND_BF16 && !HAS_BF16) continue;

@@ -1,5 +1,7 @@
 """The encoder in C against the encoder in torch: every variant, every precision."""
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -10,7 +12,7 @@ from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import ConfigError, InputError, ModelFolderError
-from modernbert.model.config import EncoderConfig, layer_kinds
+from modernbert.model.config import Activation, EncoderConfig, layer_kinds
 from modernbert.model.dropout import Dropout
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
@@ -172,6 +174,29 @@ def test_positions_beyond_the_first_table(encoder: Encoder, engines: dict[str, E
         batch = batch_of([length])
         difference = engines["float32"](batch) - expected(encoder, batch)
         assert difference.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_every_activation(activation: Activation) -> None:
+    encoder, batch = small_encoder(activation=activation), batch_of([50, 3])
+    difference = Engine(encoder, "float32")(batch) - expected(encoder, batch)
+    assert difference.abs().max() < 1e-5
+    narrow = Engine(encoder, "int8")(batch)
+    similarity = torch.nn.functional.cosine_similarity(narrow, expected(encoder, batch), dim=1)
+    assert similarity.min() > 0.99
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_activations_of_large_numbers_and_nan(activation: Activation) -> None:
+    encoder = small_encoder(activation=activation)
+    with torch.no_grad():
+        for layer in encoder.layers:
+            layer.mlp.Wi.weight *= 1000
+    batch = batch_of([20])
+    assert torch.allclose(Engine(encoder, "float32")(batch), expected(encoder, batch), atol=1e-2)
+    with torch.no_grad():
+        encoder.layers[0].mlp.Wi.weight[0, 0] = torch.nan
+    assert Engine(encoder, "float32")(batch).isnan().all()
 
 
 def test_sizes_that_do_not_fit() -> None:

@@ -6,7 +6,7 @@
    is what takes the time. */
 
 typedef struct {
-    long hidden, inner, num_heads, window, kind, num_threads;
+    long hidden, inner, num_heads, window, kind, activation, num_threads;
     float eps;
 } Shape;
 
@@ -137,7 +137,8 @@ static Target gate_target(const Pass *pass, const Workspace *w) {
     const Shape *s = pass->shape;
     long size = VALUE_SIZE(s->kind);
     return (Target){.what = GATE, .kind = s->kind, .step = s->inner,
-                    .out = w->gated - w->first * s->inner * size};
+                    .out = w->gated - w->first * s->inner * size,
+                    .activation = s->activation};
 }
 
 static Target stream_target(const Pass *pass) {

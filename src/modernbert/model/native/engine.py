@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
-from modernbert.model.config import EncoderConfig, LayerKind
+from modernbert.model.config import Activation, EncoderConfig, LayerKind
 from modernbert.model.native.loading import has_bfloat16, has_int8, library
 from modernbert.model.rope import rotary_table
 
@@ -21,6 +21,13 @@ Precision = Literal["float32", "bfloat16", "int8"]
 HEAD_SIZE = 64
 _KINDS: dict[Precision, int] = {"float32": 0, "bfloat16": 1, "int8": 2}
 _ENTRY_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
+_ACTIVATIONS: dict[Activation, int] = {
+    "gelu": 0,
+    "gelu_tanh": 1,
+    "silu": 2,
+    "relu": 3,
+    "relu2": 4,
+}
 _FIRST_ANGLES = 1024
 _PAUSE = ctypes.CFUNCTYPE(ctypes.c_int)
 
@@ -29,7 +36,8 @@ def supports(config: EncoderConfig, precision: Precision) -> bool:
     """Whether an encoder of these sizes can run here in this precision."""
     available = {"float32": library() is not None, "bfloat16": has_bfloat16(), "int8": has_int8()}
     sizes_fit = config.head_size == HEAD_SIZE and config.intermediate_size % 32 == 0
-    return sizes_fit and config.is_plain and available[precision]
+    has_biases = config.attention_bias or config.mlp_bias or config.norm_bias
+    return sizes_fit and not has_biases and available[precision]
 
 
 class _Weights(ctypes.Structure):
@@ -62,6 +70,7 @@ class _Shape(ctypes.Structure):
         ("num_heads", ctypes.c_long),
         ("window", ctypes.c_long),
         ("kind", ctypes.c_long),
+        ("activation", ctypes.c_long),
         ("num_threads", ctypes.c_long),
         ("eps", ctypes.c_float),
     )
@@ -248,6 +257,7 @@ class Engine:
             num_heads=config.num_heads,
             window=config.window,
             kind=_KINDS[self.precision],
+            activation=_ACTIVATIONS[config.activation],
             num_threads=torch.get_num_threads(),
             eps=config.norm_eps,
         )

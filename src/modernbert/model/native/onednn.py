@@ -22,7 +22,8 @@ _ZERO = 128  # what stands for 0 in oneDNN's unsigned rows
 
 def engine_for(encoder: Any, precision: Precision) -> "Engine | OneDnnEngine":
     """The engine that suits the CPU: see `Engine` for the arguments."""
-    if precision != "float32" and takes_onednn():
+    is_geglu = encoder.config.activation == "gelu"
+    if precision != "float32" and is_geglu and takes_onednn():
         return OneDnnEngine(encoder, precision)
     return Engine(encoder, precision)
 

@@ -153,6 +153,7 @@ typedef struct {
     long num_heads;       /* ROTATE_AND_STORE: panels are heads: of queries, of keys, of values */
     const float *angles;  /* [position][2][HEAD / 2]: cosines and sines */
     const int32_t *positions;
+    long activation;      /* GATE */
 } Target;
 
 /* Turn the two halves of a head by the angles of its position. */
@@ -178,7 +179,8 @@ INLINE void finish_row(const Target *target, int is_narrow, float *values, long 
         at = row * target->step + panel * PANEL / 2;
         for (int i = 0; i < PANEL / 2; i += LANES)
             store_value(is_narrow, target->out, at + i,
-                        gelu(load(values + i)) * load(values + PANEL / 2 + i));
+                        activate(target->activation, load(values + i)) *
+                            load(values + PANEL / 2 + i));
         return;
     case ROTATE_AND_STORE:
         if (panel < 2 * target->num_heads)

@@ -116,4 +116,23 @@ INLINE floats gelu(floats x) {
     return x * normal_cdf(x, &bell);
 }
 
+/* x / (1 + exp(-y)); below -44 the sigmoid of y counts as that of -44, which is 6e-20. */
+INLINE floats times_sigmoid(floats x, floats y) {
+    floats least = broadcast(-64.0f);
+    return x * reciprocal(1.0f + exp2_of(-larger(y * LOG2_E, least)));
+}
+
+enum { GELU, GELU_TANH, SILU, RELU, RELU_SQUARED };
+
+INLINE floats activate(long activation, floats x) {
+    switch (activation) {
+    case GELU_TANH: /* (1 + tanh(y)) / 2 is the sigmoid of 2y */
+        return times_sigmoid(x, x * (2 * 0.79788456080286535588f) * (1.0f + 0.044715f * (x * x)));
+    case SILU: return times_sigmoid(x, x);
+    case RELU: return larger(broadcast(0), x); /* in this order a NaN stays one */
+    case RELU_SQUARED: return x * larger(broadcast(0), x);
+    default: return gelu(x);
+    }
+}
+
 #endif
