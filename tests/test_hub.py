@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from modernbert.errors import HubError
-from modernbert.hub import check_folder, push_folder
+from modernbert.hub import check_folder, find_folder, push_folder
 
 
 @pytest.fixture
@@ -166,3 +166,39 @@ def test_in_a_process_that_has_imported_nothing_else(folder: Path) -> None:
     assert answer.stderr == (
         "error: someone/mine: HF_HUB_OFFLINE is set, so nothing can be pushed\n"
     )
+
+
+def test_a_revision_pins_what_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+
+    asked: list[tuple[str, str | None]] = []
+
+    def download(hub_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        assert allow_patterns == ["*.json"]
+        asked.append((hub_id, revision))
+        if revision == "missing":
+            raise OSError("no such revision")
+        return str(tmp_path)
+
+    def find(name: str) -> Path:
+        return find_folder(name, patterns=["*.json"], content="x", error=HubError)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    for name in ("me/mine", "me/mine@v1.0", "me/mine@0a1b2c3", "me/mine@refs/pr/1", "mine@main"):
+        assert find(name) == tmp_path
+    assert asked == [
+        ("me/mine", None),
+        ("me/mine", "v1.0"),
+        ("me/mine", "0a1b2c3"),
+        ("me/mine", "refs/pr/1"),
+        ("mine", "main"),
+    ]
+    with pytest.raises(HubError, match="me/mine@missing"):
+        find("me/mine@missing")
+    for name in ("me/mine@", "me/mine@../x", "me/mine@a b", "me/mine@-x"):
+        with pytest.raises(HubError, match="after the @"):
+            find(name)
+    (tmp_path / "here@v1").mkdir()
+    assert find("here@v1") == Path("here@v1")
+    assert len(asked) == 6

@@ -22,6 +22,7 @@ from modernbert.kinds import (
 from modernbert.reading import user_path
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_REVISION = re.compile(r"[A-Za-z0-9][\w./-]*")
 
 
 def find_folder(
@@ -34,10 +35,14 @@ def find_folder(
     """The local folder itself, or that of the hub's files, fetched when need be.
 
     Args:
-        folder_or_hub_id: A local folder or a hub id.
+        folder_or_hub_id: A folder, or `model`, `owner/model` or `owner/model@revision` on the hub;
+            a revision is a commit, a tag or a branch, and a commit stays what it is.
         patterns: Which files to fetch from the hub, such as "*.json"; a local folder is not looked
             at.
         content: What a folder should hold, for the message about something that is no folder.
+        error: The class to raise.
+
+    Raises:
         error: A path where no folder is, or a hub id that cannot be fetched.
     """
     folder = user_path(folder_or_hub_id)
@@ -45,9 +50,24 @@ def find_folder(
         return folder
     if folder.exists():
         raise error(f"{folder}: is a file; expected a folder with {content}")
-    if isinstance(folder_or_hub_id, Path) or not _may_be_hub_id(folder_or_hub_id):
+    hub_id, revision = split_revision(str(folder_or_hub_id))
+    if isinstance(folder_or_hub_id, Path) or not _may_be_hub_id(hub_id):
         raise error(f"{folder}: no such folder")
-    return _fetch(folder_or_hub_id, patterns, error)
+    if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
+        raise error(f"{folder_or_hub_id}: expected a commit, a tag or a branch after the @")
+    return _fetch(hub_id, revision, patterns, error)
+
+
+def split_revision(folder_or_hub_id: str) -> tuple[str, str | None]:
+    """An id of the hub without its revision, and the revision; a folder stays as it is.
+
+    >>> split_revision("owner/model@v1.0")
+    ('owner/model', 'v1.0')
+    """
+    hub_id, separator, revision = folder_or_hub_id.partition("@")
+    if not separator or user_path(folder_or_hub_id).exists():
+        return folder_or_hub_id, None
+    return hub_id, revision
 
 
 def require_model(folder_or_hub_id: Path | str, wanted: tuple[ModelKind, ...] = ()) -> None:
@@ -77,15 +97,22 @@ def _may_be_hub_id(name: str) -> bool:
     return bool(_HUB_ID.fullmatch(name)) and not ("/" in name and Path(name).parent.is_dir())
 
 
-def _fetch(hub_id: str, patterns: Sequence[str], error: type[ModernBertError]) -> Path:
+def _fetch(
+    hub_id: str, revision: str | None, patterns: Sequence[str], error: type[ModernBertError]
+) -> Path:
     import huggingface_hub  # slow to import, and most calls name a folder
 
     try:
-        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=list(patterns)))
+        return Path(
+            huggingface_hub.snapshot_download(
+                hub_id, revision=revision, allow_patterns=list(patterns)
+            )
+        )
     except Exception as failure:  # the hub client's errors share no base class
         reason = (str(failure) or type(failure).__name__).splitlines()[0]
         raise error(
-            f"{hub_id}: no such folder, and the hub could not provide it: {reason}"
+            f"{hub_id}{'@' + revision if revision else ''}: no such folder, and the hub could not "
+            f"provide it: {reason}"
         ) from None
 
 

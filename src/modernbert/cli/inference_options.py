@@ -26,7 +26,9 @@ R = TypeVar("R")
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="Folder or hub id of the model.", show_default=False),
+    typer.Argument(
+        metavar="MODEL", help="Folder or hub id (NAME@REVISION) of the model.", show_default=False
+    ),
 ]
 
 

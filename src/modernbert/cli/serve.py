@@ -25,7 +25,8 @@ def serve(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="Folders or hub ids of models; NAME=MODEL serves one under another name.",
+            help="Folders or hub ids (ID@REVISION) of models; NAME=MODEL serves one under another "
+            "name.",
             show_default=False,
         ),
     ],

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
 from modernbert.inference.batching import launch
+from modernbert.hub import split_revision
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.fill_mask import FillMask
@@ -103,7 +104,8 @@ def load(
         ModernBertError: As `from_pretrained` of the class that the folder is for.
     """
     folder = find_model(folder_or_hub_id, weights=True)
-    if not _NAME.fullmatch(name := name or Path(folder_or_hub_id).name or folder.resolve().name):
+    published = split_revision(str(folder_or_hub_id))[0]
+    if not _NAME.fullmatch(name := name or Path(published).name or folder.resolve().name):
         raise InputError(
             f"name: got {name!r}, expected letters, digits, dots, dashes and underscores; "
             "write NAME=MODEL to give the model another name"
