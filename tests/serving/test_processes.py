@@ -1,5 +1,6 @@
 """Servers as processes: twice the load, SIGTERM, kill and restart."""
 
+import logging
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from tests.serving.conftest import text_of
 from benchmarks.serving.load import Answer, Ask, Connection, closed_loop, embed_ask
 from benchmarks.serving.servers import free_port, ours, running
 from benchmarks.serving.soak import metrics, soak
+from modernbert.cli.serve import _log_visibly
 
 SOAK_SECONDS = float(os.environ.get("MODERNBERT_SOAK_SECONDS", "30"))
 ADMITTED = 4
@@ -157,14 +159,35 @@ def _sent(address: str, ask: Ask) -> Answer:
         return connection.send(ask)
 
 
-def test_mistakes_on_the_command_line(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_mistakes_on_the_command_line(
+    run: Run, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     missing = run("serve", tmp_path / "none", "--port", 0)
     assert missing.exit_code == 2 and "none" in missing.stderr
     twice = run("serve", folders["embedder"], folders["embedder"], "--port", 0)
     assert twice.exit_code == 2 and "its own name" in twice.stderr
     empty = run("serve", folders["embedder"], "--api-key", "", "--port", 0)
     assert empty.exit_code == 2 and "--api-key: got" in empty.stderr
+    monkeypatch.setenv("MODERNBERT_API_KEY", "\udcff\udcfe")
+    undecodable = run("serve", folders["embedder"], "--port", 0)
+    assert undecodable.exit_code == 2 and "UTF-8" in undecodable.stderr
+    monkeypatch.delenv("MODERNBERT_API_KEY")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         busy = run("serve", folders["embedder"], "--port", port)
     assert busy.exit_code == 2 and f"127.0.0.1:{port}" in busy.stderr
+
+
+def test_the_log_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    kept, root.handlers = root.handlers, []
+    try:
+        _log_visibly()
+        try:
+            raise KeyError("\x1b[2J")
+        except KeyError as error:
+            root.error("a text: %s", "\x1b]0;title\x07", exc_info=error)
+    finally:
+        root.handlers = kept
+    said = capsys.readouterr().err
+    assert "\\x1b]0;title" in said and "\x1b" not in said and "Traceback" in said

@@ -1,5 +1,6 @@
 """`modernbert serve`: serves models over HTTP."""
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ import typer
 from modernbert.cli.formatting import counted
 from modernbert.cli.inference_options import Compile, PrecisionName, PrecisionOption, look_at
 from modernbert.cli.options import takes_settings
-from modernbert.cli.terminal import tell
+from modernbert.cli.terminal import tell, visible
 from modernbert.errors import InputError
 from modernbert.serving.settings import ServingSettings
 
@@ -48,6 +49,7 @@ def serve(
     lets requests in progress finish.
     """
     _require_extra()
+    _log_visibly()
     for model in models:
         look_at(_name_and_model(model)[1])
     from modernbert.serving.server import bind, run
@@ -78,6 +80,19 @@ def _name_and_model(argument: str) -> tuple[str, str]:
     """The name that an argument gives a model, if any, and the model."""
     name, separator, model = argument.partition("=")
     return ("", argument) if not separator or Path(argument).exists() else (name, model)
+
+
+class _VisibleFormatter(logging.Formatter):
+    """Writes records of the log without control characters, as texts of clients may be in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def _log_visibly() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def _require_extra() -> None:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
-from modernbert.inference.batching import launch
 from modernbert.hub import split_revision
+from modernbert.inference.batching import launch
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.fill_mask import FillMask
