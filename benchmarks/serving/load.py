@@ -81,8 +81,9 @@ class Connection:
 
 
 def embed_ask(kind: str, path: str, inputs: Any, num_tokens: int) -> Ask:
-    """A request to embed, in the words of either API: servers pass over fields that they lack."""
-    body = json.dumps({"inputs": inputs, "input": inputs}).encode()
+    """A request to embed, in the words of the API that the path belongs to."""
+    name = "input" if path.endswith("embeddings") else "inputs"
+    body = json.dumps({name: inputs}).encode()
     return Ask(kind, path, body, num_tokens)
 
 

@@ -30,6 +30,14 @@ def test_the_description_has_every_route(client: httpx.Client) -> None:
     assert describe("1", with_key=True)["security"] == [{"key": []}]
 
 
+def test_the_page_of_routes(client: httpx.Client) -> None:
+    answer = client.get("/docs")
+    assert answer.headers["content-type"].startswith("text/html")
+    for route in ROUTES:
+        assert f"<code>POST {route.path}</code>" in answer.text
+    assert "What is deep learning?" in answer.text and "http://" not in answer.text
+
+
 def test_examples_of_the_page_are_answered(client: httpx.Client) -> None:
     """The page fills its form with these."""
     described = client.get("/openapi.json").json()

@@ -142,6 +142,46 @@ def test_rerank(client: httpx.Client, by_name: dict[str, Any]) -> None:
     assert "text" not in raw[0]
 
 
+@pytest.mark.parametrize("model", ["reranker", "vectors"])
+def test_rerank_as_others_have_it(client: httpx.Client, model: str) -> None:
+    texts = [text for text in TEXTS if text]
+    query = "the root of 12"
+    expected = post(client, "/rerank", query=query, texts=texts, model=model)
+    first = post(client, "/v1/rerank", query=query, documents=texts, model=model)
+    assert [each["index"] for each in first["results"]] == [each["index"] for each in expected]
+    assert [each["document"]["text"] for each in first["results"]] == [
+        texts[each["index"]] for each in expected
+    ]
+    documents = [{"text": text} for text in texts]
+    asked = {"query": query, "documents": documents, "return_documents": False, "top_n": 2}
+    short = post(client, f"/{model}/v1/rerank", **asked)["results"]
+    second = post(client, "/v2/rerank", query=query, documents=texts, top_n=2, model=model)
+    assert second["results"] == short and "document" not in short[0]
+    assert close([e["relevance_score"] for e in short], [e["score"] for e in expected[:2]])
+    assert second["model"] == model and second["id"] and second["usage"]["total_tokens"] > 20
+    assert post(client, "/v2/rerank", query=query, documents=[TOO_LONG], model=model)["results"]
+    for path in ("/v1/rerank", "/v2/rerank"):
+        answer = client.post(path, json={"query": query, "documents": []})
+        assert answer.status_code == 400 and "documents" in answer.json()["message"]
+        answer = client.post(path, json={"query": query, "documents": ["a"], "rank_fields": []})
+        assert answer.status_code == 400 and "rank_fields" in answer.json()["message"]
+
+
+def test_unknown_fields_are_refused(client: httpx.Client) -> None:
+    assert refused(client, "/embed", 400, inputs="a", normalise=True) == "normalise: no such field"
+    inputs = {"source_sentence": "a", "sentences": ["b"], "x": 1}
+    assert refused(client, "/similarity", 400, inputs=inputs) == "inputs.x: no such field"
+    parameters = {"top_k": 1, "aggregation": "max"}
+    said = refused(client, "/fill-mask", 400, inputs="[MASK]", parameters=parameters)
+    assert said == "parameters.aggregation: no such field"
+
+
+def test_one_model_is_described(client: httpx.Client) -> None:
+    assert client.get("/v1/models/tagger").json()["id"] == "tagger"
+    answer = client.get("/v1/models/nobody")
+    assert answer.status_code == 404 and "nobody" in answer.json()["message"]
+
+
 def test_tag(client: httpx.Client, by_name: dict[str, Any]) -> None:
     words = ["the", "square", "12"]
     expected = by_name["tagger"].part(Tagger).tag([*TEXTS, words])

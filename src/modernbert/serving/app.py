@@ -17,6 +17,7 @@ from modernbert.inference.load import class_for
 from modernbert.serving import schemas
 from modernbert.serving.answers import error_response, json_response
 from modernbert.serving.computing import Computing, authorize
+from modernbert.serving.docs_page import docs_page
 from modernbert.serving.hosts import HostCheck
 from modernbert.serving.models import ServedModel
 from modernbert.serving.openapi import describe
@@ -30,6 +31,7 @@ _PAGE = Path(__file__).with_name("page.html")
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 )
+_PAGE_HEADERS = {"content-security-policy": _PAGE_POLICY, "x-content-type-options": "nosniff"}
 _BY_PATH = {route.path: route for route in ROUTES}
 _AT_ROOT = {route.path: route for route in ROOT_ROUTES}
 
@@ -48,8 +50,10 @@ def make_app(service: Service, *, allowed_hosts: Collection[str] | None = None) 
         PathRoute("/health", http.health),
         PathRoute("/ping", http.health),
         PathRoute("/openapi.json", http.openapi),
+        PathRoute("/docs", http.docs),
         PathRoute("/metrics", _locked(service, http.metrics)),
         PathRoute("/v1/models", _locked(service, http.list_models)),
+        PathRoute("/v1/models/{name}", _locked(service, http.one_model)),
         *_paths_of(http, "", None),
     ]
     for model in service.models.values():
@@ -83,6 +87,7 @@ class _Http:
         with_key = self.settings.api_key is not None
         description = describe(version("modernbert"), with_key=with_key)
         self._description = msgspec.json.encode(description)
+        self._docs = docs_page(description)
 
     async def info(self, model: ServedModel, _: Request) -> Response:
         """What a model is, and the limits."""
@@ -111,6 +116,15 @@ class _Http:
             schemas.OpenAIModels([schemas.OpenAIModel(n) for n in self.service.models])
         )
 
+    async def one_model(self, request: Request) -> Response:
+        """One of them, or none of that name."""
+        name = request.path_params["name"]
+        if name not in self.service.models:
+            known = ", ".join(self.service.models)
+            missing = Refusal(404, "NotFound", f"model: got {name!r}, expected one of {known}")
+            return error_response(missing, is_openai=True)
+        return json_response(schemas.OpenAIModel(name))
+
     async def health(self, _: Request) -> Response:
         """Whether requests are taken."""
         if self.service.is_draining:
@@ -125,10 +139,13 @@ class _Http:
         """The description of the routes."""
         return Response(self._description, media_type="application/json")
 
+    async def docs(self, _: Request) -> Response:
+        """The description of the routes, to read."""
+        return HTMLResponse(self._docs, headers=_PAGE_HEADERS)
+
     async def page(self, _: Request) -> Response:
         """A page to try the routes on."""
-        headers = {"content-security-policy": _PAGE_POLICY, "x-content-type-options": "nosniff"}
-        return HTMLResponse(_PAGE.read_text(encoding="utf-8"), headers=headers)
+        return HTMLResponse(_PAGE.read_text(encoding="utf-8"), headers=_PAGE_HEADERS)
 
 
 def _locked(service: Service, endpoint: Endpoint) -> Endpoint:

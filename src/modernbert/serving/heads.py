@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import torch
 from msgspec import Struct
@@ -60,8 +61,8 @@ class Route:
 
     @property
     def is_openai(self) -> bool:
-        """Whether errors are written as clients of OpenAI expect them."""
-        return self.path.endswith("/embeddings")
+        """Whether errors are written as clients of OpenAI, Cohere and Jina expect them."""
+        return self.path.startswith("/v")
 
 
 async def predict(call: Call, request: schemas.PredictRequest) -> Any:
@@ -99,6 +100,40 @@ async def rerank(call: Call, request: schemas.RerankRequest) -> Any:
         schemas.Rank(index, scores[index], request.texts[index] if request.return_text else None)
         for index in order
     ]
+
+
+async def rank_documents(call: Call, request: schemas.RankDocumentsRequest) -> Any:
+    """`rerank` in the words of Jina and Cohere, who cut what is too long."""
+    texts = [each if isinstance(each, str) else each.text for each in request.documents]
+    ranks = await _ranked(call, request.query, texts)
+    results = [
+        schemas.RankedDocument(
+            each.index,
+            each.score,
+            schemas.Document(texts[each.index]) if request.return_documents else None,
+        )
+        for each in ranks[: request.top_n]
+    ]
+    return _ranked_documents(call, results)
+
+
+async def rank_texts(call: Call, request: schemas.RankTextsRequest) -> Any:
+    """`rerank` in the words of Cohere's second version."""
+    ranks = await _ranked(call, request.query, request.documents)
+    results = [schemas.RankedDocument(each.index, each.score) for each in ranks[: request.top_n]]
+    return _ranked_documents(call, results)
+
+
+async def _ranked(call: Call, query: str, texts: list[str]) -> list[schemas.Rank]:
+    if not texts:
+        raise empty("documents")
+    asked = schemas.RerankRequest(query=query, texts=texts, truncate=True)
+    return await rerank(call, asked)  # type: ignore[no-any-return]
+
+
+def _ranked_documents(call: Call, results: list[schemas.RankedDocument]) -> schemas.RankedDocuments:
+    usage = schemas.RankedUsage(call.timing.tokens)
+    return schemas.RankedDocuments(str(uuid4()), call.model.name, results, usage)
 
 
 async def tag(call: Call, request: schemas.TagRequest) -> Any:
@@ -225,6 +260,22 @@ HEAD_ROUTES = (
         schemas.RerankRequest,
         list[schemas.Rank],
         rerank,
+    ),
+    Route(
+        "/v1/rerank",
+        (Reranker, MultiVectorEmbedder),
+        "Texts by how well they answer a query, as Jina's and Cohere's first route give them.",
+        schemas.RankDocumentsRequest,
+        schemas.RankedDocuments,
+        rank_documents,
+    ),
+    Route(
+        "/v2/rerank",
+        (Reranker, MultiVectorEmbedder),
+        "Texts by how well they answer a query, as Cohere's second route gives them.",
+        schemas.RankTextsRequest,
+        schemas.RankedDocuments,
+        rank_texts,
     ),
     Route(
         "/tag",

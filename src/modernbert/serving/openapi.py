@@ -87,6 +87,7 @@ def _readings(types: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "/info": _reading("The model and the limits.", _json(info), locked),
         "/v1/models": _reading("The names of the models.", _json(models), locked),
+        "/v1/models/{name}": _one_model(locked),
         "/metrics": _reading("Counters for Prometheus.", text, locked),
         "/health": _reading(
             "Whether requests are taken.",
@@ -94,6 +95,17 @@ def _readings(types: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             {"503": {"description": "It is shutting down.", "content": error}},
         ),
     }
+
+
+def _one_model(locked: Mapping[str, Any]) -> dict[str, Any]:
+    error = _json(_reference(schemas.OpenAIErrorResponse))
+    missing = {"description": _REASONS[404], "content": error}
+    found = _reading(
+        "One of the models.", _json(_reference(schemas.OpenAIModel)), {**locked, "404": missing}
+    )
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    found["get"]["parameters"] = [name]
+    return found
 
 
 def _reading(summary: str, content: Any, refusals: Mapping[str, Any]) -> dict[str, Any]:

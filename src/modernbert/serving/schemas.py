@@ -1,7 +1,7 @@
 """What requests and answers look like: the bodies of text-embeddings-inference and of OpenAI.
 
-Unknown fields are passed over, as by those servers. `model` names one of several models that are
-served; a path that begins with the name does so too.
+Unknown fields are refused, so that nothing that a client asks for is ignored. `model` names one of
+several models that are served; a path that begins with the name does so too.
 """
 
 from typing import Annotated, Any, Literal
@@ -38,7 +38,7 @@ Words = Annotated[
 ]
 
 
-class Request(Struct, kw_only=True):
+class Request(Struct, kw_only=True, forbid_unknown_fields=True):
     """What every request may say."""
 
     model: str | None = None
@@ -83,7 +83,7 @@ class Prediction(Struct):
     label: str
 
 
-class ClassifyParameters(Struct, kw_only=True):
+class ClassifyParameters(Struct, kw_only=True, forbid_unknown_fields=True):
     top_k: Annotated[int, Meta(ge=1)] | None = None
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
 
@@ -107,12 +107,54 @@ class Rank(Struct, omit_defaults=True):
     text: str | None = None
 
 
-class SimilarityInput(Struct):
+class Document(Struct, forbid_unknown_fields=True):
+    text: str
+
+
+class RankDocumentsRequest(Request, kw_only=True):
+    """What Jina's /v1/rerank and the first version of Cohere's take."""
+
+    query: Annotated[str, Meta(examples=["What is deep learning?"])]
+    documents: Annotated[
+        list[str | Document], Meta(examples=[["Deep learning is ...", "Cheese is made of ..."]])
+    ]
+    top_n: Annotated[int, Meta(ge=1)] | None = None
+    return_documents: bool = True
+
+
+class RankTextsRequest(Request, kw_only=True):
+    """What Cohere's /v2/rerank takes."""
+
+    query: Annotated[str, Meta(examples=["What is deep learning?"])]
+    documents: Annotated[
+        list[str], Meta(examples=[["Deep learning is ...", "Cheese is made of ..."]])
+    ]
+    top_n: Annotated[int, Meta(ge=1)] | None = None
+
+
+class RankedDocument(Struct, omit_defaults=True):
+    index: int
+    relevance_score: float
+    document: Document | None = None
+
+
+class RankedUsage(Struct):
+    total_tokens: int
+
+
+class RankedDocuments(Struct):
+    id: str
+    model: str
+    results: list[RankedDocument]
+    usage: RankedUsage
+
+
+class SimilarityInput(Struct, forbid_unknown_fields=True):
     source_sentence: Annotated[str, Meta(examples=["What is deep learning?"])]
     sentences: Annotated[list[str], Meta(examples=[["What is machine learning?", "Cheese"]])]
 
 
-class SimilarityParameters(Struct, kw_only=True):
+class SimilarityParameters(Struct, kw_only=True, forbid_unknown_fields=True):
     truncate: bool | None = None
     truncation_direction: Direction = "Right"
     prompt_name: str | None = None
@@ -149,7 +191,7 @@ class DecodeRequest(Request, kw_only=True):
     skip_special_tokens: bool = True
 
 
-class FillMaskParameters(Struct, kw_only=True):
+class FillMaskParameters(Struct, kw_only=True, forbid_unknown_fields=True):
     top_k: Annotated[int, Meta(ge=1, le=100)] = 5
     targets: None = None
 
@@ -172,8 +214,15 @@ class FilledMask(Struct):
     sequence: str
 
 
+class TagParameters(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What clients of the hub's inference may ask for: entities are always grouped."""
+
+    aggregation_strategy: Literal["simple"] | None = None
+
+
 class TagRequest(Truncating, kw_only=True):
     inputs: Words
+    parameters: TagParameters | None = None
 
 
 class TaggedEntity(Struct):
@@ -184,7 +233,7 @@ class TaggedEntity(Struct):
     end: int
 
 
-class Question(Struct):
+class Question(Struct, forbid_unknown_fields=True):
     question: str
     context: str
 
