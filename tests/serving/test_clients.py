@@ -49,6 +49,30 @@ def test_openai(serve: Serve, expected: np.ndarray) -> None:
         stranger.embeddings.create(model="embedder", input=TEXTS)
 
 
+def test_2048_texts_of_openai(serve: Serve) -> None:
+    client, _ = serve("embedder")
+    texts = [f"the number {index}" for index in range(2048)]
+    with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none") as asking:
+        answer = asking.embeddings.create(model="embedder", input=texts)
+        assert [each.index for each in answer.data] == list(range(2048))
+        alone = asking.embeddings.create(model="embedder", input=texts[-1])
+        assert np.allclose(answer.data[-1].embedding, alone.data[0].embedding, atol=2e-6)
+        assert asking.models.retrieve("embedder").id == "embedder"
+
+
+def test_langchain(serve: Serve, expected: np.ndarray) -> None:
+    langchain_openai = pytest.importorskip("langchain_openai")
+    client, _ = serve("embedder")
+    embeddings = langchain_openai.OpenAIEmbeddings(
+        base_url=f"{client.base_url}/v1",
+        api_key="none",
+        model="embedder",
+        check_embedding_ctx_length=False,
+    )
+    assert np.allclose(embeddings.embed_documents(TEXTS), expected, atol=2e-6)
+    assert np.allclose(embeddings.embed_query(TEXTS[0]), expected[0], atol=2e-6)
+
+
 def test_hub_embeddings(serve: Serve, expected: np.ndarray) -> None:
     client = client_of(serve, "embedder")
     assert np.allclose(client.feature_extraction(TEXTS), expected, atol=2e-6)
