@@ -368,7 +368,7 @@ def test_output_that_cannot_be_used(corpus: list[Path], tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("")
-    with pytest.raises(RunError, match=r"not empty \(holds thesis\.tex\)"):
+    with pytest.raises(RunError, match=r"not empty \(contains thesis\.tex\)"):
         run(corpus, foreign)
     with pytest.raises(RunError, match="not a folder"):
         run(corpus, foreign / "thesis.tex")

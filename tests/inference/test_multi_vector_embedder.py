@@ -166,7 +166,7 @@ def test_bad_input_is_named(
 ) -> None:
     with pytest.raises(InputError, match="expected a list of texts"):
         embedder.stream("text", "query")
-    with pytest.raises(InputError, match="expected a str"):
+    with pytest.raises(InputError, match="expected a text"):
         embedder.encode_query([3])  # type: ignore[list-item]
     with pytest.raises(InputError, match="normalize: no such option"):
         embedder.encode_query("text", normalize=True)  # type: ignore[call-arg]

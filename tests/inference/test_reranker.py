@@ -99,7 +99,7 @@ def test_a_single_label_with_any_problem(reranker_folder: Path, tmp_path: Path) 
 
 
 def test_what_cannot_be(reranker: Reranker, classifier_folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^labels: got 3, expected 1, the relevance; take Class"):
+    with pytest.raises(ConfigError, match=r"^labels: got 3, expected 1, the relevance; use Class"):
         Reranker.from_pretrained(classifier_folder)
     with pytest.raises(InputError, match=r"^pairs: got str, expected pairs of query"):
         reranker.scores(["no pair"])  # type: ignore[list-item]

@@ -34,7 +34,7 @@ def test_a_paragraph_without_questions_is_no_row(tmp_path: Path) -> None:
         ({"context": "c"}, "article 1, paragraph 1: got nothing for 'qas', expected a list"),
         ({"context": "c", "qas": [{}]}, "paragraph 1, question 1: got nothing for 'question'"),
         ("text", "article 1, paragraph 1: got nothing for 'qas'"),
-        ({"context": "c", "qas": []}, "without a question"),
+        ({"context": "c", "qas": []}, "without any question"),
     ],
 )
 def test_missing_parts_are_named(tmp_path: Path, paragraph: Any, message: str) -> None:
