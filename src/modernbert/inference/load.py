@@ -32,9 +32,9 @@ def load(folder_or_hub_id: Path | str, *, precision: PrecisionChoice = "auto") -
         precision: What a model computes in; the others take none.
 
     Returns:
-        A `FillMask`, `Embedder`, `MultiVectorEmbedder`, `SparseEmbedder`, `Classifier`, `Reranker`,
-        `Tagger` or `QuestionAnswerer` for a model; a `Tokenizer`, an `Index`, the `ShardFolder` of
-        token shards, or an array (rows, dim) for a file of vectors.
+        For a model the object that uses it, of the class that `kinds.MODELS` names, such as an
+        `Embedder`; a `Tokenizer`, an `Index`, the `ShardFolder` of token shards, or an array
+        (rows, dim) for a file of vectors.
 
     Raises:
         InputError: A path at which nothing is, or nothing that is known.
