@@ -136,6 +136,7 @@ def result_lines(results: "Results") -> Iterator[str]:
     for split in ("dev", "test"):
         if figures := getattr(best, split):
             yield f"{split:<4}  {scores_of(figures)}"
+    yield from results.comparisons
     yield f"best weights after step {best.best_step:,} of {best.steps:,}; {duration(best.seconds)}"
 
 

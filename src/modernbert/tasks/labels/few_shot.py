@@ -22,15 +22,13 @@ from modernbert.inference.batching import batch_tokens_for
 from modernbert.model.heads import SequenceClassifier
 from modernbert.model.pooling import pool
 from modernbert.tasks.labels.objective import LabelObjective, outputs_of, packed, rows_of_each
+from modernbert.tasks.labels.plain_model import logistic_regression, plain_scores
 from modernbert.tasks.tuning.job import HeldOutSplit, Review, TuningJob
 from modernbert.tasks.tuning.task import Pack, computed_together, own_rows
 from modernbert.training.distributed import Group
 
 PASSES_PER_EPOCH = 20
 """How often an epoch sees each text, so that it is compared with many others."""
-
-_PENALTY = 1.0  # on the weights' squares, against the sum of the losses
-_ITERATIONS = 200
 
 
 class TextVectors(nn.Module):
@@ -116,7 +114,7 @@ class Likeness:
         with torch.no_grad():
             features = self.vectors(module, examples, group).double()
         labels = torch.tensor([each.label for each in examples], device=group.device)
-        weight, bias = _regression(features, labels, len(model.labels))
+        weight, bias = logistic_regression(features, labels, len(model.labels))
         with torch.no_grad():
             model.classifier.weight.copy_(weight)
             model.classifier.bias.copy_(bias)
@@ -130,35 +128,9 @@ def few_shot_job(job: TuningJob) -> TuningJob:
     objective = Likeness(labels)
     return replace(
         job,
+        plain=plain_scores(labels),
         objective=objective,
         first=lambda seed: TextVectors(job.first(seed)),
         kept=job.first,
         finish=objective.with_last_layer,
     )
-
-
-def _regression(features: Tensor, labels: Tensor, num_labels: int) -> tuple[Tensor, Tensor]:
-    """The weights and biases with the least penalised loss.
-
-    Args:
-        features: (rows, hidden_size) float64. labels: (rows,) int64.
-        labels: The labels.
-        num_labels: The number of labels.
-    """
-    weight = features.new_zeros(num_labels, features.shape[1]).requires_grad_()
-    bias = features.new_zeros(num_labels).requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe"
-    )
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        logits = functional.linear(features, weight, bias)
-        value = functional.cross_entropy(logits, labels, reduction="sum")
-        value = value + _PENALTY / 2 * weight.square().sum()
-        value.backward()
-        return value
-
-    with torch.enable_grad():
-        optimizer.step(loss)
-    return weight.detach(), bias.detach()

@@ -55,6 +55,7 @@ def write_page_of_runs(
     recipe, lengths = job.recipe, job.objective.lengths
     history = RunHistory.read(best.parent / METRICS_FILE)
     content = [
+        *(element("p", told) for told in results.comparisons),
         section("Result", facts(_totals(recipe, results, len(lengths)))),
         section("Runs", _runs(results), note=_spread_note(results)),
         section(

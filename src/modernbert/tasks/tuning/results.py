@@ -106,6 +106,7 @@ class Results:
     Attributes:
         metric: The score that chooses the best run.
         notes: The notes about the data; see `TuningJob`.
+        comparisons: The best run's scores beside those of a plain model, a line each.
         facts: More about the data; see `TuningJob`.
     """
 
@@ -114,6 +115,7 @@ class Results:
     combinations: Sequence[Combination]
     notes: Sequence[str]
     facts: Mapping[str, Any]
+    comparisons: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -176,6 +178,6 @@ class Results:
                 for each in self.combinations
             ],
             "runs": [asdict(outcome) for outcome in self.outcomes],
-            "notes": list(self.notes),
+            "notes": [*self.notes, *self.comparisons],
             "data": dict(self.facts),
         }

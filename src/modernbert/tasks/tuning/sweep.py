@@ -15,6 +15,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,9 @@ def run_all(
             notes=job.notes,
             facts=job.facts,
         )
+        best = results.best
+        told = [job.beside_plain("dev", best.dev), job.beside_plain("test", best.test)]
+        results = replace(results, comparisons=list(filter(None, told)))
         delivered = group.first((output / MODEL_FOLDER).exists)
         review = None if delivered else _review(job, results, group)
         group.first(lambda: _deliver(job, results, review))

@@ -1,0 +1,42 @@
+"""The plain model beside few-shot training: against scikit-learn, and what is said of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from modernbert.tasks.labels.plain_model import (
+    _features,
+    _inverse_frequencies,
+    _words,
+    logistic_regression,
+)
+
+TEXTS = ["good film one", "bad film two", "odd story three", "good story four", "a bad, bad thing"]
+LABELS = [0, 1, 2, 0, 1]
+HELD_OUT = ["a good thing", "bad one here", "An ODD film", "unknown"]
+
+
+def _probabilities(texts: Sequence[str]) -> Any:
+    words = [_words(text) for text in TEXTS]
+    weights = _inverse_frequencies(words)
+    weight, bias = logistic_regression(_features(words, weights), torch.tensor(LABELS), 3)
+    features = _features([_words(text) for text in texts], weights)
+    return functional.linear(features, weight, bias).softmax(1)
+
+
+def test_it_is_that_of_scikit_learn() -> None:
+    text = pytest.importorskip("sklearn.feature_extraction.text")
+    linear = pytest.importorskip("sklearn.linear_model")
+    vectorizer = text.TfidfVectorizer()
+    model = linear.LogisticRegression(tol=1e-10, max_iter=10_000)
+    model.fit(vectorizer.fit_transform(TEXTS), LABELS)
+    expected = torch.from_numpy(model.predict_proba(vectorizer.transform(HELD_OUT)))
+    torch.testing.assert_close(_probabilities(HELD_OUT), expected, atol=1e-3, rtol=0)
+
+
+def test_known_words_decide_and_others_do_not() -> None:
+    found = _probabilities(HELD_OUT).argmax(1).tolist()
+    assert found[:3] == [0, 1, 2]
