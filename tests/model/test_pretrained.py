@@ -291,7 +291,9 @@ def test_tensors_that_transformers_passes_over_too(folder: Path) -> None:
 def test_extra_tensors(folder: Path) -> None:
     edit_weights(folder, lambda x: x.update({"model.layers.0.attn_norm.weight": torch.ones(32)}))
     for cls in (MaskedLanguageModel, Encoder):
-        message = rf"{cls.__name__} has no place for: model.layers.0.attn_norm.weight$"
+        message = (
+            rf"has tensors that {cls.__name__} does not have: model.layers.0.attn_norm.weight$"
+        )
         with pytest.raises(ModelFolderError, match=message):
             cls.from_pretrained(folder)
 
