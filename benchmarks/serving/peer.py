@@ -1,13 +1,13 @@
-"""sentence-transformers behind HTTP in the obvious form: a function for each request, in a thread.
+"""A server of sentence-transformers in the obvious form: a function for each request, in a thread.
 
     python -m benchmarks.serving.peer MODEL PORT float32
 
-As a FastAPI application with `def embed(...)` would: requests run side by side in the threads of
-the framework, and each is encoded by itself.
+It works as a FastAPI application with `def embed(...)` would: requests run side by side in the
+threads of the framework, and each is encoded by itself.
 """
 
+import argparse
 import json
-import sys
 
 import torch
 import uvicorn
@@ -38,9 +38,14 @@ def make_app(model: SentenceTransformer) -> Starlette:
 
 def main() -> None:
     """Serve a folder."""
-    folder, port, dtype = sys.argv[1:]
-    model = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": getattr(torch, dtype)})
-    uvicorn.run(make_app(model), port=int(port), log_level="warning")
+    made = argparse.ArgumentParser(description="Serve a folder with sentence-transformers.")
+    made.add_argument("model", help="folder of the model")
+    made.add_argument("port", type=int)
+    made.add_argument("dtype", choices=("float32", "bfloat16"))
+    options = made.parse_args()
+    dtype = {"dtype": getattr(torch, options.dtype)}
+    model = SentenceTransformer(options.model, device="cpu", model_kwargs=dtype)
+    uvicorn.run(make_app(model), port=options.port, log_level="warning")
 
 
 if __name__ == "__main__":
