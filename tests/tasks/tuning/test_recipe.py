@@ -69,3 +69,8 @@ def test_a_former_setting_with_another_value_is_refused() -> None:
     """It had no effect before; that nobody may believe it has one, it is named."""
     with pytest.raises(SettingsError, match="unknown key 'dim'"):
         parse(find_verb("rerank").training_class, {"dim": 64}, where="recipe")
+
+
+def test_only_another_optimizer_than_that_of_earlier_versions_is_part_of_the_identity() -> None:
+    assert "optimizer" not in RunSettings().identity
+    assert RunSettings(optimizer="muon").identity["optimizer"] == "muon"
