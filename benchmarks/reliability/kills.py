@@ -140,6 +140,8 @@ def _run(home: Path, arguments: Sequence[str], kill_at: int, said: Path, counted
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    sys.stdout = os.fdopen(1, "w", closefd=False)  # whatever stood there in the parent
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     os.chdir(home)
     killer = Killer(home, kill_at)
     killer.install()
@@ -156,6 +158,7 @@ def _run(home: Path, arguments: Sequence[str], kill_at: int, said: Path, counted
     counted.write_text("\n".join(killer.places), encoding="utf-8")
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 

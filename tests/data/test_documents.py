@@ -4,10 +4,12 @@ import gzip
 import json
 import lzma
 import os
+import resource
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pytest
 import zstandard
@@ -158,6 +160,33 @@ def test_parquet_of_other_string_types(tmp_path: Path, text_type: pyarrow.DataTy
     texts, skipped = read(tmp_path / "a.parquet")
     assert texts == ["a", "b"]
     assert skipped.examples == [f"{tmp_path / 'a.parquet'}, row 2: no field 'text'"]
+
+
+@pytest.mark.parametrize("text_type", [pyarrow.string(), pyarrow.large_string()])
+def test_one_long_text_that_many_rows_of_parquet_name(
+    tmp_path: Path, text_type: pyarrow.DataType
+) -> None:
+    """The file has some kilobytes; written out, 256 rows of it would take a gigabyte."""
+    rows = pyarrow.array(np.zeros(512, np.int32))
+    many = pyarrow.DictionaryArray.from_arrays(rows, pyarrow.array(["a" * (4 << 20)], text_type))
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"text": many}), path, compression="zstd")
+    assert path.stat().st_size < 10_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    num_documents = sum(1 for _ in DocumentReader([path]))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert num_documents == 512 and grown < 400_000  # kilobytes
+
+
+def test_a_changed_page_of_parquet_is_a_broken_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"text": ["a text", "another"]})
+    parquet.write_table(
+        table, path, compression="none", use_dictionary=False, write_page_checksum=True
+    )
+    mark = b"\x07\0\0\0"  # the length of a text stands before it
+    path.write_bytes(path.read_bytes().replace(mark + b"another", mark + b"anither"))
+    assert read(path)[1].counts == {"truncated or unreadable": 1}
 
 
 def save_dataset(folder: Path, *parts: list[str]) -> None:

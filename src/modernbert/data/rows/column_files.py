@@ -23,7 +23,8 @@ def read_parquet(reading: Reading) -> Iterator[Row]:
     texts = [
         field.name
         for field in parquet.read_schema(path)
-        if types.is_string(field.type) or types.is_binary(field.type)
+        if any(is_text(field.type) for is_text in (types.is_string, types.is_binary))
+        or any(is_text(field.type) for is_text in (types.is_large_string, types.is_large_binary))
     ]
     with parquet.ParquetFile(
         path, pre_buffer=False, read_dictionary=texts, page_checksum_verification=True
