@@ -328,7 +328,8 @@ def test_only_the_config_is_fetched_from_the_hub(
 ) -> None:
     calls = []
 
-    def snapshot_download(hub_id: str, *, allow_patterns: list[str]) -> str:
+    def snapshot_download(hub_id: str, *, revision: None, allow_patterns: list[str]) -> str:
+        assert revision is None
         calls.append((hub_id, allow_patterns))
         return str(write(tmp_path, VERSION_4))
 

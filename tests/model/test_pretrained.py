@@ -386,7 +386,8 @@ def test_weights_are_fetched_from_the_hub_and_pickles_are_not(
 ) -> None:
     calls = []
 
-    def snapshot_download(hub_id: str, *, allow_patterns: list[str]) -> str:
+    def snapshot_download(hub_id: str, *, revision: None, allow_patterns: list[str]) -> str:
+        assert revision is None
         calls.append((hub_id, allow_patterns))
         return str(folder)
 

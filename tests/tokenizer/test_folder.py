@@ -250,7 +250,8 @@ def test_a_hub_id_fetches_the_tokenizer_s_files_alone(
 ) -> None:
     calls = []
 
-    def snapshot_download(hub_id: str, *, allow_patterns: list[str]) -> str:
+    def snapshot_download(hub_id: str, *, revision: None, allow_patterns: list[str]) -> str:
+        assert revision is None
         calls.append((hub_id, allow_patterns))
         return str(folder)
 
