@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from modernbert.errors import TokenizerError
+from modernbert.tokenizer.folder import read_roles
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 from .conftest import SAMPLES
@@ -299,3 +300,12 @@ def test_refuses_to_save_into_a_file(small: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(TokenizerError, match="cannot be written"):
         small.save_pretrained(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("truncation_side", "left"), ("split_special_tokens", True)]
+)
+def test_settings_that_are_not_supported(tmp_path: Path, key: str, value: object) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({key: value}))
+    with pytest.raises(TokenizerError, match=f"{key}: {value!r} is not supported"):
+        read_roles(tmp_path)

@@ -78,6 +78,9 @@ def named_roles(files: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 
+# Keys that would change token ids, and the one value that is supported of each.
+_FIXED = {"truncation_side": "right", "split_special_tokens": False}
+
 UNLIMITED = 10**30
 """What transformers writes as `model_max_length` of a tokenizer without a limit."""
 
@@ -109,6 +112,13 @@ def read_roles(folder: Path) -> dict[str, str]:
     Raises:
         TokenizerError: A file exists but is not valid JSON.
     """
+    config = read_object(folder / CONFIG_FILE, TokenizerError)
+    for key, supported in _FIXED.items():
+        if config.get(key, supported) != supported:
+            raise TokenizerError(
+                f"{folder / CONFIG_FILE}: {key}: {config[key]!r} is not supported; "
+                f"{supported!r} is, which you can write there"
+            )
     names = SPECIAL_TOKENS_FILE, CONFIG_FILE
     return named_roles([read_object(folder / name, TokenizerError) for name in names])
 
