@@ -64,7 +64,7 @@ def test_weights(run: Run, folder: Path, tmp_path: Path) -> None:
         (("--best", "9"), "best: got 9, but there are only 3 models"),
         (("--best", "1"), "best: needs the held-out losses of the models; name held-out shards"),
         (("--weight", "1"), "weights: got 1 for 3 models"),
-        (("--held-out", "nowhere"), "nowhere: no "),
+        (("--held-out", "nowhere"), "nowhere: no"),
     ],
 )
 def test_wrong_options(

@@ -65,7 +65,7 @@ def test_questions_are_learnt_and_asked(run: Run, model: Path, tmp_path: Path) -
     found = run(*command, "how was it", "--json").json
     assert found["answer"]["text"] == "good" and found["answer"]["start"] == 13
     assert "good  (" in run(*command, "how was it").stdout
-    missing = run("answer", model, "--context", tmp_path / "none.txt", "how")
+    missing = run("answer", tmp_path / "out" / "model", "--context", tmp_path / "none.txt", "how")
     assert missing.exit_code == 2 and "not a readable text" in missing.stderr
 
 

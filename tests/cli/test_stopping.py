@@ -13,7 +13,8 @@ import pytest
 from tests.full_disk import largest_file
 
 TALKS = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
 from modernbert.cli import app
 def verb(*_, **__):
     print("begun", flush=True)

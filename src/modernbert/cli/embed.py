@@ -210,7 +210,7 @@ def _embed_sparse(
     if output.suffix != ".jsonl":
         raise InputError(f"{output}: the model gives sparse vectors; name a .jsonl file")
     if output.exists():
-        raise InputError(f"{output}: is there already; delete it or name another file")
+        raise InputError(f"{output}: already exists; delete it or choose another name")
     embedder = SparseEmbedder.from_pretrained(folder, precision=precision)
     if compile:
         embedder.compile()
@@ -234,7 +234,7 @@ def _embed_sparse(
             file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
             num_vectors += 1
         if not num_vectors:
-            raise InputError(f"{output}: the input holds no text; nothing is written")
+            raise InputError(f"{output}: the input has no text; nothing was written")
     if str(reader.skipped):
         tell(str(reader.skipped))
     _report(output, num_vectors, embedder.dim, as_json)

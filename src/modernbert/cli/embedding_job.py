@@ -72,7 +72,7 @@ class EmbeddingJob:
         if output.suffix not in SUFFIXES:
             raise InputError(f"{output}: expected a name that ends in {', '.join(SUFFIXES)}")
         if multi and output.suffix != ".index":
-            raise InputError(f"{output}: the model has several vectors a text; name an .index")
+            raise InputError(f"{output}: the model has several vectors per text; choose an .index")
         self.output, self.dim = output, dim
         self.folder = output.with_name(output.name + ".unfinished")
         self._open_files = ExitStack()
@@ -154,7 +154,7 @@ class EmbeddingJob:
             self._open_files.close()
             if not self.num_done:
                 remove_folder(self.folder)
-                raise InputError(f"{self.output}: the input holds no text; nothing is written")
+                raise InputError(f"{self.output}: the input has no text; nothing was written")
             self._make_output(kind, model, texts)
             self._write_state(replace(self._state, is_complete=True))
         self._move_output()
@@ -195,9 +195,9 @@ class EmbeddingJob:
             yield
 
     def _require_no_output(self) -> None:
-        for place in self._places.values():
+        for place in (self.output, *self._places.values()):
             if place.exists():
-                raise InputError(f"{place}: is there already; delete it or name another file")
+                raise InputError(f"{place}: already exists; delete it or choose another name")
 
     def _taken_up(self, description: dict[str, Any]) -> _State:
         """The state so far, which is a new one where there is none."""

@@ -58,6 +58,7 @@ def test_the_folder_has_all_that_was_promised(finished: tuple[Path, Results]) ->
     assert sorted(path.name for path in (output / "model").iterdir()) == [
         "README.md",
         "config.json",
+        "hashes.json",
         "model.safetensors",
         "special_tokens_map.json",
         "tokenizer.json",
@@ -87,7 +88,7 @@ def test_a_second_start_finds_everything_done(
     other = labelled.recipe(model, output, *rows, training__epochs=7)
     with pytest.raises(RunError, match=r"belongs to another recipe: training\.epochs"):
         finetune("classify", other)
-    with pytest.raises(RunError, match=r"belongs to another recipe: examples"):
+    with pytest.raises(RunError, match=r"belongs to another recipe: the training, dev or test rows changed"):
         finetune("classify", labelled.recipe(model, output, *rows))  # no test rows
 
 

@@ -367,7 +367,7 @@ def test_other_data_is_another_run(finished: PretrainingRecipe, world: World) ->
     with pytest.raises(RunError, match=r"sources\.1\.weight is 1\.0 there and 3\.0 here"):
         pretrain(parse(PretrainingRecipe, settings, where="recipe"))
     settings["sources"][1] = {"shards": str(world.held_out)}
-    with pytest.raises(RunError, match=r'sources\.1\.fingerprint is "\w+" there and "\w+" here'):
+    with pytest.raises(RunError, match=r"sources\.1\.fingerprint changed since the run began"):
         pretrain(parse(PretrainingRecipe, settings, where="recipe"))
 
 
@@ -486,7 +486,7 @@ def test_folders_that_are_not_there(world: World, output: Path) -> None:
         ({"evaluation": {"shards": nowhere}}, ShardError),
         ({"model": {"start": nowhere}}, ModelFolderError),
     ):
-        with pytest.raises(error, match="nowhere: no "):
+        with pytest.raises(error, match="nowhere: no"):
             pretrain(world.recipe(output, **changes))
     assert not output.exists()
 
