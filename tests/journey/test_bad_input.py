@@ -69,7 +69,7 @@ def test_a_recipe_that_names_what_is_not_there(settings: dict[str, Any], tmp_pat
         ("model", {"start": nowhere}),
     ):
         recipe = write_recipe(tmp_path / "recipe.toml", {**settings, key: value})
-        assert complain("pretrain", recipe).startswith(f"{nowhere}: no ")
+        assert complain("pretrain", recipe).startswith(f"{nowhere}: no")
     assert not (tmp_path / "run").exists()
 
 
