@@ -90,8 +90,8 @@ def all_verbs(samples: Mapping[str, Path]) -> list[Verb]:
             prepare=inputs("embedder", more=_pairs),
         ),
         Verb(
-            name="export weights",
-            arguments=("export", "weights", "embedder", "out"),
+            name="export safetensors",
+            arguments=("export", "safetensors", "embedder", "-o", "out", "--precision", "float16"),
             outputs=["out"],
             prepare=inputs("embedder"),
         ),

@@ -329,7 +329,10 @@ def test_bad_line_is_skipped_or_stops(file: MakeFile, line: bytes, reason: str) 
     path = file("a.jsonl", lines("before") + line + b"\n" + lines("after"))
     texts, skipped = read(path)
     assert texts == ["before", "after"]
-    assert skipped == Skipped(counts={reason: 1}, examples=[f"{path}, line 2: {reason}"])
+    assert skipped.counts == {reason: 1}
+    assert [x.partition(" (expected ")[0] for x in skipped.examples] == [
+        f"{path}, line 2: {reason}"
+    ]
     with pytest.raises(DocumentError, match="line 2: "):
         read(path, strict=True)
 

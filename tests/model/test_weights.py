@@ -131,7 +131,10 @@ def test_a_tensor_that_is_no_float(tmp_path: Path) -> None:
         ({"a": 7}, "names 7, expected a file next to it"),
         ({"a": "../one.safetensors"}, "expected a file next to it"),
         ({"a": "/etc/passwd"}, "expected a file next to it"),
-        ({"a": "one.safetensors", "b": "three.safetensors"}, "names three.safetensors, which does not exist"),
+        (
+            {"a": "one.safetensors", "b": "three.safetensors"},
+            "names three.safetensors, which does not exist",
+        ),
     ],
 )
 def test_a_broken_index(places: object, message: str, tmp_path: Path) -> None:

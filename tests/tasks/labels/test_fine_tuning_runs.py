@@ -88,7 +88,9 @@ def test_a_second_start_finds_everything_done(
     other = labelled.recipe(model, output, *rows, training__epochs=7)
     with pytest.raises(RunError, match=r"belongs to another recipe: training\.epochs"):
         finetune("classify", other)
-    with pytest.raises(RunError, match=r"belongs to another recipe: the training, dev or test rows changed"):
+    with pytest.raises(
+        RunError, match=r"belongs to another recipe: the training, dev or test rows changed"
+    ):
         finetune("classify", labelled.recipe(model, output, *rows))  # no test rows
 
 

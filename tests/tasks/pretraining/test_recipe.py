@@ -45,7 +45,12 @@ def test_what_is_left_out_is_as_in_the_paper(tmp_path: Path) -> None:
     assert recipe.dropout == 0.1 and recipe.masking.rate == 0.3
     assert recipe.packing.max_seqlen == 1024
     training = recipe.training
-    assert (training.optimizer, training.beta1, training.beta2, training.eps) == ("adamw", 0.9, None, None)
+    assert (training.optimizer, training.beta1, training.beta2, training.eps) == (
+        "adamw",
+        0.9,
+        None,
+        None,
+    )
     assert training.weight_decay == 1e-5
     model = recipe.model.config(max_seqlen=recipe.packing.max_seqlen)
     assert model.num_parameters(head=True) == BASE_PARAMETERS

@@ -282,7 +282,9 @@ def test_a_metric_that_is_none_and_a_folder_of_another_run(tmp_path: Path, start
     with pytest.raises(RunError, match="belongs to another recipe: sweep"):
         finetune("retrieve", recipe(start, tmp_path, epochs=1, sweep={"seeds": [9]}))
     write(tmp_path / "dev.jsonl", held_out()[1:])
-    with pytest.raises(RunError, match="belongs to another recipe: the training, dev or test rows changed"):
+    with pytest.raises(
+        RunError, match="belongs to another recipe: the training, dev or test rows changed"
+    ):
         finetune("retrieve", made)
 
 
