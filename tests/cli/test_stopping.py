@@ -14,7 +14,7 @@ from tests.full_disk import largest_file
 
 TALKS = """
 import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it
 from modernbert.cli import app
 def verb(*_, **__):
     print("begun", flush=True)
