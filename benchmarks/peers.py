@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks import exports, results
+from benchmarks import exports, restricted_peers, results
 from benchmarks.engines import Engine, Ours, Padded, Precision, Sequences
 from benchmarks.models import Model, draw_weights
 from benchmarks.workloads import Workload
@@ -48,9 +48,9 @@ def not_restricted(names: Iterable[str]) -> list[str]:
     """Who does not keep to a restriction of the instructions, where there is one.
 
     ONNX Runtime asks the CPU itself and has no variable for it; OpenVINO's plugin goes on offering
-    bfloat16 under oneDNN's variable.
+    bfloat16 under oneDNN's variable. `restricted_peers.py` keeps both to it.
     """
-    if results.restriction() is None:
+    if results.restriction() is None or restricted_peers.are_in_use():
         return []
     return [name for name in names if name.startswith(RUNTIMES_BY_THEMSELVES)]
 

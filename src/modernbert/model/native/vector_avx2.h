@@ -116,7 +116,7 @@ INLINE ints dot_quads(ints sum, ints rows, ints columns) {
 #define WEIGHT_LIMIT 64
 #define BYTE_OFFSET 128
 
-/* Rows of 7 bits: the sum of two products fits into 16 bits. */
+/* Weights of 7 bits: the sum of two products fits into 16 bits. */
 INLINE ints dot_quads(ints sum, ints rows, ints columns) {
     __m256i pairs = _mm256_maddubs_epi16((__m256i)rows, (__m256i)columns);
     return sum + (ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
