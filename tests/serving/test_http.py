@@ -64,7 +64,7 @@ class Blocked:
         (b"[" * 5_000, "body"),
         (b'{"inputs": ' + b"[" * 5_000, "inputs[0][0]"),
         (b'{"inputs": ' + b'{"a":' * 5_000, "inputs"),
-        (b'{"other": ' + b"[" * 5_000, "body"),
+        (b'{"other": ' + b"[" * 5_000, "other"),
         (b"null", "body"),
         (b"{}", "inputs"),
         (b'{"inputs": null}', "inputs"),

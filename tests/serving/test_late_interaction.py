@@ -67,7 +67,14 @@ def test_expanded_queries(folders: dict[str, Path], tmp_path: Path) -> None:
         assert same(post(client, "/", inputs=texts, prompt_name="query"), expected)
         info = client.get("/info").json()
     assert info["model_type"] == {"embedding": {"pooling": "colbert"}}
-    assert info["routes"] == ["/embed_all", "/rerank", "/tokenize", "/decode"]
+    assert info["routes"] == [
+        "/embed_all",
+        "/rerank",
+        "/v1/rerank",
+        "/v2/rerank",
+        "/tokenize",
+        "/decode",
+    ]
 
 
 def test_what_cannot_be_is_refused(
