@@ -55,6 +55,7 @@ def test_what_a_run_leaves(journey: Journey) -> None:
     assert {path.name for path in journey.model.iterdir()} == {
         "README.md",
         "config.json",
+        "hashes.json",
         "model.safetensors",
         "special_tokens_map.json",
         "tokenizer.json",

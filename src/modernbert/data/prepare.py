@@ -402,9 +402,9 @@ def _write(folder: PrepareFolder, call: _Call, on_progress: OnProgress) -> None:
     if num_documents <= bool(held_out):
         folder.forget()
         needed = "two documents, one to hold out" if held_out else "a document"
-        raise DocumentError(
-            f"the inputs hold {num_documents} documents, expected {needed}; {skipped}"
-        )
+        found = "1 document" if num_documents == 1 else f"{num_documents} documents"
+        passed_over = f"; {skipped}" if str(skipped) else ""
+        raise DocumentError(f"the inputs have {found}, expected {needed}{passed_over}")
     folder.remove_held_out()
     folder.write_skipped(skipped)
     inputs = {unit.index: unit.input for unit in call.units}
