@@ -462,7 +462,7 @@ def test_document_without_tokens_is_counted(tmp_path: Path) -> None:
 def test_corpus_without_documents(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"body": "x"}\n')
-    with pytest.raises(DocumentError, match=r"hold 0 documents.*no field 'text'"):
+    with pytest.raises(DocumentError, match=r"have 0 documents.*no field 'text'"):
         run([path], tmp_path / "out")
     # With the name put right, the same folder can be used.
     assert run([path], tmp_path / "out", text_field="body").train.num_documents == 1
