@@ -325,7 +325,7 @@ def test_a_task_that_ends_too_early(tmp_path: Path) -> None:
             for _, step in zip(range(3), super().steps(progress), strict=False):
                 yield step
 
-    with pytest.raises(TrainingError, match="no step after 96 tokens"):
+    with pytest.raises(TrainingError, match="no more steps after 96 tokens"):
         train(tmp_path, ShortTask())
 
 
