@@ -96,7 +96,9 @@ class Killer:
         if event == "ctypes.dlsym" and "rename" in str(arguments[1]):
             self._change("exchange")
         elif is_change and self._is_below(arguments[0]):
-            self._change(f"{event} {Path(os.fsdecode(arguments[0])).name}")
+            place = arguments[0]  # a path, or the descriptor of an open file
+            name = str(place) if isinstance(place, int) else Path(os.fsdecode(place)).name
+            self._change(f"{event} {name}")
 
     def _is_below(self, path: Any) -> bool:
         if not isinstance(path, str | bytes | os.PathLike):
