@@ -1,6 +1,7 @@
-"""StableAdamW: AdamW that lowers the learning rate of a tensor whose gradient is unusually large.
+"""AdamW, and StableAdamW, which lowers the rate of a tensor whose gradient is unusually large.
 
-The optimizer of the paper (P section 2.2.2 and table 3), after Wortsman et al., arXiv 2304.13013.
+StableAdamW is the optimizer of the paper (P section 2.2.2 and table 3), after Wortsman et al.,
+arXiv 2304.13013; without its clipping of updates it is AdamW.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

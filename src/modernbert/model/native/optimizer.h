@@ -1,4 +1,4 @@
-/* One step of StableAdamW over many tensors; the rule stands in training/optimizer.py.
+/* One step of AdamW or StableAdamW over many tensors; the rule stands in training/optimizer.py.
 
    Each number is read twice: once for the averages and the size of the surprise, once for the weight.
    A surprise is added up in blocks of one size, so that it does not depend on the number of threads. */

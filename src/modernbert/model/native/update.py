@@ -1,4 +1,4 @@
-"""One step of StableAdamW over all tensors in one call of the C kernels."""
+"""One step of AdamW or StableAdamW over all tensors in one call of the C kernels."""
 
 import ctypes
 from collections.abc import Sequence
