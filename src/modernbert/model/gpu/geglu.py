@@ -18,8 +18,9 @@ def geglu(halves: Tensor) -> Tensor:
     halves = halves.contiguous()
     rows, width = halves.shape[0], halves.shape[1] // 2
     gated = halves.new_empty(rows, width)
-    with torch.cuda.device_of(halves):
-        geglu_forward_kernel[rows, triton.cdiv(width, _BLOCK)](halves, gated, width, BLOCK=_BLOCK)
+    if grid := _grid(gated):
+        with torch.cuda.device_of(halves):
+            geglu_forward_kernel[grid](halves, gated, rows * width, WIDTH=width, BLOCK=_BLOCK)
     return gated
 
 
@@ -34,9 +35,10 @@ def geglu_backward(d_gated: Tensor, halves: Tensor) -> Tensor:
     d_gated, halves = d_gated.contiguous(), halves.contiguous()
     rows, width = d_gated.shape
     d_halves = torch.empty_like(halves)
-    grid = rows, triton.cdiv(width, _BLOCK)
-    with torch.cuda.device_of(halves):
-        geglu_backward_kernel[grid](d_gated, halves, d_halves, width, BLOCK=_BLOCK)
+    if grid := _grid(d_gated):
+        sizes = {"WIDTH": width, "BLOCK": _BLOCK}
+        with torch.cuda.device_of(halves):
+            geglu_backward_kernel[grid](d_gated, halves, d_halves, rows * width, **sizes)
     return d_halves
 
 
@@ -44,6 +46,11 @@ def geglu_backward(d_gated: Tensor, halves: Tensor) -> Tensor:
 def _(d_gated: Tensor, halves: Tensor) -> Tensor:
     del d_gated
     return torch.empty_like(halves, memory_format=torch.contiguous_format)
+
+
+def _grid(gated: Tensor) -> tuple[int] | None:
+    """Blocks of all rows in one line, so that none is half empty; None where there are no rows."""
+    return (triton.cdiv(gated.numel(), _BLOCK),) if gated.numel() else None
 
 
 def _save(ctx, inputs, output) -> None:
@@ -59,26 +66,30 @@ geglu.register_autograd(_differentiate, setup_context=_save)
 
 
 @triton.jit
-def geglu_forward_kernel(halves, gated, width, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = columns < width
-    a = tl.load(halves + row * 2 * width + columns, mask=inside, other=0.0).to(tl.float32)
-    b = tl.load(halves + row * 2 * width + width + columns, mask=inside, other=0.0).to(tl.float32)
-    below = 0.5 * (1.0 + tl.erf(a * 0.7071067811865476))
-    tl.store(gated + row * width + columns, a * below * b, mask=inside)
+def _places(num_gated, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Where a program's numbers are in the gated rows and in the rows of halves."""
+    flat = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    return flat, flat + flat // WIDTH * WIDTH, flat < num_gated
 
 
 @triton.jit
-def geglu_backward_kernel(d_gated, halves, d_halves, width, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = columns < width
-    first = row * 2 * width + columns
+def geglu_forward_kernel(halves, gated, num_gated, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    flat, first, inside = _places(num_gated, WIDTH, BLOCK)
     a = tl.load(halves + first, mask=inside, other=0.0).to(tl.float32)
-    b = tl.load(halves + first + width, mask=inside, other=0.0).to(tl.float32)
-    d = tl.load(d_gated + row * width + columns, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(halves + first + WIDTH, mask=inside, other=0.0).to(tl.float32)
+    below = 0.5 * (1.0 + tl.erf(a * 0.7071067811865476))
+    tl.store(gated + flat, a * below * b, mask=inside)
+
+
+@triton.jit
+def geglu_backward_kernel(
+    d_gated, halves, d_halves, num_gated, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+):
+    flat, first, inside = _places(num_gated, WIDTH, BLOCK)
+    a = tl.load(halves + first, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(halves + first + WIDTH, mask=inside, other=0.0).to(tl.float32)
+    d = tl.load(d_gated + flat, mask=inside, other=0.0).to(tl.float32)
     below = 0.5 * (1.0 + tl.erf(a * 0.7071067811865476))
     density = 0.3989422804014327 * tl.exp(-0.5 * a * a)
     tl.store(d_halves + first, d * b * (below + a * density), mask=inside)
-    tl.store(d_halves + first + width, d * a * below, mask=inside)
+    tl.store(d_halves + first + WIDTH, d * a * below, mask=inside)
