@@ -68,7 +68,7 @@ def test_every_phase_of_a_recipe(run: Run) -> None:
     assert list(phases) == ["pretraining", "extension", "decay"]
     hours = {name: phase["hours"] for name, phase in phases.items()}
     assert hours == {
-        "pretraining": pytest.approx(191.1),
+        "pretraining": pytest.approx(191.1, rel=1e-3),  # the ramp's steps wait more often
         "extension": pytest.approx(36.3, rel=0.25),
         "decay": pytest.approx(7.5, rel=0.25),
     }
@@ -86,7 +86,7 @@ def test_a_model_that_grows_from_one_that_is_not_there(run: Run) -> None:
     planned = run("plan", RECIPES / "large.toml", "--json").json
     assert {phase["parameters"] for phase in planned["phases"]} == {395_881_664}
     first, lowered, extension, decay = (phase["hours"] for phase in planned["phases"])
-    assert first + lowered == pytest.approx(420.4)
+    assert first + lowered == pytest.approx(420.4, rel=1e-3)
     assert extension == pytest.approx(75.1, rel=0.25) and decay == pytest.approx(15.3, rel=0.25)
 
 
@@ -105,8 +105,9 @@ def test_as_json(run: Run, base: Path) -> None:
     planned = run("plan", base, "--json", "--gpus", 16, "--price", 2.5).json
     (phase,) = planned["phases"]
     assert phase["name"] == "pretraining"
-    assert phase["hours"] == pytest.approx(191.1 / 2)
-    assert phase["cost"] == pytest.approx(191.1 * 8 * 2.5)
+    assert 191.1 / 2 < phase["hours"] < 191.1 / 2 * 1.05  # waiting for the other machine
+    assert phase["cost"] == pytest.approx(16 * 2.5 * phase["hours"])
+    assert 0 < phase["communication"]["waiting_seconds"] < 0.1
     parts = phase["memory_bytes"]
     assert parts["weights"] == 4 * 149_655_232 and parts["total"] > parts["activations"]
     assert planned["total"]["gpu_hours"] == phase["gpu_hours"]
@@ -128,7 +129,9 @@ def test_options_reach_the_plan(run: Run, base: Path) -> None:
     base.write_text(BASE)
     assert phase("--mean-document-tokens", 100)["hours"] < plain["hours"]
     assert phase("--preset", "large")["parameters"] == 395_881_664
-    assert phase("--kind", "a100")["hours"] == pytest.approx(plain["hours"] * 989.4 / 312)
+    a100 = plain["hours"] * 989.4 / 312
+    assert phase("--kind", "a100")["hours"] == pytest.approx(a100, rel=0.01)
+    assert phase("--link", 1)["hours"] > phase("--link", 100)["hours"]
 
 
 def test_a_cpu_is_measured_unless_it_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from modernbert.planning.plan import fitted_share, plan_phase
 def test_hours_by_hand() -> None:
     plan = plan_phase(phase(), machine(num_gpus=4, share_of_peak=0.5, price_per_gpu_hour=2.0))
     a_token = phase().training_flops_per_token()
-    seconds = 1e9 * a_token / (4 * 0.5 * 989.4e12)
+    waited = plan.communication.waiting_seconds * 1e9 / phase().tokens_per_step
+    seconds = 1e9 * a_token / (4 * 0.5 * 989.4e12) + waited
     assert plan.hours == pytest.approx(seconds / 3600)
     assert plan.tokens_per_second == pytest.approx(1e9 / seconds)
     assert plan.gpu_hours == pytest.approx(4 * plan.hours)

@@ -45,6 +45,14 @@ class PlanSettings(Settings):
             default="its datasheet's; with --kind cpu what this machine reaches",
         ),
     ] = None
+    link: Annotated[
+        float | None,
+        Gt(0),
+        Doc(
+            "GB per second that one process sends to the others.",
+            default="NVLink or PCIe by the GPU's datasheet; 50 from machine to machine",
+        ),
+    ] = None
     price: Annotated[
         float | None,
         Ge(0),
@@ -122,6 +130,7 @@ def plan(
         recompute=assumed.recompute or settings.computation.recompute,
         peak_tflops=peak,
         price_per_gpu_hour=assumed.price,
+        link_gb_per_second=assumed.link,
     )
     fitted_to = nearest.size if share is None else None
     sources = _sources(machine, fitted_to, assumed.tokenize_rate, assumed.cores)

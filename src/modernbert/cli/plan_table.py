@@ -90,6 +90,12 @@ def _rows(first: "PhasePlan", sources: dict[str, Any]) -> Iterator[PlanLine]:
     yield PlanLine(
         "share of peak", lambda p: f"{p.machine.share_of_peak:.1%}", sources["share_of_peak"]
     )
+    if first.machine.num_gpus > 1:
+        yield PlanLine(
+            "waiting in a step",
+            lambda p: f"{1e3 * p.communication.waiting_seconds:.1f} ms",
+            "for the other processes: bytes / three quarters of the link",
+        )
     yield PlanLine("tokens/s", lambda p: short_count(p.tokens_per_second), "peak x share / FLOPs")
     yield PlanLine("tokens/s a GPU", lambda p: short_count(_per_gpu(p)), "")
     yield PlanLine("hours", lambda p: f"{p.hours:,.1f}", "without evaluations and checkpoints")
@@ -220,6 +226,7 @@ def _phase_mapping(plan: "PhasePlan") -> dict[str, Any]:
         "flops_per_token": plan.flops_per_token,
         "flops": plan.flops,
         "tokens_per_second": plan.tokens_per_second,
+        "communication": asdict(plan.communication),
         "hours": plan.hours,
         "gpu_hours": plan.gpu_hours,
         "cost": plan.cost,

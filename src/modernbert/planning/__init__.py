@@ -6,6 +6,7 @@ allocated, and no data is read.
 """
 
 from modernbert.planning.chips import CHIPS, Chip, find_chip
+from modernbert.planning.communication import Communication, plan_communication
 from modernbert.planning.lengths import LONG, WEB, DataPlan, DocumentLengths, plan_data
 from modernbert.planning.memory import Memory, plan_memory
 from modernbert.planning.phase import Machine, Phase
@@ -16,6 +17,7 @@ __all__ = [
     "LONG",
     "WEB",
     "Chip",
+    "Communication",
     "DataPlan",
     "DocumentLengths",
     "Machine",
@@ -23,6 +25,7 @@ __all__ = [
     "Phase",
     "PhasePlan",
     "find_chip",
+    "plan_communication",
     "plan_data",
     "plan_memory",
     "plan_phase",

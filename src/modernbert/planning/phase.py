@@ -15,6 +15,8 @@ from modernbert.planning.lengths import WEB, DocumentLengths
 from modernbert.settings import Doc, Settings
 
 _NUM_ITERATIONS = 5
+GPUS_OF_A_MACHINE = 8
+NETWORK_GB_PER_SECOND = 50.0  # of each GPU: 400 Gbit/s, as in NVIDIA's DGX H100
 
 
 def layer_matrices(config: EncoderConfig) -> Iterator[tuple[int, int]]:
@@ -130,6 +132,8 @@ class Machine:
         recompute: Whether activations are computed again in the backward instead of kept.
         peak_tflops: A peak in place of the chip's own.
         price_per_gpu_hour: A price in any currency; None where no cost is asked for.
+        link_gb_per_second: What a process sends to the others, in one direction, in place of what
+            the chip's own link and, from one machine to another, the network are taken to reach.
 
     Raises:
         InputError: A number is out of its range.
@@ -142,6 +146,7 @@ class Machine:
     recompute: bool = False
     peak_tflops: float | None = None
     price_per_gpu_hour: float | None = None
+    link_gb_per_second: float | None = None
 
     def __post_init__(self) -> None:
         if self.num_gpus < 1:
@@ -152,6 +157,8 @@ class Machine:
             raise InputError(f"peak: got {self.peak_tflops}, expected TFLOP/s above 0")
         if self.price_per_gpu_hour is not None and not self.price_per_gpu_hour >= 0:
             raise InputError(f"price: got {self.price_per_gpu_hour}, expected 0 or more")
+        if self.link_gb_per_second is not None and not self.link_gb_per_second > 0:
+            raise InputError(f"link: got {self.link_gb_per_second}, expected GB/s above 0")
 
     def in_bfloat16(self, precision: TrainingPrecision) -> bool:
         """Tell whether products are done in bfloat16.
@@ -185,3 +192,21 @@ class Machine:
                 "product that you have measured there"
             )
         return tflops * 1e12
+
+    def link_bytes_per_second(self) -> float:
+        """Return the rate at which a process sends to the others, in one direction.
+
+        Processes on several machines are as fast as the network between these.
+
+        Raises:
+            InputError: The rate is not known, as on a CPU, and none is given.
+        """
+        rate = self.link_gb_per_second or self.chip.link_gb_per_second
+        if rate is None:
+            raise InputError(
+                f"link: not known for {self.chip.name}; give the GB/s that a process sends to the "
+                "others"
+            )
+        if self.link_gb_per_second is None and self.num_gpus > GPUS_OF_A_MACHINE:
+            rate = min(rate, NETWORK_GB_PER_SECOND)
+        return rate * 1e9

@@ -6,6 +6,7 @@ from functools import cache
 
 from modernbert.model.config import EncoderConfig
 from modernbert.planning.chips import CHIPS
+from modernbert.planning.communication import Communication, plan_communication
 from modernbert.planning.lengths import LONG, WEB, DocumentLengths
 from modernbert.planning.memory import Memory, averages_bytes, plan_memory
 from modernbert.planning.phase import Machine, Phase
@@ -23,6 +24,7 @@ class PhasePlan:
         machine: What it is trained on.
         flops_per_token: Operations of a training step for a token, recomputed ones included.
         tokens_per_second: The speed of all processes together.
+        communication: What a process sends to the others in a step.
         memory: What one process holds.
         model_bytes: The size of the model's folder.
         checkpoint_bytes: The size of a checkpoint, which has weights and optimizer.
@@ -35,6 +37,7 @@ class PhasePlan:
     machine: Machine
     flops_per_token: float
     tokens_per_second: float
+    communication: Communication
     memory: Memory
     model_bytes: int
     checkpoint_bytes: int
@@ -67,12 +70,14 @@ def plan_phase(phase: Phase, machine: Machine) -> PhasePlan:
     """Work out what a phase takes on a machine.
 
     Raises:
-        InputError: The chip lacks the precision, or its peak is not known.
+        InputError: The chip lacks the precision, or its peak or its link is not known.
     """
     flops_per_token = phase.training_flops_per_token(
         recompute=machine.recompute
     ) + phase.optimizer_flops_per_token(machine.num_gpus)
     rate = machine.share_of_peak * machine.peak_flops_per_second(phase.precision)
+    seconds = phase.tokens_per_step * flops_per_token / (machine.num_gpus * rate)
+    communication = plan_communication(phase, machine, seconds)
     memory = plan_memory(phase, machine)
     model = _FLOAT * phase.config.num_parameters(head=True)
     checkpoint = model + averages_bytes(phase)
@@ -80,7 +85,8 @@ def plan_phase(phase: Phase, machine: Machine) -> PhasePlan:
         phase=phase,
         machine=machine,
         flops_per_token=flops_per_token,
-        tokens_per_second=machine.num_gpus * rate / flops_per_token,
+        tokens_per_second=phase.tokens_per_step / (seconds + communication.waiting_seconds),
+        communication=communication,
         memory=memory,
         model_bytes=model,
         checkpoint_bytes=checkpoint,
@@ -94,12 +100,14 @@ def fitted_share(phase: Phase, machine: Machine, hours: float) -> float:
 
     Args:
         phase: What was trained.
-        machine: What it was trained on; its own `share_of_peak` is not used.
+        machine: What it was trained on, with whole copies; its own `share_of_peak` is not used.
         hours: How long it took.
     """
     peak = machine.num_gpus * machine.peak_flops_per_second(phase.precision)
     flops = phase.training_flops_per_token() * phase.total_tokens
-    return flops / (hours * _SECONDS_PER_HOUR * peak)
+    waiting = plan_communication(phase, machine, 0.0).waiting_seconds
+    steps = phase.total_tokens / phase.tokens_per_step
+    return flops / ((hours * _SECONDS_PER_HOUR - steps * waiting) * peak)
 
 
 def _warnings(phase: Phase, machine: Machine, memory: Memory) -> list[str]:
