@@ -44,9 +44,14 @@ format: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-# The parts of the documents that come from the code.
-docs: $(VENV)/.installed
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
+
+# The parts of the documents that come from the code, and the site of all documents in build/site.
+docs: $(VENV)/.installed-docs
 	$(BIN)/python -m docs.tables
+	$(BIN)/python -m docs.site
 
 clean:
-	rm -rf $(VENV) demo runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo runs build/pages build/site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
