@@ -27,7 +27,7 @@ TOP_LEVEL = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG
 DOCUMENTS = [*TOP_LEVEL, *sorted((ROOT / "docs").rglob("*.md"))]
 
 # Folders of the repository: a path that begins with one of these is meant as a path in it.
-FOLDERS = ("src", "tests", "docs", "recipes", "benchmarks", "examples", ".ci")
+FOLDERS = ("src", "tests", "docs", "benchmarks", "examples", ".ci")
 SOURCE_SUFFIXES = (".py", ".c", ".h", ".md")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -300,7 +300,7 @@ def test_a_file_system_without_locks_is_written_to(
     def refuse(*_: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(files._fcntl, "flock", refuse)
     with new_folder(tmp_path / "folder") as partial:
         (partial / "a").touch()
     assert names_in(tmp_path) == ["folder"]

@@ -22,6 +22,7 @@ FLOORS = (
         "devices",
         "settings",
         "errors",
+        "extras",
         "files",
         "hashes",
         "hub",
@@ -210,7 +211,7 @@ def test_verbs_import_what_is_heavy_when_they_run() -> None:
 
 def is_light(module: str) -> bool:
     """Whether a verb may import it early; the next test finds out whether that is true."""
-    light = ("cli", "errors", "files", "hashes", "json_files")
+    light = ("cli", "errors", "extras", "files", "hashes", "json_files")
     return room(module) in light or module.endswith(("settings", "recipe", "tasks.finetune"))
 
 

@@ -1,4 +1,4 @@
-"""The recipes in `recipes/`: each is read, its model is built without memory, and it is planned."""
+"""The recipes of the package: each is read, built without memory, and planned."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from modernbert.cli.plan_recipe import phases_of
+from modernbert.cli.recipe import RECIPES as FOLDER
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.settings import load, parse, to_mapping
 from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
 
-FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.toml"))
 # Of the tokenizer that each says how to make; the published one otherwise.
 VOCABULARY = {"rehearsal": 8_192, "start": 8_192, "mini": 16_384}

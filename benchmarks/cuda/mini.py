@@ -10,7 +10,7 @@ from modernbert.settings import load
 from modernbert.tasks.pretraining.pretrain import pretrain
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
-RECIPE = Path("recipes/mini.toml")
+RECIPE = Path("src/modernbert/recipes/mini.toml")
 _MINUTES = 8.0
 
 

@@ -17,7 +17,8 @@ _SECONDS_UNTIL_AGAIN = 3.0
 
 def run() -> None:
     """Run the verb of the command line and leave with its exit code."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup ignores it
+    takes_signals = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not with nohup
+    if takes_signals and hasattr(signal, "SIGALRM"):  # which Windows has not
         signal.signal(signal.SIGINT, _leave)
         signal.signal(signal.SIGALRM, _interrupt)
         sys.unraisablehook = _tell_unraisable
@@ -30,7 +31,8 @@ def run() -> None:
     except KeyboardInterrupt:  # between two lines of the command line itself
         _leave()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
         if signal.getsignal(signal.SIGINT) is _interrupt:
             signal.signal(signal.SIGINT, _leave)
 

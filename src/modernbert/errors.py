@@ -10,6 +10,7 @@
     ├── ExportError                 a model that cannot be exported, or whose export differs
     ├── ResultError                 a model that gave results that are not finite numbers
     ├── HubError                    a folder that cannot be pushed to the hub
+    ├── MissingPackageError         a package that is needed here is not installed
     ├── ShardError                  token shards: truncated, changed or in another format
     ├── RunError                    a run folder: of another recipe, or without a usable checkpoint
     │   ├── CheckpointError         a checkpoint: incomplete, changed or of another run
@@ -61,6 +62,10 @@ class ResultError(ModernBertError):
 
 class HubError(ModernBertError):
     """A folder is not fit for the hub, or the hub did not accept it."""
+
+
+class MissingPackageError(ModernBertError, ImportError):
+    """A package is not installed that only some uses need; the message says how to install it."""
 
 
 class ShardError(ModernBertError):

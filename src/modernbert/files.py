@@ -14,16 +14,22 @@ Two processes that write one folder do not mix their files: the second one is re
 
 import ctypes
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
-from modernbert.errors import InUseError, ModernBertError
+from modernbert.errors import InUseError, ModernBertError, RunError
 from modernbert.hashes import HASHES_FILE, Hashes, as_bytes, hash_folder, read_hashes
+
+_fcntl: ModuleType | None
+try:
+    import fcntl as _fcntl
+except ImportError:  # Windows, which can neither lock nor open a folder
+    _fcntl = None
 
 TEMPORARY_PREFIX = ".partial-"
 _UPDATE = f"{TEMPORARY_PREFIX}update"
@@ -117,7 +123,7 @@ def _write_hashes(update: Path, path: Path) -> None:
 
 def _replace_at_once(path: Path, update: Path) -> bool:
     """Whether the files of `update` could take their places in `path` at one moment."""
-    if Path.cwd().is_relative_to(path):
+    if _fcntl is None or Path.cwd().is_relative_to(path):
         return False  # whoever stands in the folder would be left in a deleted one
     try:
         with _filled_folder(path.with_name(TEMPORARY_PREFIX + path.name)) as beside:
@@ -179,9 +185,12 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
         InUseError: Another process holds it.
         FileNotFoundError: It is not there, or was moved away while this process waited for it.
     """
+    if _fcntl is None:
+        yield
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _lock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        _lock(descriptor, _fcntl.LOCK_SH if shared else _fcntl.LOCK_EX)
         if not os.path.samestat(os.fstat(descriptor), folder.stat()):
             raise FileNotFoundError(f"{folder}: was replaced at this moment")
         yield
@@ -196,10 +205,23 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
 def _lock(descriptor: int, kind: int) -> None:
     """Lock an open folder, where its file system knows locks."""
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        locks().flock(descriptor, kind | locks().LOCK_NB)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
+
+
+def locks() -> ModuleType:
+    """The locks of files that `fcntl` gives, for those who cannot do without them.
+
+    Raises:
+        RunError: This system has none.
+    """
+    if _fcntl is None:
+        raise RunError(
+            "training locks its files, which this system cannot do; on Windows, run it in WSL"
+        )
+    return _fcntl
 
 
 def remove_folder(path: Path) -> None:
@@ -217,7 +239,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or the names in a folder, durable."""
+    """Make a file's content, or the names in a folder, durable where the system can do that."""
+    if _fcntl is None:
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from modernbert.errors import InputError
 
+# Windows has no pipes in folders to wait for, but changes line ends unless it is told not to.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _MAX_BYTES = 1 << 28  # the largest tokenizers have a twentieth
 
 
@@ -16,7 +18,7 @@ def read_regular(path: Path, *, max_bytes: int = _MAX_BYTES) -> bytes:
     Raises:
         OSError: It cannot be read, is not a regular file, or is larger than `max_bytes`.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = os.open(path, _FLAGS)
     with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

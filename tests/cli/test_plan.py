@@ -58,12 +58,9 @@ def test_the_papers_base(run: Run, base: Path) -> None:
     assert shown["shards"] == "6,857"
 
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-
-
 def test_every_phase_of_a_recipe(run: Run) -> None:
     """The paper's base: 191.1, 36.3 and 7.5 hours, of which the first is given by the share."""
-    planned = run("plan", RECIPES / "base.toml", "--json", "--price", 2).json
+    planned = run("plan", "base", "--json", "--price", 2).json
     phases = {phase["name"]: phase for phase in planned["phases"]}
     assert list(phases) == ["pretraining", "extension", "decay"]
     hours = {name: phase["hours"] for name, phase in phases.items()}
@@ -77,13 +74,13 @@ def test_every_phase_of_a_recipe(run: Run) -> None:
     assert planned["total"]["cost"] == pytest.approx(16 * sum(hours.values()))
     # The ramp's smaller steps make more of them than 1.719e12 / 4,718,592.
     assert phases["pretraining"]["steps"] > 364_304 + 10_000
-    shown = run("plan", RECIPES / "base.toml").stdout
+    shown = run("plan", "base").stdout
     assert re.search(r"^ +pretraining +extension +decay +where it comes from$", shown, re.MULTILINE)
     assert "all phases" in shown
 
 
 def test_a_model_that_grows_from_one_that_is_not_there(run: Run) -> None:
-    planned = run("plan", RECIPES / "large.toml", "--json").json
+    planned = run("plan", "large", "--json").json
     assert {phase["parameters"] for phase in planned["phases"]} == {395_881_664}
     first, lowered, extension, decay = (phase["hours"] for phase in planned["phases"])
     assert first + lowered == pytest.approx(420.4, rel=1e-3)
@@ -142,7 +139,7 @@ def test_a_cpu_is_measured_unless_it_is_told(run: Run, monkeypatch: pytest.Monke
         return Trial(flops_per_second=1e6, num_steps=3, seconds=6.0)
 
     monkeypatch.setattr("modernbert.tasks.pretraining.trial.try_training", slow)
-    options = RECIPES / "rehearsal.toml", "--kind", "cpu", "--json"
+    options = "rehearsal", "--kind", "cpu", "--json"
     planned = run("plan", *options).json
     assert planned["machine"]["num_gpus"] == 1
     assert planned["machine"]["peak_tflops"] > 0
@@ -164,7 +161,7 @@ def test_a_cpu_that_trains_faster_than_one_product(
     """The share of the peak is at most 1, whatever the product alone has reached."""
     fast = Trial(flops_per_second=1e18, num_steps=3, seconds=6.0)
     monkeypatch.setattr("modernbert.tasks.pretraining.trial.try_training", lambda _: fast)
-    phase, *_ = run("plan", RECIPES / "mini.toml", "--kind", "cpu", "--json").json["phases"]
+    phase, *_ = run("plan", "mini", "--kind", "cpu", "--json").json["phases"]
     assert phase["tokens_per_second"] == pytest.approx(1e18 / phase["flops_per_token"])
 
 

@@ -31,6 +31,7 @@ from modernbert.cli import (
     prepare,
     pretrain,
     push,
+    recipe,
     report,
     rerank,
     search,
@@ -74,7 +75,8 @@ _VERBS: dict[str, tuple[Callable[..., Any] | typer.Typer, str]] = {
     "demo": (demo.demo, "demo"),
     "tokenizer": (tokenizer.app, ""),
     "prepare": (prepare.prepare, "corpus shards --tokenizer tokenizer"),
-    "plan": (plan.plan, "recipes/base.toml --gpus 8 --kind h100"),
+    "recipe": (recipe.app, ""),
+    "plan": (plan.plan, "base --gpus 8 --kind h100"),
     "pretrain": (pretrain.pretrain, "recipe.toml"),
     "average": (average.average, "runs/mine --best 3 --held-out shards/held-out -o averaged"),
     "finetune": (finetune.app, ""),
@@ -107,7 +109,8 @@ class _InOrderOfUse(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # it was seen; see `__main__`
+            if hasattr(signal, "setitimer"):  # it was seen; see `__main__`
+                signal.setitimer(signal.ITIMER_REAL, 0)
             tell("stopped; what was finished is kept: run the same command to go on or begin again")
             raise typer.Exit(_STOPPED) from None
 
@@ -118,7 +121,6 @@ app = typer.Typer(
     help="Train, fine-tune, use and serve ModernBERT encoders.",
     epilog="Example: `modernbert demo demo` trains a tiny model in a few minutes.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

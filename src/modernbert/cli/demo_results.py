@@ -10,6 +10,7 @@ import typer
 from modernbert.cli import report
 from modernbert.cli.fill_mask import predictions_line
 from modernbert.cli.formatting import counted, duration, short_count
+from modernbert.extras import is_installed, missing
 
 if TYPE_CHECKING:
     from modernbert.inference.fill_mask import FillMask
@@ -115,6 +116,9 @@ def _places(run: Path, recipe: Path) -> Iterator[str]:
     yield ""
     yield f"model   {run / 'model'}"
     yield f"report  {run / 'report.html'}"
+    if not is_installed("matplotlib"):
+        redraw = f"modernbert report {shlex.quote(str(run))}"
+        yield f"charts  {missing('matplotlib')}; then: {redraw}"
     yield f"recipe  {recipe}"
     yield ""
     yield "Next:"

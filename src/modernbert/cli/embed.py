@@ -242,7 +242,7 @@ def _embed_sparse(
 
 def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: bool) -> str:
     """What an index is searched in; what cannot be is refused before the work begins."""
-    from modernbert.inference.index import import_faiss
+    from modernbert.extras import import_extra
     from modernbert.inference.index_folder import KINDS, require_one_of
 
     if kind is not None and output.suffix != ".index":
@@ -250,7 +250,7 @@ def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: boo
     if faiss:
         if output.suffix != ".index" or multi:
             raise InputError("--faiss: needs an .index with one vector per text")
-        import_faiss()
+        import_extra("faiss")
     chosen = kind.value if kind is not None else "float16" if multi else "float32"
     require_one_of("--kind", chosen, KINDS[multi])
     return chosen

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from modernbert.errors import InputError
+from modernbert.extras import import_extra
 from modernbert.files import locked, new_file, remove_folder, sync, write_whole
 from modernbert.hashes import FileHash, as_bytes
 from modernbert.json_files import parse_foreign, read_object
@@ -73,6 +73,8 @@ class EmbeddingJob:
             raise InputError(f"{output}: expected a name that ends in {', '.join(SUFFIXES)}")
         if multi and output.suffix != ".index":
             raise InputError(f"{output}: the model has several vectors per text; choose an .index")
+        if output.suffix == ".parquet":
+            import_extra("pyarrow")
         self.output, self.dim = output, dim
         self.folder = output.with_name(output.name + ".unfinished")
         self._open_files = ExitStack()
@@ -300,8 +302,7 @@ class EmbeddingJob:
 
     def _write_parquet(self, path: Path) -> None:
         """Write the vectors with their ids; its pages have checksums."""
-        pyarrow: Any = import_module("pyarrow")  # it has no types
-        parquet: Any = import_module("pyarrow.parquet")
+        pyarrow, parquet = import_extra("pyarrow"), import_extra("pyarrow.parquet")
         ids = self._read_ids()
         vectors_type = pyarrow.list_(pyarrow.float32(), self.dim)
         schema = pyarrow.schema([("id", pyarrow.string()), ("vector", vectors_type)])

@@ -8,6 +8,7 @@ import typer
 from annotated_types import Ge, Gt, Interval
 
 from modernbert.cli.options import AsJson, echo_json, takes_settings
+from modernbert.cli.recipe import find_recipe
 from modernbert.cli.terminal import tell
 from modernbert.settings import Doc, Settings
 
@@ -92,7 +93,11 @@ _ASSUMED = PlanSettings()
 def plan(
     recipe: Annotated[
         Path,
-        typer.Argument(metavar="RECIPE.toml", help="The recipe to plan.", show_default=False),
+        typer.Argument(
+            metavar="RECIPE",
+            help="The recipe to plan: a .toml file, or a name of `recipe list`.",
+            show_default=False,
+        ),
     ],
     assumed: PlanSettings = _ASSUMED,
     as_json: AsJson = False,
@@ -104,6 +109,7 @@ def plan(
     """
     from modernbert.settings import load, load_mapping
 
+    recipe = find_recipe(recipe)
     load_mapping(recipe)  # a missing file is told of before torch is imported
     from modernbert.cli.plan_recipe import phases_of
     from modernbert.cli.plan_table import as_mapping, table

@@ -10,6 +10,7 @@ import typer
 from modernbert.cli import report
 from modernbert.cli.formatting import duration, short_count
 from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.recipe import find_recipe
 from modernbert.cli.terminal import Meter, is_first_process, tell
 
 if TYPE_CHECKING:
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 def pretrain(
     recipe: Annotated[
         Path,
-        typer.Argument(metavar="RECIPE.toml", help="The recipe to run.", show_default=False),
+        typer.Argument(
+            metavar="RECIPE",
+            help="The recipe to run: a .toml file, or a name of `recipe list`.",
+            show_default=False,
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -33,10 +38,11 @@ def pretrain(
     """
     from modernbert.settings import load, load_mapping
 
-    load_mapping(recipe)  # a missing file is told of before torch is imported
+    path = find_recipe(recipe)
+    load_mapping(path)  # a missing file is told of before torch is imported
     from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
-    settings = load(PretrainingRecipe, recipe)
+    settings = load(PretrainingRecipe, path)
     result = train(settings, go_on=f"modernbert pretrain {shlex.quote(str(recipe))}")
     if not is_first_process():
         return

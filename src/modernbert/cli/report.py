@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from modernbert.errors import RunError
+from modernbert.extras import import_extra
 
 
 def report(
@@ -25,6 +26,7 @@ def report(
     once, at its end, as it shows the mistakes of the best model. The path of the page goes to
     stdout.
     """
+    import_extra("matplotlib")
     page = run / "report.html"
     if not (run / "runs").is_dir():  # which a fine-tuning run has
         write(run)

@@ -11,7 +11,7 @@ from modernbert.cli.formatting import counted
 from modernbert.cli.inference_options import Compile, PrecisionName, PrecisionOption, look_at
 from modernbert.cli.options import takes_settings
 from modernbert.cli.terminal import tell, visible
-from modernbert.errors import InputError
+from modernbert.extras import import_extra
 from modernbert.serving.settings import ServingSettings
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def serve(
     so on. Open the server's address in a browser to try the routes. The first Ctrl-C or SIGTERM
     lets requests in progress finish.
     """
-    _require_extra()
+    for package in ("msgspec", "prometheus_client", "starlette", "uvicorn"):
+        import_extra(package)
     _log_visibly()
     for model in models:
         look_at(_name_and_model(model)[1])
@@ -93,15 +94,3 @@ def _log_visibly() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-
-
-def _require_extra() -> None:
-    try:
-        import msgspec  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"{error.name} is not installed; run: pip install 'modernbert[serve]'"
-        ) from None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from modernbert.errors import DocumentError
+from modernbert.extras import import_extra
 
 Compression = Literal["", "gz", "xz", "zst"]
 
@@ -384,8 +385,7 @@ class _Frames(io.RawIOBase):
 
 
 def _unpack_zstandard(packed: BinaryIO) -> _Frames:
-    import zstandard
-
+    zstandard = import_extra("zstandard")
     # Wide windows (zstd --long) are read too, but no wider than a file of this size can use.
     size = os.fstat(packed.fileno()).st_size
     widest = min(max(_UNPACKING_BYTES, size * _EXPANSION["zst"]), 1 << 31)

@@ -6,7 +6,6 @@ the least recently used first, is never in use. A file is hashed when it comes, 
 process first uses it.
 """
 
-import fcntl
 import hashlib
 import os
 import threading
@@ -24,6 +23,7 @@ from annotated_types import Ge, Gt
 from modernbert.data.remote_files import FetchSettings, fetch
 from modernbert.data.shard_manifest import FileRecord
 from modernbert.errors import ShardError
+from modernbert.files import locks
 from modernbert.settings import Doc, Settings
 
 _DATA, _LOCK, _PARTIAL, _FETCHING = ".data", ".lock", ".partial", ".fetching"
@@ -118,13 +118,13 @@ class ShardCache:
         self._make_folder()
         path = self._path(record.sha256, _DATA)
         while True:
-            descriptor = self._lock(record.sha256, fcntl.LOCK_SH)
+            descriptor = self._lock(record.sha256, locks().LOCK_SH)
             if self._is_whole(path, record):
                 os.utime(path)
                 return _Open(np.memmap(path, dtype=np.uint8, mode="r"), descriptor)
             os.close(descriptor)
             # Whoever comes first fetches it; the others wait for the lock, and find it there.
-            descriptor = self._lock(record.sha256 + _FETCHING, fcntl.LOCK_EX)
+            descriptor = self._lock(record.sha256 + _FETCHING, locks().LOCK_EX)
             try:
                 if not self._is_whole(path, record):
                     self._fetch(url, record, path)
@@ -200,7 +200,7 @@ class ShardCache:
         """Delete a file unless another process uses it; this one lets go of it."""
         self._release(key)
         try:
-            descriptor = self._lock(key, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = self._lock(key, locks().LOCK_EX | locks().LOCK_NB)
         except BlockingIOError:
             return False
         try:
@@ -214,7 +214,7 @@ class ShardCache:
         for partial in self.folder.glob(f"*{_PARTIAL}*"):
             key = partial.name.partition(".")[0]
             try:
-                descriptor = self._lock(key + _FETCHING, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                descriptor = self._lock(key + _FETCHING, locks().LOCK_EX | locks().LOCK_NB)
             except BlockingIOError:
                 continue
             self._remove_partial(key)
@@ -230,7 +230,7 @@ class ShardCache:
 
     @contextmanager
     def _making_room(self) -> Iterator[None]:
-        descriptor = self._lock("room", fcntl.LOCK_EX)
+        descriptor = self._lock("room", locks().LOCK_EX)
         try:
             yield
         finally:
@@ -239,7 +239,7 @@ class ShardCache:
     def _lock(self, key: str, kind: int) -> int:
         descriptor = os.open(self._path(key, _LOCK), os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, kind)
+            locks().flock(descriptor, kind)
         except BaseException:
             os.close(descriptor)
             raise

@@ -6,13 +6,13 @@ plain product if both sides have one vector.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from modernbert.errors import InputError
+from modernbert.extras import import_extra
 from modernbert.files import TEMPORARY_PREFIX
 from modernbert.inference.index_files import StringReader, read_vectors, scores_of_bits, to_bits
 from modernbert.inference.index_folder import (
@@ -245,11 +245,12 @@ def write_faiss(folder: Path | str) -> Path:
         The path of the file.
 
     Raises:
-        InputError: There is no search index, or faiss is not installed.
+        InputError: There is no search index.
+        MissingPackageError: faiss is not installed.
     """
     folder = user_path(folder)
     manifest = IndexManifest.read(folder)
-    faiss = import_faiss()
+    faiss = import_extra("faiss")
     index = faiss.IndexFlatIP(manifest.dim)
     vectors = read_vectors(folder / "float32.npy")
     for start in range(0, len(vectors), _BLOCK_VECTORS):
@@ -258,15 +259,3 @@ def write_faiss(folder: Path | str) -> Path:
     faiss.write_index(index, str(temporary))
     temporary.replace(folder / FAISS_FILE)
     return folder / FAISS_FILE
-
-
-def import_faiss() -> Any:
-    """Import faiss, which is optional.
-
-    Raises:
-        InputError: It is not installed.
-    """
-    try:
-        return import_module("faiss")
-    except ImportError:
-        raise InputError("faiss is not installed: pip install 'modernbert[faiss]'") from None

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from modernbert.errors import RunError
+from modernbert.extras import import_extra, is_installed, missing
 from modernbert.files import new_file
 from modernbert.report.formats import Format, compact, log_ticks, ticks
 from modernbert.report.page import Html, element
@@ -169,6 +170,13 @@ class Chart(ABC):
         return _for_page(file.getvalue(), self.title)
 
 
+def charts_html(charts: Sequence[Chart]) -> list[Html]:
+    """The charts that have a point, as figures of a page; a line of text without matplotlib."""
+    if charts and not is_installed("matplotlib"):
+        return [element("p", f"The charts are not drawn: {missing('matplotlib')}")]
+    return [html for chart in charts if (html := chart.html())]
+
+
 def save_png(charts: Sequence[Chart], path: Path, *, columns: int) -> None:
     """Draw charts in rows into one picture.
 
@@ -179,9 +187,10 @@ def save_png(charts: Sequence[Chart], path: Path, *, columns: int) -> None:
 
     Raises:
         RunError: The picture cannot be written.
+        MissingPackageError: matplotlib is not installed.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    rc_context = import_extra("matplotlib").rc_context
+    Figure = import_extra("matplotlib.figure").Figure
 
     rows, single = -(-len(charts) // columns), len(charts) == 1
     with rc_context({**_STYLE, "figure.dpi": 150 if single else 100, "font.size": 10}):

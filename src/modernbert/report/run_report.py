@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.errors import RunError
-from modernbert.report.charts import save_png
+from modernbert.extras import is_installed
+from modernbert.report.charts import charts_html, save_png
 from modernbert.report.formats import compact, duration, num_bytes, percent
 from modernbert.report.history import METRICS_FILE, LogRow, RunHistory
 from modernbert.report.page import (
@@ -42,7 +43,7 @@ def run_page(
         recipe: The text of the recipe, shown unchanged.
         baseline: A loss to compare with, such as that of the unigram distribution.
     """
-    charts = [chart.html() for chart in run_charts(history, baseline)]
+    charts = charts_html(run_charts(history, baseline))
     parts = [
         section("Now", facts(_totals(history))),
         section("Course", grid(charts)) if charts else element("p", "No step has been taken yet."),
@@ -183,7 +184,7 @@ _PAUSE = 100.0
 def write_report(
     run_folder: Path, history: RunHistory | None = None, baseline: float | None = None
 ) -> Path:
-    """Write the page, and pictures if there is anything to draw.
+    """Write the page, and pictures if there is anything to draw; without matplotlib no charts.
 
     Args:
         run_folder: The folder of the run.
@@ -200,7 +201,7 @@ def write_report(
     page = run_folder / REPORT_FILE
     title = run_folder.resolve().name
     write_page(page, run_page(history, title=title, recipe=_recipe(run_folder), baseline=baseline))
-    if history.curve("loss"):
+    if history.curve("loss") and is_installed("matplotlib"):
         _draw(run_folder, history, baseline)
     return page
 

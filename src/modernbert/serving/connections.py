@@ -7,7 +7,6 @@ docs/decisions/connections.md compares what could be done about that.
 import asyncio
 import errno
 import logging
-import resource
 from time import monotonic
 from typing import Any
 
@@ -184,6 +183,10 @@ def allowed_connections(wanted: int) -> int:
     Args:
         wanted: How many there should be.
     """
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _OTHER_DESCRIPTORS
     if resource.RLIM_INFINITY != soft < needed:

@@ -6,7 +6,6 @@ resumed run's logs forget what came after its checkpoint, so that each step is t
 
 import json
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -156,6 +155,8 @@ def peak_memory_bytes(device: torch.device) -> int:
     """The most memory that this process has had so far: of the device, or resident on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    import resource  # Windows has none
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -1,6 +1,5 @@
 """A run folder belongs to one run and, while that trains, to one process."""
 
-import fcntl
 import json
 import os
 import re
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.errors import InUseError, RunError
-from modernbert.files import write_whole
+from modernbert.files import locks, write_whole
 
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
@@ -94,7 +93,7 @@ def _open_lock(run_folder: Path) -> int:
 
 def _lock(descriptor: int, run_folder: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks().flock(descriptor, locks().LOCK_EX | locks().LOCK_NB)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
     except BlockingIOError:

@@ -37,7 +37,7 @@ def test_every_candidate_is_a_recipe(name: str, text: Text, tmp_path: Path) -> N
 
 
 def test_recipe_files_take_part(text: Text, tmp_path: Path) -> None:
-    for path in sorted(Path("recipes").glob("*.toml")):
+    for path in sorted(Path("src/modernbert/recipes").glob("*.toml")):
         own = load(PretrainingRecipe, path)
         recipe = run.candidate_recipe(str(path), 1_000_000, 0, text, tmp_path)
         assert [each.name for each in recipe.phases] == [each.name for each in own.phases]

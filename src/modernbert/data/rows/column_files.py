@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 from modernbert.data.records import Reading, Row
+from modernbert.extras import import_extra
 
 _ROWS = 256
 _PIECE_BYTES = 1 << 26
@@ -18,7 +18,7 @@ def read_parquet(reading: Reading) -> Iterator[Row]:
     Texts are read as numbers of a dictionary, as the file may hold them: a long one that stands in
     a million rows takes its room once.
     """
-    parquet, types = _module("pyarrow.parquet"), _module("pyarrow.types")
+    parquet, types = import_extra("pyarrow.parquet"), import_extra("pyarrow.types")
     path = reading.file.path
     texts = [
         field.name
@@ -45,7 +45,7 @@ def read_parquet(reading: Reading) -> Iterator[Row]:
 def read_arrow(reading: Reading) -> Iterator[Row]:
     """The rows of an Arrow file, as the `datasets` library saves it or with a footer."""
     # A stream is read, not mapped: mapped pages of a large file would count as our memory.
-    with _module("pyarrow").OSFile(reading.file.path) as opened:
+    with import_extra("pyarrow").OSFile(reading.file.path) as opened:
         batches = _arrow_batches(opened)
         if not (names := reading.choose(batches.schema.names)):
             return
@@ -94,7 +94,7 @@ def _rows(
 
 def _pieces(batch: Any) -> Iterator[Any]:
     """Parts of a batch that take little room when their texts are written out."""
-    compute, types = _module("pyarrow.compute"), _module("pyarrow.types")
+    compute, types = import_extra("pyarrow.compute"), import_extra("pyarrow.types")
     longest = 1
     for column in batch.columns:
         if types.is_dictionary(column.type) and len(column.dictionary):
@@ -104,7 +104,7 @@ def _pieces(batch: Any) -> Iterator[Any]:
 
 
 def _arrow_batches(opened: Any) -> Any:
-    ipc = _module("pyarrow.ipc")
+    ipc = import_extra("pyarrow.ipc")
     mark = opened.read(len(_ARROW_FILE_MARK))
     opened.seek(0)
     return ipc.open_file(opened) if mark == _ARROW_FILE_MARK else ipc.open_stream(opened)
@@ -118,12 +118,12 @@ def _each_batch(batches: Any) -> Iterator[Any]:
 
 def _values(column: Any) -> list[Any]:
     """The values of a column; as bytes where a text is no UTF-8."""
-    if _module("pyarrow.types").is_dictionary(column.type):
+    if import_extra("pyarrow.types").is_dictionary(column.type):
         column = column.dictionary_decode()
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
-        values = column.cast(_module("pyarrow").large_binary()).to_pylist()
+        values = column.cast(import_extra("pyarrow").large_binary()).to_pylist()
     return values
 
 
@@ -141,8 +141,3 @@ def _named(value: Any, names: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [_named(each, names) for each in value]
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else None
-
-
-def _module(name: str) -> Any:
-    """A part of pyarrow, which is imported late, since it is large, and has no types."""
-    return import_module(name)

@@ -27,6 +27,7 @@ from modernbert.data.rows.conll import CONLL_SUFFIXES, is_conll, read_conll
 from modernbert.data.rows.delimited import SAMPLE_BYTES, read_delimited
 from modernbert.data.rows.json_files import read_json, read_lines
 from modernbert.data.rows.plain_text import read_document, read_text_lines
+from modernbert.extras import import_extra
 
 _FASTTEXT = "__label__"
 _SUFFIXES = ("", ".txt", ".text", ".label", ".train", ".test", ".dev", ".data", ".ft")
@@ -150,11 +151,7 @@ def _broken_file_errors(file: CorpusFile) -> tuple[type[Exception], ...]:
     """What reading raises when the bytes of a file are not what its name promises."""
     errors: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError)
     if file.compression == "zst":
-        import zstandard
-
-        errors += (zstandard.ZstdError,)
+        errors += (import_extra("zstandard").ZstdError,)
     if file.suffix in (".parquet", ".arrow"):
-        from pyarrow.lib import ArrowException
-
-        errors += (ArrowException,)
+        errors += (import_extra("pyarrow.lib").ArrowException,)
     return errors

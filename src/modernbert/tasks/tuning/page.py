@@ -6,7 +6,7 @@ from typing import Any
 
 from modernbert.inference.inputs import Text
 from modernbert.report.card import bullets, header, versions
-from modernbert.report.charts import Axis, LineChart, Mark, Series
+from modernbert.report.charts import Axis, LineChart, Mark, Series, charts_html
 from modernbert.report.formats import compact, duration
 from modernbert.report.history import Curve, RunHistory
 from modernbert.report.page import (
@@ -174,7 +174,7 @@ def _curves(history: RunHistory, results: Results, epoch: int) -> list[Html]:
     norm = [_series("", history.curve("gradient_norm"), epoch, colour=3)]
     charts.append(LineChart(title="Learning rate", series=rate, x=x, y=Axis(low=0.0)))
     charts.append(LineChart(title="Gradient norm", series=norm, x=x, y=Axis(low=0.0)))
-    return [html for chart in charts if (html := chart.html())]
+    return charts_html(charts)
 
 
 def _series(label: str, curve: Curve, epoch: int, *, colour: int, kind: Any = "line") -> Series:

@@ -1,0 +1,51 @@
+"""Packages that only some uses need: imported late, and named with their command where missing."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from modernbert.errors import MissingPackageError
+
+EXTRAS = {
+    "faiss": "faiss",
+    "matplotlib": "train",
+    "msgspec": "serve",
+    "prometheus_client": "serve",
+    "pyarrow": "train",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "zstandard": "train",
+}
+"""The extra of pyproject.toml that brings each package."""
+
+
+def import_extra(module: str) -> Any:
+    """Import a package of an extra, or a part of one such as `pyarrow.parquet`.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = (error.name or module).partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise MissingPackageError(missing(package), name=package) from None
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package is there to be imported."""
+    try:
+        return find_spec(package) is not None
+    except ImportError:
+        return False
+
+
+def missing(package: str) -> str:
+    """What a person reads who lacks a package.
+
+    >>> missing("pyarrow")
+    "pyarrow is not installed; run: pip install 'modernbert[train]'"
+    """
+    return f"{package} is not installed; run: pip install 'modernbert[{EXTRAS[package]}]'"
