@@ -9,7 +9,17 @@ from tests.rounding import assert_equal_but_for_rounding
 from torch import Tensor, nn
 
 from modernbert.tasks.ranking.learners import RaggedVectors
-from modernbert.tasks.ranking.losses import binary, in_batch, kl_divergence, margin_mse, max_sim
+from modernbert.tasks.ranking.losses import (
+    binary,
+    in_batch,
+    kl_divergence,
+    lambda_loss,
+    list_net,
+    margin_mse,
+    max_sim,
+    squared_error,
+    too_near,
+)
 from modernbert.tasks.ranking.retrieval import _cut
 
 needs_peer = pytest.mark.skipif(
@@ -206,3 +216,105 @@ def test_binary_is_a_mean_over_each_query() -> None:
     first = (-torch.sigmoid(scores[0][0]).log() - torch.sigmoid(-scores[0][1]).log()) / 2
     second = -torch.sigmoid(-scores[1][0]).log()
     assert float(binary(scores, labels)) == pytest.approx(float(first + second))
+
+
+class ScoringPeer(nn.Module):
+    """A cross-encoder for their losses that gives the scores that it is given as texts."""
+
+    num_labels = 1
+    device = torch.device("cpu")
+
+    def __init__(self, scores: Tensor) -> None:
+        nn.Module.__init__(self)
+        self.scores = scores
+
+    def preprocess(self, pairs: list[Any], **_: Any) -> dict[str, Tensor]:
+        return {"chosen": torch.tensor([int(document) for _, document in pairs])}
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"scores": self.scores[features["chosen"]]}
+
+
+def peers_loss(name: str, scores: Tensor, wanted: list[Tensor]) -> Tensor:
+    """A loss of sentence-transformers; it is the mean over queries of equal numbers of pairs."""
+    from sentence_transformers.cross_encoder import CrossEncoder, losses
+
+    peer = type("Peer", (ScoringPeer, CrossEncoder), {})(scores)  # one of theirs is asked for
+    loss = getattr(losses, name)(peer)
+    places = iter(map(str, range(len(scores))))
+    documents = [[next(places) for _ in each] for each in wanted]
+    queries = ["query"] * len(wanted)
+    if name == "MSELoss":
+        flat = [
+            (query, each) for query, row in zip(queries, documents, strict=True) for each in row
+        ]
+        return loss([list(column) for column in zip(*flat, strict=True)], torch.cat(wanted))  # type: ignore[no-any-return]
+    return loss([queries, documents], wanted)  # type: ignore[no-any-return]
+
+
+@needs_peer
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("own", "name"),
+    [(squared_error, "MSELoss"), (list_net, "ListNetLoss"), (lambda_loss, "LambdaLoss")],
+)
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]],
+        [[3.0, -1.0, 0.5, 2.0], [0.1, 0.2, 0.3, 0.4]],
+    ],
+)
+def test_losses_of_rerankers_are_the_peers(own: Any, name: str, wanted: list[list[float]]) -> None:
+    """One query at a time for LambdaLoss, which divides by the pairs of all queries."""
+    targets = [torch.tensor(each) for each in wanted]
+    scores = 3 * torch.randn(8, generator=torch.Generator().manual_seed(5))
+    groups = [targets] if name != "LambdaLoss" else [[each] for each in targets]
+    for number, group in enumerate(groups):
+        given = scores[4 * number :][: 4 * len(group)]
+        other = with_gradients(lambda x, group=group: peers_loss(name, x, group), given)
+        mine = with_gradients(lambda x, group=group: own(x.split(4), group) / len(group), given)
+        assert_same(mine, other)
+
+
+def test_lambda_loss_of_one_document_and_of_equal_ones_is_nothing() -> None:
+    scores = torch.tensor([0.3, 0.1], requires_grad=True)
+    loss = lambda_loss([scores[:1], scores], [torch.ones(1), torch.ones(2)])
+    loss.backward()
+    assert loss.item() == 0 and scores.grad is not None and scores.grad.isfinite().all()
+
+
+@needs_peer
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["absolute", "relative"])
+def test_left_out_documents_are_those_of_gist_with_the_model_as_its_guide(kind: str) -> None:
+    from sentence_transformers.sentence_transformer.losses import GISTEmbedLoss
+
+    queries, documents, negatives = (draw(6, 8, seed=seed) for seed in range(3))
+    documents = nn.functional.normalize(queries + 0.8 * documents, dim=-1)
+    margin = 0.1
+    theirs = GISTEmbedLoss.__new__(GISTEmbedLoss)
+    nn.Module.__init__(theirs)
+    peer = Peer()
+    values = {
+        "model": peer,
+        "guide": peer,
+        "temperature": 0.05,
+        "similarity_fct": nn.CosineSimilarity(dim=-1),
+        "must_retokenize": False,
+        "margin_strategy": kind,
+        "margin": margin,
+        "contrast_anchors": False,
+        "contrast_positives": False,
+        "gather_across_devices": False,
+        "cross_entropy_loss": nn.CrossEntropyLoss(),
+    }
+    for name, value in values.items():
+        setattr(theirs, name, value)
+    scores = max_sim(queries, ones(6), torch.cat([documents, negatives]), ones(12))
+    limits = (margin, None) if kind == "absolute" else (None, 1 - margin)
+    left_out = too_near(scores, torch.arange(6), *limits)
+    assert left_out.any() and not left_out.all()
+    own = in_batch(20 * scores, torch.arange(6), left_out) / 6
+    expected = theirs(features(queries, documents, negatives), None)
+    assert own.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -1,5 +1,6 @@
 """Hard negatives: the nearest documents that are no answers, within the limits."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from tests.tasks.pretraining.small import World
 
-from modernbert.errors import SettingsError
+from modernbert.errors import InputError, SettingsError
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.retriever import text_vectors
@@ -88,7 +89,7 @@ def test_negatives_stay_below_the_answer(retriever: Any, limit: dict[str, float]
     rows = list(mine(retriever, DATA, TEXTS, MiningSettings(negatives=9, **limit)))
     for row in rows:
         by_score = scores(retriever, row["query"])
-        own = by_score[row["positive"]]
+        own = min(by_score[text] for text in DATA.known[row["query"]])
         most = own - limit.get("margin", 0) if "margin" in limit else own * limit["ratio"]
         expected = {
             text
@@ -109,6 +110,60 @@ def test_a_teacher_scores_them(retriever: Any) -> None:
     settings = MiningSettings(negatives=2)
     for row in mine(retriever, DATA, TEXTS, settings, teacher=Teacher()):  # type: ignore[arg-type]
         assert row["scores"] == [len(text) for text in (row["positive"], *row["negatives"])]
+
+
+def test_a_teacher_decides_what_is_too_near(retriever: Any) -> None:
+    class Teacher:
+        def scores(self, pairs: list[tuple[str, str]]) -> np.ndarray:
+            return np.array([len(text) for _, text in pairs], np.float32)
+
+    settings = MiningSettings(negatives=9, margin=2, limit_by="teacher")
+    rows = list(mine(retriever, DATA, TEXTS, settings, teacher=Teacher()))  # type: ignore[arg-type]
+    assert [row["query"] for row in rows] == ["one", "one", "two six"]
+    for row in rows:
+        own = min(len(text) for text in DATA.known[row["query"]])
+        others = set(TEXTS) - DATA.known[row["query"]]
+        assert set(row["negatives"]) == {text for text in others if len(text) <= own - 2}
+    with pytest.raises(InputError, match="there is no teacher"):
+        next(mine(retriever, DATA, TEXTS, settings))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("sentence_transformers") is None
+    or importlib.util.find_spec("datasets") is None,
+    reason="sentence-transformers or datasets is not installed",
+)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("limits", [{"margin": 0.02}, {"ratio": 0.97}])
+def test_the_limits_are_those_of_sentence_transformers(
+    tmp_path: Path, retriever: Any, limits: dict[str, float]
+) -> None:
+    if not isinstance(retriever, Embedder):
+        pytest.skip("theirs mines with one vector a text")
+    import datasets
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import mine_hard_negatives
+
+    retriever.save_pretrained(tmp_path / "model")
+    given = [each for each in DATA.examples if each.relevant]
+    theirs = mine_hard_negatives(
+        datasets.Dataset.from_dict(
+            {"query": [x.query for x in given], "answer": [x.documents[0] for x in given]}
+        ),
+        SentenceTransformer(str(tmp_path / "model"), device="cpu"),
+        corpus=TEXTS,
+        range_max=len(TEXTS),
+        num_negatives=2,
+        absolute_margin=limits.get("margin"),
+        relative_margin=1 - limits["ratio"] if "ratio" in limits else None,
+        sampling_strategy="top",
+        output_format="triplet",
+        verbose=False,
+    )
+    expected = {(row["query"], row["negative"]) for row in theirs}
+    rows = mine(retriever, DATA, TEXTS, MiningSettings(negatives=2, **limits))  # type: ignore[arg-type]
+    assert {(row["query"], text) for row in rows for text in row["negatives"]} == expected
+    assert expected
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_a_margin_reranker_has_plain_scores_there_too(tmp_path: Path, start: Pat
 
 
 def gradients(job: TuningJob) -> tuple[float, dict[str, torch.Tensor]]:
-    module, task = job.first(0), Tuning(job.objective, job.recipe.training)
+    module, task = job.first(0), Tuning(job, job.recipe.training)
     step = next(task.steps(Progress()))
     total = torch.zeros(())
     for micro_batch in step.micro_batches:
@@ -154,7 +154,7 @@ def test_activations_are_let_go_where_there_are_several_packs(
 ) -> None:
     made = recipe(start, tmp_path, micro_batch_tokens=micro_batch_tokens)
     job = open_job("retrieve", made)
-    task = Tuning(job.objective, job.recipe.training)
+    task = Tuning(job, job.recipe.training)
     step = next(task.steps(Progress()))
     kept: list[int] = []
 

@@ -4,11 +4,12 @@ import json
 import os
 import signal
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tasks.ranking.ranked import held_out, recipe, write, write_model
+from tests.tasks.ranking.ranked import held_out, recipe, rows, write, write_model
 
 from modernbert.errors import RunError, SettingsError
 from modernbert.inference.multi_vector_folder import read_folder
@@ -74,7 +75,7 @@ def test_lower_layers_have_lower_rates(tmp_path: Path, start: Path, kind: str) -
 def test_a_step_of_so_many_tokens(tmp_path: Path, start: Path, kind: str) -> None:
     """A query stays with its documents, and an epoch has all of them."""
     job = open_job(kind, recipe(start, tmp_path, kind=kind, batch_tokens=150))
-    task = Tuning(job.objective, job.recipe.training)
+    task = Tuning(job, job.recipe.training)
     num_rows = len(job.objective.lengths)
     steps = task.steps(Progress())
     longest = max(task.epochs.lengths)
@@ -249,3 +250,49 @@ def test_a_model_of_no_run_is_left_alone(start: Path, tmp_path: Path) -> None:
     (made.output / "model").mkdir(parents=True)
     with pytest.raises(RunError, match="exists and does not belong to a run"):
         finetune("retrieve", made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "training"),
+    [
+        ("rerank", {"loss": "mse"}),
+        ("rerank", {"loss": "lambda"}),
+        ("retrieve", {"loss": "listnet"}),
+        ("late-interaction", {"loss": "in-batch", "negative_ratio": 0.9}),
+    ],
+)
+def test_several_data_sets_are_learnt_by_their_weights(
+    tmp_path: Path, start: Path, kind: str, training: dict[str, Any]
+) -> None:
+    made = recipe(start, tmp_path, kind=kind, scores=True, **training)
+    more = write(tmp_path / "more.jsonl", rows(6, seed=3, scores=True))
+    made = replace(made, data=replace(made.data, more=(f"{more}=0.5",)))
+    job = open_job(kind, made)
+    assert job.mixture is not None and len(job.mixture.sources) == 166
+    task = Tuning(job, job.recipe.training)
+    steps = [rows for rows, _ in islice(task.epochs.steps(), task.epochs.num_steps(1))]
+    sources = [{job.mixture.sources[row] for row in rows} for rows in steps]
+    assert sorted(map(len, steps)) == [3, *[8] * 20] and sources.count({1}) == 1
+    module = job.first(0)
+    loss = job.objective.loss(module, steps[0], ALONE, 0.0)
+    loss.backward()
+    assert loss.isfinite() and any(each.grad is not None for each in module.parameters())
+
+
+def test_grades_are_learnt_by_listwise_losses_alone(tmp_path: Path, start: Path) -> None:
+    pairs = [
+        {"query": "where is red", "document": f"here is {name}", "label": label}
+        for name, label in (("alpha", 3), ("bravo", 1), ("carol", 0))
+    ]
+    train = write(tmp_path / "graded.jsonl", pairs)
+    for loss, wanted in (("lambda", (3.0, 1.0, 0.0)), ("binary", (3.0, 1.0, 0.0))):
+        made = recipe(start, tmp_path, kind="rerank", loss=loss)
+        job = open_job("rerank", replace(made, data=replace(made.data, train=str(train))))
+        (example,) = job.objective.data.examples  # type: ignore[attr-defined]
+        assert example.wanted == wanted and example.relevant == 2
+
+
+def test_a_weight_is_above_0(tmp_path: Path, start: Path) -> None:
+    made = recipe(start, tmp_path)
+    with pytest.raises(SettingsError, match="expected a weight above 0"):
+        replace(made.data, more=("a.jsonl=0",))

@@ -1,8 +1,9 @@
 """Epochs: every row once in each, the same from any place on."""
 
+from collections import Counter
 from itertools import islice
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modernbert.tasks.tuning.task import Epochs
@@ -43,3 +44,37 @@ def test_orders_differ_by_epoch_and_by_seed() -> None:
         epochs = Epochs(lengths=[1] * 20, batch_size=20, seed=seed)
         orders |= {tuple(step.rows) for step in islice(epochs.steps(), 3)}
     assert len(orders) == 6
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=2, max_size=3),
+    weights=st.lists(st.sampled_from([0.5, 1.0, 1.5, 2.0]), min_size=3, max_size=3),
+    batch_size=st.integers(1, 4),
+    after=st.integers(0, 10),
+)
+def test_sources_are_seen_by_their_weights_and_never_share_a_step(
+    sizes: list[int], weights: list[float], batch_size: int, after: int
+) -> None:
+    sources = [number for number, size in enumerate(sizes) for _ in range(size)]
+    weights = weights[: len(sizes)]
+    epochs = Epochs(
+        lengths=[1 + number for number in range(len(sources))],
+        batch_size=batch_size,
+        sources=sources,
+        weights=weights,
+    )
+    steps = list(islice(epochs.steps(), epochs.num_steps(4)))
+    seen = Counter(row for step in steps for row in step.rows)
+    for step in steps:
+        assert len({sources[row] for row in step.rows}) == 1
+        assert len(step.rows) <= batch_size
+    for number, (size, weight) in enumerate(zip(sizes, weights, strict=True)):
+        counts = [seen[row] for row in range(len(sources)) if sources[row] == number]
+        assert sum(counts) == 4 * max(1, round(size * weight))
+        assert max(counts) - min(counts) <= 1  # a row is seen again only after all others
+    tokens = sum(epochs.lengths[row] for step in steps for row in step.rows)
+    assert epochs.num_tokens(4) == tokens
+    place = steps[min(after, len(steps) - 1)].position
+    following = [step for step in steps if step.position > place]
+    assert list(islice(epochs.steps(place), len(following))) == following

@@ -57,12 +57,28 @@ class RankedTexts:
     Attributes:
         relevant: How many documents, from the first on, answer the query.
         scores: A teacher's score of each document; None without a teacher.
+        grades: How relevant each document is, where rows have labels other than 0 and 1.
+        source: The number of the data set, from 0.
     """
 
     query: str
     documents: tuple[str, ...]
     relevant: int = 1
     scores: tuple[float, ...] | None = None
+    grades: tuple[float, ...] | None = None
+    source: int = 0
+
+    @property
+    def wanted(self) -> tuple[float, ...]:
+        """What listwise losses learn: a teacher's scores, grades, or 1 for each answer."""
+        others = len(self.documents) - self.relevant
+        return self.scores or self.grades or (1.0,) * self.relevant + (0.0,) * others
+
+    def first(self, num_documents: int) -> "RankedTexts":
+        """Return the example with no more than its first documents."""
+        scores, grades = (each and each[:num_documents] for each in (self.scores, self.grades))
+        documents = self.documents[:num_documents]
+        return replace(self, documents=documents, scores=scores, grades=grades)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +101,25 @@ class RetrievalData:
             self,
             examples=[each for each in self.examples if each.query in queries],
             known={query: answers for query, answers in self.known.items() if query in queries},
+        )
+
+    def joined(self, more: "Sequence[RetrievalData]") -> "RetrievalData":
+        """Return the examples of this data set and of more, which are numbered in their order."""
+        if not more:
+            return self
+        known = {query: set(answers) for query, answers in self.known.items()}
+        for each in more:
+            for query, answers in each.known.items():
+                known.setdefault(query, set()).update(answers)
+        return RetrievalData(
+            source=" and ".join([self.source, *(each.source for each in more)]),
+            examples=[
+                replace(example, source=number)
+                for number, data in enumerate([self, *more])
+                for example in data.examples
+            ],
+            known=known,
+            notes=[note for data in [self, *more] for note in data.notes],
         )
 
 
@@ -161,9 +196,14 @@ def one_answer_each(examples: Sequence[RankedTexts]) -> list[RankedTexts]:
             found.append(each)
             continue
         for place, answer in enumerate(answers):
-            scores = each.scores and (each.scores[place], *each.scores[each.relevant :])
+            scores, grades = (
+                values and (values[place], *values[each.relevant :])
+                for values in (each.scores, each.grades)
+            )
             documents = (answer, *others)
-            found.append(replace(each, documents=documents, relevant=1, scores=scores))
+            found.append(
+                replace(each, documents=documents, relevant=1, scores=scores, grades=grades)
+            )
     return found
 
 
@@ -251,14 +291,19 @@ def _of_pairs(table: Table, query: str) -> list[RankedTexts]:
     for index, (text, answer) in enumerate(zip(queries, documents, strict=True)):
         score = _number(table.rows[index].get(label), table.where(index), label)
         groups.setdefault(text, []).append((score, answer))
-    return [
-        RankedTexts(
-            query=text,
-            documents=tuple(answer for _, answer in sorted(group, key=lambda each: -each[0])),
-            relevant=sum(score > 0 for score, _ in group),
-        )
-        for text, group in groups.items()
-    ]
+    return [_graded(text, group) for text, group in groups.items()]
+
+
+def _graded(query: str, group: Sequence[tuple[float, str]]) -> RankedTexts:
+    """Make an example of a query's documents and their labels, the best first."""
+    ordered = sorted(group, key=lambda each: -each[0])
+    grades = tuple(grade for grade, _ in ordered)
+    return RankedTexts(
+        query=query,
+        documents=tuple(text for _, text in ordered),
+        relevant=sum(grade > 0 for grade in grades),
+        grades=None if set(grades) <= {0, 1} else grades,
+    )
 
 
 def _example(

@@ -11,9 +11,15 @@ from modernbert.data.judged_texts import JudgedTexts
 from modernbert.errors import InputError
 from modernbert.inference.inputs import EncodedText
 from modernbert.settings import to_mapping
-from modernbert.tasks.ranking.data import RetrievalData, one_answer_each, read_retrieval_data
-from modernbert.tasks.ranking.losses import DISTILLATION, IN_BATCH, LABELLED
+from modernbert.tasks.ranking.data import (
+    RankedTexts,
+    RetrievalData,
+    one_answer_each,
+    read_retrieval_data,
+)
+from modernbert.tasks.ranking.losses import DISTILLATION, IN_BATCH, LABELLED, LISTWISE
 from modernbert.tasks.ranking.recipe import RankedRows
+from modernbert.tasks.tuning.job import Mixture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +43,38 @@ def training_data(settings: RankedRows) -> tuple[RetrievalData, RetrievalData | 
         DocumentError: The data cannot be read.
         InputError: The fraction is less than one query.
     """
-    data = read_retrieval_data(settings.train, settings.train_split, settings)
+    first, *more = (
+        read_retrieval_data(source, settings.train_split, settings)
+        for source, _ in settings.weighted
+    )
     if settings.dev_share is None:
-        return data, None
-    queries = list(data.known)
+        return first.joined(more), None
+    queries = list(first.known)
     chosen = held_out(queries, settings.dev_share)
     if not any(chosen):
-        raise InputError(f"--dev {settings.dev}: is less than one query of {data.source}; raise it")
+        told = f"is less than one query of {first.source}; raise it"
+        raise InputError(f"--dev {settings.dev}: {told}")
     sides: list[set[str]] = [set(), set()]
     for query, is_out in zip(queries, chosen, strict=True):
         sides[is_out].add(query)
-    return data.only(sides[False]), replace(data.only(sides[True]), notes=())
+    more = [each.only(each.known.keys() - sides[True]) for each in more]
+    held = replace(first.only(sides[True]), notes=())
+    return first.only(sides[False]).joined(more), held
+
+
+def mixture_of(settings: RankedRows, examples: Sequence[RankedTexts]) -> Mixture | None:
+    """How rows of several data sets are mixed; None for one data set.
+
+    Raises:
+        InputError: A data set has no example that can be used.
+    """
+    if not settings.more:
+        return None
+    sources = [each.source for each in examples]
+    for number, (name, _) in enumerate(settings.weighted):
+        if number not in sources:
+            raise InputError(f"{name}: has no example that can be used")
+    return Mixture(sources=sources, weights=[weight for _, weight in settings.weighted])
 
 
 def prepared(
@@ -66,7 +93,8 @@ def prepared(
     """
     has_scores = all(each.scores is not None for each in data.examples)
     loss = asked or ("margin" if has_scores else plain)
-    if loss not in LABELLED:  # which learns all documents of a query, answers or not, side by side
+    if loss not in LABELLED and loss not in LISTWISE:
+        # The others learn all documents of a query, answers or not, side by side.
         data = replace(data, examples=one_answer_each(data.examples))
     if loss in DISTILLATION:
         for row, each in enumerate(data.examples, start=1):
@@ -76,19 +104,28 @@ def prepared(
                     f"and of one negative or more; take {plain!r}, or add them"
                 )
     most = settings.num_negatives
-    kept, examples = [], data.examples
-    for each in examples:
-        if loss in IN_BATCH and not each.relevant:
-            continue
-        end = None if most is None else each.relevant + most
-        scores = None if each.scores is None else each.scores[:end]
-        kept.append(replace(each, documents=each.documents[:end], scores=scores))
+    kept = [
+        each if most is None else each.first(each.relevant + most)
+        for each in data.examples
+        if _has_use(each, loss)
+    ]
     if not kept:
-        raise InputError(f"{data.source}: no query has a document that answers it")
+        needs = "a document that answers it"
+        if loss in LISTWISE:
+            needs = f"documents of different labels or scores, from which {loss!r} learns"
+        raise InputError(f"{data.source}: no query has {needs}")
     notes = [*data.notes, f"{data.source}: {len(kept):,} examples, {len(data.known):,} queries"]
-    if left := len(examples) - len(kept):
-        notes.append(f"{data.source}: {left:,} queries without an answer are left out")
+    if left := len(data.examples) - len(kept):
+        without = "different labels or scores" if loss in LISTWISE else "an answer"
+        notes.append(f"{data.source}: {left:,} queries without {without} are left out")
     return RankingExamples(data=replace(data, examples=kept), loss=loss, notes=notes)
+
+
+def _has_use(example: RankedTexts, loss: str) -> bool:
+    """Whether a loss learns anything from an example."""
+    if loss in LISTWISE:
+        return len(set(example.wanted)) > 1
+    return loss not in IN_BATCH or example.relevant > 0
 
 
 def held_out_notes(texts_of: Mapping[str, JudgedTexts | RetrievalData]) -> list[str]:
@@ -120,15 +157,23 @@ def fingerprint(
     values = to_mapping(settings)
     lengths = {name: values.get(name) for name in ("max_seqlen", "query_max_seqlen")}
     digest = sha256(json.dumps(lengths).encode())
-    rows: list[Any] = [asdict(example) for example in data.examples]
+    rows: list[Any] = [_values_of(example) for example in data.examples]
+    rows += [list(settings.weighted)] if settings.more else []
     for name, texts in scored.items():
         if isinstance(texts, RetrievalData):
-            rows += [name, *(asdict(example) for example in texts.examples)]
+            rows += [name, *(_values_of(example) for example in texts.examples)]
         else:
             rows += [name, texts.queries, texts.judgements, *texts.documents.items()]
     for row in rows:
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()
+
+
+def _values_of(example: RankedTexts) -> dict[str, Any]:
+    """What an example says, without what earlier versions did not know and it does not have."""
+    values = asdict(example)
+    later = ("grades", "source")
+    return {name: value for name, value in values.items() if value or name not in later}
 
 
 def split_sizes(

@@ -2,14 +2,16 @@
 
 The documents nearest to each query are taken in their order. Left out are the known answers of the
 query, the first few documents, which may be unknown answers, and documents that are too near to the
-query compared with the known answer (arXiv 2407.15831).
+query compared with the known answers (NV-Retriever, arXiv 2407.15831). Of several known answers the
+one with the lowest score decides, as in sentence-transformers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.reranker import Reranker
 from modernbert.inference.retriever import Retriever, text_vectors
@@ -40,21 +42,30 @@ def mine(
         on_progress: Called with the progress of embedding the corpus.
 
     Raises:
-        InputError: Something is not a text.
+        InputError: Something is not a text, or there is no teacher whose scores should decide.
     """
+    if settings.limit_by == "teacher" and teacher is None:
+        raise InputError("limit_by: got 'teacher', but there is no teacher; name one")
     queries = list(data.known)
     vectors = [v for block in text_vectors(retriever, queries, "query") for v in block]
     blocks = text_vectors(retriever, corpus, "document", on_progress=on_progress)
     found = rank_documents(vectors, blocks, settings.depth)
     nearest = dict(zip(queries, found, strict=True))
-    places = {query: place for place, query in enumerate(queries)}
-    answered = [each for each in data.examples if each.relevant]
-    answers = text_vectors(retriever, (each.documents[0] for each in answered), "document")
-    for each, answer in zip(answered, (v for block in answers for v in block), strict=True):
-        own = float(scores_of_block([vectors[places[each.query]]], answer, [len(answer)])[0, 0])
-        kept = _kept(*nearest[each.query], own, settings)
-        texts = [corpus[row] for row in kept if corpus[row] not in data.known[each.query]]
-        if not (negatives := texts[: settings.negatives]):
+    lowest = _lowest_of_answers(retriever, data, dict(zip(queries, vectors, strict=True)))
+    for each in data.examples:
+        if not each.relevant:
+            continue
+        scores, rows = nearest[each.query]
+        candidates = [
+            (corpus[row], score)
+            for row, score in zip(rows[settings.skip :], scores[settings.skip :], strict=True)
+            if corpus[row] not in data.known[each.query]
+        ]
+        limit = lowest[each.query]
+        if settings.limit_by == "teacher" and candidates:
+            assert teacher is not None
+            candidates, limit = _judged(teacher, each.query, candidates, data.known[each.query])
+        if not (negatives := _kept(candidates, limit, settings)[: settings.negatives]):
             continue
         row: dict[str, Any] = {
             "query": each.query,
@@ -67,11 +78,34 @@ def mine(
         yield row
 
 
-def _kept(scores: np.ndarray, rows: np.ndarray, own: float, settings: MiningSettings) -> list[int]:
-    """Return the rows that are far enough below the answer's score, the nearest first."""
-    limit = own - settings.margin
+def _lowest_of_answers(
+    retriever: Retriever, data: RetrievalData, vectors: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """The lowest score that the retriever gives to a known answer of each query."""
+    pairs = [(query, text) for query, texts in data.known.items() for text in sorted(texts)]
+    blocks = text_vectors(retriever, (text for _, text in pairs), "document")
+    lowest: dict[str, float] = {}
+    for (query, _), answer in zip(pairs, (v for block in blocks for v in block), strict=True):
+        score = float(scores_of_block([vectors[query]], answer, [len(answer)])[0, 0])
+        lowest[query] = min(score, lowest.get(query, score))
+    return lowest
+
+
+def _judged(
+    teacher: Reranker, query: str, candidates: Sequence[tuple[str, float]], answers: set[str]
+) -> tuple[list[tuple[str, float]], float]:
+    """The candidates with the teacher's scores, and its lowest score of a known answer."""
+    texts = [text for text, _ in candidates]
+    scores = teacher.scores([(query, text) for text in (*texts, *sorted(answers))]).tolist()
+    return list(zip(texts, scores[: len(texts)], strict=True)), min(scores[len(texts) :])
+
+
+def _kept(
+    candidates: Sequence[tuple[str, float]], lowest: float, settings: MiningSettings
+) -> list[str]:
+    """Return the texts that are far enough below the answers' lowest score, in their order."""
+    limit = lowest - settings.margin
     if settings.ratio is not None:
-        limit = min(limit, own - (1 - settings.ratio) * abs(own))
+        limit = min(limit, lowest - (1 - settings.ratio) * abs(lowest))
     limited = settings.margin > 0 or settings.ratio is not None
-    pairs = zip(scores[settings.skip :].tolist(), rows[settings.skip :].tolist(), strict=True)
-    return [row for score, row in pairs if not limited or score <= limit]
+    return [text for text, score in candidates if not limited or score <= limit]

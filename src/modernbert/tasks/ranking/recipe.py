@@ -17,8 +17,8 @@ from modernbert.settings import Doc, Settings
 from modernbert.tasks.ranking.data import examples_of_table
 from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe, Verb
 
-RetrievalLoss = Literal["in-batch", "margin", "kl"]
-RerankLoss = Literal["binary", "margin", "kl"]
+RetrievalLoss = Literal["in-batch", "margin", "kl", "listnet", "lambda"]
+RerankLoss = Literal["binary", "margin", "kl", "mse", "listnet", "lambda"]
 
 _POOLING = Doc("How the vectors of tokens become one in a new model.")
 
@@ -40,15 +40,52 @@ class RankedRows(RowSettings):
     train_split: Annotated[str, Doc("The split of a BEIR folder to learn from.")] = "train"
     dev_split: Annotated[str, Doc("The split of a BEIR folder to evaluate on.")] = "dev"
     test_split: Annotated[str, Doc("The split of a BEIR folder to score at the end.")] = "test"
+    more: Annotated[
+        tuple[str, ...],
+        Doc(
+            "More rows to learn from; FILE=2 shows each row twice an epoch, FILE=0.5 half of the "
+            "rows. Each step has rows of one file. May be repeated.",
+        ),
+    ] = ()
     num_negatives: Annotated[
         int | None,
         Ge(0),
         Doc("The most negatives taken from a row.", default="all", flags=("--negatives",)),
     ] = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for each in self.more:
+            if weight_of(each)[1] <= 0:
+                raise SettingsError(f"more: got {each!r}, expected a weight above 0")
+
+    @property
+    def weighted(self) -> tuple[tuple[str, float], ...]:
+        """All rows to learn from, `train` first, each with how often a row is seen in an epoch."""
+        return ((self.train, 1.0), *map(weight_of, self.more))
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """See `RowSettings`; the others by their number."""
+        more = {f"more[{number}]": weight_of(each)[0] for number, each in enumerate(self.more)}
+        return {**super().sources, **more}
+
     def require_columns(self, head: Table) -> None:
         """See `RowSettings`."""
         examples_of_table(head)
+
+
+def weight_of(source: str) -> tuple[str, float]:
+    """Divide the name of some rows and their weight, which is 1 if none is given.
+
+    >>> weight_of("a.jsonl=0.5"), weight_of("a=b.jsonl")
+    (('a.jsonl', 0.5), ('a=b.jsonl', 1.0))
+    """
+    name, _, weight = source.rpartition("=")
+    try:
+        return (name, float(weight)) if name else (source, 1.0)
+    except ValueError:
+        return source, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +133,27 @@ class VectorTraining(RankingTraining):
     loss: Annotated[
         RetrievalLoss | None,
         Doc(
-            "in-batch learns from the other documents of a step, margin and kl from scores.",
+            "in-batch learns from the other documents of a step, margin and kl from a teacher's "
+            "scores, listnet and lambda from scores or labels.",
             default="margin where the rows have scores, otherwise in-batch",
+        ),
+    ] = None
+    negative_margin: Annotated[
+        float | None,
+        Ge(0),
+        Doc(
+            "With in-batch, leave out documents whose similarity is within this margin of the "
+            "answer's, as they may answer too.",
+            default="keep them",
+        ),
+    ] = None
+    negative_ratio: Annotated[
+        float | None,
+        Interval(gt=0, le=1),
+        Doc(
+            "With in-batch, leave out documents whose similarity is above this share of the "
+            "answer's, such as 0.95.",
+            default="keep them",
         ),
     ] = None
     query_prompt: Annotated[str | None, Doc("A text before each query.", default="the model's")] = (
@@ -156,7 +212,8 @@ class RerankTraining(RankingTraining):
     loss: Annotated[
         RerankLoss | None,
         Doc(
-            "binary learns which documents answer, margin and kl learn from scores.",
+            "binary learns which documents answer; margin, kl and mse learn from a teacher's "
+            "scores, listnet and lambda from scores or labels.",
             default="margin where the rows have scores, otherwise binary",
         ),
     ] = None
@@ -238,6 +295,10 @@ class MiningSettings(Settings):
         Interval(gt=0, le=1),
         Doc("The highest score of a negative, relative to the answer's, such as 0.95."),
     ] = None
+    limit_by: Annotated[
+        Literal["retriever", "teacher"],
+        Doc("Whose scores margin and ratio compare; the teacher scores all that are considered."),
+    ] = "retriever"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -24,11 +24,12 @@ from modernbert.tasks.ranking.examples import (
     cut_notes,
     fingerprint,
     held_out_notes,
+    mixture_of,
     prepared,
     split_sizes,
     training_data,
 )
-from modernbert.tasks.ranking.losses import DISTILLATION, LABELLED
+from modernbert.tasks.ranking.losses import DISTILLATION, LABELLED, LISTWISE
 from modernbert.tasks.ranking.rankings import Rankings
 from modernbert.tasks.ranking.recipe import RerankLoss, RerankRecipe, RerankTraining
 from modernbert.tasks.tuning.first_model import first_model, require_layers
@@ -92,8 +93,8 @@ class Reranking:
         loss = str(self.training.loss)
         if loss in LABELLED:
             return LABELLED[loss](scores, [_labels(each).to(outputs) for each in examples])
-        teacher = [torch.tensor(example.scores, device=group.device) for example in examples]
-        return DISTILLATION[loss](scores, teacher)
+        wanted = [torch.tensor(each.wanted, device=group.device) for each in examples]
+        return {**DISTILLATION, **LISTWISE}[loss](scores, wanted)
 
     def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
         """Compute how well the documents of each query of a split are ranked."""
@@ -214,6 +215,7 @@ def open_rerank(recipe: RerankRecipe) -> TuningJob:
         fingerprint=fingerprint(rows, given.data, held_out),
         notes=[*given.notes, *held_out_notes(held_out), *objective.notes],
         facts={"examples": len(given.data.examples), "loss": given.loss},
+        mixture=mixture_of(rows, given.data.examples),
     )
 
 

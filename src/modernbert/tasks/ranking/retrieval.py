@@ -31,7 +31,7 @@ from modernbert.tasks.ranking.learners import (
     RaggedVectors,
     Sides,
 )
-from modernbert.tasks.ranking.losses import DISTILLATION, IN_BATCH, max_sim
+from modernbert.tasks.ranking.losses import DISTILLATION, IN_BATCH, LISTWISE, max_sim, too_near
 from modernbert.tasks.ranking.rankings import Rankings
 from modernbert.tasks.ranking.recipe import (
     VectorTraining,
@@ -159,13 +159,15 @@ class Retrieval:
         places = {text: place for place, text in enumerate(texts)}
         loss = str(self.training.loss)
         if loss in IN_BATCH:
-            scores = self.scale * max_sim(*queries, *documents)
-            answers = [places[each.documents[0]] for each in examples]
-            left_out = torch.zeros_like(scores, dtype=torch.bool)
+            scores = max_sim(*queries, *documents)
+            first = [places[each.documents[0]] for each in examples]
+            answers = torch.tensor(first, device=scores.device)
+            margin, ratio = self.training.negative_margin, self.training.negative_ratio
+            left_out = too_near(scores.detach(), answers, margin, ratio)
             for row, each in enumerate(examples):
                 known = [places[text] for text in self.data.known[each.query] if text in places]
-                left_out[row, [place for place in known if place != answers[row]]] = True
-            return IN_BATCH[loss](scores, torch.tensor(answers, device=scores.device), left_out)
+                left_out[row, [place for place in known if place != first[row]]] = True
+            return IN_BATCH[loss](self.scale * scores, answers, left_out)
         vectors = documents.split()
         own = [
             self.scale
@@ -175,8 +177,8 @@ class Retrieval:
             )[0]
             for query, each in zip(queries.split(), examples, strict=True)
         ]
-        teacher = [torch.tensor(each.scores, device=queries.values.device) for each in examples]
-        return DISTILLATION[loss](own, teacher)
+        wanted = [torch.tensor(each.wanted, device=queries.values.device) for each in examples]
+        return {**DISTILLATION, **LISTWISE}[loss](own, wanted)
 
     def _vectors(
         self, module: nn.Module, texts: Sequence[str], side: Side, group: Group

@@ -18,6 +18,7 @@ from modernbert.tasks.ranking.data import (
 from modernbert.tasks.ranking.examples import (
     fingerprint,
     held_out_notes,
+    mixture_of,
     prepared,
     split_sizes,
     training_data,
@@ -185,6 +186,7 @@ def _open(
         fingerprint=fingerprint(rows, given.data, held_out),
         notes=[*given.notes, *held_out_notes(held_out), *objective.notes],
         facts={"examples": len(given.data.examples), "loss": given.loss},
+        mixture=mixture_of(rows, given.data.examples),
     )
 
 

@@ -99,6 +99,19 @@ class ModelUse:
     also: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Rows of several sources; see `Epochs` for what follows from it.
+
+    Attributes:
+        sources: The number of the source of each row, from 0.
+        weights: How often a row of each source is seen in an epoch.
+    """
+
+    sources: Sequence[int]
+    weights: Sequence[float]
+
+
 def _as_it_is(module: nn.Module, _group: Group) -> nn.Module:
     """Keep a trained module as it is, unless a job says otherwise."""
     return module
@@ -123,6 +136,7 @@ class TuningJob:
         phase: The name of the trainer's phase.
         notes: What you should know about the data, one line each.
         facts: More about the data, by name.
+        mixture: The sources of the rows, if there are several.
     plain: The scores of a model without pretraining on each held-out split, for comparison.
     """
 
@@ -141,6 +155,7 @@ class TuningJob:
     phase: str = "fine-tuning"
     notes: Sequence[str] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    mixture: Mixture | None = None
     plain: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def beside_plain(self, split: str, scores: Mapping[str, float]) -> str:

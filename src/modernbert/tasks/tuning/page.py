@@ -26,6 +26,7 @@ from modernbert.settings import to_toml
 from modernbert.tasks.tuning.job import HeldOutSplit, Review, TuningJob
 from modernbert.tasks.tuning.recipe import TuningRecipe
 from modernbert.tasks.tuning.results import Outcome, Results
+from modernbert.tasks.tuning.task import epochs_of
 from modernbert.training.trainer import METRICS_FILE
 
 _SHOWN_CHARACTERS = 1000
@@ -60,7 +61,7 @@ def write_page_of_runs(
         section("Runs", _runs(results), note=_spread_note(results)),
         section(
             "Best run",
-            grid(_curves(history, results, sum(lengths))),
+            grid(_curves(history, results, epochs_of(job).num_tokens(1))),
             note="The broken line is where the weights were taken.",
         ),
         *(_review_sections(*review, job) if review else []),

@@ -244,7 +244,8 @@ def _trainer(
     start: str,
     group: Group,
 ) -> Trainer:
-    settings, task = run.training, Tuning(job.objective, run.training, run.seed, group)
+    settings = run.training
+    task = Tuning(job, settings, run.seed, group)
     computation = prepare(module, list(encoder_of(module).layers), job.recipe.computation, group)
     values = settings.identity
     kept = {name: each for name, each in values.items() if name not in FREE_SETTINGS}
@@ -280,7 +281,7 @@ def _trainer(
 def _training_settings(run: TuningRun, epochs: Epochs, hidden_size: int) -> TrainingSettings:
     """Return the settings of a run, counted in tokens as the trainer counts."""
     settings = run.training
-    total = settings.epochs * epochs.num_tokens
+    total = epochs.num_tokens(settings.epochs)
     warmup = int(settings.warmup_fraction * total)
     steps_per_epoch = epochs.num_steps(settings.epochs) / settings.epochs
     return TrainingSettings(

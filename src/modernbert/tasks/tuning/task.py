@@ -14,6 +14,7 @@ packs computes one sequence again and ignores the result.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modernbert.inference.batching import batch_tokens_for, packs
-from modernbert.tasks.tuning.job import Objective
+from modernbert.tasks.tuning.job import TuningJob
 from modernbert.tasks.tuning.recipe import RunSettings
 from modernbert.training.distributed import ALONE, Group
 from modernbert.training.task import Progress, Step
@@ -41,14 +42,20 @@ class Epochs:
 
     Attributes:
         lengths: The number of tokens of each row.
-        batch_size: The rows of a step; the last step of an epoch has the rest.
+        batch_size: The rows of a step; the last step of a source in an epoch has the rest.
         batch_tokens: The most tokens of a step, used instead; a step has at least one row.
+        sources: The number of the source of each row, from 0; none for rows of one source. A step
+            has rows of one source.
+        weights: How often a row of each source is seen in an epoch. A fraction is a part of the
+            rows, in each epoch the next ones.
     """
 
     lengths: Sequence[int]
     batch_size: int
     batch_tokens: int | None = None
     seed: int = 0
+    sources: Sequence[int] = ()
+    weights: Sequence[float] = (1.0,)
 
     def steps(self, position: int = 0) -> Iterator[StepRows]:
         """The steps from a place on, without end.
@@ -58,35 +65,74 @@ class Epochs:
         >>> [len(next(steps).rows), len(next(steps).rows)]
         [2, 1]
         """
-        epoch, done = divmod(position, len(self.lengths))
+        size = sum(self._counts)
+        epoch, done = divmod(position, size)
         while True:
-            begun = epoch * len(self.lengths)
-            for rows, end in self._steps_of(epoch):
-                if end > done:
-                    yield StepRows(rows, begun + end)
+            seen = 0
+            for rows in self._steps_of(epoch):
+                seen += len(rows)
+                if seen > done:
+                    yield StepRows(rows, epoch * size + seen)
             epoch, done = epoch + 1, 0
 
     def num_steps(self, num_epochs: int) -> int:
         """Return the number of steps of the first epochs together."""
         return sum(1 for epoch in range(num_epochs) for _ in self._steps_of(epoch))
 
-    @property
-    def num_tokens(self) -> int:
-        """The number of tokens of one epoch."""
-        return sum(self.lengths)
+    def num_tokens(self, num_epochs: int) -> int:
+        """Return the number of tokens of the first epochs together."""
+        if self._counts == [len(self.lengths)]:
+            return num_epochs * sum(self.lengths)
+        steps = (rows for epoch in range(num_epochs) for rows in self._steps_of(epoch))
+        return sum(self.lengths[row] for rows in steps for row in rows)
 
-    def _steps_of(self, epoch: int) -> Iterator[tuple[list[int], int]]:
-        """Yield the rows of each step of an epoch, and how many rows were seen after it."""
-        generator = np.random.Generator(np.random.PCG64DXSM([self.seed, epoch]))
+    @cached_property
+    def _rows(self) -> list[np.ndarray]:
+        """The rows of each source."""
+        if not self.sources:
+            return [np.arange(len(self.lengths))]
+        sources = np.asarray(self.sources)
+        return [np.flatnonzero(sources == source) for source in range(len(self.weights))]
+
+    @cached_property
+    def _counts(self) -> list[int]:
+        """How many rows of each source an epoch has."""
+        each = zip(self._rows, self.weights, strict=True)
+        return [max(1, round(len(rows) * weight)) for rows, weight in each]
+
+    def _steps_of(self, epoch: int) -> list[list[int]]:
+        """Return the rows of each step of an epoch."""
+        steps = [step for source in range(len(self._rows)) for step in self._divided(epoch, source)]
+        if len(self._rows) > 1:
+            self._generator(epoch, len(self._rows)).shuffle(steps)
+        return steps
+
+    def _divided(self, epoch: int, source: int) -> Iterator[list[int]]:
+        """Divide the rows of one source in an epoch into steps."""
         rows: list[int] = []
         tokens = 0
-        for seen, row in enumerate(generator.permutation(len(self.lengths)).tolist()):
+        for row in self._chosen(epoch, source):
             if rows and self._is_full(len(rows), tokens + self.lengths[row]):
-                yield rows, seen
+                yield rows
                 rows, tokens = [], 0
             rows.append(row)
             tokens += self.lengths[row]
-        yield rows, len(self.lengths)
+        yield rows
+
+    def _chosen(self, epoch: int, source: int) -> list[int]:
+        """Return the rows of one source in an epoch: the next of endless passes over them."""
+        rows, count = self._rows[source], self._counts[source]
+        first, last = epoch * count // len(rows), ((epoch + 1) * count - 1) // len(rows)
+        passes = [
+            rows[self._generator(number, source).permutation(len(rows))]
+            for number in range(first, last + 1)
+        ]
+        begin = epoch * count - first * len(rows)
+        return [int(row) for row in np.concatenate(passes)[begin : begin + count]]
+
+    def _generator(self, number: int, source: int) -> np.random.Generator:
+        key = [self.seed, number, source] if source else [self.seed, number]
+        return np.random.Generator(np.random.PCG64DXSM(key))
 
     def _is_full(self, num_rows: int, tokens_with_next: int) -> bool:
         if self.batch_tokens is None:
@@ -182,27 +228,34 @@ def _gathered(
     return [place for place, _ in everyone], list(gathered.split([size for _, size in everyone]))
 
 
+def epochs_of(job: TuningJob, settings: RunSettings | None = None, seed: int = 0) -> Epochs:
+    """The rows of a job, in steps as its recipe or other settings have them."""
+    settings = settings or job.recipe.training
+    return Epochs(
+        lengths=job.objective.lengths,
+        batch_size=settings.batch_size,
+        batch_tokens=settings.batch_tokens,
+        seed=seed,
+        **({} if job.mixture is None else vars(job.mixture)),
+    )
+
+
 class Tuning:
-    """The task of learning an objective from its rows, epoch after epoch.
+    """The task of learning the objective of a job from its rows, epoch after epoch.
 
     Args:
-        objective: The objective.
+        job: The job.
         settings: The size of steps, and how much of one is computed at once.
         seed: Decides the order of the rows.
         group: The processes that share every step.
     """
 
     def __init__(
-        self, objective: Objective, settings: RunSettings, seed: int = 0, group: Group = ALONE
+        self, job: TuningJob, settings: RunSettings, seed: int = 0, group: Group = ALONE
     ) -> None:
-        self.objective, self.group = objective, group
+        self.objective, self.group = job.objective, group
         self.micro_batch_tokens = batch_tokens_for(group.device, settings.micro_batch_tokens)
-        self.epochs = Epochs(
-            lengths=objective.lengths,
-            batch_size=settings.batch_size,
-            batch_tokens=settings.batch_tokens,
-            seed=seed,
-        )
+        self.epochs = epochs_of(job, settings, seed)
         self._num_steps = self.epochs.num_steps(settings.epochs)
 
     def steps(self, progress: Progress) -> Iterator[Step]:
