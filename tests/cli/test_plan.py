@@ -1,6 +1,7 @@
 """`modernbert plan`: what it reads from a recipe, and what it shows."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,16 @@ def test_a_cpu_is_measured_unless_it_is_told(run: Run, monkeypatch: pytest.Monke
     assert given["machine"]["peak_tflops"] == 2 and given["sources"]["peak"] == "given"
     assert run("plan", *options, "--share", 0.5).json["machine"]["share_of_peak"] == 0.5
     assert not tried
+
+
+def test_a_busy_machine_is_told_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = Trial(flops_per_second=1e9, num_steps=3, seconds=6.0, core_share=0.25)
+    monkeypatch.setattr("modernbert.tasks.pretraining.trial.try_training", lambda _: busy)
+    told = run("plan", "mini", "--kind", "cpu").stderr
+    assert "training had 25% of the cores' time" in told and "4.0 times as fast" in told
+    idle = replace(busy, core_share=0.95)
+    monkeypatch.setattr("modernbert.tasks.pretraining.trial.try_training", lambda _: idle)
+    assert "cores' time" not in run("plan", "mini", "--kind", "cpu").stderr
 
 
 def test_a_cpu_that_trains_faster_than_one_product(

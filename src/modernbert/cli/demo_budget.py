@@ -2,10 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 TOTAL_SECONDS = 240.0
 # The end of a demo: the last evaluation, the model, the report and the examples.

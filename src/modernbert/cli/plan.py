@@ -14,6 +14,10 @@ from modernbert.settings import Doc, Settings
 
 if TYPE_CHECKING:
     from modernbert.planning import DataPlan, Machine, Phase, PhasePlan
+    from modernbert.tasks.pretraining.trial import Trial
+
+
+_IDLE_SHARE = 0.7  # of the cores' time, above which a machine counts as idle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +149,13 @@ def plan(
         sources["peak"] = "measured here, all cores"
     if peak_measured and share is None:
         tell("measuring some steps of training on this machine")
-        machines = [_measured_here(phase, machine) for phase in phases]
+        trials = [_tried(phase) for phase in phases]
+        machines = [_as_fast_as(trial, machine) for trial in trials]
+        if (share := min(trial.core_share for trial in trials)) < _IDLE_SHARE:
+            tell(
+                f"other programs are running: training had {share:.0%} of the cores' time; with "
+                f"all of it, it would be at least {1 / share:.1f} times as fast"
+            )
         sources["share_of_peak"] = "measured here: steps of training, as busy as the machine is"
     plans = [plan_phase(phase, each) for phase, each in zip(phases, machines, strict=True)]
     data = _data_plan(plans, assumed.tokenize_rate, assumed.cores)
@@ -177,12 +187,16 @@ def _measured_peak(phase: "Phase") -> float:
     return matmul_flops_per_second(torch.device("cpu"), dtype) / 1e12
 
 
-def _measured_here(phase: "Phase", machine: "Machine") -> "Machine":
-    """The machine with the share of its peak that steps of a phase reach, all cores together."""
+def _tried(phase: "Phase") -> "Trial":
     from modernbert.cli.plan_recipe import trial_of
     from modernbert.tasks.pretraining.trial import try_training
 
-    reached = try_training(trial_of(phase)).flops_per_second / 1e12
+    return try_training(trial_of(phase))
+
+
+def _as_fast_as(trial: "Trial", machine: "Machine") -> "Machine":
+    """The machine with the share of its peak that a trial has reached, all cores together."""
+    reached = trial.flops_per_second / 1e12
     assert machine.peak_tflops is not None
     peak = max(machine.peak_tflops, reached)  # one product alone may be slower than training
     return replace(machine, peak_tflops=peak, share_of_peak=reached / peak)

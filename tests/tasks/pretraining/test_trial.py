@@ -38,7 +38,7 @@ def test_it_trains_and_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
         config=SMALL, lengths=(40, 7, 20), micro_batches=2, dropout=0.1, seconds=0.0
     )
     found = try_training(settings)
-    assert found.num_steps == 3 and found.seconds > 0
+    assert found.num_steps == 3 and found.seconds > 0 and 0 < found.core_share <= 1
     assert all(record["num_tokens"] == 134 and record["loss"] > 0 for record in records)
     assert records[-1]["flops"] == settings.flops_per_step
     measured = records[-3:]

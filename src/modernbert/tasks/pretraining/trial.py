@@ -5,6 +5,7 @@ tokenizer. The steps are those of `Trainer` with the loss of a pretraining, so t
 attention, vocabulary, optimizer and log all count.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -87,11 +88,14 @@ class Trial:
         flops_per_second: Floating-point operations of training, counted as `model.flops` counts.
         num_steps: The steps that were measured.
         seconds: How long these took together.
+        core_share: How much of the time of its threads' cores they have used, from 0 to 1. Other
+            programs had the rest, apart from moments in which one thread waits for another.
     """
 
     flops_per_second: float
     num_steps: int
     seconds: float
+    core_share: float = 1.0
 
 
 @lru_cache(maxsize=8)
@@ -139,13 +143,13 @@ def robust_rate(amounts: Sequence[float], seconds: Sequence[float]) -> float:
     >>> robust_rate([1, 1, 1, 1], [1.0, 1.0, 9.0, 1.0])
     1.0
     """
-    rates, amount, time = [], 0.0, 0.0
+    rates, amount, spent = [], 0.0, 0.0
     for each, took in zip(amounts, seconds, strict=True):
-        amount, time = amount + each, time + took
-        if time >= _PART_SECONDS:
-            rates.append(amount / time)
-            amount = time = 0.0
-    return median(rates) if rates else amount / max(time, 1e-9)
+        amount, spent = amount + each, spent + took
+        if spent >= _PART_SECONDS:
+            rates.append(amount / spent)
+            amount = spent = 0.0
+    return median(rates) if rates else amount / max(spent, 1e-9)
 
 
 class _Enough(Exception):
@@ -160,12 +164,14 @@ class _Watch:
         self._flops: list[float] = []
         self._seconds: list[float] = []
         self._warm_up = 0.0
+        self._begin = time.process_time()
 
     def __call__(self, record: dict[str, Any]) -> None:
         if record["kind"] != "step":
             return
         if record["step"] <= _WARM_UP_STEPS and self._warm_up < _WARM_UP_SECONDS:
             self._warm_up += record["seconds"]
+            self._begin = time.process_time()
             return
         self._flops.append(record["flops"])
         self._seconds.append(record["seconds"])
@@ -176,10 +182,13 @@ class _Watch:
 
     def result(self) -> Trial:
         """The speed of the steps that were measured."""
+        used = time.process_time() - self._begin
+        seconds = sum(self._seconds)
         return Trial(
             flops_per_second=robust_rate(self._flops, self._seconds),
             num_steps=len(self._seconds),
-            seconds=sum(self._seconds),
+            seconds=seconds,
+            core_share=min(1.0, used / max(seconds * torch.get_num_threads(), 1e-9)),
         )
 
 
