@@ -8,13 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from modernbert.cli.formatting import duration
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
-
+from modernbert.progress import Bar, in_notebook, open_bar
 
 _FIRST_SECONDS = 5.0
 _SHORTEST_MEMORY_SECONDS = 30.0
@@ -84,8 +81,6 @@ class TimeLeft:
 
 
 _SECONDS_BETWEEN_LINES = 15.0
-# Of a line of progress, without its bar: the rest of the terminal's width is the bar's.
-_TEXT_WIDTH = 72
 
 # C0 and C1 without tab and line end, what turns the direction of writing, and halves of characters.
 _CONTROLS = "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
@@ -141,13 +136,14 @@ def visible_output() -> Iterator[None]:
 
 
 def tell(message: str = "") -> None:
-    """One line for the person at the terminal, from the first process alone."""
-    if is_first_process():
-        print(visible(message), file=sys.stderr, flush=True)
+    """One line for the person at the terminal or notebook, from the first process alone."""
+    if is_first_process():  # a notebook shows what is on stderr as if it were an error
+        stream = sys.stdout if in_notebook() else sys.stderr
+        print(visible(message), file=stream, flush=True)
 
 
 class Meter:
-    """How far a piece of work is: a bar on a terminal, elsewhere a line now and then.
+    """How far a piece of work is: a bar on a terminal or notebook, elsewhere a line now and then.
 
     >>> with Meter("reading") as meter:
     ...     meter.update(30, 100, "3 documents")
@@ -156,13 +152,13 @@ class Meter:
     def __init__(self, title: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.title = title
         self._clock = clock
-        self._bar: _Bar | None = None
+        self._bar: Bar | None = None
         self._time_left = TimeLeft()
         self._last_line = -_SECONDS_BETWEEN_LINES
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty() and is_first_process():
-            self._bar = _Bar(self.title)
+        if (in_notebook() or sys.stderr.isatty()) and is_first_process():
+            self._bar = open_bar(self.title)
         self._last_line = self._clock()
         return self
 
@@ -190,33 +186,3 @@ class Meter:
     def pause(self, seconds: float) -> None:
         """Tell of time in which none of the work was done, such as that of an evaluation."""
         self._time_left.pause(seconds)
-
-
-class _Bar:
-    """The one line of a terminal that is drawn anew."""
-
-    def __init__(self, title: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-        console = Console(stderr=True, highlight=False)
-        bar_width = max(8, min(40, console.width - _TEXT_WIDTH))
-        self._progress: Progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=bar_width, complete_style="cyan", finished_style="green"),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[details]}", markup=False),
-            console=console,
-            refresh_per_second=4,
-            transient=True,  # what remains to be said is said by the verb
-        )
-        self._task: TaskID = self._progress.add_task(title, total=None, details="")
-        self._progress.start()
-
-    def show(self, title: str, done: float, total: float | None, details: str) -> None:
-        self._progress.update(
-            self._task, description=title, completed=done, total=total, details=details
-        )
-
-    def close(self) -> None:
-        self._progress.stop()
