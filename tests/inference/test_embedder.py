@@ -203,7 +203,7 @@ def test_what_cannot_be(embedder: Embedder, tokenizer: Tokenizer) -> None:
         ({"truncate_dim": 65}, "^truncate_dim: got 65, expected 1 to 64"),
         ({"truncate_dim": 0}, "^truncate_dim: got 0, expected 1 to 64"),
         ({"batch_tokens": 0}, "^batch_tokens: got 0"),
-        ({"batch_size": 3}, "^batch_size: no such option; expected one of prompt, "),
+        ({"batch": 3}, "^batch: no such option; expected one of prompt, "),
     ):
         with pytest.raises(InputError, match=message):
             embedder.encode(TEXTS, **options)  # type: ignore[arg-type]

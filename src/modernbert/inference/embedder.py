@@ -1,9 +1,9 @@
 """`Embedder`: one vector per text."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import torch
@@ -12,10 +12,21 @@ from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.devices import to_host
-from modernbert.errors import ConfigError, InputError, ModelFolderError
+from modernbert.errors import ConfigError, ModelFolderError
 from modernbert.files import updated_folder
-from modernbert.inference.batching import Observer
 from modernbert.inference.embedder_folder import EmbedderSettings, read_embedder, write_embedder
+from modernbert.inference.encode_options import (
+    EncodeOptions,
+    StreamOptions,
+    as_asked,
+    check_dim,
+    check_options,
+    check_results,
+    quantized,
+    split_options,
+    tokens_at_once,
+    watched,
+)
 from modernbert.inference.inputs import CutSide, EncodedText, TextEncoder, require_list
 from modernbert.inference.loading import load_for_inference
 from modernbert.inference.similarity import Vectors, similarity
@@ -37,26 +48,6 @@ _EMBEDDING_KINDS: tuple[ModelKind, ...] = (
     "tagger",
     "answerer",
 )
-
-
-class EncodeOptions(TypedDict, total=False):
-    """How texts become vectors.
-
-    Attributes:
-        prompt: A text to put before each text; it takes precedence over `prompt_name`.
-        prompt_name: The name of one of the model's prompts.
-        normalize_embeddings: Whether to scale each vector to length 1, after `truncate_dim`.
-        truncate_dim: The number of leading dimensions to keep, for a model that was trained for it.
-        batch_tokens: The most tokens to compute at once.
-        on_progress: Called with the progress after every batch.
-    """
-
-    prompt: str | None
-    prompt_name: str | None
-    normalize_embeddings: bool
-    truncate_dim: int | None
-    batch_tokens: int | None
-    on_progress: Observer | None
 
 
 class Embedder(TextModel[Encoder]):
@@ -157,7 +148,7 @@ class Embedder(TextModel[Encoder]):
         texts: str | Iterable[str],
         *,
         convert_to_tensor: Literal[False] = False,
-        **options: Unpack[EncodeOptions],
+        **options: Unpack[StreamOptions],
     ) -> np.ndarray: ...
 
     @overload
@@ -166,85 +157,130 @@ class Embedder(TextModel[Encoder]):
         texts: str | Iterable[str],
         *,
         convert_to_tensor: Literal[True],
-        **options: Unpack[EncodeOptions],
+        **options: Unpack[StreamOptions],
     ) -> Tensor: ...
 
-    def encode(
-        self,
-        texts: str | Iterable[str],
-        *,
-        convert_to_tensor: bool = False,
-        **options: Unpack[EncodeOptions],
-    ) -> np.ndarray | Tensor:
-        """Compute the vector of one text or of many.
+    @overload
+    def encode(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> Any: ...
+
+    def encode(self, texts: str | Iterable[str], **options: Any) -> Any:
+        """Compute the vector of one text or of many, with the options of sentence-transformers.
 
         Texts longer than the model can read are truncated, and a `TruncationWarning` says how many
         were.
 
         Args:
             texts: One text, or any number of them.
-            convert_to_tensor: Whether to return a tensor on the CPU and not an array.
             **options: As in `EncodeOptions`.
 
         Returns:
-            (dim,) float32 for one text, (num_texts, dim) for many, in their order.
+            (dim,) float32 for one text, (num_texts, dim) for many, in their order, unless the
+            options ask for another form.
 
         Raises:
             InputError: Something is not a text, or an option is not valid.
         """
-        blocks = list(self.stream([texts] if isinstance(texts, str) else texts, **options))
-        width = min(self.dim, options.get("truncate_dim") or self.dim)
-        joined = np.concatenate([np.zeros((0, width), np.float32), *blocks])
-        vectors = joined[0] if isinstance(texts, str) else joined
-        return torch.from_numpy(vectors) if convert_to_tensor else vectors
+        reading, results = split_options(options)  # type: ignore[arg-type]
+        check_results(results)
+        is_single = isinstance(texts, str)
+        rows = [texts] if isinstance(texts, str) else texts
+        kind = results.get("output_value", "sentence_embedding")
+        with watched(results, reading, rows) as reading:
+            if kind != "sentence_embedding":
+                parts = list(self._parts(rows, reading))
+                found = parts if kind is None else [part[kind] for part in parts]
+                return found[0] if is_single else found
+            blocks = list(self.stream(rows, **reading))
+        width = min(self.dim, reading.get("truncate_dim") or self.dim)
+        vectors = np.concatenate([np.zeros((0, width), np.float32), *blocks])
+        asked = as_asked(quantized(vectors, results.get("precision", "float32")), results)
+        return asked[0] if is_single else asked
 
-    def encode_query(
-        self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]
-    ) -> np.ndarray:
+    def encode_query(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> Any:
         """Compute vectors as `encode` does, with the prompt named `query`, if there is one."""
-        asked: EncodeOptions = self.settings.of_side("query", options)
-        return self.encode(texts, **asked)
+        return self.encode(texts, **self.settings.of_side("query", options))
 
-    def encode_document(
-        self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]
-    ) -> np.ndarray:
+    def encode_document(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> Any:
         """Compute vectors as `encode` does, with the prompt for documents, if there is one.
 
         Its name is `document`, `passage` or `corpus`.
         """
-        asked: EncodeOptions = self.settings.of_side("document", options)
-        return self.encode(texts, **asked)
+        return self.encode(texts, **self.settings.of_side("document", options))
 
     def stream(
-        self, texts: Iterable[str], **options: Unpack[EncodeOptions]
+        self, texts: Iterable[str], **options: Unpack[StreamOptions]
     ) -> Iterator[np.ndarray]:
         """Compute the vectors of any number of texts in bounded memory.
 
         Args:
             texts: The texts, read when they are needed.
-            **options: As in `EncodeOptions`.
+            **options: As in `StreamOptions`.
 
-        Yields:
+        Returns:
             Blocks of vectors, (num_texts, dim) float32, in the order of the texts.
 
         Raises:
             InputError: As in `encode`.
         """
-        require_list(texts, "texts")
-        check_options(options, self.dim)
-        prompt = self.settings.prompt(options.get("prompt"), options.get("prompt_name"))
         use = self.use(
-            prompt=prompt,
+            prompt=self._prompt(texts, options),
             truncate_dim=options.get("truncate_dim"),
             normalize=options.get("normalize_embeddings", False),
         )
-        blocks = self.blocks(
+        return (np.stack(list(block)) for block in self._run(use, texts, options))
+
+    def _parts(
+        self, texts: Iterable[str], options: StreamOptions
+    ) -> Iterator[Mapping[str, Tensor]]:
+        """Yield for each text all that sentence-transformers returns for `output_value=None`."""
+        prompt = self._prompt(texts, options)
+        kept, num_left_out = options.get("truncate_dim"), self.num_left_out(prompt)
+
+        def compute(batch: PackedBatch) -> Sequence[tuple[Tensor, Tensor]]:
+            hidden = self.encoder(batch)
+            vectors = to_host(self.pooled(hidden, batch, num_left_out)[:, : self.dim])
+            return list(zip(batch.split(to_host(hidden.float())), vectors, strict=True))
+
+        def finish(
+            encoded: Sequence[EncodedText], computed: Sequence[tuple[Tensor, Tensor]]
+        ) -> list[Mapping[str, Tensor]]:
+            ids = [torch.tensor(text.token_ids) for text in encoded]
+            return [
+                {
+                    "input_ids": each,
+                    "attention_mask": torch.ones_like(each),
+                    "token_embeddings": hidden,
+                    "sentence_embedding": vector[:kept],
+                }
+                for each, (hidden, vector) in zip(ids, computed, strict=True)
+            ]
+
+        encode = self.token_use(prompt=prompt).encode
+        use = Use(
+            name="parts",
+            encode=encode,
+            compute=compute,
+            finish=finish,
+            max_seqlen=self.max_seqlen,
+        )
+        return (part for block in self._run(use, texts, options) for part in block)
+
+    def _prompt(self, texts: Any, options: StreamOptions) -> str:
+        """Check the texts and options of a call; return what to put before each text."""
+        require_list(texts, "texts")
+        check_options(options, self.dim, self.device)
+        return self.settings.prompt(options.get("prompt"), options.get("prompt_name"))
+
+    def _run(
+        self, use: Use[str, EncodedText, Any, Any], texts: Iterable[str], options: StreamOptions
+    ) -> Iterator[Sequence[Any]]:
+        """Run texts through a use with the options of a call."""
+        return self.blocks(
             use,
             texts,
-            batch_tokens=options.get("batch_tokens"),
+            batch_tokens=tokens_at_once(options, self.device, self.max_seqlen),
             on_progress=options.get("on_progress"),
         )
-        return (np.stack(list(block)) for block in blocks)
 
     def use(
         self,
@@ -333,33 +369,6 @@ class Embedder(TextModel[Encoder]):
             (n, m) float32.
         """
         return similarity(first, second, self.settings.similarity)
-
-
-def check_options(options: EncodeOptions, dim: int) -> None:
-    """Refuse options that are unknown or not valid.
-
-    Args:
-        options: The options of a call.
-        dim: The number of dimensions of the model's vectors.
-
-    Raises:
-        InputError: An option is unknown or not valid.
-    """
-    known = EncodeOptions.__annotations__
-    if unknown := [name for name in options if name not in known]:
-        raise InputError(f"{unknown[0]}: no such option; expected one of {', '.join(known)}")
-    if (width := options.get("truncate_dim")) is not None:
-        check_dim(width, dim)
-
-
-def check_dim(width: int, dim: int) -> None:
-    """Refuse a number of dimensions to keep that is not from 1 to `dim`.
-
-    Raises:
-        InputError: The number is out of this range.
-    """
-    if not 1 <= width <= dim:
-        raise InputError(f"truncate_dim: got {width}, expected 1 to {dim}")
 
 
 def _width_after(layers: Iterable[nn.Module], width: int) -> int:
