@@ -24,7 +24,7 @@ def test_weights_are_rounded(model_folder: Folder, tmp_path: Path, precision: st
     assert report.megabytes == pytest.approx(report.source_megabytes / 2, abs=0.1)
     assert 2**-12 < report.largest_relative_change <= (2**-8 if precision == "bfloat16" else 2**-10)
     config = json.loads((output / "config.json").read_text())
-    assert config["dtype"] == config["torch_dtype"] == precision
+    assert config["dtype"] == config["torch_dtype"] == "float32"
     assert {p.name for p in output.iterdir()} == {p.name for p in source.iterdir()}
 
 
@@ -34,9 +34,19 @@ def test_others_load_them(model_folder: Folder, tmp_path: Path) -> None:
     output = tmp_path / "out"
     export_weights(model_folder("masked-lm"), output, precision="bfloat16")
     theirs = transformers.AutoModelForMaskedLM.from_pretrained(output)
-    assert theirs.dtype is torch.bfloat16
+    assert theirs.dtype is torch.float32
     ours = MaskedLanguageModel.from_pretrained(output)
     assert torch.equal(ours.head.dense.weight, theirs.head.dense.weight.float())
+
+
+def test_others_compute_the_same_from_narrow_weights(model_folder: Folder, tmp_path: Path) -> None:
+    """With `dtype: bfloat16` in config.json all of theirs is computed so, 0.01 away from ours."""
+    library = pytest.importorskip("sentence_transformers")
+    export_weights(model_folder("embedder"), tmp_path / "out", precision="bfloat16")
+    texts = ["a good film", "a dull one, and a long story"]
+    ours = Embedder.from_pretrained(tmp_path / "out", precision="float32").encode(texts)
+    theirs = library.SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(texts)
+    assert abs(ours - theirs).max() < 1e-5
 
 
 def test_folders_of_sentence_transformers(model_folder: Folder, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ CONFIGS = [
 
 
 def written(config: EncoderConfig, **more: Any) -> dict[str, Any]:
-    return published_config(config, architecture="ModernBertModel", dtype="float32", **more)
+    return published_config(config, architecture="ModernBertModel", **more)
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -16,6 +16,7 @@ from modernbert.errors import ConfigError, ExportError
 from modernbert.files import updated_folder
 from modernbert.kinds import CONFIG_FILE
 from modernbert.model.config_file import find_model, read_config_file
+from modernbert.model.config_writer import COMPUTED_IN
 from modernbert.model.weights import INDEX_FILE, WEIGHTS_FILE, read_headers, write_safetensors
 from modernbert.reading import user_path
 
@@ -51,6 +52,8 @@ def export_weights(
 
     All other files are copied. Weights in several files become one file, and weights of further
     modules, such as a dense layer after pooling, are converted too. Pickles are left out.
+
+    Only the storage is narrower: config.json says float32, so that other libraries compute in it.
 
     Args:
         folder_or_hub_id: The model.
@@ -139,7 +142,7 @@ def _convert(files: list[Path], folder: Path, precision: WeightPrecision) -> flo
     write_safetensors(folder / WEIGHTS_FILE, narrow)
     config_file = folder / CONFIG_FILE
     config = json.loads(config_file.read_text(encoding="utf-8"))
-    config |= {key: precision for key in ("dtype", "torch_dtype") if _names_dtype(config, key)}
+    config |= {key: COMPUTED_IN for key in ("dtype", "torch_dtype") if _names_dtype(config, key)}
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     config_file.write_text(text, encoding="utf-8")
     return max((_relative_change(tensors[name], narrow[name]) for name in tensors), default=0.0)

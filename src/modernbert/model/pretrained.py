@@ -163,7 +163,6 @@ def save(model: SavedModel, folder: Path | str) -> None:
     published = published_config(
         model.config,
         architecture=model.architecture(),
-        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
         classifier=model.classifier_fields(),
     )
     try:
