@@ -28,6 +28,7 @@ FLOORS = (
         "hub",
         "json_files",
         "kinds",
+        "overrides",
         "reading",
         "choices",
         "processes",
