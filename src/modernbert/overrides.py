@@ -96,8 +96,8 @@ def _place(key: str, places: Mapping[Place, tuple[Any, bool]]) -> Place:
     if len(found) == 1:
         return found[0]
     if found:
-        names = ", ".join(map(".".join, found))
-        raise SettingsError(f"{key}: several settings are called so; expected one of {names}")
+        shown = ", ".join(map(".".join, found))
+        raise SettingsError(f"{key}: several settings are called so; expected one of {shown}")
     names = sorted({each[-1] for each in places})
     close = difflib.get_close_matches(key, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else f"; expected one of {', '.join(names)}"
