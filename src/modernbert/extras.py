@@ -7,6 +7,8 @@ from typing import Any
 from modernbert.errors import MissingPackageError
 
 EXTRAS = {
+    "Stemmer": "search",
+    "bm25s": "search",
     "faiss": "faiss",
     "matplotlib": "train",
     "msgspec": "serve",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modernbert.errors import InputError
 from modernbert.inference import index as searching
-from modernbert.inference import index_folder
+from modernbert.inference import index_folder, index_segment
 from modernbert.inference import similarity as scoring
 from modernbert.inference.index import Index
 from modernbert.inference.index_folder import build_index
@@ -28,7 +28,7 @@ def texts(lengths: list[int], seed: int = 0) -> list[np.ndarray]:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (scoring, searching, index_folder):
+    for module in (scoring, index_segment, index_folder):
         monkeypatch.setattr(module, "_BLOCK_VECTORS", 9)
     for module in (scoring, searching):
         monkeypatch.setattr(module, "_QUERY_VECTORS", 5)

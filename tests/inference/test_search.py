@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from modernbert.errors import InputError
 from modernbert.hashes import FileHash
 from modernbert.inference import index as searching
-from modernbert.inference import index_folder
+from modernbert.inference import index_folder, index_segment
 from modernbert.inference.index import Hit, Index
 from modernbert.inference.index_folder import build_index
 
@@ -34,7 +34,7 @@ def exact(stored: np.ndarray, query: np.ndarray, similarity: str, top_k: int) ->
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (searching, index_folder):
+    for module in (index_segment, index_folder):
         monkeypatch.setattr(module, "_BLOCK_VECTORS", 7)
     monkeypatch.setattr(searching, "_QUERY_VECTORS", 3)
 

@@ -195,14 +195,21 @@ def describe_run(path: Path) -> Description:
 
 
 def describe_index(path: Path) -> Description:
-    """Describe a search index by its manifest."""
-    from modernbert.json_files import read_object
-    from modernbert.kinds import MANIFEST_FILE
+    """Describe a search index by its manifest, and by its segments if it was changed."""
+    from dataclasses import asdict
 
-    said = read_object(path / MANIFEST_FILE)
+    from modernbert.inference.index import Index
+    from modernbert.inference.index_changes import IndexState
+    from modernbert.inference.index_folder import IndexManifest
+
+    state = IndexState.read(path)
+    index = Index.open(path) if state.change else None
+    said = asdict(IndexManifest.read(path) if index is None else index.manifest)
     names = {"count": "documents", "num_vectors": "vectors", "dim": "dimensions", "kind": "stored"}
     shown = {key: value for key, value in said.items() if key not in ("is_ragged", "format")}
     told = {names.get(key, key): value for key, value in shown.items()}
+    if index is not None:
+        told |= {"documents": len(index), "segments": len(state.segments), "changes": state.change}
     return {"kind": "search index", **told}
 
 

@@ -127,9 +127,11 @@ def _verify_checkpoint(folder: Path, found: _Findings) -> None:
 def _verify_index(folder: Path, found: _Findings) -> None:
     from modernbert.hashes import find_faults
     from modernbert.inference.index import Index
+    from modernbert.inference.index_changes import IndexState
     from modernbert.inference.index_folder import IndexManifest
 
-    hashes = IndexManifest.read(folder).files
+    state = IndexState.read(folder)
+    hashes = state.files if state.change else IndexManifest.read(folder).files
     faults = list(find_faults(folder, hashes))
     _add(found, hashes, faults)
     if not faults:

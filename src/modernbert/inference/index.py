@@ -1,36 +1,44 @@
-"""`Index`: finding the documents that answer a query best, by comparing it with all of them.
+"""`Index`: finding the documents that answer a query best, by vectors, by words or by both.
 
 A document or a query is one vector or several. Several vectors are compared by MaxSim, which is the
 plain product if both sides have one vector.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from modernbert.errors import InputError
 from modernbert.extras import import_extra
 from modernbert.files import TEMPORARY_PREFIX
-from modernbert.inference.index_files import StringReader, read_vectors, scores_of_bits, to_bits
+from modernbert.inference.bm25 import rank_by_words
+from modernbert.inference.fusion import Fusion
+from modernbert.inference.index_changes import (
+    add_documents,
+    compact,
+    delete_documents,
+    open_segments,
+    starts_of,
+)
+from modernbert.inference.index_files import read_vectors
 from modernbert.inference.index_folder import (
     Block,
-    IndexKind,
     IndexManifest,
-    IndexSimilarity,
+    IndexOptions,
     build_index,
-    shape_of,
     unit,
 )
-from modernbert.inference.similarity import Best, check_vectors, reduced, runs
+from modernbert.inference.index_segment import Found
+from modernbert.inference.similarity import check_vectors, runs
 from modernbert.reading import user_path
 
 _BLOCK_VECTORS = 16_384
 _QUERY_VECTORS = 256
 FAISS_FILE = "index.faiss"
-_OVERSAMPLE: dict[IndexKind, int] = {"int8": 4, "binary": 16}
+Queries = np.ndarray | Sequence[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -39,35 +47,35 @@ class Hit:
 
     Attributes:
         id: The id that it was given, or its number.
-        row: Its number in the index, from 0.
-        score: The cosine, dot product or MaxSim, by the most exact vectors that are stored.
+        row: Its number in the index, from 0, until the index is changed.
+        score: The cosine, dot product or MaxSim, by the most exact vectors that are stored; the
+            score of BM25 if only words were searched, and that of the fusion if both were.
+        text: What it says, if the index keeps texts.
+        fields: More about it, such as its title, if the index keeps that.
     """
 
     id: str
     row: int
     score: float
     text: str | None = None
+    fields: Mapping[str, Any] | None = None
 
 
 class Index:
     """An index on disk, mapped into memory, so it may be larger than the memory.
 
-    Make one with `Index.build`, and open it with `Index.open`.
+    Make one with `Index.build`, and open it with `Index.open`. It stays as it was when it was
+    opened, also while others change the folder; `add`, `delete` and `compact` change the folder and
+    this object.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest = IndexManifest.read(folder)
-        self.manifest.check_sizes(folder)
-        kind, is_ragged = self.manifest.kind, self.manifest.is_ragged
-        self._exact = self._read("vectors" if is_ragged else "float32")
-        has_codes = kind in _OVERSAMPLE and not is_ragged
-        self._coarse = self._read(kind) if has_codes else self._exact
-        self._scales = self._read("scales") if kind == "int8" else None
-        self._ids = StringReader(folder, self.manifest.count)
-        has_texts = (folder / "texts.jsonl").exists()
-        self._kept = StringReader(folder, self.manifest.count, "texts") if has_texts else None
-        self._borders = self._read_borders() if is_ragged else None
+        self._read()
+
+    def _read(self) -> None:
+        _, self._segments = open_segments(self.folder)
+        self._starts = starts_of(self._segments)
 
     @classmethod
     def open(cls, folder: Path | str) -> "Index":
@@ -89,35 +97,96 @@ class Index:
         *,
         ids: Iterable[str] | None = None,
         texts: Iterable[str] | None = None,
-        kind: IndexKind | None = None,
-        similarity: IndexSimilarity | None = None,
-        model: str = "",
+        fields: Iterable[Mapping[str, Any]] | None = None,
+        **options: Unpack[IndexOptions],
     ) -> "Index":
         """Write an index of documents that come in blocks, and open it.
 
         See `build_index` for the arguments.
         """
-        build_index(
-            folder, blocks, ids=ids, texts=texts, kind=kind, similarity=similarity, model=model
-        )
+        build_index(folder, blocks, ids=ids, texts=texts, fields=fields, **options)
         return cls.open(folder)
 
+    def add(
+        self,
+        blocks: Iterable[Block],
+        *,
+        ids: Iterable[str],
+        texts: Iterable[str] | None = None,
+        fields: Iterable[Mapping[str, Any]] | None = None,
+        model: str = "",
+    ) -> int:
+        """Add documents; one whose id is there already takes the place of the earlier one.
+
+        See `add_documents` for the arguments. Others see all of the documents or none.
+
+        Returns:
+            How many documents were added.
+        """
+        num_added = add_documents(
+            self.folder, blocks, ids=ids, texts=texts, fields=fields, model=model
+        )
+        self._read()
+        return num_added
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete documents by their ids; ids that are not there are passed over.
+
+        Returns:
+            How many documents were deleted.
+
+        Raises:
+            InputError: The index has no ids.
+            InUseError: Another process is changing the index.
+        """
+        num_deleted = delete_documents(self.folder, ids)
+        self._read()
+        return num_deleted
+
+    def compact(self) -> None:
+        """Write the documents into one segment, which frees the space of deleted ones.
+
+        Raises:
+            InputError: No documents are left, or the index has no ids.
+            InUseError: Another process is changing the index.
+        """
+        compact(self.folder)
+        self._read()
+
     def __len__(self) -> int:
-        return self.manifest.count
+        return sum(each.num_alive for each in self._segments)
+
+    @property
+    def manifest(self) -> IndexManifest:
+        """What the index holds, over all segments; deleted documents count among the vectors."""
+        manifests = [each.manifest for each in self._segments]
+        if len(manifests) == 1 and self._segments[0].dead is None:
+            return manifests[0]
+        counts = [each.num_vectors for each in manifests if each.num_vectors is not None]
+        return replace(
+            manifests[0],
+            count=max(len(self), 1),
+            num_vectors=sum(counts) if len(counts) == len(manifests) else None,
+            files={},
+        )
 
     def search(
         self,
-        queries: np.ndarray | Sequence[np.ndarray],
+        queries: Queries | None = None,
         top_k: int = 10,
         *,
+        texts: str | Iterable[str] | None = None,
+        fusion: Fusion | None = None,
         oversample: int | None = None,
     ) -> list[list[Hit]]:
         """Find the documents that answer each query best, best first.
 
         Args:
             queries: (num_queries, dim), or (dim,), for one vector per query; or a list of
-                (num_vectors, dim).
+                (num_vectors, dim). None to search by words alone.
             top_k: The number of documents; all of them if there are fewer.
+            texts: The same queries as texts, to find documents by their words too, with BM25.
+            fusion: How both rankings are joined; by reciprocal ranks when None.
             oversample: If candidates are found by int8 or binary vectors, how many times `top_k` of
                 them are scored again in float32; by default 4 and 16.
 
@@ -125,52 +194,55 @@ class Index:
             A list for each query, also for a single query.
 
         Raises:
-            InputError: The queries have another dimension, or `top_k` or `oversample` is below 1.
+            InputError: The queries have another dimension, there are not as many texts, the index
+                was built without BM25, or `top_k` or `oversample` is below 1.
         """
-        again = self._coarse is not self._exact
-        factor = _OVERSAMPLE[self.manifest.kind] if again and oversample is None else oversample
-        for name, value in (("top_k", top_k), ("oversample", factor)):
+        for name, value in (("top_k", top_k), ("oversample", oversample)):
             if value is not None and value < 1:
                 raise InputError(f"{name}: got {value}, expected 1 or more")
-        texts = self._checked(queries)
-        num = top_k * (factor or 1) if again else top_k
-        hits: list[list[Hit]] = []
-        for chosen in runs([len(text) for text in texts], _QUERY_VECTORS):
-            best = Best(len(texts[chosen]), num)
-            for rows in self._blocks():
-                best.add(self._scores(texts[chosen], rows), rows.start)
-            hits += [self._hits(*each, top_k) for each in self._ordered(texts[chosen], best)]
-        return hits
+        if texts is None:
+            if queries is None:
+                raise InputError("queries: got none; give vectors, texts or both")
+            return [self._hits(*each) for each in self._by_vectors(queries, top_k, oversample)]
+        asked = [texts] if isinstance(texts, str) else list(texts)
+        if queries is None:
+            return [self._hits(*each) for each in self._by_words(asked, top_k)]
+        fusion = fusion or Fusion()
+        depth = max(top_k, fusion.depth)
+        by_vectors = list(self._by_vectors(queries, depth, oversample))
+        if len(asked) != len(by_vectors):
+            raise InputError(f"texts: got {len(asked)}, expected one for each of {len(by_vectors)}")
+        return [
+            self._hits(*_joined(fusion, *pair, top_k))
+            for pair in zip(by_vectors, self._by_words(asked, depth), strict=True)
+        ]
 
-    def _read(self, name: str) -> np.ndarray:
-        """The rows of one of the files, which must be as the manifest says."""
-        path, manifest = self.folder / f"{name}.npy", self.manifest
-        rows = read_vectors(path)
-        count = manifest.num_vectors if manifest.is_ragged else manifest.count
-        width, dtype = shape_of(name, manifest)
-        if rows.shape != (count, width) or rows.dtype != dtype:
-            raise InputError(
-                f"{path}: got {rows.shape} {rows.dtype}, expected {(count, width)} {dtype}; build "
-                "the index anew"
-            )
-        return rows
+    def _by_vectors(self, queries: Queries, top_k: int, oversample: int | None) -> Iterator[Found]:
+        vectors = self._checked(queries)
+        for chosen in runs([len(each) for each in vectors], _QUERY_VECTORS):
+            parts = [each.search(vectors[chosen], top_k, oversample) for each in self._segments]
+            for found in zip(*parts, strict=True):
+                yield self._merged(found, top_k)
 
-    def _read_borders(self) -> np.ndarray:
-        """(count + 1,) int64. Where the vectors of each document begin, and the end."""
-        path = self.folder / "ends.npy"
-        borders = np.concatenate([[0], read_vectors(path)[:, 0]])
-        ascend = bool((np.diff(borders) > 0).all())
-        if len(borders) != len(self) + 1 or borders[-1] != len(self._exact) or not ascend:
-            raise InputError(
-                f"{path}: does not lead in {len(self)} steps from 0 to {len(self._exact)}; build "
-                "the index anew"
-            )
-        return borders
+    def _by_words(self, texts: Sequence[str], top_k: int) -> Iterator[Found]:
+        parts = [each.bm25 for each in self._segments]
+        return rank_by_words(parts, texts, top_k, [each.dead for each in self._segments])
+
+    def _merged(self, found: Sequence[Found], top_k: int) -> Found:
+        """The best of all segments, from the best of each."""
+        if len(found) == 1:
+            return found[0]
+        scores = np.concatenate([each for each, _ in found])
+        places = zip(found, self._starts, strict=True)
+        rows = np.concatenate([rows + start for (_, rows), start in places])
+        order = np.lexsort((rows, -scores))[:top_k]
+        return scores[order], rows[order]
 
     def _checked(self, queries: Any) -> list[np.ndarray]:
         """Return the vectors of each query, (num_vectors, dim) float32."""
-        dim = self.manifest.dim
-        if isinstance(queries, np.ndarray) or not self.manifest.is_ragged:
+        manifest = self._segments[0].manifest
+        dim = manifest.dim
+        if isinstance(queries, np.ndarray) or not manifest.is_ragged:
             rows = np.atleast_2d(np.asarray(queries, np.float32))
             if rows.ndim != 2 or rows.shape[1] != dim:
                 raise InputError(f"queries: got {rows.shape}, expected (num_queries, {dim})")
@@ -182,54 +254,30 @@ class Index:
             )
         if not all(np.isfinite(query).all() for query in queries):
             raise InputError("queries: got a number that is not finite")
-        is_cosine = self.manifest.similarity == "cosine"
-        return [unit(query) if is_cosine else query for query in queries]
+        return [unit(query) if manifest.similarity == "cosine" else query for query in queries]
 
-    def _blocks(self) -> Iterator[slice]:
-        """Yield the documents in blocks that are compared together."""
-        if self._borders is not None:
-            yield from runs(np.diff(self._borders), _BLOCK_VECTORS)
-            return
-        for start in range(0, len(self), _BLOCK_VECTORS):
-            yield slice(start, min(start + _BLOCK_VECTORS, len(self)))
+    def _hits(self, scores: np.ndarray, rows: np.ndarray) -> list[Hit]:
+        numbers = np.searchsorted(self._starts, rows, "right") - 1
+        said: dict[int, tuple[str, str | None, Mapping[str, Any] | None]] = {}
+        for number in np.unique(numbers).tolist():
+            segment, chosen = self._segments[number], rows[numbers == number]
+            places, none = (chosen - self._starts[number]).tolist(), [None] * len(chosen)
+            names = segment.ids.of(places) or chosen.tolist()
+            texts = (segment.texts and segment.texts.of(places)) or none
+            fields = (segment.fields and segment.fields.of(places)) or none
+            parts = zip(map(str, names), texts, fields, strict=True)
+            said.update(zip(chosen.tolist(), parts, strict=True))
+        found = zip(rows.tolist(), scores.tolist(), strict=True)
+        return [Hit(said[row][0], row, score, *said[row][1:]) for row, score in found]
 
-    def _scores(self, queries: Sequence[np.ndarray], rows: slice) -> np.ndarray:
-        """Compute (num_queries, rows of the block) float32, with the vectors that are searched."""
-        if self._borders is None:
-            place, lengths = rows, np.ones(rows.stop - rows.start, np.int64)
-        else:
-            borders = self._borders[rows.start : rows.stop + 1]
-            place, lengths = slice(borders[0], borders[-1]), np.diff(borders)
-        asked = np.concatenate(queries)
-        if self.manifest.kind == "binary":
-            products = scores_of_bits(to_bits(asked), self._coarse[place]).T
-        else:
-            products = self._coarse[place].astype(np.float32, copy=False) @ asked.T
-            if self._scales is not None:
-                products *= self._scales[place]
-        scores = reduced(products, lengths, [len(query) for query in queries])
-        return np.ascontiguousarray(scores)
 
-    def _ordered(
-        self, queries: Sequence[np.ndarray], best: Best
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Return scores and rows of the best for each query, equal scores in the order of rows."""
-        if self._borders is not None:
-            yield from best.ordered()
-            return
-        for query, found in zip(queries, best.rows, strict=True):
-            rows = np.sort(found)
-            scores = self._exact[rows] @ query[0]
-            order = np.argsort(-scores, kind="stable")
-            yield scores[order], rows[order]
-
-    def _hits(self, scores: np.ndarray, rows: np.ndarray, top_k: int) -> list[Hit]:
-        rows, scores = rows[:top_k], scores[:top_k]
-        places = rows.tolist()
-        names = self._ids.of(places) or map(str, places)
-        texts: Sequence[str | None] = (self._kept and self._kept.of(places)) or [None] * len(rows)
-        found = zip(names, places, scores.tolist(), texts, strict=True)
-        return [Hit(name, row, score, text) for name, row, score, text in found]
+def _joined(fusion: Fusion, by_vectors: Found, by_words: Found, top_k: int) -> Found:
+    rankings = [
+        list(zip(rows.tolist(), scores.tolist(), strict=True))
+        for scores, rows in (by_vectors, by_words)
+    ]
+    found = fusion(*rankings)[:top_k]
+    return np.array([score for _, score in found]), np.array([row for row, _ in found], np.int64)
 
 
 def write_faiss(folder: Path | str) -> Path:
@@ -249,10 +297,12 @@ def write_faiss(folder: Path | str) -> Path:
         MissingPackageError: faiss is not installed.
     """
     folder = user_path(folder)
-    manifest = IndexManifest.read(folder)
+    _, segments = open_segments(folder)
+    if len(segments) > 1 or segments[0].dead is not None:
+        raise InputError(f"{folder}: was changed; run `modernbert index compact` on it first")
     faiss = import_extra("faiss")
-    index = faiss.IndexFlatIP(manifest.dim)
-    vectors = read_vectors(folder / "float32.npy")
+    index = faiss.IndexFlatIP(segments[0].manifest.dim)
+    vectors = read_vectors(segments[0].folder / "float32.npy")
     for start in range(0, len(vectors), _BLOCK_VECTORS):
         index.add(vectors[start : start + _BLOCK_VECTORS])
     temporary = folder / f"{TEMPORARY_PREFIX}{FAISS_FILE}"

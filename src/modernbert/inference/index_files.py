@@ -1,14 +1,15 @@
-"""The files of an index: vectors row by row, in fewer bytes too, and the ids beside them."""
+"""The files of an index: vectors row by row, in fewer bytes too, and lines of JSON beside them."""
 
 import hashlib
 import io
 import json
+import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.lib import format as npy
@@ -212,38 +213,38 @@ def read_vectors(path: Path) -> np.ndarray:
     return vectors
 
 
-class StringWriter:
-    """Writes a string for each row, an id or a text, or none for any.
+class LineWriter:
+    """Writes a line of JSON for each row, such as an id or a text, or none for any.
 
     Args:
         folder: Of the index.
-        strings: One for each row, read as they are written.
-        name: What they are: `ids` or `texts`.
+        values: One for each row, read as they are written.
+        name: What they are: `ids`, `texts` or `fields`.
     """
 
-    def __init__(self, folder: Path, strings: Iterable[str] | None, name: str = "ids") -> None:
-        self._strings = None if strings is None else iter(strings)
+    def __init__(self, folder: Path, values: Iterable[Any] | None, name: str = "ids") -> None:
+        self._values = None if values is None else iter(values)
         self._name = name
         self._file = (folder / f"{name}.jsonl").open("wb")
         self._places = VectorFile(folder / f"{name}.npy", 1, np.int64)
         self.num_rows = 0
 
     def take(self, count: int) -> None:
-        """Write the strings of the next rows.
+        """Write the values of the next rows.
 
         Raises:
             InputError: Fewer are left.
         """
         self.num_rows += count
-        if self._strings is None:
+        if self._values is None:
             return
-        given = list(islice(self._strings, count))
+        given = list(islice(self._values, count))
         if len(given) < count:
             got = self.num_rows - count + len(given)
             raise InputError(
                 f"{self._name}: got {got}, fewer than there are vectors; give one for each"
             )
-        lines = [json.dumps(name, ensure_ascii=False).encode() + b"\n" for name in given]
+        lines = list(map(line_of, given))
         begins = self._file.tell() + np.cumsum([0, *map(len, lines[:-1])])
         self._places.append(begins[:, None])
         self._file.writelines(lines)
@@ -254,7 +255,7 @@ class StringWriter:
         Raises:
             InputError: One is.
         """
-        if self._strings is not None and next(self._strings, None) is not None:
+        if self._values is not None and next(self._values, None) is not None:
             raise InputError(
                 f"{self._name}: got more than the {self.num_rows} vectors; give one for each"
             )
@@ -272,13 +273,13 @@ class StringWriter:
         self._places.close()
 
 
-class StringReader:
-    """The strings of some rows.
+class LineReader:
+    """The values of some rows, as `LineWriter` wrote them.
 
     Args:
         folder: Of the index.
         num_rows: How many rows it has.
-        name: What they are: `ids` or `texts`.
+        name: What they are: `ids`, `texts` or `fields`.
 
     Raises:
         InputError: Files that cannot be read, of another number of rows, or whose places are not
@@ -294,11 +295,8 @@ class StringReader:
                 f"{self._places_path}: got {len(places)} rows, expected {num_rows}; "
                 "build the index anew"
             )
-        try:
-            size = self._path.stat().st_size
-        except OSError as error:
-            raise InputError(f"{self._path}: cannot be read: {error.strerror}") from None
-        ends = np.append(places, size)
+        self._lines = _mapped(self._path)
+        ends = np.append(places, len(self._lines))
         if places.dtype != np.int64 or (len(places) and places[0]) or (np.diff(ends) <= 0).any():
             raise InputError(
                 f"{self._places_path}: does not say where the lines of {self._path.name} begin; "
@@ -306,24 +304,55 @@ class StringReader:
             )
         self._ends = ends
 
-    def of(self, rows: Iterable[int]) -> list[str] | None:
-        """The string of each row; None where no row has one.
+    def __bool__(self) -> bool:
+        return len(self._ends) > 1
+
+    def of(self, rows: Iterable[int]) -> list[Any] | None:
+        """The value of each row; None where no row has one.
 
         Raises:
             InputError: A line that holds none.
         """
-        if len(self._ends) == 1:
+        if not self:
             return None
-        with self._path.open("rb") as file:
-            return [self._string(file, row) for row in rows]
+        return [self._value(row) for row in rows]
 
-    def _string(self, file: BinaryIO, row: int) -> str:
+    def __iter__(self) -> Iterator[Any]:
+        """All values in their order."""
+        return (self._value(row) for row in range(len(self._ends) - 1))
+
+    def rows_of(self, values: Iterable[Any]) -> np.ndarray:
+        """Find the rows that have one of some values: (n,) int64."""
+        wanted = set(map(line_of, values))
+        borders = zip(self._ends[:-1].tolist(), self._ends[1:].tolist(), strict=True)
+        found = (self._lines[begin:end] in wanted for begin, end in borders)
+        return np.flatnonzero(np.fromiter(found, bool, len(self._ends) - 1))
+
+    def _value(self, row: int) -> Any:
         begin, end = self._ends[row : row + 2].tolist()
-        file.seek(begin)
         try:
-            return str(json.loads(file.read(end - begin)))
+            return json.loads(self._lines[begin:end])
         except (ValueError, RecursionError):
             raise InputError(
                 f"{self._path}: line {row + 1} holds no {self._path.stem.rstrip('s')}; build the "
                 "index anew"
             ) from None
+
+
+def _mapped(path: Path) -> mmap.mmap | bytes:
+    """The content of a file, which stays the same when another takes the file's place.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            is_empty = not os.fstat(file.fileno()).st_size  # and cannot be mapped
+            return b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def line_of(value: Any) -> bytes:
+    """A value as a line of JSON."""
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"

@@ -1,4 +1,7 @@
-"""An index of documents on the disk, and building one in bounded memory.
+"""The files of documents that are searched together, and writing them in bounded memory.
+
+An index that was never changed is one such folder. One that was changed has several within it: see
+`index_changes`.
 
 manifest.json           numbers and kind of the vectors, what compares them, and whose they are
 float32.npy             the vectors of documents that have one each; of length 1 for cosines
@@ -8,6 +11,8 @@ vectors.npy, ends.npy   the vectors of documents that have several, and where ea
 scales.npy              where those are int8, what 1 stands for in each
 ids.jsonl, ids.npy      the id of each document, a line each, and where each line begins
 texts.jsonl, texts.npy  the texts in the same way, if they are kept
+fields.jsonl, ...       other fields of the documents in the same way, an object each
+bm25/                   the words of the texts, as the library bm25s stores them
 """
 
 import json
@@ -16,14 +21,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 import numpy as np
 
 from modernbert.errors import InputError, SettingsError
 from modernbert.files import new_folder
 from modernbert.hashes import FileHash, find_size_fault, hash_folder, require_inner_paths
-from modernbert.inference.index_files import StringWriter, VectorFile, to_bits, to_int8
+from modernbert.inference.bm25 import Bm25, words_of
+from modernbert.inference.index_files import LineReader, LineWriter, VectorFile, to_bits, to_int8
 from modernbert.inference.similarity import check_vectors
 from modernbert.json_files import parse_foreign, read_json
 from modernbert.kinds import MANIFEST_FILE, NAMES, find_kind
@@ -32,6 +38,11 @@ from modernbert.reading import user_path
 FORMAT = "modernbert index 2"
 _OLD_FORMATS = "modernbert search index 1", "modernbert multi-vector index 1"
 _BLOCK_VECTORS = 16_384
+
+_LINES = "ids", "texts", "fields"
+_VECTORS = "float32", "int8", "binary", "vectors", "ends", "scales"
+FILES = *(f"{name}.npy" for name in (*_VECTORS, *_LINES)), *(f"{name}.jsonl" for name in _LINES)
+"""What stands beside the manifest, but for the folder of BM25."""
 
 IndexKind = Literal["float32", "float16", "int8", "binary"]
 IndexSimilarity = Literal["cosine", "dot"]
@@ -56,6 +67,7 @@ class IndexManifest:
         similarity: What the products of vectors are.
         model: Whose vectors they are, so that queries come from the same; empty if not known.
         is_ragged: Whether documents have several vectors.
+        bm25: The language by whose rules the words of the texts are indexed; empty if they are not.
         files: The sizes and hashes of the other files; none in indexes of before.
     """
 
@@ -66,6 +78,7 @@ class IndexManifest:
     similarity: IndexSimilarity = "dot"
     model: str = ""
     is_ragged: bool = False
+    bm25: str = ""
     format: str = FORMAT
     files: Mapping[str, FileHash] = field(default_factory=dict)
 
@@ -122,15 +135,33 @@ class _Rows(NamedTuple):
     lengths: np.ndarray
 
 
+class IndexOptions(TypedDict, total=False):
+    """How an index is built.
+
+    Attributes:
+        kind: What is searched in; when None float32, and float16 for several vectors a document.
+        similarity: What products are: cosines when None, whose vectors get length 1; and plain
+            products of vectors as they are for several vectors a document.
+        model: Whose vectors they are.
+        bm25: The language of the texts, such as "english", if they are to be found by their words
+            too, or "none" for words as they are; needs `texts` and the extra `search`.
+    """
+
+    kind: IndexKind | None
+    similarity: IndexSimilarity | None
+    model: str
+    bm25: str
+
+
 def build_index(
     folder: Path | str,
     blocks: Iterable[Block],
     *,
     ids: Iterable[str] | None = None,
     texts: Iterable[str] | None = None,
-    kind: IndexKind | None = None,
-    similarity: IndexSimilarity | None = None,
-    model: str = "",
+    fields: Iterable[Mapping[str, Any]] | None = None,
+    dim: int | None = None,
+    **options: Unpack[IndexOptions],
 ) -> IndexManifest:
     """Write an index of documents that come in blocks of any size.
 
@@ -140,40 +171,50 @@ def build_index(
             (num_vectors, dim), a document each.
         ids: One for each document; their numbers from 0 when None.
         texts: What each document says, to be shown with what is found; not kept when None.
-        kind: What is searched in; when None float32, and float16 for several vectors a document.
-        similarity: What products are: cosines when None, whose vectors get length 1; and plain
-            products of vectors as they are for several vectors a document.
-        model: Whose vectors they are.
+        fields: More to show of each document, such as its title; not kept when None.
+        dim: How many numbers a vector must have; those of the first one when None.
+        **options: See `IndexOptions`.
 
     Raises:
         InputError: A folder that is there, no documents, vectors of different sizes or that are
-            not finite, or another number of ids.
+            not finite, another number of ids, or an option that is not valid.
     """
-    folder = user_path(folder)
-    source = iter(blocks)
+    folder, source = user_path(folder), iter(blocks)
+    language, kind = options.get("bm25", ""), options.get("kind")
+    if language:
+        words_of(language)
+        if texts is None:
+            raise InputError("bm25: finds documents by the words of their texts; give texts")
     first = next((block for block in source if len(block)), None)
     is_ragged = first is not None and not isinstance(first, np.ndarray)
     kind = kind or ("float16" if is_ragged else "float32")
-    similarity = similarity or ("dot" if is_ragged else "cosine")
+    similarity = options.get("similarity") or ("dot" if is_ragged else "cosine")
     require_one_of("kind", kind, KINDS[is_ragged])
     require_one_of("similarity", similarity, get_args(IndexSimilarity))
     if first is None:
         raise InputError("vectors: got none; an index needs one or more")
     every: Any = chain([first], source)
-    checked = _ragged(every) if is_ragged else _single(every, normalize=similarity == "cosine")
+    is_cosine = similarity == "cosine"
+    checked = _ragged(every, dim) if is_ragged else _single(every, dim, normalize=is_cosine)
     with _whole_index(folder) as partial:
-        strings = [StringWriter(partial, ids)]
-        if texts is not None:
-            strings.append(StringWriter(partial, texts, "texts"))
-        count, num_vectors, dim = _write(partial, checked, strings, kind, is_ragged=is_ragged)
+        named = {"ids": None if ids is None else map(str, ids), "texts": texts, "fields": fields}
+        lines = [
+            LineWriter(partial, values, name)
+            for name, values in named.items()
+            if name == "ids" or values is not None
+        ]
+        count, num_vectors, width = _write(partial, checked, lines, kind, is_ragged=is_ragged)
+        if language:
+            Bm25.build(LineReader(partial, count, "texts"), language).save(partial / "bm25")
         manifest = IndexManifest(
             count=count,
             num_vectors=num_vectors,
-            dim=dim,
+            dim=width,
             kind=kind,
             similarity=similarity,
-            model=model,
+            model=options.get("model", ""),
             is_ragged=is_ragged,
+            bm25=language,
             files=hash_folder(partial),
         )
         text = json.dumps(asdict(manifest), indent=2) + "\n"
@@ -210,9 +251,9 @@ def _whole_index(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder}: cannot be written: {error}") from None
 
 
-def _single(blocks: Iterable[np.ndarray], *, normalize: bool) -> Iterator[_Rows]:
+def _single(blocks: Iterable[np.ndarray], dim: int | None, *, normalize: bool) -> Iterator[_Rows]:
     """Blocks of bounded size, all of one width, finite."""
-    dim, row = None, 0
+    row = 0
     for block in blocks:
         if block.ndim != 2 or (dim is not None and block.shape[1] != dim) or not block.shape[1]:
             width = "dim" if dim is None else dim
@@ -227,10 +268,10 @@ def _single(blocks: Iterable[np.ndarray], *, normalize: bool) -> Iterator[_Rows]
         row += len(block)
 
 
-def _ragged(blocks: Iterable[Sequence[np.ndarray]]) -> Iterator[_Rows]:
+def _ragged(blocks: Iterable[Sequence[np.ndarray]], dim: int | None) -> Iterator[_Rows]:
     """Documents in blocks of bounded size, all of one width, finite."""
     block: list[np.ndarray] = []
-    total, dim = 0, None
+    total = 0
     for row, document in enumerate(document for block in blocks for document in block):
         if dim is None:
             check_vectors([document], "documents")
@@ -256,7 +297,7 @@ def _joined(documents: list[np.ndarray]) -> _Rows:
 def _write(
     folder: Path,
     blocks: Iterator[_Rows],
-    strings: Sequence[StringWriter],
+    lines: Sequence[LineWriter],
     kind: IndexKind,
     *,
     is_ragged: bool,
@@ -265,7 +306,7 @@ def _write(
     files: dict[str, VectorFile] = {}
     num_vectors = dim = 0
     with ExitStack() as stack:
-        for each in strings:
+        for each in lines:
             stack.enter_context(each)
         for block in blocks:
             num_vectors, dim = num_vectors + len(block.vectors), block.vectors.shape[1]
@@ -281,11 +322,11 @@ def _write(
                     )
                 before = num_vectors - len(block.vectors)
                 files["ends"].append(before + np.cumsum(block.lengths)[:, None])
-            for each in strings:
+            for each in lines:
                 each.take(len(block.lengths))
-        for each in strings:
+        for each in lines:
             each.finish()
-    return strings[0].num_rows, num_vectors, dim
+    return lines[0].num_rows, num_vectors, dim
 
 
 def _stored(vectors: np.ndarray, kind: IndexKind, *, is_ragged: bool) -> dict[str, np.ndarray]:
