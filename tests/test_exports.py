@@ -19,6 +19,7 @@ ROOMS = [
 def test_the_package_exports_these_names() -> None:
     """A change of this list is a change of the public interface: say so in the CHANGELOG."""
     assert modernbert.__all__ == [
+        "ChunkSettings",
         "Classifier",
         "DataCollatorWithPacking",
         "Embedder",

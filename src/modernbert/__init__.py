@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from modernbert.export.narrow_weights import export_weights
     from modernbert.export.onnx_export import export_onnx
     from modernbert.hub import push_folder
+    from modernbert.inference.chunks import ChunkSettings
     from modernbert.inference.classifier import Classifier
     from modernbert.inference.embedder import Embedder
     from modernbert.inference.fill_mask import FillMask
@@ -44,6 +45,7 @@ processes.wait_briefly()
 processes.compute_in_children()
 
 __all__ = [
+    "ChunkSettings",
     "Classifier",
     "DataCollatorWithPacking",
     "Embedder",
@@ -80,6 +82,7 @@ __all__ = [
 # Names are imported when they are first used, so that `import modernbert` and the command line's
 # --help do not wait for torch.
 _HOMES = {
+    "ChunkSettings": "modernbert.inference.chunks",
     "Classifier": "modernbert.inference.classifier",
     "DataCollatorWithPacking": "modernbert.interop.collator",
     "Embedder": "modernbert.inference.embedder",

@@ -1,7 +1,8 @@
 """`Embedder`: one vector per text."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
@@ -12,8 +13,17 @@ from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.devices import to_host
-from modernbert.errors import ConfigError, ModelFolderError
+from modernbert.errors import ConfigError, InputError, ModelFolderError
 from modernbert.files import updated_folder
+from modernbert.inference.chunks import (
+    ChunkEncoder,
+    Chunking,
+    Chunks,
+    ChunkSettings,
+    EncodedChunks,
+    beside,
+    pooled_chunks,
+)
 from modernbert.inference.embedder_folder import EmbedderSettings, read_embedder, write_embedder
 from modernbert.inference.encode_options import (
     EncodeOptions,
@@ -27,7 +37,13 @@ from modernbert.inference.encode_options import (
     tokens_at_once,
     watched,
 )
-from modernbert.inference.inputs import CutSide, EncodedText, TextEncoder, require_list
+from modernbert.inference.inputs import (
+    CutSide,
+    EncodedText,
+    TextEncoder,
+    num_characters,
+    require_list,
+)
 from modernbert.inference.loading import load_for_inference
 from modernbert.inference.similarity import Vectors, similarity
 from modernbert.inference.text_model import TextModel, Use
@@ -38,6 +54,7 @@ from modernbert.model.multi_vector import Projection
 from modernbert.model.pooling import TextPooling, pool
 from modernbert.model.precision import PrecisionChoice
 from modernbert.reading import user_path
+from modernbert.tokenizer.spans import Span
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 _EMBEDDING_KINDS: tuple[ModelKind, ...] = (
@@ -282,6 +299,68 @@ class Embedder(TextModel[Encoder]):
             on_progress=options.get("on_progress"),
         )
 
+    def encode_chunks(
+        self,
+        texts: str | Iterable[str],
+        *,
+        chunks: ChunkSettings | None = None,
+        borders: Iterable[Sequence[Span]] | None = None,
+        **options: Unpack[StreamOptions],
+    ) -> Chunks | list[Chunks]:
+        """Compute the vectors of the pieces of long texts, each from one pass over the whole text.
+
+        Every token attends to the whole text before the tokens of each piece are pooled (late
+        chunking, arXiv 2409.04701), without special tokens and prompt. A text that is longer than
+        the model can read is read in windows that share a quarter of their tokens.
+
+        Args:
+            texts: One text, or any number of them.
+            chunks: How to divide the texts; by default after 256 tokens.
+            borders: The pieces of each text instead, as their starts and ends in characters; of
+                one text alone, its pieces.
+            **options: As in `StreamOptions`.
+
+        Returns:
+            The borders and vectors of the pieces of one text, or a list of them for many.
+
+        Raises:
+            InputError: Something is not a text, a piece is not within its text, the model pools
+                one token alone, or an option is not valid.
+        """
+        if isinstance(texts, str):
+            given = None if borders is None else [list(borders)]
+            (found,) = self.stream_chunks([texts], chunks=chunks, borders=given, **options)  # type: ignore[arg-type]
+            return found
+        return list(self.stream_chunks(texts, chunks=chunks, borders=borders, **options))
+
+    def stream_chunks(
+        self,
+        texts: Iterable[str],
+        *,
+        chunks: ChunkSettings | None = None,
+        borders: Iterable[Sequence[Span]] | None = None,
+        **options: Unpack[StreamOptions],
+    ) -> Iterator[Chunks]:
+        """Compute what `encode_chunks` returns for any number of texts in bounded memory."""
+        require_list(texts, "texts")
+        check_options(options, self.dim, self.device)
+        if chunks is not None and borders is not None:
+            raise InputError("chunks: give either these or borders")
+        use = self.chunk_use(
+            prompt=self.settings.prompt(options.get("prompt"), options.get("prompt_name")),
+            truncate_dim=options.get("truncate_dim"),
+            normalize=options.get("normalize_embeddings", False),
+        )
+        found = self.blocks(
+            use,
+            zip(texts, repeat(chunks or ChunkSettings()))
+            if borders is None
+            else beside(texts, borders),
+            batch_tokens=tokens_at_once(options, self.device, self.max_seqlen),
+            on_progress=options.get("on_progress"),
+        )
+        return (each for block in found for each in block)
+
     def use(
         self,
         *,
@@ -301,13 +380,11 @@ class Embedder(TextModel[Encoder]):
         Raises:
             InputError: The model does not have that many dimensions.
         """
-        if truncate_dim is not None:
-            check_dim(truncate_dim, self.dim)
         num_left_out = self.num_left_out(prompt)
+        finished = self.finished(truncate_dim, normalize=normalize)
 
         def finish(_: Sequence[EncodedText], vectors: Sequence[Tensor]) -> Any:
-            stacked = torch.stack(list(vectors))[:, :truncate_dim]
-            return (functional.normalize(stacked) if normalize else stacked).numpy()
+            return finished(torch.stack(list(vectors)))
 
         return Use(
             name=("pooled", num_left_out),
@@ -328,10 +405,65 @@ class Embedder(TextModel[Encoder]):
             encode=TextEncoder(
                 self.tokenizer, self.max_seqlen, cut=cut, prompt=prompt, takes_pairs=False
             ),
-            compute=lambda batch: batch.split(to_host(self.encoder(batch).float())),
+            compute=self._hidden,
             finish=lambda _, hidden: [each.numpy() for each in hidden],
             max_seqlen=self.max_seqlen,
         )
+
+    def chunk_use(
+        self, *, prompt: str = "", truncate_dim: int | None = None, normalize: bool = False
+    ) -> Use[tuple[str, Chunking], EncodedChunks, list[Tensor], Chunks]:
+        """Describe how texts become the vectors of their pieces; `use` has the arguments.
+
+        Raises:
+            InputError: The model pools one token, which most pieces do not have, or it does not
+                have that many dimensions.
+        """
+        pooling = self.settings.pooling
+        kinds = {pooling} if isinstance(pooling, str) else {*pooling}
+        if single := kinds & {"cls", "lasttoken"}:
+            raise InputError(
+                f"chunks: the model pools by {single.pop()!r}, one token of a whole text; load it "
+                "with pooling='mean' to have the means of the pieces"
+            )
+        finished = self.finished(truncate_dim, normalize=normalize)
+
+        @torch.inference_mode()
+        def pool(tokens: Tensor, batch: PackedBatch) -> np.ndarray:
+            pooled = self.pooled(tokens.to(self.device), batch.to(self.device))
+            return finished(pooled[:, : self.dim].cpu())
+
+        return Use(
+            name="hidden",
+            encode=ChunkEncoder(self.tokenizer, self.max_seqlen, prompt),
+            compute=self._hidden,  # type: ignore[arg-type]
+            finish=lambda encoded, hidden: [
+                pooled_chunks(*each, pool) for each in zip(encoded, hidden, strict=True)
+            ],
+            max_seqlen=self.max_seqlen,
+            size=lambda item: num_characters(item[0]),
+        )
+
+    def _hidden(self, batch: PackedBatch) -> Sequence[Tensor]:
+        """Return the vectors of the tokens of each sequence, (num_tokens, hidden_size) float32."""
+        return batch.split(to_host(self.encoder(batch).float()))
+
+    def finished(
+        self, truncate_dim: int | None, *, normalize: bool
+    ) -> Callable[[Tensor], np.ndarray]:
+        """Return what is done last with vectors (rows, dim); `use` has the arguments.
+
+        Raises:
+            InputError: The model does not have that many dimensions.
+        """
+        if truncate_dim is not None:
+            check_dim(truncate_dim, self.dim)
+
+        def finish(vectors: Tensor) -> np.ndarray:
+            kept = vectors[:, :truncate_dim]
+            return (functional.normalize(kept) if normalize else kept).numpy()
+
+        return finish
 
     def num_left_out(self, prompt: str) -> int:
         """Return how many tokens at the beginning of sequences are not pooled: [CLS] and prompt."""
