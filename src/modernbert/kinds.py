@@ -205,6 +205,8 @@ def model_kind(folder: Path) -> ModelKind:
     if "SpladePooling" in steps:
         return "sparse"
     named = _BY_MODEL_TYPE.get(str(said))
+    if said is None and any(each.type.startswith("pylate.") for each in modules):
+        named = "multi_vector"  # PyLate with sentence-transformers before version 5
     if named == "multi_vector" or (named == "reranker" and len(steps) > 1):
         return named
     # A cross-encoder of before version 5 names no type and has one step at most.

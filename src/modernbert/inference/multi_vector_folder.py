@@ -133,7 +133,7 @@ def read_folder(folder: Path) -> MultiVectorFolder:
     if not dense or rest[:1] != usual[:1] or rest != [each for each in usual if each in rest]:
         raise refuse_steps(folder, modules, _SUPPORTED)
     by_kind = {each.kind: folder / each.path for each in modules}
-    is_old = read_object(folder / SETTINGS_FILE).get("model_type") == "ColBERT"
+    is_old = read_object(folder / SETTINGS_FILE).get("model_type") in ("ColBERT", None)
     # PyLate names no feature in a Dense: there all layers take the vectors of tokens.
     layers: Any = read_layers(folder, dense, "token_embeddings", default="token_embeddings")
     place = by_kind["Transformer"]

@@ -207,7 +207,7 @@ def _hidden_of_block(encoder: Encoder, token_ids: Tensor, seen: Tensor) -> Tenso
         keys = (
             seen[:, None, :] & near if kind == "local" else seen[:, None, :].expand(-1, length, -1)
         )
-        masks[kind] = (keys | ~keys.any(-1, keepdim=True))[:, None]  # (rows, 1, length, length)
+        masks[kind] = keys[:, None]  # (rows, 1, length, length)
     tables = {
         kind: rotary_table(
             places.repeat(num_rows), config.head_size, config.theta(kind), config.scaling(kind)
@@ -231,6 +231,11 @@ def _attended(layer: Layer, hidden: Tensor, table: RotaryTable, mask: Tensor) ->
         x.unflatten(0, (len(mask), -1)).transpose(1, 2)
         for x in (rotate(query, table), rotate(key, table), value)
     )  # (rows, num_heads, length, head_size)
-    attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    # A token without keys, such as one far behind a short query, attends to nothing. Some kernels
+    # give NaN for those, so they are computed with all keys and then set to 0.
+    has_keys = mask.any(-1, keepdim=True)
+    attended = has_keys * functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask | ~has_keys
+    )
     output: Tensor = attention.Wo(attended.transpose(1, 2).flatten(2).flatten(0, 1))
     return output
