@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,7 +43,8 @@ def classify(
 ) -> None:
     """Predict the labels of texts, with their scores.
 
-    With --json, each line is an object with the id, the text and its labels, the best first.
+    With --json, each line is an object with the id, the text and its labels, the best first. If a
+    text may have any number of labels, those that it has are marked with *.
     """
     look_at(model, "classifier", "reranker", input_file=input_file, settings=rows, kind="pairs")
     from modernbert.inference.classifier import Classifier
@@ -57,6 +58,14 @@ def classify(
         results_of(texts, input_file, run, rows, kind="pairs"),
         as_json,
         name="labels",
-        parts=lambda _, labels: [asdict(label) for label in labels],
-        lines=lambda _, labels: iter(["  ".join(f"{x.label} {x.score:.4f}" for x in labels)]),
+        parts=lambda _, labels: [_as_json(label) for label in labels],
+        lines=lambda _, labels: iter(["  ".join(map(_shown, labels))]),
     )
+
+
+def _as_json(label: "LabelScore") -> dict[str, Any]:
+    return {name: value for name, value in asdict(label).items() if value is not None}
+
+
+def _shown(label: "LabelScore") -> str:
+    return f"{label.label} {label.score:.4f}{'*' if label.is_chosen else ''}"

@@ -128,11 +128,11 @@ def _show_scores(model: str, source: str, columns: dict[str, Any], *, as_json: b
 
     found = score_rows(model, source, columns)
     if as_json:
-        echo_json(found)
+        echo_json(found.to_mapping())
         return
-    tell(f"{found['verb']}: {found['rows']}")
-    for name, value in found["scores"].items():
-        typer.echo(f"{name:<12}  {value:.4f}")
+    tell(f"{found.job.verb}: {found.job.splits['dev']}")
+    for name, value in found.scores.items():
+        typer.echo(f"{name:<18}  {value:.4f}")
 
 
 class _Watcher:

@@ -18,10 +18,16 @@ from modernbert.model.heads import ProblemType, SequenceClassifier
 
 @dataclass(frozen=True)
 class LabelScore:
-    """A label and its score: a probability, or the predicted number of a regression."""
+    """A label and its score: a probability, or the predicted number of a regression.
+
+    Attributes:
+        is_chosen: Whether the text has the label, by the model's threshold for it, where a text may
+            have any number of labels; None where it has one.
+    """
 
     label: str
     score: float
+    is_chosen: bool | None = None
 
 
 class Classifier(TextModel[SequenceClassifier]):
@@ -159,12 +165,18 @@ class Classifier(TextModel[SequenceClassifier]):
         """
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k: got {top_k}, expected 1 or more")
-        problem = self.model.settings.problem
+        settings = self.model.settings
+        thresholds = None
+        if settings.problem == "multi_label" and activate is None:
+            thresholds = settings.thresholds or (0.5,) * len(self.labels)
 
         def finish(_: Sequence[EncodedText], logits: Sequence[Tensor]) -> list[list[LabelScore]]:
             rows = torch.stack(list(logits))
-            scores = as_scores(rows, problem) if activate is None else activate(rows)
-            return [self.ranked(row, top_k) for row in scores]
+            if activate is not None:
+                scores = activate(rows)
+            else:
+                scores = as_scores(rows, settings.problem, settings.temperature)
+            return [self.ranked(row, top_k, thresholds) for row in scores]
 
         return replace(self.logits_use(cut=cut), finish=finish)  # type: ignore[return-value, arg-type]
 
@@ -173,20 +185,30 @@ class Classifier(TextModel[SequenceClassifier]):
         logits: Tensor = self.model(batch)
         return to_host(logits.float()).unbind()
 
-    def ranked(self, scores: Tensor, top_k: int | None = None) -> list[LabelScore]:
+    def ranked(
+        self,
+        scores: Tensor,
+        top_k: int | None = None,
+        thresholds: Sequence[float] | None = None,
+    ) -> list[LabelScore]:
         """Sort the labels of one text by their scores, (num_labels,), best first."""
         order = scores.argsort(descending=True, stable=True)[:top_k].tolist()
         values = scores.tolist()
-        return [LabelScore(self.labels[index], values[index]) for index in order]
+        chosen = [
+            None if thresholds is None else value >= thresholds[index]
+            for index, value in enumerate(values)
+        ]
+        return [LabelScore(self.labels[at], values[at], chosen[at]) for at in order]
 
 
-def as_scores(logits: Tensor, problem: ProblemType) -> Tensor:
+def as_scores(logits: Tensor, problem: ProblemType, temperature: float = 1.0) -> Tensor:
     """Turn outputs into probabilities that sum to 1, one probability per label, or numbers.
 
     Args:
         logits: (rows, num_labels) float32.
         problem: Whether a text has one label, any number of labels, or a number.
+        temperature: What outputs are divided by before they become probabilities.
     """
     if problem == "single_label":
-        return logits.softmax(-1)
-    return logits.sigmoid() if problem == "multi_label" else logits
+        return (logits / temperature).softmax(-1)
+    return (logits / temperature).sigmoid() if problem == "multi_label" else logits

@@ -188,7 +188,24 @@ def classifier_fields(published: Mapping[str, Any]) -> dict[str, Any]:
         "pooling": pooling,
         "problem": PROBLEMS[problem],
         "splitting": WordSplitting.from_published(published.get("word_splitting")),
+        **_calibration(published),
     }
+
+
+def _calibration(published: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes probabilities of outputs; other programs do not know the key."""
+    found = published.get("calibration")
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ConfigError("calibration: expected an object")
+    thresholds = found.get("thresholds")
+    if thresholds is not None:
+        if not isinstance(thresholds, list):
+            raise ConfigError("calibration.thresholds: expected a list of numbers")
+        entries = {str(place): value for place, value in enumerate(thresholds)}
+        thresholds = tuple(number(entries, place, 0.5) for place in entries)
+    return {"temperature": number(found, "temperature", 1.0), "thresholds": thresholds}
 
 
 def _every(gap: int, num_layers: int) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ It holds the keys of both versions of transformers, and those that other readers
 `config_file` says which these are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modernbert.model.config import EncoderConfig, LayerKind, layer_kinds
@@ -116,9 +116,20 @@ def _rope_keys(config: EncoderConfig) -> dict[str, Any]:
     }
 
 
+def calibration_keys(temperature: float, thresholds: Sequence[float] | None) -> dict[str, Any]:
+    """What config.json says of probabilities; nothing where outputs are taken as they are."""
+    if temperature == 1.0 and thresholds is None:
+        return {}
+    values: dict[str, Any] = {"temperature": temperature}
+    if thresholds is not None:
+        values["thresholds"] = list(thresholds)
+    return {"calibration": values}
+
+
 def _classifier_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
     labels, splitting = fields["labels"], fields["splitting"]
     return {
+        **calibration_keys(fields.get("temperature", 1.0), fields.get("thresholds")),
         **({} if splitting is None else {"word_splitting": splitting.published()}),
         "classifier_pooling": fields["pooling"],
         "id2label": {str(i): label for i, label in enumerate(labels)},

@@ -116,18 +116,37 @@ class ClassifierSettings:
         labels: The name of each output, in their order.
         pooling: How the vectors of a text's tokens become one; not used for tokens.
         problem: Whether a text has one label, any number of labels, or numbers.
+        splitting: How running text is split into words that are classified.
+        temperature: What outputs are divided by before they become probabilities.
+        thresholds: The probability of each label from which on a text has it, where it may have
+            any number of labels; 0.5 for all when None.
     """
 
     labels: tuple[str, ...]
     pooling: Pooling = "cls"
     problem: ProblemType = "single_label"
     splitting: WordSplitting | None = None
+    temperature: float = 1.0
+    thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"temperature: got {self.temperature}, expected a number above 0")
+        if self.thresholds is not None:
+            self._check_thresholds(self.thresholds)
         if not self.labels:
             raise ConfigError("labels: got none, expected the name of each output")
         if len(set(self.labels)) != len(self.labels):
             raise ConfigError("labels: a name occurs twice")
+
+    def _check_thresholds(self, thresholds: tuple[float, ...]) -> None:
+        if self.problem != "multi_label" or len(thresholds) != len(self.labels):
+            raise ConfigError(
+                f"thresholds: got {len(thresholds)}, expected one for each of the "
+                f"{len(self.labels)} labels of a model of several labels a text"
+            )
+        if not all(0 <= each <= 1 for each in thresholds):
+            raise ConfigError("thresholds: expected numbers from 0 to 1")
 
 
 class _Classifier(SavedModel):

@@ -200,7 +200,14 @@ async def _labels(
     call.hold.add(_BYTES_OF_A_SCORE * scores)
     use = classifier.use(top_k=top_k, activate=activate, cut=truncation.side)
     found = await call.run(use, texts, "inputs", truncation)
-    return [[schemas.Prediction(each.score, each.label) for each in labels] for labels in found]
+    has_thresholds = classifier.model.settings.thresholds is not None
+    return [
+        [
+            schemas.Prediction(each.score, each.label, each.is_chosen if has_thresholds else None)
+            for each in labels
+        ]
+        for labels in found
+    ]
 
 
 async def _max_sim(call: Call, request: schemas.RerankRequest) -> list[float]:

@@ -78,9 +78,12 @@ class PredictRequest(Truncating, kw_only=True):
     raw_scores: bool = False
 
 
-class Prediction(Struct):
+class Prediction(Struct, omit_defaults=True):
+    """A label; `chosen` only where the model has thresholds, for any number of labels a text."""
+
     score: float
     label: str
+    chosen: bool | None = None
 
 
 class ClassifyParameters(Struct, kw_only=True, forbid_unknown_fields=True):

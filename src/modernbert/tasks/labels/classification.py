@@ -14,6 +14,7 @@ from modernbert.batch import PackedBatch
 from modernbert.data.rows.cells import are_flags, as_list, flag, looks_like_list, shown
 from modernbert.data.rows.table import IDS, Table, TextColumns
 from modernbert.errors import DocumentError, InputError, SettingsError
+from modernbert.metrics.calibration import calibration_bins
 from modernbert.metrics.classification import (
     classification_scores,
     confusion_matrix,
@@ -103,20 +104,31 @@ class SingleLabel:
             )
             if given != wanted
         ]
+        is_right = [given == wanted for given, wanted in zip(predicted, expected, strict=True)]
         return Review(
             labels=figures_of_labels(matrix, self.labels),
             confusion=matrix.tolist(),
+            calibration=calibration_bins(chances.amax(1).numpy(), is_right),
             **mistakes_of(mistakes),
         )
 
 
 class MultiLabel:
-    """Any number of labels per text, learned by binary cross entropy averaged over the labels."""
+    """Any number of labels per text, learned by binary cross entropy averaged over the labels.
+
+    Args:
+        labels: The names of the labels.
+    """
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
+        self.use_thresholds(None)
 
     metric = "f1_micro"
+
+    def use_thresholds(self, thresholds: Sequence[float] | None) -> None:
+        """Take the probability of each label from which on a text has it; 0.5 when None."""
+        self.thresholds = torch.tensor(thresholds or [0.5] * len(self.labels))
 
     def num_targets(self, _example: MultiLabelledText, /) -> int:
         """Return 1, as each text is one target."""
@@ -135,11 +147,12 @@ class MultiLabel:
     ) -> dict[str, float]:
         """Compute F1 of all decisions, and the fraction of texts with exactly the right labels."""
         expected = [example.labels for example in examples]
-        return multi_label_scores(_decisions(outputs), expected)
+        return multi_label_scores(self._decisions(outputs), expected)
 
     def review(self, outputs: Sequence[Tensor], split: Split[MultiLabelledText], /) -> Review:
         """Return figures of each label, and the wrong texts with the largest losses."""
-        decisions = _decisions(outputs)
+        decisions = self._decisions(outputs)
+        chances = torch.stack(list(outputs)).sigmoid().numpy()
         expected = np.array([example.labels for example in split.examples])
         mistakes = [
             Mistake(float((given.sigmoid() - torch.tensor(wanted)).abs().max()), text, *named)
@@ -154,8 +167,15 @@ class MultiLabel:
         ]
         return Review(
             labels=figures_of_decisions(decisions, expected, self.labels),
+            calibration=calibration_bins(chances.ravel(), expected.ravel()),
             **mistakes_of(mistakes),
         )
+
+    def _decisions(self, outputs: Sequence[Tensor]) -> np.ndarray:
+        """Return whether each text has each label, (rows, num_labels)."""
+        decisions = torch.stack(list(outputs)).sigmoid() >= self.thresholds
+        found: np.ndarray = decisions.numpy()
+        return found
 
     def _names(self, decisions: np.ndarray) -> list[str]:
         return [
@@ -373,9 +393,3 @@ def _head(
 ) -> ClassifierSettings:
     pooling = recipe.training.pooling
     return ClassifierSettings(labels=tuple(labels), pooling=pooling, problem=problem)
-
-
-def _decisions(outputs: Sequence[Tensor]) -> np.ndarray:
-    """Return whether each label is more likely than not, (rows, num_labels)."""
-    decisions: np.ndarray = (torch.stack(list(outputs)) > 0).numpy()
-    return decisions

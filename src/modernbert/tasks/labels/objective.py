@@ -108,6 +108,13 @@ class LabelObjective(Generic[E]):
         outputs, _ = self._predict(module, self.splits[split].examples, group)
         return self.criterion.review(outputs, self.splits[split])
 
+    def outputs(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Tensor:
+        """What the module gives for held-out examples, (num_examples, width) float32.
+
+        The examples are texts, and not sequences of tokens.
+        """
+        return torch.stack(self._predict(module, self.splits[split].examples, group)[0])
+
     @torch.no_grad()
     def _predict(
         self, module: nn.Module, examples: Sequence[E], group: Group
@@ -140,11 +147,13 @@ class LabelObjective(Generic[E]):
 
 
 def outputs_of(module: nn.Module, batch: PackedBatch) -> Tensor:
-    """What a module gives for a batch, float32."""
+    """What a module gives for a batch, float32, divided by its temperature, if it has one."""
     full = filled(batch)
     outputs: Tensor = module(full)
     is_for_tokens = len(outputs) == full.total_tokens
-    return outputs[: batch.total_tokens if is_for_tokens else batch.num_sequences].float()
+    outputs = outputs[: batch.total_tokens if is_for_tokens else batch.num_sequences].float()
+    temperature = getattr(getattr(module, "settings", None), "temperature", 1.0)
+    return outputs if temperature == 1.0 else outputs / temperature
 
 
 def rows_of_each(outputs: Tensor, batch: PackedBatch) -> Sequence[Tensor]:

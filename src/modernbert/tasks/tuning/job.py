@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from modernbert.metrics.calibration import CalibrationBin
 from modernbert.metrics.classification import LabelFigures
 from modernbert.model.config import EncoderConfig
 from modernbert.tasks.tuning.recipe import TuningRecipe
@@ -27,12 +28,14 @@ class Review:
         labels: The figures of each label.
         confusion: For the rows of each label, how many got which label; None if that is
             meaningless.
+        calibration: How often predictions are right, by their confidence.
         columns: The names of the columns of `mistakes`.
         mistakes: What the model gets wrong, or is least sure of, the worst first.
     """
 
     labels: Sequence[LabelFigures] = ()
     confusion: Sequence[Sequence[int]] | None = None
+    calibration: Sequence[CalibrationBin] = ()
     columns: Sequence[str] = ()
     mistakes: Sequence[Sequence[object]] = ()
 

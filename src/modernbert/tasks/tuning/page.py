@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.inference.inputs import Text
+from modernbert.metrics.calibration import CalibrationBin, calibration_error
 from modernbert.report.card import bullets, header, versions
 from modernbert.report.charts import Axis, LineChart, Mark, Series, charts_html
 from modernbert.report.formats import compact, duration
@@ -76,6 +77,34 @@ def write_page_of_runs(
     write_page(path, page(title, content, subtitle=f"{recipe.model} on {recipe.data.train}"))
 
 
+def write_page_of_scores(
+    path: Path, job: TuningJob, model: str, scores: Mapping[str, float], review: Review
+) -> None:
+    """Write the page of a finished model's scores on the dev rows of a job.
+
+    Args:
+        path: The file to write.
+        job: The job, whose model is not trained.
+        model: What the model is called.
+        scores: Its scores.
+        review: A detailed look at its predictions.
+
+    Raises:
+        RunError: The page cannot be written.
+    """
+    content = [
+        section("Result", facts({name: f"{value:.4f}" for name, value in scores.items()})),
+        *_review_sections("dev", review, job),
+        section(
+            "Data",
+            facts(_flat({"rows": job.splits["dev"], **job.facts})),
+            *(element("p", note) for note in job.notes),
+        ),
+    ]
+    subtitle = f"{model} on {job.recipe.data.dev}"
+    write_page(path, page(f"modernbert score: {job.verb}", content, subtitle=subtitle))
+
+
 def _review_sections(split: HeldOutSplit, review: Review, job: TuningJob) -> list[Html]:
     """Show the figures of each label, the confusion matrix and the worst mistakes."""
     source, sections = getattr(job.recipe.data, split), []
@@ -90,12 +119,26 @@ def _review_sections(split: HeldOutSplit, review: Review, job: TuningJob) -> lis
         names = [each.label for each in review.labels]
         square = matrix(names, review.confusion, rows="is", columns="given")
         sections.append(section("Confusion matrix", square))
+    if review.calibration:
+        sections.append(_calibration(review.calibration))
     if review.mistakes:
         worst = review.mistakes[:_MISTAKES]
         shown = f"The {len(worst)} worst of {len(review.mistakes):,} on {source}."
         listed = table(list(review.columns), [list(each) for each in worst])
         sections.append(section("Where it is most wrong", listed, note=shown))
     return sections
+
+
+def _calibration(bins: Sequence[CalibrationBin]) -> Html:
+    """Show how often predictions are right, by their confidence."""
+    header = ["confidence", "predictions", "mean confidence", "right"]
+    rows = [
+        [f"{e.low:.1f} to {e.high:.1f}", f"{e.count:,}", f"{e.confidence:.3f}", f"{e.accuracy:.3f}"]
+        for e in bins
+        if e.count
+    ]
+    note = f"The mean distance of the last two columns is {calibration_error(bins):.3f}."
+    return section("Calibration", table(header, rows), note=note)
 
 
 def _totals(recipe: TuningRecipe, results: Results, examples: int) -> dict[str, object]:
