@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from modernbert.batch import PackedBatch
 from modernbert.hashes import find_faults, read_hashes
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import EmbedderSettings
+from modernbert.inference.index import Index
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_inputs import MultiVectorSettings
 from modernbert.inference.question_answerer import QuestionAnswerer
@@ -540,3 +541,56 @@ def test_sparse_vectors_are_no_rows_of_an_array(
     answer = run("embed", texts_file, models / "sparse", "-o", tmp_path / output, *options)
     assert answer.exit_code == 2 and message in answer.stderr
     assert not (tmp_path / output).exists()
+
+
+@pytest.mark.parametrize("by", ["tokens", "sentences"])
+def test_pieces_of_long_texts_are_found(
+    run: Callable[..., Any],
+    models: Path,
+    embedder: Embedder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    by: Literal["tokens", "sentences"],
+) -> None:
+    from modernbert.cli import embedding_job
+    from modernbert.cli.embedding_job import EmbeddingJob
+    from modernbert.inference.chunks import ChunkSettings
+
+    long = [" ".join(f"The square of {i} is {i * i}." for i in range(at, at + 6)) for at in (0, 9)]
+    rows = [
+        {"id": name, "text": text} for name, text in zip("abc", (long[0], "", long[1]), strict=True)
+    ]
+    source = tmp_path / "long.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ("--chunks", by, "--chunk-tokens", 12, "--batch-tokens", 40)
+    kept = EmbeddingJob.append
+
+    def append(job: EmbeddingJob, *given: Any) -> None:
+        kept(job, *given)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddingJob, "append", append)
+        patch.setattr(embedding_job, "_SECONDS_BETWEEN_SAVES", 0.0)
+        stopped = embed(run, models, source, tmp_path / "out.index", *options)
+    assert stopped.exit_code == 2 and "run the same command to go on" in stopped.stderr
+    answer = embed(run, models, source, tmp_path / "out.index", *options)
+    assert answer.exit_code == 0 and "going on after" in answer.stderr, answer.stderr
+    chunks = ChunkSettings(by=by, num_tokens=12)
+    prompt = embedder.settings.side_prompt("document")
+    found = embedder.encode_chunks(long, chunks=chunks, prompt=prompt)
+    assert isinstance(found, list)
+    expected = {
+        f"{name}#char={start},{end}": (text[start:end], vector)
+        for name, text, each in zip("ac", long, found, strict=True)
+        for (start, end), vector in zip(each.borders, each.vectors, strict=True)
+    }
+    index = Index.open(tmp_path / "out.index")
+    assert len(index) == len(expected) > 4
+    for name, (text, vector) in expected.items():
+        (hits,) = index.search(vector, top_k=len(index))
+        assert hits[0].score == pytest.approx(1, abs=1e-3)
+        assert {hit.id: hit.text for hit in hits} == {key: x for key, (x, _) in expected.items()}
+        assert (name, text) in {(hit.id, hit.text) for hit in hits if hit.score > 0.999}
+    refused = embed(run, models, source, tmp_path / "x.index", "--chunk-tokens", 3)
+    assert refused.exit_code == 2 and "no effect without --chunks" in refused.stderr

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
+from modernbert.inference.chunks import ChunkSettings
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.fill_mask import FillMask
@@ -451,3 +452,26 @@ def _same(got: Any, expected: Any) -> None:
         return
     assert [{**each, "score": 0} for each in got] == [{**each, "score": 0} for each in expected]
     assert close([each["score"] for each in got], [each["score"] for each in expected])
+
+
+def test_pieces_of_texts_have_vectors(client: httpx.Client, by_name: dict[str, Any]) -> None:
+    embedder: Embedder = by_name["embedder"].part(Embedder)
+    texts = [text_of(150), text_of(3)]
+    answer = post(client, "/embed", inputs=texts, chunks={"num_tokens": 20})
+    expected = embedder.encode_chunks(
+        texts, chunks=ChunkSettings(num_tokens=20), normalize_embeddings=True
+    )
+    assert isinstance(expected, list)
+    for got, (borders, vectors) in zip(answer, expected, strict=True):
+        assert [(each["start"], each["end"]) for each in got] == borders
+        assert close([each["embedding"] for each in got], vectors)
+    borders = [[[0, 5]], [[0, 3], [2, 9]]]
+    given = post(client, "/embed", inputs=texts, chunks={"borders": borders})
+    assert [[[each["start"], each["end"]] for each in row] for row in given] == borders
+    told = refused(client, "/embed", 422, inputs=texts[0], chunks={"borders": [[[3, 2]]]})
+    assert "expected a start before an end" in told
+    told = refused(client, "/embed", 400, inputs=texts, chunks={"borders": [[[0, 2]]]})
+    assert "chunks.borders: got 1, expected 2" in told
+    told = refused(client, "/embed", 400, inputs=texts, chunks={"size": 3})
+    assert "size" in told
+    refused(client, "/embed", 400, inputs=[[5, 6]], chunks={})

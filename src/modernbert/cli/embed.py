@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modernbert.cli.chunk_input import ChunkBy, ChunkInput, names_of
 from modernbert.cli.embedding_job import EmbeddingJob, ids_beside
 from modernbert.cli.formatting import counted
 from modernbert.cli.inference_options import (
@@ -87,6 +88,23 @@ def embed(
             "--texts/--no-texts", help="Keep the texts in an .index, for `search` to show."
         ),
     ] = True,
+    chunks: Annotated[
+        ChunkBy | None,
+        typer.Option(
+            help="Divide texts after so many tokens or between sentences, and write a vector for "
+            "each piece, computed from one pass over the whole text. The id of a piece is "
+            "ID#char=START,END.",
+            show_default=False,
+        ),
+    ] = None,
+    chunk_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The most tokens of a piece; a longer sentence is a piece of its own.",
+            show_default="256",
+        ),
+    ] = None,
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Scale each vector to length 1.")
     ] = False,
@@ -129,10 +147,10 @@ def embed(
     reader = TextInput(input_file, rows)
     folder = find_model(model, weights=True)
     if model_kind(folder) == "sparse":
-        if kind or faiss or normalize or truncate_dim:
+        if kind or faiss or normalize or truncate_dim or chunks:
             raise InputError(
-                f"{model}: gives sparse vectors; leave out --kind, --faiss, --normalize and "
-                "--truncate-dim"
+                f"{model}: gives sparse vectors; leave out --kind, --faiss, --normalize, "
+                "--truncate-dim and --chunks"
             )
         sparse = {"prompt": prompt, "prompt_name": prompt_name, "batch_tokens": batch_tokens}
         _embed_sparse(reader, folder, output, precision.value, compile, sparse, as_json=as_json)
@@ -144,16 +162,26 @@ def embed(
     chosen = _kind(kind, output, multi=multi, faiss=faiss)
     options: dict[str, Any] = {"truncate_dim": truncate_dim, "normalize_embeddings": normalize}
     if isinstance(embedder, MultiVectorEmbedder):
-        if normalize or truncate_dim or prompt is not None or prompt_name is not None:
+        if normalize or truncate_dim or chunks or prompt is not None or prompt_name is not None:
             raise InputError(
                 f"{model}: computes one vector per token and has its own prompts; leave out "
-                "--normalize, --truncate-dim, --prompt and --prompt-name"
+                "--normalize, --truncate-dim, --chunks, --prompt and --prompt-name"
             )
         options = {"side": "document"}
     else:
         if output.suffix == ".index" and prompt is None and prompt_name is None:
             prompt = embedder.settings.first_prompt(("document", "passage", "corpus"))
         options["prompt"] = embedder.settings.prompt(prompt, prompt_name)
+    source: TextInput | ChunkInput = reader
+    described = options
+    if chunks is not None:
+        from modernbert.inference.chunks import ChunkSettings
+
+        settings = ChunkSettings(by=chunks.value, num_tokens=chunk_tokens or 256)
+        source = ChunkInput(reader, embedder.tokenizer, settings)
+        described = {**options, "chunks": asdict(settings)}
+    elif chunk_tokens is not None:
+        raise InputError("--chunk-tokens: has no effect without --chunks")
     fingerprint = folder_fingerprint(folder)
     width = truncate_dim or embedder.dim
     job = EmbeddingJob(
@@ -166,14 +194,14 @@ def embed(
             **asdict(rows),
             "model": fingerprint,
             "precision": precision.value,
-            **options,
+            **described,
         },
         multi=multi,
     )
     try:
         with job:
-            _run(job, reader, embedder, {**options, "batch_tokens": batch_tokens})
-            kept = (row.text for row in reader) if texts else None
+            _run(job, source, embedder, {**options, "batch_tokens": batch_tokens})
+            kept = (row.text for row in source) if texts else None
             job.finish(kind=chosen, model=fingerprint, texts=kept)
     except KeyboardInterrupt:
         tell(f"stopped after {counted(job.num_saved, 'text')}; run the same command to go on")
@@ -257,30 +285,46 @@ def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: boo
 
 
 def _run(
-    job: EmbeddingJob, reader: TextInput, embedder: "Retriever", options: dict[str, Any]
+    job: EmbeddingJob,
+    source: TextInput | ChunkInput,
+    embedder: "Retriever",
+    options: dict[str, Any],
 ) -> None:
     import numpy as np
 
-    ids: list[str] = []
+    from modernbert.inference.embedder import Embedder
+
+    chunks = source.settings if isinstance(source, ChunkInput) else None
+    left = (
+        source.after(job.num_done)
+        if isinstance(source, ChunkInput)
+        else islice(source, job.num_done, None)
+    )
+    ids: deque[str] = deque()
 
     def texts() -> Iterator[str]:
-        for record in islice(reader, job.num_done, None):
+        for record in left:
             ids.append(record.id)
             yield record.text
 
     if job.is_complete:
         return
     if job.num_done:
-        tell(f"going on after {counted(job.num_done, 'text')}")
+        tell(f"going on after {counted(job.num_done, 'text' if chunks is None else 'piece')}")
     with Meter("embedding") as meter, warnings_told():
-        for block in embedder.stream(texts(), **options, on_progress=speed_of(meter)):
-            names = ids[: len(block)]
+        options = {**options, "on_progress": speed_of(meter)}
+        if chunks is not None:
+            assert isinstance(embedder, Embedder)
+            for found in embedder.stream_chunks(texts(), chunks=chunks, **options):
+                job.append(names_of(ids.popleft(), found.borders), found.vectors)
+            return
+        for block in embedder.stream(texts(), **options):
+            names = [ids.popleft() for _ in block]
             if isinstance(block, list):  # of one array a text
                 lengths = np.array([[len(each)] for each in block])
                 job.append(names, np.concatenate(block), lengths)
             else:
                 job.append(names, block)
-            del ids[: len(block)]
 
 
 def _report(output: Path, rows: int, dim: int, as_json: bool) -> None:

@@ -38,15 +38,12 @@ class ChunkSettings(Settings):
 
     by: Annotated[
         Literal["tokens", "sentences"],
-        Doc("Divide texts after so many tokens, or between sentences.", flags=("--chunks",)),
+        Doc("Divide texts after so many tokens, or between sentences."),
     ] = "tokens"
     num_tokens: Annotated[
         int,
         Ge(1),
-        Doc(
-            "The most tokens of a piece; a sentence that is longer is a piece of its own.",
-            flags=("--chunk-tokens",),
-        ),
+        Doc("The most tokens of a piece; a sentence that is longer is a piece of its own."),
     ] = 256
 
 

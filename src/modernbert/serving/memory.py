@@ -41,6 +41,17 @@ class Hold:
         memory.num_bytes += num_bytes
         self._num_bytes += num_bytes
 
+    @property
+    def num_bytes(self) -> int:
+        """The bytes that are held."""
+        return self._num_bytes
+
+    def shrink(self, num_bytes: int) -> None:
+        """Hold no more than so many bytes any longer."""
+        if (fewer := self._num_bytes - num_bytes) > 0:
+            self._memory.num_bytes -= fewer
+            self._num_bytes = num_bytes
+
     def __enter__(self) -> Self:
         return self
 

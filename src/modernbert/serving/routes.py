@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from modernbert.errors import InputError
-from modernbert.inference.batching import Encoded
+from modernbert.inference.batching import Encoded, WindowSettings, windows
+from modernbert.inference.chunks import Chunking, ChunkSettings
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import Side
@@ -23,19 +24,23 @@ from modernbert.serving.encoding import TextOrIds, Truncation, as_inputs, encode
 from modernbert.serving.heads import HEAD_ROUTES, Route, predict_or_classify
 from modernbert.serving.refusal import Refusal, empty, invalid, too_large, too_many_tokens
 from modernbert.serving.service import Call
-from modernbert.tokenizer.spans import TextEncoding
+from modernbert.tokenizer.spans import Span, TextEncoding
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 R = TypeVar("R")
 O = TypeVar("O")  # noqa: E741
+
+_PART = WindowSettings(max_size=1 << 16)  # a vector for each of their tokens is held at once
 
 MAX_NUMBERS = 1 << 23
 """Of an answer: 8 million numbers are about 150 MB of JSON."""
 
 
 async def embed(call: Call, request: schemas.EmbedRequest) -> Any:
-    """One vector for each input."""
+    """One vector for each input, or for each piece of it."""
     inputs = as_inputs(request.inputs, "inputs")
+    if request.chunks is not None:
+        return await _embed_chunks(call, inputs, request, request.chunks)
     return await _pooled(
         call,
         inputs,
@@ -45,6 +50,45 @@ async def embed(call: Call, request: schemas.EmbedRequest) -> Any:
         dimensions=request.dimensions,
         normalize=request.normalize,
     )
+
+
+async def _embed_chunks(
+    call: Call, inputs: Sequence[TextOrIds], request: schemas.EmbedRequest, chunks: schemas.Chunking
+) -> list[list[schemas.Chunk]]:
+    """The vectors of the pieces of each text, some texts after others, so that little is held."""
+    if not all(isinstance(each, str) for each in inputs):
+        raise invalid("inputs: got token ids, but only texts are divided into pieces")
+    if chunks.borders is not None and len(chunks.borders) != len(inputs):
+        raise invalid(f"chunks.borders: got {len(chunks.borders)}, expected {len(inputs)}")
+    settings = ChunkSettings(by=chunks.by, num_tokens=chunks.num_tokens)
+    ways: Sequence[Chunking] = chunks.borders or [settings] * len(inputs)
+    embedder = call.model.part(Embedder)
+    try:
+        use = embedder.chunk_use(
+            prompt=_prompt(call, request.prompt_name),
+            truncate_dim=request.dimensions,
+            normalize=request.normalize,
+        )
+    except InputError as error:
+        raise invalid(str(error)) from None
+    answers: list[list[schemas.Chunk]] = []
+    left = MAX_NUMBERS
+    for part in windows(zip(inputs, ways, strict=True), use.size, _PART):
+        held = call.hold.num_bytes
+        found = await call.run(use, part, "inputs", call.truncation(request))
+        left -= (num_numbers := sum(each.vectors.size for each in found))
+        if left < 0:
+            raise too_large(
+                f"inputs: the answer would be more than {MAX_NUMBERS:,} numbers; send fewer texts "
+                "or larger pieces"
+            )
+        call.hold.shrink(held + 4 * num_numbers)
+        answers += [list(map(_chunk, *each)) for each in found]
+    return answers
+
+
+def _chunk(border: Span, vector: Any) -> schemas.Chunk:
+    return schemas.Chunk(*border, vector)
 
 
 async def embed_all(call: Call, request: schemas.EmbedAllRequest) -> Any:
@@ -238,9 +282,9 @@ ROUTES = (
     Route(
         "/embed",
         (Embedder,),
-        "One vector for each text.",
+        "One vector for each text, or for each piece of it.",
         schemas.EmbedRequest,
-        list[list[float]],
+        list[list[float | schemas.Chunk]],
         embed,
     ),
     Route(

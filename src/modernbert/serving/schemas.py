@@ -51,11 +51,31 @@ class Truncating(Request, kw_only=True):
     truncation_direction: Direction = "Right"
 
 
+class Chunking(Struct, kw_only=True, forbid_unknown_fields=True):
+    """How texts are divided into pieces, each of which gets a vector (late chunking)."""
+
+    by: Literal["tokens", "sentences"] = "tokens"
+    num_tokens: Annotated[int, Meta(ge=1)] = 256
+    borders: Annotated[
+        list[list[tuple[int, int]]] | None,
+        Meta(description="The start and end of each piece of each text, in characters, instead."),
+    ] = None
+
+
+class Chunk(Struct):
+    """A piece of a text: where it is in the text, in characters, and its vector."""
+
+    start: int
+    end: int
+    embedding: list[float]
+
+
 class EmbedRequest(Truncating, kw_only=True):
     inputs: Inputs
     normalize: bool = True
     prompt_name: str | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
+    chunks: Chunking | None = None
 
 
 class EmbedAllRequest(Truncating, kw_only=True):
