@@ -1,8 +1,8 @@
 """`JobQueue`: sequences that wait to be computed, and which of them go together.
 
 A job is one sequence. It belongs to a lane: what a model computes of it. Jobs of one lane share
-batches. Those of more than an eighth of a batch are long; long and short ones never share a
-batch, so that a short one need not wait for a long one's end.
+batches. Those of a request of more than an eighth of a batch are long, be it one text or many; long
+and short ones never share a batch, so that a short one need not wait for a long one's end.
 """
 
 import asyncio
@@ -50,12 +50,14 @@ class Job:
     """One sequence on its way through a lane.
 
     Attributes:
+        request_tokens: How many tokens the whole request has that it belongs to.
         future: Of its result; cancelling it takes the job out of the queue.
         is_abandoned: Whether nobody waits for the result any more.
     """
 
     lane: Lane
     token_ids: Sequence[int]
+    request_tokens: int = 0
     future: "Future[Computed]" = field(default_factory=Future)
     arrived: float = field(default_factory=monotonic)
     is_abandoned: bool = False
@@ -124,7 +126,7 @@ class JobQueue:
 
     def is_long(self, job: Job) -> bool:
         """Whether short ones should not have to wait for it."""
-        return job.num_tokens > self.batch_tokens // _LONG_SHARE
+        return max(job.num_tokens, job.request_tokens) > self.batch_tokens // _LONG_SHARE
 
     def close(self) -> None:
         """Let whoever takes know that nothing more will come."""

@@ -245,7 +245,8 @@ class Call:
         Raises:
             Refusal: too many tokens, too much to do already, or a failure of the model.
         """
-        jobs = [Job(lane, sequence) for sequence in sequences]
+        request_tokens = sum(map(len, sequences))
+        jobs = [Job(lane, sequence, request_tokens) for sequence in sequences]
         self._count(jobs)
         admission = self.service.engine.admit(jobs)
         try:
