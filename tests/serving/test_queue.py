@@ -103,9 +103,9 @@ def test_every_job_is_taken_once(kinds: list[tuple[int, int]], data: st.DataObje
 
 def test_short_texts_of_a_large_request_do_not_hold_up_a_small_one() -> None:
     queue = JobQueue(batch_tokens=80)
-    many = [Job(LANES["a"], [1] * 5, request_tokens=40) for _ in range(8)]
+    many = [Job(LANES[0], [1] * 5, request_tokens=40) for _ in range(8)]
     queue.put(many)
-    (one,) = jobs = [Job(LANES["a"], [1] * 5, request_tokens=5)]
+    (one,) = jobs = [Job(LANES[0], [1] * 5, request_tokens=5)]
     queue.put(jobs)
     assert queue.take() == many  # and not the small one, which is taken in a pause
     assert queue.take_short() == [one]
