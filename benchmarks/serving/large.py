@@ -35,6 +35,7 @@ from modernbert.model.config import PRESETS, EncoderConfig, layer_kinds
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.tokenizer.tokenizer import Tokenizer
 
+_TIMEOUT_SECONDS = 1800.0  # of a request of many texts; the peer of base size takes minutes
 _OUTPUT = Path("benchmarks/results/serving/large.json")
 
 Start = Callable[[], AbstractContextManager[str]]
@@ -88,7 +89,7 @@ class _Asks:
 
 
 def _measure(address: str, asks: _Asks, arguments: argparse.Namespace) -> dict[str, Any]:
-    with Connection(address) as connection:  # to warm up, and to compare
+    with Connection(address, _TIMEOUT_SECONDS) as connection:  # to warm up, and to compare
         first = json.loads(connection.send(asks.many[0]).content)
     return {
         "first": np.array(first, np.float32),
@@ -102,7 +103,7 @@ def _throughput(address: str, asks: Sequence[Ask], num_requests: int) -> float:
     answers: list[Answer] = []
 
     def client(first: int) -> None:
-        with Connection(address) as connection:
+        with Connection(address, _TIMEOUT_SECONDS) as connection:
             for number in range(num_requests):
                 answers.append(connection.send(asks[(first + number) % len(asks)]))
 

@@ -1,6 +1,7 @@
 """Each route against the same model used offline."""
 
 import base64
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -475,3 +476,22 @@ def test_pieces_of_texts_have_vectors(client: httpx.Client, by_name: dict[str, A
     told = refused(client, "/embed", 400, inputs=texts, chunks={"size": 3})
     assert "size" in told
     refused(client, "/embed", 400, inputs=[[5, 6]], chunks={})
+
+
+def test_labels_of_a_calibrated_model_are_chosen_by_its_thresholds(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders["classifier"], tmp_path / "labels")
+    path = tmp_path / "labels" / "config.json"
+    config = json.loads(path.read_text())
+    calibration = {"temperature": 2.0, "thresholds": [0.0, 1.0, 0.5]}
+    problem = "multi_label_classification"
+    path.write_text(json.dumps({**config, "problem_type": problem, "calibration": calibration}))
+    plain = Classifier.from_pretrained(tmp_path / "labels", precision="float32")
+    (logits,) = next(plain.logits(["12"]))
+    with serving(Service([load(tmp_path / "labels", precision="float32")])) as address:
+        (first, *others) = httpx.post(f"{address}/predict", json={"inputs": "12"}).json()
+    got = {each["label"]: each for each in (first, *others)}
+    assert got["bad"]["chosen"] is True and got["good"]["chosen"] is False
+    chances = dict(zip(("bad", "good", "fair"), (logits / 2).sigmoid().tolist(), strict=True))
+    assert {label: each["score"] for label, each in got.items()} == pytest.approx(chances, abs=1e-5)
