@@ -28,6 +28,12 @@ def read_regular(path: Path, *, max_bytes: int = _MAX_BYTES) -> bytes:
         return file.read()
 
 
+def cache_folder(name: str) -> Path:
+    """Where this package keeps what it can make or fetch again, in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "modernbert" / name
+
+
 def user_path(path: Path | str) -> Path:
     """The path that a user means, `~` being a home folder.
 

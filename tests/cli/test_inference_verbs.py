@@ -173,7 +173,7 @@ def test_embed_goes_on_where_it_was_stopped(
     stop_at: int,
     step: str,
 ) -> None:
-    from modernbert.cli import embedding_job
+    from modernbert.cli import job as job_module
     from modernbert.cli.embedding_job import EmbeddingJob
     from modernbert.inference.index_files import VectorFile
 
@@ -188,7 +188,7 @@ def test_embed_goes_on_where_it_was_stopped(
         return original(self, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding_job, "_SECONDS_BETWEEN_SAVES", 0.0)
+        patch.setattr(job_module, "_SECONDS_BETWEEN_SAVES", 0.0)
         patch.setattr(where, step, stops)
         answer = embed(run, models, texts_file, tmp_path / "out.npy")
     assert answer.exit_code == 130
@@ -306,7 +306,7 @@ def test_fill_mask_in_a_precision(run: Callable[..., Any], models: Path) -> None
     ("source", "output", "message"),
     [
         ("nowhere.jsonl", "out.npy", "no such file"),
-        (".", "out.npy", "is a folder; name one file"),
+        ("folder", "out.npy", "has no file to read"),
         ("texts.jsonl", "out.csv", "expected a name that ends in .npy, .parquet, .index"),
         ("empty.txt", "out.npy", "the input has no text; nothing was written"),
     ],
@@ -321,6 +321,7 @@ def test_what_cannot_be_embedded(
     message: str,
 ) -> None:
     (tmp_path / "empty.txt").write_text("\n\n")
+    (tmp_path / "folder").mkdir()
     answer = embed(run, models, tmp_path / source, tmp_path / output)
     assert answer.exit_code == 2 and message in answer.stderr
     assert answer.stderr.count("\n") == 1
@@ -552,7 +553,7 @@ def test_pieces_of_long_texts_are_found(
     monkeypatch: pytest.MonkeyPatch,
     by: Literal["tokens", "sentences"],
 ) -> None:
-    from modernbert.cli import embedding_job
+    from modernbert.cli import job as job_module
     from modernbert.cli.embedding_job import EmbeddingJob
     from modernbert.inference.chunks import ChunkSettings
 
@@ -571,7 +572,7 @@ def test_pieces_of_long_texts_are_found(
 
     with monkeypatch.context() as patch:
         patch.setattr(EmbeddingJob, "append", append)
-        patch.setattr(embedding_job, "_SECONDS_BETWEEN_SAVES", 0.0)
+        patch.setattr(job_module, "_SECONDS_BETWEEN_SAVES", 0.0)
         stopped = embed(run, models, source, tmp_path / "out.index", *options)
     assert stopped.exit_code == 2 and "run the same command to go on" in stopped.stderr
     answer = embed(run, models, source, tmp_path / "out.index", *options)

@@ -18,13 +18,16 @@ from modernbert.cli.inference_options import (
     show_results,
 )
 from modernbert.cli.options import AsJson, takes_settings
-from modernbert.data.settings import PairInputSettings
+from modernbert.cli.results import ResultsFile, description_of, require_output, write_results
+from modernbert.cli.text_input import InputRow, TextInput
+from modernbert.data.settings import PairInputSettings, ShareSettings
 
 if TYPE_CHECKING:
     from modernbert.inference.classifier import LabelScore
 
 
 _ROWS = PairInputSettings()
+_ALONE = ShareSettings()
 
 
 @takes_settings
@@ -39,13 +42,19 @@ def classify(
     precision: PrecisionOption = PrecisionName.AUTO,
     batch_tokens: BatchTokens = None,
     rows: PairInputSettings = _ROWS,
+    output: ResultsFile = None,
+    share: ShareSettings = _ALONE,
     as_json: AsJson = False,
 ) -> None:
     """Predict the labels of texts, with their scores.
 
     With --json, each line is an object with the id, the text and its labels, the best first. If a
     text may have any number of labels, those that it has are marked with *.
+
+    With --output, such objects are written to a file, which several tasks can share with --task and
+    --tasks; --tasks alone joins what they computed.
     """
+    require_output(output, texts, input_file, share)
     look_at(model, "classifier", "reranker", input_file=input_file, settings=rows, kind="pairs")
     from modernbert.inference.classifier import Classifier
 
@@ -54,6 +63,11 @@ def classify(
     def run(given: Iterable[str]) -> "Iterator[list[LabelScore]]":
         return classifier.stream(given, top_k=top_k, batch_tokens=batch_tokens)
 
+    if output is not None and input_file is not None:
+        reader = TextInput(input_file, rows, kind="pairs", share=share)
+        options = description_of("classify", model, rows, precision=precision.value, top_k=top_k)
+        write_results(output, reader, options, run, _values, as_json=as_json)
+        return
     show_results(
         results_of(texts, input_file, run, rows, kind="pairs"),
         as_json,
@@ -69,3 +83,7 @@ def _as_json(label: "LabelScore") -> dict[str, Any]:
 
 def _shown(label: "LabelScore") -> str:
     return f"{label.label} {label.score:.4f}{'*' if label.is_chosen else ''}"
+
+
+def _values(record: InputRow, labels: "list[LabelScore]") -> dict[str, Any]:
+    return {"id": record.id, "text": record.shown, "labels": list(map(_as_json, labels))}

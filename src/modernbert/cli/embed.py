@@ -1,10 +1,9 @@
 """`modernbert embed`: turns the texts of a file into vectors."""
 
-import json
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,17 +23,18 @@ from modernbert.cli.inference_options import (
     speed_of,
     warnings_told,
 )
+from modernbert.cli.job import kept_when_stopped
 from modernbert.cli.options import AsJson, echo_json, takes_settings
+from modernbert.cli.results import description_of, report_texts, write_results
 from modernbert.cli.terminal import Meter, tell
-from modernbert.cli.text_input import TextInput
-from modernbert.data.settings import InputSettings
-from modernbert.errors import InputError, RunError
+from modernbert.cli.text_input import InputRow, TextInput
+from modernbert.data.remote_files import address_of
+from modernbert.data.settings import InputSettings, ShareSettings
+from modernbert.errors import InputError
 
 if TYPE_CHECKING:
     from modernbert.inference.retriever import Retriever
-    from modernbert.model.precision import PrecisionChoice
-
-_STOPPED = 130
+    from modernbert.inference.sparse_embedder import SparseVector
 
 
 class IndexKindOption(StrEnum):
@@ -47,6 +47,7 @@ class IndexKindOption(StrEnum):
 
 
 _ROWS = InputSettings()
+_ALONE = ShareSettings()
 
 
 @takes_settings
@@ -55,7 +56,8 @@ def embed(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="A file of texts or rows: CSV, TSV, JSON, Parquet, Arrow, or one text per line.",
+            help="A file of texts or rows: CSV, TSV, JSON, Parquet, Arrow, or one text per line; a "
+            "folder or an address of such files.",
             show_default=False,
         ),
     ],
@@ -67,7 +69,7 @@ def embed(
             "-o",
             metavar="OUT",
             help="A .npy file (ids are written beside it), a .parquet file, or an .index folder; "
-            "a .jsonl file for sparse vectors.",
+            "a .jsonl file for sparse vectors. It may be an address, such as s3://bucket/OUT.npy.",
             show_default=False,
         ),
     ],
@@ -128,6 +130,7 @@ def embed(
     compile: Compile = False,
     batch_tokens: BatchTokens = None,
     rows: InputSettings = _ROWS,
+    share: ShareSettings = _ALONE,
     as_json: AsJson = False,
 ) -> None:
     """Embed the texts of a file.
@@ -135,7 +138,10 @@ def embed(
     The model may give one vector per text, one per token, or weights of the vocabulary's tokens
     (a sparse model), which are written as JSON Lines with the id, the token ids and their weights.
     A text without an id is identified by the number of its line. You can stop the command at any
-    moment: run it again to continue; only sparse vectors are computed anew.
+    moment: run it again to continue.
+
+    Several tasks can share the work, on one machine or many: each is given --task and --tasks, and
+    when all have ended, the same command with --tasks alone joins what they computed.
     """
     look_at(model, input_file=input_file, settings=rows)
     from modernbert.inference.loading import folder_fingerprint
@@ -144,7 +150,7 @@ def embed(
     from modernbert.kinds import model_kind
     from modernbert.model.config_file import find_model
 
-    reader = TextInput(input_file, rows)
+    reader = TextInput(input_file, rows, share=share)
     folder = find_model(model, weights=True)
     if model_kind(folder) == "sparse":
         if kind or faiss or normalize or truncate_dim or chunks:
@@ -152,8 +158,22 @@ def embed(
                 f"{model}: gives sparse vectors; leave out --kind, --faiss, --normalize, "
                 "--truncate-dim and --chunks"
             )
-        sparse = {"prompt": prompt, "prompt_name": prompt_name, "batch_tokens": batch_tokens}
-        _embed_sparse(reader, folder, output, precision.value, compile, sparse, as_json=as_json)
+        from modernbert.inference.sparse_embedder import SparseEmbedder
+
+        if output.suffix != ".jsonl":
+            raise InputError(f"{output}: the model gives sparse vectors; name a .jsonl file")
+        sparse = SparseEmbedder.from_pretrained(folder, precision=precision.value)
+        if compile:
+            sparse.compile()
+        if prompt is None and prompt_name is None:
+            prompt = sparse.settings.side_prompt("document")
+        description = description_of(
+            "embed", model, rows, precision=precision.value, prompt=prompt, prompt_name=prompt_name
+        )
+        run = partial(
+            sparse.stream, prompt=prompt, prompt_name=prompt_name, batch_tokens=batch_tokens
+        )
+        write_results(output, reader, description, run, _sparse_line, as_json=as_json)
         return
     embedder = load_retriever(folder, precision.value)
     if compile:
@@ -188,32 +208,28 @@ def embed(
         output,
         width,
         {
-            "input": str(input_file.resolve()),
-            "input_bytes": reader.file.num_bytes,
-            "input_time": reader.file.mtime_ns,
+            **reader.identity,
             **asdict(rows),
             "model": fingerprint,
             "precision": precision.value,
             **described,
         },
         multi=multi,
+        share=share,
     )
-    try:
-        with job:
+    with kept_when_stopped(job), job:
+        if share.joins:
+            job.join()
+        else:
             _run(job, source, embedder, {**options, "batch_tokens": batch_tokens})
-            kept = (row.text for row in source) if texts else None
-            job.finish(kind=chosen, model=fingerprint, texts=kept)
-    except KeyboardInterrupt:
-        tell(f"stopped after {counted(job.num_saved, 'text')}; run the same command to go on")
-        raise typer.Exit(_STOPPED) from None
-    except OSError as error:
-        raise RunError(
-            f"{output}: could not be written: {error.strerror or error}; "
-            f"{counted(job.num_saved, 'text')} kept: mend it and run the same command to go on"
-        ) from None
+        kept = (row.text for row in source) if texts else None
+        job.finish(kind=chosen, model=fingerprint, texts=kept)
     num_vectors = job.num_vectors
     if str(reader.skipped):
         tell(str(reader.skipped))
+    if share.task is not None:
+        report_texts(output, job.num_done, share, as_json)
+        return
     if faiss:
         from modernbert.inference.index import write_faiss
 
@@ -221,51 +237,12 @@ def embed(
     _report(output, num_vectors, width, as_json)
 
 
-def _embed_sparse(
-    reader: TextInput,
-    folder: Path,
-    output: Path,
-    precision: "PrecisionChoice",
-    compile: bool,
-    options: dict[str, Any],
-    *,
-    as_json: bool,
-) -> None:
-    """Write the sparse vector of each text as a line; the file is there when all are done."""
-    from modernbert.files import new_file
-    from modernbert.inference.sparse_embedder import SparseEmbedder
-
-    if output.suffix != ".jsonl":
-        raise InputError(f"{output}: the model gives sparse vectors; name a .jsonl file")
-    if output.exists():
-        raise InputError(f"{output}: already exists; delete it or choose another name")
-    embedder = SparseEmbedder.from_pretrained(folder, precision=precision)
-    if compile:
-        embedder.compile()
-    if options["prompt"] is None and options["prompt_name"] is None:
-        options["prompt"] = embedder.settings.side_prompt("document")
-    ids: deque[str] = deque()
-
-    def texts() -> Iterator[str]:
-        for record in reader:
-            ids.append(record.id)
-            yield record.text
-
-    num_vectors = 0
-    with Meter("embedding") as meter, warnings_told(), new_file(output) as file:
-        for vector in embedder.stream(texts(), **options, on_progress=speed_of(meter)):
-            line = {
-                "id": ids.popleft(),
-                "token_ids": vector.token_ids.tolist(),
-                "weights": vector.weights.tolist(),
-            }
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            num_vectors += 1
-        if not num_vectors:
-            raise InputError(f"{output}: the input has no text; nothing was written")
-    if str(reader.skipped):
-        tell(str(reader.skipped))
-    _report(output, num_vectors, embedder.dim, as_json)
+def _sparse_line(record: InputRow, vector: "SparseVector") -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "token_ids": vector.token_ids.tolist(),
+        "weights": vector.weights.tolist(),
+    }
 
 
 def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: bool) -> str:
@@ -276,8 +253,8 @@ def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: boo
     if kind is not None and output.suffix != ".index":
         raise InputError("--kind: has no effect without an .index as --output")
     if faiss:
-        if output.suffix != ".index" or multi:
-            raise InputError("--faiss: needs an .index with one vector per text")
+        if output.suffix != ".index" or multi or address_of(output):
+            raise InputError("--faiss: needs an .index with one vector per text, and no address")
         import_extra("faiss")
     chosen = kind.value if kind is not None else "float16" if multi else "float32"
     require_one_of("--kind", chosen, KINDS[multi])

@@ -1,57 +1,34 @@
-"""Vectors on their way to a file: what is computed is kept, whenever the process is stopped.
+"""Vectors on their way to a file, kept whenever the process is stopped: see `job`.
 
-The folder `OUT.unfinished` belongs to one process at a time. It holds the vectors and ids so far,
-for a multi-vector model also how many vectors each text has, and `job.json`: what is embedded with
-what, and how much of each file counts, with its hash. When all vectors are there, the output is
-made in that folder, `job.json` says that it is complete, and its files are moved to their places.
+Beside its lines, which are the ids, the folder of the job holds the vectors so far, and for a
+multi-vector model how many vectors each text has.
 """
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from modernbert.cli.job import Job, State
+from modernbert.data.settings import ShareSettings
 from modernbert.errors import InputError
 from modernbert.extras import import_extra
-from modernbert.files import locked, new_file, remove_folder, sync, write_whole
+from modernbert.files import new_file, remove_folder, write_whole
 from modernbert.hashes import FileHash, as_bytes
-from modernbert.json_files import parse_foreign, read_object
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from modernbert.inference.index_files import GrowingFile
+
 _ROWS = 16_384
-_SECONDS_BETWEEN_SAVES = 1.0
-_STATE_FILE = "job.json"
+_ALONE = ShareSettings()
 SUFFIXES = (".npy", ".parquet", ".index")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _State:
-    """What `job.json` says.
-
-    Attributes:
-        job: What is embedded with what.
-        texts, rows, id_bytes: How many texts, vectors and bytes of ids are kept.
-        hashes: Of what is kept, by the name of the file.
-        is_complete: Whether the files of the output are all made, so that they only have to be
-            moved.
-    """
-
-    job: Mapping[str, Any] = field(default_factory=dict)
-    texts: int = 0
-    rows: int = 0
-    id_bytes: int = 0
-    hashes: Mapping[str, str] = field(default_factory=dict)
-    is_complete: bool = False
-
-
-class EmbeddingJob:
+class EmbeddingJob(Job):
     """The vectors and ids so far; a context that holds the folder for this process.
 
     Args:
@@ -59,15 +36,23 @@ class EmbeddingJob:
         dim: How many numbers a vector has.
         description: Everything that decides the vectors; a job goes on only where it is the same.
         multi: Whether a text has several vectors; the output is an index then.
+        share: Which share of the job this is.
 
     Raises:
-        InputError: An output that is there already or of another kind, another job's folder, or one
-            whose files are not as they were left.
+        InputError: As `Job`.
         InUseError: Another process works on the same output.
     """
 
+    lines_file = "ids.jsonl"
+
     def __init__(
-        self, output: Path, dim: int, description: Mapping[str, Any], *, multi: bool = False
+        self,
+        output: Path,
+        dim: int,
+        description: Mapping[str, Any],
+        *,
+        multi: bool = False,
+        share: ShareSettings = _ALONE,
     ) -> None:
         if output.suffix not in SUFFIXES:
             raise InputError(f"{output}: expected a name that ends in {', '.join(SUFFIXES)}")
@@ -75,37 +60,8 @@ class EmbeddingJob:
             raise InputError(f"{output}: the model has several vectors per text; choose an .index")
         if output.suffix == ".parquet":
             import_extra("pyarrow")
-        self.output, self.dim = output, dim
-        self.folder = output.with_name(output.name + ".unfinished")
-        self._open_files = ExitStack()
-        with ExitStack() as stack:
-            stack.enter_context(self._held_folder())
-            self._state = self._kept = self._taken_up({**description, "dim": dim})
-            stack.push(self._open_files)
-            if not self.is_complete:
-                self._open(multi=multi)
-            self._stack = stack.pop_all()
-        self._saved_at = time.monotonic()
-
-    @property
-    def num_done(self) -> int:
-        """How many texts are embedded so far."""
-        return self._kept.texts
-
-    @property
-    def num_saved(self) -> int:
-        """How many texts are embedded and on the disk, for the next start."""
-        return self._state.texts
-
-    @property
-    def num_vectors(self) -> int:
-        """How many vectors there are so far."""
-        return self._kept.rows
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether nothing is left but to move the output to its place."""
-        return self._state.is_complete
+        self.dim, self._is_multi = dim, multi
+        super().__init__(output, {**description, "dim": dim}, share=share)
 
     def append(
         self, ids: Sequence[str], vectors: "np.ndarray", lengths: "np.ndarray | None" = None
@@ -121,27 +77,49 @@ class EmbeddingJob:
         if self._lengths is not None:
             assert lengths is not None
             self._lengths.append(lengths)
-        self._ids.append(b"".join(map(_line, ids)))
-        self._kept = replace(
-            self._kept,
-            texts=self._kept.texts + len(ids),
-            rows=self._vectors.num_rows,
-            id_bytes=self._ids.num_bytes,
-            hashes={each.path.name: each.sha256 for each in self._files},
-        )
-        if time.monotonic() - self._saved_at >= _SECONDS_BETWEEN_SAVES:
-            self.save()
+        self.add(list(map(_line, ids)))
 
-    def save(self) -> None:
-        """Make all that was added durable: a kill does not lose it."""
-        if self._kept != self._state:
-            for file in self._files:
-                file.sync()
-            self._write_state(self._kept)
-        self._saved_at = time.monotonic()
+    @property
+    def _num_rows(self) -> int:
+        return self._vectors.num_rows
+
+    @property
+    def _places(self) -> dict[Path, Path]:
+        if self.output.suffix == ".npy":
+            parts = {"ids.jsonl": ids_beside(self.output), "vectors.npy": self.output}
+        else:
+            parts = {f"output{self.output.suffix}": self.output}
+        if self.output.suffix != ".index":  # which has a manifest
+            parts = {"hashes.json": hashes_beside(self.output), **parts}
+        return {self.folder / name: place for name, place in parts.items()}
+
+    def _opened(self, state: State) -> "list[GrowingFile]":
+        from modernbert.inference.index_files import VectorFile
+
+        opened = self._open_files.enter_context
+        vectors = self.folder / "vectors.npy"
+        self._vectors = opened(VectorFile(vectors, self.dim, keep_rows=state.rows))
+        files, self._lengths = [self._vectors, *super()._opened(state)], None
+        if self._is_multi:
+            lengths = self.folder / "lengths.npy"
+            self._lengths = opened(VectorFile(lengths, 1, "<i8", keep_rows=state.texts))
+            files.append(self._lengths)
+        return files
+
+    def _take(self, folder: Path, state: State) -> None:
+        from modernbert.inference.index_files import read_vectors
+
+        if not state.texts:
+            return
+        vectors = read_vectors(folder / "vectors.npy")
+        for start in range(0, len(vectors), _ROWS):
+            self._vectors.append(vectors[start : start + _ROWS])
+        if self._lengths is not None:
+            self._lengths.append(read_vectors(folder / "lengths.npy"))
+        super()._take(folder, state)
 
     def finish(self, *, kind: str, model: str, texts: Iterable[str] | None = None) -> None:
-        """Make the output of all that is kept.
+        """Make the output of all that is kept; of one task's share, note that it is complete.
 
         Args:
             kind: Of an index.
@@ -151,105 +129,9 @@ class EmbeddingJob:
         Raises:
             InputError: There was no text.
         """
-        if not self.is_complete:
-            self.save()
-            self._open_files.close()
-            if not self.num_done:
-                remove_folder(self.folder)
-                raise InputError(f"{self.output}: the input has no text; nothing was written")
-            self._make_output(kind, model, texts)
-            self._write_state(replace(self._state, is_complete=True))
-        self._move_output()
-        remove_folder(self.folder)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with self._stack:
-            if kind is not None and self.folder.exists() and not self.is_complete:
-                with suppress(OSError):  # the disk may be full
-                    self.save()
-
-    @property
-    def _places(self) -> dict[Path, Path]:
-        """Where the files of the output are made, and their places, in the order of moving them."""
-        if self.output.suffix == ".npy":
-            parts = {"ids.jsonl": ids_beside(self.output), "vectors.npy": self.output}
-        else:
-            parts = {f"output{self.output.suffix}": self.output}
-        if self.output.suffix != ".index":  # which has a manifest
-            parts = {"hashes.json": hashes_beside(self.output), **parts}
-        return {self.folder / name: place for name, place in parts.items()}
-
-    @contextmanager
-    def _held_folder(self) -> Iterator[None]:
-        """The folder, made where there is none and no output, and held by this process."""
-        if not self.folder.exists():
-            self._require_no_output()
-            self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder):
-            yield
-
-    def _require_no_output(self) -> None:
-        for place in (self.output, *self._places.values()):
-            if place.exists():
-                raise InputError(f"{place}: already exists; delete it or choose another name")
-
-    def _taken_up(self, description: dict[str, Any]) -> _State:
-        """The state so far, which is a new one where there is none."""
-        path = self.folder / _STATE_FILE
-        content = read_object(path, InputError)
-        if not content:
-            self._require_no_output()
-            state = _State(job=description)
-            self._write_state(state)
-            return state
-        before = content.pop("job", {})
-        if before != description:
-            name = next(k for k in {**before, **description} if before.get(k) != description.get(k))
-            raise InputError(
-                f"{self.folder}: belongs to a job with another {name.replace('_', ' ')}; delete "
-                "it, or run the earlier command again to continue"
-            )
-        state = parse_foreign(_State, content, str(path), error=InputError)
-        if not state.is_complete:
-            self._require_no_output()
-        return replace(state, job=description)
-
-    def _open(self, *, multi: bool) -> None:
-        """Open the files at the end of what counts."""
-        from modernbert.inference.index_files import GrowingFile, VectorFile
-
-        state, opened = self._state, self._open_files.enter_context
-        try:
-            vectors = self.folder / "vectors.npy"
-            self._vectors = opened(VectorFile(vectors, self.dim, keep_rows=state.rows))
-            self._ids = opened(GrowingFile(self.folder / "ids.jsonl", state.id_bytes))
-            self._files = [self._vectors, self._ids]
-            self._lengths = None
-            if multi:
-                lengths = self.folder / "lengths.npy"
-                self._lengths = opened(VectorFile(lengths, 1, "<i8", keep_rows=state.texts))
-                self._files.append(self._lengths)
-            for file in self._files if state.texts else ():
-                if file.sha256 != state.hashes.get(file.path.name):
-                    raise InputError(f"{file.path}: was changed since it was written")
-        except InputError as error:
-            raise InputError(f"{error}; delete {self.folder} to begin anew") from None
-
-    def _write_state(self, state: _State) -> None:
-        text = json.dumps(asdict(state), indent=2) + "\n"
-        write_whole(self.folder / _STATE_FILE, text.encode())
-        self._state = self._kept = state
+        self._finish(partial(self._make_output, kind, model, texts))
 
     def _make_output(self, kind: str, model: str, texts: Iterable[str] | None) -> None:
-        """Make what is not made yet of the output's files, all within the folder."""
         if self.output.suffix == ".index":
             self._build_index(self.folder / "output.index", kind, model, texts)
             return
@@ -258,15 +140,6 @@ class EmbeddingJob:
         places = {made: place for made, place in self._places.items() if made.name != "hashes.json"}
         hashes = {place.name: FileHash.of(made) for made, place in places.items()}
         write_whole(self.folder / "hashes.json", as_bytes(hashes))
-
-    def _move_output(self) -> None:
-        """Move the output's files to their places, as far as they are not there by now."""
-        for made, place in self._places.items():
-            if made.exists():
-                made.replace(place)
-            elif not place.exists():
-                raise InputError(f"{place}: is gone; delete {self.folder} to begin anew")
-        sync(self.output.parent)
 
     def _blocks(self) -> Iterator["np.ndarray"]:
         from modernbert.inference.index_files import read_vectors

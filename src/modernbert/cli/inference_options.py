@@ -72,7 +72,8 @@ InputFile = Annotated[
         "--input",
         "-i",
         metavar="FILE",
-        help="A file of texts or rows: CSV, TSV, JSON, Parquet, Arrow, or one text per line.",
+        help="A file of texts or rows: CSV, TSV, JSON, Parquet, Arrow, or one text per line; a "
+        "folder or an address of such files.",
         show_default=False,
     ),
 ]
@@ -163,11 +164,11 @@ def results_of(
     """
     records = records_of(texts, input_file, settings, kind=kind)
     if texts or input_file is not None or not sys.stdin.isatty():
-        yield from _each(records, run)
+        yield from results_in_order(records, run)
         return
     tell("Type one text per line; press Ctrl-D to finish.")
     for record in records:
-        yield from _each([record], run)
+        yield from results_in_order([record], run)
 
 
 def show_results(
@@ -213,7 +214,7 @@ def _amount(progress: "Progress", tokens_per_second: float) -> str:
     return f"{amount}  {tokens_per_second:,.0f} tokens/s"
 
 
-def _each(
+def results_in_order(
     records: Iterable[InputRow], run: Callable[[Iterable[Any]], Iterator[R]]
 ) -> Iterator[tuple[InputRow, R]]:
     """Pair results with their records; only a few records are held at a time."""

@@ -1,14 +1,27 @@
-"""Texts of a file with their ids, read as `finetune` reads it, one after another."""
+"""Texts of files with their ids, read as `finetune` reads them, one after another."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from modernbert.data.settings import InputSettings
+from modernbert.data.remote_files import (
+    FetchSettings,
+    address_of,
+    fetch,
+    full_address,
+    is_remote,
+    list_remote,
+)
+from modernbert.data.settings import InputSettings, ShareSettings
 from modernbert.errors import DocumentError, InputError
 
 if TYPE_CHECKING:
+    from modernbert.data.corpus_files import CorpusFile
     from modernbert.data.records import Row, Skipped
 
 Given = str | tuple[str, str] | list[str]
@@ -36,28 +49,33 @@ class InputRow:
 
 
 class TextInput:
-    """The records of one file, read one after another, each time from the beginning.
+    """The records of a file or a folder, read one after another, each time from the beginning.
 
     Args:
-        path: Of any format that `data.rows.formats` knows; of plain text each line is a text.
+        path: A file, a folder, or an address in object storage such as s3://bucket/texts; of any
+            format that `data.rows.formats` knows. Of plain text each line is a text.
         settings: Which columns to read, and what to do with a bad row: a strict reader stops, any
             other counts it in `skipped`.
         kind: What a record is: a text, perhaps a pair of texts, or perhaps the words of one.
+        share: Which share of the records to read, where several tasks share them.
 
     Raises:
         DocumentError: There is no such file.
+        InputError: There is no file in the folder, or at the address.
     """
 
     def __init__(
-        self, path: Path, settings: InputSettings | None = None, *, kind: RowKind = "texts"
+        self,
+        path: Path,
+        settings: InputSettings | None = None,
+        *,
+        kind: RowKind = "texts",
+        share: ShareSettings | None = None,
     ) -> None:
-        from modernbert.data.corpus_files import find_files
         from modernbert.data.records import RecordRules, Skipped
 
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; name one file")
-        (self.file,) = find_files([path])
-        self.bytes_done = 0
+        self.path, self.files = path, _find(path)
+        self.share = share or ShareSettings()
         self._settings = settings or InputSettings()
         self._kind = kind
         self._rules = RecordRules(
@@ -72,6 +90,42 @@ class TextInput:
         return self._rules.skipped
 
     def __iter__(self) -> Iterator[InputRow]:
+        from modernbert.data.shares import files_of_share, rows_of_share
+
+        task, num_tasks = self.share.task, self.share.tasks
+        if task is None or num_tasks is None:
+            return self._rows_of_all(self.files)
+        own = files_of_share(self.files, task, num_tasks)
+        if own is not None:
+            return self._rows_of_all(own)
+        return islice(
+            self._rows_of_all(self.files), *rows_of_share(self._num_rows, task, num_tasks)
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells whether the input is still the same."""
+        return {
+            "input": address_of(self.path) or str(self.path.resolve()),
+            "input_bytes": sum(file.num_bytes for file in self.files),
+            "input_time": max(file.mtime_ns for file in self.files),
+        }
+
+    @cached_property
+    def _num_rows(self) -> int:
+        return sum(1 for _ in TextInput(self.path, self._settings, kind=self._kind))
+
+    def _rows_of_all(self, files: "Sequence[CorpusFile]") -> Iterator[InputRow]:
+        for file in files:
+            with _local_copy(file) as local:
+                yield from self._rows(local, self._prefix(file))
+
+    def _prefix(self, file: "CorpusFile") -> str:
+        """What comes before a row's number: the name of its file, unless there is one file only."""
+        name = file.path.removeprefix(file.input).lstrip("/")
+        return f"{name}:" if name else ""
+
+    def _rows(self, file: "CorpusFile", prefix: str) -> Iterator[InputRow]:
         from modernbert.data.records import Reading
         from modernbert.data.rows.formats import rows_of
 
@@ -83,7 +137,7 @@ class TextInput:
             return [*columns.texts, *([columns.id] if columns.id else [])]
 
         reading = Reading(
-            file=self.file,
+            file=file,
             rules=self._rules,
             texts="words" if self._kind == "words" else "lines",
             settings=self._settings,
@@ -91,14 +145,14 @@ class TextInput:
             choose=choose,
         )
         for row in rows_of(reading):
-            self.bytes_done = reading.bytes_done
             if columns is None:
                 choose(list(row.values))
             assert columns is not None
             given = self._given(row, columns)
             if given is not None:
                 name = None if columns.id is None else row.values.get(columns.id)
-                yield InputRow(str(row.number + 1 if name is None else name), given)
+                number = f"{prefix}{row.number + 1}"
+                yield InputRow(number if name is None else str(name), given)
 
     @property
     def _asked(self) -> tuple[str | None, str | None, str | None]:
@@ -114,7 +168,7 @@ class TextInput:
         """
         from modernbert.data.rows.table import IDS, TEXTS, WORDS, Table, TextColumns
 
-        table = Table(source=self.file.path, columns=tuple(names), rows=[], has_header=has_header)
+        table = Table(source=str(self.path), columns=tuple(names), rows=[], has_header=has_header)
         text, pair, name = self._asked
         try:
             found = (
@@ -153,6 +207,33 @@ class TextInput:
         if found is None or not all(isinstance(word, str) for word in found):
             return None
         return found
+
+
+def _find(path: Path) -> "list[CorpusFile]":
+    """The files of an input, in their order."""
+    from modernbert.data.corpus_files import CorpusFile, find_files
+
+    address = address_of(path)
+    if address is None:
+        files = find_files([path])
+    else:
+        found, root = list_remote(address), full_address(address)
+        files = [CorpusFile(path=p, input=root, num_bytes=n, mtime_ns=0) for p, n in found]
+    if not files:
+        raise InputError(f"{address or path}: has no file to read")
+    return files
+
+
+@contextmanager
+def _local_copy(file: "CorpusFile") -> Iterator["CorpusFile"]:
+    """A file as one of this machine; that of a storage is there while it is read."""
+    if not is_remote(file.path):
+        yield file
+        return
+    with TemporaryDirectory(prefix="modernbert-") as folder:
+        place = Path(folder) / file.path.rpartition("/")[2]
+        fetch(file.path, place, FetchSettings(), num_bytes=file.num_bytes)
+        yield replace(file, path=str(place))
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,30 @@
-"""Files of object storage, fetched through fsspec in spite of failures, stalls and short reads.
+"""Files of object storage, read and written through fsspec.
+
+They are fetched in spite of failures, stalls and short reads.
 
 Every attempt is a thread of its own that is watched: when no byte comes for a while it is given
 up, and the next attempt begins after a pause that doubles each time.
 """
 
+import errno
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 from annotated_types import Ge, Gt
 
-from modernbert.errors import ShardError
+from modernbert.errors import InputError, ShardError
 from modernbert.settings import Doc, Settings
 
 _CHUNK_BYTES = 1 << 22
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)")  # a single letter is a drive of Windows
+_LOCAL = ("file", "local")
 _POLL_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.5
@@ -48,6 +55,66 @@ def is_remote(path: Path | str) -> bool:
     return "://" in str(path)
 
 
+def address_of(path: Path | str) -> str | None:
+    """The address that a path stands for, though `Path` has joined its slashes; None for a path.
+
+    >>> address_of(Path("s3://bucket/texts")), address_of(Path("texts/a.csv"))
+    ('s3://bucket/texts', None)
+    """
+    found = _ADDRESS.fullmatch(path.as_posix() if isinstance(path, Path) else path)
+    if found is None or Path(path).exists():
+        return None
+    protocol, rest = found.groups()
+    return f"{protocol}://{'/' if protocol in _LOCAL else ''}{rest}"
+
+
+def full_address(url: str) -> str:
+    """An address as the storage writes it, with which the addresses of files in it begin."""
+    filesystem, path = _filesystem(url)
+    return str(filesystem.unstrip_protocol(path))
+
+
+def list_remote(url: str) -> list[tuple[str, int]]:
+    """The files below an address, or the one that it names, sorted, each with its size in bytes.
+
+    Raises:
+        InputError: They cannot be listed.
+    """
+    try:
+        filesystem, path = _filesystem(url)
+        found = filesystem.find(path, detail=True)
+        sizes = {filesystem.unstrip_protocol(name): info["size"] for name, info in found.items()}
+    except FileNotFoundError:
+        return []
+    except Exception as error:  # each storage raises its own
+        raise InputError(f"{url}: cannot be listed: {_text(error)}") from None
+    return sorted(sizes.items())
+
+
+def write_remote(path: Path, url: str) -> None:
+    """Copy a local file to an address.
+
+    Raises:
+        OSError: It could not be written, or not whole.
+    """
+    try:
+        filesystem, target = _filesystem(url)
+        filesystem.makedirs(filesystem._parent(target), exist_ok=True)
+        filesystem.put_file(str(path), target)
+        size = filesystem.info(target)["size"]
+    except Exception as error:  # each storage raises its own
+        raise OSError(errno.EIO, f"cannot be written: {_text(error)}", url) from None
+    if size != path.stat().st_size:
+        raise OSError(errno.EIO, f"has {size:,} of {path.stat().st_size:,} bytes", url)
+
+
+def remove_remote(url: str) -> None:
+    """Delete what is at an address, if there is anything."""
+    filesystem, path = _filesystem(url)
+    with suppress(FileNotFoundError):
+        filesystem.rm(path, recursive=True)
+
+
 def read_remote(url: str, settings: FetchSettings) -> bytes:
     """The content of a small file.
 
@@ -65,8 +132,22 @@ def read_remote(url: str, settings: FetchSettings) -> bytes:
     return b"".join(chunks)
 
 
-def fetch(url: str, target: Path, settings: FetchSettings, *, num_bytes: int, sha256: str) -> None:
+def fetch(
+    url: str,
+    target: Path,
+    settings: FetchSettings,
+    *,
+    num_bytes: int,
+    sha256: str | None = None,
+) -> None:
     """Copy a file to `target`, whole and with these bytes or not at all.
+
+    Args:
+        url: Its address.
+        target: The path to copy it to.
+        settings: How patient to be.
+        num_bytes: How many bytes it has.
+        sha256: Their hash, where it is known.
 
     Raises:
         ShardError: It is not there, cannot be read, or its bytes are others at every attempt.
@@ -86,7 +167,7 @@ def fetch(url: str, target: Path, settings: FetchSettings, *, num_bytes: int, sh
     _persist(url, attempt, settings)
 
 
-def _copy(watch: "_Watch", url: str, file: BinaryIO, num_bytes: int, sha256: str) -> None:
+def _copy(watch: "_Watch", url: str, file: BinaryIO, num_bytes: int, sha256: str | None) -> None:
     digest, count = hashlib.sha256(), 0
     for chunk in watch.chunks(url):
         file.write(chunk)
@@ -94,7 +175,7 @@ def _copy(watch: "_Watch", url: str, file: BinaryIO, num_bytes: int, sha256: str
         count += len(chunk)
     if count != num_bytes:
         raise _Broken(f"got {count} bytes, expected {num_bytes}")
-    if digest.hexdigest() != sha256:
+    if sha256 is not None and digest.hexdigest() != sha256:
         raise _Broken("its content is not what was written (sha256 differs)")
 
 

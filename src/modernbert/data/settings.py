@@ -89,6 +89,37 @@ class QuestionInputSettings(InputSettings):
     text_pair: Annotated[str, Doc("The field or column of the texts with the answers.")] = "context"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShareSettings(Settings):
+    """One of several tasks that share a job, on one machine or many.
+
+    Raises:
+        SettingsError: There is no such task.
+    """
+
+    task: Annotated[
+        int | None,
+        Ge(0),
+        Doc("Compute this share of the input, from 0.", default="with --tasks, join the shares"),
+    ] = None
+    tasks: Annotated[
+        int | None, Ge(1), Doc("The number of shares that the input is divided into.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task is not None and (self.tasks is None or self.task >= self.tasks):
+            raise SettingsError(
+                f"task: got {self.task} of {self.tasks or 'unknown'} tasks; expected --tasks, and "
+                "a number from 0 to below it"
+            )
+
+    @property
+    def joins(self) -> bool:
+        """Whether shares that were computed are to be joined."""
+        return self.tasks is not None and self.task is None
+
+
 DEFAULT_SHARD_TOKENS = 250_000_000
 
 

@@ -24,6 +24,7 @@ from modernbert.data.remote_files import FetchSettings, fetch
 from modernbert.data.shard_manifest import FileRecord
 from modernbert.errors import ShardError
 from modernbert.files import locks
+from modernbert.reading import cache_folder
 from modernbert.settings import Doc, Settings
 
 _DATA, _LOCK, _PARTIAL, _FETCHING = ".data", ".lock", ".partial", ".fetching"
@@ -61,8 +62,7 @@ class CacheSettings(Settings):
         """The folder."""
         if self.folder is not None:
             return self.folder
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(base) / "modernbert" / "shards"
+        return cache_folder("shards")
 
 
 @dataclass

@@ -4,7 +4,7 @@ The model is either the classifier of a config.json with one output, or an encod
 modules Pooling, Dense, LayerNorm, ..., of which the last returns one number.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -252,13 +252,38 @@ class Reranker:
             InputError: Something is not a pair of texts, or an option is not valid.
         """
         require_list(pairs, "pairs")
+        found = self.stream(
+            pairs, prompt_name=prompt_name, batch_tokens=batch_tokens, on_progress=on_progress
+        )
+        return np.fromiter(found, np.float32)
+
+    def stream(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        *,
+        prompt_name: str | None = None,
+        batch_tokens: int | None = None,
+        on_progress: Observer | None = None,
+    ) -> Iterator[float]:
+        """Compute the score of any number of pairs, in bounded memory.
+
+        Args:
+            pairs: Pairs of a query and a document, read when they are needed.
+            prompt_name: As `scores`.
+            batch_tokens: As `scores`.
+            on_progress: As `scores`.
+
+        Yields:
+            The score of each pair, in order.
+        """
         blocks = self.classifier.blocks(
             self.use(prompt_name=prompt_name),
             map(_as_pair, pairs),
             batch_tokens=batch_tokens,
             on_progress=on_progress,
         )
-        return np.array([score for block in blocks for score in block], np.float32)
+        for block in blocks:
+            yield from block
 
     def use(
         self,
