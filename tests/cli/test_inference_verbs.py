@@ -325,7 +325,7 @@ def test_what_cannot_be_embedded(
     answer = embed(run, models, tmp_path / source, tmp_path / output)
     assert answer.exit_code == 2 and message in answer.stderr
     assert answer.stderr.count("\n") == 1
-    assert {path.name for path in tmp_path.iterdir()} == {texts_file.name, "empty.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {texts_file.name, "empty.txt", "folder"}
 
 
 @pytest.mark.usefixtures("small_windows")

@@ -1,5 +1,6 @@
 """`modernbert embed`: turns the texts of a file into vectors."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
