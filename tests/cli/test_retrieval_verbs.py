@@ -99,6 +99,63 @@ def test_a_table_for_a_person(run: Run, start: Path, tmp_path: Path) -> None:
     assert row.split()[2] == average.split()[1]
 
 
+def test_an_index_that_changes_and_is_searched_by_words(
+    run: Run, start: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("bm25s", reason="needs the extra search")
+    index = tmp_path / "texts.index"
+    rows = [{"_id": f"d{i}", "text": f"The square of {i}.", "title": f"T{i}"} for i in range(5)]
+    first = lines(tmp_path / "first.jsonl", rows)
+    made = run("embed", first, start, "-o", index, "--bm25", "english", "--field", "title")
+    assert made.exit_code == 0, made.stderr
+    more = [{"_id": "d1", "text": "A new moon.", "title": "M"}, {**rows[0], "_id": "d9"}]
+    second = lines(tmp_path / "second.jsonl", more)
+    added = run("embed", second, start, "-o", index, "--add", "--field", "title")
+    assert added.exit_code == 0, added.stderr
+    found = run("search", index, start, "moons", "--by", "bm25", "--show", "id,title,text")
+    assert found.stdout == "moons\n    d1  M  A new moon.\n"
+    both = run("search", index, start, "moon", "--top-k", 2, "--json").json
+    assert both["hits"][0]["id"] == "d1" and both["hits"][0]["fields"] == {"title": "M"}
+    gone = run("index", "delete", index, "d1", "d7")
+    assert gone.stdout == f"{index}: 1 document deleted, 5 documents now\n"
+    assert run("index", "compact", index, "--json").json["documents"] == 5
+    assert run("search", index, start, "moon", "--by", "bm25").stdout == "moon\n"
+    assert run("verify", index).exit_code == 0
+    assert run("info", index, "--json").json["documents"] == 5
+
+
+def test_what_an_index_has_no_use_for(run: Run, start: Path, tmp_path: Path) -> None:
+    rows = lines(tmp_path / "rows.jsonl", [{"text": "The square."}])
+    index = tmp_path / "texts.index"
+    assert run("embed", rows, start, "-o", index).exit_code == 0
+    for arguments, message in (
+        (("embed", rows, start, "-o", index, "--add"), "has no column of ids"),
+        (("embed", rows, start, "-o", tmp_path / "a.npy", "--add"), "have no effect without"),
+        (("embed", rows, start, "-o", tmp_path / "b.index", "--field", "no"), "no column 'no'"),
+        (("search", index, start, "x", "--by", "bm25"), "was built without BM25"),
+        (("search", index, start, "x", "--show", "id,no"), "keeps no field 'no'"),
+        (("index", "delete", index), "got no ids"),
+        (("index", "delete", start, "x"), "expected a search index"),
+    ):
+        answer = run(*arguments)
+        assert answer.exit_code == 2 and message in answer.stderr, answer.stderr
+
+
+def test_negatives_by_words_and_the_floor(
+    run: Run, start: Path, pairs: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("bm25s", reason="needs the extra search")
+    mined = tmp_path / "mined.jsonl"
+    found = run("mine", pairs, start, "-o", mined, "--negatives", 1, "--by", "bm25")
+    assert found.exit_code == 0, found.stderr
+    row = json.loads(mined.read_text().splitlines()[0])
+    assert row["negatives"][0].startswith("The square of number")
+    limited = run("mine", pairs, start, "-o", tmp_path / "m", "--by", "bm25", "--margin", 0.1)
+    assert limited.exit_code == 2 and "limit_by" in limited.stderr
+    scored = run("evaluate", start, suite(tmp_path), "-o", tmp_path / "out")
+    assert "BM25 1.0000" in scored.stdout
+
+
 def test_a_recipe_with_options_over_it(
     run: Run, start: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

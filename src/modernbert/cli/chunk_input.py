@@ -1,6 +1,7 @@
 """The pieces of long texts, as `embed --chunks` names and writes them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,8 @@ class ChunkInput:
         for row in self._reader:
             borders = self._borders(row.text)
             pieces = (row.text[start:end] for start, end in borders)
-            yield from map(InputRow, names_of(row.id, borders), pieces)
+            for name, piece in zip(names_of(row.id, borders), pieces, strict=True):
+                yield replace(row, id=name, text=piece)
 
     def after(self, num_pieces: int) -> Iterator[InputRow]:
         """Yield the texts after those that have the first pieces."""

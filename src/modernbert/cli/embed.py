@@ -34,6 +34,7 @@ from modernbert.data.settings import InputSettings, ShareSettings
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:
+    from modernbert.inference.index_folder import IndexKind, IndexOptions
     from modernbert.inference.retriever import Retriever
     from modernbert.inference.sparse_embedder import SparseVector
 
@@ -108,6 +109,31 @@ def embed(
             show_default="256",
         ),
     ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--field",
+            help="Keep this column in an .index too, for `search` to show; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    bm25: Annotated[
+        str,
+        typer.Option(
+            metavar="LANGUAGE",
+            help="Index the words of the texts as well, by the rules of a language such as "
+            "english, or as they are (none).",
+            show_default="no words",
+        ),
+    ] = "",
+    add: Annotated[
+        bool,
+        typer.Option(
+            "--add",
+            help="Add the texts to an .index that is there, in its way; those whose ids are there "
+            "are replaced.",
+        ),
+    ] = False,
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Scale each vector to length 1.")
     ] = False,
@@ -151,13 +177,18 @@ def embed(
     from modernbert.kinds import model_kind
     from modernbert.model.config_file import find_model
 
-    reader = TextInput(input_file, rows, share=share)
+    fields = tuple(field or ())
+    _check_index_options(output, fields, bm25, add=add, texts=texts, built=bool(kind or faiss))
+    if add and (chunks or share.tasks is not None):
+        raise InputError("--add: takes whole texts, in one task; leave out --chunks and --tasks")
+    reader = TextInput(input_file, rows, share=share, fields=fields, needs_ids=add)
+    next(iter(reader), None)  # what is wrong with the file's columns is told at once
     folder = find_model(model, weights=True)
     if model_kind(folder) == "sparse":
-        if kind or faiss or normalize or truncate_dim or chunks:
+        if kind or faiss or normalize or truncate_dim or chunks or fields or bm25 or add:
             raise InputError(
                 f"{model}: gives sparse vectors; leave out --kind, --faiss, --normalize, "
-                "--truncate-dim and --chunks"
+                "--truncate-dim, --chunks, --field, --bm25 and --add"
             )
         from modernbert.inference.sparse_embedder import SparseEmbedder
 
@@ -214,17 +245,21 @@ def embed(
             "model": fingerprint,
             "precision": precision.value,
             **described,
+            **({"added": True} if add else {}),
         },
         multi=multi,
         share=share,
+        adds=add,
     )
+    options_of_index: IndexOptions = {"kind": chosen, "model": fingerprint, "bm25": bm25}
     with kept_when_stopped(job), job:
         if share.joins:
             job.join()
         else:
             _run(job, source, embedder, {**options, "batch_tokens": batch_tokens})
         kept = (row.text for row in source) if texts else None
-        job.finish(kind=chosen, model=fingerprint, texts=kept)
+        more = (row.fields for row in source) if fields else None
+        job.finish(options=options_of_index, texts=kept, fields=more)
     num_vectors = job.num_vectors
     if str(reader.skipped):
         tell(str(reader.skipped))
@@ -246,7 +281,30 @@ def _sparse_line(record: InputRow, vector: "SparseVector") -> dict[str, Any]:
     }
 
 
-def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: bool) -> str:
+def _check_index_options(
+    output: Path, fields: tuple[str, ...], bm25: str, *, add: bool, texts: bool, built: bool
+) -> None:
+    """Refuse what an output has no use for before the work begins."""
+    from modernbert.inference.bm25 import words_of
+    from modernbert.inference.index import Index
+
+    if output.suffix != ".index" and (fields or bm25 or add):
+        raise InputError("--field, --bm25 and --add: have no effect without an .index as --output")
+    if add:
+        if address_of(output):
+            raise InputError("--add: needs an index on this machine, and no address")
+        if bm25 or built:
+            raise InputError(
+                "--add: the index is as it was built; leave out --bm25, --kind, --faiss"
+            )
+        Index.open(output)
+    if bm25:
+        if not texts:
+            raise InputError("--bm25: needs the texts; leave out --no-texts")
+        words_of(bm25)
+
+
+def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: bool) -> "IndexKind":
     """What an index is searched in; what cannot be is refused before the work begins."""
     from modernbert.extras import import_extra
     from modernbert.inference.index_folder import KINDS, require_one_of
@@ -257,6 +315,7 @@ def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: boo
         if output.suffix != ".index" or multi or address_of(output):
             raise InputError("--faiss: needs an .index with one vector per text, and no address")
         import_extra("faiss")
+    chosen: IndexKind
     chosen = kind.value if kind is not None else "float16" if multi else "float32"
     require_one_of("--kind", chosen, KINDS[multi])
     return chosen

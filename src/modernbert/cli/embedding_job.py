@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from modernbert.inference.index_files import GrowingFile
+    from modernbert.inference.index_folder import IndexOptions
 
 _ROWS = 16_384
 _ALONE = ShareSettings()
@@ -37,6 +38,7 @@ class EmbeddingJob(Job):
         description: Everything that decides the vectors; a job goes on only where it is the same.
         multi: Whether a text has several vectors; the output is an index then.
         share: Which share of the job this is.
+        adds: Whether the output is an index that is there, to which the texts are added.
 
     Raises:
         InputError: As `Job`.
@@ -53,6 +55,7 @@ class EmbeddingJob(Job):
         *,
         multi: bool = False,
         share: ShareSettings = _ALONE,
+        adds: bool = False,
     ) -> None:
         if output.suffix not in SUFFIXES:
             raise InputError(f"{output}: expected a name that ends in {', '.join(SUFFIXES)}")
@@ -60,7 +63,7 @@ class EmbeddingJob(Job):
             raise InputError(f"{output}: the model has several vectors per text; choose an .index")
         if output.suffix == ".parquet":
             import_extra("pyarrow")
-        self.dim, self._is_multi = dim, multi
+        self.dim, self._is_multi, self.adds = dim, multi, adds
         super().__init__(output, {**description, "dim": dim}, share=share)
 
     def append(
@@ -118,22 +121,36 @@ class EmbeddingJob(Job):
             self._lengths.append(read_vectors(folder / "lengths.npy"))
         super()._take(folder, state)
 
-    def finish(self, *, kind: str, model: str, texts: Iterable[str] | None = None) -> None:
+    def finish(
+        self,
+        *,
+        options: "IndexOptions",
+        texts: Iterable[str] | None = None,
+        fields: Iterable[Mapping[str, Any]] | None = None,
+    ) -> None:
         """Make the output of all that is kept; of one task's share, note that it is complete.
 
         Args:
-            kind: Of an index.
-            model: The fingerprint of the model, which an index keeps.
+            options: Of an index.
             texts: What each text says, which an index keeps.
+            fields: More about each text, which an index keeps.
 
         Raises:
             InputError: There was no text.
         """
-        self._finish(partial(self._make_output, kind, model, texts))
+        lines = {"texts": texts, "fields": fields}
+        self._finish(partial(self._make_output, options, lines))
 
-    def _make_output(self, kind: str, model: str, texts: Iterable[str] | None) -> None:
+    def _require_no_output(self) -> None:
+        if not self.adds:
+            super()._require_no_output()
+
+    def _make_output(self, options: "IndexOptions", lines: dict[str, Any]) -> None:
+        if self.adds:
+            self._add(options.get("model", ""), lines)
+            return
         if self.output.suffix == ".index":
-            self._build_index(self.folder / "output.index", kind, model, texts)
+            self._build_index(self.folder / "output.index", options, lines)
             return
         if self.output.suffix == ".parquet":
             self._write_parquet(self.folder / "output.parquet")
@@ -152,17 +169,23 @@ class EmbeddingJob(Job):
             for line in file:
                 yield json.loads(line)
 
-    def _build_index(
-        self, folder: Path, kind: Any, model: str, texts: Iterable[str] | None
-    ) -> None:
+    def _build_index(self, folder: Path, options: "IndexOptions", lines: dict[str, Any]) -> None:
         from modernbert.inference.index_folder import build_index
 
         if folder.exists():
             remove_folder(folder)
-        blocks: Any = (
-            ([text] for text in self._texts()) if self._lengths is not None else self._blocks()
-        )
-        build_index(folder, blocks, ids=self._read_ids(), texts=texts, kind=kind, model=model)
+        build_index(folder, self._documents(), ids=self._read_ids(), **lines, **options)
+
+    def _add(self, model: str, lines: dict[str, Any]) -> None:
+        """Add the texts to the index; after a kill they are added again, in their own place."""
+        from modernbert.inference.index_changes import add_documents
+
+        add_documents(self.output, self._documents(), ids=self._read_ids(), model=model, **lines)
+
+    def _documents(self) -> Any:
+        """The vectors as an index takes them."""
+        is_multi = self._lengths is not None
+        return ([text] for text in self._texts()) if is_multi else self._blocks()
 
     def _texts(self) -> Iterator["np.ndarray"]:
         """The vectors of each text, of a multi-vector model."""

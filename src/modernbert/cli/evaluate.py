@@ -79,9 +79,10 @@ def evaluate(
     """Score a model on a folder, a file or a suite of tasks.
 
     A fine-tuned model is scored on labelled rows, and any model for retrieval on a BEIR folder, as
-    they are. For the tasks of a suite the model is fine-tuned first. A table goes to stdout, and
-    all results of a suite or a folder to results.json in the output folder. You can stop it at any
-    moment: the same command continues where it stopped.
+    they are. Beside the latter stands the score of BM25, if the extra `search` is installed. For
+    the tasks of a suite the model is fine-tuned first. A table goes to stdout, and all results of a
+    suite or a folder to results.json in the output folder. You can stop it at any moment: the same
+    command continues where it stopped.
     """
     from modernbert.data.judged_texts import is_judged_folder
     from modernbert.evaluation.suite import read_suite, suite_of_folder
@@ -174,5 +175,6 @@ def _table(results: Mapping[str, Any]) -> Iterator[str]:
         spread = f" ± {task['spread']:.4f}" if task["spread"] else ""
         start = f"  from {task['start']}" if task["start"] else ""
         score = f"{task['score']:.4f}{spread}"
-        yield f"{task['name']:<{width}}  {task['metric']:<10}  {score}{start}"
+        floor = f"  BM25 {task['bm25'][task['metric']]:.4f}" if task["bm25"] else ""
+        yield f"{task['name']:<{width}}  {task['metric']:<10}  {score}{floor}{start}"
     yield f"{'average':<{width}}  {'':<10}  {results['average']:.4f}"

@@ -62,9 +62,9 @@ def mine(
 ) -> None:
     """Find hard negatives for training a retriever.
 
-    These are documents that the model wrongly ranks among the answers. The output has rows of
-    query, positive and negatives, which `finetune retrieve`, `finetune late-interaction` and
-    `finetune rerank` read.
+    These are documents that the model, or BM25 with --by bm25, wrongly ranks among the answers. The
+    output has rows of query, positive and negatives, which `finetune retrieve`, `finetune
+    late-interaction` and `finetune rerank` read.
     """
     look_at(model)
     from modernbert.tasks.ranking.data import read_corpus, read_retrieval_data

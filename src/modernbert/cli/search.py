@@ -1,8 +1,9 @@
-"""`modernbert search`: finds the texts of an index that are nearest to a query."""
+"""`modernbert search`: finds the texts of an index that answer a query best."""
 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
     from modernbert.inference.index import Hit
 
 
+class SearchByOption(StrEnum):
+    """What of queries and documents is compared."""
+
+    VECTORS = "vectors"
+    BM25 = "bm25"
+    HYBRID = "hybrid"
+
+
+class FusionOption(StrEnum):
+    """How a ranking by vectors and one by words are joined."""
+
+    RRF = "rrf"
+    SCORES = "scores"
+
+
 _ROWS = InputSettings()
 _SHOWN_CHARACTERS = 100
 
@@ -43,6 +59,28 @@ def search(
     texts: TextArguments = None,
     input_file: InputFile = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of hits for each query.")] = 10,
+    by: Annotated[
+        SearchByOption | None,
+        typer.Option(
+            help="Compare vectors, words (bm25), or both (hybrid).",
+            show_default="hybrid if the index was built with --bm25",
+        ),
+    ] = None,
+    fusion: Annotated[
+        FusionOption,
+        typer.Option(help="Join both rankings by reciprocal ranks (rrf) or by weighted scores."),
+    ] = FusionOption.RRF,
+    weight: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of the vectors in a hybrid search.")
+    ] = 0.5,
+    show: Annotated[
+        str,
+        typer.Option(
+            metavar="FIELD,...",
+            help="What to show of each hit: score, id, row, text, or a column that was kept with "
+            "`embed --field`.",
+        ),
+    ] = "score,id,text",
     oversample: Annotated[
         int | None,
         typer.Option(
@@ -55,44 +93,61 @@ def search(
     precision: PrecisionOption = PrecisionName.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Find the texts of an index that are nearest to a query.
+    """Find the texts of an index that answer a query best.
 
     Queries get the model's prompt for queries. An index with one vector per token is searched by
-    MaxSim. Each hit is shown with its id and the beginning of its text. With --json, each line is
-    an object with a query and the list of its hits, with whole texts.
+    MaxSim, and one that was built with --bm25 by words as well. Each hit is shown with its score,
+    its id and the beginning of its text. With --json, each line is an object with a query and the
+    list of its hits, with whole texts.
     """
     from modernbert.kinds import NAMES, kind_of
 
     if (found := kind_of(index)) != "index":
         raise InputError(f"{index}: holds {NAMES[found]}, expected a search index")
     look_at(model, input_file=input_file, settings=rows)
+    from modernbert.inference.fusion import Fusion
     from modernbert.inference.index import Index
     from modernbert.inference.loading import folder_fingerprint
-    from modernbert.inference.retriever import load_retriever, search_texts
+    from modernbert.inference.retriever import SearchBy, load_retriever, search_texts
     from modernbert.model.config_file import find_model
 
     opened = Index.open(index)
     folder = find_model(model, weights=True)
     if opened.manifest.model and opened.manifest.model != folder_fingerprint(folder):
         raise InputError(f"{model}: did not make the vectors of {index}; use that one")
-    retriever = load_retriever(folder, precision.value)
+    chosen: SearchBy = by.value if by else "hybrid" if opened.manifest.bm25 else "vectors"
+    names = [name for name in show.split(",") if name]
+    opened.require_fields(name for name in names if name not in ("score", "id", "row"))
+    retriever = None if chosen == "bm25" else load_retriever(folder, precision.value)
+    joined = Fusion(method=fusion.value, weight=weight)
 
     def run(queries: Iterable[str]) -> "Iterator[list[Hit]]":
-        return search_texts(opened, retriever, queries, top_k, oversample=oversample)
+        return search_texts(
+            opened, retriever, queries, top_k, by=chosen, fusion=joined, oversample=oversample
+        )
 
     for record, hits in results_of(texts, input_file, run, rows):
         if as_json:
             echo_json({"id": record.id, "query": record.text, "hits": list(map(asdict, hits))})
         else:
-            typer.echo("\n".join(_report(record.text, hits)))
+            typer.echo("\n".join(_report(record.text, hits, names)))
 
 
-def _report(query: str, hits: "list[Hit]") -> Iterator[str]:
+def _report(query: str, hits: "list[Hit]", names: list[str]) -> Iterator[str]:
     """Show a query, and below it a line for each hit."""
     yield query
     for hit in hits:
-        line = f"    {hit.score:.4f}  {json.dumps(hit.id, ensure_ascii=False)[1:-1]}"
-        yield line if hit.text is None else f"{line}  {_shortened(hit.text)}"
+        yield "    " + "  ".join(_shown(hit, name) for name in names)
+
+
+def _shown(hit: "Hit", name: str) -> str:
+    """One field of a hit."""
+    if name == "score":
+        return f"{hit.score:.4f}"
+    value = getattr(hit, name) if name in ("id", "row", "text") else (hit.fields or {})[name]
+    if name == "id":
+        return json.dumps(value, ensure_ascii=False)[1:-1]
+    return "" if value is None else _shortened(str(value))
 
 
 def _shortened(text: str) -> str:

@@ -1,8 +1,8 @@
 """Texts of files with their ids, read as `finetune` reads them, one after another."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -34,6 +34,7 @@ class InputRow:
 
     id: str
     given: Given
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -58,6 +59,8 @@ class TextInput:
             other counts it in `skipped`.
         kind: What a record is: a text, perhaps a pair of texts, or perhaps the words of one.
         share: Which share of the records to read, where several tasks share them.
+        fields: More columns to read.
+        needs_ids: Whether a file without ids is refused.
 
     Raises:
         DocumentError: There is no such file.
@@ -71,6 +74,8 @@ class TextInput:
         *,
         kind: RowKind = "texts",
         share: ShareSettings | None = None,
+        fields: Sequence[str] = (),
+        needs_ids: bool = False,
     ) -> None:
         from modernbert.data.records import RecordRules, Skipped
 
@@ -78,6 +83,7 @@ class TextInput:
         self.share = share or ShareSettings()
         self._settings = settings or InputSettings()
         self._kind = kind
+        self._fields, self._needs_ids = tuple(fields), needs_ids
         self._rules = RecordRules(
             skipped=Skipped(),
             text_field=self._settings.text_field or "text",
@@ -134,14 +140,14 @@ class TextInput:
         def choose(names: Sequence[str]) -> Sequence[str]:
             nonlocal columns
             columns = self._columns(names, reading.has_header)
-            return [*columns.texts, *([columns.id] if columns.id else [])]
+            return [*columns.texts, *([columns.id] if columns.id else []), *self._fields]
 
         reading = Reading(
             file=file,
             rules=self._rules,
             texts="words" if self._kind == "words" else "lines",
             settings=self._settings,
-            asked=[name for name in self._asked if name is not None],
+            asked=[name for name in (*self._asked, *self._fields) if name is not None],
             choose=choose,
         )
         for row in rows_of(reading):
@@ -152,7 +158,8 @@ class TextInput:
             if given is not None:
                 name = None if columns.id is None else row.values.get(columns.id)
                 number = f"{prefix}{row.number + 1}"
-                yield InputRow(number if name is None else str(name), given)
+                kept = {each: _as_json(row.values.get(each)) for each in self._fields}
+                yield InputRow(number if name is None else str(name), given, kept)
 
     @property
     def _asked(self) -> tuple[str | None, str | None, str | None]:
@@ -176,6 +183,13 @@ class TextInput:
                 if name is None
                 else table.find([], asked=name, option="--id-field")
             )
+            for each in self._fields:
+                table.find([], asked=each, option="--field")
+            if found is None and self._needs_ids:
+                raise InputError(
+                    f"{self.file.path}: has no column of ids, by which documents of an index are "
+                    "replaced; name it with --id-field"
+                )
             if self._kind == "pairs":
                 return _Columns(TextColumns.find(table, text, pair).names, found)
             usual = WORDS if self._kind == "words" else TEXTS
@@ -234,6 +248,11 @@ def _local_copy(file: "CorpusFile") -> Iterator["CorpusFile"]:
         place = Path(folder) / file.path.rpartition("/")[2]
         fetch(file.path, place, FetchSettings(), num_bytes=file.num_bytes)
         yield replace(file, path=str(place))
+
+
+def _as_json(value: Any) -> Any:
+    """A value of a row as JSON can hold it."""
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 @dataclass(frozen=True)

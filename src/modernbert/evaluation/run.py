@@ -11,16 +11,20 @@ Stopped at any moment, the same call goes on where it was.
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from modernbert.data.judged_texts import JudgedTexts, read_judged_texts
 from modernbert.errors import InputError, RunError
 from modernbert.evaluation.suite import Suite, TaskSettings
+from modernbert.extras import is_installed
 from modernbert.files import write_whole
 from modernbert.inference.batching import Observer, Progress
+from modernbert.inference.bm25 import Bm25, rank_by_words
 from modernbert.inference.loading import folder_fingerprint
 from modernbert.inference.retriever import Retriever, load_retriever, text_vectors
 from modernbert.inference.similarity import rank_documents
@@ -60,6 +64,25 @@ def rank_judged(
         on_progress=on_progress,
     )
     found = rank_documents([text for block in queries for text in block], documents, top_k + 1)
+    return _named(judged, found, top_k)
+
+
+def rank_judged_by_words(
+    judged: JudgedTexts, *, top_k: int = _DEPTH, language: str = "english"
+) -> dict[str, dict[str, float]]:
+    """Rank documents as `rank_judged` does, by BM25 in place of a model.
+
+    Raises:
+        MissingPackageError: bm25s or PyStemmer is not installed.
+    """
+    words = Bm25.build(judged.documents.values(), language)
+    return _named(judged, rank_by_words([words], judged.queries.values(), top_k + 1), top_k)
+
+
+def _named(
+    judged: JudgedTexts, found: Iterable[tuple[np.ndarray, np.ndarray]], top_k: int
+) -> dict[str, dict[str, float]]:
+    """Name the documents of each ranking, without the query itself."""
     names = list(judged.documents)
     rankings = {}
     for query, (scores, rows) in zip(judged.queries, found, strict=True):
@@ -100,6 +123,8 @@ class TaskResult:
         spread: Its standard deviation over the seeds; 0 for one.
         scores: All metrics, of the split that is named.
         start: The task whose model it began with; empty for the model itself.
+        bm25: All metrics of BM25 on the same texts, for retrieval without training: the floor that
+            a model should be above. Empty where bm25s is not installed.
     """
 
     name: str
@@ -111,6 +136,7 @@ class TaskResult:
     scores: Mapping[str, float]
     start: str
     seconds: float
+    bm25: Mapping[str, float] = field(default_factory=dict)
 
 
 class Watcher(Protocol):
@@ -220,7 +246,17 @@ def _retrieve(
     metrics = tuple(dict.fromkeys((task.metric, *METRICS)))
     retriever = load_retriever(model, precision)
     scores = retrieval_scores(retriever, judged, metrics, on_progress=watch.embedded)
-    return {"score": scores[task.metric], "spread": 0.0, "split": task.split, "scores": scores}
+    floor = {}
+    if is_installed("bm25s") and is_installed("Stemmer"):
+        rankings = {query: list(found) for query, found in rank_judged_by_words(judged).items()}
+        floor = ranking_scores(rankings, judged.judgements, metrics)
+    return {
+        "score": scores[task.metric],
+        "spread": 0.0,
+        "split": task.split,
+        "scores": scores,
+        "bm25": floor,
+    }
 
 
 def _fine_tune(

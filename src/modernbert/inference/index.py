@@ -217,6 +217,18 @@ class Index:
             for pair in zip(by_vectors, self._by_words(asked, depth), strict=True)
         ]
 
+    def require_fields(self, names: Iterable[str]) -> None:
+        """Refuse to show what the index does not keep; a text that is absent is passed over.
+
+        Raises:
+            InputError: Naming the fields that there are.
+        """
+        (first,) = (self._segments[0].fields and self._segments[0].fields.of([0])) or [{}]
+        for name in names:
+            if name != "text" and name not in first:
+                known = ", ".join(("score", "id", "row", "text", *first))
+                raise InputError(f"{self.folder}: keeps no field {name!r}; it has {known}")
+
     def _by_vectors(self, queries: Queries, top_k: int, oversample: int | None) -> Iterator[Found]:
         vectors = self._checked(queries)
         for chosen in runs([len(each) for each in vectors], _QUERY_VECTORS):

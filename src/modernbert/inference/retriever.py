@@ -1,8 +1,9 @@
 """Models for retrieval of either kind: one vector a text, or one a token."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import Side
+from modernbert.inference.fusion import Fusion
 from modernbert.inference.index import Hit, Index
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_folder import is_multi_vector
@@ -65,36 +67,62 @@ def text_vectors(
         yield list(block[:, None, :])
 
 
+SearchBy = Literal["vectors", "bm25", "hybrid"]
+
+
 def search_texts(
     index: Index,
-    retriever: Retriever,
+    retriever: Retriever | None,
     queries: Iterable[str],
     top_k: int,
     *,
+    by: SearchBy = "vectors",
+    fusion: Fusion | None = None,
     oversample: int | None = None,
 ) -> Iterator[list[Hit]]:
     """Find the best documents of an index for each query, which gets the model's prompt for them.
 
     Args:
         index: Whose vectors came from the same model.
-        retriever: The model.
+        retriever: The model; None is enough to search by words alone.
         queries: Any number of texts.
         top_k: How many documents for each.
+        by: What is compared: vectors, words (BM25), or both.
+        fusion: See `Index.search`.
         oversample: See `Index.search`.
 
     Raises:
-        InputError: An index of another kind of vectors than the model's, or as `search`.
+        InputError: An index of another kind of vectors than the model's, or as `Index.search`.
     """
-    blocks: Iterator[Any]
+    if by == "bm25" or retriever is None:
+        for query in queries:
+            yield from index.search(top_k=top_k, texts=query)
+        return
+    texts: deque[str] = deque()
+
+    def kept() -> Iterator[str]:
+        for query in queries:
+            texts.append(query)
+            yield query
+
+    for block in _query_vectors(index, retriever, kept()):
+        given = [texts.popleft() for _ in range(len(block))]
+        yield from index.search(
+            block,
+            top_k,
+            texts=given if by == "hybrid" else None,
+            fusion=fusion,
+            oversample=oversample,
+        )
+
+
+def _query_vectors(index: Index, retriever: Retriever, queries: Iterable[str]) -> Iterator[Any]:
     if index.manifest.is_ragged != isinstance(retriever, MultiVectorEmbedder):
         raise InputError(
             f"{index.folder}: contains another kind of vectors than the model computes"
         )
     if isinstance(retriever, MultiVectorEmbedder):
-        blocks = retriever.stream(queries, "query")
-    else:
-        prompt = retriever.settings.side_prompt("query")
-        width = index.manifest.dim if index.manifest.dim < retriever.dim else None
-        blocks = retriever.stream(queries, prompt=prompt, truncate_dim=width)
-    for block in blocks:
-        yield from index.search(block, top_k, oversample=oversample)
+        return retriever.stream(queries, "query")
+    prompt = retriever.settings.side_prompt("query")
+    width = index.manifest.dim if index.manifest.dim < retriever.dim else None
+    return retriever.stream(queries, prompt=prompt, truncate_dim=width)

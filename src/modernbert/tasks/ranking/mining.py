@@ -6,13 +6,14 @@ query compared with the known answers (NV-Retriever, arXiv 2407.15831). Of sever
 one with the lowest score decides, as in sentence-transformers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
+from modernbert.inference.bm25 import Bm25, rank_by_words
 from modernbert.inference.reranker import Reranker
 from modernbert.inference.retriever import Retriever, text_vectors
 from modernbert.inference.similarity import rank_documents, scores_of_block
@@ -31,7 +32,8 @@ def mine(
 ) -> Iterator[dict[str, Any]]:
     """Make a row for each example with an answer: `query`, `positive`, `negatives`, `scores`.
 
-    Rows without any negatives are skipped; `scores` are added if there is a teacher.
+    Rows without any negatives are skipped; `scores` are added if there is a teacher. If documents
+    are ranked by BM25, the retriever is not used.
 
     Args:
         retriever: The retriever.
@@ -47,11 +49,17 @@ def mine(
     if settings.limit_by == "teacher" and teacher is None:
         raise InputError("limit_by: got 'teacher', but there is no teacher; name one")
     queries = list(data.known)
-    vectors = [v for block in text_vectors(retriever, queries, "query") for v in block]
-    blocks = text_vectors(retriever, corpus, "document", on_progress=on_progress)
-    found = rank_documents(vectors, blocks, settings.depth)
+    lowest: dict[str, float] = {}
+    found: Iterable[tuple[np.ndarray, np.ndarray]]
+    if settings.by == "bm25":
+        words = Bm25.build(corpus, settings.language)
+        found = rank_by_words([words], queries, settings.depth)
+    else:
+        vectors = [v for block in text_vectors(retriever, queries, "query") for v in block]
+        blocks = text_vectors(retriever, corpus, "document", on_progress=on_progress)
+        found = rank_documents(vectors, blocks, settings.depth)
+        lowest = _lowest_of_answers(retriever, data, dict(zip(queries, vectors, strict=True)))
     nearest = dict(zip(queries, found, strict=True))
-    lowest = _lowest_of_answers(retriever, data, dict(zip(queries, vectors, strict=True)))
     for each in data.examples:
         if not each.relevant:
             continue
@@ -61,7 +69,7 @@ def mine(
             for row, score in zip(rows[settings.skip :], scores[settings.skip :], strict=True)
             if corpus[row] not in data.known[each.query]
         ]
-        limit = lowest[each.query]
+        limit = lowest.get(each.query, 0.0)
         if settings.limit_by == "teacher" and candidates:
             assert teacher is not None
             candidates, limit = _judged(teacher, each.query, candidates, data.known[each.query])

@@ -300,8 +300,22 @@ class MiningSettings(Settings):
         Doc("Whose scores margin and ratio compare; the teacher scores all that are considered."),
     ] = "retriever"
 
+    by: Annotated[
+        Literal["vectors", "bm25"],
+        Doc("Rank documents by the model's vectors, or by words (BM25), without the model."),
+    ] = "vectors"
+    language: Annotated[
+        str, Doc("With BM25, the language whose stems and stop words are used; none for neither.")
+    ] = "english"
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        is_limited = self.margin > 0 or self.ratio is not None
+        if self.by == "bm25" and is_limited and self.limit_by == "retriever":
+            raise SettingsError(
+                "margin and ratio: compare scores of the model, which by = 'bm25' does not "
+                "compute; leave them out, or set limit_by = 'teacher'"
+            )
         if self.depth <= self.skip:
             raise SettingsError(
                 f"depth: got {self.depth}, expected more than skip, which is {self.skip}"
