@@ -40,7 +40,7 @@ class ChunkInput:
             borders = self._borders(row.text)
             pieces = (row.text[start:end] for start, end in borders)
             for name, piece in zip(names_of(row.id, borders), pieces, strict=True):
-                yield replace(row, id=name, text=piece)
+                yield replace(row, id=name, given=piece)
 
     def after(self, num_pieces: int) -> Iterator[InputRow]:
         """Yield the texts after those that have the first pieces."""

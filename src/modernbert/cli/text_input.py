@@ -187,7 +187,7 @@ class TextInput:
                 table.find([], asked=each, option="--field")
             if found is None and self._needs_ids:
                 raise InputError(
-                    f"{self.file.path}: has no column of ids, by which documents of an index are "
+                    f"{self.path}: has no column of ids, by which documents of an index are "
                     "replaced; name it with --id-field"
                 )
             if self._kind == "pairs":

@@ -186,7 +186,11 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "broken": ("a.jsonl", b'{"text": "a"}\n{"text"\n', "line 2: broken JSON .*at character 9"),
     "a list": ("a.jsonl", b"[1]\n", "line 1: not a JSON object"),
     "numbers": ("a.json", b"[1, 2]", "row 1: not a JSON object"),
-    "torn": ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99)[:-9], r"truncated or unreadable"),
+    "torn": (
+        "a.jsonl.gz",
+        gzip.compress(b'{"text": "a"}\n' * 99, mtime=0)[:-9],
+        r"truncated or unreadable",
+    ),
     "no parquet": ("a.parquet", b"PAR", "truncated or unreadable"),
     "kind": ("a.docx", b"x", r"of an unknown kind; expected .csv"),
 }
@@ -323,7 +327,11 @@ def test_rows_of_several_lines_are_said(tmp_path: Path) -> None:
             "a,b".encode("utf-16-le"),
             r"binary \(looks like UTF-16; pass --encoding utf-16-le",
         ),
-        ("a.csv", gzip.compress(b"a,b"), r"binary \(looks like gzip; let its name end in \.gz"),
+        (
+            "a.csv",
+            gzip.compress(b"a,b", mtime=0),
+            r"binary \(looks like gzip; let its name end in \.gz",
+        ),
         ("a.jsonl", b"PK\x03\x04\0\0", "looks like a zip archive or a spreadsheet"),
         ("a.json", b"[[1]]", r"row 1: not a JSON object \(expected one such as"),
         ("a.xlsx", b"PK\x03\x04\0\0", "of an unknown kind; expected .csv"),
