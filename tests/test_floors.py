@@ -215,9 +215,8 @@ def test_verbs_import_what_is_heavy_when_they_run() -> None:
 def is_light(module: str) -> bool:
     """Whether a verb may import it early; the next test finds out whether that is true."""
     light = ("cli", "errors", "extras", "files", "hashes", "json_files", "progress", "reading")
-    return room(module) in light or module.endswith(
-        ("settings", "recipe", "tasks.finetune", "remote_files")
-    )
+    ends = ("settings", "recipe", "tasks.finetune", "remote_files", "export.formats")
+    return room(module) in light or module.endswith(ends)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_everything_that_is_needed_is_locked(locked: dict[str, str]) -> None:
     waiting = [*project["dependencies"], *extras["dev"]]
     waiting += [
         each
-        for name in ("train", "serve", "export", "evaluate", "datasets", "faiss", "search")
+        for name in ("train", "serve", "export", "gguf", "evaluate", "datasets", "faiss", "search")
         for each in extras[name]
     ]
     seen: set[str] = set()

@@ -8,8 +8,10 @@ from modernbert import processes
 if TYPE_CHECKING:
     from modernbert.batch import PackedBatch
     from modernbert.errors import ModernBertError
+    from modernbert.export.gguf_export import export_gguf
     from modernbert.export.narrow_weights import export_weights
     from modernbert.export.onnx_export import export_onnx
+    from modernbert.export.openvino_export import export_openvino
     from modernbert.hub import push_folder
     from modernbert.inference.chunks import ChunkSettings
     from modernbert.inference.classifier import Classifier
@@ -69,7 +71,9 @@ __all__ = [
     "Tokenizer",
     "__version__",
     "accelerate",
+    "export_gguf",
     "export_onnx",
+    "export_openvino",
     "export_weights",
     "finetune",
     "load",
@@ -106,7 +110,9 @@ _HOMES = {
     "Tokenizer": "modernbert.tokenizer.tokenizer",
     "accelerate": "modernbert.interop.accelerate",
     "finetune": "modernbert.tasks.finetune",
+    "export_gguf": "modernbert.export.gguf_export",
     "export_onnx": "modernbert.export.onnx_export",
+    "export_openvino": "modernbert.export.openvino_export",
     "export_weights": "modernbert.export.narrow_weights",
     "load": "modernbert.inference.load",
     "prepare": "modernbert.tasks.prepare",

@@ -151,7 +151,10 @@ def test_a_reader_that_leaves_is_no_error(tokenizer_folder: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("export onnx model -o out --sample x.txt", "--sample: has no effect without --int8"),
+        (
+            "export onnx model -o out --sample x.txt",
+            "--sample: has no effect without --int8 or --float16",
+        ),
         ("export onnx model -o out --int8 --text-field x", "no effect without --sample"),
         ("average model -o out --max-tokens 9", "--max-tokens: has no effect without --held-out"),
     ],

@@ -9,6 +9,7 @@ import torch
 from tests.cli.conftest import Run
 
 from modernbert import EncoderConfig, MaskedLanguageModel, Tokenizer
+from modernbert.export.formats import FORMATS
 from modernbert.model.initialize import initialize
 
 pytestmark = [
@@ -41,6 +42,19 @@ def test_onnx(run: Run, model: Path, tmp_path: Path) -> None:
     assert answer.json["int8"]["num_texts"] == 2 and answer.json["largest_difference"] < 1e-4
     assert "agreement with float32" in answer.stderr
     assert (output / "onnx/model_quantized.onnx").is_file()
+
+
+def test_gguf_is_not_for_outputs_of_tokens(run: Run, model: Path, tmp_path: Path) -> None:
+    answer = run("export", "gguf", model, "-o", tmp_path / "out")
+    assert answer.exit_code == 2
+    assert "holds a masked language model, expected an encoder without a head" in answer.stderr
+
+
+def test_the_list_names_every_format(run: Run) -> None:
+    answer = run("export", "--list")
+    assert answer.exit_code == 0
+    assert all(f"{name}: read by " in answer.stdout for name in FORMATS)
+    assert "for an encoder without a head, an embedding model, a classifier" in answer.stdout
 
 
 def test_safetensors(run: Run, model: Path, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from tests.export.conftest import KINDS, Folder
 
 from modernbert import Embedder
 from modernbert.errors import ExportError
-from modernbert.export import onnx_export, source, verify
-from modernbert.export.onnx_export import export_onnx
-from modernbert.export.quantize import default_sample, quantize
+from modernbert.export import onnx_export, verify
+from modernbert.export.onnx_export import export_onnx, quantize
+from modernbert.export.quality import default_sample
 from modernbert.export.source import open_source
 from modernbert.hashes import HASHES_FILE
 
@@ -145,16 +145,46 @@ def test_into_the_models_own_folder_with_int8(model_folder: Folder, tmp_path: Pa
     assert np.abs(hidden[0].mean(axis=0) - embedder.encode(SAMPLE[0])).max() < 1e-5
 
 
+def test_float16_is_verified_and_measured(
+    model_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Angles stay in float32, so that far positions are told apart."""
+    quality = export_onnx(
+        model_folder("embedder"), tmp_path / "out", float16=True, sample=SAMPLE
+    ).float16
+    assert quality is not None and quality.measure == "cosine" and 0.9999 < quality.least <= 1
+    import onnx
+
+    graph = onnx.load(tmp_path / "out/onnx/model_fp16.onnx").graph
+    weights = {each.data_type for each in graph.initializer if np.prod(each.dims) > 64}
+    assert weights == {onnx.TensorProto.FLOAT16}
+    assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    ids = torch.randint(5, 448, (2, 300), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    exact, halved = (
+        run(tmp_path / "out/onnx" / name, ids, mask)["last_hidden_state"]
+        for name in ("model.onnx", "model_fp16.onnx")
+    )
+    assert 0 < np.abs(exact - halved).max() < 0.02
+
+    monkeypatch.setattr(onnx_export, "FLOAT16_TOLERANCE", 1e-9)
+    with pytest.raises(ExportError, match="differs from the model"):
+        export_onnx(model_folder("embedder"), tmp_path / "other", float16=True, sample=SAMPLE)
+    assert not (tmp_path / "other").exists()
+
+
 def test_large_models_have_their_weights_beside(
     model_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_export, "_MAX_BYTES", 0)
-    report = export_onnx(model_folder("tagger"), tmp_path / "out", int8=True, sample=SAMPLE)
+    report = export_onnx(
+        model_folder("tagger"), tmp_path / "out", int8=True, float16=True, sample=SAMPLE
+    )
     names = {path.name for path in (tmp_path / "out/onnx").iterdir()}
-    assert {"model.onnx.data", "model_quantized.onnx.data"} <= names
+    assert {f"model{each}.onnx.data" for each in ("", "_quantized", "_fp16")} <= names
     assert report.int8 is not None and report.int8.float32_megabytes > 0.2
     ids = torch.tensor([[5, 6, 7]])
-    for name in ("model.onnx", "model_quantized.onnx"):
+    for name in ("model.onnx", "model_quantized.onnx", "model_fp16.onnx"):
         assert run(tmp_path / "out/onnx" / name, ids, torch.ones_like(ids))["logits"].any()
 
 
@@ -174,28 +204,6 @@ def test_a_wrong_export_is_not_kept(
     with pytest.raises(ExportError, match=r"logits differs from the model by .* was not kept"):
         export_onnx(model_folder("masked-lm"), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_packages_that_are_missing_or_old(
-    model_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source, "NEEDED", {"onnx": (999, 0)})
-    with pytest.raises(
-        ExportError, match=r"expected 999.0 or later: pip install -U 'modernbert\[export"
-    ):
-        export_onnx(model_folder("masked-lm"), tmp_path / "out")
-    monkeypatch.setattr(source, "NEEDED", {"no-such-package": (1, 0)})
-    with pytest.raises(ExportError, match=r"not installed: pip install 'modernbert\[export\]'"):
-        export_onnx(model_folder("masked-lm"), tmp_path / "out")
-
-
-def test_the_extra_names_the_same_versions() -> None:
-    import tomllib
-
-    root = Path(__file__).resolve().parents[2]
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    needed = [f"{n}>={'.'.join(map(str, least))}" for n, least in source.NEEDED.items()]
-    assert project["optional-dependencies"]["export"] == needed
 
 
 def test_the_default_sample() -> None:

@@ -1,21 +1,19 @@
-"""`modernbert export`: writes a model in the formats of other engines."""
+"""`modernbert export`: writes a model in the formats of other engines, a verb for each."""
 
-from enum import StrEnum
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from modernbert.cli.inference_options import Model, look_at
-from modernbert.cli.options import AsJson, echo_json, example
+from modernbert.cli.options import AsJson, echo_json, example, takes_settings
 from modernbert.cli.terminal import tell
 from modernbert.errors import InputError
-
-if TYPE_CHECKING:
-    from modernbert.export.quantize import Int8Quality
+from modernbert.export.formats import FORMATS, Format
 
 app = typer.Typer(
-    help="Export a model to ONNX or to another precision.",
+    help="Export a model for another engine as " + ", ".join(FORMATS) + ".",
     no_args_is_help=True,
     epilog=example("export onnx runs/labels/model -o onnx"),
 )
@@ -28,85 +26,62 @@ ExportOutput = Annotated[
 ]
 
 
-class WeightPrecision(StrEnum):
-    """The number format that weights are stored in."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
+def _list(asked: bool) -> None:
+    if asked:
+        typer.echo("\n".join(line for each in FORMATS.values() for line in each.lines()))
+        raise typer.Exit
 
 
-@app.command(epilog=example("export onnx runs/labels/model -o onnx --int8"))
-def onnx(
-    model: Model,
-    output: ExportOutput,
-    int8: Annotated[
+@app.callback()
+def _options(
+    _shown: Annotated[
         bool,
         typer.Option(
-            "--int8", help="Also write a file with int8 weights, and measure its quality."
+            "--list",
+            callback=_list,
+            is_eager=True,
+            help="Show which engines read each format, which models it can hold, and exit.",
         ),
     ] = False,
-    sample: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Texts to measure int8 on: JSON Lines, Parquet, or one text per line.",
-            show_default="texts from Python's manual",
-        ),
-    ] = None,
-    text_field: Annotated[
-        str | None,
-        typer.Option(help="The column of its texts.", show_default="found by usual names"),
-    ] = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Export a model to ONNX and check that it computes the same.
+    pass
 
-    OUT receives the model's settings and tokenizer, and onnx/model.onnx in float32 for batches of
-    any shape. It may be the model's own folder.
-    """
-    look_at(model)
-    if sample is not None and not int8:
-        raise InputError("--sample: has no effect without --int8")
+
+def _verb(form: Format) -> Callable[..., Any]:
+    """Make the command that writes a format, with an option for each of its settings."""
+
+    def export(model: str, output: Path, settings: Any, as_json: bool = False) -> None:
+        look_at(model, *form.kinds)
+        report = form.write()(model, output, **_arguments(form, settings))
+        for line in report.lines():
+            tell(line)
+        if as_json:
+            echo_json(report.content())
+
+    export.__doc__ = form.about
+    export.__annotations__ = {
+        "model": Model,
+        "output": ExportOutput,
+        "settings": form.settings,
+        "as_json": AsJson,
+        "return": None,
+    }
+    return takes_settings(export)
+
+
+def _arguments(form: Format, settings: Any) -> dict[str, Any]:
+    """Return what the writer takes: the settings, with the texts of the sample."""
+    arguments = dict(vars(settings))
+    if not form.takes_sample:
+        return arguments
+    sample, text_field = arguments["sample"], arguments.pop("text_field")
+    copies = [name for name in ("int8", "float16") if name in arguments]
+    if sample is not None and copies and not any(arguments[name] for name in copies):
+        wanted = " or ".join(f"--{name}" for name in copies)
+        raise InputError(f"--sample: has no effect without {wanted}")
     if text_field is not None and sample is None:
         raise InputError("--text-field: has no effect without --sample")
-    from modernbert.export.onnx_export import export_onnx
-
-    texts = None if sample is None else _texts(sample, text_field)
-    report = export_onnx(model, output, int8=int8, sample=texts)
-    tell(f"{report.kind}: {report.folder}/onnx/model.onnx")
-    tell(f"largest difference from the model on ragged batches: {report.largest_difference:.1e}")
-    if report.int8 is not None:
-        _tell_quality(report.int8)
-    if as_json:
-        echo_json(
-            {
-                "kind": report.kind,
-                "outputs": report.outputs,
-                "largest_difference": report.largest_difference,
-                "int8": None if report.int8 is None else vars(report.int8),
-            }
-        )
-
-
-@app.command(epilog=example("export safetensors runs/mine/model -o narrow"))
-def safetensors(
-    model: Model,
-    output: ExportOutput,
-    precision: Annotated[
-        WeightPrecision, typer.Option("--precision", help="Number format to store the weights in.")
-    ] = WeightPrecision.BFLOAT16,
-    as_json: AsJson = False,
-) -> None:
-    """Copy a model's folder with its weights in another precision."""
-    look_at(model)
-    from modernbert.export.narrow_weights import export_weights
-
-    report = export_weights(model, output, precision=precision.value)
-    tell(f"{report.folder}: {report.source_megabytes} MB became {report.megabytes} MB")
-    tell(f"largest relative change of a weight: {report.largest_relative_change:.1e}")
-    if as_json:
-        echo_json({**vars(report), "folder": str(report.folder)})
+    return {**arguments, "sample": None if sample is None else _texts(sample, text_field)}
 
 
 def _texts(sample: Path, text_field: str | None) -> list[str]:
@@ -114,13 +89,10 @@ def _texts(sample: Path, text_field: str | None) -> list[str]:
     from modernbert.data.settings import InputSettings
 
     settings = InputSettings(text_field=text_field, strict=True)
-
     return [record.text for record in TextInput(sample, settings)]
 
 
-def _tell_quality(quality: "Int8Quality") -> None:
-    tell(f"int8: {quality.float32_megabytes} MB became {quality.megabytes} MB")
-    tell(
-        f"int8: {quality.measure} with float32 {quality.mean:.4f} on average, "
-        f"{quality.least:.4f} at least, over {quality.num_texts} texts"
+for _form in FORMATS.values():
+    app.command(_form.name, epilog=example(f"export {_form.name} runs/mine/model -o exported"))(
+        _verb(_form)
     )

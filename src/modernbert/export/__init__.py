@@ -1,1 +1,1 @@
-"""Export: ONNX, int8 and other precisions, each checked against the model."""
+"""Export: ONNX, OpenVINO, GGUF and other precisions, each checked against the model."""

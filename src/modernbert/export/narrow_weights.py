@@ -2,10 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -43,6 +43,15 @@ class WeightsReport:
     megabytes: float
     source_megabytes: float
     largest_relative_change: float
+
+    def lines(self) -> Iterator[str]:
+        """Yield what there is to say, a line at a time."""
+        yield f"{self.folder}: {self.source_megabytes} MB became {self.megabytes} MB"
+        yield f"largest relative change of a weight: {self.largest_relative_change:.1e}"
+
+    def content(self) -> dict[str, Any]:
+        """Return the report as JSON has it."""
+        return {**vars(self), "folder": str(self.folder)}
 
 
 def export_weights(

@@ -3,66 +3,63 @@
     OUT/config.json, tokenizer.json, ...    as in the model's folder
     OUT/onnx/model.onnx                     float32, any number of rows and columns
     OUT/onnx/model_quantized.onnx           int8 weights, on request
+    OUT/onnx/model_fp16.onnx                float16, on request
     OUT/onnx/export.json                    what was measured
 
-sentence-transformers, fastembed and text-embeddings-inference expect the files in these places.
+sentence-transformers, fastembed, text-embeddings-inference and transformers.js expect the files in
+these places.
 """
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from modernbert.errors import ExportError
-from modernbert.export.padded_model import INPUTS, PaddedModel
-from modernbert.export.quantize import Int8Quality, default_sample, quantize
+from modernbert.export.formats import FORMATS
+from modernbert.export.padded_model import INPUTS, example_inputs
+from modernbert.export.quality import Quality, measure_quality, megabytes, sample_texts
+from modernbert.export.report import ExportReport
 from modernbert.export.source import (
-    NEEDED,
     ExportSource,
-    copy_settings,
+    exported_folder,
     open_source,
     quiet,
-    require_packages,
 )
-from modernbert.export.verify import largest_difference
-from modernbert.files import updated_folder
+from modernbert.export.verify import FLOAT16_TOLERANCE, largest_difference
 from modernbert.reading import user_path
 
 ONNX_FOLDER = "onnx"
 MODEL_FILE = "model.onnx"
 QUANTIZED_FILE = "model_quantized.onnx"
-REPORT_FILE = "export.json"
+FLOAT16_FILE = "model_fp16.onnx"
 
 # LayerNormalization exists since 17; 18 is the oldest that torch's exporter writes.
 OPSET = 18
-_EXAMPLE = (3, 150)
 # The largest size of a protobuf message, less some room for the graph.
 _MAX_BYTES = (1 << 31) - (1 << 24)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportReport:
-    """What was written, and how it compares with the model.
+class OnnxSession:
+    """An ONNX file that ONNX Runtime runs on the CPU."""
 
-    Attributes:
-        folder: The folder that was written.
-        kind: transformers' name of the model's class.
-        outputs: The names of the outputs.
-        opset: The version of the ONNX operators.
-        largest_difference: The largest difference from the model's own outputs, over ragged
-            batches.
-        int8: The quality of the quantized file, if one was requested.
-    """
+    def __init__(self, file: Path) -> None:
+        import onnxruntime
 
-    folder: Path
-    kind: str
-    outputs: tuple[str, ...]
-    opset: int
-    largest_difference: float
-    int8: Int8Quality | None = None
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session: Any = onnxruntime.InferenceSession(
+            str(file), options, providers=["CPUExecutionProvider"]
+        )
+
+    def __call__(self, token_ids: Tensor, present: Tensor) -> list[np.ndarray]:
+        """Compute all outputs for ids and a mask of tokens, (rows, columns) each."""
+        feed = {"input_ids": token_ids.numpy(), "attention_mask": present.long().numpy()}
+        outputs: list[np.ndarray] = self._session.run(None, feed)
+        return outputs
 
 
 def export_onnx(
@@ -70,6 +67,7 @@ def export_onnx(
     output: Path | str,
     *,
     int8: bool = False,
+    float16: bool = False,
     sample: Sequence[str] | None = None,
 ) -> ExportReport:
     """Export a model to ONNX, compare it with the model, and keep it only if they agree.
@@ -79,7 +77,9 @@ def export_onnx(
         output: The folder to write to, which may be the model's own; its other files stay.
         int8: Whether to write a second file with int8 weights, with a scale per column, and
             measure its quality.
-        sample: The texts to measure it on; by default, passages of Python's manual.
+        float16: Whether to write another file in float16, for GPUs and browsers, and measure its
+            quality. Its outputs are float32.
+        sample: The texts to measure on; by default, passages of Python's manual.
 
     Returns:
         What was written, with the measurements.
@@ -89,56 +89,36 @@ def export_onnx(
         ModelFolderError: There is no such model, or it cannot be used.
         TokenizerError: The model has no tokenizer, or it cannot be used.
     """
-    require_packages()
-    source = open_source(folder_or_hub_id)
-    target = user_path(output)
-    texts = list(sample) if sample is not None else default_sample() if int8 else []
-    if int8 and not texts:
-        raise ExportError("sample: got no text, expected some to measure int8 on")
-    try:
-        with updated_folder(target) as partial:
-            if target.resolve() != source.folder.resolve():
-                copy_settings(source, partial)
-            place = partial / source.encoder_folder.relative_to(source.folder) / ONNX_FOLDER
-            place.mkdir(parents=True, exist_ok=True)
-            report = _write(source, place, target, texts if int8 else None)
-            (place / REPORT_FILE).write_text(_as_json(report), encoding="utf-8")
-    except OSError as error:
-        raise ExportError(f"{target}: cannot be written: {error}") from None
+    FORMATS["onnx"].require()
+    source, target = open_source(folder_or_hub_id), user_path(output)
+    texts = sample_texts(sample) if int8 or float16 else []
+    with exported_folder(source, target, ONNX_FOLDER) as place:
+        file = place / MODEL_FILE
+        _trace(source, file)
+        report = ExportReport(
+            folder=target,
+            file=source.place / ONNX_FOLDER / MODEL_FILE,
+            kind=source.kind,
+            outputs=source.model.outputs,
+            opset=OPSET,
+            largest_difference=largest_difference(OnnxSession(file), source.model),
+            int8=quantize(source, file, place / QUANTIZED_FILE, texts) if int8 else None,
+            float16=_halve(source, file, place / FLOAT16_FILE, texts) if float16 else None,
+        )
+        report.store(place, FORMATS["onnx"].packages)
     return report
 
 
-def _write(
-    source: ExportSource, place: Path, target: Path, texts: Sequence[str] | None
-) -> ExportReport:
-    """Write the files of the folder `onnx`."""
-    file = place / MODEL_FILE
-    _trace(source, file)
-    difference = largest_difference(file, source.model)
-    quality = None if texts is None else quantize(source, file, place / QUANTIZED_FILE, texts)
-    return ExportReport(
-        folder=target,
-        kind=source.kind,
-        outputs=source.model.outputs,
-        opset=OPSET,
-        largest_difference=difference,
-        int8=quality,
-    )
-
-
 def _trace(source: ExportSource, file: Path) -> None:
-    rows, columns = torch.export.Dim("rows"), torch.export.Dim("columns")
-    ids = torch.full(_EXAMPLE, source.model.config.cls_token_id)
-    mask = torch.ones(_EXAMPLE, dtype=torch.int64)
-    mask[1, _EXAMPLE[1] // 2 :] = 0
+    model, inputs, shapes = example_inputs(source.model)
     num_bytes = 4 * sum(parameter.numel() for parameter in source.model.parameters())
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
-            PaddedModel(source.model).eval(),
-            (ids, mask),
+            model,
+            inputs,
             input_names=list(INPUTS),
             output_names=list(source.model.outputs),
-            dynamic_shapes={name: {0: rows, 1: columns} for name in INPUTS},
+            dynamic_shapes=shapes,
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -147,8 +127,63 @@ def _trace(source: ExportSource, file: Path) -> None:
         program.save(file, external_data=num_bytes > _MAX_BYTES)
 
 
-def _as_json(report: ExportReport) -> str:
-    packages = {name: version(name) for name in ("torch", *NEEDED)}
-    content = {**asdict(report), "packages": packages}
-    del content["folder"]
-    return json.dumps(content, indent=2) + "\n"
+def quantize(source: ExportSource, file: Path, quantized: Path, texts: Sequence[str]) -> Quality:
+    """Write a copy of an ONNX file with int8 weights, and compare the two on some texts.
+
+    The weights have one fixed scale per column. The scale of activations is computed in each
+    product, one for the whole batch, so a text's result depends slightly on the other texts of its
+    batch.
+    """
+    from onnxruntime import quantization
+
+    with quiet():
+        quantization.quantize_dynamic(
+            file,
+            quantized,
+            # Embeddings are looked up and not multiplied, so int8 would only lose precision.
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+            use_external_data_format=_has_data_beside(file),
+        )
+    runs = OnnxSession(file), OnnxSession(quantized)
+    return measure_quality(source, *runs, texts, (megabytes(file), megabytes(quantized)))
+
+
+def _halve(source: ExportSource, file: Path, halved: Path, texts: Sequence[str]) -> Quality:
+    """Write a copy of an ONNX file in float16, verify it, and compare the two on some texts."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    graph = onnx.load(file)
+    angles = list(_before_angles(graph.graph.node))
+    with quiet():
+        graph = convert_float_to_float16(
+            graph, keep_io_types=True, disable_shape_infer=True, node_block_list=angles
+        )
+        onnx.save(
+            graph,
+            halved,
+            save_as_external_data=_has_data_beside(file),
+            location=f"{halved.name}.data",
+        )
+    largest_difference(OnnxSession(halved), source.model, tolerance=FLOAT16_TOLERANCE)
+    runs = OnnxSession(file), OnnxSession(halved)
+    return measure_quality(source, *runs, texts, (megabytes(file), megabytes(halved)))
+
+
+def _before_angles(nodes: Sequence[Any]) -> Iterator[str]:
+    """Yield the nodes that compute angles: float16 has no integers above 2,048."""
+    makers = {output: node for node in nodes for output in node.output}
+    waiting = [node for node in nodes if node.op_type in ("Cos", "Sin")]
+    seen: set[str] = set()
+    while waiting:
+        node = waiting.pop()
+        if node.name not in seen:
+            seen.add(node.name)
+            yield node.name
+            waiting += [makers[each] for each in node.input if each in makers]
+
+
+def _has_data_beside(file: Path) -> bool:
+    return file.with_name(f"{file.name}.data").exists()

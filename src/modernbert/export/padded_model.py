@@ -19,6 +19,7 @@ from modernbert.model.rope import rotary_table
 _NEVER = -1e30
 
 INPUTS = ("input_ids", "attention_mask")
+_EXAMPLE = (3, 150)
 
 
 class PaddedModel(nn.Module):
@@ -51,6 +52,17 @@ class PaddedModel(nn.Module):
         # (rows x columns, width): a plain product with the vocabulary, whatever the rows
         logits = model.logits(hidden.flatten(0, 1)).unflatten(0, input_ids.shape)
         return logits.unbind(-1) if len(model.outputs) > 1 else (logits,)
+
+
+def example_inputs(
+    model: SavedModel,
+) -> tuple[PaddedModel, tuple[Tensor, Tensor], dict[str, dict[int, Any]]]:
+    """Return what torch traces a model with: the module, its inputs, and their free dimensions."""
+    config: Any = model.config
+    ids, mask = torch.full(_EXAMPLE, config.cls_token_id), torch.ones(_EXAMPLE, dtype=torch.int64)
+    mask[1, _EXAMPLE[1] // 2 :] = 0
+    free = {0: torch.export.Dim("rows"), 1: torch.export.Dim("columns")}
+    return PaddedModel(model).eval(), (ids, mask), dict.fromkeys(INPUTS, free)
 
 
 def padded_hidden(encoder: Encoder, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -1,17 +1,17 @@
-"""The model to export, the files next to its weights, and the packages that an export needs."""
+"""The model to export, and the files next to its weights."""
 
+import io
 import logging
-import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from modernbert.errors import ExportError
+from modernbert.files import updated_folder
 from modernbert.inference.embedder_folder import read_embedder_settings
 from modernbert.kinds import ModelKind, model_kind, read_modules
 from modernbert.model.config_file import find_model
@@ -22,38 +22,14 @@ from modernbert.model.pretrained import SavedModel
 from modernbert.model.weights import INDEX_FILE
 from modernbert.tokenizer.tokenizer import Tokenizer
 
-# As in the extra `export` of pyproject.toml.
-NEEDED = {"onnx": (1, 20), "onnxscript": (0, 7), "onnxruntime": (1, 25)}
-
-
-def require_packages() -> None:
-    """Check all packages before any work is done.
-
-    Raises:
-        ExportError: A package is missing or too old.
-    """
-    for name, least in NEEDED.items():
-        wanted = ".".join(map(str, least))
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            raise ExportError(
-                f"{name} is not installed: pip install 'modernbert[export]'"
-            ) from None
-        if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < least:
-            raise ExportError(
-                f"{name}: got version {found}, expected {wanted} or later: "
-                "pip install -U 'modernbert[export]'"
-            )
-
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide the packages' messages, which concern their internals, from the user."""
+    """Hide the packages' messages and bars, which concern their internals, from the user."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -92,6 +68,11 @@ class ExportSource:
         """The name of the model's class in transformers."""
         return self.model.architecture()
 
+    @property
+    def place(self) -> Path:
+        """The folder of config.json and the weights, relative to that of the model."""
+        return self.encoder_folder.relative_to(self.folder)
+
 
 def open_source(folder_or_hub_id: Path | str) -> ExportSource:
     """Load a model of any kind.
@@ -113,6 +94,34 @@ def open_source(folder_or_hub_id: Path | str) -> ExportSource:
     return ExportSource(folder, encoder_folder, model.eval(), tokenizer, pooling)
 
 
+@contextmanager
+def exported_folder(source: ExportSource, target: Path, name: str) -> Iterator[Path]:
+    """Write a folder that holds a model's settings and, in a folder of its own, the exported files.
+
+    Nothing is kept unless all of it was written.
+
+    Args:
+        source: The model.
+        target: The folder to write to, which may be the model's own; its other files stay.
+        name: The folder within it, beside the model's config.
+
+    Yields:
+        Where to write the exported files.
+
+    Raises:
+        ExportError: The folder cannot be written.
+    """
+    try:
+        with updated_folder(target) as partial:
+            if target.resolve() != source.folder.resolve():
+                copy_settings(source, partial)
+            place = partial / source.place / name
+            place.mkdir(parents=True, exist_ok=True)
+            yield place
+    except OSError as error:
+        raise ExportError(f"{target}: cannot be written: {error}") from None
+
+
 def copy_settings(source: ExportSource, folder: Path) -> None:
     """Copy all files but the weights that are exported, and complete the tokenizer's files.
 
@@ -128,7 +137,7 @@ def copy_settings(source: ExportSource, folder: Path) -> None:
         if path.suffix in _COPIED and path.is_file() and not is_hidden and not is_exported:
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / place)
-    beside_config = folder / source.encoder_folder.relative_to(source.folder)
+    beside_config = folder / source.place
     with tempfile.TemporaryDirectory() as temporary:
         written = Path(temporary) / "tokenizer"
         longest = min(source.tokenizer.model_max_length, source.model.config.max_seqlen)

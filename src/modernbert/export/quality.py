@@ -1,8 +1,4 @@
-"""int8 weights for ONNX Runtime, and how much they change the model's outputs.
-
-The weights have one fixed scale per column. The scale of activations is computed in each product,
-one for the whole batch, so a text's result depends slightly on the other texts of its batch.
-"""
+"""How much an export in a narrower format changes the model's outputs, measured on texts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +10,8 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import ExportError
-from modernbert.export.source import ExportSource, quiet
-from modernbert.export.verify import Session
+from modernbert.export.source import ExportSource
+from modernbert.export.verify import Run
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import SequenceClassifier
 from modernbert.model.pooling import Poolings, pool
@@ -27,8 +23,8 @@ _MAX_SAMPLE_TOKENS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class Int8Quality:
-    """How the quantized file compares with the float32 file.
+class Quality:
+    """How a file of a narrower format compares with the float32 file.
 
     Attributes:
         measure: `cosine` of the texts' vectors; `agreement`, the fraction of places with the same
@@ -37,7 +33,7 @@ class Int8Quality:
         least: The lowest value over them.
         num_texts: The number of texts.
         num_tokens: The number of their tokens.
-        megabytes: The size of the quantized file, in MB of 10^6 bytes.
+        megabytes: The size of the narrower file, in MB of 10^6 bytes.
         float32_megabytes: The size of the float32 file, in MB.
     """
 
@@ -48,6 +44,18 @@ class Int8Quality:
     num_tokens: int
     megabytes: float
     float32_megabytes: float
+
+
+def sample_texts(sample: Sequence[str] | None) -> list[str]:
+    """Return the texts to measure on: those given, or passages of Python's manual.
+
+    Raises:
+        ExportError: There is no text.
+    """
+    texts = default_sample() if sample is None else list(sample)
+    if not texts:
+        raise ExportError("sample: got no text, expected some to measure the narrower format on")
+    return texts
 
 
 def default_sample() -> list[str]:
@@ -68,54 +76,46 @@ def default_sample() -> list[str]:
     return long_enough[:: max(1, len(long_enough) // _SAMPLE_TEXTS)][:_SAMPLE_TEXTS]
 
 
-def quantize(
-    source: ExportSource, file: Path, quantized: Path, texts: Sequence[str]
-) -> Int8Quality:
-    """Write a quantized copy of an ONNX file and compare the two on some texts.
+def measure_quality(
+    source: ExportSource,
+    exact: Run,
+    narrow: Run,
+    texts: Sequence[str],
+    sizes: tuple[float, float],
+) -> Quality:
+    """Compare the outputs of two files of one model on some texts.
 
     Args:
-        source: The model that was exported.
-        file: The float32 file.
-        quantized: The file to write.
+        source: The model.
+        exact: Runs the float32 file.
+        narrow: Runs the narrower one.
         texts: The texts to compare on.
+        sizes: The sizes of the two files, in MB.
 
     Returns:
-        How the files compare.
+        How they compare.
     """
-    from onnxruntime import quantization
-
-    has_external_data = file.with_name(f"{file.name}.data").exists()
-    with quiet():
-        quantization.quantize_dynamic(
-            file,
-            quantized,
-            # Embeddings are looked up and not multiplied, so int8 would only lose precision.
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            weight_type=quantization.QuantType.QInt8,
-            use_external_data_format=has_external_data,
-        )
-    measure, scores, num_tokens = _compare(source, Session(file), Session(quantized), texts)
-    return Int8Quality(
+    measure, scores, num_tokens = _compare(source, exact, narrow, texts)
+    return Quality(
         measure=measure,
         mean=round(float(np.mean(scores)), 5),
         least=round(float(np.min(scores)), 5),
         num_texts=len(texts),
         num_tokens=num_tokens,
-        megabytes=_megabytes(quantized),
-        float32_megabytes=_megabytes(file),
+        megabytes=sizes[1],
+        float32_megabytes=sizes[0],
     )
 
 
 def _compare(
-    source: ExportSource, exact: Session, narrow: Session, texts: Sequence[str]
+    source: ExportSource, exact: Run, narrow: Run, texts: Sequence[str]
 ) -> tuple[str, list[float], int]:
     """Return what is measured, its value for each text, and the number of tokens."""
     scores: list[float] = []
     numbers: list[tuple[float, float]] = []
     num_tokens = 0
     is_regression = isinstance(source.model, SequenceClassifier) and len(source.model.labels) == 1
-    for token_ids, present in _batches(source, texts):
+    for token_ids, present in batches(source, texts):
         num_tokens += int(present.sum())
         for outputs in zip(exact(token_ids, present), narrow(token_ids, present), strict=True):
             for row, mask in enumerate(present.numpy()):
@@ -133,12 +133,14 @@ def _compare(
     return "cosine" if isinstance(source.model, Encoder) else "agreement", scores, num_tokens
 
 
-def _batches(source: ExportSource, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    source: ExportSource, texts: Sequence[str], *, at_once: int = _TEXTS_AT_ONCE
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield texts of similar length together: (rows, columns) ids and where tokens are."""
     limit = min(_MAX_SAMPLE_TOKENS, source.model.config.max_seqlen)
     encoded = sorted((source.tokenizer.encode(text)[:limit] for text in texts), key=len)
-    for start in range(0, len(encoded), _TEXTS_AT_ONCE):
-        batch = PackedBatch.from_sequences(encoded[start : start + _TEXTS_AT_ONCE])
+    for start in range(0, len(encoded), at_once):
+        batch = PackedBatch.from_sequences(encoded[start : start + at_once])
         columns = torch.arange(batch.max_seqlen)
         yield batch.to_padded(), columns < batch.lengths[:, None]
 
@@ -166,6 +168,7 @@ def _correlation(numbers: Sequence[tuple[float, float]]) -> float:
     return float(np.corrcoef(np.array(numbers).T)[0, 1])
 
 
-def _megabytes(file: Path) -> float:
-    files = (file, file.with_name(f"{file.name}.data"))
+def megabytes(file: Path) -> float:
+    """Return the size of a file with the file of weights beside it, in MB."""
+    files = (file, file.with_name(f"{file.name}.data"), file.with_suffix(".bin"))
     return round(sum(each.stat().st_size for each in files if each.exists()) / 1e6, 1)
