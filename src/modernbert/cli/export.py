@@ -13,7 +13,7 @@ from modernbert.errors import InputError
 from modernbert.export.formats import FORMATS, Format
 
 app = typer.Typer(
-    help="Export a model for another engine as " + ", ".join(FORMATS) + ".",
+    help="Export a model as " + ", ".join(FORMATS) + ".",
     no_args_is_help=True,
     epilog=example("export onnx runs/labels/model -o onnx"),
 )
