@@ -43,6 +43,7 @@ def test_the_package_exports_these_names() -> None:
         "Tokenizer",
         "__version__",
         "accelerate",
+        "evaluate",
         "export_gguf",
         "export_onnx",
         "export_openvino",
@@ -53,6 +54,7 @@ def test_the_package_exports_these_names() -> None:
         "pretrain",
         "push_folder",
         "restore",
+        "train_tokenizer",
     ]
     assert dir(modernbert) == modernbert.__all__
 

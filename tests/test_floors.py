@@ -20,6 +20,7 @@ FLOORS = (
     {
         "batch",
         "devices",
+        "display",
         "settings",
         "errors",
         "extras",
@@ -40,6 +41,7 @@ FLOORS = (
     {"tasks", "planning"},
     {"serving", "export", "evaluation"},
     {"cli"},
+    {"api"},
     {"__main__"},
 )
 
@@ -214,7 +216,8 @@ def test_verbs_import_what_is_heavy_when_they_run() -> None:
 
 def is_light(module: str) -> bool:
     """Whether a verb may import it early; the next test finds out whether that is true."""
-    light = ("cli", "errors", "extras", "files", "hashes", "json_files", "progress", "reading")
+    light = {"cli", "errors", "extras", "files", "hashes", "json_files", "overrides"}
+    light |= {"progress", "reading"}
     ends = ("settings", "recipe", "tasks.finetune", "remote_files", "export.formats")
     return room(module) in light or module.endswith(ends)
 

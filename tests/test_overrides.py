@@ -12,7 +12,7 @@ from modernbert.errors import SettingsError
 from modernbert.overrides import Text, overridden, read_assignments
 from modernbert.settings import parse
 from modernbert.tasks.labels.recipe import ClassifyRecipe
-from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
+from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe, read_recipe
 
 RECIPE: dict[str, Any] = {
     "output": "runs/a",
@@ -75,6 +75,20 @@ def test_phases_are_named() -> None:
     recipe = pretraining("phases.decay.training.total_tokens=5e7", "dropout=0", recipe=PHASES)
     assert [phase.training.total_tokens for phase in recipe.phases] == [100, 50_000_000]
     assert [phase.dropout for phase in recipe.phases] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"training.seed": 9}, {"training": {"seed": 9}}, read_assignments(["training.seed=9"])],
+)
+def test_a_value_without_effect_is_refused(values: dict[str, Any]) -> None:
+    phases = [{"name": name, "training": {"seed": 1}} for name in ("first", "second")]
+    message = r"training\.seed: every phase of the recipe has its own; write phases\.NAME\.training"
+    with pytest.raises(SettingsError, match=message):
+        read_recipe({**RECIPE, "phases": phases}, values)
+    del phases[1]["training"]
+    recipe = read_recipe({**RECIPE, "phases": phases}, values)
+    assert [phase.training.seed for phase in recipe.phases] == [1, 9]
 
 
 def test_an_empty_value_is_the_default() -> None:

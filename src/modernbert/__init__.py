@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from modernbert import processes
 
 if TYPE_CHECKING:
+    from modernbert.api import evaluate, finetune, prepare, pretrain, train_tokenizer
     from modernbert.batch import PackedBatch
     from modernbert.errors import ModernBertError
     from modernbert.export.gguf_export import export_gguf
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
         TokenClassifier,
     )
     from modernbert.model.multi_vector import MultiVectorModel
-    from modernbert.tasks.finetune import finetune
-    from modernbert.tasks.prepare import prepare
-    from modernbert.tasks.pretraining.pretrain import pretrain
     from modernbert.tokenizer.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -71,6 +69,7 @@ __all__ = [
     "Tokenizer",
     "__version__",
     "accelerate",
+    "evaluate",
     "export_gguf",
     "export_onnx",
     "export_openvino",
@@ -81,6 +80,7 @@ __all__ = [
     "pretrain",
     "push_folder",
     "restore",
+    "train_tokenizer",
 ]
 
 # Names are imported when they are first used, so that `import modernbert` and the command line's
@@ -109,16 +109,18 @@ _HOMES = {
     "TokenClassifier": "modernbert.model.heads",
     "Tokenizer": "modernbert.tokenizer.tokenizer",
     "accelerate": "modernbert.interop.accelerate",
-    "finetune": "modernbert.tasks.finetune",
+    "evaluate": "modernbert.api",
     "export_gguf": "modernbert.export.gguf_export",
     "export_onnx": "modernbert.export.onnx_export",
     "export_openvino": "modernbert.export.openvino_export",
     "export_weights": "modernbert.export.narrow_weights",
+    "finetune": "modernbert.api",
     "load": "modernbert.inference.load",
-    "prepare": "modernbert.tasks.prepare",
-    "pretrain": "modernbert.tasks.pretraining.pretrain",
+    "prepare": "modernbert.api",
+    "pretrain": "modernbert.api",
     "push_folder": "modernbert.hub",
     "restore": "modernbert.interop.accelerate",
+    "train_tokenizer": "modernbert.api",
 }
 
 

@@ -6,7 +6,6 @@ strict reader of `settings` checks the whole. So there is one set of fields, def
 however a value arrives.
 """
 
-import copy
 import dataclasses
 import difflib
 import re
@@ -21,6 +20,9 @@ from modernbert.settings import fields_of, without_none
 Place = tuple[str, ...]
 ANY = "*"
 """In a place: each item of a list, which a key names by its `name` or its number."""
+
+PHASES = "phases"
+"""The list of tables in a recipe whose values stand in place of those above them."""
 
 
 class Text(str):
@@ -58,13 +60,23 @@ def overridden(
         The mapping, which is still to be checked by `settings.parse`.
 
     Raises:
-        SettingsError: No field, or more than one, has a name; or a key leads through no table.
+        SettingsError: No field, or more than one, has a name; a key leads through no table; or a
+            value would have no effect, as every phase has its own.
     """
     places = _places(settings_classes)
-    result = copy.deepcopy(dict(mapping))
+    result: dict[str, Any] = _copied(mapping)
     for key, value in values.items():
         _put(result, _place(key, places), value, places, key)
     return result
+
+
+def _copied(value: Any) -> Any:
+    """Tables and lists copied, with paths as texts, which every field of a path takes."""
+    if isinstance(value, Mapping):
+        return {name: _copied(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _places(settings_classes: Iterable[type]) -> dict[Place, tuple[Any, bool]]:
@@ -123,10 +135,26 @@ def _put(
     if not isinstance(table, MutableMapping):
         raise SettingsError(f"{key}: leads into {'.'.join(place[:-1])}, which has no keys")
     kind = places.get((*known, place[-1]), (None, False))[0]
+    _check_has_effect(result, place)
     if isinstance(value, Text) and not value:
         table.pop(place[-1], None)
     else:
         table[place[-1]] = _meant(kind, value)
+
+
+def _check_has_effect(result: Mapping[str, Any], place: Place) -> None:
+    """Refuse a value above the phases of a recipe where each of them has its own."""
+    phases = result.get(PHASES)
+    if place[0] == PHASES or not isinstance(phases, list) or not phases:
+        return
+    tables: list[Any] = phases
+    for name in place:
+        tables = [each.get(name) if isinstance(each, Mapping) else None for each in tables]
+    if all(each is not None for each in tables):
+        key = ".".join(place)
+        raise SettingsError(
+            f"{key}: every phase of the recipe has its own; write phases.NAME.{key}"
+        )
 
 
 def _inner(table: Any, name: str, path: str, key: str) -> tuple[Any, str]:

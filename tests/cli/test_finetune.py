@@ -159,3 +159,19 @@ def test_every_verb_has_the_settings_that_all_share(run: Run, verb: str) -> None
     shown = run("finetune", verb, "--help").stdout
     for option in ("--model", "--train", "--dev", "--lr", "--patience", "--seeds", "--sharding"):
         assert option in shown
+
+
+def test_values_over_a_recipe(
+    run: Run, model: Path, rows: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'model = "{model}"\noutput = "{tmp_path}/out"\n[training]\nepochs = 9\n')
+    values = ("training.epochs=1", "precision=float32", f"train={rows[0]}", "sweep.seeds=3")
+    answer = run("finetune", "classify", recipe, *values, "--json")
+    assert answer.exit_code == 0
+    assert [(each["epochs"], each["seed"]) for each in answer.json["runs"]] == [(1, 3)]
+    wrong = run("finetune", "classify", recipe, "training.epoch=1", "--train", rows[0])
+    assert wrong.exit_code == 2
+    assert wrong.stderr.endswith("training: unknown key 'epoch'; did you mean 'epochs'?\n")
+    no_value = run("finetune", "classify", recipe, "epochs")
+    assert "got 'epochs', expected KEY=VALUE" in no_value.stderr

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.cli.conftest import Run
 from torch import Tensor, nn
 
 from modernbert.cli.pretrain import PretrainingWatch
@@ -108,3 +109,11 @@ def test_what_is_rare_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         "step     10  back to the weights of step 4 after 6 skipped steps",
         "average of 2 states  held-out loss 2.000, alone 2.100, 2.250  run/averaged",
     ]
+
+
+def test_values_over_a_recipe_are_checked_as_strictly(run: Run) -> None:
+    answer = run("pretrain", "start", "training.total_token=1e6")
+    assert answer.exit_code == 2
+    assert "unknown key 'total_token'; did you mean 'total_tokens'?" in answer.stderr
+    answer = run("pretrain", "continue", "total_tokens=3e9", "compile=2")
+    assert "compile: got '2', expected true or false" in answer.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modernbert.errors import InputError
+from modernbert.errors import MissingPackageError
 from modernbert.inference.index import Index, write_faiss
 from modernbert.inference.index_folder import build_index
 
@@ -31,5 +31,5 @@ def test_it_finds_the_same(tmp_path: Path, similarity: str) -> None:
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_index(tmp_path / "i", [np.ones((2, 3), np.float32)])
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(InputError, match=r"pip install 'modernbert\[faiss\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'modernbert\[faiss\]'"):
         write_faiss(tmp_path / "i")

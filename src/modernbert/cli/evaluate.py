@@ -100,7 +100,7 @@ def evaluate(
     place = Path() if is_folder else data if data is not None else path.parent
     folder = output or Path("runs") / path.resolve().stem
     from modernbert.evaluation.run import RESULTS_FILE, run_suite
-    from modernbert.tasks.tuning.results import Interrupted
+    from modernbert.training.interruption import Interrupted
 
     with Meter("evaluating") as meter, warnings_told():
         try:

@@ -21,8 +21,9 @@ from typing import Annotated
 
 from modernbert.cli.options import AsJson, SettingOption, example, options_of, settings_of
 from modernbert.errors import SettingsError
+from modernbert.overrides import overridden, read_assignments
 from modernbert.settings import load_mapping
-from modernbert.tasks.finetune import VERBS
+from modernbert.tasks.finetune import SWEPT, VERBS, default_output
 from modernbert.tasks.tuning.recipe import Verb
 
 _MAX_LABELS = 12
@@ -40,8 +41,8 @@ def report(recipe: Any, train: "Callable[[TuningWatch], Results]", *, as_json: b
     Raises:
         typer.Exit: a signal has stopped the runs, which are saved.
     """
-    from modernbert.tasks.tuning.results import Interrupted
     from modernbert.tasks.tuning.sweep import MODEL_FOLDER
+    from modernbert.training.interruption import Interrupted
 
     try:
         with Meter("reading") as meter:
@@ -176,17 +177,14 @@ at any moment: the same command continues it. To train on several GPUs, start it
 """
 
 # Given more than once, these make a sweep of several runs: where their values go then.
-_SWEPT = {
-    ("training", "epochs"): "epochs",
-    ("training", "learning_rate"): "learning_rates",
-    ("training", "weight_decay"): "weight_decays",
-}
+_SWEPT = {("training", name): place.partition(".")[2] for name, place in SWEPT.items()}
 
-RecipeFile = Annotated[
-    Path | None,
+Arguments = Annotated[
+    list[str] | None,
     typer.Argument(
-        metavar="[RECIPE.toml]",
-        help="A recipe; options take precedence over its values.",
+        metavar="RECIPE.toml KEY=VALUE",
+        help="A recipe, and values that take the place of its own, such as training.epochs=2; "
+        "options take precedence over both.",
         show_default=False,
     ),
 ]
@@ -200,12 +198,16 @@ def _command(name: str, verb: Verb) -> Any:
     """The command of a verb, with an option for each field of its recipe."""
     options = [_optional(each) for each in options_of(verb.recipe_class)]
 
-    def command(recipe: Path | None, seeds: int | None, as_json: bool, **values: Any) -> None:
+    def command(
+        arguments: list[str] | None, seeds: int | None, as_json: bool, **values: Any
+    ) -> None:
         from modernbert.tasks.finetune import finetune, look_at
 
+        recipe, changes = _recipe_and_values(arguments or [])
         given = {each.path: _or_none(values[each.name]) for each in options}
         given[("sweep", "seeds")] = None if seeds is None else list(range(seeds))
         base = {} if recipe is None else load_mapping(recipe)
+        base = overridden(base, read_assignments(changes), verb.recipe_class)
         settings = settings_of(
             verb.recipe_class,
             options,
@@ -220,7 +222,7 @@ def _command(name: str, verb: Verb) -> Any:
             as_json=as_json,
         )
 
-    own = {"recipe": (RecipeFile, None), "seeds": (Seeds, None), "as_json": (AsJson, False)}
+    own = {"arguments": (Arguments, None), "seeds": (Seeds, None), "as_json": (AsJson, False)}
     apart = [
         inspect.Parameter(
             each, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
@@ -231,6 +233,13 @@ def _command(name: str, verb: Verb) -> Any:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
+
+
+def _recipe_and_values(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The recipe among some arguments, which comes first, and the values after it."""
+    if arguments and (Path(arguments[0]).exists() or "=" not in arguments[0]):
+        return arguments[0], arguments[1:]
+    return None, arguments
 
 
 def _optional(option: SettingOption) -> SettingOption:
@@ -273,7 +282,7 @@ def _completed(
     if not train:
         raise SettingsError("--train: is missing; name the rows, such as --train train.csv")
     if not (given.get(("output",)) or base.get("output")):
-        given[("output",)] = f"runs/{name}-{Path(train).name.split('.')[0]}"
+        given[("output",)] = default_output(name, str(train))
     return {path: str(value) if isinstance(value, Path) else value for path, value in given.items()}
 
 

@@ -26,6 +26,15 @@ Corpus = Annotated[
 
 TextField = Annotated[str, typer.Option(help="The field or column that holds the text.")]
 
+Values = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Values that take the place of the recipe's.",
+        show_default=False,
+    ),
+]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
 
 

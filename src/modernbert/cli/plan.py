@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from annotated_types import Ge, Gt, Interval
 
-from modernbert.cli.options import AsJson, echo_json, takes_settings
+from modernbert.cli.options import AsJson, Values, echo_json, takes_settings
 from modernbert.cli.recipe import find_recipe
 from modernbert.cli.terminal import tell
+from modernbert.overrides import read_assignments
 from modernbert.settings import Doc, Settings
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def plan(
             show_default=False,
         ),
     ],
+    values: Values = None,
     assumed: PlanSettings = _ASSUMED,
     as_json: AsJson = False,
 ) -> None:
@@ -111,17 +113,17 @@ def plan(
     Nothing is trained, and the recipe's shards need not exist yet. Each number is shown with its
     source.
     """
-    from modernbert.settings import load, load_mapping
+    from modernbert.settings import load_mapping
 
-    recipe = find_recipe(recipe)
+    recipe, given = find_recipe(recipe), read_assignments(values or [])
     load_mapping(recipe)  # a missing file is told of before torch is imported
     from modernbert.cli.plan_recipe import phases_of
     from modernbert.cli.plan_table import as_mapping, table
     from modernbert.planning import Machine, find_chip, plan_phase
     from modernbert.planning.plan import nearest_run
-    from modernbert.tasks.pretraining.recipe import PretrainingRecipe
+    from modernbert.tasks.pretraining.recipe import read_recipe
 
-    chip, settings = find_chip(assumed.kind), load(PretrainingRecipe, recipe)
+    chip, settings = find_chip(assumed.kind), read_recipe(recipe, given)
     phases = phases_of(
         settings, preset=assumed.preset, mean_document_tokens=assumed.mean_document_tokens
     )

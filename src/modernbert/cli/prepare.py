@@ -113,7 +113,7 @@ def prepare_shards(
             **tokenizer_arguments(tokenizer),
             settings=settings,
             workers=workers,
-            on_progress=partial(_show, meter),
+            on_progress=partial(show_progress, meter),
         )
     if str(result.skipped):
         tell(str(result.skipped))
@@ -151,7 +151,7 @@ def _import_datatrove(
             reencode=reencode,
             end_token_id=end_token_id,
             settings=settings,
-            on_progress=partial(_show, meter),
+            on_progress=partial(show_progress, meter),
         )
     if str(result.skipped):
         tell(str(result.skipped))
@@ -182,7 +182,7 @@ def _prepare_share(
             **tokenizer_arguments(tokenizer),
             settings=settings,
             workers=workers,
-            on_progress=partial(_show, meter),
+            on_progress=partial(show_progress, meter),
         )
     if as_json:
         echo_json(_share_as_mapping(result))
@@ -200,7 +200,8 @@ def _share_as_mapping(result: "ShareResult") -> dict[str, Any]:
     }
 
 
-def _show(meter: Meter, progress: "PrepareProgress") -> None:
+def show_progress(meter: Meter, progress: "PrepareProgress") -> None:
+    """Show how far a preparation is."""
     if meter.title != progress.stage:
         meter.restart(progress.stage)
     amount = f"{counted(progress.documents, 'document')}, {short_count(progress.tokens)} tokens"

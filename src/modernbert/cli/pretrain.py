@@ -9,9 +9,10 @@ import typer
 
 from modernbert.cli import report
 from modernbert.cli.formatting import duration, short_count
-from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.options import AsJson, Values, echo_json
 from modernbert.cli.recipe import find_recipe
 from modernbert.cli.terminal import Meter, is_first_process, tell
+from modernbert.overrides import read_assignments
 
 if TYPE_CHECKING:
     from modernbert.tasks.pretraining.recipe import PretrainingRecipe
@@ -27,23 +28,28 @@ def pretrain(
             show_default=False,
         ),
     ],
+    values: Values = None,
     as_json: AsJson = False,
 ) -> None:
     """Pretrain a model as described by a recipe.
+
+    KEY=VALUE takes the place of a value of the recipe, such as training.total_tokens=1e9, or
+    phases.decay.training.total_tokens=1e8 of one phase.
 
     Progress goes to stderr, and the folder of the finished model to stdout. You can stop the run at
     any moment, even with kill -9: the same command continues it and ends with the same weights.
 
     To train on several GPUs, start it with torchrun.
     """
-    from modernbert.settings import load, load_mapping
+    from modernbert.settings import load_mapping
 
-    path = find_recipe(recipe)
+    path, given = find_recipe(recipe), read_assignments(values or [])
     load_mapping(path)  # a missing file is told of before torch is imported
-    from modernbert.tasks.pretraining.recipe import PretrainingRecipe
+    from modernbert.tasks.pretraining.recipe import read_recipe
 
-    settings = load(PretrainingRecipe, path)
-    result = train(settings, go_on=f"modernbert pretrain {shlex.quote(str(recipe))}")
+    settings = read_recipe(path, given)
+    again = shlex.join(["modernbert", "pretrain", str(recipe), *(values or [])])
+    result = train(settings, go_on=again)
     if not is_first_process():
         return
     model = settings.output / "model"

@@ -153,6 +153,9 @@ class Index:
         compact(self.folder)
         self._read()
 
+    def __repr__(self) -> str:
+        return f"Index({str(self.folder)!r}, {len(self):,} documents)"
+
     def __len__(self) -> int:
         return sum(each.num_alive for each in self._segments)
 

@@ -136,6 +136,9 @@ class TextModel(Generic[M]):
         )
         return cls(model, tokenizer, max_seqlen=max_seqlen)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r}, on {self.device})"
+
     def compile(self) -> Self:
         """Let torch's compiler fuse the layers on a GPU; see `Encoder.compile_for_inference`.
 

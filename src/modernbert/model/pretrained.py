@@ -57,6 +57,15 @@ class SavedModel(nn.Module):
     is_of_texts: ClassVar[bool] = False
     """Whether it gives a row for each text, and not one for each token."""
 
+    def __repr__(self) -> str:
+        config = self.config
+        millions = config.num_parameters(head=self.kind == "masked_lm") / 1e6
+        return (
+            f"{type(self).__name__}({config.num_layers} layers, {config.hidden_size} wide, "
+            f"{config.num_heads} heads, vocabulary of {config.vocab_size:,}, up to "
+            f"{config.max_seqlen:,} tokens, {millions:.1f} million parameters)"
+        )
+
     @classmethod
     def architecture(cls) -> str:
         """What config.json calls a model of this kind."""

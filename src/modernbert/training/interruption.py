@@ -8,6 +8,23 @@ from typing import Any, Self
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped a run; all of it is saved, and the same call continues it.
+
+    It is a `KeyboardInterrupt`, so that code around a training that goes on after errors stops too.
+
+    Args:
+        exit_code: The exit code that a shell expects.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return f"stopped by signal {self.exit_code - 128}, all of it saved; the same call continues"
+
+
 class Interruption:
     """A context in which the first SIGINT or SIGTERM is noted and a second acts as usual.
 

@@ -19,9 +19,9 @@ from modernbert.inference.sparse_embedder import SparseEmbedder
 from modernbert.settings import parse
 from modernbert.tasks.finetune import finetune, open_job
 from modernbert.tasks.tuning.job import TuningJob
-from modernbert.tasks.tuning.results import Interrupted
 from modernbert.tasks.tuning.task import Tuning
 from modernbert.training.distributed import ALONE
+from modernbert.training.interruption import Interrupted
 from modernbert.training.task import Progress
 
 KINDS = ["retrieve", "late-interaction", "sparse", "rerank"]

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from modernbert.tasks.finetune import finetune
-from modernbert.tasks.tuning.results import Interrupted
 from modernbert.tasks.tuning.task import Tuning
 from modernbert.training.distributed import joined
+from modernbert.training.interruption import Interrupted
 
 
 def tune(verb: str, recipe: dict[str, Any], told: tuple[int, int] | None = None) -> Any:

@@ -35,7 +35,7 @@ from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.native.update import update
 from modernbert.report.run_report import ReportWriter
-from modernbert.settings import load, parse, to_toml
+from modernbert.settings import to_toml
 from modernbert.tasks.pretraining.averaging import (
     AVERAGED_FOLDER,
     CANDIDATES_FOLDER,
@@ -49,7 +49,7 @@ from modernbert.tasks.pretraining.card import description, pretraining_card, ste
 from modernbert.tasks.pretraining.data import PretrainingData, require_known_ids
 from modernbert.tasks.pretraining.held_out import held_out_figures, predictions
 from modernbert.tasks.pretraining.models import InFirstProcess, first_weights, starting_model
-from modernbert.tasks.pretraining.recipe import PretrainingRecipe
+from modernbert.tasks.pretraining.recipe import PretrainingRecipe, read_recipe
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES, vocabulary_cross_entropy
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training import run_folder
@@ -65,7 +65,8 @@ _STEPS_AHEAD = 2
 
 
 def pretrain(
-    recipe: PretrainingRecipe | Mapping[str, Any] | Path | str, observers: Sequence[Observer] = ()
+    recipe: PretrainingRecipe | Mapping[str, Any] | Path | str,
+    observers: Sequence[Observer] = (),
 ) -> Result:
     """Train as a recipe says, from wherever an earlier start has left off, and write the model.
 
@@ -83,10 +84,7 @@ def pretrain(
         ModernBertError: Something in the recipe, or in what it names, cannot be used; see
             `PretrainingData.open` and `Trainer.run`.
     """
-    if isinstance(recipe, Path | str):
-        recipe = load(PretrainingRecipe, recipe)
-    elif isinstance(recipe, Mapping):
-        recipe = parse(PretrainingRecipe, recipe, where="recipe")
+    recipe = read_recipe(recipe)
     with joined(recipe.computation.timeout_seconds) as group:
         return _pretrain(recipe, observers, group)
 

@@ -56,7 +56,8 @@ from modernbert.data.packing import PackingSettings
 from modernbert.data.shard_cache import CacheSettings
 from modernbert.errors import SettingsError
 from modernbert.model.attention_choice import AttentionChoice
-from modernbert.settings import Doc, Settings, check_keys, parse
+from modernbert.overrides import overridden
+from modernbert.settings import Doc, Settings, check_keys, load_mapping, parse, to_mapping
 from modernbert.tasks.pretraining import recipe_tables
 from modernbert.tasks.pretraining.recipe_tables import BatchSettings, ModelSettings, RampSettings
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES
@@ -73,6 +74,7 @@ __all__ = [
     "PretrainingRecipe",
     "RampSettings",
     "SourceSettings",
+    "read_recipe",
 ]
 
 ONLY_PHASE = "pretraining"
@@ -316,6 +318,30 @@ class PretrainingRecipe(Settings):
     def tokens_before(self, index: int) -> int:
         """Tokens of all phases before one."""
         return sum(phase.training.total_tokens for phase in self.phases[:index])
+
+
+def read_recipe(
+    recipe: PretrainingRecipe | Mapping[str, Any] | Path | str,
+    values: Mapping[str, Any] | None = None,
+) -> PretrainingRecipe:
+    """Read a recipe, with other values in place of its own.
+
+    Args:
+        recipe: The recipe, the same as a mapping, or its file.
+        values: By key, such as `training.total_tokens`; see `overrides`. A key of a phase begins
+            with `phases.NAME.`, another is for all phases that do not say otherwise.
+
+    Raises:
+        SettingsError: There is no such file, or something in it or in the values cannot be used.
+    """
+    if isinstance(recipe, PretrainingRecipe):
+        if not values:
+            return recipe
+        recipe = to_mapping(recipe)
+    is_file = isinstance(recipe, Path | str)
+    mapping = load_mapping(recipe) if isinstance(recipe, Path | str) else recipe
+    changed = overridden(mapping, values or {}, PretrainingRecipe, PhaseRecipe)
+    return parse(PretrainingRecipe, changed, where=str(recipe) if is_file else "recipe")
 
 
 def _check_same_model(before: PhaseRecipe, phase: PhaseRecipe) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from modernbert.display import Shown, Table, scores_table
 from modernbert.errors import RunError
 from modernbert.files import write_whole
 
@@ -37,21 +38,6 @@ class Outcome:
     seconds: float
     dev: Mapping[str, float]
     test: Mapping[str, float]
-
-
-class Interrupted(Exception):
-    """A signal stopped a run; all of it is saved.
-
-    Args:
-        exit_code: The exit code that a shell expects.
-    """
-
-    def __init__(self, exit_code: int) -> None:
-        super().__init__(exit_code)
-        self.exit_code = exit_code
-
-    def __str__(self) -> str:
-        return f"stopped by signal {self.exit_code - 128}"
 
 
 def read_outcome(folder: Path) -> Outcome | None:
@@ -99,8 +85,8 @@ class Combination:
         return {name: [each[name] for each in scores] for name in scores[0]}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Results:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Results(Shown):
     """All runs of a recipe.
 
     Attributes:
@@ -108,6 +94,7 @@ class Results:
         notes: The notes about the data; see `TuningJob`.
         comparisons: The best run's scores beside those of a plain model, a line each.
         facts: More about the data; see `TuningJob`.
+        model: The folder of the best model.
     """
 
     verb: str
@@ -116,6 +103,7 @@ class Results:
     notes: Sequence[str]
     facts: Mapping[str, Any]
     comparisons: Sequence[str] = ()
+    model: Path | None = None
 
     @classmethod
     def of(
@@ -156,6 +144,27 @@ class Results:
     def _goodness(self, scores: Mapping[str, float]) -> float:
         score = scores.get(self.metric, -math.inf)
         return -score if self.metric == "loss" else score
+
+    def table(self) -> Table:
+        """The scores of each combination, or of the best run on each split if there is only one."""
+        notes = [*self.comparisons, *([] if self.model is None else [f"model: {self.model}"])]
+        if len(self.outcomes) == 1:
+            splits = {split: getattr(self.best, split) for split in ("dev", "test")}
+            return scores_table({k: v for k, v in splits.items() if v}, "split", notes)
+        rows = [
+            (f"{each.learning_rate:g}", f"{each.weight_decay:g}", each.epochs, split, *scores)
+            for each in self.combinations
+            for split in ("dev", "test")
+            if (scores := self._shown_scores(each, split))
+        ]
+        header = ("learning rate", "weight decay", "epochs", "split", self.metric, "seeds")
+        return Table(header, rows, notes)
+
+    def _shown_scores(self, each: Combination, split: str) -> tuple[object, ...]:
+        if not getattr(each.outcomes[0], split):
+            return ()
+        mean, spread = each.mean(split)[self.metric], each.spread(split)[self.metric]
+        return f"{mean:.4f} ± {spread:.4f}", len(each.outcomes)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return everything as JSON values."""

@@ -22,11 +22,12 @@ from modernbert.model.native.update import update
 from modernbert.tasks.tuning.first_model import encoder_of, freeze, layer_groups
 from modernbert.tasks.tuning.job import HeldOutSplit, TuningJob
 from modernbert.tasks.tuning.recipe import TuningRun
-from modernbert.tasks.tuning.results import Interrupted, Outcome, read_outcome, write_outcome
+from modernbert.tasks.tuning.results import Outcome, read_outcome, write_outcome
 from modernbert.tasks.tuning.task import Epochs, Tuning
 from modernbert.training import checkpoint
 from modernbert.training.computation import autocast, prepare
 from modernbert.training.distributed import ALONE, Group
+from modernbert.training.interruption import Interrupted
 from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, read_metrics
 from modernbert.training.schedule import ScheduleSettings

@@ -32,12 +32,12 @@ from modernbert.settings import to_mapping, to_toml
 from modernbert.tasks.tuning.job import HeldOutSplit, TuningJob
 from modernbert.tasks.tuning.page import tuning_card, write_page_of_runs
 from modernbert.tasks.tuning.recipe import TuningRecipe, TuningRun
-from modernbert.tasks.tuning.results import Interrupted, Outcome, Results, read_outcome
+from modernbert.tasks.tuning.results import Outcome, Results, read_outcome
 from modernbert.tasks.tuning.run import best_module, train_run
 from modernbert.training import run_folder
 from modernbert.training.computation import autocast
 from modernbert.training.distributed import ALONE, Group
-from modernbert.training.interruption import Interruption
+from modernbert.training.interruption import Interrupted, Interruption
 from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Record
 
@@ -84,7 +84,9 @@ def run_all(
         )
         best = results.best
         told = [job.beside_plain("dev", best.dev), job.beside_plain("test", best.test)]
-        results = replace(results, comparisons=list(filter(None, told)))
+        results = replace(
+            results, comparisons=list(filter(None, told)), model=output / MODEL_FOLDER
+        )
         delivered = group.first((output / MODEL_FOLDER).exists)
         review = None if delivered else _review(job, results, group)
         group.first(lambda: _deliver(job, results, review))
