@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from modernbert import files
 from modernbert.model.native import build
 
 # Before any test module asks for the kernels: none runs on objects of other sources.
@@ -18,6 +19,7 @@ if build.has_sources() and "PYTEST_XDIST_WORKER" not in os.environ:
 def pytest_configure() -> None:
     # Two workers on two cores: one thread each, and figures that do not depend on the load.
     torch.set_num_threads(1)
+    files.PATIENCE_SECONDS = 0.2  # who is refused here is refused after seconds otherwise
     if BUILD is not None and BUILD.failures and not BUILD.built:
         pytest.exit(str(BUILD), returncode=1)  # or else all their tests would be skipped
     if BUILD is not None and (BUILD.error or BUILD.failures):

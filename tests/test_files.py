@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,40 @@ def test_a_folder_that_has_come_to_exist_is_kept(tmp_path: Path) -> None:
         (tmp_path / "folder").mkdir()
         (tmp_path / "folder" / "theirs").touch()
     assert names_in(tmp_path) == ["folder"] and names_in(tmp_path / "folder") == ["theirs"]
+
+
+def test_a_folder_is_waited_for_when_its_holder_is_about_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PATIENCE_SECONDS", 60.0)
+    held = locked(tmp_path)
+    held.__enter__()
+    releasing = threading.Timer(0.1, held.__exit__, (None, None, None))
+    releasing.start()
+    with locked(tmp_path):
+        pass
+    releasing.join()
+
+
+WRITES = """
+from modernbert.files import new_file
+with new_file(Path(sys.argv[1])) as file:
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_killed_writers_of_a_file_left_is_removed_and_the_work_of_living_ones_kept(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "file[1]"
+    killed, living = (in_another_process(WRITES, path) for _ in range(2))
+    killed.kill()
+    killed.communicate()
+    write_whole(path, b"ours")
+    assert len(names_in(tmp_path)) == 2
+    living.communicate("")
+    assert living.returncode == 0 and names_in(tmp_path) == ["file[1]"]
 
 
 def test_a_lock_may_be_shared(tmp_path: Path) -> None:

@@ -94,8 +94,9 @@ def _kills(options: argparse.Namespace, samples: dict[str, Path], home: Path) ->
             random_kills=options.random,
             seed=options.seed,
         )
-        total["verbs"][verb.name] = outcome.kills
-        total["kills"] += outcome.kills
+        counts = {name: value for name, value in vars(outcome).items() if name != "faults"}
+        total["verbs"][verb.name] = counts
+        total["kills"] += outcome.chosen + outcome.random
         total["faults"] += outcome.faults
         _tell(f"  {verb.name}", vars(outcome), None)
     return total

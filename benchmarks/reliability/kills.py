@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -35,6 +36,7 @@ _CHANGES = frozenset(
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _ALREADY_THERE = 2
 _MOST_STARTS = 4
+_SECONDS_TAKEN = re.compile(rb'"seconds": [0-9.e+-]+')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ class Verb:
         outputs: What it leaves.
         prepare: Puts its inputs into the folder of a trial.
         ignored: Names of files that may differ from run to run, such as those that tell the time.
+        only_random: Kill at random times alone, as the work is done in other processes.
+        set_up: Called in each child before the command, in the folder of the trial.
     """
 
     name: str
@@ -54,13 +58,23 @@ class Verb:
     outputs: Sequence[str]
     prepare: Callable[[Path], None]
     ignored: frozenset[str] = frozenset()
+    only_random: bool = False
+    set_up: Callable[[], None] = lambda: None
 
 
 @dataclass
 class Outcome:
-    """How many kills there were, and after which of them something was lost."""
+    """How many kills there were, and after which of them something was lost.
 
-    kills: int = 0
+    Attributes:
+        places: How many changes to the disk the verb makes.
+        chosen: Kills right before one of them.
+        random: Kills at random times.
+    """
+
+    places: int = 0
+    chosen: int = 0
+    random: int = 0
     faults: list[str] = field(default_factory=list)
 
 
@@ -112,7 +126,29 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_child(home: Path, arguments: Sequence[str], *, kill_at: int = 0, seconds: float = 0) -> Any:
+def draw_nothing() -> None:
+    """Leave charts and the measure of this machine out, which cost far more than the kills."""
+    from matplotlib.figure import Figure
+
+    from modernbert.report import charts
+    from modernbert.training import log
+
+    def write(_: Any, file: Any, **__: Any) -> None:
+        file.write(b"a picture")
+
+    charts.Chart._svg = lambda _: "<svg></svg>"  # type: ignore[method-assign]
+    Figure.savefig = write  # type: ignore[method-assign]
+    log._SECONDS = 0.0
+
+
+def run_child(
+    home: Path,
+    arguments: Sequence[str],
+    *,
+    kill_at: int = 0,
+    seconds: float = 0,
+    set_up: Callable[[], None] = lambda: None,
+) -> Any:
     """Run a command in a forked child.
 
     Args:
@@ -120,6 +156,7 @@ def run_child(home: Path, arguments: Sequence[str], *, kill_at: int = 0, seconds
         arguments: Of the command line.
         kill_at: Before which change it is killed; 0 for none.
         seconds: After how long it is killed; 0 for never.
+        set_up: Called in the child before the command.
 
     Returns:
         The exit code, negative for a signal; what it said on stderr; and its changes, or nothing
@@ -129,14 +166,21 @@ def run_child(home: Path, arguments: Sequence[str], *, kill_at: int = 0, seconds
     counted.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
-        _run(home, arguments, kill_at, said, counted)
+        _run(home, arguments, kill_at, said, counted, set_up)
     status = _wait(child, seconds)
     text = said.read_text(encoding="utf-8", errors="replace")
     places = counted.read_text(encoding="utf-8").splitlines() if counted.exists() else []
     return os.waitstatus_to_exitcode(status), text, places
 
 
-def _run(home: Path, arguments: Sequence[str], kill_at: int, said: Path, counted: Path) -> None:
+def _run(
+    home: Path,
+    arguments: Sequence[str],
+    kill_at: int,
+    said: Path,
+    counted: Path,
+    set_up: Callable[[], None],
+) -> None:
     from modernbert.cli import main
 
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -145,6 +189,7 @@ def _run(home: Path, arguments: Sequence[str], kill_at: int, said: Path, counted
     sys.stdout = os.fdopen(1, "w", closefd=False)  # whatever stood there in the parent
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     os.chdir(home)
+    set_up()
     killer = Killer(home, kill_at)
     killer.install()
     code = 1
@@ -173,14 +218,14 @@ def _wait(child: int, seconds: float) -> int:
 
 
 def digest(home: Path, verb: Verb) -> dict[str, str]:
-    """The hashes of all that a verb left, by path."""
+    """The hashes of all that a verb left but the seconds that it took, by path."""
     found: dict[str, str] = {}
     for name in verb.outputs:
         place = home / name
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
             if path.is_file() and path.name not in verb.ignored:
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
-                found[str(path.relative_to(home))] = content
+                content = _SECONDS_TAKEN.sub(b"", path.read_bytes())
+                found[str(path.relative_to(home))] = hashlib.sha256(content).hexdigest()
     return found
 
 
@@ -203,21 +248,23 @@ def run_verb(verb: Verb, home: Path, *, most_places: int, random_kills: int, see
     draw = random.Random(seed)
     _import_all(verb, _fresh(verb, home))
     began = time.monotonic()
-    code, said, places = run_child(_fresh(verb, home), verb.arguments)
+    code, said, places = run_child(_fresh(verb, home), verb.arguments, set_up=verb.set_up)
     seconds = time.monotonic() - began
     if code != 0:
         return Outcome(faults=[f"{verb.name}: ended with {code} without a kill: {said[-400:]}"])
-    expected, outcome = digest(home, verb), Outcome()
-    chosen = list(range(1, len(places) + 1))
+    expected, outcome = digest(home, verb), Outcome(places=len(places))
+    chosen = [] if verb.only_random else list(range(1, len(places) + 1))
     if len(chosen) > most_places:
         chosen = sorted(draw.sample(chosen, most_places))
     for number in chosen:
         where = f"{verb.name} killed before {number} ({places[number - 1]})"
         _trial(verb, _fresh(verb, home), expected, outcome, where, kill_at=number)
+        outcome.chosen += 1
     for _ in range(random_kills):
         after = draw.uniform(0.01, seconds)
         where = f"{verb.name} killed after {after:.2f} s"
         _trial(verb, _fresh(verb, home), expected, outcome, where, seconds=after)
+        outcome.random += 1
     return outcome
 
 
@@ -227,6 +274,8 @@ def _import_all(verb: Verb, home: Path) -> None:
 
     before = Path.cwd()
     os.chdir(home)
+    draw_nothing()
+    verb.set_up()
     try:
         with (
             contextlib.suppress(SystemExit),
@@ -254,12 +303,11 @@ def _trial(
     **kill: Any,
 ) -> None:
     """Kill once, run again until it ends well, and compare."""
-    code, said, _ = run_child(home, verb.arguments, **kill)
-    outcome.kills += 1
+    code, said, _ = run_child(home, verb.arguments, **kill, set_up=verb.set_up)
     for _ in range(_MOST_STARTS):
         if code == 0:
             break
-        code, said, _ = run_child(home, verb.arguments)
+        code, said, _ = run_child(home, verb.arguments, set_up=verb.set_up)
         if code == _ALREADY_THERE and "already" in said:  # it had ended before it was killed
             code = 0
     if code != 0:
@@ -269,5 +317,7 @@ def _trial(
     if got != expected:
         different = sorted(name for name, _ in set(got.items()) ^ set(expected.items()))
         outcome.faults.append(f"{where}: differs in {', '.join(different[:4])}")
+    elif left := leftovers(home):
+        outcome.faults.append(f"{where}: leaves {', '.join(left[:4])}")
     elif "Traceback" in said:
         outcome.faults.append(f"{where}: a traceback: {said[-300:]}")

@@ -3,10 +3,13 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.reliability.kills import Verb
 from benchmarks.reliability.samples import TEXTS, write_corpus
+from modernbert.files import updated_folder
 
 _PRECISION = ("--precision", "float32")
 _TIMES = frozenset(("metrics.jsonl", "report.html", "recipe.toml", "run.lock", "README.md"))
@@ -26,7 +29,7 @@ bin_tokens = 128
 [batch]
 bins_per_step = 1
 [training]
-total_tokens = 1024
+total_tokens = 512
 checkpoint_every_steps = 2
 [training.schedule]
 peak_learning_rate = 1e-3
@@ -112,30 +115,119 @@ def all_verbs(samples: Mapping[str, Path]) -> list[Verb]:
             ignored=_TIMES,
         ),
         Verb(
-            name="finetune classify",
-            arguments=(*_finetune("classify", "masked_lm"), "--seeds", "1", "--seeds", "2"),
-            outputs=["run/model", "run/results.json"],
-            prepare=inputs("masked_lm", more=_labels),
-            ignored=_TIMES | {"results.json"},
+            name="tokenizer extend",
+            arguments=("tokenizer", "extend", "tokenizer", "made", "--token", "[NEW]"),
+            outputs=["made"],
+            prepare=inputs("tokenizer"),
+        ),
+        *_tunings(inputs),
+        Verb(
+            name="evaluate (a suite)",
+            arguments=("evaluate", "masked_lm", "suite.toml", "-o", "run", *_PRECISION),
+            outputs=["run/results.json", "run/labels/result.json"],
+            prepare=inputs("masked_lm", more=_suite),
+            ignored=_TIMES,
         ),
         Verb(
-            name="finetune retrieve",
-            arguments=_finetune("retrieve", "embedder"),
-            outputs=["run/model", "run/results.json"],
-            prepare=inputs("embedder", more=_pairs),
-            ignored=_TIMES | {"results.json"},
+            name="evaluate (retrieval)",
+            arguments=("evaluate", "embedder", "judged", "-o", "run", *_PRECISION),
+            outputs=["run/results.json"],
+            prepare=inputs("embedder", more=_judged),
+            ignored=_TIMES,
+        ),
+        Verb(
+            name="push (to a stand-in)",
+            arguments=("push", "embedder", "owner/name"),
+            outputs=["hub"],
+            prepare=inputs("embedder", more=_card),
+            set_up=_use_stand_in,
         ),
     ]
 
 
-def _finetune(verb: str, model: str) -> tuple[str, ...]:
-    rows = "rows.jsonl" if verb == "classify" else "pairs.jsonl"
-    return (
-        "finetune",
-        verb,
-        *("--model", model, "--train", rows, "--output", "run", "--epochs", "1"),
-        *("--batch-size", "16"),
+def _tunings(inputs: Callable[..., Any]) -> list[Verb]:
+    """Fine-tunings, each alone and as a sweep whose runs are trained at once by other processes."""
+    found = []
+    kinds = (
+        ("classify", "masked_lm", "rows.jsonl", _labels),
+        ("retrieve", "embedder", "pairs.jsonl", _pairs),
     )
+    for kind, model, rows, write in kinds:
+        arguments = (
+            *("finetune", kind, "--model", model, "--train", rows, "--dev", rows),
+            *("--output", "run", "--epochs", "1", "--batch-size", "32"),
+        )
+        one = Verb(
+            name=f"finetune {kind}",
+            arguments=arguments,
+            outputs=["run/model", "run/results.json"],
+            prepare=inputs(model, more=write),
+            ignored=_TIMES,
+        )
+        found.append(one)
+    one, seeds = found[0], ("--seeds", "2")
+    in_turn = replace(one, name="a sweep", arguments=(*one.arguments, *seeds, "--processes", "1"))
+    at_once = replace(
+        one,
+        name="a sweep of two processes",
+        arguments=(*one.arguments, *seeds, "--processes", "2"),
+        only_random=True,
+    )
+    return [*found, in_turn, at_once]
+
+
+def _card(home: Path) -> None:
+    (home / "hub").mkdir()
+    _write(home / "embedder" / "README.md", "A model for a test of kills.")
+
+
+def _use_stand_in() -> None:
+    """Push into the folder `hub` instead of to the hub; as there, a commit is whole or absent."""
+    import huggingface_hub
+
+    class StandIn:
+        def create_repo(self, *, repo_id: str, **_: Any) -> str:
+            Path("hub", repo_id).mkdir(parents=True, exist_ok=True)
+            return f"https://hub/{repo_id}"
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path, **_: Any) -> None:
+            with updated_folder(Path("hub", repo_id)) as commit:
+                shutil.copytree(folder_path, commit, dirs_exist_ok=True)
+
+    huggingface_hub.HfApi = StandIn  # type: ignore[misc, assignment]
+    huggingface_hub.get_token = lambda: "a token"
+
+
+def _suite(home: Path) -> None:
+    _labels(home)
+    _judged(home)
+    _write(
+        home / "suite.toml",
+        """name = "both"
+[[tasks]]
+name = "labels"
+kind = "classify"
+train = "rows"
+dev = "rows"
+metric = "accuracy"
+[tasks.training]
+epochs = 1
+batch_size = 32
+[[tasks]]
+name = "search"
+kind = "retrieve"
+data = "judged"
+metric = "ndcg@10"
+""",
+    )
+
+
+def _judged(home: Path) -> None:
+    (home / "judged" / "qrels").mkdir(parents=True)
+    texts = [json.dumps({"_id": f"d{i}", "text": text}) for i, text in enumerate(TEXTS[:20])]
+    _write(home / "judged" / "corpus.jsonl", "\n".join(texts) + "\n")
+    _write(home / "judged" / "queries.jsonl", json.dumps({"_id": "q", "text": "root of 3"}) + "\n")
+    _write(home / "judged" / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\nq\td7\t1\n")
 
 
 def _labels(home: Path) -> None:

@@ -14,8 +14,10 @@ Two processes that write one folder do not mix their files: the second one is re
 
 import ctypes
 import errno
+import glob
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +34,9 @@ except ImportError:  # Windows, which can neither lock nor open a folder
     _fcntl = None
 
 TEMPORARY_PREFIX = ".partial-"
+PATIENCE_SECONDS = 5.0
 _UPDATE = f"{TEMPORARY_PREFIX}update"
+_RETRY_SECONDS = 0.05
 
 _HERE = -100  # AT_FDCWD: a path that is not absolute begins at the current folder
 _EXCHANGE = 2  # RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS
@@ -51,8 +55,11 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write that takes the place of `path` when the block ends without an error."""
     # Two processes may write the same file: the last one's stays, and it is whole.
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    _remove_abandoned(path)
     try:
         with temporary.open("wb") as file:
+            if _fcntl is not None:
+                _lock(file.fileno(), _fcntl.LOCK_EX)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -61,6 +68,16 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed writers of a file left beside it; living ones hold theirs."""
+    if _fcntl is None:  # nobody can tell the living from the killed
+        return
+    for leftover in path.parent.glob(f"{TEMPORARY_PREFIX}*-{glob.escape(path.name)}"):
+        with suppress(OSError), leftover.open("rb") as file:
+            _lock(file.fileno(), _fcntl.LOCK_EX)
+            leftover.unlink()
 
 
 @contextmanager
@@ -174,25 +191,29 @@ def _replace_one_by_one(path: Path, update: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+def locked(
+    folder: Path, *, shared: bool = False, patience_seconds: float | None = None
+) -> Iterator[None]:
     """Hold a folder for this process; a process that dies lets go of it.
 
     Args:
         folder: Exists already.
         shared: Hold it together with other processes that share it.
+        patience_seconds: How long to wait for another process; `PATIENCE_SECONDS` when None.
 
     Raises:
-        InUseError: Another process holds it.
-        FileNotFoundError: It is not there, or was moved away while this process waited for it.
+        InUseError: Another process holds it, or has moved it away meanwhile.
+        FileNotFoundError: It is not there.
     """
     if _fcntl is None:
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _lock(descriptor, _fcntl.LOCK_SH if shared else _fcntl.LOCK_EX)
-        if not os.path.samestat(os.fstat(descriptor), folder.stat()):
-            raise FileNotFoundError(f"{folder}: was replaced at this moment")
+        kind = _fcntl.LOCK_SH if shared else _fcntl.LOCK_EX
+        lock_patiently(descriptor, kind, patience_seconds)
+        if not _is_still_there(folder, descriptor):
+            raise InUseError(f"{folder}: another process has replaced it at this moment")
         yield
     except BlockingIOError:
         raise InUseError(
@@ -200,6 +221,38 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
         ) from None
     finally:
         os.close(descriptor)
+
+
+def _is_still_there(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), folder.stat())
+    except FileNotFoundError:
+        return False
+
+
+def lock_patiently(descriptor: int, kind: int, patience_seconds: float | None = None) -> None:
+    """Lock an open file or folder.
+
+    A worker may outlive its killed parent for a moment, and whoever runs the same command again at
+    once would meet it.
+
+    Args:
+        descriptor: Of the file.
+        kind: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
+        patience_seconds: As in `locked`.
+
+    Raises:
+        BlockingIOError: Another process holds it still.
+    """
+    patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+    give_up = time.monotonic() + patience
+    while True:
+        try:
+            return _lock(descriptor, kind)
+        except BlockingIOError:
+            if time.monotonic() >= give_up:
+                raise
+        time.sleep(_RETRY_SECONDS)
 
 
 def _lock(descriptor: int, kind: int) -> None:
@@ -230,6 +283,11 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     path.rename(temporary)
     shutil.rmtree(temporary)
+
+
+def finish_removal(path: Path) -> None:
+    """Go on with a `remove_folder` that a kill has interrupted; otherwise do nothing."""
+    shutil.rmtree(path.with_name(TEMPORARY_PREFIX + path.name), ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -282,7 +340,7 @@ def _is_held_by_another(folder: Path, identity: os.stat_result) -> bool:
     if os.path.samestat(folder.stat(), identity):
         return False
     try:
-        with locked(folder):
+        with locked(folder, patience_seconds=0):
             return False
     except (InUseError, FileNotFoundError):
         return True

@@ -11,6 +11,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ M = TypeVar("M")
 MakeWorker = Callable[[], Callable[[W, Callable[[M], None]], None]]
 
 _POLL_SECONDS = 0.2
+_LAST_SECONDS = 3.0  # of a worker after its parent; less than `files.PATIENCE_SECONDS`
 
 
 @dataclass(frozen=True)
@@ -220,11 +222,16 @@ def _send_failure(connection: Connection, error: BaseException) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ask this process to end when its parent has died."""
+    """Ask this process to end when its parent has died, and end it where it does not.
+
+    What it writes is whole after a kill, and it holds locks that the next start waits for.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_LAST_SECONDS)
+        os._exit(1)
 
 
 def _picklable(error: BaseException) -> BaseException:

@@ -270,19 +270,21 @@ def _plain(value: Any) -> Any:
 
 def _convert(hint: Any, value: Any, *, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
     if origin in (Union, types.UnionType):
         return _convert(without_none(hint), value, where=where)
     if origin is Literal:
         if value in arguments:
             return value
         raise SettingsError(f"{where}: got {value!r}, expected one of {_list(arguments)}")
-    if origin is tuple:
+    if origin in (tuple, list):
         if not isinstance(value, list | tuple):
             raise SettingsError(f"{where}: got {value!r}, expected a list")
-        return tuple(
+        return origin(
             _convert(arguments[0], item, where=f"{where}[{i}]") for i, item in enumerate(value)
         )
-    if origin is Mapping:
+    if origin in (Mapping, dict):
         if not isinstance(value, Mapping):
             raise SettingsError(f"{where}: got {value!r}, expected a table of keys")
         return {

@@ -35,7 +35,7 @@ from modernbert.data.remote_files import (
 )
 from modernbert.data.settings import ShareSettings
 from modernbert.errors import InputError, RunError
-from modernbert.files import locked, new_file, remove_folder, sync, write_whole
+from modernbert.files import finish_removal, locked, new_file, remove_folder, sync, write_whole
 from modernbert.hashes import FileHash
 from modernbert.json_files import parse_foreign, read_object
 from modernbert.reading import cache_folder
@@ -249,6 +249,7 @@ class Job:
     @contextmanager
     def _held_folder(self) -> Iterator[None]:
         """The folder, made where there is none and no output, and held by this process."""
+        finish_removal(self.folder)
         if not self.folder.exists():
             self._require_no_output()
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ import difflib
 import errno
 import gzip
 import io
-import json
 import lzma
 import os
 import stat
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO, Literal
 
 from modernbert.errors import DocumentError
 from modernbert.extras import import_extra
+from modernbert.json_files import read_json
 
 Compression = Literal["", "gz", "xz", "zst"]
 
@@ -251,8 +251,8 @@ def _files_of_dataset(folder: Path) -> Iterator[Path]:
     """Return the data files of a saved dataset; its other files are caches."""
     state = folder / "state.json"
     try:
-        names = [entry["filename"] for entry in json.loads(state.read_bytes())["_data_files"]]
-    except (ValueError, KeyError, TypeError):
+        names = [entry["filename"] for entry in read_json(state, DocumentError)["_data_files"]]
+    except (DocumentError, KeyError, TypeError):
         raise DocumentError(
             f"{state}: does not belong to a saved dataset; save the dataset again"
         ) from None

@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from modernbert.data.records import Skipped
 from modernbert.data.shard_manifest import MANIFEST
 from modernbert.errors import InUseError, RunError
-from modernbert.files import TEMPORARY_PREFIX, locked, write_whole
+from modernbert.files import PATIENCE_SECONDS, TEMPORARY_PREFIX, locked, write_whole
+from modernbert.json_files import read_object, read_settings
 
 Identity = Mapping[str, Any]
 
@@ -21,7 +22,7 @@ _IDENTITY = "prepare.json"
 _SKIPPED = "skipped.json"
 _HELD_OUT = "held-out"
 _UNFINISHED = "unfinished"
-_RETRY_SECONDS, _PATIENCE_SECONDS = 0.05, 5.0
+_RETRY_SECONDS = 0.05
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -66,7 +67,7 @@ class PrepareFolder:
 
     def read_skipped(self) -> Skipped:
         """What was not read when the shards were made."""
-        return Skipped(**json.loads((self.path / _SKIPPED).read_bytes()))
+        return read_settings(Skipped, self.path / _SKIPPED, error=RunError)
 
 
 @contextmanager
@@ -103,7 +104,7 @@ def share_folder(
         _check_not_within(path, identity["inputs"])
         _make_folder(path)
         _begin_together(path, identity)
-        with _shared(path):
+        with locked(path, shared=True):
             _check_identity(path, identity)
             folder = PrepareFolder(path)
             folder.unfinished.mkdir(exist_ok=True)
@@ -115,10 +116,10 @@ def share_folder(
 
 def _begin_together(path: Path, identity: Identity) -> None:
     """Make the folder this work's, though other tasks may do so at the same moment."""
-    give_up = time.monotonic() + _PATIENCE_SECONDS
+    give_up = time.monotonic() + PATIENCE_SECONDS
     while not (path / _IDENTITY).exists():
         try:
-            with locked(path):
+            with locked(path, patience_seconds=0):  # another may have begun, and hold it for long
                 _check_identity(path, identity)
         except InUseError:
             if time.monotonic() >= give_up:
@@ -155,22 +156,6 @@ def _make_folder(path: Path) -> None:
         raise RunError(f"{path}: not a folder; choose another output") from None
 
 
-@contextmanager
-def _shared(path: Path) -> Iterator[None]:
-    """Hold the folder together with others; one that is just beginning is waited for."""
-    give_up = time.monotonic() + _PATIENCE_SECONDS
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(locked(path, shared=True))
-                break
-            except InUseError:
-                if time.monotonic() >= give_up:
-                    raise
-                time.sleep(_RETRY_SECONDS)
-        yield
-
-
 def _check_identity(path: Path, identity: Identity) -> None:
     file = path / _IDENTITY
     if not file.exists():
@@ -178,8 +163,8 @@ def _check_identity(path: Path, identity: Identity) -> None:
         write_whole(file, _as_json(identity))
         return
     try:
-        earlier = dict(json.loads(file.read_bytes()))
-    except ValueError:
+        earlier = read_object(file, RunError)
+    except RunError:
         raise RunError(f"{file}: not readable; choose another output") from None
     difference = _difference(earlier, identity)
     if difference:

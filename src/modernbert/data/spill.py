@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from modernbert.data.records import Skipped
+from modernbert.errors import RunError
 from modernbert.files import write_whole
+from modernbert.json_files import read_settings
 
 RUN_TOKENS = 8_000_000
 BUCKET_TOKENS = 16_000_000
@@ -52,9 +54,7 @@ class Spill:
         """The unit's runs that are on the disk, from the first one on."""
         runs: list[SpilledRun] = []
         while (path := self._path(unit, len(runs), "json")).exists():
-            facts = json.loads(path.read_bytes())
-            tokenless = Skipped(**facts.pop("tokenless"))
-            runs.append(SpilledRun(**facts, tokenless=tokenless))
+            runs.append(read_settings(SpilledRun, path, error=RunError))
         return runs
 
     def write_run(self, run: SpilledRun, keys: np.ndarray, documents: Sequence[np.ndarray]) -> None:
@@ -70,7 +70,7 @@ class Spill:
     def finished(self, unit: int) -> Skipped | None:
         """What the unit skipped, when it is finished; otherwise None."""
         path = self._finished_path(unit)
-        return Skipped(**json.loads(path.read_bytes())) if path.exists() else None
+        return read_settings(Skipped, path, error=RunError) if path.exists() else None
 
     def finish_unit(self, unit: int, skipped: Skipped) -> None:
         """Note that all of the unit's runs are stored."""

@@ -28,6 +28,7 @@ from modernbert.inference.bm25 import Bm25, rank_by_words
 from modernbert.inference.loading import folder_fingerprint
 from modernbert.inference.retriever import Retriever, load_retriever, text_vectors
 from modernbert.inference.similarity import rank_documents
+from modernbert.json_files import read_settings
 from modernbert.metrics.ranking import ranking_scores
 from modernbert.model.config_file import find_model
 from modernbert.model.precision import PrecisionChoice
@@ -137,6 +138,12 @@ class TaskResult:
     start: str
     seconds: float
     bm25: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredResult:
+    identity: Mapping[str, Any]
+    result: TaskResult
 
 
 class Watcher(Protocol):
@@ -285,11 +292,10 @@ def _read_result(folder: Path, identity: Mapping[str, Any]) -> TaskResult | None
     if not path.exists():
         return None
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        result = TaskResult(**stored["result"])
-        before = stored["identity"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path}: not the result of a task: {error}; delete it") from None
+        stored = read_settings(_StoredResult, path, error=RunError)
+    except RunError as error:
+        raise RunError(f"{error}; delete it, as it is not the result of a task") from None
+    before, result = stored.identity, stored.result
     if _differ(before, json.loads(json.dumps(identity))):
         raise RunError(
             f"{path}: belongs to another model or task; choose another --output, or delete it"

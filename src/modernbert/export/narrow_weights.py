@@ -14,6 +14,7 @@ from torch import Tensor
 
 from modernbert.errors import ConfigError, ExportError
 from modernbert.files import updated_folder
+from modernbert.json_files import read_object
 from modernbert.kinds import CONFIG_FILE
 from modernbert.model.config_file import find_model, read_config_file
 from modernbert.model.config_writer import COMPUTED_IN
@@ -121,8 +122,7 @@ def _parts(source: Path) -> dict[Path, list[Path]]:
 
 
 def _is_model(folder: Path) -> bool:
-    content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    return isinstance(content, dict) and "model_type" in content
+    return "model_type" in read_object(folder / CONFIG_FILE)
 
 
 def _copy_others(source: Path, folder: Path) -> None:
@@ -150,7 +150,7 @@ def _convert(files: list[Path], folder: Path, precision: WeightPrecision) -> flo
         raise ExportError(f"{lost[0]}: has weights that are NaN or infinite")
     write_safetensors(folder / WEIGHTS_FILE, narrow)
     config_file = folder / CONFIG_FILE
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config = read_object(config_file)
     config |= {key: COMPUTED_IN for key in ("dtype", "torch_dtype") if _names_dtype(config, key)}
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     config_file.write_text(text, encoding="utf-8")

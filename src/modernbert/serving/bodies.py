@@ -78,13 +78,21 @@ def _require_few_inputs(
         if not isinstance(value, list) or not value:
             continue
         if isinstance(value[0], int):
-            if len(value) > settings.max_request_tokens:
-                raise too_many_tokens(settings.max_request_tokens)
+            _require_few_ids(len(value), settings)
         elif len(value) > settings.max_inputs:
             raise too_large(
                 f"{place}{name}: got {len(value)}, but a request may have {settings.max_inputs}; "
                 "send several requests"
             )
+        else:
+            rows = (each for each in value if isinstance(each, list) and each)
+            ids = sum(len(each) for each in rows if isinstance(each[0], int))
+            _require_few_ids(ids, settings)
+
+
+def _require_few_ids(number: int, settings: ServingSettings) -> None:
+    if number > settings.max_request_tokens:
+        raise too_many_tokens(settings.max_request_tokens)
 
 
 def _require_json(request: Request) -> None:

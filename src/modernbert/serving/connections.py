@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 _OTHER_DESCRIPTORS = 256  # for model files, threads, the event loop, and connections being closed
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _EVICTED_AT_ONCE = 16
+_READ_BYTES = 8192  # about 10 ms for the parser at the worst; asyncio would read 32 times as much
 _SECONDS_BETWEEN_WARNINGS = 60.0
 
 
@@ -119,6 +120,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        # What is read at once is taken apart at once, and a body may come in pieces of a byte.
+        transport.max_size = _READ_BYTES  # type: ignore[attr-defined]
         # Each piece of an answer waits until the one before it has been taken.
         transport.set_write_buffer_limits(high=0)
         self._head_timer = self._abort_after(self.config.header_seconds)

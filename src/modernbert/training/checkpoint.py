@@ -26,6 +26,7 @@ from modernbert import hashes
 from modernbert.errors import CheckpointError
 from modernbert.files import new_folder, remove_folder, remove_leftovers
 from modernbert.hashes import FileHash
+from modernbert.json_files import parse_foreign, read_object
 from modernbert.training.distributed import ALONE, Group
 from modernbert.training.run_folder import first_difference
 from modernbert.training.tensors import fill, gathered, write_tensors
@@ -199,17 +200,21 @@ def keep_newest(run_folder: Path, keep: int) -> None:
 
 def find_fault(folder: Path) -> str | None:
     """Say what is wrong with a checkpoint's files, in a few words; None if nothing is."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        seal = manifest.pop("seal")
-    except OSError:
+    if not (folder / MANIFEST).is_file():
         return f"{MANIFEST} is missing or cannot be read"
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+    try:
+        manifest = read_object(folder / MANIFEST, CheckpointError)
+        seal, where = manifest.pop("seal"), str(folder / MANIFEST)
+        files = {
+            name: parse_foreign(FileHash, manifest["files"][name], where, error=CheckpointError)
+            for name in _FILES
+        }
+    except (CheckpointError, KeyError, AttributeError, TypeError):
         return f"{MANIFEST} is no manifest"
     if seal != _seal(manifest):
         return f"{MANIFEST} was changed"
-    for name in _FILES:
-        if fault := hashes.find_fault(folder / name, FileHash(**manifest["files"][name])):
+    for name, expected in files.items():
+        if fault := hashes.find_fault(folder / name, expected):
             return f"{name} {fault}"
     return None
 
@@ -296,7 +301,7 @@ def _load(
         weights.update(_read_module(folder, module))
         states.update(_read_optimizer(folder, module))
         return {
-            "progress": json.loads((folder / _FILES[2]).read_text(encoding="utf-8")),
+            "progress": read_object(folder / _FILES[2], CheckpointError),
             "states": {key: [list(each.shape), str(each.dtype)] for key, each in states.items()},
         }
 
@@ -315,12 +320,12 @@ def _load(
 
 
 def _check_manifest(folder: Path, identity: Mapping[str, Any]) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    if manifest["format"] != FORMAT:
+    manifest = read_object(folder / MANIFEST, CheckpointError)
+    if (found := manifest.get("format")) != FORMAT:
         raise CheckpointError(
-            f"{folder}: got checkpoint format {manifest['format']}, this version reads {FORMAT}"
+            f"{folder}: got checkpoint format {found}, this version reads {FORMAT}"
         )
-    if difference := first_difference(manifest["identity"], identity):
+    if difference := first_difference(manifest.get("identity"), identity):
         raise CheckpointError(f"{folder}: belongs to another run: {difference}")
 
 

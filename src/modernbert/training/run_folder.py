@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.errors import InUseError, RunError
-from modernbert.files import locks, write_whole
+from modernbert.files import lock_patiently, locks, write_whole
+from modernbert.json_files import read_object
 
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
@@ -57,10 +58,9 @@ def claim(run_folder: Path, identity: Mapping[str, Any]) -> None:
         except OSError as error:
             raise RunError(f"{path}: could not be written: {error}") from None
         return
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))["identity"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: not a run's identity: {error}") from None
+    content = read_object(path, RunError)
+    if (stored := content.get("identity")) is None:
+        raise RunError(f"{path}: not a run's identity: has no key 'identity'")
     if difference := first_difference(stored, identity):
         raise RunError(
             f"{run_folder}: belongs to another recipe: {difference}; "
@@ -93,7 +93,7 @@ def _open_lock(run_folder: Path) -> int:
 
 def _lock(descriptor: int, run_folder: Path) -> None:
     try:
-        locks().flock(descriptor, locks().LOCK_EX | locks().LOCK_NB)
+        lock_patiently(descriptor, locks().LOCK_EX)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
     except BlockingIOError:

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from modernbert.errors import NonFiniteLossError
+from modernbert.errors import CheckpointError, NonFiniteLossError, SettingsError
+from modernbert.settings import parse
 from modernbert.training import checkpoint
 from modernbert.training.background import BackgroundSaver, Saved
 from modernbert.training.distributed import Group
@@ -100,12 +101,21 @@ class RunState:
         if loaded is None:
             return ()
         place = dict(loaded.progress)
-        self.evaluated_step = place.pop("evaluated_step")
-        self.health.restore(place.pop("health"))
-        num_threads = place.pop("num_threads", None)  # folders of before do not say
-        self.progress = Progress(**place)
+        try:
+            self.evaluated_step = place.pop("evaluated_step")
+            self.health.restore(place.pop("health"))
+            num_threads = place.pop("num_threads", None)  # folders of before do not say
+            self.progress = parse(Progress, place, where=str(loaded.folder))
+        except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as error:
+            raise CheckpointError(
+                f"{loaded.folder}: progress.json is no progress: {error}"
+            ) from None
         self._renew_optimizer()
         self.saved_step = self.progress.step
+        # A kill between a save and this leaves one too many.
+        self.group.first(
+            lambda: checkpoint.keep_newest(self.folder, self.settings.keep_checkpoints)
+        )
         return (*loaded.warnings, *_told_of_threads(num_threads, self._num_threads))
 
     def enter_next_phase(self) -> None:

@@ -24,7 +24,7 @@ def test_a_killed_embedding_ends_as_one_that_was_not(
     (verb,) = (each for each in verbs.all_verbs(made) if each.name.endswith(name))
     home = tmp_path / "kills" / "home"
     outcome = kills.run_verb(verb, home, most_places=3, random_kills=0, seed=1)
-    assert outcome.faults == [] and outcome.kills == 3
+    assert outcome.faults == [] and outcome.chosen == 3
 
 
 def test_a_kill_that_loses_something_is_seen(made: dict[str, Path], tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[st
     """The names of the labels of each column that holds their numbers, as `datasets` notes them."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return {}
     return names_of_features(features)
 

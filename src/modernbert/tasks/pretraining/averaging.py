@@ -20,6 +20,7 @@ from modernbert.data.packing import PackingSettings
 from modernbert.data.shards import ShardFolder
 from modernbert.errors import ConfigError, InputError, RunError, ShardError
 from modernbert.files import remove_folder, remove_leftovers, updated_folder
+from modernbert.json_files import read_object
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.pretrained import SavedModel
 from modernbert.tasks.pretraining.held_out import held_out_figures
@@ -141,9 +142,7 @@ class Candidates:
 def candidates(folder: Path) -> list[AveragedPart]:
     """Those that a run has kept, in the order of their steps."""
     return [
-        AveragedPart(
-            folder=each, figures=json.loads((each / EVALUATION_FILE).read_text(encoding="utf-8"))
-        )
+        AveragedPart(folder=each, figures=read_object(each / EVALUATION_FILE, RunError))
         for each in sorted(folder.glob("step-*"))
     ]
 

@@ -1,6 +1,5 @@
 """Models of a pretraining: the first one, those of its states, and the delivered one."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from modernbert.errors import CheckpointError, ConfigError, TokenizerError
+from modernbert.json_files import read_object
 from modernbert.kinds import TOKENIZER_FILE
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
@@ -133,8 +133,7 @@ def _config(folder: Path) -> EncoderConfig:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return read_object(path, CheckpointError)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from modernbert.display import Shown, Table, scores_table
 from modernbert.errors import RunError
 from modernbert.files import write_whole
+from modernbert.json_files import read_settings
 
 OUTCOME_FILE = "outcome.json"
 
@@ -50,9 +51,9 @@ def read_outcome(folder: Path) -> Outcome | None:
     if not path.exists():
         return None
     try:
-        return Outcome(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{path}: not the outcome of a run: {error}; delete it") from None
+        return read_settings(Outcome, path, error=RunError)
+    except RunError as error:
+        raise RunError(f"{error}; delete it, as it is not the outcome of a run") from None
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from modernbert.errors import RunError, SettingsError
-from modernbert.files import remove_folder, updated_folder, write_whole
+from modernbert.files import remove_folder, remove_leftovers, updated_folder, write_whole
 from modernbert.hub import CARD
 from modernbert.inference.loading import folder_fingerprint
 from modernbert.model.config_file import find_model
@@ -106,6 +106,8 @@ def _own_folder(job: TuningJob, group: Group) -> Iterator[None]:
                     "another output"
                 )
             stack.enter_context(run_folder.locked(output))
+            for place in (output, *(output / "runs").glob("*")):
+                remove_leftovers(place)
             run_folder.claim(output, run_folder.plain(_identity(job)))
             write_whole(output / "recipe.toml", to_toml(job.recipe).encode())
 
