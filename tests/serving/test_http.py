@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from threading import Event
 from time import monotonic, sleep
 from typing import Any
@@ -172,9 +173,12 @@ def test_slow_and_half_sent_bodies(serve: Serve) -> None:
 def test_what_is_no_http(client: httpx.Client) -> None:
     for noise in (b"\x00\x01\x02\r\n\r\n", b"GET /" + b"a" * 100_000, b"POST / HTTP/9\r\n\r\n"):
         with connect(client) as stranger:
-            stranger.sendall(noise)
-            stranger.shutdown(socket.SHUT_WR)
-            assert stranger.recv(20) in (b"", *(b"HTTP/1.1 400 Bad Req",))
+            answer = b""
+            with suppress(OSError):  # closed before all of it had arrived
+                stranger.sendall(noise)
+                stranger.shutdown(socket.SHUT_WR)
+                answer = stranger.recv(20)
+            assert answer in (b"", b"HTTP/1.1 400 Bad Req")
     assert client.get("/health").status_code == 200
 
 
