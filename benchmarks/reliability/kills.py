@@ -189,6 +189,7 @@ def _run(
     sys.stdout = os.fdopen(1, "w", closefd=False)  # whatever stood there in the parent
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     os.chdir(home)
+    draw_nothing()
     set_up()
     killer = Killer(home, kill_at)
     killer.install()
@@ -274,7 +275,6 @@ def _import_all(verb: Verb, home: Path) -> None:
 
     before = Path.cwd()
     os.chdir(home)
-    draw_nothing()
     verb.set_up()
     try:
         with (

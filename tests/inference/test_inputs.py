@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modernbert.errors import InputError, TruncationWarning
@@ -24,6 +24,7 @@ pandas = pytest.importorskip("pandas")
 TEXTS = st.lists(st.sampled_from(["the", " square", " of 7", "9", " not less."]), max_size=12)
 
 
+@example(parts=[("the" * 10 + " of 7 of 7", "the" * 10 + " of 7")])  # both are longer than 16
 @given(parts=st.lists(st.tuples(TEXTS.map("".join), TEXTS.map("".join)), min_size=1, max_size=4))
 def test_as_the_tokenizer_encodes(tokenizer: Tokenizer, parts: list[tuple[str, str]]) -> None:
     encode = TextEncoder(tokenizer, 16)

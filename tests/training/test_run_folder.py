@@ -43,9 +43,10 @@ def test_plain_makes_tuples_lists() -> None:
 
 
 def test_a_foreign_run_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / RUN_FILE).write_text("[]")
-    with pytest.raises(RunError, match="not a run's identity"):
-        claim(tmp_path, {})
+    for content, message in (("[]", "expected a JSON object"), ("{}", "not a run's identity")):
+        (tmp_path / RUN_FILE).write_text(content)
+        with pytest.raises(RunError, match=message):
+            claim(tmp_path, {})
 
 
 def test_a_folder_is_locked_and_freed(tmp_path: Path) -> None:

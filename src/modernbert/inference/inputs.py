@@ -86,7 +86,13 @@ class TextEncoder:
     def _cut(self, parts: list[list[int]], room: int) -> list[list[int]]:
         """The parts, of at most `room` tokens together."""
         step = 1 if self.cut == "right" else -1
-        ends = (part[:room] if step == 1 else part[-room:] for part in parts)  # a part may be huge
+        # A part may be huge; the longer one stays the longer, by which it is cut.
+        longest = max(map(len, parts))
+        sizes = (room + (len(part) == longest) for part in parts)
+        ends = (
+            part[:size] if step == 1 else part[-size:]
+            for part, size in zip(parts, sizes, strict=True)
+        )
         first, *others = (part[::step] for part in ends)
         kept = cut_to(first, others[0] if others else None, room)
         return [part[::step] for part in kept if part is not None]
