@@ -26,6 +26,18 @@ class Verb(NamedTuple):
         return str(self.command.help).partition("\n")[0]
 
     @property
+    def usage(self) -> str:
+        """How it is called, such as `modernbert info [OPTIONS] {PATH}`."""
+        context = self.command.context_class(self.command, info_name=self.name)
+        return " ".join(["modernbert", self.name, *self.command.collect_usage_pieces(context)])
+
+    @property
+    def option_names(self) -> list[str]:
+        """Its options as the help spells them, such as `-m, --model <str>`."""
+        context = self.command.context_class(self.command, info_name=self.name)
+        return [each.get_help_record(context)[0] for each in _options(self.command)]
+
+    @property
     def flags(self) -> list[str]:
         """All names of its options."""
         return [
@@ -80,11 +92,10 @@ def page(verb: Verb) -> str:
     command = verb.command
     context = command.context_class(command, info_name=verb.name)
     arguments = [each for each in command.params if each.param_type_name == "argument"]
-    usage = " ".join(["modernbert", verb.name, *command.collect_usage_pieces(context)])
     parts = [
         f"# {verb.name}",
         command.help,
-        f"```text\n{usage}\n```",
+        f"```text\n{verb.usage}\n```",
         command.epilog or "",
         _table("Arguments", arguments, context),
         _table("Options", _options(command), context),

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from os.path import relpath
 from pathlib import Path, PurePosixPath
 
-from docs import commands, python_reference
+from docs import assistant, commands, python_reference, tutorial_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE = ROOT / "build" / "pages"
@@ -28,6 +28,16 @@ PAGES = {
     "SECURITY.md": "security.md",
     "benchmarks/README.md": "benchmarks/index.md",
 }
+# What a document names in the repository, and the page that is made from it.
+MADE_FROM = {
+    "docs/commands.py": "reference/commands/index.md",
+    "docs/decisions": "decisions/README.md",
+    "docs/python_reference.py": "reference/python/using.md",
+    "docs/tutorials": "tutorials/index.md",
+    "llms.txt": "llms.txt",
+    **{f"docs/tutorials/{name}.py": f"tutorials/{name}.md" for name in tutorial_pages.NAMES},
+}
+_WIDE = "---\nhide: [navigation, toc]\n---\n"  # two blocks of code need the whole width
 SHOWN = (".md", ".svg", ".png", ".css")
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]*)(#[^)\s]*)?(?=\))|(?<=src=\")([^\":]+)(?=\")")
 FENCE = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
@@ -49,6 +59,12 @@ def generated() -> Iterator[tuple[str, str]]:
         yield f"reference/commands/{verb.page}", commands.page(verb)
     for name, text in python_reference.pages():
         yield f"reference/python/{name}", text
+    yield "tutorials/index.md", tutorial_pages.overview()
+    for name in tutorial_pages.NAMES:
+        yield f"tutorials/{name}.md", tutorial_pages.page(name)
+        yield f"tutorials/{name}.py", (tutorial_pages.FOLDER / f"{name}.py").read_text("utf-8")
+        yield f"tutorials/{name}.ipynb", tutorial_pages.notebook(name)
+    yield "llms.txt", assistant.text()
 
 
 def relinked(text: str, source: str, places: dict[str, str]) -> str:
@@ -58,7 +74,7 @@ def relinked(text: str, source: str, places: dict[str, str]) -> str:
     def link(found: re.Match[str]) -> str:
         target, anchor = found[1] or found[3], found[2] or ""
         path = (ROOT / source).parent.joinpath(target).resolve() if target else ROOT / source
-        place = places.get(_name(path)) or places.get(f"{_name(path)}/README.md")
+        place = places.get(_name(path)) or MADE_FROM.get(_name(path))
         if place is not None:
             return relpath(place, folder) + anchor
         return f"{_repository()}/{'tree' if path.is_dir() else 'blob'}/main/{_name(path)}{anchor}"
@@ -86,7 +102,8 @@ def stage(folder: Path = STAGE) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.suffix == ".md":
             text = (ROOT / source).read_text(encoding="utf-8")
-            target.write_text(relinked(text, source, places), encoding="utf-8")
+            wide = _WIDE if place.startswith("coming-from/") and "grid" in text else ""
+            target.write_text(wide + relinked(text, source, places), encoding="utf-8")
         else:
             shutil.copyfile(ROOT / source, target)
     for place, text in generated():

@@ -2,12 +2,11 @@
 
 - The tables of files in docs/architecture.md: each file with the first line of its docstring, or of
   the comment that it begins with.
-- The rooms in the tree of README.md, from the docstrings of their packages.
 - The tables of keys in docs/recipes.md, from the fields of the settings classes.
+- llms.txt as a whole; see `docs.assistant`.
 
-A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; in a block of code,
-which has no such comments, between the lines that `_TREE` names. `tests/test_docs.py` checks that
-nothing is out of date.
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. `tests/test_docs.py`
+checks that nothing is out of date.
 """
 
 import ast
@@ -21,6 +20,7 @@ from typing import Any, get_args, get_origin
 
 import tomli_w
 
+from docs import assistant
 from modernbert.settings import Field, fields_of, without_none
 from modernbert.tasks.pretraining.recipe import PHASES_OWN, PhaseRecipe, PretrainingRecipe
 
@@ -34,7 +34,6 @@ COMMENTS = {
     ".toml": r"#\s*(.+)",
     ".html": r"<!--\s*(.+)",
 }
-_TREE = re.compile(r"(?<=^src/modernbert/).*?(?=^\S)", re.MULTILINE | re.DOTALL)
 
 
 def summary(path: Path) -> str:
@@ -129,22 +128,6 @@ def _table(folder: Path) -> str:
     return "\n".join(["| file | what it holds |", "|---|---|", *rows])
 
 
-def tree_of_rooms() -> str:
-    """The lines of the README's tree for the rooms, and for the files beside them."""
-    lines = ["          the package; docs/architecture.md has a line for every file"]
-    lines += [f"  {path.name:<22} {_in_tree(path)}" for path in files_of(PACKAGE)]
-    for room in rooms():
-        if room.parent == PACKAGE:
-            lines.append(f"  {room.name + '/':<22} {_in_tree(room / '__init__.py')}")
-    return "\n".join(lines) + "\n"
-
-
-def _in_tree(path: Path) -> str:
-    """A summary without the name before it, beginning in lower case as the other lines do."""
-    text = re.sub(r"^(The command line|\w+): ", "", summary(path))
-    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
-
-
 # The tables of a recipe by their keys: the class of each is found from its field.
 RECIPE_TABLES = (
     "",
@@ -224,10 +207,7 @@ def documents() -> dict[Path, str]:
         for part, generate in parts.items():
             text = replace_part(text, part, generate())
         found[ROOT / name] = text
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    found[readme] = _TREE.sub(lambda _: tree_of_rooms(), text, count=1)
-    return found
+    return {**found, ROOT / "llms.txt": assistant.text()}
 
 
 def replace_part(text: str, name: str, content: str) -> str:

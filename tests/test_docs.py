@@ -23,7 +23,7 @@ from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(modernbert.__file__).parent
-TOP_LEVEL = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+TOP_LEVEL = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "llms.txt")]
 DOCUMENTS = [*TOP_LEVEL, *sorted((ROOT / "docs").rglob("*.md"))]
 
 # Folders of the repository: a path that begins with one of these is meant as a path in it.
@@ -143,19 +143,9 @@ def test_every_deviation_is_listed() -> None:
     assert sorted(marked) == sorted(path for path, _ in listed)
 
 
-def test_the_tree_of_the_readme_exists() -> None:
-    """Two spaces a level; a folder ends with a slash."""
-    (tree,) = blocks(ROOT / "README.md", "text")
-    folders: list[Path] = []
-    missing = []
-    for line in tree.splitlines():
-        name = line.split()[0]
-        level = (len(line) - len(line.lstrip())) // 2
-        path = (folders[level - 1] if level else ROOT) / name
-        folders[level:] = [path]
-        if not (path.is_dir() if name.endswith("/") else path.is_file()):
-            missing.append(name)
-    assert missing == []
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
 
 
 RECIPES = ROOT / "docs" / "recipes.md"
@@ -306,8 +296,13 @@ def model_folders(source: str) -> set[str]:
     return {text for text in texts if isinstance(text, str) and text.endswith("/model")}
 
 
+# What a model is for by the name of its run; any other is a masked language model.
+LABELS = {"labels": ("bad", "good"), "entities": ("B-PER", "O"), "reranker": ("relevance",)}
+
+
 def make_model(folder: Path) -> None:
-    """A tiny masked language model and its tokenizer, as a pretraining leaves them."""
+    """A tiny model and its tokenizer, as a training leaves them."""
+    from modernbert.model.heads import ClassifierSettings
     from modernbert.model.initialize import initialize
     from modernbert.tokenizer.train import train
 
@@ -318,6 +313,12 @@ def make_model(folder: Path) -> None:
         vocab_size=tokenizer.vocab_size,
         **{name: getattr(tokenizer, name) for name in names},
     )
-    model = initialize(modernbert.MaskedLanguageModel(config), seed=0)
-    model.save_pretrained(folder)
+    purpose = folder.parent.name
+    if purpose in LABELS:
+        of_words = purpose == "entities"
+        head = modernbert.TokenClassifier if of_words else modernbert.SequenceClassifier
+        model: Any = head(config, ClassifierSettings(labels=LABELS[purpose]))
+    else:
+        model = modernbert.MaskedLanguageModel(config)
+    initialize(model, seed=0).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
