@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOAK_SECONDS ?= 120
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 
-.PHONY: kernels demo test test-arm lint format types docs clean
+.PHONY: kernels demo test test-arm test-release lint format types docs clean
 
 # pip runs from outside, so that a Python without ensurepip can make the environment too.
 $(BIN)/python:
@@ -32,6 +32,10 @@ test: lint types kernels $(VENV)/.installed-dev
 # The kernels of ARM, cross-compiled and run under qemu; says what is missing where it skips.
 test-arm: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -rs tests/model/native -k "arm or another_architecture"
+
+# The wheel and the source archive, installed into an empty environment and used; some minutes.
+test-release: $(VENV)/.installed-dev
+	MODERNBERT_TEST_RELEASE=1 $(BIN)/python -m pytest -rs tests/test_release.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,4 +1,6 @@
-"""The C kernels in what hatch builds: beside their sources when editable, in the wheel otherwise.
+"""What hatch builds: the C kernels, and the readme of an index page.
+
+The kernels stand beside their sources when the package is editable, in the wheel otherwise.
 
 Without a C compiler the package is installed as pure Python; torch's kernels do the work.
 `MODERNBERT_TARGET=aarch64` cross-compiles a wheel with all of its kernels, or fails.
@@ -7,14 +9,41 @@ Without a C compiler the package is installed as pure Python; torch's kernels do
 import importlib.util
 import os
 import platform
+import re
 import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 NATIVE = "modernbert/model/native"
+_RELATIVE_LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!\w+:|#)([^)\s]+)\)")
+_RELATIVE_PICTURE = re.compile(r'\b(src|srcset)="(?!\w+:)([^"]+)"')
+
+
+class ReadmeHook(MetadataHookInterface):
+    """Turns the links of README.md to files of the repository into addresses."""
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Add the readme."""
+        text = (Path(self.root) / "README.md").read_text(encoding="utf-8")
+        metadata["readme"] = {
+            "content-type": "text/markdown",
+            "text": absolute_links(text, metadata["urls"]["Repository"]),
+        }
+
+
+def absolute_links(text: str, repository: str) -> str:
+    """A Markdown text whose relative links, also of pictures, lead into a repository."""
+
+    def absolute(link: re.Match[str]) -> str:
+        mark, shown, path = link.groups()
+        return f"{mark}[{shown}]({repository}/{'raw' if mark else 'blob'}/main/{path})"
+
+    text = _RELATIVE_PICTURE.sub(rf'\1="{repository}/raw/main/\2"', text)
+    return _RELATIVE_LINK.sub(absolute, text)
 
 
 class KernelsHook(BuildHookInterface[Any]):
