@@ -26,13 +26,14 @@ from modernbert.tasks.pretraining.recipe import PHASES_OWN, PhaseRecipe, Pretrai
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "modernbert"
-SUFFIXES = (".py", ".c", ".h", ".toml", ".html", ".css")
+SUFFIXES = (".py", ".c", ".h", ".toml", ".html", ".css", ".js")
 COMMENTS = {
     ".c": r"/\*\s*(.+)",
     ".h": r"/\*\s*(.+)",
     ".css": r"/\*\s*(.+)",
     ".toml": r"#\s*(.+)",
     ".html": r"<!--\s*(.+)",
+    ".js": r"//\s*(.+)",
 }
 
 

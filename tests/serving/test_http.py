@@ -335,10 +335,3 @@ def test_a_fault_of_the_server_tells_nothing(serve: Serve, monkeypatch: pytest.M
     monkeypatch.setattr("modernbert.serving.routes.encode_ids_too", broken)
     assert "secret" not in refused(client.post("/embed", json={"inputs": "a"}), 500)
     assert client.get("/health").status_code == 200
-
-
-def test_the_page(client: httpx.Client) -> None:
-    answer = client.get("/")
-    assert answer.headers["content-type"].startswith("text/html")
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert "http://" not in answer.text and "https://" not in answer.text  # self-contained

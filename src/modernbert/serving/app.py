@@ -3,13 +3,12 @@
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as PathRoute
 from starlette.types import ASGIApp
 
@@ -21,17 +20,13 @@ from modernbert.serving.docs_page import docs_page
 from modernbert.serving.hosts import HostCheck
 from modernbert.serving.models import ServedModel
 from modernbert.serving.openapi import describe
+from modernbert.serving.page import page_response, try_page
 from modernbert.serving.refusal import Refusal, unavailable
 from modernbert.serving.routes import ROOT_ROUTES, ROUTES
 from modernbert.serving.service import Service
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-_PAGE = Path(__file__).with_name("page.html")
-_PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
-)
-_PAGE_HEADERS = {"content-security-policy": _PAGE_POLICY, "x-content-type-options": "nosniff"}
 _BY_PATH = {route.path: route for route in ROUTES}
 _AT_ROOT = {route.path: route for route in ROOT_ROUTES}
 
@@ -87,7 +82,8 @@ class _Http:
         with_key = self.settings.api_key is not None
         description = describe(version("modernbert"), with_key=with_key)
         self._description = msgspec.json.encode(description)
-        self._docs = docs_page(description)
+        self._docs = page_response(docs_page(description))
+        self._page = page_response(try_page())
 
     async def info(self, model: ServedModel, _: Request) -> Response:
         """What a model is, and the limits."""
@@ -141,11 +137,11 @@ class _Http:
 
     async def docs(self, _: Request) -> Response:
         """The description of the routes, to read."""
-        return HTMLResponse(self._docs, headers=_PAGE_HEADERS)
+        return self._docs
 
     async def page(self, _: Request) -> Response:
         """A page to try the routes on."""
-        return HTMLResponse(_PAGE.read_text(encoding="utf-8"), headers=_PAGE_HEADERS)
+        return self._page
 
 
 def _locked(service: Service, endpoint: Endpoint) -> Endpoint:
