@@ -2,10 +2,11 @@
 
     python -m benchmarks.reliability                      # all of it
     python -m benchmarks.reliability --only flips corpora
-    python -m benchmarks.reliability --verbs embed --places 1000
+    python -m benchmarks.reliability --only kills --verbs "embed -o" --places 1000
 
-Everything is made from nothing in a temporary folder, and no network is used. Ends with exit code 1
-where anything was lost, not found, or ended in a traceback.
+Everything is made from nothing in a temporary folder, and no network is used. All of it takes more
+than an hour; each call adds to the results of those before. Ends with exit code 1 where anything
+was lost, not found, or ended in a traceback.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--only", nargs="+", choices=("kills", "flips", "crafted", "corpora"))
     made.add_argument("--verbs", nargs="+", default=[], help="of the kills; parts of their names")
-    made.add_argument("--places", type=int, default=20, help="the most places of a verb")
+    made.add_argument(
+        "--places", type=int, default=20, help="the most of a verb; of more, each k-th"
+    )
     made.add_argument("--random", type=int, default=3, help="kills of a verb at random times")
     made.add_argument("--flips", type=int, default=1, help="bits that are flipped in each file")
     made.add_argument("--all-values", action="store_true", help="put 23 values into each place")
@@ -44,30 +47,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import torch
 
-    from benchmarks import results
     from benchmarks.reliability.samples import write_samples
 
     torch.set_num_threads(1)
     options = parser().parse_args(arguments)
-    result: dict[str, Any] = {**results.surroundings(num_threads=1), "parts": {}}
+    record = Record(options.output)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder).resolve()
         (home / "samples").mkdir()
         samples = write_samples(home / "samples")
-        for name, part in _parts(options, samples, home).items():
+        for name, part in _parts(options, samples, home, record).items():
             if options.only and name not in options.only:
                 continue
             began = time.monotonic()
             outcome = part()
-            seconds = round(time.monotonic() - began, 1)
-            result["parts"][name] = {**outcome, "seconds": seconds}
-            _tell(name, outcome, seconds)
-    results.write(options.output, result)
-    return int(any(part["faults"] for part in result["parts"].values()))
+            record.add(name, outcome, time.monotonic() - began)
+    return int(record.num_faults > 0)
+
+
+class Record:
+    """The file of the results. What other calls have written there stays, unless it is done anew.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from benchmarks import results
+
+        self.path, self.num_faults = path, 0
+        self._now = results.surroundings(num_threads=1)
+        earlier = results.read(path)["parts"] if path.exists() else {}
+        self._parts: dict[str, Any] = earlier
+
+    def add(self, name: str, outcome: Mapping[str, Any], seconds: float) -> None:
+        """Write and show the outcome of a part, or of a verb of the kills: "kills/VERB"."""
+        from benchmarks import results
+
+        _tell(name, outcome, seconds)
+        if name == "kills":
+            return  # its verbs are there already
+        self.num_faults += len(outcome["faults"])
+        said = ("date", "commit", "uncommitted", "load_average")
+        when = {key: self._now[key] for key in said}
+        self._parts[name] = {**outcome, "seconds": round(seconds, 1), **when}
+        verbs = [each for each in self._parts if each.startswith("kills/")]
+        counted = ("chosen", "random")
+        total = {key: sum(self._parts[each][key] for each in verbs) for key in counted}
+        total["faults"] = sum(len(self._parts[each]["faults"]) for each in verbs)
+        parts = dict(sorted(self._parts.items()))
+        results.write(self.path, {**self._now, "kills": total, "parts": parts})
 
 
 def _parts(
-    options: argparse.Namespace, samples: dict[str, Path], home: Path
+    options: argparse.Namespace, samples: dict[str, Path], home: Path, record: Record
 ) -> dict[str, Callable[[], dict[str, Any]]]:
     from benchmarks.reliability import corpora, crafted, flips
 
@@ -75,18 +108,21 @@ def _parts(
     return {
         "flips": lambda: vars(flips.run(samples, flips_each=options.flips, seed=options.seed)),
         "corpora": lambda: vars(corpora.run(samples, home / "corpora")),
-        "kills": lambda: _kills(options, samples, home / "kills" / "trial"),
+        "kills": lambda: _kills(options, samples, home / "kills" / "trial", record),
         "crafted": lambda: vars(crafted.run(samples, values)),
     }
 
 
-def _kills(options: argparse.Namespace, samples: dict[str, Path], home: Path) -> dict[str, Any]:
+def _kills(
+    options: argparse.Namespace, samples: dict[str, Path], home: Path, record: Record
+) -> dict[str, Any]:
     from benchmarks.reliability import kills, verbs
 
-    total: dict[str, Any] = {"kills": 0, "verbs": {}, "faults": []}
+    total: dict[str, Any] = {"kills": 0, "faults": []}
     for verb in verbs.all_verbs(samples):
         if options.verbs and not any(part in verb.name for part in options.verbs):
             continue
+        began = time.monotonic()
         outcome = kills.run_verb(
             verb,
             home,
@@ -94,18 +130,14 @@ def _kills(options: argparse.Namespace, samples: dict[str, Path], home: Path) ->
             random_kills=options.random,
             seed=options.seed,
         )
-        counts = {name: value for name, value in vars(outcome).items() if name != "faults"}
-        total["verbs"][verb.name] = counts
         total["kills"] += outcome.chosen + outcome.random
-        total["faults"] += outcome.faults
-        _tell(f"  {verb.name}", vars(outcome), None)
+        record.add(f"kills/{verb.name}", vars(outcome), time.monotonic() - began)
     return total
 
 
-def _tell(name: str, outcome: dict[str, Any], seconds: float | None) -> None:
+def _tell(name: str, outcome: Mapping[str, Any], seconds: float) -> None:
     counts = ", ".join(f"{value} {key}" for key, value in outcome.items() if isinstance(value, int))
-    took = "" if seconds is None else f"  ({seconds:.0f} s)"
-    print(f"{name}: {counts}, {len(outcome['faults'])} faults{took}", flush=True)
+    print(f"{name}: {counts}, {len(outcome['faults'])} faults  ({seconds:.0f} s)", flush=True)
     for fault in outcome["faults"]:
         print(f"    {fault}", flush=True)
 

@@ -9,6 +9,7 @@ import numpy as np
 from modernbert.data.shard_writer import ShardWriter
 from modernbert.data.shards import SpecialTokens
 from modernbert.inference.embedder import Embedder, EmbedderSettings
+from modernbert.inference.index import Index, write_faiss
 from modernbert.inference.index_folder import build_index
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_inputs import MultiVectorSettings
@@ -92,6 +93,7 @@ def write_samples(home: Path) -> dict[str, Path]:
     )
     tokenizer.save_pretrained(home / "tokenizer")
     _write_vectors(home)
+    _write_changed(home)
     _write_shards(home / "shards", tokenizer)
     return {path.name: path for path in sorted(home.iterdir()) if path.is_dir()}
 
@@ -106,6 +108,19 @@ def _write_vectors(home: Path) -> None:
     for kind in ("float16", "int8"):
         place = home / f"several-{kind}.index"
         build_index(place, [texts], ids=ids[:10], kind=kind)  # type: ignore[arg-type]
+
+
+def _write_changed(home: Path) -> None:
+    """Indexes that find texts by words too: one as it was built, and one that was changed."""
+    vectors = np.random.default_rng(1).normal(size=(30, 64)).astype(np.float32)
+    ids = [f"document {i}" for i in range(30)]
+    for name in ("words", "changed"):
+        place, first = home / f"{name}.index", TEXTS[:20]
+        build_index(place, [vectors[:20]], ids=ids[:20], texts=first, bm25="english")
+    index = Index.open(home / "changed.index")
+    index.add([vectors[18:24]], ids=ids[18:24], texts=TEXTS[18:24])
+    index.delete(ids[:2])
+    write_faiss(home / "words.index")
 
 
 def _write_shards(folder: Path, tokenizer: Tokenizer) -> None:

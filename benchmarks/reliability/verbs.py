@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from benchmarks.reliability.flips import verify
 from benchmarks.reliability.kills import Verb
 from benchmarks.reliability.samples import TEXTS, write_corpus
 from modernbert.files import updated_folder
@@ -73,6 +76,15 @@ def all_verbs(samples: Mapping[str, Path]) -> list[Verb]:
         embed("out.parquet"),
         embed("out.index", "--kind", "int8"),
         embed("several.index"),
+        embed("words.index", "--bm25", "english"),
+        embed("faiss.index", "--faiss"),
+        Verb(
+            name="embed -o out.jsonl (sparse)",
+            arguments=("embed", "texts.jsonl", "sparse", "-o", "out.jsonl", *_PRECISION),
+            outputs=["out.jsonl"],
+            prepare=inputs("sparse", more=texts),
+        ),
+        *_index_changes(inputs),
         Verb(
             name="tokenizer train",
             arguments=("tokenizer", "train", "texts.jsonl", "made", "--vocab-size", "384"),
@@ -120,6 +132,26 @@ def all_verbs(samples: Mapping[str, Path]) -> list[Verb]:
             outputs=["made"],
             prepare=inputs("tokenizer"),
         ),
+        Verb(
+            name="export onnx",
+            arguments=("export", "onnx", "embedder", "-o", "out"),
+            outputs=["out"],
+            prepare=inputs("embedder"),
+            ignored=_TIMES,
+        ),
+        Verb(
+            name="classify -o out.jsonl",
+            arguments=("classify", "classifier", "--input", "texts.jsonl", "-o", "out.jsonl"),
+            outputs=["out.jsonl"],
+            prepare=inputs("classifier", more=texts),
+        ),
+        Verb(
+            name="score --calibrate",
+            arguments=("score", "classifier", "rows.jsonl", "--calibrate", "-o", "page"),
+            outputs=["classifier"],
+            prepare=inputs("classifier", more=lambda home: _labels(home, "good", "bad")),
+            ignored=_TIMES,
+        ),
         *_tunings(inputs),
         Verb(
             name="evaluate (a suite)",
@@ -143,6 +175,42 @@ def all_verbs(samples: Mapping[str, Path]) -> list[Verb]:
             set_up=_use_stand_in,
         ),
     ]
+
+
+def _index_changes(inputs: Callable[..., Any]) -> list[Verb]:
+    """Changes of an index that was changed before; some that are made twice are as if made once."""
+    add = ("embed", "more.jsonl", "embedder", "-o", "changed.index", "--add", *_PRECISION)
+
+    def more(home: Path) -> None:
+        rows = [{"id": f"document {i}", "text": TEXTS[i]} for i in range(3, 12)]
+        _write(home / "more.jsonl", "\n".join(map(json.dumps, rows)) + "\n")
+
+    changes = {
+        "embed --add": add,
+        "index delete": ("index", "delete", "changed.index", "document 1", "document 8"),
+        "index compact": ("index", "compact", "changed.index"),
+    }
+    return [
+        Verb(
+            name=name,
+            arguments=arguments,
+            outputs=["changed.index"],
+            prepare=inputs("embedder", "changed.index", more=more),
+            found=_found,
+        )
+        for name, arguments in changes.items()
+    ]
+
+
+def _found(home: Path) -> str:
+    """What an index holds, however many changes it took to get there."""
+    from modernbert.inference.index import Index
+
+    index = Index.open(home / "changed.index")
+    queries = np.eye(index.manifest.dim, dtype=np.float32)[:8]
+    hits = [[(hit.id, hit.text) for hit in each] for each in index.search(queries, 30)]
+    words = [(hit.id, hit.text) for hit in index.search(texts="square 25 root", top_k=30)[0]]
+    return repr((hits, words, verify(home / "changed.index")))
 
 
 def _tunings(inputs: Callable[..., Any]) -> list[Verb]:
@@ -230,8 +298,8 @@ def _judged(home: Path) -> None:
     _write(home / "judged" / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\nq\td7\t1\n")
 
 
-def _labels(home: Path) -> None:
-    rows = [{"text": text, "label": "root" if "root" in text else "square"} for text in TEXTS]
+def _labels(home: Path, first: str = "root", second: str = "square") -> None:
+    rows = [{"text": text, "label": first if "root" in text else second} for text in TEXTS]
     _write(home / "rows.jsonl", "\n".join(map(json.dumps, rows)) + "\n")
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from modernbert.cli.app import app
 from modernbert.errors import MissingPackageError
 from modernbert.inference.index import Index, write_faiss
 from modernbert.inference.index_folder import build_index
@@ -26,6 +28,19 @@ def test_it_finds_the_same(tmp_path: Path, similarity: str) -> None:
     for query, hits in enumerate(Index.open(tmp_path / "i").search(queries, 5)):
         assert [hit.row for hit in hits] == rows[query].tolist()
         np.testing.assert_allclose([hit.score for hit in hits], scores[query], atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_its_hash_finds_a_flipped_byte(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    build_index(tmp_path / "i", [np.ones((2, 3), np.float32)])
+    path = write_faiss(tmp_path / "i")
+    assert CliRunner().invoke(app, ["verify", str(path.parent)]).exit_code == 0
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    result = CliRunner().invoke(app, ["verify", str(path.parent)])
+    assert result.exit_code == 2 and "index.faiss: differs from its hash" in result.output
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

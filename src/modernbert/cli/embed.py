@@ -250,6 +250,7 @@ def embed(
         multi=multi,
         share=share,
         adds=add,
+        faiss=faiss,
     )
     options_of_index: IndexOptions = {"kind": chosen, "model": fingerprint, "bm25": bm25}
     with kept_when_stopped(job), job:
@@ -267,9 +268,7 @@ def embed(
         report_texts(output, job.num_done, share, as_json)
         return
     if faiss:
-        from modernbert.inference.index import write_faiss
-
-        tell(f"{write_faiss(output)}: written")
+        tell(f"{output / 'index.faiss'}: written")
     _report(output, num_vectors, width, as_json)
 
 

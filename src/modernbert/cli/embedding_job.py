@@ -39,6 +39,7 @@ class EmbeddingJob(Job):
         multi: Whether a text has several vectors; the output is an index then.
         share: Which share of the job this is.
         adds: Whether the output is an index that is there, to which the texts are added.
+        faiss: Whether an index gets a file for FAISS too.
 
     Raises:
         InputError: As `Job`.
@@ -56,6 +57,7 @@ class EmbeddingJob(Job):
         multi: bool = False,
         share: ShareSettings = _ALONE,
         adds: bool = False,
+        faiss: bool = False,
     ) -> None:
         if output.suffix not in SUFFIXES:
             raise InputError(f"{output}: expected a name that ends in {', '.join(SUFFIXES)}")
@@ -63,7 +65,7 @@ class EmbeddingJob(Job):
             raise InputError(f"{output}: the model has several vectors per text; choose an .index")
         if output.suffix == ".parquet":
             import_extra("pyarrow")
-        self.dim, self._is_multi, self.adds = dim, multi, adds
+        self.dim, self._is_multi, self.adds, self._faiss = dim, multi, adds, faiss
         super().__init__(output, {**description, "dim": dim}, share=share)
 
     def append(
@@ -175,6 +177,10 @@ class EmbeddingJob(Job):
         if folder.exists():
             remove_folder(folder)
         build_index(folder, self._documents(), ids=self._read_ids(), **lines, **options)
+        if self._faiss:
+            from modernbert.inference.index import write_faiss
+
+            write_faiss(folder)
 
     def _add(self, model: str, lines: dict[str, Any]) -> None:
         """Add the texts to the index; after a kill they are added again, in their own place."""

@@ -13,10 +13,13 @@ import numpy as np
 
 from modernbert.errors import InputError
 from modernbert.extras import import_extra
-from modernbert.files import TEMPORARY_PREFIX
+from modernbert.files import new_file, write_whole
+from modernbert.hashes import FileHash, as_bytes
 from modernbert.inference.bm25 import rank_by_words
 from modernbert.inference.fusion import Fusion
 from modernbert.inference.index_changes import (
+    FAISS_FILE,
+    FAISS_HASHES_FILE,
     add_documents,
     compact,
     delete_documents,
@@ -37,7 +40,6 @@ from modernbert.reading import user_path
 
 _BLOCK_VECTORS = 16_384
 _QUERY_VECTORS = 256
-FAISS_FILE = "index.faiss"
 Queries = np.ndarray | Sequence[np.ndarray]
 
 
@@ -299,7 +301,7 @@ def write_faiss(folder: Path | str) -> Path:
     """Write `index.faiss` into the folder of a search index, for programs that read such files.
 
     It holds the vectors that are searched, scaled to length 1 if cosines are compared, in the order
-    of the ids, and compares all of them (IndexFlatIP).
+    of the ids, and compares all of them (IndexFlatIP). Its hash is written beside it.
 
     Args:
         folder: The folder of the index.
@@ -320,7 +322,8 @@ def write_faiss(folder: Path | str) -> Path:
     vectors = read_vectors(segments[0].folder / "float32.npy")
     for start in range(0, len(vectors), _BLOCK_VECTORS):
         index.add(vectors[start : start + _BLOCK_VECTORS])
-    temporary = folder / f"{TEMPORARY_PREFIX}{FAISS_FILE}"
-    faiss.write_index(index, str(temporary))
-    temporary.replace(folder / FAISS_FILE)
+    with new_file(folder / FAISS_FILE) as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
+    hashes = {FAISS_FILE: FileHash.of(folder / FAISS_FILE)}
+    write_whole(folder / FAISS_HASHES_FILE, as_bytes(hashes))
     return folder / FAISS_FILE

@@ -38,6 +38,8 @@ FORMAT = "modernbert index 3"
 _SEGMENT = "segment-"
 _DELETED = "deleted-"
 _FIRST = f"{_SEGMENT}0"
+FAISS_FILE = "index.faiss"
+FAISS_HASHES_FILE = f"{FAISS_FILE}.hashes.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +269,7 @@ def _clear(folder: Path, state: IndexState) -> None:
     if state.change:
         flat = (path for path in _own_files(folder) if path.name != MANIFEST_FILE)
         found += [*(path for path in flat if path.parent == folder), folder / "bm25"]
-        found += [folder / "index.faiss"]  # it holds the vectors of before
+        found += [folder / FAISS_HASHES_FILE, folder / FAISS_FILE]  # the vectors of before
     for path in found:
         if path in kept or not path.exists():
             continue
