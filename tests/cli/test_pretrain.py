@@ -67,7 +67,7 @@ def test_steps_and_evaluations(tmp_path: Path, capsys: pytest.CaptureFixture[str
     steps = [line for line in shown if line.startswith("pretraining")]
     assert len(steps) == 3
     assert all("tokens/s  99.0% full" in line and "loss " in line for line in steps)
-    assert "67%" in steps[1] and "left" in steps[1]
+    assert "50%" in steps[1] and "left" in steps[1]
 
 
 def test_what_is_set_aside_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,10 +32,10 @@ def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixture[st
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "reading  25%  15 documents  0:46 left",
-        "reading  49%  30 documents  0:31 left",
-        "reading  74%  45 documents  0:16 left",
-        "reading  98%  60 documents  0:01 left",
+        "reading  2%  1 documents",
+        "reading  26%  16 documents  0:45 left",
+        "reading  51%  31 documents  0:30 left",
+        "reading  75%  46 documents  0:15 left",
     ]
 
 
@@ -56,9 +56,9 @@ def test_the_next_piece_of_work_has_a_time_of_its_own(capsys: pytest.CaptureFixt
         clock.now += 10
         meter.restart("writing")
         meter.update(0, 50, "")
-        clock.now += 10
+        clock.now += 20
         meter.update(25, 50, "")
-    assert capsys.readouterr().err == "writing  50%  0:10 left\n"
+    assert capsys.readouterr().err == "writing  0%\nwriting  50%  0:20 left\n"
 
 
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from modernbert.data import corpus_files
 from modernbert.data.corpus_files import CorpusFile, find_files, open_unpacked
 from modernbert.data.documents import DocumentReader
 from modernbert.errors import DocumentError
@@ -135,3 +136,12 @@ def _crc32(content: bytes) -> int:
     import zlib
 
     return zlib.crc32(content)
+
+
+def test_how_many_files_there_are_is_told_while_they_are_found(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_files, "_REPORT_SECONDS", -1.0)
+    told: list[int] = []
+    find_files([corpus], on_found=told.append)
+    assert told == [1, 2]

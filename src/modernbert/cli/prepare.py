@@ -205,6 +205,8 @@ def show_progress(meter: Meter, progress: "PrepareProgress") -> None:
     if meter.title != progress.stage:
         meter.restart(progress.stage)
     amount = f"{counted(progress.documents, 'document')}, {short_count(progress.tokens)} tokens"
+    if progress.total is None:
+        amount = counted(progress.done, "file")
     meter.update(progress.done, progress.total, amount)
 
 

@@ -81,6 +81,7 @@ class TimeLeft:
 
 
 _SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_TO_FIRST_LINE = 1.0
 
 # C0 and C1 without tab and line end, what turns the direction of writing, and halves of characters.
 _CONTROLS = "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
@@ -159,7 +160,7 @@ class Meter:
     def __enter__(self) -> Self:
         if (in_notebook() or sys.stderr.isatty()) and is_first_process():
             self._bar = open_bar(self.title)
-        self._last_line = self._clock()
+        self._last_line = self._clock() - _SECONDS_BETWEEN_LINES + _SECONDS_TO_FIRST_LINE
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -176,8 +177,8 @@ class Meter:
             self._bar.show(self.title, done, total, text)
         elif now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            fraction = f"{done / total:.0%}  " if total else ""
-            tell(f"{self.title}  {fraction}{text}")
+            fraction = f"{done / total:.0%}" if total else ""
+            tell("  ".join(filter(None, [self.title, fraction, text])))
 
     def restart(self, title: str) -> None:
         """Begin another piece of work on the same line."""

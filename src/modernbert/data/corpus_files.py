@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,6 +75,9 @@ PassOver = Callable[[str, str], None]
 """Is told of what is no file to read: where it is, and what it is."""
 
 
+_REPORT_SECONDS = 0.2
+
+
 def _pass_over_silently(_where: str, _reason: str) -> None:
     pass
 
@@ -83,6 +87,7 @@ def find_files(
     *,
     follow_links: bool = False,
     pass_over: PassOver = _pass_over_silently,
+    on_found: Callable[[int], None] | None = None,
 ) -> list[CorpusFile]:
     """Find all files of the inputs: each input in its turn, a folder's files sorted by name.
 
@@ -94,6 +99,7 @@ def find_files(
         follow_links: Follow links that lead out of their folder, and links to folders, too.
         pass_over: Is told of links that are not followed or lead nowhere, and of pipes, devices
             and folders that are too deep.
+        on_found: Is told now and then how many files there are so far.
 
     Raises:
         DocumentError: An input is missing, is no file or folder, or gives a file once more.
@@ -101,6 +107,7 @@ def find_files(
     files: list[CorpusFile] = []
     seen: dict[tuple[int, int], str] = {}
     links: list[int] = []
+    last_report = time.monotonic()
     for given in inputs:
         for path, is_link in _files_of(str(given), follow_links, pass_over):
             status = os.stat(path)  # noqa: PTH116 - no Path object for each of many files
@@ -121,6 +128,9 @@ def find_files(
                     mtime_ns=status.st_mtime_ns,
                 )
             )
+            if on_found and time.monotonic() - last_report > _REPORT_SECONDS:
+                last_report = time.monotonic()
+                on_found(len(files))
     return _without_copies(files, links, seen, pass_over)
 
 

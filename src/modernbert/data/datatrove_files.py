@@ -112,6 +112,7 @@ class TokenFileImporter:
         """
         self.spill.folder.mkdir(exist_ok=True)
         done = documents = tokens = 0
+        total = sum(unit.num_bytes for unit in units)
         for unit in units:
             if self.spill.finished(unit.index) is None:
                 self._spill_file(unit)
@@ -123,7 +124,7 @@ class TokenFileImporter:
                 PrepareProgress(
                     stage="tokenizing",
                     done=done,
-                    total=sum(each.num_bytes for each in units),
+                    total=total,
                     documents=documents,
                     tokens=tokens,
                 )

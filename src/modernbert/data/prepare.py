@@ -112,10 +112,17 @@ def prepare(
         RunError: The output folder belongs to other inputs, settings or another tokenizer, an
             input has changed, the disk is full, or a worker process died.
     """
+    progress = on_progress or _ignore
     call = _TextCall.of(
-        inputs, settings, vocab_size, special_token_ids, tokenizer_fingerprint, encoder_factory
+        inputs,
+        settings,
+        vocab_size,
+        special_token_ids,
+        tokenizer_fingerprint,
+        encoder_factory,
+        progress,
     )
-    return _prepare(call, output, workers, on_progress)
+    return _prepare(call, output, workers, progress)
 
 
 def import_datatrove(
@@ -159,13 +166,20 @@ def import_datatrove(
         reencode=reencode,
         end_token_id=end_token_id,
     )
-    return _prepare(call, output, None, on_progress)
+    return _prepare(call, output, None, on_progress or _ignore)
+
+
+def _found(num_files: int) -> PrepareProgress:
+    return PrepareProgress(stage="finding files", done=num_files, total=None)
+
+
+def _ignore(_progress: PrepareProgress) -> None:
+    pass
 
 
 def _prepare(
-    call: "_Call", output: Path | str, workers: int | None, on_progress: OnProgress | None
+    call: "_Call", output: Path | str, workers: int | None, progress: OnProgress
 ) -> PrepareResult:
-    progress = on_progress or (lambda _: None)
     with claim_folder(Path(output), call.identity) as folder:
         already_finished = folder.is_finished
         if not already_finished:
@@ -220,15 +234,22 @@ def prepare_share(
     """
     if not 0 <= task < num_tasks:
         raise InputError(f"task: got {task} of {num_tasks}, expected 0 to {num_tasks - 1}")
+    progress = on_progress or _ignore
     call = _TextCall.of(
-        inputs, settings, vocab_size, special_token_ids, tokenizer_fingerprint, encoder_factory
+        inputs,
+        settings,
+        vocab_size,
+        special_token_ids,
+        tokenizer_fingerprint,
+        encoder_factory,
+        progress,
     )
     units = share_of(call.units, task, num_tasks)
     with share_folder(Path(output), call.identity, task=task, num_tasks=num_tasks) as folder:
         already_finished = folder.is_finished
         spill = call.spill(folder)
         if not already_finished:
-            call.tokenize(folder, units, workers, on_progress or (lambda _: None))
+            call.tokenize(folder, units, workers, progress)
         runs = [run for unit in units for run in spill.runs(unit.index)]
         return ShareResult(
             num_units=len(units),
@@ -307,11 +328,17 @@ class _TextCall(_Call):
         special_token_ids: SpecialTokens,
         tokenizer_fingerprint: str,
         encoder_factory: Callable[[], Encode],
+        on_progress: OnProgress,
     ) -> Self:
         check_special_tokens(special_token_ids, vocab_size)
         settings = settings or PrepareSettings()
         rules = RecordRules(skipped=Skipped(), strict=settings.strict)
-        files = find_files(inputs, follow_links=settings.follow_links, pass_over=rules.skip)
+        files = find_files(
+            inputs,
+            follow_links=settings.follow_links,
+            pass_over=rules.skip,
+            on_found=lambda count: on_progress(_found(count)),
+        )
         return cls(
             inputs=tuple(str(given) for given in inputs),
             files=tuple(files),

@@ -26,17 +26,18 @@ class PrepareProgress:
     """How far the work is.
 
     Attributes:
-        done: Bytes of the inputs' files while tokenizing, tokens while writing.
-        total: As `done`.
+        done: The number of files while finding them, bytes of the inputs' files while tokenizing,
+            tokens while writing.
+        total: As `done`; None while the files are being found.
         documents: Tokenized so far, then written so far.
         tokens: As `documents`.
     """
 
-    stage: Literal["tokenizing", "writing"]
+    stage: Literal["finding files", "tokenizing", "writing"]
     done: int
-    total: int
-    documents: int
-    tokens: int
+    total: int | None
+    documents: int = 0
+    tokens: int = 0
 
 
 OnProgress = Callable[[PrepareProgress], None]
