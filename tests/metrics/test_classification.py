@@ -1,5 +1,6 @@
 """Scores of labels, against scikit-learn."""
 
+import tracemalloc
 import warnings
 from collections.abc import Iterator
 
@@ -68,7 +69,9 @@ def test_the_matrix_and_each_label_are_scikit_learns(
     wanted = reference.precision_recall_fscore_support(
         expected, predicted, labels=labels, zero_division=0
     )
-    for figures, *row in zip(figures_of_labels(matrix, list("abcd")[:count]), *wanted, strict=True):
+    for figures, *row in zip(
+        figures_of_labels(predicted, expected, list("abcd")[:count]), *wanted, strict=True
+    ):
         found = (figures.precision, figures.recall, figures.f1, figures.support)
         assert found == pytest.approx(tuple(row))
 
@@ -88,6 +91,20 @@ def test_rows_with_any_number_of_labels_are_scored_as_scikit_learn_does() -> Non
     ):
         found = (figures.precision, figures.recall, figures.f1, figures.support)
         assert found == pytest.approx(tuple(row))
+
+
+def test_many_labels_take_no_more_room_than_their_number() -> None:
+    rows = np.arange(1_000_000, step=7)
+    tracemalloc.start()
+    try:
+        scores = classification_scores(rows, rows, 1_000_000)
+        figures = figures_of_labels(rows, rows, [""] * 1_000_000)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert scores["accuracy"] == scores["f1_macro"] == 1.0
+    assert sum(each.support for each in figures) == len(rows)
+    assert peak_bytes < 1_000_000_000
 
 
 def test_what_cannot_be_scored() -> None:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from modernbert.data.rows.tables import head_of
 from modernbert.errors import InputError, ModelFolderError
 from modernbert.files import updated_folder, write_whole
@@ -18,7 +16,7 @@ from modernbert.model.config_writer import calibration_keys
 from modernbert.model.heads import SequenceClassifier
 from modernbert.settings import parse
 from modernbert.tasks.finetune import find_verb, open_job
-from modernbert.tasks.labels.classification import MultiLabel
+from modernbert.tasks.labels.classification import MultiLabel, flags_of
 from modernbert.tasks.labels.objective import LabelObjective
 from modernbert.tasks.tuning.job import Review, TuningJob
 from modernbert.tasks.tuning.page import write_page_of_scores
@@ -140,7 +138,7 @@ def _calibrate(module: SequenceClassifier, objective: LabelObjective[Any]) -> Ca
     outputs = objective.outputs(module, "dev", ALONE).double()
     examples, thresholds = objective.splits["dev"].examples, None
     if isinstance(objective.criterion, MultiLabel):
-        expected = np.array([each.labels for each in examples])
+        expected = flags_of(examples, len(objective.criterion.labels)).numpy()
         temperature = best_temperature(outputs.numpy(), expected)
         chances = (outputs / temperature).sigmoid()
         thresholds = tuple(best_thresholds(chances.numpy(), expected))

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from modernbert.errors import InputError
 from modernbert.metrics.checks import Indices, Numbers, as_indices, require_equal_length
 
+_MATRIX_LABELS = 30
+
 
 @dataclass(frozen=True)
 class LabelFigures:
@@ -41,6 +43,33 @@ def confusion_matrix(predicted: npt.ArrayLike, expected: npt.ArrayLike, num_labe
     return pairs.reshape(num_labels, num_labels).astype(np.int64)
 
 
+def confusion_of(
+    predicted: npt.ArrayLike, expected: npt.ArrayLike, labels: Sequence[str]
+) -> list[list[int]] | None:
+    """The confusion matrix as lists; None with too many labels for a person to look at."""
+    if len(labels) > _MATRIX_LABELS:
+        return None
+    found: list[list[int]] = confusion_matrix(predicted, expected, len(labels)).tolist()
+    return found
+
+
+def _counts_of_each(
+    predicted: npt.ArrayLike, expected: npt.ArrayLike, num_labels: int
+) -> tuple[Numbers, Numbers, Numbers]:
+    """For each label, rows that are given it rightly, that are given it, and that have it.
+
+    Unlike a confusion matrix they take no more room than the labels.
+    """
+    given = as_indices(predicted, "predicted", num_labels)
+    wanted = as_indices(expected, "expected", num_labels)
+    require_equal_length(given, wanted)
+    right, decided, present = (
+        np.bincount(rows, minlength=num_labels).astype(np.float64)
+        for rows in (wanted[given == wanted], given, wanted)
+    )
+    return right, decided, present
+
+
 def classification_scores(
     predicted: npt.ArrayLike, expected: npt.ArrayLike, num_labels: int
 ) -> dict[str, float]:
@@ -56,25 +85,30 @@ def classification_scores(
     Raises:
         InputError: Other indices than the labels', or unequal numbers of rows.
     """
-    matrix = confusion_matrix(predicted, expected, num_labels)
-    f1, occurs = _f1_of_each(matrix)
+    right, given, wanted = _counts_of_each(predicted, expected, num_labels)
+    f1 = _ratio(2 * right, given + wanted)
     scores = {
-        "accuracy": float(matrix.trace() / matrix.sum()),
-        "f1_macro": float(f1[occurs].mean()),
-        "matthews": matthews(matrix),
+        "accuracy": float(right.sum() / wanted.sum()),
+        "f1_macro": float(f1[given + wanted > 0].mean()),
+        "matthews": matthews(right, given, wanted),
     }
     return {**scores, "f1": float(f1[1])} if num_labels == 2 else scores
 
 
-def matthews(matrix: Indices) -> float:
-    """Matthews' correlation coefficient of a confusion matrix; 0 when one side is constant.
+def matthews(right: Numbers, given: Numbers, wanted: Numbers) -> float:
+    """Matthews' correlation coefficient; 0 when one side is constant.
 
-    >>> matthews(np.array([[2, 0], [0, 3]])), matthews(np.array([[2, 0], [3, 0]]))
+    Args:
+        right: (num_labels,) float64: rows of each label that are given it.
+        given: (num_labels,) float64: rows that are given the label.
+        wanted: (num_labels,) float64: rows that have the label.
+
+    >>> counts = np.array([2.0, 3.0])
+    >>> matthews(counts, counts, counts), matthews(counts * [1, 0], counts, np.array([5.0, 0.0]))
     (1.0, 0.0)
     """
-    counts = matrix.astype(np.float64)
-    total, wanted, given = counts.sum(), counts.sum(1), counts.sum(0)
-    above = counts.trace() * total - wanted @ given
+    total = wanted.sum()
+    above = right.sum() * total - wanted @ given
     below = np.sqrt(total**2 - given @ given) * np.sqrt(total**2 - wanted @ wanted)
     return float(np.clip(above / below, -1.0, 1.0)) if below else 0.0
 
@@ -102,10 +136,11 @@ def multi_label_scores(predicted: npt.ArrayLike, expected: npt.ArrayLike) -> dic
     }
 
 
-def figures_of_labels(matrix: Indices, labels: Sequence[str]) -> list[LabelFigures]:
-    """Precision, recall and F1 of each label of a confusion matrix."""
-    counts = matrix.astype(np.float64)
-    return _figures(counts.diagonal(), counts.sum(0), counts.sum(1), labels)
+def figures_of_labels(
+    predicted: npt.ArrayLike, expected: npt.ArrayLike, labels: Sequence[str]
+) -> list[LabelFigures]:
+    """Precision, recall and F1 of each label, where a row has one."""
+    return _figures(*_counts_of_each(predicted, expected, len(labels)), labels)
 
 
 def figures_of_decisions(
@@ -145,13 +180,6 @@ def _figures(
         LabelFigures(label, float(precision[i]), float(recall[i]), float(f1[i]), int(wanted[i]))
         for i, label in enumerate(labels)
     ]
-
-
-def _f1_of_each(matrix: Indices) -> tuple[Numbers, npt.NDArray[np.bool_]]:
-    """(num_labels,) F1, and whether the label occurs or is predicted at all."""
-    counts = matrix.astype(np.float64)
-    both = counts.sum(0) + counts.sum(1)
-    return _ratio(2 * counts.diagonal(), both), both > 0
 
 
 def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Numbers:

@@ -157,7 +157,7 @@ def test_any_number_of_labels(opened: Open) -> None:
         data__label=["x", "y"],
     )
     for job in (listed, split, columns):
-        assert [example.labels for example in job.objective.train] == [(1, 1), (0, 0), (0, 1)]
+        assert [example.labels for example in job.objective.train] == [(0, 1), (), (1,)]
         assert all(isinstance(example, MultiLabelledText) for example in job.objective.train)
         assert job.facts["labels"] == {"x": 1, "y": 2}
     with pytest.raises(InputError, match=r"row 1: column 'x': got 2, expected 0 or 1"):
@@ -204,7 +204,7 @@ def test_a_model_that_is_none(tmp_path: Path, model: Path) -> None:
         open_job("classify", labelled.recipe(model, tmp_path / "run", train, data__max_seqlen=65))
 
 
-def flags_of(job: Any) -> list[tuple[int, ...]]:
+def labels_of(job: Any) -> list[tuple[int, ...]]:
     return [example.labels for example in job.objective.splits["train"].examples]
 
 
@@ -223,7 +223,7 @@ def test_any_number_of_labels_in_any_form(opened: Open, case: str) -> None:
     rows, counts = MANY_LABELS[case]
     job = opened("classify", [{**TEXT, **row} for row in rows])
     assert job.facts["labels"] == counts
-    assert flags_of(job) == [(1, 1), (0, 1)]
+    assert labels_of(job) == [(0, 1), (1,)]
 
 
 def test_a_list_of_labels_that_cannot_be_read_is_refused(opened: Open) -> None:

@@ -1,6 +1,7 @@
 """Labels of texts and of pairs: one of several, or any number of them."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from modernbert.errors import DocumentError, InputError, SettingsError
 from modernbert.metrics.calibration import calibration_bins
 from modernbert.metrics.classification import (
     classification_scores,
-    confusion_matrix,
+    confusion_of,
     figures_of_decisions,
     figures_of_labels,
     multi_label_scores,
@@ -50,10 +51,18 @@ class LabelledText:
 
 @dataclass(frozen=True)
 class MultiLabelledText:
-    """A text as token ids, and for each label 1 where it has it."""
+    """A text as token ids, and the indices of its labels, in their order."""
 
     token_ids: list[int]
     labels: tuple[int, ...]
+
+
+def flags_of(examples: Sequence[MultiLabelledText], num_labels: int) -> Tensor:
+    """(examples, num_labels) float32: 1 where the text has the label."""
+    flags = torch.zeros(len(examples), num_labels)
+    for row, example in zip(flags, examples, strict=True):
+        row[list(example.labels)] = 1
+    return flags
 
 
 class SingleLabel:
@@ -96,7 +105,6 @@ class SingleLabel:
         chances = torch.stack(list(outputs)).softmax(1)
         predicted = chances.argmax(1).tolist()
         expected = [example.label for example in split.examples]
-        matrix = confusion_matrix(predicted, expected, len(self.labels))
         mistakes = [
             Mistake(float(row[given]), text, self.labels[wanted], self.labels[given])
             for row, given, wanted, text in zip(
@@ -106,8 +114,8 @@ class SingleLabel:
         ]
         is_right = [given == wanted for given, wanted in zip(predicted, expected, strict=True)]
         return Review(
-            labels=figures_of_labels(matrix, self.labels),
-            confusion=matrix.tolist(),
+            labels=figures_of_labels(predicted, expected, self.labels),
+            confusion=confusion_of(predicted, expected, self.labels),
             calibration=calibration_bins(chances.amax(1).numpy(), is_right),
             **mistakes_of(mistakes),
         )
@@ -138,7 +146,7 @@ class MultiLabel:
         self, outputs: Tensor, _batch: PackedBatch, examples: Sequence[MultiLabelledText], /
     ) -> Tensor:
         """Return the sum over the texts of the mean over the labels."""
-        targets = torch.tensor([each.labels for each in examples], device=outputs.device).float()
+        targets = flags_of(examples, len(self.labels)).to(outputs.device)
         losses = functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
         return losses.mean(1).sum()
 
@@ -146,19 +154,20 @@ class MultiLabel:
         self, outputs: Sequence[Tensor], examples: Sequence[MultiLabelledText], /
     ) -> dict[str, float]:
         """Compute F1 of all decisions, and the fraction of texts with exactly the right labels."""
-        expected = [example.labels for example in examples]
+        expected = flags_of(examples, len(self.labels))
         return multi_label_scores(self._decisions(outputs), expected)
 
     def review(self, outputs: Sequence[Tensor], split: Split[MultiLabelledText], /) -> Review:
         """Return figures of each label, and the wrong texts with the largest losses."""
         decisions = self._decisions(outputs)
         chances = torch.stack(list(outputs)).sigmoid().numpy()
-        expected = np.array([example.labels for example in split.examples])
+        flags = flags_of(split.examples, len(self.labels))
+        expected = flags.numpy()
         mistakes = [
-            Mistake(float((given.sigmoid() - torch.tensor(wanted)).abs().max()), text, *named)
+            Mistake(float((given.sigmoid() - wanted).abs().max()), text, *named)
             for given, wanted, text, named in zip(
                 outputs,
-                expected,
+                flags,
                 split.shown,
                 zip(self._names(expected), self._names(decisions), strict=True),
                 strict=True,
@@ -179,8 +188,7 @@ class MultiLabel:
 
     def _names(self, decisions: np.ndarray) -> list[str]:
         return [
-            ", ".join(label for label, given in zip(self.labels, row, strict=True) if given)
-            or "none"
+            ", ".join(self.labels[index] for index in np.flatnonzero(row)) or "none"
             for row in decisions
         ]
 
@@ -266,10 +274,7 @@ def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) 
                 f"{source.train.source}: has {width} flags a row, and the model {len(columns)} "
                 "labels"
             )
-        hot = {
-            name: [tuple(int(bool(flag(each))) for each in row) for row in rows]
-            for name, rows in lists.items()
-        }
+        hot = {name: [_places(map(flag, row)) for row in rows] for name, rows in lists.items()}
         return _multi_label(source, recipe, columns, hot)
     names = {
         name: [row_label_names(row, table.where(index), column) for index, row in enumerate(rows)]
@@ -278,19 +283,24 @@ def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) 
     labels = recipe.data.labels or learn_labels(
         [each for row in names["train"] for each in row], source.train.source
     )
-    known = set(labels)
+    places = {label: index for index, label in enumerate(labels)}
     for name, table in source.tables.items():
         for row, given in enumerate(names[name]):
-            if unknown := set(given) - known:
+            if unknown := set(given) - places.keys():
                 raise InputError(
                     f"{table.where(row)}: label {unknown.pop()!r} does not occur in the training "
                     "data; correct it or leave the row out"
                 )
-    flags = {
-        name: [tuple(int(label in row) for label in labels) for row in map(set, rows)]
+    chosen = {
+        name: [tuple(sorted({places[label] for label in row})) for row in rows]
         for name, rows in names.items()
     }
-    return _multi_label(source, recipe, labels, flags)
+    return _multi_label(source, recipe, labels, chosen)
+
+
+def _places(flags: Iterable[bool | None]) -> tuple[int, ...]:
+    """The places of flags that are set."""
+    return tuple(place for place, each in enumerate(flags) if each)
 
 
 def _is_listed(value: object) -> bool:
@@ -349,11 +359,12 @@ def _flag_columns(source: LabelledTables) -> tuple[str, ...]:
 
 
 def _flags(table: Table, columns: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return 0 or 1 for each column of labels of each row."""
-    return list(zip(*(_flag_column(table, column) for column in columns), strict=True))
+    """Return which columns of labels are set in each row."""
+    rows = zip(*(_flag_column(table, column) for column in columns), strict=True)
+    return [_places(row) for row in rows]
 
 
-def _flag_column(table: Table, column: str) -> list[int]:
+def _flag_column(table: Table, column: str) -> list[bool]:
     flags = []
     for row, value in enumerate(table.values(table.find([], asked=column, option="--label"))):
         found = flag(value, decimal_comma=table.decimal_comma)
@@ -362,7 +373,7 @@ def _flag_column(table: Table, column: str) -> list[int]:
                 f"{table.where(row)}: column {column!r}: got {value!r}, expected 0 or 1, as each "
                 "of several columns of labels has"
             )
-        flags.append(int(found))
+        flags.append(found)
     return flags
 
 
@@ -370,17 +381,18 @@ def _multi_label(
     source: LabelledTables,
     recipe: ClassifyRecipe,
     labels: Sequence[str],
-    flags: dict[str, list[tuple[int, ...]]],
+    chosen: dict[str, list[tuple[int, ...]]],
 ) -> TuningJob:
     if recipe.training.few_shot:
         raise SettingsError("few_shot: needs one label per text; leave it out")
-    totals = np.array(flags["train"]).sum(0).tolist()
+    counts = Counter(index for row in chosen["train"] for index in row)
+    totals = [counts[index] for index in range(len(labels))]
     return text_job(
         source,
         MultiLabel(labels),
         {
             name: [partial(MultiLabelledText, labels=row) for row in rows]
-            for name, rows in flags.items()
+            for name, rows in chosen.items()
         },
         verb="classify",
         settings=_head(recipe, labels, "multi_label"),

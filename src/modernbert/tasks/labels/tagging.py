@@ -18,7 +18,7 @@ from modernbert.errors import InputError
 from modernbert.inference.words import first_tokens
 from modernbert.metrics.classification import (
     classification_scores,
-    confusion_matrix,
+    confusion_of,
     figures_of_labels,
 )
 from modernbert.metrics.entities import OUTSIDE, entity_scores, entity_spans, figures_of_kinds
@@ -100,7 +100,7 @@ class Tagging:
         expected = [each.labels for each in split.examples]
         predicted = [self._predicted(*pair) for pair in zip(outputs, split.examples, strict=True)]
         given, wanted = self._named(predicted), self._named(expected)
-        matrix = confusion_matrix(_flat(predicted), _flat(expected), len(self.labels))
+        words = _flat(predicted), _flat(expected), self.labels
         mistakes = [
             Mistake(wrong, text, *(self._described(text, labels) for labels in (right, found)))
             for text, right, found in zip(split.shown, wanted, given, strict=True)
@@ -109,8 +109,8 @@ class Tagging:
         return Review(
             labels=figures_of_kinds(given, wanted)
             if self.has_entities
-            else figures_of_labels(matrix, self.labels),
-            confusion=None if self.has_entities else matrix.tolist(),
+            else figures_of_labels(*words),
+            confusion=None if self.has_entities else confusion_of(*words),
             **mistakes_of(mistakes),
         )
 

@@ -27,7 +27,7 @@ class Review:
     Attributes:
         labels: The figures of each label.
         confusion: For the rows of each label, how many got which label; None if that is
-            meaningless.
+            meaningless or too large to look at.
         calibration: How often predictions are right, by their confidence.
         columns: The names of the columns of `mistakes`.
         mistakes: What the model gets wrong, or is least sure of, the worst first.

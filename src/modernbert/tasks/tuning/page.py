@@ -32,7 +32,6 @@ from modernbert.training.trainer import METRICS_FILE
 
 _SHOWN_CHARACTERS = 1000
 _MISTAKES = 25
-_MATRIX_LABELS = 30
 
 
 def write_page_of_runs(
@@ -115,7 +114,7 @@ def _review_sections(split: HeldOutSplit, review: Review, job: TuningJob) -> lis
             for e in review.labels
         ]
         sections.append(section("Each label", table(header, rows), note=f"On {source}."))
-    if review.confusion is not None and len(review.labels) <= _MATRIX_LABELS:
+    if review.confusion is not None:
         names = [each.label for each in review.labels]
         square = matrix(names, review.confusion, rows="is", columns="given")
         sections.append(section("Confusion matrix", square))
