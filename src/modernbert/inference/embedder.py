@@ -148,7 +148,7 @@ class Embedder(TextModel[Encoder]):
             ModelFolderError: The folder cannot be written.
             TokenizerError: The tokenizer cannot be written.
         """
-        packed_from = self._source if self.encoder.engine is not None else None
+        packed_from = self._source if self.encoder.is_packed else None
         encoder = self.encoder if packed_from is None else Encoder.from_pretrained(packed_from)
         settings = replace(self.settings, max_seqlen=self.max_seqlen)
         try:

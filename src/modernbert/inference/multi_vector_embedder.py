@@ -216,11 +216,12 @@ class MultiVectorEmbedder(TextModel[Encoder]):
 
     def _trainable(self) -> Encoder:
         """Return the encoder with its layers, which one packed for inference has released."""
-        if self.model.engine is None:
+        if not self.model.is_packed:
             return self.model
         if self._plain is None:
             assert self._source is not None
-            self._plain = Encoder.from_pretrained(self._source).requires_grad_(False).eval()
+            plain = Encoder.from_pretrained(self._source).to(self.device)
+            self._plain = plain.requires_grad_(False).eval()
         return self._plain
 
 

@@ -150,7 +150,7 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
             ModelFolderError: The folder cannot be written.
             TokenizerError: The tokenizer cannot be written.
         """
-        is_packed = self.model.encoder.engine is not None
+        is_packed = self.model.encoder.is_packed
         again = self._source if is_packed else None
         model = self.model if again is None else MaskedLanguageModel.from_pretrained(again)
         settings = replace(self.settings, max_seqlen=self.max_seqlen)

@@ -13,6 +13,7 @@ from modernbert.errors import ConfigError, InputError
 from modernbert.model.attention_choice import AttentionChoice, has_varlen
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
+from modernbert.model.graphs import Graphs
 from modernbert.model.layer import Layer, norm_for
 from modernbert.model.layout import Layout
 from modernbert.model.native.engine import Engine
@@ -68,6 +69,7 @@ class Encoder(SavedModel):
         self.attention: AttentionChoice = "auto"
         self.is_causal = False
         self.pause: Callable[[], None] | None = None
+        self.graphs: Graphs | None = None
         self._autocasts = False
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
@@ -89,6 +91,18 @@ class Encoder(SavedModel):
             if dropout is not None:
                 raise InputError("dropout: this model is packed for inference and cannot train")
             return self.engine(batch, self.pause)
+        if self.graphs is not None and dropout is None:
+            replayed = self.graphs(batch)
+            if replayed is not None:
+                return replayed
+        return self._compute(batch, dropout)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the weights are those of `for_inference`, no longer float32 as they were read."""
+        return self.engine is not None or self._autocasts
+
+    def _compute(self, batch: PackedBatch, dropout: Dropout | None = None) -> Tensor:
         device = batch.token_ids.device.type
         with torch.autocast(device, torch.bfloat16) if self._autocasts else nullcontext():
             return self._forward(batch, dropout)
@@ -133,19 +147,23 @@ class Encoder(SavedModel):
     def compile_for_inference(self) -> Self:
         """Let the compiler fuse the layers if attention is `varlen`; call it after `for_inference`.
 
-        The layers are compiled once, at the first forward pass, for batches of all shapes.
-        Otherwise nothing changes: the C kernels are compiled already, and `blocks` would be
-        compiled anew for each batch.
+        The layers are compiled once, for batches of all shapes. Then CUDA graphs are recorded for
+        batches of few short texts, where they are faster. Otherwise nothing changes: the C kernels
+        are compiled already, and `blocks` would be compiled anew for each batch.
         """
-        if self._autocasts and has_varlen(self.embeddings.tok_embeddings.weight.device):
+        device = self.embeddings.tok_embeddings.weight.device
+        if self._autocasts and has_varlen(device):
             self.compile_layers(dynamic=True)
+            with torch.no_grad():
+                self.graphs = Graphs(self._compute, device)
         return self
 
     def for_inference(self, precision: PrecisionChoice = "auto") -> Self:
         """Prepare to compute hidden states as fast as the device can, without gradients.
 
-        If the C kernels run, the weights are packed for them and the trainable ones are released,
-        so the model can be neither trained nor saved afterwards.
+        If the C kernels run, the weights are packed for them and the trainable ones are released.
+        Elsewhere in bfloat16, the matrices of the layers are kept in bfloat16. In both cases the
+        model can be neither trained nor saved afterwards.
 
         Args:
             precision: The precision of weights and products; the residual stream, sums, norms and
@@ -166,8 +184,11 @@ class Encoder(SavedModel):
         if packed:
             self.engine = engine_for(self, chosen)
             self.layers, self.final_norm = nn.ModuleList(), nn.Identity()
-        else:
-            self._autocasts = chosen == "bfloat16"
+        elif chosen == "bfloat16":
+            self._autocasts = True
+            for part in self.layers.modules():
+                if isinstance(part, nn.Linear):  # what autocast would do in each forward
+                    part.to(torch.bfloat16)
         return self
 
 

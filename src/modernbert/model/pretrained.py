@@ -159,7 +159,7 @@ def save(model: SavedModel, folder: Path | str) -> None:
     Raises:
         ModelFolderError: The folder cannot be written; each file is whole, the old or the new.
     """
-    if any(getattr(part, "engine", None) is not None for part in model.modules()):
+    if any(getattr(part, "is_packed", False) for part in model.modules()):
         raise ModelFolderError(
             f"{folder}: the model is packed for inference and cannot be saved; "
             "load it again without a precision"
