@@ -1,15 +1,18 @@
-"""Everything that is to be measured on a GPU, in sections of less than nine minutes each.
+"""Everything that is to be measured on a GPU, in sections of less than three minutes each.
 
     python -m benchmarks.gpu --section correctness
-    python -m benchmarks.gpu --section training --section parts
+    python -m benchmarks.gpu --section training --size base
     python -m benchmarks.gpu --section mini                  again until it says `finished`
+    python -m benchmarks.gpu --minutes 14                    what is most wanted, while time is left
     python -m benchmarks.gpu --device cpu --tiny             all of it in small, to try the code
 
 A section ends with a short table and is merged into one JSON of the day, with versions, clocks and
-commit; so sections can be run one by one, in any order and again.
+commit; so sections can be run one by one, in any order and again. With --minutes each runs in a
+process of its own, which is stopped after three minutes, and those that the file has are left out.
 """
 
 import argparse
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +25,9 @@ from typing import Any
 import torch
 
 from benchmarks import results
-from benchmarks.cuda import equality, libraries, parts, speeds
+from benchmarks.cuda import anchors, equality, libraries, parts, speeds
 from benchmarks.cuda.bench import SIZES, Bench, Rows, versions
+from benchmarks.cuda.contrastive import contrastive
 from benchmarks.cuda.mini import RECIPE, mini
 from modernbert.errors import ModernBertError
 
@@ -39,8 +43,35 @@ SECTIONS: Mapping[str, Callable[[Bench], Rows]] = {
     "transformers": libraries.transformers,
     "flex": speeds.flex,
     "inference": libraries.inference,
+    "queries": anchors.queries,
+    "documents": anchors.documents,
+    "indexing": anchors.indexing,
+    "answers": anchors.answers,
+    "rerank": anchors.rerank,
+    "contrastive": contrastive,
     "mini": mini,
 }
+
+IN_ORDER: Sequence[tuple[str, ...]] = (
+    ("correctness", "base"),
+    ("inference", "base"),
+    ("training", "base"),
+    ("answers",),
+    ("queries", "base"),
+    ("rerank",),
+    ("mini",),
+    ("documents", "base"),
+    ("contrastive", "base"),
+    ("memory", "base"),
+    ("inference", "large"),
+    ("parts", "base"),
+    ("indexing", "base"),
+    ("memory", "large"),
+    ("training", "large"),
+)
+"""Sections with the size that they are run for, by their worth."""
+
+_MOST_MINUTES = 3.0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--size", action="append", choices=SIZES, help="of the models; both if none")
     made.add_argument("--tiny", action="store_true", help="small models and batches")
     made.add_argument("--recipe", type=Path, default=RECIPE, help="of the section mini")
+    made.add_argument("--minutes", type=float, help="run the sections in order for so long")
     made.add_argument("--out", type=Path, help="the JSON; that of the day when absent")
     return made
 
@@ -71,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.size:
         bench = replace(bench, sizes=tuple(options.size))
     path = options.out or FOLDER / f"{datetime.now(UTC).date().isoformat()}.json"
+    if options.minutes is not None:
+        return run_in_order(options, path)
     unequal = False
     for name in options.section or [name for name in SECTIONS if name != "mini"]:
         section = partial(mini, recipe=options.recipe) if name == "mini" else SECTIONS[name]
@@ -81,11 +115,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name}: {error}", file=sys.stderr)
             return 2
         minutes = (time.monotonic() - begin) / 60
-        merge(path, name, {"minutes": round(minutes, 2), "rows": rows}, bench)
+        key = section_key(name, *(options.size or ()))
+        merge(path, key, {"minutes": round(minutes, 2), "rows": rows}, bench)
         print(f"\n{name} ({minutes:.1f} minutes)\n{table(rows)}", flush=True)
         unequal |= any(figures.get("ok") == "NO" for figures in rows.values())
     print(f"\n{path}")
     return int(unequal)
+
+
+def section_key(name: str, *sizes: str) -> str:
+    """What a section is called in the file.
+
+    >>> section_key("memory"), section_key("memory", "large")
+    ('memory', 'memory large')
+    """
+    return " ".join((name, *sizes))
+
+
+def run_in_order(options: argparse.Namespace, path: Path) -> int:
+    """Run the sections that the file lacks, in processes of their own; how many went wrong."""
+    end = time.monotonic() + 60 * options.minutes
+    failed = 0
+    for name, *sizes in IN_ORDER:
+        left = end - time.monotonic()
+        if left <= 0:
+            print(f"no time for {section_key(name, *sizes)}")
+        elif section_key(name, *sizes) not in _sections(path):
+            failed += not _run(options, path, name, sizes, min(left, 60 * _MOST_MINUTES))
+    return failed
+
+
+def _run(
+    options: argparse.Namespace, path: Path, name: str, sizes: Sequence[str], seconds: float
+) -> bool:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", "--section", name]
+    command += ["--device", options.device, "--seconds", str(options.seconds), "--out", str(path)]
+    command += [text for size in sizes for text in ("--size", size)]
+    command += ["--recipe", str(options.recipe)] + ["--tiny"] * options.tiny
+    try:
+        return subprocess.run(command, timeout=seconds).returncode == 0
+    except subprocess.TimeoutExpired:
+        print(f"{section_key(name, *sizes)}: stopped after {seconds:.0f} seconds", flush=True)
+        return False
+
+
+def _sections(path: Path) -> Mapping[str, Any]:
+    sections: Mapping[str, Any] = results.read(path)["sections"] if path.exists() else {}
+    return sections
 
 
 def merge(path: Path, name: str, found: Mapping[str, Any], bench: Bench) -> None:

@@ -172,6 +172,10 @@ class Bench:
         repeats = max(1, round(self.seconds / 5 / max(once, 1e-6)))
         return median(self._timed(call, repeats) for _ in range(5))
 
+    def once(self, call: Callable[[], object]) -> float:
+        """Seconds of one call, the device waited for."""
+        return self._timed(call, 1)
+
     def _timed(self, call: Callable[[], object], repeats: int) -> float:
         self.synchronize()
         begin = time.perf_counter()

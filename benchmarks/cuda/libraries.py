@@ -1,34 +1,20 @@
 """Sections `transformers` and `inference`: both sides in one run, on equal weights."""
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from benchmarks.cuda.bench import MASKED_SHARE, Bench, Figures, Rows, TrainingStep
+from benchmarks.cuda.bench import MASKED_SHARE, Bench, Figures, Mix, Rows, TrainingStep
+from benchmarks.cuda.contestants import ROWS, Contestants
 from benchmarks.engines import groups, pad
-from modernbert.batch import PackedBatch
-from modernbert.devices import to_host
-from modernbert.inference.batching import Work
-from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.pooling import pool
-from modernbert.model.precision import PrecisionChoice
 
-_BATCH_SIZES = (8, 32, 128)  # rows; the best counts
 _INFERENCE_MIXES = ("512 fixed", "512 ragged", "8192 fixed", "8192 ragged")
 _BATCHES = 4
-
-
-class Ids(NamedTuple):
-    """A text that has been encoded already."""
-
-    token_ids: list[int]
-    is_truncated: bool = False
 
 
 def transformers(bench: Bench) -> Rows:
@@ -48,35 +34,20 @@ def transformers(bench: Bench) -> Rows:
 
 
 def inference(bench: Bench) -> Rows:
-    """Vectors of many texts in bfloat16: ours packed, theirs sorted and padded.
-
-    Ours twice: `uncompiled`, and `ours`, compiled once for batches of all shapes, which is what
-    `Embedder.compile` does.
-    """
+    """Vectors of many texts in bfloat16, everybody in turn: the paper's workloads, and queries."""
     rows: Rows = {}
     for size in bench.sizes:
-        ours, theirs = _pair(bench, size, compiled=False)
-        precision: PrecisionChoice = "bfloat16" if bench.is_cuda else "auto"
-        plain, compiled = (deepcopy(ours.encoder).for_inference(precision) for _ in range(2))
-        compiled.compile_for_inference()
-        tokens = bench.tokens(size)
-        for name, mix in bench.mixes(*_INFERENCE_MIXES).items():
-            lengths = mix.lengths(_BATCHES * tokens)
-            texts = [Ids(ids) for ids in bench.sequences(lengths, bench.config(size).vocab_size)]
-
-            def speed(call: Callable[[], object], lengths: Sequence[int] = lengths) -> float:
-                return sum(lengths) / bench.time(call)
-
-            own, uncompiled = (
-                speed(partial(_vectors_of, bench, each, texts, tokens))
-                for each in (compiled, plain)
-            )
-            best = _best(bench, partial(_encode_padded, theirs), [each.token_ids for each in texts])
-            rows[f"{size} {name}"] = {**_compared(own, best), "uncompiled tokens/s": uncompiled}
+        contestants, tokens = Contestants(bench, size), bench.tokens(size)
+        vocab_size = bench.config(size).vocab_size
+        mixes = {**bench.mixes(*_INFERENCE_MIXES), "queries": Mix(64, 16, 8)}
+        for name, mix in mixes.items():
+            total = tokens // 8 if name == "queries" else (1 if bench.tiny else _BATCHES) * tokens
+            sequences = bench.sequences(mix.lengths(total), vocab_size)
+            rows[f"{size} {name}"] = contestants.compare(sequences, tokens=tokens)
         for kind in ("512", "8192"):
             fixed, ragged = (rows[f"{size} {kind} {each}"] for each in ("fixed", "ragged"))
             ragged["of fixed"] = float(ragged["ours tokens/s"]) / float(fixed["ours tokens/s"])
-        del ours, theirs, plain, compiled
+        del contestants
     return rows
 
 
@@ -90,13 +61,11 @@ def _compared(own: float, best: tuple[float, int]) -> Figures:
     }
 
 
-def _pair(
-    bench: Bench, size: str, *, compiled: bool | None = None
-) -> tuple[MaskedLanguageModel, Any]:
+def _pair(bench: Bench, size: str) -> tuple[MaskedLanguageModel, Any]:
     """Our model, and transformers' with the same weights on scaled dot-product attention."""
     from transformers import AutoModelForMaskedLM
 
-    model = bench.model(size, compiled=compiled)
+    model = bench.model(size)
     with TemporaryDirectory() as folder:
         model.save_pretrained(Path(folder) / "model")
         theirs = AutoModelForMaskedLM.from_pretrained(
@@ -113,7 +82,7 @@ def _best(
     """Real tokens a second with the batch size that is fastest, and that size."""
     found = [(0.0, 0)]
     lengths = [len(sequence) for sequence in sequences]
-    for size in _BATCH_SIZES[: 1 if bench.tiny else None]:
+    for size in ROWS[: 1 if bench.tiny else None]:
         batches = [
             tuple(each.to(bench.device) for each in pad([sequences[place] for place in places]))
             for places in groups(lengths, size)
@@ -148,26 +117,3 @@ class _TheirStep:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-
-@torch.inference_mode()
-def _encode_padded(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:
-    with torch.autocast(ids.device.type, torch.bfloat16):
-        model.model(input_ids=ids, attention_mask=mask)
-
-
-def _vectors_of(bench: Bench, encoder: Encoder, texts: Sequence[Ids], tokens: int) -> None:
-    """As an embedder does it: packed on the host, a batch ahead, the vectors copied back."""
-
-    def compute(batch: PackedBatch) -> Sequence[torch.Tensor]:
-        return to_host(pool(encoder(batch).float(), batch, "cls")).unbind()
-
-    work = Work(
-        encode=list[Ids],
-        compute=compute,
-        size=lambda text: len(text.token_ids),
-        device=bench.device,
-        batch_tokens=tokens,
-    )
-    for _ in work.run(texts):
-        pass

@@ -1,6 +1,7 @@
 """The sections for a GPU, each tried in small on a CPU, so that a GPU need not debug them."""
 
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from tests.tasks.pretraining.small import World
 
 from benchmarks import gpu, results
+from benchmarks.cuda import anchors
 from benchmarks.cuda import bench as benches
 from benchmarks.cuda import mini as minis
 from benchmarks.cuda.bench import MIXES, Bench, Mix
@@ -15,7 +17,7 @@ from benchmarks.cuda.parts import part_of
 from modernbert.settings import to_toml
 
 CPU = Bench(device=torch.device("cpu"), tiny=True)
-PEERS = {"transformers", "inference"}
+PEERS = {"transformers", "inference", "queries", "documents", "indexing", "contrastive"}
 
 
 def run(section: str, out: Path, *more: str) -> int:
@@ -36,6 +38,48 @@ def test_a_section_in_small(
     assert found[section]["rows"] and found[section]["tiny"] and found[section]["commit"]
     shown = capsys.readouterr().out
     assert all(row in shown for row in found[section]["rows"])
+
+
+def test_sections_run_in_order_while_there_is_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that the file has are left out; each is a process, and one that fails ends no other."""
+    out, ran = tmp_path / "gpu.json", []
+
+    def process(command: list[str], *, timeout: float) -> subprocess.CompletedProcess[str]:
+        ran.append(command[command.index("--section") + 1 :][:1] + command[-3:])
+        assert 0 < timeout <= 180
+        if len(ran) == 2:
+            raise subprocess.TimeoutExpired(command, timeout)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", process)
+    monkeypatch.setattr(
+        gpu, "IN_ORDER", (("flex", "base"), ("memory", "large"), ("forward",), ("answers",))
+    )
+    results.write(out, {"benchmark": "gpu", "sections": {"flex base": {}}})
+    common = ["--device", "cpu", "--tiny", "--out", str(out)]
+    assert gpu.main([*common, "--minutes", "14"]) == 1
+    assert [each[0] for each in ran] == ["memory", "forward", "answers"]
+    assert "forward: stopped" in capsys.readouterr().out
+    assert gpu.main([*common, "--minutes", "0"]) == 0
+    assert "no time for answers" in capsys.readouterr().out and len(ran) == 3
+
+
+def test_every_section_in_order_exists() -> None:
+    assert {name for name, *_ in gpu.IN_ORDER} <= gpu.SECTIONS.keys()
+    assert {size for _, *sizes in gpu.IN_ORDER for size in sizes} <= set(benches.SIZES)
+
+
+@pytest.mark.parametrize(
+    ("anchor", "scaled"),
+    [(anchors.ANSWERS, 3_815 * 989.4 / 209.5), (anchors.PAIRS["17m"], 7_517.0)],
+)
+def test_speeds_of_other_chips_are_scaled(anchor: anchors.Anchor, scaled: float) -> None:
+    row = anchor.beside(scaled + 1)
+    assert row["scaled by products"] == pytest.approx(scaled) and row["beaten"] == "yes"
+    assert anchor.beside(scaled - 1)["beaten"] == "no"
+    assert anchors.EAGER_QUERIES.beside(2.7)["beaten"] == "yes"
 
 
 def test_mini_goes_on_in_parts(tmp_path: Path) -> None:

@@ -110,9 +110,7 @@ def _times(
 ) -> tuple[float, float]:
     """The median seconds of a batch of one text, computed plainly and by the graph, in turn."""
     batch = PackedBatch.from_sequences([[0] * graph.num_tokens], device=device)
-    rounds = [
-        (clock(lambda: compute(batch)), clock(lambda: graph(batch))) for _ in range(_ROUNDS)
-    ]
+    rounds = [(clock(lambda: compute(batch)), clock(lambda: graph(batch))) for _ in range(_ROUNDS)]
     plain, replayed = zip(*rounds, strict=True)
     return median(plain), median(replayed)
 

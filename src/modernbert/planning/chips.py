@@ -78,6 +78,8 @@ CHIPS: Mapping[str, Chip] = {
     "a10": _chip("A10", 125.0, 31.2, 24.0, 600.0, 32.0),
     # NVIDIA A10G datasheet (the A10 of AWS's g5): bfloat16 70 | 140 with sparsity.
     "a10g": _chip("A10G", 70.0, 35.0, 24.0, 600.0, 32.0),
+    # NVIDIA RTX Blackwell GPU architecture whitepaper, appendix: bfloat16 with float32 sums 209.5.
+    "rtx5090": _chip("GeForce RTX 5090", 209.5, 104.8, 32.0, 1792.0, 64.0),
     # NVIDIA Ada GPU architecture whitepaper, appendix: bfloat16 with float32 sums 165.2.
     "rtx4090": _chip("GeForce RTX 4090", 165.2, 82.6, 24.0, 1008.0, 32.0),
     # NVIDIA Ampere GA102 whitepaper, appendix: bfloat16 with float32 sums 71.
