@@ -13,7 +13,7 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "training.md": (
         "Training",
         "From a corpus to a model, and from rows to a model for a task.",
-        ("api", "tasks", "training", "evaluation", "planning", "data", "report"),
+        ("api", "sklearn", "tasks", "training", "evaluation", "planning", "data", "report"),
     ),
     "models.md": (
         "Models and batches",

@@ -42,6 +42,7 @@ FLOORS = (
     {"serving", "export", "evaluation"},
     {"cli"},
     {"api"},
+    {"sklearn"},
     {"__main__"},
 )
 

@@ -153,7 +153,12 @@ def test_a_server_without_its_extra(models: Path) -> None:
 
 def test_the_extras_bring_what_they_are_said_to_bring() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = {"faiss": "faiss-cpu", "prometheus_client": "prometheus-client", "Stemmer": "PyStemmer"}
+    names = {
+        "faiss": "faiss-cpu",
+        "prometheus_client": "prometheus-client",
+        "sklearn": "scikit-learn",
+        "Stemmer": "PyStemmer",
+    }
     for package, extra in EXTRAS.items():
         wanted = {Requirement(each).name for each in project["optional-dependencies"][extra]}
         assert names.get(package, package) in wanted

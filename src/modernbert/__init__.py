@@ -37,6 +37,11 @@ if TYPE_CHECKING:
         TokenClassifier,
     )
     from modernbert.model.multi_vector import MultiVectorModel
+    from modernbert.sklearn import (
+        EmbeddingTransformer,
+        ModernBertClassifier,
+        ModernBertRegressor,
+    )
     from modernbert.tokenizer.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -49,12 +54,15 @@ __all__ = [
     "Classifier",
     "DataCollatorWithPacking",
     "Embedder",
+    "EmbeddingTransformer",
     "Encoder",
     "EncoderConfig",
     "FillMask",
     "Index",
     "MaskedLanguageModel",
+    "ModernBertClassifier",
     "ModernBertError",
+    "ModernBertRegressor",
     "MultiVectorEmbedder",
     "MultiVectorModel",
     "MultiVectorSettings",
@@ -90,12 +98,15 @@ _HOMES = {
     "Classifier": "modernbert.inference.classifier",
     "DataCollatorWithPacking": "modernbert.interop.collator",
     "Embedder": "modernbert.inference.embedder",
+    "EmbeddingTransformer": "modernbert.sklearn",
     "Encoder": "modernbert.model.encoder",
     "EncoderConfig": "modernbert.model.config",
     "FillMask": "modernbert.inference.fill_mask",
     "Index": "modernbert.inference.index",
     "MaskedLanguageModel": "modernbert.model.heads",
+    "ModernBertClassifier": "modernbert.sklearn",
     "ModernBertError": "modernbert.errors",
+    "ModernBertRegressor": "modernbert.sklearn",
     "MultiVectorEmbedder": "modernbert.inference.multi_vector_embedder",
     "MultiVectorModel": "modernbert.model.multi_vector",
     "MultiVectorSettings": "modernbert.inference.multi_vector_inputs",

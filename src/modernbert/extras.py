@@ -14,6 +14,7 @@ EXTRAS = {
     "msgspec": "serve",
     "prometheus_client": "serve",
     "pyarrow": "train",
+    "sklearn": "sklearn",
     "starlette": "serve",
     "uvicorn": "serve",
     "zstandard": "train",
