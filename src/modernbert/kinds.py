@@ -26,7 +26,15 @@ ModelKind = Literal[
 Kind = (
     ModelKind
     | Literal[
-        "tokenizer", "shards", "index", "vectors", "checkpoint", "run", "evaluation", "recipe"
+        "tokenizer",
+        "shards",
+        "index",
+        "vectors",
+        "checkpoint",
+        "run",
+        "evaluation",
+        "recipe",
+        "adapter",
     ]
 )
 
@@ -106,6 +114,7 @@ NAMES: dict[Kind, str] = {
     "run": "a run",
     "evaluation": "the results of an evaluation",
     "recipe": "a recipe",
+    "adapter": "adapters of PEFT",
 }
 """What each kind is called in a sentence."""
 
@@ -117,6 +126,7 @@ USED_BY: dict[Kind, str] = {
 """The verb that uses each kind."""
 
 CONFIG_FILE = "config.json"
+ADAPTER_FILE = "adapter_config.json"
 MODULES_FILE = "modules.json"
 SETTINGS_FILE = "config_sentence_transformers.json"
 TRANSFORMER_FILE = "sentence_bert_config.json"
@@ -180,6 +190,8 @@ def find_kind(path: Path) -> Kind | None:
     """
     if path.is_file():
         return {".toml": "recipe", ".npy": "vectors"}.get(path.suffix)  # type: ignore[return-value]
+    if (path / ADAPTER_FILE).exists():  # transformers then takes the model that it names
+        return "adapter"
     if (path / MANIFEST_FILE).exists():
         return _kind_of_manifest(path / MANIFEST_FILE)
     if _is_model(path):
@@ -233,7 +245,7 @@ def model_folder(path: Path, wanted: tuple[ModelKind, ...] = ()) -> Path:
         said = f"{path}: is the folder of a run; the model in it, {taken}, is taken"
         warnings.warn(said, FolderWarning, stacklevel=2)
         path = taken
-    if not wanted and _is_model(path):
+    if not wanted and _is_model(path) and not (path / ADAPTER_FILE).exists():
         return path
     kind = find_kind(path)
     if kind is None or kind in wanted:
@@ -320,5 +332,7 @@ def _advice(kind: Kind, wanted: tuple[ModelKind, ...]) -> str:
     made = next((MODELS[each].made_by for each in wanted if MODELS[each].made_by), None)
     if kind in ("encoder", "masked_lm") and made:
         return f"; fine-tune it with `modernbert {made}`"
+    if kind == "adapter":
+        return "; merge them in PEFT with `merge_and_unload()` and save the model that it returns"
     used = USED_BY.get(kind)
     return f"; `modernbert {used}` is for it" if used else ""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from modernbert.errors import ConfigError, ModelFolderError
 from modernbert.hub import find_folder
 from modernbert.json_files import check_same, flag, integer, number, read_object
-from modernbert.kinds import CONFIG_FILE, ModelKind, model_folder
+from modernbert.kinds import ADAPTER_FILE, CONFIG_FILE, ModelKind, model_folder
 from modernbert.model.rope_scaling import RopeScaling, read_scaling
 from modernbert.word_splitting import WordSplitting
 
@@ -101,6 +101,8 @@ def read_config_file(folder: Path) -> dict[str, Any]:
         ConfigError: The config of another kind of model.
     """
     path = folder / CONFIG_FILE
+    if (folder / ADAPTER_FILE).exists():
+        model_folder(folder)
     if not path.exists():
         raise ModelFolderError(f"{folder}: holds no {CONFIG_FILE}; expected the folder of a model")
     published = read_object(path)
