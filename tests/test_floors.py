@@ -31,9 +31,7 @@ FLOORS = (
         "kinds",
         "overrides",
         "reading",
-        "choices",
         "processes",
-        "progress",
         "word_splitting",
     },
     {"tokenizer", "data", "model", "training", "metrics", "report"},
@@ -199,7 +197,7 @@ def test_only_the_command_line_prints() -> None:
                 printing.append(f"{module}:{node.lineno}")
     terminal = [str(f) for f in imports() if f.imported.split(".")[0] in ("typer", "rich", "click")]
     assert printing == []
-    drawing = ("modernbert.cli", "modernbert.progress")
+    drawing = ("modernbert.cli", "modernbert.display")
     assert [found for found in terminal if not found.startswith(drawing)] == []
 
 
@@ -218,7 +216,7 @@ def test_verbs_import_what_is_heavy_when_they_run() -> None:
 def is_light(module: str) -> bool:
     """Whether a verb may import it early; the next test finds out whether that is true."""
     light = {"cli", "errors", "extras", "files", "hashes", "json_files", "overrides"}
-    light |= {"progress", "reading"}
+    light |= {"display", "reading"}
     ends = ("settings", "recipe", "tasks.finetune", "remote_files", "export.formats")
     return room(module) in light or module.endswith(ends)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from modernbert.inference.embedder import Embedder
     from modernbert.inference.fill_mask import FillMask
     from modernbert.inference.index import Index
-    from modernbert.inference.load import load
+    from modernbert.inference.loading import load
     from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
     from modernbert.inference.multi_vector_inputs import MultiVectorSettings
     from modernbert.inference.question_answerer import QuestionAnswerer
@@ -126,7 +126,7 @@ _HOMES = {
     "export_openvino": "modernbert.export.openvino_export",
     "export_weights": "modernbert.export.narrow_weights",
     "finetune": "modernbert.api",
-    "load": "modernbert.inference.load",
+    "load": "modernbert.inference.loading",
     "prepare": "modernbert.api",
     "pretrain": "modernbert.api",
     "push_folder": "modernbert.hub",

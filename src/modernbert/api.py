@@ -18,9 +18,8 @@ from modernbert.cli.prepare import show_progress
 from modernbert.cli.pretrain import PretrainingWatch
 from modernbert.cli.recipe import find_recipe
 from modernbert.cli.terminal import Meter
-from modernbert.display import Shown, Table, scores_table
+from modernbert.display import Shown, Table, in_notebook, scores_table
 from modernbert.errors import InputError
-from modernbert.progress import in_notebook
 from modernbert.reading import user_path
 
 if TYPE_CHECKING:

@@ -317,3 +317,10 @@ _KINDS: dict[Any, str] = {
 
 def _list(items: tuple[Any, ...]) -> str:
     return ", ".join(repr(item) for item in items)
+
+
+Pooling = Literal["cls", "mean"]
+SparsePooling = Literal["max", "sum"]
+TrainingPrecision = Literal["auto", "float32", "bfloat16"]
+Objective = Literal["masked", "causal"]
+OptimizerName = Literal["stable-adamw", "adamw", "muon"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modernbert.cli.formatting import duration, lines, short_count
+from modernbert.cli.terminal import duration, lines, short_count
 
 
 @pytest.mark.parametrize(

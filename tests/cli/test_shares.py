@@ -15,10 +15,9 @@ from tests.cli.conftest import TEXTS, Answer, Run
 from tests.cli.test_inference_verbs import models as models
 
 from modernbert.cli.job import LinesJob
-from modernbert.cli.text_input import TextInput
+from modernbert.cli.text_input import TextInput, files_of_share, rows_of_share
 from modernbert.data.corpus_files import CorpusFile
 from modernbert.data.settings import ShareSettings
-from modernbert.data.shares import files_of_share, rows_of_share
 from modernbert.errors import InputError, SettingsError
 
 FLOAT32 = ("--precision", "float32")

@@ -12,7 +12,7 @@ from tests.export.conftest import KINDS, Folder
 
 from modernbert import Embedder
 from modernbert.errors import ExportError
-from modernbert.export import onnx_export, verify
+from modernbert.export import onnx_export, quality
 from modernbert.export.onnx_export import export_onnx, quantize
 from modernbert.export.quality import default_sample
 from modernbert.export.source import open_source
@@ -213,5 +213,5 @@ def test_the_default_sample() -> None:
 
 
 def test_verification_looks_past_the_window() -> None:
-    longest = [length for lengths in verify._BATCHES for length in lengths]
+    longest = [length for lengths in quality._BATCHES for length in lengths]
     assert {1, 64, 65, 129, 130} <= set(longest) and max(longest) > 3 * 128

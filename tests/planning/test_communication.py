@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from tests.planning.examples import machine, phase
 
 from modernbert.errors import InputError
-from modernbert.planning.communication import plan_communication
-from modernbert.planning.plan import fitted_share, plan_phase
+from modernbert.planning.plan import fitted_share, plan_communication, plan_phase
 
 WEIGHTS = 4 * phase().config.num_parameters(head=True)
 REACHED = 0.75 * 450e9

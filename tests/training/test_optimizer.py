@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from modernbert.errors import InputError, SettingsError
+from modernbert.model.native.functions import update
 from modernbert.model.native.loading import library
-from modernbert.model.native.update import update
 from modernbert.training.optimizer import (
     StableAdamW,
     TensorUpdate,

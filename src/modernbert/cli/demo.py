@@ -30,9 +30,8 @@ from modernbert.cli.demo_budget import (
     fitting_threads,
 )
 from modernbert.cli.demo_results import report_results
-from modernbert.cli.formatting import counted, duration, short_count
 from modernbert.cli.prepare import prepare_shards
-from modernbert.cli.terminal import tell
+from modernbert.cli.terminal import counted, duration, short_count, tell
 from modernbert.cli.tokenizer import train_on
 
 VOCAB_SIZE = 8192

@@ -9,7 +9,7 @@ import typer
 
 from modernbert.cli import report
 from modernbert.cli.fill_mask import predictions_line
-from modernbert.cli.formatting import counted, duration, short_count
+from modernbert.cli.terminal import counted, duration, short_count
 from modernbert.extras import is_installed, missing
 
 if TYPE_CHECKING:

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli.chunk_input import ChunkBy, ChunkInput, names_of
-from modernbert.cli.embedding_job import EmbeddingJob, ids_beside
-from modernbert.cli.formatting import counted
+from modernbert.cli.embedding_job import ChunkBy, ChunkInput, EmbeddingJob, ids_beside, names_of
 from modernbert.cli.inference_options import (
     BatchTokens,
     Compile,
@@ -27,7 +25,7 @@ from modernbert.cli.inference_options import (
 from modernbert.cli.job import kept_when_stopped
 from modernbert.cli.options import AsJson, echo_json, takes_settings
 from modernbert.cli.results import description_of, report_texts, write_results
-from modernbert.cli.terminal import Meter, tell
+from modernbert.cli.terminal import Meter, counted, tell
 from modernbert.cli.text_input import InputRow, TextInput
 from modernbert.data.remote_files import address_of
 from modernbert.data.settings import InputSettings, ShareSettings

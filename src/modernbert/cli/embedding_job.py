@@ -6,12 +6,15 @@ multi-vector model how many vectors each text has.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from enum import StrEnum
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modernbert.cli.job import Job, State
+from modernbert.cli.text_input import InputRow, TextInput
 from modernbert.data.settings import ShareSettings
 from modernbert.errors import InputError
 from modernbert.extras import import_extra
@@ -21,8 +24,11 @@ from modernbert.hashes import FileHash, as_bytes
 if TYPE_CHECKING:
     import numpy as np
 
+    from modernbert.inference.chunks import ChunkSettings
     from modernbert.inference.index_files import GrowingFile
     from modernbert.inference.index_folder import IndexOptions
+    from modernbert.tokenizer.spans import Span
+    from modernbert.tokenizer.tokenizer import Tokenizer
 
 _ROWS = 16_384
 _ALONE = ShareSettings()
@@ -231,3 +237,56 @@ def hashes_beside(output: Path) -> Path:
 
 def _line(name: str) -> bytes:
     return json.dumps(name, ensure_ascii=False).encode() + b"\n"
+
+
+class ChunkBy(StrEnum):
+    """Where texts are divided."""
+
+    TOKENS = "tokens"
+    SENTENCES = "sentences"
+
+
+class ChunkInput:
+    """The pieces of the texts of a file, found anew each time from the beginning.
+
+    Args:
+        reader: The texts.
+        tokenizer: The tokenizer of the model.
+        settings: How the texts are divided.
+    """
+
+    def __init__(
+        self, reader: TextInput, tokenizer: "Tokenizer", settings: "ChunkSettings"
+    ) -> None:
+        self._reader, self._tokenizer, self.settings = reader, tokenizer, settings
+
+    def __iter__(self) -> Iterator[InputRow]:
+        """Yield each piece with its name."""
+        for row in self._reader:
+            borders = self._borders(row.text)
+            pieces = (row.text[start:end] for start, end in borders)
+            for name, piece in zip(names_of(row.id, borders), pieces, strict=True):
+                yield replace(row, id=name, given=piece)
+
+    def after(self, num_pieces: int) -> Iterator[InputRow]:
+        """Yield the texts after those that have the first pieces."""
+        for row in self._reader:
+            if num_pieces > 0:
+                num_pieces -= len(self._borders(row.text))
+            else:
+                yield row
+
+    def _borders(self, text: str) -> "list[Span]":
+        from modernbert.inference.chunks import divided
+
+        encoding = self._tokenizer.encode_with_offsets(text, special_tokens=False)
+        return divided(text, encoding.offsets, self.settings)[1]
+
+
+def names_of(name: str, borders: "Sequence[Span]") -> list[str]:
+    """The ids of the pieces of a text: its own, and their characters as in RFC 5147.
+
+    >>> names_of("a", [(0, 120), (121, 240)])
+    ['a#char=0,120', 'a#char=121,240']
+    """
+    return [f"{name}#char={start},{end}" for start, end in borders]

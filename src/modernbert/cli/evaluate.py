@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modernbert.cli.finetune import TuningWatch
-from modernbert.cli.formatting import duration
 from modernbert.cli.inference_options import (
     Model,
     PrecisionName,
@@ -18,7 +17,7 @@ from modernbert.cli.inference_options import (
     warnings_told,
 )
 from modernbert.cli.options import AsJson, echo_json
-from modernbert.cli.terminal import Meter, tell
+from modernbert.cli.terminal import Meter, duration, tell
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:

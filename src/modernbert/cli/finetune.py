@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from modernbert.cli.formatting import duration
 from modernbert.cli.options import echo_json
-from modernbert.cli.terminal import Meter, is_first_process, tell
+from modernbert.cli.terminal import Meter, duration, is_first_process, tell
 
 if TYPE_CHECKING:
     from modernbert.tasks.tuning.job import TuningJob

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modernbert.cli.formatting import counted
 from modernbert.cli.options import AsJson, echo_json, example
+from modernbert.cli.terminal import counted
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:

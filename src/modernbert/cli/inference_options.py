@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from modernbert.cli.formatting import counted, short_count
 from modernbert.cli.options import echo_json
-from modernbert.cli.terminal import Meter, tell
+from modernbert.cli.terminal import Meter, counted, short_count, tell
 from modernbert.cli.text_input import Given, InputRow, RowKind, TextInput
 from modernbert.data.settings import InputSettings
 from modernbert.errors import ModernBertWarning

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from modernbert.cli.formatting import lines
 from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.terminal import lines
 
 _ROWS, _DEPTH, _COLUMNS = 512, 768, 2304  # 512 tokens through the first matrix of base
 _SECONDS = 0.3

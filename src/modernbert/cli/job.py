@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
-from modernbert.cli.formatting import counted
-from modernbert.cli.terminal import tell
+from modernbert.cli.terminal import counted, tell
 from modernbert.data.remote_files import (
     FetchSettings,
     address_of,

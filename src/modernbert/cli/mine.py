@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from modernbert.cli.formatting import counted
 from modernbert.cli.inference_options import (
     Model,
     PrecisionName,
@@ -16,7 +15,7 @@ from modernbert.cli.inference_options import (
     warnings_told,
 )
 from modernbert.cli.options import AsJson, echo_json, takes_settings
-from modernbert.cli.terminal import Meter, tell
+from modernbert.cli.terminal import Meter, counted, tell
 from modernbert.errors import InputError
 from modernbert.tasks.ranking.recipe import MiningSettings
 

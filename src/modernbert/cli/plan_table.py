@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from modernbert.cli.formatting import short_count
+from modernbert.cli.terminal import short_count
 
 if TYPE_CHECKING:
     from modernbert.planning import DataPlan, PhasePlan

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli.formatting import counted, short_count
 from modernbert.cli.options import AsJson, Corpus, echo_json, takes_settings
-from modernbert.cli.terminal import Meter, tell
+from modernbert.cli.terminal import Meter, counted, short_count, tell
 from modernbert.data.settings import PrepareSettings
 from modernbert.errors import InputError
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modernbert.cli import report
-from modernbert.cli.formatting import duration, short_count
 from modernbert.cli.options import AsJson, Values, echo_json
 from modernbert.cli.recipe import find_recipe
-from modernbert.cli.terminal import Meter, is_first_process, tell
+from modernbert.cli.terminal import Meter, duration, is_first_process, short_count, tell
 from modernbert.overrides import read_assignments
 
 if TYPE_CHECKING:

@@ -9,11 +9,10 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from modernbert.cli.formatting import counted
 from modernbert.cli.inference_options import results_in_order, warnings_told
 from modernbert.cli.job import LinesJob, kept_when_stopped
 from modernbert.cli.options import echo_json
-from modernbert.cli.terminal import Meter, tell
+from modernbert.cli.terminal import Meter, counted, tell
 from modernbert.cli.text_input import InputRow, TextInput
 from modernbert.data.settings import InputSettings, ShareSettings
 from modernbert.errors import InputError

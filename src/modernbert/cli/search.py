@@ -105,10 +105,10 @@ def search(
     if (found := kind_of(index)) != "index":
         raise InputError(f"{index}: holds {NAMES[found]}, expected a search index")
     look_at(model, input_file=input_file, settings=rows)
-    from modernbert.inference.fusion import Fusion
     from modernbert.inference.index import Index
     from modernbert.inference.loading import folder_fingerprint
     from modernbert.inference.retriever import SearchBy, load_retriever, search_texts
+    from modernbert.inference.similarity import Fusion
     from modernbert.model.config_file import find_model
 
     opened = Index.open(index)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modernbert.cli.formatting import counted, short_count
 from modernbert.cli.options import Corpus, TextField, example
-from modernbert.cli.terminal import Meter, tell
+from modernbert.cli.terminal import Meter, counted, short_count, tell
 
 if TYPE_CHECKING:
     from modernbert.data.documents import Document

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli.formatting import counted
 from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.terminal import counted
 from modernbert.errors import InputError, ModernBertError
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
-from modernbert.choices import Objective
 from modernbert.data.masking import MaskedTokens, mask_tokens
 from modernbert.data.packing import Bin
 from modernbert.errors import InputError
+from modernbert.settings import Objective
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,13 +10,13 @@ from typing import Generic, Self, TypeVar
 
 import numpy as np
 
-from modernbert.choices import Objective
 from modernbert.data.collate import MaskedBatch, collate
 from modernbert.data.masking import EVALUATION_RATE
 from modernbert.data.mixture import Documents, Purpose, check_seed, permutation
 from modernbert.data.packing import NUM_SPECIAL, Bin, PackingSettings, pack, split_documents
 from modernbert.data.shards import ShardFolder
 from modernbert.errors import InputError, ShardError
+from modernbert.settings import Objective
 
 T = TypeVar("T")
 

@@ -17,9 +17,15 @@ from torch import Tensor
 from modernbert.errors import ConfigError, ExportError
 from modernbert.export.formats import FORMATS
 from modernbert.export.llama_cpp_session import LlamaSession
-from modernbert.export.quality import Quality, measure_quality, megabytes, sample_texts
+from modernbert.export.quality import (
+    Quality,
+    largest_difference,
+    measure_quality,
+    megabytes,
+    native_outputs,
+    sample_texts,
+)
 from modernbert.export.source import ExportSource, open_source
-from modernbert.export.verify import largest_difference, native_outputs
 from modernbert.extras import is_installed
 from modernbert.files import updated_folder
 from modernbert.model.config import EncoderConfig, layer_kinds

@@ -20,15 +20,21 @@ from torch import Tensor
 
 from modernbert.export.formats import FORMATS
 from modernbert.export.padded_model import INPUTS, example_inputs
-from modernbert.export.quality import Quality, measure_quality, megabytes, sample_texts
-from modernbert.export.report import ExportReport
+from modernbert.export.quality import (
+    FLOAT16_TOLERANCE,
+    ExportReport,
+    Quality,
+    largest_difference,
+    measure_quality,
+    megabytes,
+    sample_texts,
+)
 from modernbert.export.source import (
     ExportSource,
     exported_folder,
     open_source,
     quiet,
 )
-from modernbert.export.verify import FLOAT16_TOLERANCE, largest_difference
 from modernbert.reading import user_path
 
 ONNX_FOLDER = "onnx"

@@ -1,8 +1,11 @@
-"""How much an export in a narrower format changes the model's outputs, measured on texts."""
+"""How an exported file compares with the model: differences, quality, and the report of both."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +14,19 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.errors import ExportError
 from modernbert.export.source import ExportSource
-from modernbert.export.verify import Run
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import SequenceClassifier
 from modernbert.model.pooling import Poolings, pool
+from modernbert.model.pretrained import SavedModel
 
+REPORT_FILE = "export.json"
+# Relative to the largest output; two engines add numbers in different orders.
+RELATIVE_TOLERANCE = 1e-4
+FLOAT16_TOLERANCE = 2e-2
+Run = Callable[[Tensor, Tensor], list[np.ndarray]]
+"""An engine with a file: ids and a mask of tokens, (rows, columns) each, to all outputs."""
+
+_BATCHES = ((1,), (7, 64, 65), (129, 3, 130, 1), (200, 63), (400,))
 _SAMPLE_TEXTS = 64
 _SAMPLE_CHARACTERS = (80, 1_500)
 _TEXTS_AT_ONCE = 8
@@ -172,3 +183,122 @@ def megabytes(file: Path) -> float:
     """Return the size of a file with the file of weights beside it, in MB."""
     files = (file, file.with_name(f"{file.name}.data"), file.with_suffix(".bin"))
     return round(sum(each.stat().st_size for each in files if each.exists()) / 1e6, 1)
+
+
+def largest_difference(
+    run: Run, model: SavedModel, *, tolerance: float = RELATIVE_TOLERANCE
+) -> float:
+    """Compare a file with the model on ragged batches, shorter and longer than the window.
+
+    Args:
+        run: Runs the file in the engine that it is for.
+        model: The model that was exported.
+        tolerance: The largest difference that is rounding, relative to the largest output.
+
+    Returns:
+        The largest difference of two outputs at a real token.
+
+    Raises:
+        ExportError: The difference is larger than rounding explains.
+    """
+    largest = 0.0
+    for lengths in _BATCHES:
+        token_ids, present = _batch(lengths, model)
+        for left in (False, True) if _takes_left_padding(model) else (False,):
+            ids, mask = (token_ids.flip(1), present.flip(1)) if left else (token_ids, present)
+            outputs = run(ids.contiguous(), mask.contiguous())
+            for name, theirs, ours in zip(
+                model.outputs, outputs, native_outputs(model, ids, mask), strict=True
+            ):
+                real = ... if model.is_of_texts else mask.numpy()
+                difference = _difference(ours, theirs, real)
+                largest = max(largest, difference)
+                if not difference <= tolerance * max(1.0, float(np.abs(ours).max())):
+                    raise ExportError(
+                        f"{name} differs from the model by {difference:.2g} at lengths {lengths}: "
+                        "the export is wrong and was not kept"
+                    )
+    return largest
+
+
+@torch.no_grad()
+def native_outputs(model: Any, token_ids: Tensor, present: Tensor) -> list[np.ndarray]:
+    """Compute the model's outputs, with the shapes of the exported file's outputs."""
+    batch = PackedBatch.from_padded(token_ids, present)
+    values: Tensor = model(batch)
+    if model.is_of_texts:
+        return [values.numpy()]
+    padded = batch.to_padded(values)
+    parts = padded.unbind(-1) if len(model.outputs) > 1 else (padded,)
+    return [part.numpy() for part in parts]
+
+
+def _takes_left_padding(model: Any) -> bool:
+    """Return whether a model takes padding on the left: all do but those with cls pooling."""
+    return not (model.is_of_texts and model.settings.pooling == "cls")
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray, real: Any) -> float:
+    """Return the largest difference; `real` is an index of the entries that count."""
+    if ours.shape != theirs.shape:
+        raise ExportError(f"got outputs {theirs.shape}, expected {ours.shape}")
+    return float(np.abs(ours - theirs)[real].max())
+
+
+def _batch(lengths: Sequence[int], model: SavedModel) -> tuple[Tensor, Tensor]:
+    """Return random ids, no longer than the model reads, and a mask of tokens."""
+    cut = torch.tensor(lengths).clamp(max=model.config.max_seqlen)
+    columns = int(cut.max())
+    generator = torch.Generator().manual_seed(columns)
+    shape = (len(lengths), columns)
+    token_ids = torch.randint(model.config.vocab_size, shape, generator=generator)
+    return token_ids, torch.arange(columns) < cut[:, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What was written, and how it compares with the model.
+
+    Attributes:
+        folder: The folder that was written.
+        file: The file in it, relative to the folder.
+        kind: transformers' name of the model's class.
+        outputs: The names of the outputs.
+        largest_difference: The largest difference from the model's own outputs, over ragged
+            batches.
+        opset: The version of the operators of an ONNX file.
+        int8: The quality of the file with int8 weights, if one was requested.
+        float16: The quality of the file in float16, if one was requested.
+    """
+
+    folder: Path
+    file: Path
+    kind: str
+    outputs: tuple[str, ...]
+    largest_difference: float
+    opset: int | None = None
+    int8: Quality | None = None
+    float16: Quality | None = None
+
+    def lines(self) -> Iterator[str]:
+        """Yield what there is to say, a line at a time."""
+        yield f"{self.kind}: {self.folder / self.file}"
+        yield f"largest difference from the model on ragged batches: {self.largest_difference:.1e}"
+        for name, quality in (("int8", self.int8), ("float16", self.float16)):
+            if quality is not None:
+                yield f"{name}: {quality.float32_megabytes} MB became {quality.megabytes} MB"
+                yield (
+                    f"{name}: {quality.measure} with float32 {quality.mean:.4f} on average, "
+                    f"{quality.least:.4f} at least, over {quality.num_texts} texts"
+                )
+
+    def content(self) -> dict[str, Any]:
+        """Return the report as JSON has it."""
+        return {**asdict(self), "folder": str(self.folder), "file": self.file.as_posix()}
+
+    def store(self, folder: Path, packages: Mapping[str, Any]) -> None:
+        """Write the report into a folder, with the versions of the packages that made the files."""
+        versions = {name: version(name) for name in ("torch", *packages)}
+        content = {**self.content(), "packages": versions}
+        del content["folder"]
+        (folder / REPORT_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

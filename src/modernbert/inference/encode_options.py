@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modernbert.display import open_bar
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer, Progress, batch_tokens_for
-from modernbert.progress import open_bar
 
 OutputValue = Literal["sentence_embedding", "token_embeddings"]
 VectorPrecision = Literal["float32", "int8", "uint8", "binary", "ubinary"]

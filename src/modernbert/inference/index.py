@@ -16,7 +16,6 @@ from modernbert.extras import import_extra
 from modernbert.files import new_file, write_whole
 from modernbert.hashes import FileHash, as_bytes
 from modernbert.inference.bm25 import rank_by_words
-from modernbert.inference.fusion import Fusion
 from modernbert.inference.index_changes import (
     FAISS_FILE,
     FAISS_HASHES_FILE,
@@ -35,7 +34,7 @@ from modernbert.inference.index_folder import (
     unit,
 )
 from modernbert.inference.index_segment import Found
-from modernbert.inference.similarity import check_vectors, runs
+from modernbert.inference.similarity import Fusion, check_vectors, runs
 from modernbert.reading import user_path
 
 _BLOCK_VECTORS = 16_384

@@ -1,20 +1,33 @@
-"""Loading a model and its tokenizer from one folder, on the best device and ready to compute."""
+"""`load`, the right object for any folder; and a model with its tokenizer, ready to compute."""
 
+from collections.abc import Callable
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-from modernbert.errors import InputError
+from modernbert.data.shards import ShardFolder
+from modernbert.errors import InputError, ModelFolderError
 from modernbert.hashes import HASHES_FILE, FileHash
-from modernbert.kinds import ModelKind
+from modernbert.hub import find_folder
+from modernbert.inference.index import Index
+from modernbert.inference.index_files import read_vectors
+from modernbert.kinds import MODELS, Kind, ModelKind, kind_of, model_folder, model_kind
 from modernbert.model.config import EncoderConfig
 from modernbert.model.config_file import find_model
 from modernbert.model.precision import PrecisionChoice
 from modernbert.model.pretrained import SavedModel
+from modernbert.reading import user_path
 from modernbert.tokenizer.tokenizer import Tokenizer
 
+_OTHERS: dict[Kind, Callable[[Path], Any]] = {
+    "tokenizer": Tokenizer.from_pretrained,
+    "shards": ShardFolder.open,
+    "index": Index.open,
+    "vectors": read_vectors,
+}
 M = TypeVar("M", bound=SavedModel)
 
 
@@ -84,3 +97,41 @@ def folder_fingerprint(folder: Path) -> str:
             content = FileHash.of(path).sha256
             digest.update(f"{path.relative_to(folder)} {content}\n".encode())
     return digest.hexdigest()
+
+
+def load(folder_or_hub_id: Path | str, *, precision: PrecisionChoice = "auto") -> Any:
+    """Load a folder as what it is.
+
+    Args:
+        folder_or_hub_id: A folder here, or the id of a model on the hub. That of a run stands for
+            its model.
+        precision: What a model computes in; the others take none.
+
+    Returns:
+        For a model the object that uses it, of the class that `kinds.MODELS` names, such as an
+        `Embedder`; a `Tokenizer`, an `Index`, the `ShardFolder` of token shards, or an array
+        (rows, dim) for a file of vectors.
+
+    Raises:
+        InputError: A path at which nothing is, or nothing that is known.
+        ModelFolderError: A kind of folder that there is nothing to do with, or a broken one.
+        ModernBertError: As `from_pretrained` of the class.
+    """
+    path = user_path(folder_or_hub_id)
+    if not path.exists():
+        path = find_folder(
+            folder_or_hub_id,
+            patterns=["*.json", "*.safetensors"],
+            content="a model",
+            error=ModelFolderError,
+        )
+    if (other := _OTHERS.get(kind_of(path))) is not None:
+        return other(path)
+    path = model_folder(path)
+    return class_for(model_kind(path)).from_pretrained(path, precision=precision)
+
+
+def class_for(kind: ModelKind) -> Any:
+    """The class that uses a kind of model, imported now."""
+    module, _, name = MODELS[kind].used_as.partition(":")
+    return getattr(import_module(f"modernbert.inference.{module}"), name)

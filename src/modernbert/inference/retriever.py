@@ -11,10 +11,10 @@ from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import Side
-from modernbert.inference.fusion import Fusion
 from modernbert.inference.index import Hit, Index
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_folder import is_multi_vector
+from modernbert.inference.similarity import Fusion
 from modernbert.model.config_file import find_model
 from modernbert.model.precision import PrecisionChoice
 

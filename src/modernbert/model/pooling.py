@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
-from modernbert.choices import Pooling
 from modernbert.errors import ModelFolderError
 from modernbert.model.weights import read_headers, read_tensors
+from modernbert.settings import Pooling
 
 __all__ = ["Pooling", "Poolings", "TextPooling", "pool"]
 

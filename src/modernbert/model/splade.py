@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
-from modernbert.choices import SparsePooling
 from modernbert.model.heads import MaskedLanguageModel
+from modernbert.settings import SparsePooling
 
 SparseActivation = Literal["relu", "log1p_relu"]
 

@@ -6,11 +6,10 @@ allocated, and no data is read.
 """
 
 from modernbert.planning.chips import CHIPS, Chip, find_chip
-from modernbert.planning.communication import Communication, plan_communication
 from modernbert.planning.lengths import LONG, WEB, DataPlan, DocumentLengths, plan_data
 from modernbert.planning.memory import Memory, plan_memory
 from modernbert.planning.phase import Machine, Phase
-from modernbert.planning.plan import PhasePlan, plan_phase
+from modernbert.planning.plan import Communication, PhasePlan, plan_communication, plan_phase
 
 __all__ = [
     "CHIPS",

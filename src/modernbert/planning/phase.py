@@ -6,13 +6,12 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from modernbert.choices import OptimizerName, TrainingPrecision
 from modernbert.data.packing import NUM_SPECIAL
 from modernbert.errors import InputError
 from modernbert.model.config import EncoderConfig, flops_per_token
 from modernbert.planning.chips import Chip
 from modernbert.planning.lengths import WEB, DocumentLengths
-from modernbert.settings import Doc, Settings
+from modernbert.settings import Doc, OptimizerName, Settings, TrainingPrecision
 
 _NUM_ITERATIONS = 5
 GPUS_OF_A_MACHINE = 8

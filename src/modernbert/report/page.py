@@ -1,4 +1,4 @@
-"""A web page in one file: its skeleton, and the parts that every report is made of.
+"""A web page in one file, its parts, and the parts of a model card.
 
 The page loads nothing and runs no scripts. Everything that is not `Html` already is escaped, so you
 can put any text anywhere.
@@ -7,14 +7,18 @@ can put any text anywhere.
 """
 
 import html
+import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 
 from modernbert.errors import RunError
 from modernbert.files import write_whole
 from modernbert.report.formats import Format
+
+_PACKAGES = ("modernbert", "torch", "tokenizers", "safetensors", "numpy")
 
 
 class Html(str):
@@ -190,3 +194,31 @@ def matrix(
 
 def _bar(share: float) -> Html:
     return element("span", class_="bar f0", style=f"width:{100 * share:.1f}%")
+
+
+def versions() -> str:
+    """Return the last section: Python and the packages that made the model."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # code that is run from its folder is not installed
+            continue
+    return f"## Versions\n\n{bullets(found)}\n"
+
+
+def header(*, library: str, pipeline: str) -> str:
+    """Return what the hub reads: the library that loads the model, and its purpose."""
+    return f"---\nlibrary_name: {library}\npipeline_tag: {pipeline}\ntags:\n- modernbert\n---\n"
+
+
+def bullets(values: Mapping[str, object]) -> str:
+    """Return a list of names and values; only the first 50 of a mapping."""
+    return "\n".join(f"- {name}: {_text(value)}" for name, value in values.items())
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    shown = [f"{name} ({count:,})" for name, count in list(value.items())[:50]]
+    return ", ".join(shown) + (" ..." if len(value) > 50 else "")

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as PathRoute
 from starlette.types import ASGIApp
 
-from modernbert.inference.load import class_for
+from modernbert.inference.loading import class_for
 from modernbert.serving import schemas
 from modernbert.serving.answers import error_response, json_response
 from modernbert.serving.computing import Computing, authorize

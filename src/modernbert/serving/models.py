@@ -13,8 +13,7 @@ from modernbert.inference.batching import launch
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.fill_mask import FillMask
-from modernbert.inference.load import class_for
-from modernbert.inference.loading import device_of
+from modernbert.inference.loading import class_for, device_of
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.reranker import Reranker
 from modernbert.kinds import ModelKind, model_kind

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from modernbert.choices import TrainingPrecision
 from modernbert.devices import compile_layer
 from modernbert.errors import SettingsError
+from modernbert.settings import TrainingPrecision
 from modernbert.training.distributed import ALONE, Group
 from modernbert.training.tensors import whole
 from modernbert.training.training_settings import ComputationSettings

@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
-from modernbert.choices import OptimizerName, TrainingPrecision
 from modernbert.errors import SettingsError
-from modernbert.settings import Doc, Settings, to_mapping
+from modernbert.settings import Doc, OptimizerName, Settings, TrainingPrecision, to_mapping
 from modernbert.training.schedule import ScheduleSettings
 
 # These leave the weights as they are, so a run may go on under others.

@@ -10,10 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, MinLen
 
-from modernbert.choices import Pooling
 from modernbert.data.rows.table import Table, TextColumns
 from modernbert.data.rows.tagged import TAGS, TaggedColumns
-from modernbert.settings import Doc
+from modernbert.settings import Doc, Pooling
 from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe, Verb
 from modernbert.word_splitting import SplitAt
 

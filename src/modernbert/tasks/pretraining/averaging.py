@@ -23,9 +23,9 @@ from modernbert.files import remove_folder, remove_leftovers, updated_folder
 from modernbert.json_files import read_object
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.pretrained import SavedModel
-from modernbert.tasks.pretraining.held_out import held_out_figures
 from modernbert.tasks.pretraining.models import is_checkpoint, load_model
 from modernbert.tasks.pretraining.recipe import AveragingSettings
+from modernbert.tasks.pretraining.vocabulary_loss import held_out_figures
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training import checkpoint
 

@@ -13,7 +13,7 @@ import torch
 
 from modernbert.data.packing import Bin
 from modernbert.model.config import EncoderConfig, flops_per_token
-from modernbert.report.card import header, versions
+from modernbert.report.page import header, versions
 from modernbert.tasks.pretraining.averaging import AveragedPart
 from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
 from modernbert.training.computation import compute_dtype

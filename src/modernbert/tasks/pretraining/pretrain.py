@@ -33,7 +33,7 @@ from modernbert.hub import CARD
 from modernbert.model.attention_choice import choose_attention
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.native.update import update
+from modernbert.model.native.functions import update
 from modernbert.report.run_report import ReportWriter
 from modernbert.settings import to_toml
 from modernbert.tasks.pretraining.averaging import (
@@ -47,10 +47,14 @@ from modernbert.tasks.pretraining.averaging import (
 )
 from modernbert.tasks.pretraining.card import description, pretraining_card, step_flops
 from modernbert.tasks.pretraining.data import PretrainingData, require_known_ids
-from modernbert.tasks.pretraining.held_out import held_out_figures, predictions
 from modernbert.tasks.pretraining.models import InFirstProcess, first_weights, starting_model
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe, read_recipe
-from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES, vocabulary_cross_entropy
+from modernbert.tasks.pretraining.vocabulary_loss import (
+    MAX_LOGITS_BYTES,
+    held_out_figures,
+    predictions,
+    vocabulary_cross_entropy,
+)
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training import run_folder
 from modernbert.training.computation import autocast, prepare

@@ -49,7 +49,6 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
-from modernbert.choices import Objective
 from modernbert.data.masking import MaskingSettings
 from modernbert.data.mixture import NUM_SEEDS
 from modernbert.data.packing import PackingSettings
@@ -57,7 +56,15 @@ from modernbert.data.shard_cache import CacheSettings
 from modernbert.errors import SettingsError
 from modernbert.model.attention_choice import AttentionChoice
 from modernbert.overrides import overridden
-from modernbert.settings import Doc, Settings, check_keys, load_mapping, parse, to_mapping
+from modernbert.settings import (
+    Doc,
+    Objective,
+    Settings,
+    check_keys,
+    load_mapping,
+    parse,
+    to_mapping,
+)
 from modernbert.tasks.pretraining import recipe_tables
 from modernbert.tasks.pretraining.recipe_tables import BatchSettings, ModelSettings, RampSettings
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
-from modernbert.choices import TrainingPrecision
 from modernbert.data.collate import MaskedBatch
 from modernbert.data.packing import NUM_SPECIAL
 from modernbert.model.config import EncoderConfig, flops_per_token
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
-from modernbert.model.native.update import update
+from modernbert.model.native.functions import update
+from modernbert.settings import TrainingPrecision
 from modernbert.tasks.pretraining.pretrain import masked_token_loss
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES
 from modernbert.training.schedule import ScheduleSettings

@@ -10,10 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
 
-from modernbert.choices import Pooling, SparsePooling
 from modernbert.data.rows.table import Table
 from modernbert.errors import SettingsError
-from modernbert.settings import Doc, Settings
+from modernbert.settings import Doc, Pooling, Settings, SparsePooling
 from modernbert.tasks.ranking.data import examples_of_table
 from modernbert.tasks.tuning.recipe import RowSettings, RunSettings, TuningRecipe, Verb
 

@@ -6,21 +6,23 @@ from typing import Any
 
 from modernbert.inference.inputs import Text
 from modernbert.metrics.calibration import CalibrationBin, calibration_error
-from modernbert.report.card import bullets, header, versions
 from modernbert.report.charts import Axis, LineChart, Mark, Series, charts_html
 from modernbert.report.formats import compact, duration
 from modernbert.report.history import Curve, RunHistory
 from modernbert.report.page import (
     Html,
+    bullets,
     code,
     details,
     element,
     facts,
     grid,
+    header,
     matrix,
     page,
     section,
     table,
+    versions,
     write_page,
 )
 from modernbert.settings import to_toml

@@ -30,12 +30,11 @@ from typing import Annotated, Any, ClassVar, get_type_hints
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
-from modernbert.choices import OptimizerName, TrainingPrecision
 from modernbert.data.held_out import share_of
 from modernbert.data.rows.table import Table
 from modernbert.data.settings import FileSettings
 from modernbert.errors import SettingsError
-from modernbert.settings import Doc, Settings, to_mapping
+from modernbert.settings import Doc, OptimizerName, Settings, TrainingPrecision, to_mapping
 from modernbert.training.training_settings import ComputationSettings
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from modernbert.errors import InputError, TrainingError
 from modernbert.files import remove_folder
-from modernbert.model.native.update import update
+from modernbert.model.native.functions import update
 from modernbert.tasks.tuning.first_model import encoder_of, freeze, layer_groups
 from modernbert.tasks.tuning.job import HeldOutSplit, TuningJob
 from modernbert.tasks.tuning.recipe import TuningRun
