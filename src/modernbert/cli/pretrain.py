@@ -120,10 +120,13 @@ def _step_details(record: dict[str, Any]) -> str:
 
 
 def _evaluation_line(record: dict[str, Any]) -> str:
+    general = ""
+    if "general_loss" in record:
+        general = f"general text {record['general_loss']:.3f}  {record['general_accuracy']:.1%}  "
     return (
         f"step {record['step']:>6,}  {short_count(record['tokens']):>6} tokens  "
         f"held-out loss {record['held_out_loss']:.3f}  accuracy {record['held_out_accuracy']:.1%}  "
-        f"({duration(record['seconds'])})"
+        f"{general}({duration(record['seconds'])})"
     )
 
 

@@ -120,6 +120,7 @@ def run_charts(history: RunHistory, baseline: float | None = None) -> list[Chart
         drawer.losses(baseline),
         drawer.late_losses(),
         drawer.held_out(),
+        drawer.general(),
         drawer.plain("Learning rate", "learning_rate", "at each step"),
         drawer.plain("Batch size", "num_tokens", "tokens per step"),
         drawer.ratio("Masked tokens", "num_targets", "num_tokens", "share of all tokens", percent),
@@ -185,6 +186,13 @@ class _Drawer:
         series = [_series("", curve, colour=1, kind="dots")]
         axis = Axis(label="masked tokens predicted correctly", format=percent)
         return self._chart("Held-out accuracy", series, axis)
+
+    def general(self) -> Chart:
+        """Draw what a model that learns a field forgets."""
+        curve = self.history.event_curve("evaluation", "general_accuracy")
+        series = [_series("", curve, colour=1, kind="dots")]
+        axis = Axis(label="masked tokens of general text predicted correctly", format=percent)
+        return self._chart("Accuracy on general text", series, axis)
 
     def plain(self, title: str, figure: str, unit: str, format: Format = compact) -> Chart:
         """Draw a figure as it is."""

@@ -95,6 +95,10 @@ def _evaluation_texts(evaluation: LogRow) -> Iterator[tuple[str, str]]:
         yield "held-out loss", f"{loss:.3f}"
     if isinstance(accuracy := evaluation.get("held_out_accuracy"), int | float):
         yield "held-out accuracy", percent(round(accuracy, 4))
+    if isinstance(general := evaluation.get("general_loss"), int | float):
+        yield "loss on general text", f"{general:.3f}"
+    if isinstance(general := evaluation.get("general_accuracy"), int | float):
+        yield "accuracy on general text", percent(round(general, 4))
 
 
 def _times(number: int) -> str:

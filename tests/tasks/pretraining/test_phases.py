@@ -272,3 +272,25 @@ def test_wrong_phases(
 def test_a_key_that_only_phases_have(world: World, output: Path) -> None:
     with pytest.raises(SettingsError, match="recipe: unknown key 'start_from'"):
         parse(PretrainingRecipe, {**world.settings(output), "start_from": "a"}, where="recipe")
+
+
+def test_general_text_shows_what_is_forgotten(world: World, tmp_path: Path) -> None:
+    """Its figures are of masked tokens and of both directions, in a causal phase too."""
+    settings = world.settings(tmp_path / "run", training__total_tokens=900)
+    settings["evaluation"]["general"] = str(world.held_out)
+    settings["phases"] = [{"name": "first", "objective": "causal"}, {"name": "second"}]
+    recipe = parse(PretrainingRecipe, settings, where="recipe")
+    pretrain(recipe)
+    found = [
+        row for row in read_metrics(recipe.output / "metrics.jsonl") if row["kind"] == "evaluation"
+    ]
+    before, after = found[0], found[-1]
+    model = build_model(recipe).eval()
+    plain = {**settings, "output": str(tmp_path / "plain"), "phases": [{"name": "only"}]}
+    task = Pretraining(PretrainingData.open(parse(PretrainingRecipe, plain, where="recipe")))
+    with torch.no_grad():
+        expected = task.evaluate(model)
+    assert before["general_loss"] == pytest.approx(expected["held_out_loss"], abs=1e-6)
+    assert before["general_loss"] != pytest.approx(before["held_out_loss"], abs=1e-6)
+    assert after["general_loss"] == after["held_out_loss"]  # the same text, in a masked phase
+    assert "on general text" in (recipe.output / "model" / "README.md").read_text()

@@ -58,7 +58,12 @@ def _describe(
     }
 
 
-_FIGURES = {"held_out_loss": ("loss", ".3f"), "held_out_accuracy": ("accuracy", ".1%")}
+_FIGURES = {
+    "held_out_loss": ("loss", ".3f"),
+    "held_out_accuracy": ("accuracy", ".1%"),
+    "general_loss": ("loss on general text", ".3f"),
+    "general_accuracy": ("accuracy on general text", ".1%"),
+}
 
 
 def pretraining_card(

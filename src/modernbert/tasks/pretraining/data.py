@@ -12,7 +12,7 @@ from modernbert.data.packing import BinStream
 from modernbert.data.shards import ShardFolder, SpecialTokens
 from modernbert.errors import ConfigError, ShardError
 from modernbert.model.config import LAYOUT_FIELDS, EncoderConfig
-from modernbert.settings import to_mapping
+from modernbert.settings import Objective, to_mapping
 from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training.distributed import ALONE, Group
@@ -26,6 +26,7 @@ class PretrainingData:
         config: Of the model in this phase, with the tokenizer's vocabulary.
         sources: The shards to train on and their weights.
         held_out: The shards to evaluate on.
+        general: The shards that show what is forgotten.
         seed: Of the order of the data and of the masks.
         tokens_before: Of all phases before.
     """
@@ -35,6 +36,7 @@ class PretrainingData:
     config: EncoderConfig
     sources: tuple[tuple[ShardFolder, float], ...]
     held_out: ShardFolder | None
+    general: ShardFolder | None
     seed: int
     tokens_before: int
 
@@ -58,15 +60,20 @@ class PretrainingData:
         sources = tuple(
             (ShardFolder.open(each.shards, cache), each.weight) for each in phase.sources
         )
-        held_out = ShardFolder.open(phase.evaluation.shards, cache) if phase.evaluation else None
-        for folder in [*(folder for folder, _ in sources), *([held_out] if held_out else [])]:
-            _check_tokenizer(folder, tokenizer, recipe.tokenizer)
+        settings = phase.evaluation
+        held_out = ShardFolder.open(settings.shards, cache) if settings else None
+        named = settings.general if settings else None
+        general = ShardFolder.open(named, cache) if named else None
+        for folder in [*(folder for folder, _ in sources), held_out, general]:
+            if folder is not None:
+                _check_tokenizer(folder, tokenizer, recipe.tokenizer)
         return cls(
             phase=phase,
             tokenizer=tokenizer,
             config=model_config(phase, tokenizer),
             sources=sources,
             held_out=held_out,
+            general=general,
             seed=_seed(phase.seed, recipe.data_begins(index)),
             tokens_before=recipe.tokens_before(index),
         )
@@ -84,19 +91,28 @@ class PretrainingData:
         Raises:
             ShardError: The folder holds no documents, was changed, or holds unknown token ids.
         """
+        return self._evaluation_batches(self.held_out, self.phase.objective, group)
+
+    def general_batches(self, group: Group = ALONE) -> Iterator[MaskedBatch]:
+        """As `held_out_batches`, of the general text, always with masks."""
+        return self._evaluation_batches(self.general, "masked", group)
+
+    def _evaluation_batches(
+        self, held_out: ShardFolder | None, objective: Objective, group: Group
+    ) -> Iterator[MaskedBatch]:
         settings = self.phase.evaluation
-        if settings is None or self.held_out is None:
+        if settings is None or held_out is None:
             return
         for batch in loader.held_out_batches(
-            self.held_out,
+            held_out,
             self.phase.packing,
             seed=settings.seed,
             max_tokens=settings.max_tokens,
             part=group.rank,
             parts=group.size,
-            objective=self.phase.objective,
+            objective=objective,
         ):
-            require_known_ids(batch, [self.held_out])
+            require_known_ids(batch, [held_out])
             yield batch
 
     @property

@@ -13,7 +13,8 @@ The run's folder, `output` of the recipe, holds
     averaged/         and the average
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -26,12 +27,14 @@ from torch.nn.functional import linear
 from modernbert.data.collate import MaskedBatch, collate
 from modernbert.data.loader import prefetch
 from modernbert.data.packing import Bin, BinStream
+from modernbert.data.shards import ShardFolder
 from modernbert.devices import copied_ahead
 from modernbert.errors import RunError
 from modernbert.files import write_whole
 from modernbert.hub import CARD
 from modernbert.model.attention_choice import choose_attention
 from modernbert.model.dropout import Dropout
+from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.native.functions import update
 from modernbert.report.run_report import ReportWriter
@@ -239,16 +242,32 @@ class Pretraining:
     def evaluate(self, module: nn.Module) -> dict[str, float]:
         """Mean loss and accuracy on the masked tokens of the held-out batches.
 
+        Where the recipe names general text, on its masked tokens as well.
+
         Raises:
             ShardError: None of their tokens is masked, because there are so few.
         """
         if self.data.held_out is None:
             return {}
         assert isinstance(module, MaskedLanguageModel)
+        figures = self._figures(module, self.data.held_out, self.data.held_out_batches)
+        if self.data.general is None:
+            return figures
+        with both_directions(module.encoder):
+            general = self._figures(module, self.data.general, self.data.general_batches)
+        renamed = {name.replace("held_out", "general"): value for name, value in general.items()}
+        return figures | renamed
+
+    def _figures(
+        self,
+        module: MaskedLanguageModel,
+        folder: ShardFolder,
+        batches: Callable[[Group], Iterable[MaskedBatch]],
+    ) -> dict[str, float]:
         return held_out_figures(
             module,
-            self.data.held_out_batches(self.group),
-            name=str(self.data.held_out.path),
+            batches(self.group),
+            name=str(folder.path),
             max_logits_bytes=self.phase.max_logits_bytes,
             group=self.group,
         )
@@ -384,6 +403,16 @@ def _write_average(recipe: PretrainingRecipe, data: PretrainingData, trainer: Tr
             "run the same command again"
         ) from None
     trainer.observe("averaging", **note, path=str(folder))
+
+
+@contextmanager
+def both_directions(encoder: Encoder) -> Iterator[None]:
+    """Let the tokens see both sides for a while, as in a masked phase."""
+    was_causal, encoder.is_causal = encoder.is_causal, False
+    try:
+        yield
+    finally:
+        encoder.is_causal = was_causal
 
 
 @dataclass(frozen=True)

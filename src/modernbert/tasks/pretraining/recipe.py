@@ -115,6 +115,13 @@ class EvaluationSettings(Settings):
     """
 
     shards: Annotated[str, Doc("A folder of documents that are not trained on, or its address.")]
+    general: Annotated[
+        str | None,
+        Doc(
+            "A second such folder, of general text: how well its masked tokens are predicted shows "
+            "what a model forgets while it learns a field. They are masked in causal phases too."
+        ),
+    ] = None
     max_tokens: Annotated[
         int | None, Ge(1), Doc("Evaluate on a random sample of this many tokens; none for all.")
     ] = None
