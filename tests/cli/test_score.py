@@ -139,3 +139,28 @@ def test_what_cannot_be_calibrated_is_refused(
         path.write_text(json.dumps({**config, "calibration": calibration}))
         result = run("classify", model, "a text")
         assert result.exit_code == 2 and message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--split", "dev"), "--split: has no effect on rows"),
+        (("--task", "mnli", "--text", "text"), "--task: has no effect on rows"),
+        (("--output", "there"), "--output: has no effect on rows"),
+    ],
+)
+def test_evaluate_refuses_options_without_effect(
+    run: Run, tmp_path: Path, tokenizer_folder: Path, options: tuple[str, ...], message: str
+) -> None:
+    model = write_model(tmp_path / "model", tokenizer_folder, "single_label")
+    rows = write_rows(tmp_path / "rows.jsonl", "single_label")
+    result = run("evaluate", model, rows, *options)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_evaluate_refuses_columns_for_a_suite(
+    run: Run, tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    model = write_model(tmp_path / "model", tokenizer_folder, "single_label")
+    result = run("evaluate", model, "glue", "--label", "label")
+    assert result.exit_code == 2 and "--label: has no effect on a suite" in result.stderr

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.options import AsJson, echo_json, takes_settings
+from modernbert.tasks.pretraining.average_settings import AverageSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from modernbert.tasks.pretraining.averaging import AveragedPart
 
 
+_SETTINGS = AverageSettings()
+
+
+@takes_settings
 def average(
     models: Annotated[
         list[Path],
@@ -28,23 +33,7 @@ def average(
             "--output", "-o", help="The folder to write the averaged model to.", show_default=False
         ),
     ],
-    last: Annotated[int | None, typer.Option(min=1, help="Average only the last N states.")] = None,
-    best: Annotated[
-        int | None,
-        typer.Option(min=1, help="Average only the N states with the lowest held-out loss."),
-    ] = None,
-    weight: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="The weight of each model, in the order given.", show_default="equal weights"
-        ),
-    ] = None,
-    held_out: Annotated[
-        Path | None, typer.Option(help="Shards on which to evaluate each state and the average.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Evaluate on a random sample of this many tokens.")
-    ] = None,
+    settings: AverageSettings = _SETTINGS,
     as_json: AsJson = False,
 ) -> None:
     """Average the weights of several states of one model.
@@ -57,25 +46,25 @@ def average(
         PARTS_FILE,
         HeldOut,
         average_parts,
+        best,
         measured,
         parts_of,
         write_model,
     )
-    from modernbert.tasks.pretraining.averaging import best as best_of
     from modernbert.tasks.pretraining.card import average_card
     from modernbert.tasks.pretraining.models import load_tokenizer
 
-    if max_tokens is not None and held_out is None:
-        raise InputError("--max-tokens: has no effect without --held-out")
     if output.exists():
         raise InputError(f"{output}: already exists; choose another --output")
-    parts = parts_of(models, weight or [])[-(last or 0) :]
+    parts = parts_of(models, settings.weight)[-(settings.last or 0) :]
     tokenizer = load_tokenizer(parts[0].folder)
-    evaluation = HeldOut(held_out, tokenizer, max_tokens) if held_out is not None else None
+    evaluation = None
+    if settings.held_out is not None:
+        evaluation = HeldOut(settings.held_out, tokenizer, settings.max_tokens)
     if evaluation is not None:
         parts = measured(parts, evaluation)
-    if best is not None:
-        parts = best_of(parts, best)
+    if settings.best is not None:
+        parts = best(parts, settings.best)
     model = average_parts(parts)
     figures = evaluation.figures(model) if evaluation is not None else {}
     note: dict[str, Any] = {**figures, "parts": [part.as_mapping() for part in parts]}

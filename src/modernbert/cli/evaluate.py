@@ -1,7 +1,7 @@
 """`modernbert evaluate`: scores a model on a suite of tasks."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,15 +16,21 @@ from modernbert.cli.inference_options import (
     speed_of,
     warnings_told,
 )
-from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.options import AsJson, echo_json, refuse_unused, takes_settings
 from modernbert.cli.terminal import Meter, duration, tell
 from modernbert.errors import InputError
+from modernbert.evaluation.settings import EvaluateSettings
 
 if TYPE_CHECKING:
     from modernbert.evaluation.run import TaskResult
     from modernbert.evaluation.suite import TaskSettings
 
 
+_SETTINGS = EvaluateSettings()
+_ROWS = ("text", "text_pair", "label", "label_separator")
+
+
+@takes_settings
 def evaluate(
     model: Model,
     suite: Annotated[
@@ -36,42 +42,11 @@ def evaluate(
             show_default=False,
         ),
     ],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="The folder to which the paths in a suite are relative.",
-            show_default="the folder of the suite",
-        ),
-    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for the results.", show_default="runs/DATA"),
     ] = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option("--task", help="Run only this task; may be repeated.", show_default="all"),
-    ] = None,
-    start: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TASK=MODEL",
-            help="Use this model, fine-tuned already, for tasks that start from TASK, such as "
-            "mnli=runs/mnli/model.",
-            show_default=False,
-        ),
-    ] = None,
-    split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "test",
-    text: Annotated[
-        str | None, typer.Option(help="The column of the texts.", show_default="found by its name")
-    ] = None,
-    text_pair: Annotated[
-        str | None,
-        typer.Option(help="The column of the second texts.", show_default="found by its name"),
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(help="The column of the labels.", show_default="found by its name"),
-    ] = None,
+    settings: EvaluateSettings = _SETTINGS,
     precision: PrecisionOption = PrecisionName.AUTO,
     as_json: AsJson = False,
 ) -> None:
@@ -91,12 +66,19 @@ def evaluate(
     look_at(model)
     path, is_folder = Path(suite), is_judged_folder(Path(suite))
     if path.exists() and path.suffix != ".toml" and not is_folder:
-        columns = {"text": text, "text_pair": text_pair, "label": label}
-        given = {name: value for name, value in columns.items() if value}
-        _show_scores(model, suite, given, as_json=as_json)
+        refuse_unused(settings, _ROWS, "rows")
+        if output is not None:
+            raise InputError("--output: has no effect on rows; `score` writes a page of them")
+        columns = {name: getattr(settings, name) for name in _ROWS if getattr(settings, name)}
+        _show_scores(model, suite, columns, as_json=as_json)
         return
-    chosen = suite_of_folder(path, split) if is_folder else read_suite(suite).only(tasks or [])
-    place = Path() if is_folder else data if data is not None else path.parent
+    if is_folder:
+        refuse_unused(settings, ("split",), "a folder of queries and documents")
+        chosen, place = suite_of_folder(path, settings.split), Path()
+    else:
+        refuse_unused(settings, ("data", "tasks", "starts"), "a suite")
+        chosen = read_suite(suite).only(settings.tasks)
+        place = path.parent if settings.data is None else settings.data
     folder = output or Path("runs") / path.resolve().stem
     from modernbert.evaluation.run import RESULTS_FILE, run_suite
     from modernbert.training.interruption import Interrupted
@@ -108,7 +90,7 @@ def evaluate(
                 model,
                 folder,
                 data=place,
-                starts=_starts(start or []),
+                starts=_starts(settings.starts),
                 precision=precision.value,
                 watcher=_Watcher(meter),
             )
@@ -158,7 +140,7 @@ class _Watcher:
         tell(f"{result.name}: {result.metric} {result.score:.4f}, {duration(result.seconds)}")
 
 
-def _starts(given: list[str]) -> dict[str, str]:
+def _starts(given: Iterable[str]) -> dict[str, str]:
     starts = {}
     for each in given:
         task, _, model = each.partition("=")

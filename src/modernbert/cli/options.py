@@ -4,14 +4,14 @@ import copy
 import functools
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 
-from modernbert.errors import SettingsError
+from modernbert.errors import InputError, SettingsError
 from modernbert.settings import Doc, fields_of, parse, without_none
 
 Corpus = Annotated[
@@ -23,8 +23,6 @@ Corpus = Annotated[
         show_default=False,
     ),
 ]
-
-TextField = Annotated[str, typer.Option(help="The field or column that holds the text.")]
 
 Values = Annotated[
     list[str] | None,
@@ -166,6 +164,22 @@ def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(**values)
 
     return _with_parameters(call, parameters)
+
+
+def refuse_unused(settings: Any, used: Collection[str], what: str) -> None:
+    """Refuse options that were given a value and have no effect.
+
+    Args:
+        settings: The settings object that the options became.
+        used: The names of the fields that have an effect.
+        what: Where the others have none, such as "a suite".
+
+    Raises:
+        InputError: An option has no effect; the message names it.
+    """
+    for option in options_of(type(settings)):
+        if option.name not in used and getattr(settings, option.name) != option.default:
+            raise InputError(f"{option.flags[0].split('/')[0]}: has no effect on {what}")
 
 
 def _with_parameters(command: C, parameters: list[inspect.Parameter]) -> C:

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modernbert.cli.inference_options import Model, look_at, warnings_told
-from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.options import AsJson, echo_json, takes_settings
 from modernbert.cli.terminal import Meter, tell
+from modernbert.evaluation.settings import ColumnSettings
 
 if TYPE_CHECKING:
     from modernbert.evaluation.rows import ScoredRows
 
 
+_COLUMNS = ColumnSettings()
+
+
+@takes_settings
 def score(
     model: Model,
     rows: Annotated[
@@ -28,25 +33,7 @@ def score(
         Path | None,
         typer.Option("--output", "-o", help="Folder for the page.", show_default="runs/score-ROWS"),
     ] = None,
-    text: Annotated[
-        str | None, typer.Option(help="The column of the texts.", show_default="found by its name")
-    ] = None,
-    text_pair: Annotated[
-        str | None,
-        typer.Option(help="The column of the second texts.", show_default="found by its name"),
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="The column of the labels; may be repeated.", show_default="found by its name"
-        ),
-    ] = None,
-    label_separator: Annotated[
-        str | None,
-        typer.Option(
-            help="The separator of several labels in one column, such as '|'.", show_default=False
-        ),
-    ] = None,
+    columns: ColumnSettings = _COLUMNS,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -63,13 +50,7 @@ def score(
     can be trusted, and the worst mistakes. Calibrate with rows on which the model was not trained.
     """
     look_at(model)
-    columns = {
-        "text": text,
-        "text_pair": text_pair,
-        "label": label,
-        "label_separator": label_separator,
-    }
-    given = {name: value for name, value in columns.items() if value}
+    given = {name: value for name, value in vars(columns).items() if value}
     with Meter("scoring"), warnings_told():
         from modernbert.evaluation.rows import score_rows
 

@@ -11,12 +11,10 @@ from modernbert.cli.inference_options import Compile, PrecisionName, PrecisionOp
 from modernbert.cli.options import takes_settings
 from modernbert.cli.terminal import counted, tell, visible
 from modernbert.extras import import_extra
-from modernbert.serving.settings import ServingSettings
+from modernbert.serving.settings import AddressSettings, ServingSettings
 
 if TYPE_CHECKING:
     from modernbert.serving.models import ServedModel
-
-_LOOPBACK = "127.0.0.1"
 
 
 @takes_settings
@@ -30,13 +28,8 @@ def serve(
             show_default=False,
         ),
     ],
+    address: AddressSettings,
     settings: ServingSettings,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 can be reached from other machines.")
-    ] = _LOOPBACK,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
-    ] = 8080,
     precision: PrecisionOption = PrecisionName.AUTO,
     compile: Compile = False,
 ) -> None:
@@ -55,10 +48,10 @@ def serve(
     from modernbert.serving.server import bind, run
     from modernbert.serving.service import Service
 
-    with bind(host, port) as listener:
+    with bind(address.host, address.port) as listener:
         service = Service([_load(model, precision, compile) for model in models], settings)
-        address = f"http://{host}:{listener.getsockname()[1]}"
-        cut_off, is_done = run(service, listener, on_ready=lambda: tell(f"serving on {address}"))
+        url = f"http://{address.host}:{listener.getsockname()[1]}"
+        cut_off, is_done = run(service, listener, on_ready=lambda: tell(f"serving on {url}"))
     if cut_off:
         tell(f"{counted(cut_off, 'request')} did not finish in time and were cut off")
     else:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modernbert.cli.options import Corpus, TextField, example
+from modernbert.cli.options import Corpus, example, takes_settings
 from modernbert.cli.terminal import Meter, counted, short_count, tell
+from modernbert.data.settings import VocabularySettings
 
 if TYPE_CHECKING:
     from modernbert.data.documents import Document
@@ -25,22 +26,21 @@ TokenizerOutput = Annotated[
 ]
 
 _DOCUMENTS_BETWEEN_UPDATES = 64
+_VOCABULARY = VocabularySettings()
 
 
 @app.command(epilog=example("tokenizer train corpus tokenizer --vocab-size 8192"))
+@takes_settings
 def train(
     corpus: Corpus,
     output: TokenizerOutput,
-    vocab_size: Annotated[
-        int, typer.Option(help="Size of the vocabulary, rounded up to a multiple of 64.")
-    ] = 50_368,
-    text_field: TextField = "text",
+    settings: VocabularySettings = _VOCABULARY,
 ) -> None:
     """Train a tokenizer on a corpus, in ModernBERT's form."""
-    tokenizer = train_on(corpus, vocab_size, text_field=text_field)
+    tokenizer = train_on(corpus, settings.vocab_size, text_field=settings.text_field)
     tokenizer.save_pretrained(output)
-    if tokenizer.vocab_size < vocab_size:
-        tell(f"the corpus is too small for a vocabulary of {vocab_size:,} entries")
+    if tokenizer.vocab_size < settings.vocab_size:
+        tell(f"the corpus is too small for a vocabulary of {settings.vocab_size:,} entries")
     tell(f"{output}: a tokenizer of {tokenizer.vocab_size:,} entries")
 
 

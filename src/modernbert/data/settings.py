@@ -124,6 +124,18 @@ DEFAULT_SHARD_TOKENS = 250_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
+class VocabularySettings(Settings):
+    """What a tokenizer is trained on, and how large its vocabulary becomes."""
+
+    vocab_size: Annotated[int, Doc("Size of the vocabulary, rounded up to a multiple of 64.")] = (
+        50_368
+    )
+    text_field: Annotated[
+        str, MinLen(1), Doc("The field or column that holds the text of a document.")
+    ] = "text"
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrepareSettings(FileSettings):
     """Settings of `prepare`.
 

@@ -21,7 +21,7 @@
 Some are part of the package and are named instead of a file; `suite_names` lists them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ class Suite:
         if len(set(names)) < len(names):
             raise SettingsError("tasks: a name occurs twice")
 
-    def only(self, names: list[str]) -> "Suite":
+    def only(self, names: Sequence[str]) -> "Suite":
         """Some of the tasks; all when there are no names.
 
         Raises:

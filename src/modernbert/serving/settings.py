@@ -4,10 +4,20 @@ import os
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddressSettings(Settings):
+    """Where a server listens."""
+
+    host: Annotated[
+        str, Doc("Address to listen on; 0.0.0.0 can be reached from other machines.")
+    ] = "127.0.0.1"
+    port: Annotated[int, Ge(0), Le(65_535), Doc("Port to listen on; 0 chooses a free one.")] = 8080
 
 
 @dataclass(frozen=True, kw_only=True)
