@@ -30,6 +30,7 @@ EXTENSIONS = {
 TRACER = """
 import atexit, json, sys, threading
 from pathlib import Path
+import numpy, tokenizers, torch  # before the profile, which makes their import slow
 from modernbert.cli import main
 output, *arguments = sys.argv[1:]
 seen = set()
@@ -93,6 +94,26 @@ class Source:
             found[f"files that name {what}"] = str(num_files)
         return found
 
+    def lines_by_room(self) -> dict[str, str]:
+        """Files and lines of Python of each room, the largest first."""
+        files: Counter[str] = Counter()
+        lines: Counter[str] = Counter()
+        for path in self.files(".py"):
+            parts = path.relative_to(self.package).parts
+            room = f"`{parts[0]}`" if len(parts) > 1 else "the ground floor"
+            files[room] += 1
+            lines[room] += path.read_bytes().count(b"\n")
+        return {
+            f"lines of {room}": f"{count:,} in {files[room]} files"
+            for room, count in lines.most_common()
+        }
+
+    def run(self, folder: Path, *arguments: str) -> None:
+        """Run a verb in a folder."""
+        command = [sys.executable, "-m", "modernbert", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(self.src)}
+        subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)
+
     def trace(self, folder: Path, *arguments: str, ask: bool = False) -> str:
         """Run a verb in a folder; how many files had functions that ran, and in which rooms."""
         output = folder / "trace.json"
@@ -137,33 +158,31 @@ def _ask_for_embedding(process: "subprocess.Popen[str]") -> None:
     process.wait()
 
 
-def followed(source: Source, folder: Path) -> dict[str, str]:
-    """Files to open to follow three things from their beginning to their end."""
+def followed(source: Source, folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the files to open to follow three things from their beginning to their end."""
     texts = [f"The number {i} is {'even' if i % 2 == 0 else 'odd'}." for i in range(200)]
     (folder / "corpus.txt").write_text("\n".join(texts))
     rows = [f"{text},{text.split()[-1]}" for text in texts[:32]]
     (folder / "train.csv").write_text("\n".join(["text,label", *rows]))
     (folder / "corpus.jsonl").write_text("\n".join(json.dumps({"text": t * 9}) for t in texts))
     (folder / "recipe.toml").write_text(RECIPE)
-    run = source.trace
-    run(folder, "tokenizer", "train", "corpus.jsonl", "tokenizer", "--vocab-size", "384")
-    run(folder, "prepare", "corpus.jsonl", "shards", "--tokenizer", "tokenizer")
+    source.run(folder, "tokenizer", "train", "corpus.jsonl", "tokenizer", "--vocab-size", "384")
+    source.run(folder, "prepare", "corpus.jsonl", "shards", "--tokenizer", "tokenizer")
     data = ("--model", "run/model", "--train", "train.csv", "--output", "labels", "--epochs", "1")
-    return {
-        "files to open for `pretrain`": run(folder, "pretrain", "recipe.toml"),
-        "files to open for `finetune classify`": run(folder, "finetune", "classify", *data),
-        "files to open for `serve` and `/embed`": run(
-            folder, "serve", "run/model", "--port", "0", ask=True
-        ),
-    }
+    yield "`pretrain`", source.trace(folder, "pretrain", "recipe.toml")
+    yield "`finetune classify`", source.trace(folder, "finetune", "classify", *data)
+    serve = source.trace(folder, "serve", "run/model", "--port", "0", ask=True)
+    yield "`serve` and `/embed`", serve
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the measures as rows of a table."""
     source = Source(Path(arguments[0] if arguments else "src").resolve())
+    for name, value in {**source.sizes(), **source.lines_by_room()}.items():
+        print(f"| {name} | {value} |")
     with tempfile.TemporaryDirectory() as folder:
-        for name, value in {**source.sizes(), **followed(source, Path(folder))}.items():
-            print(f"| {name} | {value} |")
+        for name, value in followed(source, Path(folder)):
+            print(f"| files to open for {name} | {value} |", flush=True)
 
 
 if __name__ == "__main__":

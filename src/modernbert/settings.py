@@ -322,5 +322,5 @@ def _list(items: tuple[Any, ...]) -> str:
 Pooling = Literal["cls", "mean"]
 SparsePooling = Literal["max", "sum"]
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
-Objective = Literal["masked", "causal"]
+PretrainingObjective = Literal["masked", "causal"]
 OptimizerName = Literal["stable-adamw", "adamw", "muon"]

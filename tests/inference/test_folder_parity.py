@@ -16,7 +16,7 @@ from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.model.initialize import initialize
-from modernbert.model.multi_vector import Activation
+from modernbert.model.multi_vector import DenseActivation
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -130,7 +130,7 @@ def test_layers_behind_pooling(plain: Path, tmp_path: Path) -> None:
     assert_equal(theirs, Embedder.from_pretrained(tmp_path / "ours", precision="float32"))
 
 
-@pytest.mark.parametrize("name", Activation.__args__)  # type: ignore[attr-defined]
+@pytest.mark.parametrize("name", DenseActivation.__args__)  # type: ignore[attr-defined]
 def test_activations(plain: Path, tmp_path: Path, name: str) -> None:
     from sentence_transformers.base.modules import Dense
 

@@ -12,7 +12,7 @@ from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder
 from modernbert.serving import engine as engine_module
 from modernbert.serving.engine import BatchEngine, Speed
-from modernbert.serving.queue import Job, JobQueue, Lane
+from modernbert.serving.queue import JobQueue, Lane, QueuedJob
 from modernbert.serving.refusal import Refusal
 
 ENCODER = Encoder(EncoderConfig.preset("tiny", vocab_size=512))
@@ -40,16 +40,16 @@ class Clock:
         return self.now
 
 
-def job(compute: Callable[[PackedBatch], Sequence[Any]], *lengths: int) -> list[Job]:
+def job(compute: Callable[[PackedBatch], Sequence[Any]], *lengths: int) -> list[QueuedJob]:
     lane = Lane(ENCODER, compute)
-    return [Job(lane, [place + 1] * length) for place, length in enumerate(lengths)]
+    return [QueuedJob(lane, [place + 1] * length) for place, length in enumerate(lengths)]
 
 
 def sums(batch: PackedBatch) -> Sequence[int]:
     return [int(each.sum()) for each in batch.split()]
 
 
-def engine_with(*jobs: Sequence[Job], observer: Observed | None = None) -> BatchEngine:
+def engine_with(*jobs: Sequence[QueuedJob], observer: Observed | None = None) -> BatchEngine:
     """An engine, yet to be started, that will find these jobs waiting."""
     queue = JobQueue(batch_tokens=BATCH_TOKENS)
     engine = BatchEngine(queue, observer or Observed(), max_tokens=10_000, max_wait_seconds=10)
@@ -58,13 +58,13 @@ def engine_with(*jobs: Sequence[Job], observer: Observed | None = None) -> Batch
     return engine
 
 
-def started(*jobs: Sequence[Job], observer: Observed | None = None) -> BatchEngine:
+def started(*jobs: Sequence[QueuedJob], observer: Observed | None = None) -> BatchEngine:
     engine = engine_with(*jobs, observer=observer)
     engine.start()
     return engine
 
 
-def values(jobs: Sequence[Job]) -> list[Any]:
+def values(jobs: Sequence[QueuedJob]) -> list[Any]:
     return [each.future.result(SECONDS).value for each in jobs]
 
 
@@ -122,7 +122,7 @@ def test_short_ones_get_no_more_than_their_share() -> None:
         return sums(batch)
 
     lane = Lane(ENCODER, short)
-    waiting = [Job(lane, [1] * 10) for _ in range(9)]  # two fit into a pause
+    waiting = [QueuedJob(lane, [1] * 10) for _ in range(9)]  # two fit into a pause
     long_jobs = job(long, 70)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_module, "monotonic", clock)

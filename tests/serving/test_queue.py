@@ -7,23 +7,23 @@ from hypothesis import strategies as st
 
 from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder
-from modernbert.serving.queue import Job, JobQueue, Lane
+from modernbert.serving.queue import JobQueue, Lane, QueuedJob
 
 ENCODER = Encoder(EncoderConfig.preset("tiny", vocab_size=512))
 LANES = [Lane(ENCODER, len), Lane(ENCODER, len)]  # type: ignore[arg-type]
 
 
-def job(length: int, lane: int = 0) -> Job:
-    return Job(LANES[lane], [1] * length)
+def job(length: int, lane: int = 0) -> QueuedJob:
+    return QueuedJob(LANES[lane], [1] * length)
 
 
-def queue_of(*jobs: Job, batch_tokens: int = 80) -> JobQueue:
+def queue_of(*jobs: QueuedJob, batch_tokens: int = 80) -> JobQueue:
     queue = JobQueue(batch_tokens=batch_tokens)
     queue.put(jobs)
     return queue
 
 
-def lengths(batch: list[Job] | None) -> list[int]:
+def lengths(batch: list[QueuedJob] | None) -> list[int]:
     return [each.num_tokens for each in batch or []]
 
 
@@ -103,9 +103,9 @@ def test_every_job_is_taken_once(kinds: list[tuple[int, int]], data: st.DataObje
 
 def test_short_texts_of_a_large_request_do_not_hold_up_a_small_one() -> None:
     queue = JobQueue(batch_tokens=80)
-    many = [Job(LANES[0], [1] * 5, request_tokens=40) for _ in range(8)]
+    many = [QueuedJob(LANES[0], [1] * 5, request_tokens=40) for _ in range(8)]
     queue.put(many)
-    (one,) = jobs = [Job(LANES[0], [1] * 5, request_tokens=5)]
+    (one,) = jobs = [QueuedJob(LANES[0], [1] * 5, request_tokens=5)]
     queue.put(jobs)
     assert queue.take() == many  # and not the small one, which is taken in a pause
     assert queue.take_short() == [one]

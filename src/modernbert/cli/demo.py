@@ -24,7 +24,7 @@ from modernbert.cli import pretrain
 from modernbert.cli.demo_budget import (
     MODELS,
     TOTAL_SECONDS,
-    Choice,
+    DemoChoice,
     DemoModel,
     choose,
     fitting_threads,
@@ -171,7 +171,7 @@ def _speed_of(folder: DemoFolder, model: DemoModel) -> float:
     from modernbert.tasks.pretraining.recipe import PretrainingRecipe
     from modernbert.tasks.pretraining.trial import try_training
 
-    any_choice = Choice(
+    any_choice = DemoChoice(
         model=model, total_tokens=model.most_tokens, tokens_per_second=1.0, seconds=1.0
     )
     numbers = tomllib.loads(_recipe_text(folder, any_choice))
@@ -181,7 +181,7 @@ def _speed_of(folder: DemoFolder, model: DemoModel) -> float:
     return trial.flops_per_second / phase.training_flops_per_token()
 
 
-def _recipe_text(folder: DemoFolder, choice: Choice) -> str:
+def _recipe_text(folder: DemoFolder, choice: DemoChoice) -> str:
     """`demo.toml` with the paths of a demo and what was chosen for this machine."""
     template = Template((files("modernbert.cli") / "demo.toml").read_text(encoding="utf-8"))
     paths = {

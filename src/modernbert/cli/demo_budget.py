@@ -53,7 +53,7 @@ MODELS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class DemoChoice:
     """What a demo trains.
 
     Attributes:
@@ -114,7 +114,7 @@ def choose(
     speed_of: Callable[[DemoModel], float],
     seconds_left: Callable[[], float],
     models: Sequence[DemoModel] = MODELS,
-) -> Choice:
+) -> DemoChoice:
     """Choose the largest model that learns something in the time that is left.
 
     Args:
@@ -132,7 +132,7 @@ def choose(
         if affordable >= model.fewest_tokens:
             break
     tokens = round(min(model.most_tokens, max(_SHORTEST_TOKENS, affordable)) / 10_000) * 10_000
-    return Choice(
+    return DemoChoice(
         model=model,
         total_tokens=tokens,
         tokens_per_second=speed,

@@ -128,8 +128,8 @@ def embed(
         bool,
         typer.Option(
             "--add",
-            help="Add the texts to an .index that is there, in its way; those whose ids are there "
-            "are replaced.",
+            help="Add the texts to an existing .index, with its options; a text whose id it has "
+            "replaces the old one.",
         ),
     ] = False,
     normalize: Annotated[

@@ -13,7 +13,7 @@ from modernbert.errors import InputError
 from modernbert.export.formats import FORMATS, Format
 
 app = typer.Typer(
-    help="Export a model as " + ", ".join(FORMATS) + ".",
+    help="Export a model as " + ", ".join(list(FORMATS)[:-1]) + f" or {list(FORMATS)[-1]}.",
     no_args_is_help=True,
     epilog=example("export onnx runs/labels/model -o onnx"),
 )

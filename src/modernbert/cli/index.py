@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from modernbert.inference.index import Index
 
 app = typer.Typer(
-    help="Delete documents of a search index, or write it anew.",
+    help="Delete documents of a search index, or compact it.",
     no_args_is_help=True,
     epilog=example("index delete texts.index 17 42"),
 )
@@ -43,7 +43,7 @@ def delete(
 ) -> None:
     """Delete documents by their ids.
 
-    Whoever searches the index sees all of them or none. To add and to replace documents, use
+    A search at the same time sees all of the changes or none. To add and to replace documents, use
     `modernbert embed --add`.
     """
     wanted = [*(ids or []), *([] if input_file is None else _lines(input_file))]
@@ -55,7 +55,7 @@ def delete(
 
 @app.command(epilog=example("index compact texts.index"))
 def compact(index: Folder, as_json: AsJson = False) -> None:
-    """Write an index anew in one piece.
+    """Compact an index into one piece.
 
     This frees the space of deleted and replaced documents.
     """

@@ -11,7 +11,7 @@ from modernbert.batch import PackedBatch
 from modernbert.data.masking import MaskedTokens, mask_tokens
 from modernbert.data.packing import Bin
 from modernbert.errors import InputError
-from modernbert.settings import Objective
+from modernbert.settings import PretrainingObjective
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,7 +80,7 @@ def collate(
     vocab_size: int,
     rate: float,
     seed: int,
-    objective: Objective = "masked",
+    objective: PretrainingObjective = "masked",
 ) -> MaskedBatch:
     """Read bins, mask each with its own key (seed, id), and join them to one batch.
 

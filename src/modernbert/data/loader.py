@@ -16,7 +16,7 @@ from modernbert.data.mixture import Documents, Purpose, check_seed, permutation
 from modernbert.data.packing import NUM_SPECIAL, Bin, PackingSettings, pack, split_documents
 from modernbert.data.shards import ShardFolder
 from modernbert.errors import InputError, ShardError
-from modernbert.settings import Objective
+from modernbert.settings import PretrainingObjective
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ def held_out_batches(
     max_tokens: int | None = None,
     part: int = 0,
     parts: int = 1,
-    objective: Objective = "masked",
+    objective: PretrainingObjective = "masked",
 ) -> Iterator[MaskedBatch]:
     """Yield the same batches for every evaluation, one bin each, every piece of a document once.
 

@@ -23,7 +23,7 @@ REPORT_FILE = "export.json"
 # Relative to the largest output; two engines add numbers in different orders.
 RELATIVE_TOLERANCE = 1e-4
 FLOAT16_TOLERANCE = 2e-2
-Run = Callable[[Tensor, Tensor], list[np.ndarray]]
+EngineRun = Callable[[Tensor, Tensor], list[np.ndarray]]
 """An engine with a file: ids and a mask of tokens, (rows, columns) each, to all outputs."""
 
 _BATCHES = ((1,), (7, 64, 65), (129, 3, 130, 1), (200, 63), (400,))
@@ -89,8 +89,8 @@ def default_sample() -> list[str]:
 
 def measure_quality(
     source: ExportSource,
-    exact: Run,
-    narrow: Run,
+    exact: EngineRun,
+    narrow: EngineRun,
     texts: Sequence[str],
     sizes: tuple[float, float],
 ) -> Quality:
@@ -119,7 +119,7 @@ def measure_quality(
 
 
 def _compare(
-    source: ExportSource, exact: Run, narrow: Run, texts: Sequence[str]
+    source: ExportSource, exact: EngineRun, narrow: EngineRun, texts: Sequence[str]
 ) -> tuple[str, list[float], int]:
     """Return what is measured, its value for each text, and the number of tokens."""
     scores: list[float] = []
@@ -186,7 +186,7 @@ def megabytes(file: Path) -> float:
 
 
 def largest_difference(
-    run: Run, model: SavedModel, *, tolerance: float = RELATIVE_TOLERANCE
+    run: EngineRun, model: SavedModel, *, tolerance: float = RELATIVE_TOLERANCE
 ) -> float:
     """Compare a file with the model on ragged batches, shorter and longer than the window.
 

@@ -23,7 +23,7 @@ from modernbert.errors import ModelFolderError
 from modernbert.files import updated_folder
 from modernbert.json_files import parse_foreign, read_object, read_settings
 from modernbert.kinds import CONFIG_FILE, MODULES_FILE, SETTINGS_FILE, Module
-from modernbert.model.multi_vector import Activation, Projection, ProjectionSettings
+from modernbert.model.multi_vector import DenseActivation, Projection, ProjectionSettings
 from modernbert.model.pooling import Normalize, TextPooling, fill_from_folder
 from modernbert.model.weights import write_tensors
 from modernbert.settings import Settings
@@ -237,20 +237,20 @@ def read_layers(
     return [layer for layer in found if layer is not None]
 
 
-def activation_of(name: str, where: object) -> Activation:
+def activation_of(name: str, where: object) -> DenseActivation:
     """The activation of a class's full name, such as `torch.nn.modules.activation.Tanh`.
 
     Raises:
         ModelFolderError: It is none that is computed here.
     """
     last: Any = name.rpartition(".")[2]
-    if not name.startswith("torch.nn.") or last not in get_args(Activation):
-        known = ", ".join(get_args(Activation))
+    if not name.startswith("torch.nn.") or last not in get_args(DenseActivation):
+        known = ", ".join(get_args(DenseActivation))
         raise ModelFolderError(f"{where}: activation {name} is not supported; {known} of torch are")
     return last  # type: ignore[no-any-return]
 
 
-def name_of_activation(activation: Activation) -> str:
+def name_of_activation(activation: DenseActivation) -> str:
     """The reverse of `activation_of`."""
     module = "linear" if activation == "Identity" else "activation"
     return f"torch.nn.modules.{module}.{activation}"

@@ -41,7 +41,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundSpan:
     """The best span of one or several windows.
 
     Attributes:
@@ -103,7 +103,7 @@ def windows_of(
     return windows
 
 
-def best_span(logits: Tensor, window: Window, max_tokens: int = MAX_ANSWER_TOKENS) -> Found:
+def best_span(logits: Tensor, window: Window, max_tokens: int = MAX_ANSWER_TOKENS) -> FoundSpan:
     """Find the most likely span of a window.
 
     Args:
@@ -113,7 +113,7 @@ def best_span(logits: Tensor, window: Window, max_tokens: int = MAX_ANSWER_TOKEN
     """
     no_answer = float(logits[0].sum())
     if not window.spans:
-        return Found(-float("inf"), no_answer, 0.0, 0, 0)
+        return FoundSpan(-float("inf"), no_answer, 0.0, 0, 0)
     inside = logits[window.first : window.first + len(window.spans)]
     starts, ends = inside[:, 0], inside[:, 1]
     best, place = -float("inf"), (0, 0)
@@ -123,14 +123,14 @@ def best_span(logits: Tensor, window: Window, max_tokens: int = MAX_ANSWER_TOKEN
             best, place = float(value), (int(first), int(first) + width)
     total = float(torch.logsumexp(logits, 0).sum())
     chance = float(torch.tensor(best - total).exp())
-    return Found(best, no_answer, chance, window.spans[place[0]][0], window.spans[place[1]][1])
+    return FoundSpan(best, no_answer, chance, window.spans[place[0]][0], window.spans[place[1]][1])
 
 
-def best_of(found: Sequence[Found]) -> Found:
+def best_of(found: Sequence[FoundSpan]) -> FoundSpan:
     """Return the best span of all windows of a question, or no answer if no window has one."""
     best = max(found, key=lambda each: each.score)
     no_answer = min(each.no_answer for each in found)
-    return Found(best.score, no_answer, best.probability, best.start, best.end)
+    return FoundSpan(best.score, no_answer, best.probability, best.start, best.end)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from modernbert.kinds import CONFIG_FILE, SETTINGS_FILE, TRANSFORMER_FILE, Model
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
-from modernbert.model.multi_vector import Activation
+from modernbert.model.multi_vector import DenseActivation
 from modernbert.model.pooling import Poolings, pool
 from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -48,7 +48,7 @@ class RerankerSettings(Prompted):
         max_seqlen: The longest pair, in tokens; None for what the model can read.
     """
 
-    activation: Activation = "Sigmoid"
+    activation: DenseActivation = "Sigmoid"
     max_seqlen: int | None = None
 
 
@@ -124,7 +124,7 @@ def read_reranker(folder: Path) -> RerankerFolder:
     return RerankerFolder(place, settings, transformer.do_lower_case, poolings, tuple(found.layers))
 
 
-def _activation(folder: Path, said: str | None, place: Path) -> Activation:
+def _activation(folder: Path, said: str | None, place: Path) -> DenseActivation:
     """Return the activation that the folder names, wherever versions put it, or the default.
 
     Raises:
@@ -169,7 +169,7 @@ class Reranker:
         model: SequenceClassifier | PooledScorer,
         tokenizer: Tokenizer,
         *,
-        activation: Activation = "Sigmoid",
+        activation: DenseActivation = "Sigmoid",
         max_seqlen: int | None = None,
         settings: RerankerSettings | None = None,
     ) -> None:
@@ -179,8 +179,8 @@ class Reranker:
                 "use Classifier for a model with several"
             )
         self.settings = settings or RerankerSettings(activation=activation, max_seqlen=max_seqlen)
-        if self.settings.activation not in get_args(Activation):
-            expected = ", ".join(get_args(Activation))
+        if self.settings.activation not in get_args(DenseActivation):
+            expected = ", ".join(get_args(DenseActivation))
             raise ConfigError(
                 f"activation: got {self.settings.activation!r}, expected one of {expected}"
             )
@@ -189,7 +189,7 @@ class Reranker:
         self._activate: nn.Module = getattr(nn, self.settings.activation)()
 
     @property
-    def activation(self) -> Activation:
+    def activation(self) -> DenseActivation:
         """What turns an output into a score."""
         return self.settings.activation
 

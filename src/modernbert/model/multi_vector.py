@@ -12,7 +12,7 @@ from modernbert.errors import ConfigError
 from modernbert.model.dropout import Dropout
 from modernbert.model.encoder import Encoder
 
-Activation = Literal[
+DenseActivation = Literal[
     "Identity",
     "CELU",
     "ELU",
@@ -51,12 +51,12 @@ class ProjectionSettings:
     in_features: int
     out_features: int
     bias: bool = False
-    activation: Activation = "Identity"
+    activation: DenseActivation = "Identity"
     residual: bool = False
 
     def __post_init__(self) -> None:
-        if self.activation not in get_args(Activation):
-            expected = ", ".join(get_args(Activation))
+        if self.activation not in get_args(DenseActivation):
+            expected = ", ".join(get_args(DenseActivation))
             raise ConfigError(f"activation: got {self.activation!r}, expected one of {expected}")
         for name in ("in_features", "out_features"):
             if getattr(self, name) < 1:

@@ -17,7 +17,7 @@ import numpy as np
 from modernbert.errors import RunError
 from modernbert.extras import import_extra, is_installed, missing
 from modernbert.files import new_file
-from modernbert.report.formats import Format, compact, log_ticks, ticks
+from modernbert.report.formats import NumberFormat, compact, log_ticks, ticks
 from modernbert.report.page import Html, element
 
 # The colours of lines in a PNG file, and the ground's, text's and grid's; page.css has each twice,
@@ -86,7 +86,7 @@ class Axis:
     """
 
     label: str = ""
-    format: Format = compact
+    format: NumberFormat = compact
     log: bool = False
     low: float | None = None
     high: float | None = None

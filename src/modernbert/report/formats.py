@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-Format = Callable[[float], str]
+NumberFormat = Callable[[float], str]
 
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 

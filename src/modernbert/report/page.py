@@ -16,7 +16,7 @@ from pathlib import Path
 
 from modernbert.errors import RunError
 from modernbert.files import write_whole
-from modernbert.report.formats import Format
+from modernbert.report.formats import NumberFormat
 
 _PACKAGES = ("modernbert", "torch", "tokenizers", "safetensors", "numpy")
 
@@ -148,7 +148,7 @@ def _is_numeric(cells: Sequence[object]) -> bool:
     return any(texts) and all(re.match(r"[-+.]?\d|$", text) for text in texts)
 
 
-def bars(header: tuple[str, str], rows: Sequence[tuple[str, float]], format: Format) -> Html:
+def bars(header: tuple[str, str], rows: Sequence[tuple[str, float]], format: NumberFormat) -> Html:
     """Show names and values with bars, relative to the greatest value."""
     longest = max((abs(value) for _, value in rows), default=0.0) or 1.0
     lines = [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from modernbert.report.charts import Axis, Chart, Events, LineChart, Mark, Series, Timeline
-from modernbert.report.formats import Format, compact, num_bytes, percent
+from modernbert.report.formats import NumberFormat, compact, num_bytes, percent
 from modernbert.report.history import Curve, LogRow, RunHistory, number
 
 # A mean is over this fraction of the run on either side.
@@ -194,13 +194,19 @@ class _Drawer:
         axis = Axis(label="masked tokens of general text predicted correctly", format=percent)
         return self._chart("Accuracy on general text", series, axis)
 
-    def plain(self, title: str, figure: str, unit: str, format: Format = compact) -> Chart:
+    def plain(self, title: str, figure: str, unit: str, format: NumberFormat = compact) -> Chart:
         """Draw a figure as it is."""
         series = [_series("", self.history.curve(figure))]
         return self._chart(title, series, Axis(label=unit, format=format, low=0))
 
     def means(
-        self, title: str, figure: str, unit: str, format: Format = compact, *, log: bool = False
+        self,
+        title: str,
+        figure: str,
+        unit: str,
+        format: NumberFormat = compact,
+        *,
+        log: bool = False,
     ) -> Chart:
         """Draw a noisy figure faintly, with its means."""
         series = [
@@ -215,7 +221,7 @@ class _Drawer:
         above: str,
         below: str,
         unit: str,
-        format: Format = compact,
+        format: NumberFormat = compact,
         *,
         scale: float = 1.0,
     ) -> Chart:

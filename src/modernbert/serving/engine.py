@@ -17,7 +17,7 @@ import torch
 from modernbert.inference.batching import launch
 from modernbert.inference.loading import device_of
 from modernbert.model.encoder import Encoder
-from modernbert.serving.queue import Computed, Job, JobQueue
+from modernbert.serving.queue import Computed, JobQueue, QueuedJob
 from modernbert.serving.refusal import Refusal, overloaded, unavailable
 
 _log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class BatchEngine:
         cost = sum(admission.cost for admission in self._admissions)
         return self.speed.seconds(cost + self.queue.cost + self._running_cost)
 
-    def admit(self, jobs: Sequence[Job]) -> "Admission":
+    def admit(self, jobs: Sequence[QueuedJob]) -> "Admission":
         """Take on the jobs of one request, all or none.
 
         Raises:
@@ -119,7 +119,7 @@ class BatchEngine:
             self._compute(jobs, pauses)
             del jobs, pauses  # not kept alive while waiting
 
-    def _compute(self, jobs: Sequence[Job], pauses: "_Pauses | None" = None) -> None:
+    def _compute(self, jobs: Sequence[QueuedJob], pauses: "_Pauses | None" = None) -> None:
         """Give each job its result, or tell it why there is none."""
         began = monotonic()
         wanted = [job for job in jobs if job.future.set_running_or_notify_cancel()]
@@ -135,7 +135,7 @@ class BatchEngine:
             self._running_cost -= cost
         self.speed.add(cost, monotonic() - began - (pauses.seconds if pauses else 0.0))
 
-    def _finish(self, jobs: Sequence[Job], began: float, pauses: "_Pauses | None") -> None:
+    def _finish(self, jobs: Sequence[QueuedJob], began: float, pauses: "_Pauses | None") -> None:
         outcome = _outcome(jobs, pauses)
         if isinstance(outcome, MemoryError) and len(jobs) > 1:
             _log.warning("out of memory with %d sequences: trying the halves", len(jobs))
@@ -163,12 +163,12 @@ class Admission:
         num_tokens: Those of these jobs.
     """
 
-    def __init__(self, engine: BatchEngine, jobs: Sequence[Job]) -> None:
+    def __init__(self, engine: BatchEngine, jobs: Sequence[QueuedJob]) -> None:
         self._engine = engine
         self.cost = sum(job.cost for job in jobs)
         self.num_tokens = sum(job.num_tokens for job in jobs)
 
-    def queue(self, jobs: Sequence[Job]) -> None:
+    def queue(self, jobs: Sequence[QueuedJob]) -> None:
         """Queue some of the jobs."""
         self.cost -= sum(job.cost for job in jobs)
         self.num_tokens -= sum(job.num_tokens for job in jobs)
@@ -182,7 +182,7 @@ class Admission:
 class _Pauses:
     """Called in the pauses of a long batch: lets short jobs go first, within their share."""
 
-    def __init__(self, engine: BatchEngine, jobs: Sequence[Job]) -> None:
+    def __init__(self, engine: BatchEngine, jobs: Sequence[QueuedJob]) -> None:
         self.seconds = 0.0
         self._engine, self._jobs = engine, jobs
         self._began = monotonic()
@@ -201,7 +201,7 @@ class _AbandonedError(Exception):
     """Nobody waits for the batch any more."""
 
 
-def _outcome(jobs: Sequence[Job], pauses: "_Pauses | None") -> Sequence[Any] | Exception:
+def _outcome(jobs: Sequence[QueuedJob], pauses: "_Pauses | None") -> Sequence[Any] | Exception:
     """The results of a batch; or what went wrong, without what that would keep in memory."""
     lane = jobs[0].lane
     try:

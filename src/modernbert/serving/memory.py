@@ -1,4 +1,4 @@
-"""`Memory`: how many bytes of bodies and answers a server holds for its clients, all together."""
+"""`HeldMemory`: how many bytes of bodies and answers a server holds for all clients together."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -6,7 +6,7 @@ from typing import Any, Self
 from modernbert.serving.refusal import overloaded
 
 
-class Memory:
+class HeldMemory:
     """The bytes that are held now, and the most that may be.
 
     Attributes:
@@ -21,7 +21,7 @@ class Memory:
 class Hold:
     """The share of one request, from its first byte until its answer has been taken."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: HeldMemory) -> None:
         self._memory = memory
         self._num_bytes = 0
 

@@ -46,7 +46,7 @@ class Lane:
 
 
 @dataclass(eq=False)
-class Job:
+class QueuedJob:
     """One sequence on its way through a lane.
 
     Attributes:
@@ -89,14 +89,14 @@ class JobQueue:
         self.batch_tokens = batch_tokens
         self.num_tokens = 0
         self.cost = 0.0
-        self._waiting: dict[Job, float] = {}
+        self._waiting: dict[QueuedJob, float] = {}
         self._changed = Condition()
         self._is_closed = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, jobs: Sequence[Job]) -> None:
+    def put(self, jobs: Sequence[QueuedJob]) -> None:
         """Add jobs, which are taken out again when their futures are done."""
         with self._changed:
             for job in jobs:
@@ -107,7 +107,7 @@ class JobQueue:
         for job in jobs:
             job.future.add_done_callback(partial(self._leave, job))
 
-    def take(self) -> list[Job] | None:
+    def take(self) -> list[QueuedJob] | None:
         """The next batch: the oldest job and others of its kind; waits for one. None: closed."""
         with self._changed:
             while not self._waiting:
@@ -117,14 +117,14 @@ class JobQueue:
             oldest = next(iter(self._waiting))
             return self._take(oldest, self.batch_tokens)
 
-    def take_short(self) -> list[Job]:
+    def take_short(self) -> list[QueuedJob]:
         """A small batch of short jobs, to be computed in a pause of a long one; or none."""
         with self._changed:
             short = (job for job in self._waiting if not self.is_long(job))
             oldest = next(short, None)
             return [] if oldest is None else self._take(oldest, self.batch_tokens // _PAUSE_SHARE)
 
-    def is_long(self, job: Job) -> bool:
+    def is_long(self, job: QueuedJob) -> bool:
         """Whether short ones should not have to wait for it."""
         return max(job.num_tokens, job.request_tokens) > self.batch_tokens // _LONG_SHARE
 
@@ -134,7 +134,7 @@ class JobQueue:
             self._is_closed = True
             self._changed.notify_all()
 
-    def _take(self, oldest: Job, budget: int) -> list[Job]:
+    def _take(self, oldest: QueuedJob, budget: int) -> list[QueuedJob]:
         """The oldest of some kind and, in their order, those of its kind that fit beside it."""
         is_long, batch, room = self.is_long(oldest), [oldest], budget - oldest.num_tokens
         for job in self._waiting:
@@ -148,20 +148,20 @@ class JobQueue:
             self._remove(job)
         return batch
 
-    def _leave(self, job: Job, _: "Future[Computed]") -> None:
+    def _leave(self, job: QueuedJob, _: "Future[Computed]") -> None:
         with self._changed:
             self._remove(job)
 
-    def _remove(self, job: Job) -> None:
+    def _remove(self, job: QueuedJob) -> None:
         cost = self._waiting.pop(job, None)
         if cost is not None:
             self.num_tokens -= job.num_tokens
             self.cost = self.cost - cost if self._waiting else 0.0
 
 
-def parts_of(jobs: Sequence[Job], num_tokens: int) -> Iterator[Sequence[Job]]:
+def parts_of(jobs: Sequence[QueuedJob], num_tokens: int) -> Iterator[Sequence[QueuedJob]]:
     """Divide jobs, in their order, into parts of about a number of tokens."""
-    part: list[Job] = []
+    part: list[QueuedJob] = []
     room = num_tokens
     for job in jobs:
         if part and job.num_tokens > room:

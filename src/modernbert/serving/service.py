@@ -18,9 +18,9 @@ from modernbert.inference.loading import device_of
 from modernbert.inference.text_model import Use
 from modernbert.serving.encoding import Truncation, require_fit
 from modernbert.serving.engine import Admission, BatchEngine
-from modernbert.serving.memory import Hold, Memory, num_bytes
+from modernbert.serving.memory import HeldMemory, Hold, num_bytes
 from modernbert.serving.models import ServedModel
-from modernbert.serving.queue import Computed, Job, JobQueue, Lane, all_done, parts_of
+from modernbert.serving.queue import Computed, JobQueue, Lane, QueuedJob, all_done, parts_of
 from modernbert.serving.refusal import (
     Refusal,
     empty,
@@ -70,7 +70,7 @@ class Service:
         self.threads = ThreadPoolExecutor(self.settings.tokenization_workers, "tokenization")
         # Texts that take seconds have a thread of their own, and keep no others waiting.
         self.thread_of_long = ThreadPoolExecutor(1, "long texts")
-        self.memory = Memory(self.settings.max_held_bytes)
+        self.memory = HeldMemory(self.settings.max_held_bytes)
         self.num_running = 0  # from a request's head until its answer has been taken
         self.num_computing = 0  # those of them whose body has arrived
         self.is_draining = False
@@ -246,7 +246,7 @@ class Call:
             Refusal: too many tokens, too much to do already, or a failure of the model.
         """
         request_tokens = sum(map(len, sequences))
-        jobs = [Job(lane, sequence, request_tokens) for sequence in sequences]
+        jobs = [QueuedJob(lane, sequence, request_tokens) for sequence in sequences]
         self._count(jobs)
         admission = self.service.engine.admit(jobs)
         try:
@@ -261,10 +261,10 @@ class Call:
         self.timing.inference = sum(result.inference_seconds for result in results) / len(results)
         return [result.value for result in results]
 
-    async def _in_parts(self, admission: Admission, jobs: Sequence[Job]) -> list[Computed]:
+    async def _in_parts(self, admission: Admission, jobs: Sequence[QueuedJob]) -> list[Computed]:
         """Compute jobs about a batch at a time, with one part queued while another is computed."""
         results: list[Computed] = []
-        queued: deque[Sequence[Job]] = deque()
+        queued: deque[Sequence[QueuedJob]] = deque()
         for part in parts_of(jobs, self.service.batch_tokens):
             admission.queue(part)
             queued.append(part)
@@ -274,13 +274,13 @@ class Call:
             results += await self._results(queued.popleft())
         return results
 
-    async def _results(self, jobs: Sequence[Job]) -> list[Computed]:
+    async def _results(self, jobs: Sequence[QueuedJob]) -> list[Computed]:
         await all_done([job.future for job in jobs])
         results = [job.future.result() for job in jobs]
         self.hold.add(sum(num_bytes(result.value) for result in results))
         return results
 
-    def _count(self, jobs: Sequence[Job]) -> None:
+    def _count(self, jobs: Sequence[QueuedJob]) -> None:
         self.timing.tokens += sum(job.num_tokens for job in jobs)
         most = self.settings.max_request_tokens
         if self.timing.tokens > most:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modernbert.model.native import build
-from modernbert.model.native.build import VARIANTS, Report, Variant
+from modernbert.model.native.build import VARIANTS, BuildReport, Variant
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = [variant for variant in VARIANTS if variant.architecture == platform.machine()]
@@ -133,7 +133,7 @@ def test_another_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 def test_a_report_is_one_line() -> None:
-    report = Report(built={"plain": Path("a")}, failures={"best": "gcc: error"})
+    report = BuildReport(built={"plain": Path("a")}, failures={"best": "gcc: error"})
     assert str(report) == "C kernels: built plain; no best (gcc: error)"
 
 

@@ -11,7 +11,7 @@ import pytest
 from modernbert.errors import ConfigError, NativeKernelsWarning
 from modernbert.model.native import loading
 from modernbert.model.native.build import VARIANTS
-from modernbert.model.native.loading import CAPABILITY, SWITCH, Machine, choose
+from modernbert.model.native.loading import CAPABILITY, SWITCH, HostCpu, choose
 
 AVX2 = frozenset({"avx2", "fma", "bmi2"})
 ALDER_LAKE = AVX2 | {"avx_vnni", "sse4_2"}
@@ -20,11 +20,11 @@ CASCADE_LAKE = SKYLAKE | {"avx512_vnni"}
 ZEN_4 = CASCADE_LAKE | {"avx512_bf16", "sse4a"}
 
 
-def machine(features: frozenset[str], **objects: bool) -> Machine:
+def machine(features: frozenset[str], **objects: bool) -> HostCpu:
     """An x86 machine with Linux; objects: whether fresh, all fresh unless given."""
     fresh = {variant.name: True for variant in VARIANTS}
     named = {name.replace("_", "-"): value for name, value in objects.items()}
-    return Machine(architecture="x86_64", features=features, objects=named or fresh)
+    return HostCpu(architecture="x86_64", features=features, objects=named or fresh)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_torchs_limit_holds() -> None:
     ],
     ids=["unknown", "CPU", "absent", "stale"],
 )
-def test_a_name_that_cannot_be_had(name: str, given: Machine, reason: str) -> None:
+def test_a_name_that_cannot_be_had(name: str, given: HostCpu, reason: str) -> None:
     with pytest.raises(ConfigError) as error:
         choose(given, {SWITCH: name})
     assert reason in str(error.value)
@@ -104,19 +104,19 @@ def test_a_name_that_cannot_be_had(name: str, given: Machine, reason: str) -> No
     ("given", "note"),
     [
         (
-            Machine(architecture="Darwin on arm64", features=frozenset(), objects={}),
+            HostCpu(architecture="Darwin on arm64", features=frozenset(), objects={}),
             "there are none for Darwin on arm64",
         ),
         (machine(frozenset({"sse4_2"})), "this CPU lacks avx2"),
         (
-            Machine(architecture="x86_64", features=ZEN_4, objects={}, remedy="cure it"),
+            HostCpu(architecture="x86_64", features=ZEN_4, objects={}, remedy="cure it"),
             "this installation lacks .*; cure it",
         ),
         (machine(ZEN_4, **{v.name: False for v in VARIANTS}), "the sources of .* have changed"),
     ],
     ids=["system", "CPU", "installation", "stale"],
 )
-def test_none_at_all_is_explained(given: Machine, note: str) -> None:
+def test_none_at_all_is_explained(given: HostCpu, note: str) -> None:
     chosen = choose(given, {})
     assert chosen.variant is None and not chosen.is_wanted
     assert re.match(f"C kernels: none, as {note}", loading.describe(chosen))
@@ -131,7 +131,7 @@ def test_a_lesser_one_than_the_stale_is_taken_and_said() -> None:
 
 
 def test_it_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    empty = Machine(architecture="x86_64", features=ZEN_4, objects={})
+    empty = HostCpu(architecture="x86_64", features=ZEN_4, objects={})
     monkeypatch.setattr(loading, "choice", lambda: choose(empty, {}))
     loading.library.cache_clear()
     try:

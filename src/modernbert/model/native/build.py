@@ -101,7 +101,7 @@ VARIANTS = (
 
 
 @dataclass
-class Report:
+class BuildReport:
     """What came of a build.
 
     Attributes:
@@ -123,7 +123,7 @@ class Report:
         return f"C kernels: {'; '.join(parts)}"
 
 
-def build(folder: Path = SOURCES) -> Report:
+def build(folder: Path = SOURCES) -> BuildReport:
     """Compile every variant of the target's architecture whose object is not fresh.
 
     Args:
@@ -132,13 +132,13 @@ def build(folder: Path = SOURCES) -> Report:
     architecture = os.environ.get(TARGET) or platform.machine()
     wanted = [variant for variant in VARIANTS if variant.architecture == architecture]
     if platform.system() != "Linux" or not wanted:
-        return Report(error=f"there are none for {platform.system()} on {architecture}")
-    report = Report()
+        return BuildReport(error=f"there are none for {platform.system()} on {architecture}")
+    report = BuildReport()
     report.built = {variant.name: folder / variant.file_name for variant in wanted}
     stale = [variant for variant in wanted if not is_fresh(variant, folder / variant.file_name)]
     compiler = _compiler(architecture)
     if stale and compiler is None:
-        return Report(error="no C compiler was found")
+        return BuildReport(error="no C compiler was found")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         reasons = pool.map(lambda variant: _build(str(compiler), variant, folder), stale)
     for variant, reason in zip(stale, reasons, strict=True):

@@ -31,7 +31,7 @@ _INSTEAD = "torch's kernels give the same results, more slowly"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class HostCpu:
     """What there is to choose from.
 
     Attributes:
@@ -89,7 +89,7 @@ class Choice:
         return AMX if self.takes_onednn else self.variant.name
 
 
-def choose(machine: Machine, environment: Mapping[str, str]) -> Choice:
+def choose(machine: HostCpu, environment: Mapping[str, str]) -> Choice:
     """The best variant that a machine has, within the limits that the user has set.
 
     Raises:
@@ -110,7 +110,7 @@ def choose(machine: Machine, environment: Mapping[str, str]) -> Choice:
     return _best(machine)
 
 
-def _named(name: str, machine: Machine) -> Variant:
+def _named(name: str, machine: HostCpu) -> Variant:
     object_name = _AMX_VARIANT if name == AMX else name
     found = next((each for each in machine.variants() if each.name == object_name), None)
     objection = machine.objection(found) if found else "no such kernels for this machine"
@@ -121,7 +121,7 @@ def _named(name: str, machine: Machine) -> Variant:
     raise ConfigError(f"{SWITCH}: got {name!r} ({objection}), expected one of {', '.join(names)}")
 
 
-def _best(machine: Machine) -> Choice:
+def _best(machine: HostCpu) -> Choice:
     variants, usable = machine.variants(), machine.usable()
     if not variants:
         return Choice(variant=None, note=f"there are none for {machine.architecture}")
@@ -133,10 +133,10 @@ def _best(machine: Machine) -> Choice:
     return Choice(variant=usable[-1], note=note, takes_onednn=has_amx)
 
 
-def this_machine() -> Machine:
+def this_machine() -> HostCpu:
     """The CPU of this process, and the objects beside this file."""
     architecture, system = platform.machine(), platform.system()
-    return Machine(
+    return HostCpu(
         architecture=architecture if system == "Linux" else f"{system} on {architecture}",
         features=_cpu_features(),
         objects={

@@ -111,7 +111,7 @@ class TagRows(LabelledRows):
         Doc(
             "Where the finished model splits texts into words: at blanks alone or at punctuation "
             "too.",
-            default="as the training data have it",
+            default="as in the training data",
         ),
     ] = None
 

@@ -58,7 +58,7 @@ from modernbert.model.attention_choice import AttentionChoice
 from modernbert.overrides import overridden
 from modernbert.settings import (
     Doc,
-    Objective,
+    PretrainingObjective,
     Settings,
     check_keys,
     load_mapping,
@@ -151,7 +151,7 @@ class PhaseRecipe(Settings):
     packing: PackingSettings = field(default_factory=PackingSettings)
     masking: MaskingSettings = field(default_factory=MaskingSettings)
     objective: Annotated[
-        Objective,
+        PretrainingObjective,
         Doc(
             "`masked` predicts masked tokens; `causal` predicts each next token from those before "
             "it, in training and evaluation, and masks nothing. A masked phase should follow it."

@@ -19,7 +19,7 @@ from modernbert.tasks.ranking.data import (
 )
 from modernbert.tasks.ranking.losses import DISTILLATION, IN_BATCH, LABELLED, LISTWISE
 from modernbert.tasks.ranking.recipe import RankedRows
-from modernbert.tasks.tuning.job import Mixture
+from modernbert.tasks.tuning.job import RowMixture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def training_data(settings: RankedRows) -> tuple[RetrievalData, RetrievalData | 
     return first.only(sides[False]).joined(more), held
 
 
-def mixture_of(settings: RankedRows, examples: Sequence[RankedTexts]) -> Mixture | None:
+def mixture_of(settings: RankedRows, examples: Sequence[RankedTexts]) -> RowMixture | None:
     """How rows of several data sets are mixed; None for one data set.
 
     Raises:
@@ -74,7 +74,7 @@ def mixture_of(settings: RankedRows, examples: Sequence[RankedTexts]) -> Mixture
     for number, (name, _) in enumerate(settings.weighted):
         if number not in sources:
             raise InputError(f"{name}: has no example that can be used")
-    return Mixture(sources=sources, weights=[weight for _, weight in settings.weighted])
+    return RowMixture(sources=sources, weights=[weight for _, weight in settings.weighted])
 
 
 def prepared(

@@ -18,7 +18,7 @@ from modernbert.inference.loading import longest_sequence
 from modernbert.metrics.ranking import ranked, ranking_scores
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
-from modernbert.model.multi_vector import Activation
+from modernbert.model.multi_vector import DenseActivation
 from modernbert.tasks.ranking.data import RankedTexts, RetrievalData, read_retrieval_data
 from modernbert.tasks.ranking.examples import (
     cut_notes,
@@ -195,7 +195,7 @@ def open_rerank(recipe: RerankRecipe) -> TuningJob:
     }
     head = ClassifierSettings(labels=("LABEL_0",), pooling=training.pooling, problem="regression")
     objective = Reranking(TextEncoder(tokenizer, max_seqlen), given.data, held_out, training)
-    activation: Activation = "Sigmoid" if training.loss in LABELLED else "Identity"
+    activation: DenseActivation = "Sigmoid" if training.loss in LABELLED else "Identity"
 
     def save(module: nn.Module, folder: Path) -> None:
         assert isinstance(module, SequenceClassifier)
@@ -224,7 +224,7 @@ def save_reranker(
     tokenizer: Tokenizer,
     folder: Path,
     *,
-    activation: Activation,
+    activation: DenseActivation,
     max_seqlen: int,
 ) -> None:
     """Write a folder that Reranker, CrossEncoder and transformers load.

@@ -103,7 +103,7 @@ class ModelUse:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixture:
+class RowMixture:
     """Rows of several sources; see `Epochs` for what follows from it.
 
     Attributes:
@@ -158,7 +158,7 @@ class TuningJob:
     phase: str = "fine-tuning"
     notes: Sequence[str] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
-    mixture: Mixture | None = None
+    mixture: RowMixture | None = None
     plain: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def beside_plain(self, split: str, scores: Mapping[str, float]) -> str:

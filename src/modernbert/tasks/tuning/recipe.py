@@ -115,7 +115,7 @@ class RunSettings(Settings):
     ] = None
     optimizer: Annotated[
         OptimizerName,
-        Doc("`adamw`, `stable-adamw` or `muon`; gradients are clipped but with `stable-adamw`."),
+        Doc("`adamw`, `stable-adamw` or `muon`; all but `stable-adamw` clip gradients."),
     ] = "adamw"
     weight_decay: Annotated[
         float,
