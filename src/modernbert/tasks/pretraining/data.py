@@ -12,7 +12,7 @@ from modernbert.data.packing import BinStream
 from modernbert.data.shards import ShardFolder, SpecialTokens
 from modernbert.errors import ConfigError, ShardError
 from modernbert.model.config import LAYOUT_FIELDS, EncoderConfig
-from modernbert.settings import Objective, to_mapping
+from modernbert.settings import PretrainingObjective, to_mapping
 from modernbert.tasks.pretraining.recipe import PhaseRecipe, PretrainingRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training.distributed import ALONE, Group
@@ -98,7 +98,7 @@ class PretrainingData:
         return self._evaluation_batches(self.general, "masked", group)
 
     def _evaluation_batches(
-        self, held_out: ShardFolder | None, objective: Objective, group: Group
+        self, held_out: ShardFolder | None, objective: PretrainingObjective, group: Group
     ) -> Iterator[MaskedBatch]:
         settings = self.phase.evaluation
         if settings is None or held_out is None:
