@@ -38,6 +38,7 @@ SECTIONS: Mapping[str, Callable[[Bench], Rows]] = {
     "ceilings": speeds.ceilings,
     "forward": speeds.forward,
     "training": speeds.training,
+    "fused": speeds.fused,
     "memory": speeds.memory,
     "parts": parts.parts,
     "transformers": libraries.transformers,
@@ -56,9 +57,12 @@ IN_ORDER: Sequence[tuple[str, ...]] = (
     ("correctness", "base"),
     ("inference", "base"),
     ("training", "base"),
+    ("fused", "base"),
     ("answers",),
     ("queries", "base"),
     ("rerank",),
+    ("mini",),
+    ("mini",),
     ("mini",),
     ("documents", "base"),
     ("contrastive", "base"),
@@ -140,7 +144,7 @@ def run_in_order(options: argparse.Namespace, path: Path) -> int:
         left = end - time.monotonic()
         if left <= 0:
             print(f"no time for {section_key(name, *sizes)}")
-        elif section_key(name, *sizes) not in _sections(path):
+        elif not _is_finished(path, section_key(name, *sizes)):
             failed += not _run(options, path, name, sizes, min(left, 60 * _MOST_MINUTES))
     return failed
 
@@ -159,9 +163,11 @@ def _run(
         return False
 
 
-def _sections(path: Path) -> Mapping[str, Any]:
-    sections: Mapping[str, Any] = results.read(path)["sections"] if path.exists() else {}
-    return sections
+def _is_finished(path: Path, key: str) -> bool:
+    """Whether the file has a section; `mini` is gone on with as long as it was interrupted."""
+    section = results.read(path)["sections"].get(key) if path.exists() else None
+    run = (section or {}).get("rows", {}).get("run", {})
+    return section is not None and run.get("status") != "interrupted"
 
 
 def merge(path: Path, name: str, found: Mapping[str, Any], bench: Bench) -> None:
@@ -170,6 +176,8 @@ def merge(path: Path, name: str, found: Mapping[str, Any], bench: Bench) -> None
     around = results.surroundings(num_threads=torch.get_num_threads())
     told = {key: around[key] for key in ("date", "commit", "uncommitted", "load_average")}
     section = {**told, "versions": versions(bench), "tiny": bench.tiny, **found}
+    if name == "mini" and name in whole["sections"]:  # the curve of the parts before
+        section["rows"] = {**whole["sections"][name]["rows"], **found["rows"]}
     results.write(path, {**whole, "sections": {**whole["sections"], name: section}})
 
 

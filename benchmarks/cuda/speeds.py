@@ -1,4 +1,4 @@
-"""Sections `ceilings`, `forward`, `training`, `memory` and `flex`."""
+"""Sections `ceilings`, `forward`, `training`, `fused`, `memory` and `flex`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -92,6 +92,21 @@ def training(bench: Bench) -> Rows:
             call = partial(step, bench.batch(size, mix))
             rows[f"{size} {name}"] = _speed(bench, call, size, mix, ceiling, training=True)
         del step
+    return rows
+
+
+def fused(bench: Bench) -> Rows:
+    """A training step at 1,024 ragged, whose norms are the compiler's, and our kernel's."""
+    rows: Rows = {}
+    for size in bench.sizes:
+        ceiling = best_product(bench, size)
+        for name, mix in bench.mixes("1024 ragged").items():
+            for fuses in (False, True):
+                model = bench.model(size)
+                model.encoder.fuses = fuses
+                call = partial(TrainingStep(bench, model), bench.batch(size, mix))
+                row = f"{size} {name}, norms {'by our kernel' if fuses else 'compiled'}"
+                rows[row] = _speed(bench, call, size, mix, ceiling, training=True)
     return rows
 
 

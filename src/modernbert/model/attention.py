@@ -2,9 +2,11 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from modernbert.model.config import EncoderConfig, LayerKind
+from modernbert.model.gpu import HALF, HEAD_SIZES
 from modernbert.model.kernels import attend
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
@@ -58,6 +60,12 @@ def attend_rotated(
     if ours and native.supports_attention(qkv, num_heads):
         return native.attend(qkv, table, layout, num_heads=num_heads, window=window)
     # (total_tokens, num_heads, head_size) each
-    query, key, value = qkv.unflatten(1, (3, num_heads, -1)).unbind(1)
-    rotated = rotate(query, table), rotate(key, table)
-    return attend(*rotated, value, layout, window=window).flatten(1)
+    query, key, value = qkv.unflatten(1, (3 * num_heads, -1)).split(num_heads, dim=1)
+    suits = qkv.dtype in HALF and query.shape[-1] in HEAD_SIZES
+    if layout.fuses and suits and not torch.compiler.is_compiling():
+        from modernbert.model.gpu.rotation import turn
+
+        query, key = turn(query, *table, 1.0), turn(key, *table, 1.0)
+    else:
+        query, key = rotate(query, table), rotate(key, table)
+    return attend(query, key, value, layout, window=window).flatten(1)

@@ -14,7 +14,7 @@ from modernbert.model.attention_choice import AttentionChoice, has_varlen
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.graphs import Graphs
-from modernbert.model.layer import Layer, norm_for
+from modernbert.model.layer import Layer, add_and_norm, norm_for
 from modernbert.model.layout import Layout
 from modernbert.model.native.engine import Engine
 from modernbert.model.native.onednn import OneDnnEngine, engine_for
@@ -46,6 +46,8 @@ class Encoder(SavedModel):
     attention: the back end of attention, where the layers are torch's: `attention_choice`.
     is_causal: whether a token sees only itself and what stands before it; local layers then see the
         left half of their window. For training alone; no folder remembers it.
+    fuses: whether compiled layers too add and normalize by our kernel, and not by the compiler's,
+        on a GPU; it has not been measured. Layers that are not compiled always do.
     pause: called, if set, before each layer of a forward, and by the C kernels within those of many
         tokens too. A server computes short batches here, with the same encoder, while a long one
         is under way; it changes no result.
@@ -68,6 +70,7 @@ class Encoder(SavedModel):
         self.engine: Engine | OneDnnEngine | None = None
         self.attention: AttentionChoice = "auto"
         self.is_causal = False
+        self.fuses = False
         self.pause: Callable[[], None] | None = None
         self.graphs: Graphs | None = None
         self._autocasts = False
@@ -109,21 +112,28 @@ class Encoder(SavedModel):
 
     def _forward(self, batch: PackedBatch, dropout: Dropout | None) -> Tensor:
         config = self.config
-        layout = Layout(batch, config.window, attention=self.attention, is_causal=self.is_causal)
+        layout = Layout(
+            batch,
+            config.window,
+            attention=self.attention,
+            is_causal=self.is_causal,
+            fuses=self.fuses,
+        )
         tables = {
             kind: rotary_table(
                 batch.position_ids, config.head_size, config.theta(kind), config.scaling(kind)
             )
             for kind in set(config.layer_kinds)
         }
-        hidden = self.embeddings(batch.token_ids)
+        hidden, added = self.embeddings(batch.token_ids), None
         layout.prepare()
         for index, (layer, kind) in enumerate(zip(self.layers, config.layer_kinds, strict=True)):
             if self.pause is not None:
                 self.pause()
             draws = None if dropout is None else dropout.draw(hidden, index)
-            hidden = layer(hidden, tables[kind], layout, draws)
-        normed: Tensor = self.final_norm(hidden)
+            hidden, added = layer(hidden, added, tables[kind], layout, draws)
+        assert added is not None  # there are layers
+        _, normed = add_and_norm(hidden, added, self.final_norm, layout)
         return normed
 
     def compile_layers(

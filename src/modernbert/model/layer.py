@@ -111,12 +111,45 @@ class Layer(nn.Module):
         self.mlp = GatedMLP(config)
 
     def forward(
-        self, hidden: Tensor, table: RotaryTable, layout: Layout, draws: Draws | None
-    ) -> Tensor:
-        """Compute (total_tokens, hidden_size) to the same shape; `draws` drop attention outputs."""
-        attended = self.attn(self.attn_norm(hidden), table, layout)
+        self,
+        hidden: Tensor,
+        added: Tensor | None,
+        table: RotaryTable,
+        layout: Layout,
+        draws: Draws | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Compute a layer; its last sum is left to the next one, which normalizes it at once.
+
+        Args:
+            hidden: (total_tokens, hidden_size), the residual stream.
+            added: As `hidden`: what is still to be added to it; None in the first layer.
+            table: The rotary table of the batch.
+            layout: The layout of the batch.
+            draws: What is dropped of the output of the attention.
+
+        Returns:
+            The residual stream, and what is still to be added to it.
+        """
+        if added is None:
+            normed = self.attn_norm(hidden)
+        else:
+            hidden, normed = add_and_norm(hidden, added, self.attn_norm, layout)
+        attended = self.attn(normed, table, layout)
         if draws is not None:
             attended = drop(attended, draws)
-        hidden = hidden + attended
-        changed: Tensor = hidden + self.mlp(self.mlp_norm(hidden), has_kernels=layout.has_kernels)
-        return changed
+        hidden, normed = add_and_norm(hidden, attended, self.mlp_norm, layout)
+        return hidden, self.mlp(normed, has_kernels=layout.has_kernels)
+
+
+def add_and_norm(
+    hidden: Tensor, added: Tensor, norm: nn.Module, layout: Layout
+) -> tuple[Tensor, Tensor]:
+    """Return `hidden + added`, and the same normalized."""
+    suits = layout.fuses and added.dtype in HALF and hidden.dtype is torch.float32
+    if suits and isinstance(norm, LayerNorm) and norm.bias is None:
+        from modernbert.model.gpu.add_norm import add_norm
+
+        total, normed, *_ = add_norm(hidden, added, norm.weight, norm.eps)
+        return total, normed
+    total = hidden + added
+    return total, norm(total)

@@ -33,6 +33,7 @@ class Layout:
         window: How far a token of a local layer sees on either side.
         attention: The back end to use.
         is_causal: Whether a token sees only itself and what stands before it.
+        fuses: As of `Encoder`.
 
     Raises:
         ConfigError: The batch's device does not support the back end.
@@ -45,6 +46,7 @@ class Layout:
         *,
         attention: AttentionChoice = "auto",
         is_causal: bool = False,
+        fuses: bool = False,
     ) -> None:
         self.batch = batch
         self.is_causal = is_causal
@@ -55,8 +57,14 @@ class Layout:
         self.attention = choose_attention(attention, device)
         self.has_varlen = has_varlen(device)
         self.has_kernels = has_kernels(device)
+        self._fuses = fuses
         self.on_accelerator = device.type != "cpu"
         self._flex_masks: dict[int | None, BlockMask] = {}
+
+    @property
+    def fuses(self) -> bool:
+        """Whether kernels do what a compiler would fuse: for layers that it has not compiled."""
+        return self.has_kernels and (self._fuses or not torch.compiler.is_compiling())
 
     @cached_property
     def borders(self) -> Tensor:

@@ -161,7 +161,9 @@ def activation_bytes(
     # rotary tables of each kind of layer; the ids.
     around = norm + _FLOAT * config.head_size * len(set(config.layer_kinds)) + 8
     if recompute:
-        return tokens * (around + _FLOAT * width * config.num_layers + max(layers))
+        size = _BFLOAT16 if bfloat16 else _FLOAT  # of what is still to be added to the stream
+        inputs = _FLOAT * width * config.num_layers + size * width * (config.num_layers - 1)
+        return tokens * (around + inputs + max(layers))
     return tokens * (around + sum(layers))
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from modernbert.model.rope import RotaryTable, rotate
+
 PACKAGE = "modernbert.model.gpu"
 
 
@@ -39,7 +41,20 @@ def put(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         logits.copy_(wide.softmax(1) - hits)
         return losses.to(torch.promote_types(logits.dtype, torch.float32))
 
+    def add_norm(
+        hidden: Tensor, added: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        calls.append("add_norm")
+        total = hidden + added.to(hidden.dtype)
+        return total, functional.layer_norm(total, weight.shape, weight, eps=eps).to(added.dtype)
+
+    def turn(heads: Tensor, cos: Tensor, sin: Tensor, direction: float) -> Tensor:
+        calls.append("turn")
+        return rotate(heads, RotaryTable(cos, direction * sin))
+
     for function, module in (
+        (add_norm, "add_norm"),
+        (turn, "rotation"),
         (local_attention, "local_attention"),
         (geglu, "geglu"),
         (become_gradients, "cross_entropy"),

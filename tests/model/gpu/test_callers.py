@@ -6,14 +6,14 @@ from tests.model.examples import largest_difference, ragged_batch, small_config,
 from tests.model.gpu import stand_ins
 
 from modernbert.batch import PackedBatch
-from modernbert.model import kernels, layer, layout
+from modernbert.model import attention, kernels, layer, layout
 from modernbert.model.encoder import Encoder
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(layout, "has_kernels", lambda _: True)
-    for module in (kernels, layer):
+    for module in (attention, kernels, layer):
         monkeypatch.setattr(module, "HALF", (torch.float64,))
     return stand_ins.put(monkeypatch)
 
@@ -34,6 +34,23 @@ def test_local_layers_and_geglu_with_equal_gradients(calls: list[str]) -> None:
     for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
         assert one.grad is not None and other.grad is not None
         assert largest_difference(one.grad, other.grad) < 1e-9 * float(other.grad.abs().max() + 1)
+
+
+@pytest.mark.parametrize("is_compiling", [False, True])
+@pytest.mark.parametrize("fuses", [False, True])
+def test_compiled_layers_norm_by_the_kernel_on_request_alone(
+    is_compiling: bool, fuses: bool, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: is_compiling)
+    stream, added = torch.randn(5, 8), torch.randn(5, 8, dtype=torch.float64)
+    norm = layer.LayerNorm(8, 1e-5)
+    if not fuses and is_compiling:
+        added = added.float()
+    borders = layout.Layout(ragged_batch([5]), 4, fuses=fuses)
+    total, normed = layer.add_and_norm(stream, added, norm, borders)
+    assert calls == (["add_norm"] if fuses or not is_compiling else [])
+    assert largest_difference(total, stream + added) < 1e-6
+    assert largest_difference(normed, norm((stream + added).float())) < 1e-5
 
 
 def _without_kernels(model: Encoder, batch: PackedBatch) -> torch.Tensor:
@@ -60,4 +77,4 @@ def test_not_for_other_formats_and_sizes(calls: list[str]) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(kernels, name, value)
             model.double()(ragged_batch([3, 12]))
-    assert set(calls) == {"geglu"}
+    assert set(calls) == {"geglu", "turn"}

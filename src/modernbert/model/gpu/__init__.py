@@ -1,4 +1,4 @@
-"""Triton kernels: attention within a window, GeGLU, cross entropy; and whether they can run.
+"""Triton kernels: attention within a window, GeGLU, norms, rotation, the loss; where they run.
 
 A kernel is an operator of torch's, with its gradients, so that compiled layers call it as it is.
 The modules here import Triton and are imported only where that is ready.
@@ -34,6 +34,6 @@ def has_kernels(device: torch.device) -> bool:
 def _import_kernels(device: torch.device) -> bool:
     if not has_varlen(device) or importlib.util.find_spec("triton") is None:
         return False
-    for name in ("cross_entropy", "geglu", "local_attention"):
+    for name in ("add_norm", "cross_entropy", "geglu", "local_attention", "rotation"):
         importlib.import_module(f"modernbert.model.gpu.{name}")
     return True
