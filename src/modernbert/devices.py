@@ -1,5 +1,6 @@
-"""What a device asks for: compiled layers, copies that overlap, few numbers of rows."""
+"""Which device to take, and what it asks for: compiled layers, overlapping copies, few shapes."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -8,6 +9,37 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
+from modernbert.errors import SettingsError
+
+DEVICE_VARIABLE = "MODERNBERT_DEVICE"
+
+
+def best_device() -> torch.device:
+    """The device to compute on: an NVIDIA GPU if there is one, else Apple's, else the CPU.
+
+    The variable MODERNBERT_DEVICE names another one.
+
+    Raises:
+        SettingsError: The variable names no device, or one that is not here.
+    """
+    there: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
+    asked = os.environ.get(DEVICE_VARIABLE, "").strip().lower()
+    if not asked:
+        return torch.device(next((name for name, is_there in there.items() if is_there()), "cpu"))
+    if asked not in ("cpu", *there):
+        raise SettingsError(f"{DEVICE_VARIABLE}: got {asked!r}, expected cuda, mps or cpu")
+    if asked != "cpu" and not there[asked]():
+        raise SettingsError(f"{DEVICE_VARIABLE}: got {asked!r}, but there is none here")
+    return torch.device(asked)
+
+
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 on Apple's GPUs, which have no wider numbers."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
 
 # Graphs of one function, for all layers of a process together: kinds of layers, with gradients and
 # without, in one shape and in several, of each model. The compiler's own limit of 8 is soon

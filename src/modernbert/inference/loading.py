@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from modernbert.data.shards import ShardFolder
+from modernbert.devices import best_device
 from modernbert.errors import InputError, ModelFolderError
 from modernbert.hashes import HASHES_FILE, FileHash
 from modernbert.hub import find_folder
@@ -49,12 +50,12 @@ def load_for_inference(
         ModelFolderError: There is no such model, or it cannot be used.
         TokenizerError: The model has no tokenizer, or it cannot be used.
         ConfigError: The device does not support the precision.
+        SettingsError: As `best_device`.
     """
     folder = find_model(folder_or_hub_id, weights=True, wanted=wanted)
     model = cls.from_pretrained(folder)
     tokenizer = Tokenizer.from_pretrained(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return model.to(device).for_inference(precision), tokenizer
+    return model.to(best_device()).for_inference(precision), tokenizer
 
 
 def device_of(model: SavedModel) -> torch.device:

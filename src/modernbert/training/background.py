@@ -129,10 +129,10 @@ class BackgroundSaver:
                 values = whole(tensor.detach())
                 if not self.group.is_first:
                     continue
+                on_gpu = values.device.type == "cuda"
                 if name not in buffers:
-                    on_gpu = values.device.type == "cuda"
                     buffers[name] = torch.empty(values.shape, dtype=values.dtype, pin_memory=on_gpu)
-                buffers[name].copy_(values, non_blocking=True)
+                buffers[name].copy_(values, non_blocking=on_gpu)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 

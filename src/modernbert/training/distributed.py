@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from modernbert.devices import best_device
 from modernbert.errors import ModernBertError, ProcessError, SettingsError
 from modernbert.training.training_settings import DEFAULT_TIMEOUT_SECONDS
 
@@ -241,7 +242,7 @@ def joined(timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> Iterator[Group]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Group(device=_device())
+        yield Group(device=best_device())
         return
     group = _join(size, timeout_seconds)
     assert group._pulse is not None
@@ -289,7 +290,8 @@ def _join(size: int, timeout_seconds: float) -> Group:
 
 
 def _device() -> torch.device:
-    if not torch.cuda.is_available():
+    """That of one of several processes; they do not share an Apple GPU."""
+    if best_device().type != "cuda":
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 

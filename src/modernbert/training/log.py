@@ -155,6 +155,8 @@ def peak_memory_bytes(device: torch.device) -> int:
     """The most memory that this process has had so far: of the device, or resident on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    if device.type == "mps":
+        return int(torch.mps.driver_allocated_memory())
     import resource  # Windows has none
 
     unit = 1 if sys.platform == "darwin" else 1024
@@ -163,9 +165,9 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """The device, its threads on a CPU, and the versions, as JSON values."""
-    is_gpu = device.type == "cuda"
+    is_gpu = device.type != "cpu"
     return {
-        "device": torch.cuda.get_device_name(device) if is_gpu else _cpu_name(),
+        "device": _device_name(device),
         **({} if is_gpu else {"threads": torch.get_num_threads()}),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **versions(_PACKAGES)},
@@ -175,6 +177,14 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"the GPU of {_cpu_name()}" if device.type == "mps" else _cpu_name()
 
 
 def _cpu_name() -> str:

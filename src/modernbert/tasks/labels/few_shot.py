@@ -73,7 +73,7 @@ class Likeness:
         """The sum over this process's texts of the mean over all the others of the step."""
         examples = [self.examples[row] for row in rows]
         vectors = functional.normalize(self.vectors(module, examples, group), dim=1)
-        labels = torch.tensor([each.label for each in examples], device=group.device)
+        labels = torch.tensor([each.label for each in examples])
         own = torch.tensor(own_rows(range(len(rows)), group), device=group.device).long()
         wanted = (labels[own, None] == labels[None, :]).to(vectors.dtype)
         errors = (vectors[own] @ vectors.T - wanted).square()
@@ -112,8 +112,8 @@ class Likeness:
         assert isinstance(module, TextVectors)
         model, examples = module.model, self._labels.train
         with torch.no_grad():
-            features = self.vectors(module, examples, group).double()
-        labels = torch.tensor([each.label for each in examples], device=group.device)
+            features = self.vectors(module, examples, group).cpu().double()
+        labels = torch.tensor([each.label for each in examples])
         weight, bias = logistic_regression(features, labels, len(model.labels))
         with torch.no_grad():
             model.classifier.weight.copy_(weight)

@@ -136,7 +136,7 @@ class LabelObjective(Generic[E]):
             if not outputs.isfinite().all():
                 raise TrainingError("the model's outputs are not finite; use a lower learning rate")
             if pack.counts:
-                loss += self.criterion.loss(outputs, batch, chosen).double().cpu()
+                loss += self.criterion.loss(outputs, batch, chosen).cpu().double()
             return rows_of_each(outputs.cpu(), batch)
 
         found = computed_together(compute, lengths, batch_tokens, group)

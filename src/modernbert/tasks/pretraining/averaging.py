@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from modernbert.data.loader import held_out_batches
 from modernbert.data.packing import PackingSettings
 from modernbert.data.shards import ShardFolder
+from modernbert.devices import best_device
 from modernbert.errors import ConfigError, InputError, RunError, ShardError
 from modernbert.files import remove_folder, remove_leftovers, updated_folder
 from modernbert.json_files import read_object
@@ -208,9 +209,9 @@ class HeldOut:
             max_seqlen=longest, bin_tokens=max(longest, PackingSettings().bin_tokens)
         )
         batches = held_out_batches(self.folder, packing, seed=0, max_tokens=self.max_tokens)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        there = model.to(best_device()).eval()
         with torch.no_grad():
-            return held_out_figures(model.to(device).eval(), batches, name=str(self.folder.path))
+            return held_out_figures(there, batches, name=str(self.folder.path))
 
 
 def write_model(

@@ -227,13 +227,16 @@ class Pretraining:
         return replace(step, micro_batches=batches)
 
     def _on_device(self, step: Step) -> Step:
-        batches = [each.to(self.device, non_blocking=True) for each in step.micro_batches]
+        batches = [self._copied(each) for each in step.micro_batches]
         return replace(step, micro_batches=batches)
+
+    def _copied(self, batch: MaskedBatch) -> MaskedBatch:
+        return batch.to(self.device, non_blocking=self.device.type == "cuda")
 
     def loss(self, module: nn.Module, micro_batch: MaskedBatch, *, step: int) -> Tensor:
         """The sum of the losses of the masked tokens; the others cost nothing after the encoder."""
         assert isinstance(module, MaskedLanguageModel)
-        batch = micro_batch.to(self.device, non_blocking=True)
+        batch = self._copied(micro_batch)
         dropout = self._dropout(batch, step)
         return masked_token_loss(
             module, batch, dropout, max_logits_bytes=self.phase.max_logits_bytes

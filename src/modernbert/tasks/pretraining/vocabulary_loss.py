@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from modernbert.data.collate import MaskedBatch
-from modernbert.devices import missing_rows
+from modernbert.devices import missing_rows, widest_dtype
 from modernbert.errors import SettingsError, ShardError
 from modernbert.model.dropout import Dropout
 from modernbert.model.gpu import is_ready
@@ -216,9 +216,9 @@ def held_out_figures(
         ShardError: No token is masked, because there are so few.
     """
     device = model.decoder_weight.device
-    totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits, masked tokens
+    totals = torch.zeros(3, dtype=widest_dtype(device), device=device)  # loss, hits, tokens
     for batch in batches:
-        there = batch.to(device, non_blocking=True)
+        there = batch.to(device, non_blocking=device.type == "cuda")
         totals += _totals(model, there, max_logits_bytes)
     group.sum([totals])
     loss, hits, num_masked = totals.tolist()
@@ -241,7 +241,7 @@ def predictions(model: MaskedLanguageModel, batch: MaskedBatch, dropout: Dropout
 
 
 def _totals(model: MaskedLanguageModel, batch: MaskedBatch, max_logits_bytes: int) -> Tensor:
-    """(3,) float64. The sums of the losses and of the hits, and of how many tokens they are."""
+    """(3,) of `widest_dtype`. The sums of losses and hits, and of how many tokens they are."""
     loss, hits = loss_and_hits(
         predictions(model, batch, None),
         model.decoder_weight,
@@ -249,6 +249,5 @@ def _totals(model: MaskedLanguageModel, batch: MaskedBatch, max_logits_bytes: in
         batch.labels,
         max_logits_bytes=max_logits_bytes,
     )
-    return torch.stack(
-        [loss.double(), hits.double(), torch.full_like(loss, batch.num_masked).double()]
-    )
+    figures = (loss, hits, torch.full_like(loss, batch.num_masked))
+    return torch.stack([each.to(widest_dtype(loss.device)) for each in figures])

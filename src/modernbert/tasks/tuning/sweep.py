@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from modernbert.devices import best_device
 from modernbert.errors import RunError, SettingsError
 from modernbert.files import remove_folder, remove_leftovers, updated_folder, write_whole
 from modernbert.hub import CARD
@@ -155,7 +156,7 @@ def _num_together(asked: int | None, num_runs: int, group: Group) -> int:
             )
         return 1
     if asked is None:
-        asked = 1 if torch.cuda.is_available() else num_cores()
+        asked = num_cores() if best_device().type == "cpu" else 1
     return min(asked, num_runs)
 
 
