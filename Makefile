@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # How long the server is put under twice the load that it takes.
 SOAK_SECONDS ?= 120
+# The interpreters of test-lowest, by name or by path.
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 
-.PHONY: kernels demo test test-arm test-release lint format types docs clean
+.PHONY: kernels demo test test-arm test-release test-lowest lint format types docs clean
 
 # pip runs from outside, so that a Python without ensurepip can make the environment too.
 $(BIN)/python:
@@ -36,6 +38,10 @@ test-arm: $(VENV)/.installed-dev
 # The wheel and the source archive, installed into an empty environment and used; some minutes.
 test-release: $(VENV)/.installed-dev
 	MODERNBERT_TEST_RELEASE=1 $(BIN)/python -m pytest -rs tests/test_release.py
+
+# The lowest versions that pyproject.toml allows, on each of these that is here; gigabytes of packages.
+test-lowest: kernels
+	.ci/lowest $(PYTHONS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from modernbert import files
 from modernbert.model.native import build
@@ -14,6 +15,11 @@ from modernbert.model.native import build
 BUILD = None
 if build.has_sources() and "PYTEST_XDIST_WORKER" not in os.environ:
     BUILD = build.build()
+
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:

@@ -66,7 +66,9 @@ def test_from_rows_to_a_model_that_ranks(
     answer = run("finetune", kind, *data, *QUICK)
     assert answer.exit_code == 0, answer.stderr
     assert answer.stdout == f"{output / 'model'}\n"
-    assert "18 examples, 18 queries" in answer.stderr and "ndcg@10" in answer.stderr
+    assert (
+        "learned from: 18 queries, 18 positives, " in answer.stderr and "ndcg@10" in answer.stderr
+    )
     again = run("finetune", kind, *data, *QUICK, "--json")
     assert again.json["model"] == str(output / "model") and again.json["verb"] == kind
     if kind == "rerank":
@@ -238,3 +240,52 @@ def test_one_line_that_says_what_to_do(
     assert answer.exit_code == 2 and message in answer.stderr, answer.stderr
     (line,) = [line for line in answer.stderr.splitlines() if line.startswith("error:")]
     assert line == answer.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("stopped_in", ["query", "document", "rows"])
+def test_a_stopped_mine_goes_on_where_it_was(
+    run: Run,
+    start: Path,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stopped_in: str,
+) -> None:
+    from modernbert.cli.mining_job import MiningJob
+    from modernbert.inference import retriever
+
+    def mined(name: str) -> tuple[Any, Path]:
+        return run("mine", pairs, start, "-o", tmp_path / name, "--negatives", 2), tmp_path / name
+
+    assert mined("whole.jsonl")[0].exit_code == 0
+    compute, add_row, embedded = retriever.text_vectors, MiningJob.add_row, list[tuple[str, int]]()
+
+    def vectors(model: Any, texts: Any, side: str, **options: Any) -> Any:
+        embedded.append((side, len(texts)))
+        for block in compute(model, texts, side, **options):
+            for place in range(len(block)):
+                yield block[place : place + 1]
+                if side == stopped_in and place == 2:
+                    raise KeyboardInterrupt
+
+    def add(job: MiningJob, row: Any) -> None:
+        add_row(job, row)
+        if stopped_in == "rows" and job.num_done == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retriever, "text_vectors", vectors)
+        patch.setattr(MiningJob, "add_row", add)
+        stopped, output = mined("stopped.jsonl")
+    assert stopped.exit_code == 130 and not output.exists()
+    kept = {"query": "3 texts embedded", "rows": "5 examples with"}
+    assert f"stopped after {kept.get(stopped_in, '')}" in stopped.stderr
+    embedded.clear()
+    with monkeypatch.context() as patch:
+        stopped_in = "nowhere"
+        patch.setattr(retriever, "text_vectors", vectors)
+        again, output = mined("stopped.jsonl")
+    assert again.exit_code == 0, again.stderr
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert sum(count == 0 or count < 18 for _, count in embedded) >= 1
+    assert not list(tmp_path.glob("*.unfinished"))

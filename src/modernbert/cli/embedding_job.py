@@ -199,6 +199,12 @@ class EmbeddingJob(Job):
         is_multi = self._lengths is not None
         return ([text] for text in self._texts()) if is_multi else self._blocks()
 
+    def blocks_of_texts(self, num_texts: int) -> Iterator[list["np.ndarray"]]:
+        """The vectors of each text that is kept, so many texts at a time; of a multi-vector job."""
+        texts = self._texts() if self.num_done else iter(())
+        while block := list(islice(texts, num_texts)):
+            yield block
+
     def _texts(self) -> Iterator["np.ndarray"]:
         """The vectors of each text, of a multi-vector model."""
         from modernbert.inference.index_files import read_vectors

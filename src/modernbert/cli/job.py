@@ -116,6 +116,11 @@ class Job:
         return self._state.texts
 
     @property
+    def told(self) -> str:
+        """What of the work is kept, for a message."""
+        return counted(self.num_saved, "text")
+
+    @property
     def num_vectors(self) -> int:
         """How many vectors there are so far."""
         return self._kept.rows
@@ -405,12 +410,12 @@ def kept_when_stopped(job: Job) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        tell(f"stopped after {counted(job.num_saved, 'text')}; run the same command to go on")
+        tell(f"stopped after {job.told}; run the same command to go on")
         raise typer.Exit(_STOPPED) from None
     except OSError as error:
         raise RunError(
             f"{job.address or job.output}: could not be written: {error.strerror or error}; "
-            f"{counted(job.num_saved, 'text')} kept: mend it and run the same command to go on"
+            f"{job.told} kept: mend it and run the same command to go on"
         ) from None
 
 

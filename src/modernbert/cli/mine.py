@@ -1,6 +1,5 @@
 """`modernbert mine`: finds hard negatives for training a retriever."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from modernbert.cli.inference_options import (
     speed_of,
     warnings_told,
 )
+from modernbert.cli.job import kept_when_stopped
 from modernbert.cli.options import AsJson, echo_json, takes_settings
 from modernbert.cli.terminal import Meter, counted, tell
 from modernbert.errors import InputError
@@ -66,31 +66,39 @@ def mine(
     late-interaction` and `finetune rerank` read.
     """
     look_at(model)
+    from modernbert.cli.mining_job import MiningJob, description_of
     from modernbert.tasks.ranking.data import read_corpus, read_retrieval_data
 
     if output.exists():
         raise InputError(f"{output}: already exists; delete it or choose another file")
     data = read_retrieval_data(rows, split)
     texts = read_corpus(rows, data, split, more=corpus)
-    from modernbert.files import new_file
     from modernbert.inference.reranker import Reranker
     from modernbert.inference.retriever import load_retriever
-    from modernbert.tasks.ranking.mining import mine as find
+    from modernbert.tasks.ranking.mining import rows_of_examples
 
     tell(f"{len(data.known):,} queries, {counted(len(texts), 'document')}")
     retriever = load_retriever(model, precision.value)
     scorer = None if teacher is None else Reranker.from_pretrained(teacher)
-    written = total = 0
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with Meter("embedding") as meter, warnings_told(), new_file(output) as file:
-        found = find(retriever, data, texts, settings, teacher=scorer, on_progress=speed_of(meter))
-        for row in found:
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-            written += 1
-            total += len(row["negatives"])
-        if not written:
-            raise InputError("found no negatives; lower --margin and --skip, or raise --depth")
+    description = description_of(data, texts, settings, model, teacher, precision.value)
+    job = MiningJob(output, description)
+    with Meter("embedding") as meter, warnings_told(), kept_when_stopped(job), job:
+        if not job.is_complete:
+            found = rows_of_examples(
+                job.vectors_of(retriever, speed_of(meter)),
+                data,
+                texts,
+                settings,
+                teacher=scorer,
+                first=job.num_done,
+            )
+            meter.restart("mining")
+            for row in found:
+                job.add_row(row)
+                meter.update(job.num_done, len(data.examples), counted(job.num_done, "query"))
+        job.finish()
     if as_json:
-        echo_json({"output": str(output), "rows": written, "negatives": total})
+        echo_json({"output": str(output), "rows": job.num_rows, "negatives": job.num_negatives})
     else:
-        typer.echo(f"{output}: {counted(written, 'row')} with {counted(total, 'negative')}")
+        negatives = counted(job.num_negatives, "negative")
+        typer.echo(f"{output}: {counted(job.num_rows, 'row')} with {negatives}")

@@ -224,6 +224,7 @@ def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         return datasets.DatasetDict(train=data, test=data)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **_more: None)
     table = read_table("owner/name/config:train")
     assert asked == [("owner/name", "config")]
     assert list(table.rows) == [{"text": "a", "label": "yes"}]
@@ -236,6 +237,29 @@ def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(DocumentError, match=r"^a/b: no such file, and no such dataset .*: no way$"):
         read_table("a/b")
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` would ask on for half a minute; what it has on the disk is loaded all the same."""
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_dict({"text": ["a"]})
+    cached = {"here/cached": datasets.DatasetDict(train=data)}
+    offline: list[bool] = []
+
+    def unreachable(*_: object, **_more: object) -> None:
+        raise OSError("name or service not known")
+
+    def load_dataset(name: str) -> Any:
+        offline.append(datasets.config.HF_HUB_OFFLINE)
+        return cached[name]
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    assert list(read_table("here/cached").rows) == [{"text": "a"}]
+    with pytest.raises(DocumentError, match=r"^a/b: no such file, .*: name or service not known$"):
+        read_table("a/b")
+    assert offline == [True, True] and not datasets.config.HF_HUB_OFFLINE
 
 
 @pytest.mark.parametrize(

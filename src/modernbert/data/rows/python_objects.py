@@ -1,6 +1,7 @@
 """Rows of objects of Python, such as frames, and of data sets of the `datasets` library."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -8,6 +9,8 @@ from modernbert.data.rows.cells import is_missing, plain, shown
 from modernbert.data.rows.column_files import class_names, named_values, names_of_features
 from modernbert.data.rows.table import Table
 from modernbert.errors import DocumentError
+
+_HUB_SECONDS = 5.0
 
 
 def table_of_object(source: Any) -> Table:
@@ -121,14 +124,41 @@ def read_hub(name: str, split: str | None) -> Table:
     owner, _, config = name.partition("/")[2].partition("/")
     arguments = [f"{name.split('/')[0]}/{owner}", config] if config else [name]
     try:
-        loaded = datasets.load_dataset(*arguments)
+        with _reached_or_cached(arguments[0]) as unreachable:
+            loaded = datasets.load_dataset(*arguments)
     except Exception as error:  # the errors of `datasets` share no base class
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(unreachable or error) or type(error).__name__).splitlines()[0]
         raise DocumentError(
             f"{name}: no such file, and no such dataset could be loaded: {reason}"
         ) from None
     chosen = chosen_split(name, split, sorted(loaded))
     return table_of_data_set(loaded[chosen], f"{name}:{chosen}")
+
+
+@contextmanager
+def _reached_or_cached(hub_id: str) -> Iterator[Exception | None]:
+    """Ask the hub once for a data set; where that fails, let `datasets` use its cache alone.
+
+    `datasets` itself would try again and again, for half a minute. Yields why the hub did not
+    answer, or None.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    config: Any = import_module("datasets").config
+    before = constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE
+    failure: Exception | None = None
+    try:
+        huggingface_hub.HfApi().dataset_info(hub_id, timeout=_HUB_SECONDS)
+    except Exception as error:  # the client's errors of connections share no base class
+        if isinstance(error, RepositoryNotFoundError) or not isinstance(error, HfHubHTTPError):
+            failure = error
+            constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
+    try:
+        yield failure
+    finally:
+        constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE = before
 
 
 def chosen_split(name: str, split: str | None, splits: Sequence[str]) -> str:

@@ -286,9 +286,9 @@ def _listed_labels(source: LabelledTables, recipe: ClassifyRecipe, column: str) 
     places = {label: index for index, label in enumerate(labels)}
     for name, table in source.tables.items():
         for row, given in enumerate(names[name]):
-            if unknown := set(given) - places.keys():
+            if unknown := [label for label in given if label not in places]:
                 raise InputError(
-                    f"{table.where(row)}: label {unknown.pop()!r} does not occur in the training "
+                    f"{table.where(row)}: label {unknown[0]!r} does not occur in the training "
                     "data; correct it or leave the row out"
                 )
     chosen = {

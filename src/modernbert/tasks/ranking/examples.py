@@ -29,11 +29,42 @@ class RankingExamples:
     Attributes:
         loss: The loss that was asked for, or that suits the rows.
         notes: What you should know about the rows, one line each.
+        num_dropped: How many queries, and how many negatives, are not learned from.
     """
 
     data: RetrievalData
     loss: str
     notes: Sequence[str]
+    num_dropped: tuple[int, int] = (0, 0)
+
+    def summary(self, num_cut: int) -> str:
+        """Return in one line what is learned from, and what of the rows is not.
+
+        Args:
+            num_cut: How many texts are longer than the model reads.
+        """
+        examples = self.data.examples
+        queries = {each.query for each in examples}
+        positives = {
+            (each.query, text) for each in examples for text in each.documents[: each.relevant]
+        }
+        negatives = {
+            (each.query, text) for each in examples for text in each.documents[each.relevant :]
+        }
+        dropped_queries, dropped_negatives = self.num_dropped
+        left_out = [
+            (dropped_queries, "queries dropped"),
+            (dropped_negatives, "negatives dropped"),
+            (num_cut, "texts cut"),
+        ]
+        return ", ".join(
+            [
+                f"{len(queries):,} queries",
+                f"{len(positives):,} positives",
+                f"{len(negatives):,} negatives",
+                *(f"{count:,} {what}" for count, what in left_out if count),
+            ]
+        )
 
 
 def training_data(settings: RankedRows) -> tuple[RetrievalData, RetrievalData | None]:
@@ -114,11 +145,19 @@ def prepared(
         if loss in LISTWISE:
             needs = f"documents of different labels or scores, from which {loss!r} learns"
         raise InputError(f"{data.source}: no query has {needs}")
-    notes = [*data.notes, f"{data.source}: {len(kept):,} examples, {len(data.known):,} queries"]
-    if left := len(data.examples) - len(kept):
+    notes = list(data.notes)
+    used = [each for each in data.examples if _has_use(each, loss)]
+    if left := len(data.examples) - len(used):
         without = "different labels or scores" if loss in LISTWISE else "an answer"
         notes.append(f"{data.source}: {left:,} queries without {without} are left out")
-    return RankingExamples(data=replace(data, examples=kept), loss=loss, notes=notes)
+    beyond = sum(map(_num_documents, used)) - sum(map(_num_documents, kept))
+    return RankingExamples(
+        data=replace(data, examples=kept), loss=loss, notes=notes, num_dropped=(left, beyond)
+    )
+
+
+def _num_documents(example: RankedTexts) -> int:
+    return len(example.documents)
 
 
 def _has_use(example: RankedTexts, loss: str) -> bool:

@@ -6,7 +6,9 @@ query compared with the known answers (NV-Retriever, arXiv 2407.15831). Of sever
 one with the lowest score decides, as in sentence-transformers.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,15 @@ import numpy as np
 from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.bm25 import Bm25, rank_by_words
+from modernbert.inference.embedder_folder import Side
 from modernbert.inference.reranker import Reranker
 from modernbert.inference.retriever import Retriever, text_vectors
 from modernbert.inference.similarity import rank_documents, scores_of_block
-from modernbert.tasks.ranking.data import RetrievalData
+from modernbert.tasks.ranking.data import RankedTexts, RetrievalData
 from modernbert.tasks.ranking.recipe import MiningSettings
+
+Vectors = Callable[[Sequence[str], Side], Iterable[Sequence[np.ndarray]]]
+"""The vectors of texts of a side, in blocks; see `text_vectors`."""
 
 
 def mine(
@@ -41,10 +47,37 @@ def mine(
         corpus: The documents to search, each once.
         settings: Which documents count as hard negatives.
         teacher: The reranker whose scores of the positive and the negatives are added, if any.
-        on_progress: Called with the progress of embedding the corpus.
+        on_progress: Called with the progress of embedding.
 
     Raises:
         InputError: Something is not a text, or there is no teacher whose scores should decide.
+    """
+    vectors = partial(text_vectors, retriever, on_progress=on_progress)
+    rows = rows_of_examples(vectors, data, corpus, settings, teacher=teacher)
+    return (row for row in rows if row is not None)
+
+
+def rows_of_examples(
+    vectors_of: Vectors,
+    data: RetrievalData,
+    corpus: Sequence[str],
+    settings: MiningSettings,
+    *,
+    teacher: Reranker | None = None,
+    first: int = 0,
+) -> Iterator[dict[str, Any] | None]:
+    """Make the row of each example, or None for one without an answer or without negatives.
+
+    Args:
+        vectors_of: Computes vectors: of queries, of the corpus, and of all answers, in this order.
+        data: As in `mine`.
+        corpus: As in `mine`.
+        settings: As in `mine`.
+        teacher: As in `mine`.
+        first: The example to begin with.
+
+    Raises:
+        InputError: As `mine`.
     """
     if settings.limit_by == "teacher" and teacher is None:
         raise InputError("limit_by: got 'teacher', but there is no teacher; name one")
@@ -55,13 +88,13 @@ def mine(
         words = Bm25.build(corpus, settings.language)
         found = rank_by_words([words], queries, settings.depth)
     else:
-        vectors = [v for block in text_vectors(retriever, queries, "query") for v in block]
-        blocks = text_vectors(retriever, corpus, "document", on_progress=on_progress)
-        found = rank_documents(vectors, blocks, settings.depth)
-        lowest = _lowest_of_answers(retriever, data, dict(zip(queries, vectors, strict=True)))
+        vectors = [v for block in vectors_of(queries, "query") for v in block]
+        found = rank_documents(vectors, vectors_of(corpus, "document"), settings.depth)
+        lowest = _lowest_of_answers(vectors_of, data, dict(zip(queries, vectors, strict=True)))
     nearest = dict(zip(queries, found, strict=True))
-    for each in data.examples:
+    for each in islice(data.examples, first, None):
         if not each.relevant:
+            yield None
             continue
         scores, rows = nearest[each.query]
         candidates = [
@@ -73,25 +106,30 @@ def mine(
         if settings.limit_by == "teacher" and candidates:
             assert teacher is not None
             candidates, limit = _judged(teacher, each.query, candidates, data.known[each.query])
-        if not (negatives := _kept(candidates, limit, settings)[: settings.negatives]):
-            continue
-        row: dict[str, Any] = {
-            "query": each.query,
-            "positive": each.documents[0],
-            "negatives": negatives,
-        }
-        if teacher is not None:
-            pairs = [(each.query, text) for text in (each.documents[0], *negatives)]
-            row["scores"] = teacher.scores(pairs).tolist()
-        yield row
+        yield _row(each, _kept(candidates, limit, settings)[: settings.negatives], teacher)
+
+
+def _row(
+    example: RankedTexts, negatives: list[str], teacher: Reranker | None
+) -> dict[str, Any] | None:
+    """The row of an example, with a teacher's scores; None without negatives."""
+    if not negatives:
+        return None
+    positive = example.documents[0]
+    row: dict[str, Any] = {"query": example.query, "positive": positive, "negatives": negatives}
+    if teacher is not None:
+        row["scores"] = teacher.scores(
+            [(example.query, t) for t in (positive, *negatives)]
+        ).tolist()
+    return row
 
 
 def _lowest_of_answers(
-    retriever: Retriever, data: RetrievalData, vectors: Mapping[str, np.ndarray]
+    vectors_of: Vectors, data: RetrievalData, vectors: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
     """The lowest score that the retriever gives to a known answer of each query."""
     pairs = [(query, text) for query, texts in data.known.items() for text in sorted(texts)]
-    blocks = text_vectors(retriever, (text for _, text in pairs), "document")
+    blocks = vectors_of([text for _, text in pairs], "document")
     lowest: dict[str, float] = {}
     for (query, _), answer in zip(pairs, (v for block in blocks for v in block), strict=True):
         score = float(scores_of_block([vectors[query]], answer, [len(answer)])[0, 0])

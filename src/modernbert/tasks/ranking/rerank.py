@@ -53,7 +53,7 @@ _USE = ModelUse(
 class Reranking:
     """Learns how well documents answer a query, from all documents of a query at once.
 
-    `notes` says how many pairs are truncated.
+    `notes` says how many pairs are truncated, and `num_cut` counts them.
 
     Args:
         encode: Encodes pairs, truncating those that are too long.
@@ -77,6 +77,7 @@ class Reranking:
         self.held_out = {name: merged(each) for name, each in held_out.items()}
         pairs = [self._encoded(example) for example in data.examples]
         self.notes = cut_notes(data.source, "pairs", [each for row in pairs for each in row])
+        self.num_cut = sum(each.is_truncated for row in pairs for each in row)
         self._ids = [[each.token_ids for each in row] for row in pairs]
         self.lengths = [sum(map(len, ids)) for ids in self._ids]
 
@@ -214,7 +215,11 @@ def open_rerank(recipe: RerankRecipe) -> TuningJob:
         splits=split_sizes(rows, given.data, held_out),
         fingerprint=fingerprint(rows, given.data, held_out),
         notes=[*given.notes, *held_out_notes(held_out), *objective.notes],
-        facts={"examples": len(given.data.examples), "loss": given.loss},
+        facts={
+            "examples": len(given.data.examples),
+            "learned from": given.summary(objective.num_cut),
+            "loss": given.loss,
+        },
         mixture=mixture_of(rows, given.data.examples),
     )
 

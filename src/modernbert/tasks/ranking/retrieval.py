@@ -48,7 +48,7 @@ _BLOCK_TEXTS = 256
 class Retrieval:
     """Learns which documents answer a query.
 
-    `notes` says how many texts are truncated.
+    `notes` says how many texts are truncated, and `num_cut` counts them.
 
     Args:
         encode: Encodes the texts of queries and documents.
@@ -88,6 +88,9 @@ class Retrieval:
             for side, name in (("query", "queries"), ("document", "documents"))
             for note in cut_notes(data.source, name, list(encoded[side].values()))
         ]
+        self.num_cut = sum(
+            each.is_truncated for texts in encoded.values() for each in texts.values()
+        )
         self.lengths = [self._num_tokens(each) for each in data.examples]
 
     def num_targets(self, _row: int) -> int:

@@ -185,7 +185,11 @@ def _open(
         splits=split_sizes(rows, given.data, held_out),
         fingerprint=fingerprint(rows, given.data, held_out),
         notes=[*given.notes, *held_out_notes(held_out), *objective.notes],
-        facts={"examples": len(given.data.examples), "loss": given.loss},
+        facts={
+            "examples": len(given.data.examples),
+            "learned from": given.summary(objective.num_cut),
+            "loss": given.loss,
+        },
         mixture=mixture_of(rows, given.data.examples),
     )
 
