@@ -4,9 +4,10 @@
 
 Each piece of work is done at sizes that double, and its CPU time, with that of its processes, is
 fitted by a line in logarithms: the slope is the exponent of the cost, 1 where it is linear and less
-where a fixed part stays. Where rows and labels grow together, so do the numbers of a model's output,
-by their product: a small part of the whole at these sizes. Clocks say little on a shared machine; CPU time is not free of it either,
-so the least of several rounds counts. `--most` makes the largest sizes larger or smaller.
+where a fixed part stays. Where rows and labels grow together, the numbers of a model's output grow
+as their product, which is a small part of the whole at these sizes. Clocks say little on a shared
+machine; CPU time is not free of it either, so the least of several rounds counts. `--most` makes
+the largest sizes larger or smaller.
 """
 
 import gc
