@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modernbert.cli.embedding_job import EmbeddingJob
-from modernbert.cli.formatting import counted
 from modernbert.cli.job import LinesJob
-from modernbert.cli.terminal import tell
+from modernbert.cli.terminal import counted, tell
 from modernbert.errors import InputError
 from modernbert.files import remove_folder
 from modernbert.settings import to_mapping
