@@ -65,7 +65,7 @@ def test_weights(run: Run, folder: Path, tmp_path: Path) -> None:
         (("--best", "1"), "best: needs the held-out losses of the models; name held-out shards"),
         (("--weight", "1"), "weights: got 1 for 3 models"),
         (("--held-out", "nowhere"), "nowhere: no"),
-        (("--max-tokens", "9"), "--max-tokens: has no effect without held_out"),
+        (("--max-tokens", "9"), "--max-tokens: has no effect without --held-out"),
         (("--best", "0"), "--best: got 0, expected"),
     ],
 )

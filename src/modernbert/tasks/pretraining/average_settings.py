@@ -36,4 +36,4 @@ class AverageSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_tokens is not None and self.held_out is None:
-            raise SettingsError("max_tokens: has no effect without held_out")
+            raise SettingsError("max_tokens: has no effect without --held-out")
