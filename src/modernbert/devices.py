@@ -56,7 +56,7 @@ def compile_layer(
     """Compile the forward of one of many layers; those of a kind share their code.
 
     Args:
-        layer: The layer.
+        layer: The layer whose `forward` is compiled in place.
         backend: Those of `torch.compile`.
         dynamic: As `backend`.
     """
@@ -79,9 +79,9 @@ def copied_ahead(
     [10, 20, 30]
 
     Args:
-        items: The items.
+        items: What to copy, one after another.
         copy: Gives an item's copy on the device without waiting for it, from pinned memory.
-        device: The device.
+        device: Where `copy` puts the items; nothing is done ahead on a CPU.
     """
     device = torch.device(device)
     if device.type != "cuda":

@@ -73,7 +73,7 @@ def read_hashes(path: Path, error: type[ModernBertError] = ModelFolderError) -> 
     """Read a file of hashes.
 
     Args:
-        path: The path.
+        path: A file that `write_hashes` wrote.
         error: It cannot be read, or is no file of hashes.
     """
     return read_settings(_HashesFile, path, error=error).files

@@ -135,7 +135,7 @@ def push_folder(
     what killed writers left are not pushed.
 
     Args:
-        folder: The folder.
+        folder: What to push, with a README.md that becomes its card.
         hub_id: `owner/name`.
         private: For a repository that is made now; one that is there stays as it is.
         message: Of the commit.

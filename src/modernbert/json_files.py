@@ -41,7 +41,7 @@ def read_json(path: Path, error: type[ModernBertError] = ModelFolderError) -> An
     """Read the content of a JSON file.
 
     Args:
-        path: The file.
+        path: A file that may be a stranger's.
         error: The class to raise.
 
     Returns:
@@ -64,7 +64,7 @@ def read_object(path: Path, error: type[ModernBertError] = ModelFolderError) -> 
     """Read a JSON file that holds an object; see `read_json`.
 
     Args:
-        path: The path.
+        path: A file that may be a stranger's.
         error: As `read_json`, or the file holds something else.
 
     Returns:

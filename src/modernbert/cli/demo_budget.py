@@ -22,7 +22,7 @@ class DemoModel:
 
     Attributes:
         sizes: Its table in a recipe, as TOML lines.
-        learning_rate: The peak.
+        learning_rate: The peak of the schedule.
         fewest_tokens: With fewer a smaller model learns more in the same time; 0 for the smallest.
             The larger learns more from each token: its held-out loss was 4.7 after 600,000 of
             them, that of a model of width 128 was 5.8 after 800,000.
@@ -57,7 +57,7 @@ class DemoChoice:
     """What a demo trains.
 
     Attributes:
-        model: The model.
+        model: The size of the model that this machine can train.
         total_tokens: How many tokens it sees.
         tokens_per_second: The speed that was measured beforehand.
         seconds: How long that will take, evaluations included.

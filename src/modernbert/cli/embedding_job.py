@@ -256,7 +256,7 @@ class ChunkInput:
     """The pieces of the texts of a file, found anew each time from the beginning.
 
     Args:
-        reader: The texts.
+        reader: The texts with their ids, read from the file.
         tokenizer: The tokenizer of the model.
         settings: How the texts are divided.
     """

@@ -33,7 +33,7 @@ def report(recipe: Any, train: "Callable[[TuningWatch], Results]", *, as_json: b
     """Train with the progress on stderr, and the result on stdout.
 
     Args:
-        recipe: The recipe.
+        recipe: The recipe of the verb, such as `ClassifyRecipe`.
         train: All runs of the recipe; a watch hears of each record.
         as_json: Whether to write JSON.
 

@@ -22,7 +22,7 @@ def phases_of(
     """The phases of a recipe, in their order.
 
     Args:
-        recipe: The recipe.
+        recipe: The recipe; its shards need not exist.
         preset: The model's size in place of what the recipe says.
         mean_document_tokens: Of lognormal lengths, in place of those of the shards.
 

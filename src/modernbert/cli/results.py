@@ -59,7 +59,7 @@ def write_results(
     """Compute what is missing of a file of results, and make the file when all is there.
 
     Args:
-        output: The file.
+        output: The file of results, a JSON object a line.
         reader: The texts, or a share of them.
         description: What decides the results, beside the texts.
         run: Computes the results of any number of texts, in order.

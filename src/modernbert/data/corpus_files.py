@@ -352,7 +352,7 @@ class _Frames(io.RawIOBase):
     """Packed frames one after another; a truncated one is an error, not an end.
 
     Args:
-        packed: The file.
+        packed: The compressed file, open at its beginning.
         begin: Makes what unpacks a frame.
     """
 

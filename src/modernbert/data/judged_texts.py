@@ -54,7 +54,7 @@ def read_judged_texts(folder: Path | str, split: str = "test") -> JudgedTexts:
     """Read a folder of queries, documents and judgements.
 
     Args:
-        folder: The folder.
+        folder: A folder with corpus.jsonl, queries.jsonl and qrels/.
         split: The split of the judgements, if there are several.
 
     Raises:

@@ -38,7 +38,7 @@ def held_out_batches(
     """Yield the same batches for every evaluation, one bin each, every piece of a document once.
 
     Args:
-        folder: The shards.
+        folder: The held-out shards, all of whose documents are read.
         settings: How to pack them.
         seed: The seed of the sample and the masks.
         rate: The probability that a token is masked.

@@ -101,7 +101,7 @@ def prepare(
         vocab_size: The number of tokens in the vocabulary.
         special_token_ids: The ids of the tokenizer's special tokens.
         tokenizer_fingerprint: The fingerprint of the tokenizer.
-        settings: The settings.
+        settings: How the corpus is read, split and shuffled; the defaults when None.
         workers: Processes; None chooses as many as the cores and the files make useful. One works
             in the calling process.
         on_progress: Called with the progress after every batch.
@@ -149,7 +149,7 @@ def import_datatrove(
         vocab_size: The number of tokens in the vocabulary.
         special_token_ids: The ids of the tokenizer's special tokens.
         tokenizer_fingerprint: The fingerprint of the tokenizer.
-        settings: The settings.
+        settings: How the corpus is read, split and shuffled; the defaults when None.
         on_progress: Called with the progress after every batch.
 
     Raises:
@@ -224,7 +224,7 @@ def prepare_share(
         vocab_size: The number of tokens in the vocabulary.
         special_token_ids: The ids of the tokenizer's special tokens.
         tokenizer_fingerprint: The fingerprint of the tokenizer.
-        settings: The settings.
+        settings: How the corpus is read, split and shuffled; the defaults when None.
         workers: The number of processes.
         on_progress: Called with the progress after every batch.
 

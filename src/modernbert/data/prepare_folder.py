@@ -75,7 +75,7 @@ def claim_folder(path: Path, identity: Identity) -> Iterator[PrepareFolder]:
     """Take the folder for one call, new or as an earlier call with this identity left it.
 
     Args:
-        path: The path.
+        path: The output folder of `prepare`.
         identity: All that the shards depend on, as JSON values; its `inputs` are paths, its `files`
             tell the path, the size and the time of each file.
 

@@ -100,7 +100,7 @@ class MtebSearcher(_Named):
         """For each query, rows of `id` and `text`, the best documents with their scores.
 
         Args:
-            queries: The queries.
+            queries: Rows with the `id` and the `text` of a query.
             top_k: The number of results to return, best first.
             top_ranked: The documents among which to rank, for each query; all when None.
         """

@@ -95,7 +95,7 @@ def score_rows(
 
     Args:
         model: A folder, or an id of the hub.
-        source: The rows.
+        source: A file or folder of labelled rows.
         columns: Which columns they have, by the names of the recipe's data.
         calibrate: Whether to find a temperature, and thresholds where a text may have several
             labels, by these rows, and to store them in the model's config.json.

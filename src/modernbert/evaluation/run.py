@@ -52,7 +52,7 @@ def rank_judged(
     A document that is the query itself, by its id, is left out, as BEIR does.
 
     Args:
-        retriever: The retriever.
+        retriever: An embedder of one vector per text, or of one per token.
         judged: The queries, documents and judgements.
         top_k: The number of results to return, best first.
         on_progress: Is told how far the documents are embedded.
@@ -191,8 +191,8 @@ def run_suite(
     """Evaluate a model on all tasks of a suite; returns the results as JSON values.
 
     Args:
-        suite: The suite.
-        model: The model.
+        suite: The tasks, as `read_suite` gives them.
+        model: A folder, or an id on the hub.
         output: The folder to write to.
         data: The folder that the suite's paths are relative to.
         starts: For tasks that are not in the suite, folders of models that were fine-tuned on them.

@@ -66,7 +66,7 @@ def export_weights(
     Only the storage is narrower: config.json says float32, so that other libraries compute in it.
 
     Args:
-        folder_or_hub_id: The model.
+        folder_or_hub_id: The model, in a folder or on the hub.
         output: The folder to write to, which must not be the model's own.
         precision: The precision of the new weights.
 

@@ -79,7 +79,7 @@ def export_onnx(
     """Export a model to ONNX, compare it with the model, and keep it only if they agree.
 
     Args:
-        folder_or_hub_id: The model.
+        folder_or_hub_id: The model, in a folder or on the hub.
         output: The folder to write to, which may be the model's own; its other files stay.
         int8: Whether to write a second file with int8 weights, with a scale per column, and
             measure its quality.

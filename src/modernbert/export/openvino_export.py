@@ -68,7 +68,7 @@ def export_openvino(
     """Export a model to OpenVINO, compare it with the model, and keep it only if they agree.
 
     Args:
-        folder_or_hub_id: The model.
+        folder_or_hub_id: The model, in a folder or on the hub.
         output: The folder to write to, which may be the model's own; its other files stay.
         int8: Whether to write a second file in int8, made by NNCF, and measure its quality. The
             scales of its activations are fixed on the sample.

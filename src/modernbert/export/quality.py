@@ -97,7 +97,7 @@ def measure_quality(
     """Compare the outputs of two files of one model on some texts.
 
     Args:
-        source: The model.
+        source: The model that both files were exported from.
         exact: Runs the float32 file.
         narrow: Runs the narrower one.
         texts: The texts to compare on.

@@ -101,7 +101,7 @@ def exported_folder(source: ExportSource, target: Path, name: str) -> Iterator[P
     Nothing is kept unless all of it was written.
 
     Args:
-        source: The model.
+        source: The model with its tokenizer and settings.
         target: The folder to write to, which may be the model's own; its other files stay.
         name: The folder within it, beside the model's config.
 

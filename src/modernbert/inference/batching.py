@@ -29,8 +29,8 @@ def launch(
 
     Args:
         compute: A batch to one result a sequence; brings them to the CPU by `to_host`.
-        sequences: The sequences.
-        device: The device.
+        sequences: Token ids, with their special tokens.
+        device: Where the model is.
 
     Raises:
         InputError: No sequence, or an empty one.
@@ -155,7 +155,7 @@ class Work(Generic[T, E, R]):
         """For each window, what each of its items was encoded to and its result, in their order.
 
         Args:
-            items: The items.
+            items: The inputs, of which only a window is held at a time.
             on_progress: Is told after every batch.
         """
         done = Progress()

@@ -84,7 +84,7 @@ class ChunkEncoder:
     """Encodes texts in windows and divides them into pieces.
 
     Args:
-        tokenizer: The tokenizer.
+        tokenizer: The tokenizer of the model.
         max_seqlen: The longest window, in tokens.
         prompt: A text before each window, which belongs to no piece.
 
@@ -171,7 +171,7 @@ def divided(
     """Divide a text into pieces.
 
     Args:
-        text: The text.
+        text: A whole text, of any length.
         offsets: The start and end of each token, in characters.
         chunking: How.
 
@@ -251,7 +251,7 @@ def pooled_chunks(
     """Pool the tokens of each piece.
 
     Args:
-        encoded: The text.
+        encoded: The text in its windows, with the borders of its pieces.
         hidden: (num_tokens, hidden_size) for each of its windows.
         pool: Turns the vectors of the tokens of a batch into (num_sequences, dim) float32.
     """

@@ -475,7 +475,7 @@ class Embedder(TextModel[Encoder]):
 
         Args:
             hidden: (total_tokens, hidden_size), the output of the encoder.
-            batch: The sequences.
+            batch: The sequences, packed one after another.
             num_left_out: The number of tokens to leave out, as `num_left_out` returns it.
 
         Returns:

@@ -146,7 +146,7 @@ def counted(batch: PackedBatch, skipped: Tensor) -> Tensor:
     """(total_tokens,) bool. Which tokens have a vector that counts.
 
     Args:
-        batch: The sequences.
+        batch: The sequences, packed one after another.
         skipped: (num_ids,) int64.
     """
     return ~torch.isin(batch.token_ids, skipped)
@@ -170,7 +170,7 @@ def hidden_of_queries(encoder: Encoder, batch: PackedBatch, unseen: Tensor) -> T
 
     Args:
         encoder: One whose layers are not packed for inference.
-        batch: The queries.
+        batch: The encoded queries, with their masks for expansion.
         unseen: (total_tokens,) bool; sequences with any are all of one length.
     """
     has_unseen = torch.zeros(batch.num_sequences, dtype=torch.bool, device=unseen.device)
@@ -194,7 +194,7 @@ def _hidden_of_block(encoder: Encoder, token_ids: Tensor, seen: Tensor) -> Tenso
     """(rows x length, hidden_size).
 
     Args:
-        encoder: The encoder.
+        encoder: The encoder whose layers are called one by one.
         token_ids: (rows, length) int64.
         seen: (rows, length) bool; which tokens are keys.
     """

@@ -73,8 +73,8 @@ def windows_of(
     A question that would take more than half of a window is truncated.
 
     Args:
-        tokenizer: The tokenizer.
-        question: The question.
+        tokenizer: The tokenizer of the model, which knows where its tokens are in a text.
+        question: The question, in a whole sentence.
         context: The text to search.
         number: The number of the question, which its windows carry.
         max_seqlen: The longest window, in tokens.
@@ -108,7 +108,7 @@ def best_span(logits: Tensor, window: Window, max_tokens: int = MAX_ANSWER_TOKEN
 
     Args:
         logits: (num_tokens, 2), for the beginning and the end of an answer.
-        window: The window.
+        window: The window, which knows where its tokens are in the context.
         max_tokens: The longest span, in tokens.
     """
     no_answer = float(logits[0].sum())
@@ -155,7 +155,7 @@ class EncodedQuestion(InWindows):
     """A question and a text as one sequence or several.
 
     Attributes:
-        context: The text.
+        context: The text in which the answer is looked for.
     """
 
     windows: Sequence[Window]
@@ -215,7 +215,7 @@ class QuestionAnswerer(TextModel[SpanClassifier]):
         """Answer one question from one text.
 
         Args:
-            question: The question.
+            question: The question, in a whole sentence.
             context: The text to search for the answer.
             must_answer: Whether to return the most likely part even if no answer is more likely.
 

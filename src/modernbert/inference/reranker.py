@@ -56,7 +56,7 @@ class PooledScorer(nn.Module):
     """An encoder, pooling, and layers that end in one number.
 
     Args:
-        encoder: The encoder.
+        encoder: The encoder that reads query and document together.
         pooling: How the vectors of the tokens become one.
         layers: The layers that turn it into a score.
     """
@@ -324,8 +324,8 @@ class Reranker:
         """Sort documents by how well they answer a query, best first.
 
         Args:
-            query: The query.
-            documents: The documents.
+            query: What the documents should answer.
+            documents: The texts to sort.
             top_k: The number of documents to return; all by default.
             batch_tokens: The most tokens to compute at once.
             on_progress: Called with the progress after every batch.

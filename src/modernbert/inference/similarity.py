@@ -89,7 +89,7 @@ def scores_of_block(
     """(num_queries, num_documents) float32, all products at once.
 
     Args:
-        queries: The queries.
+        queries: (num_vectors, dim) for each query.
         vectors: (total_vectors, dim), the documents one after the other.
         lengths: How many of them each document has.
     """

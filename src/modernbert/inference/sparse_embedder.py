@@ -292,7 +292,7 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
         """Return the tokens of a vector with their weights, the largest first.
 
         Args:
-            vector: The vector.
+            vector: A vector of this model, as `encode` returns it.
             top_k: The number of tokens; all by default.
         """
         order = np.argsort(-vector.weights, kind="stable")[:top_k]

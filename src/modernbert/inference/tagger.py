@@ -158,7 +158,7 @@ class Tagger(TextModel[TokenClassifier]):
         """Find the entities of many texts.
 
         Args:
-            texts: The texts.
+            texts: Texts, or texts that are split into words already.
             batch_tokens: The most tokens that are computed at once.
             on_progress: Is told after every batch.
 

@@ -35,7 +35,7 @@ def hidden_states(
 
     Args:
         model: An encoder of transformers.
-        batch: The sequences.
+        batch: The sequences, packed one after another.
         embeds: (total_tokens, hidden_size), used in place of the token embeddings.
         keep_all: Whether to return every hidden state and not only the last.
 
@@ -114,7 +114,7 @@ def hidden_from_copy(model: Any, batch: PackedBatch) -> Tensor | None:
 
     Args:
         model: An encoder of transformers.
-        batch: The sequences.
+        batch: The sequences, packed one after another.
 
     Returns:
         (total_tokens, hidden_size) in the model's dtype, or None if the kernels do not apply.

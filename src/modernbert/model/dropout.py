@@ -43,7 +43,7 @@ class Dropout:
 
         Args:
             hidden: (total_tokens, hidden_size), for its shape and device alone.
-            layer: The layer.
+            layer: The number of the layer, from 0.
         """
         if sum(self._num_tokens_each) != len(hidden):
             raise InputError(

@@ -79,7 +79,7 @@ class Encoder(SavedModel):
         """Compute the hidden state of every token.
 
         Args:
-            batch: The sequences.
+            batch: The sequences, packed one after another.
             dropout: Dropout of the attention outputs, in training. Whether the module is in
                 training mode makes no difference.
 

@@ -24,7 +24,7 @@ def block_mask(batch: PackedBatch, window: int | None, *, is_causal: bool = Fals
     """Which pairs of tokens may see one another: those of a sequence, at most `window` apart.
 
     Args:
-        batch: The sequences.
+        batch: The sequences, packed one after another.
         window: How far a token sees on either side; None for the whole sequence.
         is_causal: Whether a token sees only itself and what stands before it.
     """

@@ -84,7 +84,7 @@ class MaskedLanguageModel(SavedModel):
         """Compute the logits of all tokens or of some.
 
         Args:
-            batch: The sequences.
+            batch: The sequences, packed one after another.
             rows: (num_rows,) int64 indices into the flat batch; other tokens are not decoded.
             dropout: Dropout of the attention outputs, in training.
 

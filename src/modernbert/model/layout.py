@@ -29,7 +29,7 @@ class Layout:
     """The borders of a batch's sequences, and the masks and runs that follow from them.
 
     Args:
-        batch: The sequences.
+        batch: The sequences, packed one after another.
         window: How far a token of a local layer sees on either side.
         attention: The back end to use.
         is_causal: Whether a token sees only itself and what stands before it.

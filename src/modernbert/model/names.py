@@ -41,7 +41,7 @@ def to_foreign(name: str, *, alone: bool = False) -> str:
     ('model.final_norm.weight', 'final_norm.weight')
 
     Args:
-        name: The name.
+        name: The name of a parameter here.
         alone: For the folder of an encoder without a head.
     """
     for own, foreign in _ALONE if alone else _WITH_HEAD:

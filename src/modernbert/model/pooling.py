@@ -32,7 +32,7 @@ def pool(
 
     Args:
         hidden: (total_tokens, width).
-        batch: The sequences.
+        batch: The sequences, packed one after another.
         pooling: The first token; the maximum of each number; the mean; the sum divided by the
             square root of the length; the mean weighted by the positions 1, 2, ...; or the last
             token. The vectors of several poolings are concatenated.

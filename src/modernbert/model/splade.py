@@ -34,7 +34,7 @@ def token_weights(
     Args:
         model: The model, whose head and decoder are used.
         hidden: (total_tokens, hidden_size), what its encoder made of the batch.
-        batch: The sequences.
+        batch: The sequences, packed one after another.
         pooling: The largest weight over the places of a sequence, or their sum.
         activation: `log1p_relu` takes the logarithm twice (arXiv 2504.14839).
 

@@ -71,7 +71,7 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a safetensors file that whoever may read its neighbours may read too.
 
     Args:
-        path: The path.
+        path: The file to write.
         tensors: On the CPU, contiguous, in memory of their own.
 
     Raises:

@@ -144,7 +144,7 @@ def activation_bytes(
     """Count what the backward through the encoder needs of a micro-batch.
 
     Args:
-        config: The model.
+        config: The numbers of the model.
         tokens: Tokens of the micro-batch.
         kernels: The attention in use.
         bfloat16: Whether autocast is on.

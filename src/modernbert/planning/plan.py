@@ -100,7 +100,7 @@ class PhasePlan:
     """What a phase takes.
 
     Attributes:
-        phase: The phase.
+        phase: What is trained.
         machine: What it is trained on.
         flops_per_token: Operations of a training step for a token, recomputed ones included.
         tokens_per_second: The speed of all processes together.

@@ -181,7 +181,7 @@ def save_png(charts: Sequence[Chart], path: Path, *, columns: int) -> None:
     """Draw charts in rows into one picture.
 
     Args:
-        charts: The charts.
+        charts: The charts, in the order in which they fill the rows.
         path: The file to write.
         columns: The number of charts in a row.
 

@@ -20,7 +20,7 @@ async def read_body(request: Request, settings: ServingSettings, hold: Hold) -> 
 
     Args:
         request: The one whose head has arrived.
-        settings: The limits.
+        settings: The largest body, and how long a client may take to send it.
         hold: What counts its bytes.
 
     Raises:

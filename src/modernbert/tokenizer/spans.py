@@ -53,7 +53,7 @@ def token_spans(text: str, offsets: Sequence[Span]) -> list[Span]:
     [(0, 2), (3, 5)]
 
     Args:
-        text: The text.
+        text: The text that was encoded.
         offsets: The library's start and end of each token, in characters.
 
     Returns:

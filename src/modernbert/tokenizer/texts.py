@@ -102,7 +102,7 @@ def pieces(text: str, *, piece_characters: int = PIECE_CHARACTERS) -> Iterator[s
     ['one', ' two', '  three', ' four']
 
     Args:
-        text: The text.
+        text: A text of any length.
         piece_characters: The least length of a piece but the last, in characters; a piece is
             longer where the text has no safe border.
 

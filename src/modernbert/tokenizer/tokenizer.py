@@ -131,7 +131,7 @@ class Tokenizer:
         """Load a tokenizer.json.
 
         Args:
-            path: The file.
+            path: A tokenizer.json, as the `tokenizers` library writes it.
             model_max_length: As in the constructor.
             roles: As in the constructor.
 
@@ -211,7 +211,7 @@ class Tokenizer:
         """Encode a text or a pair of texts.
 
         Args:
-            text: The text.
+            text: Any text; the first one of a pair.
             text_pair: A second text, which follows the first in the same sequence.
             special_tokens: Whether to add the special tokens of the template.
             max_seqlen: The longest sequence, in tokens, including special ones. Longer texts are
@@ -241,7 +241,7 @@ class Tokenizer:
         """Encode many texts or pairs of texts on all cores.
 
         Args:
-            texts: The texts.
+            texts: Texts, or pairs of texts.
             text_pairs: The second text of each pair.
             special_tokens: As in `encode`.
             max_seqlen: As in `encode`.
@@ -303,7 +303,7 @@ class Tokenizer:
         """Encode a text and say where each token is in it.
 
         Args:
-            text: The text.
+            text: Any text.
             special_tokens: As in `encode`.
             max_seqlen: As in `encode`.
 

@@ -36,7 +36,7 @@ def number(value: object, *, decimal_comma: bool = False) -> float | None:
     (1.5, None, 0.5, None)
 
     Args:
-        value: The value.
+        value: A cell, as any reader gives it.
         decimal_comma: Whether a comma may stand before the fraction.
     """
     value = plain(value)

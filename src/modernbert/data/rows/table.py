@@ -47,7 +47,7 @@ class Table:
         """Some of the rows, by their places here.
 
         Args:
-            rows: The places.
+            rows: The places of the rows, from 0.
             fact: Which rows they are, in words.
         """
         return replace(

@@ -59,7 +59,7 @@ class TaggedColumns:
         """The words and the tags of each row; of spans the tags are BIO.
 
         Args:
-            table: The rows.
+            table: The rows with their columns of words and tags, or of texts and spans.
             splitting: How a text that has spans is split into words.
 
         Raises:

@@ -31,7 +31,7 @@ def local_attention(
         value: As `query`.
         firsts: (total_tokens,) int32: the rows where each token's sequence begins and ends.
         ends: As `firsts`.
-        window: The window.
+        window: How many tokens on each side are seen.
 
     Returns:
         The result, (total_tokens, num_heads, head_size), and the logarithm to the base of 2 of each

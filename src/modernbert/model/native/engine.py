@@ -204,7 +204,7 @@ class Engine:
         """(total_tokens, hidden_size) float32. The hidden state of every token.
 
         Args:
-            batch: The sequences.
+            batch: The sequences, packed one after another.
             pause: Called before each layer, and within those of many tokens; it may compute other
                 batches with this engine, and what it raises ends the pass.
 

@@ -62,7 +62,7 @@ def attend(
         table: The rotary table of the batch.
         layout: The layout of the batch.
         num_heads: The number of attention heads.
-        window: The window.
+        window: How many tokens on each side are seen; all when None.
 
     Returns:
         (total_tokens, num_heads x 64).

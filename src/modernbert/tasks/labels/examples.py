@@ -197,7 +197,7 @@ def text_job(
     """The job of learning from the texts of some tables.
 
     Args:
-        source: The tables.
+        source: The tables of the recipe, with their labels.
         criterion: What outputs should be.
         make: For each split and each of its rows, what makes an example of the row's token ids.
         verb: Its name on the command line.

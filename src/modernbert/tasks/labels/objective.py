@@ -162,7 +162,7 @@ def rows_of_each(outputs: Tensor, batch: PackedBatch) -> Sequence[Tensor]:
     Args:
         outputs: (num_sequences, width) or (total_tokens, width); a sequence has two tokens at
             least.
-        batch: The sequences.
+        batch: The sequences, packed one after another.
     """
     return outputs.split(1) if len(outputs) == batch.num_sequences else batch.split(outputs)
 

@@ -73,8 +73,8 @@ def logistic_regression(features: Tensor, labels: Tensor, num_labels: int) -> tu
     """The weights and biases with the least penalised loss.
 
     Args:
-        features: (rows, hidden_size) float64. labels: (rows,) int64.
-        labels: The labels.
+        features: (rows, hidden_size) float64.
+        labels: (rows,) int64.
         num_labels: The number of labels.
     """
     weight = features.new_zeros(num_labels, features.shape[1]).requires_grad_()

@@ -50,7 +50,7 @@ class AnswerWindow:
     """A window, and the places of the answer's first and last token; 0 for none in it.
 
     Attributes:
-        row: The question.
+        row: The number of the question's row.
     """
 
     window: Window

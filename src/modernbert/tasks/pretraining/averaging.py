@@ -223,9 +223,9 @@ def write_model(
     """A model's folder with its tokenizer and some other files, whole or not at all.
 
     Args:
-        folder: The folder.
-        model: The model.
-        tokenizer: The tokenizer.
+        folder: The folder to write, which may be there already.
+        model: The model, on any device.
+        tokenizer: The tokenizer that the model was trained with.
         files: The content of each: a text as it is, all else as JSON.
 
     Raises:

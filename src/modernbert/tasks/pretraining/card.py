@@ -76,7 +76,7 @@ def pretraining_card(
     """The card of the model after a phase, as Markdown.
 
     Args:
-        recipe: The recipe.
+        recipe: The recipe of the whole run.
         index: Of the phase.
         config: The config of the model.
         figures: Of its last evaluation; empty where there is none.

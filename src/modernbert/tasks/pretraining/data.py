@@ -45,7 +45,7 @@ class PretrainingData:
         """Open a phase's data; of the shards only the manifests and the sizes are looked at.
 
         Args:
-            recipe: The recipe.
+            recipe: The recipe of the whole run.
             index: The number of the phase.
 
         Raises:
@@ -140,7 +140,7 @@ def model_config(phase: PhaseRecipe, tokenizer: Tokenizer | None) -> EncoderConf
     """The numbers of the model in a phase.
 
     Args:
-        phase: The phase.
+        phase: The phase, which may change the model's numbers.
         tokenizer: None for the published vocabulary in a new model.
 
     Raises:

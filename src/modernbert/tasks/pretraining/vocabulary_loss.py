@@ -120,7 +120,7 @@ def _become_gradients(logits: Tensor, labels: Tensor, d_bias: Tensor) -> Tensor:
     """Replace (num_rows, vocab_size) logits by the gradients of their losses; the losses' sum.
 
     Args:
-        logits: The logits.
+        logits: (num_rows, vocab_size), overwritten.
         labels: (num_labels,) int64; rows after them get gradients of zero.
         d_bias: (vocab_size,), to which the gradients of all rows are added.
     """

@@ -170,7 +170,7 @@ def read_corpus(
 
     Args:
         source: The source of the examples.
-        data: The examples.
+        data: The rows of queries with their documents, as `read_retrieval_data` gives them.
         split: The split of a folder's judgements.
         more: A table with a column of further texts.
 

@@ -115,7 +115,7 @@ def prepared(
 
     Args:
         settings: The rows that were read.
-        data: The examples.
+        data: The rows of queries with their documents, as they were read.
         asked: The loss that was asked for; None for the one that suits the rows.
         plain: The verb's loss that needs no teacher.
 
@@ -178,7 +178,7 @@ def cut_notes(source: str, name: str, texts: Sequence[EncodedText]) -> list[str]
     Args:
         source: The source of the texts.
         name: What they are, such as "documents".
-        texts: The texts.
+        texts: Texts, each of which knows whether it was truncated.
     """
     cut = [len(each.token_ids) for each in texts if each.is_truncated]
     if not cut:

@@ -229,7 +229,7 @@ def token_learner(recipe: LateInteractionRecipe, seed: int) -> TokenLearner:
     """Make a multi-vector model to start from, with a new projection or the folder's own.
 
     Args:
-        recipe: The recipe.
+        recipe: The recipe, which names the folder to start from.
         seed: The seed of a new projection.
 
     Raises:

@@ -42,8 +42,8 @@ def mine(
     are ranked by BM25, the retriever is not used.
 
     Args:
-        retriever: The retriever.
-        data: The examples.
+        retriever: Ranks the documents by its vectors, or by words.
+        data: The queries with the documents that answer them.
         corpus: The documents to search, each once.
         settings: Which documents count as hard negatives.
         teacher: The reranker whose scores of the positive and the negatives are added, if any.

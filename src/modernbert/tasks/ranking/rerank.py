@@ -57,7 +57,7 @@ class Reranking:
 
     Args:
         encode: Encodes pairs, truncating those that are too long.
-        data: The examples.
+        data: The encoded queries with their documents.
         held_out: The examples to evaluate on, by the name of the split.
         training: How to train; its loss is the one that was chosen.
     """
@@ -235,7 +235,7 @@ def save_reranker(
     """Write a folder that Reranker, CrossEncoder and transformers load.
 
     Args:
-        model: The reranker.
+        model: The trained model, with one output.
         tokenizer: Its tokenizer.
         folder: The folder to write to.
         activation: What turns an output into a score.

@@ -52,7 +52,7 @@ class Retrieval:
 
     Args:
         encode: Encodes the texts of queries and documents.
-        data: The examples.
+        data: The encoded queries with their documents.
         held_out: What to evaluate on, by the name of the split.
         training: How to train; its loss is the one that was chosen.
         scale: The factor of similarities.

@@ -32,7 +32,7 @@ def first_model(
 
     Args:
         cls: The class of the model.
-        settings: The labels.
+        settings: The labels of the new head, and how it pools.
         folder_or_hub_id: The model to start from.
         seed: The seed of the new weights.
 

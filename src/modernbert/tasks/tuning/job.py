@@ -70,7 +70,7 @@ class Objective(Protocol):
         """Return the SUM of the losses of this process's targets among the rows.
 
         Args:
-            module: The module.
+            module: The model in training, as `Trainer` wraps it.
             rows: The numbers of the rows.
             group: The processes that compute together.
             done: The fraction of the run that is done after this step, from 0 to 1.

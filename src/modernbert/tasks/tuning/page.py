@@ -47,7 +47,7 @@ def write_page_of_runs(
 
     Args:
         path: The file to write.
-        job: The job.
+        job: The fine-tuning, with its data.
         results: The results of its runs.
         best: The folder of the best model, within that of its run.
         review: A split, and a detailed look at the best model's predictions for it.

@@ -50,7 +50,7 @@ def train_run(
     """Train one run, starting where an earlier start has stopped.
 
     Args:
-        job: The job.
+        job: The fine-tuning, with its data.
         run: The seed and the settings of the run.
         folder: The folder of the run, which process 0 writes.
         start: The fingerprint of the model that the run starts from.

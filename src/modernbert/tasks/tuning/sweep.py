@@ -63,7 +63,7 @@ def run_all(
     """Train every run of a job from where an earlier start has stopped, and write the best model.
 
     Args:
-        job: The job.
+        job: The fine-tuning, with its data.
         reopen: Opens the same job in another process; it can be pickled.
         on_record: Called with each record of each run, in process 0.
         group: The processes that train each run together; all of them call this.

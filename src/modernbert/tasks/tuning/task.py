@@ -244,7 +244,7 @@ class Tuning:
     """The task of learning the objective of a job from its rows, epoch after epoch.
 
     Args:
-        job: The job.
+        job: The fine-tuning, with its data.
         settings: The size of steps, and how much of one is computed at once.
         seed: Decides the order of the rows.
         group: The processes that share every step.
