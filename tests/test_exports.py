@@ -27,6 +27,8 @@ def test_the_package_exports_these_names() -> None:
         "Encoder",
         "EncoderConfig",
         "FillMask",
+        "Fusion",
+        "Hit",
         "Index",
         "MaskedLanguageModel",
         "ModernBertClassifier",

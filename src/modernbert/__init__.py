@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from modernbert.inference.classifier import Classifier
     from modernbert.inference.embedder import Embedder
     from modernbert.inference.fill_mask import FillMask
-    from modernbert.inference.index import Index
+    from modernbert.inference.index import Hit, Index
     from modernbert.inference.loading import load
     from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
     from modernbert.inference.multi_vector_inputs import MultiVectorSettings
     from modernbert.inference.question_answerer import QuestionAnswerer
     from modernbert.inference.reranker import Reranker
+    from modernbert.inference.similarity import Fusion
     from modernbert.inference.sparse_embedder import SparseEmbedder
     from modernbert.inference.tagger import Tagger
     from modernbert.interop.accelerate import accelerate, restore
@@ -58,6 +59,8 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "FillMask",
+    "Fusion",
+    "Hit",
     "Index",
     "MaskedLanguageModel",
     "ModernBertClassifier",
@@ -102,6 +105,8 @@ _HOMES = {
     "Encoder": "modernbert.model.encoder",
     "EncoderConfig": "modernbert.model.config",
     "FillMask": "modernbert.inference.fill_mask",
+    "Fusion": "modernbert.inference.similarity",
+    "Hit": "modernbert.inference.index",
     "Index": "modernbert.inference.index",
     "MaskedLanguageModel": "modernbert.model.heads",
     "ModernBertClassifier": "modernbert.sklearn",

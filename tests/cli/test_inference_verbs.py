@@ -375,6 +375,24 @@ def test_embed_and_search_one_vector_a_token(
     assert wrong.exit_code == 2 and "did not make the vectors" in wrong.stderr
 
 
+def test_candidates_and_fewer_vectors_on_request(
+    run: Callable[..., Any], models: Path, tmp_path: Path
+) -> None:
+    multi, texts, index = models / "multi", tmp_path / "many.txt", tmp_path / "docs.index"
+    lines = [f"{TEXTS[number % 6]} And {number}." for number in range(40)]
+    texts.write_text("\n".join(lines), "utf-8")
+    command = ("embed", texts, multi, "-o", index, *FLOAT32, "--clusters", 4)
+    answer = run(*command, "--pool-factor", 2)
+    assert answer.exit_code == 0, answer.stderr
+    embedder = MultiVectorEmbedder.from_pretrained(multi, precision="float32")
+    stored = embedder.encode_document(lines, pool_factor=2)
+    assert f"{sum(map(len, stored))} vectors" in answer.stdout
+    assert sum(map(len, stored)) < 0.6 * sum(map(len, embedder.encode_document(lines)))
+    assert np.load(index / "encodings.npy").shape == (4, 40)
+    found = run("search", index, multi, lines[3], "--top-k", 2, "--oversample", 10, *FLOAT32)
+    assert found.exit_code == 0 and lines[3] in found.stdout
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_faiss_index_on_request(
     run: Callable[..., Any], models: Path, texts_file: Path, tmp_path: Path
@@ -394,6 +412,9 @@ def test_a_faiss_index_on_request(
         ("multi", "out.index", ("--normalize",), "has its own prompts; leave out --normalize"),
         ("multi", "out.index", ("--kind", "binary"), "--kind: got 'binary', expected one of float"),
         ("embedder", "out.index", ("--kind", "float16"), "--kind: got 'float16', expected one of"),
+        ("embedder", "out.index", ("--clusters", "9"), "need a model of one vector per token"),
+        ("embedder", "out.index", ("--pool-factor", "2"), "need a model of one vector per token"),
+        ("multi", "out.index", ("--clusters", "99999"), "expected a number from 0 to 65,536"),
     ],
 )
 def test_what_a_kind_of_model_cannot_do(

@@ -81,6 +81,23 @@ def embed(
             show_default="float32; float16 for one vector per token",
         ),
     ] = None,
+    clusters: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Find candidates in an .index of one vector per token by encodings of so many "
+            "bytes per document, such as 1024, and compare only those exactly.",
+            show_default="every document is compared",
+        ),
+    ] = None,
+    pool_factor: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Keep one vector for so many of a document's tokens, by joining the most similar "
+            "ones (one vector per token).",
+        ),
+    ] = 1,
     faiss: Annotated[
         bool, typer.Option("--faiss", help="Write a FAISS index into the .index folder as well.")
     ] = False,
@@ -176,13 +193,16 @@ def embed(
     from modernbert.model.config_file import find_model
 
     fields = tuple(field or ())
-    _check_index_options(output, fields, bm25, add=add, texts=texts, built=bool(kind or faiss))
+    _check_index_options(
+        output, fields, bm25, add=add, texts=texts, built=bool(kind or faiss or clusters)
+    )
     if add and (chunks or share.tasks is not None):
         raise InputError("--add: takes whole texts, in one task; leave out --chunks and --tasks")
     reader = TextInput(input_file, rows, share=share, fields=fields, needs_ids=add)
     next(iter(reader), None)  # what is wrong with the file's columns is told at once
     folder = find_model(model, weights=True)
     if model_kind(folder) == "sparse":
+        _refuse_for_one_vector(False, clusters=clusters, pool_factor=pool_factor)
         if kind or faiss or normalize or truncate_dim or chunks or fields or bm25 or add:
             raise InputError(
                 f"{model}: gives sparse vectors; leave out --kind, --faiss, --normalize, "
@@ -209,6 +229,7 @@ def embed(
     if compile:
         embedder.compile()
     multi = isinstance(embedder, MultiVectorEmbedder)
+    _refuse_for_one_vector(multi, clusters=clusters, pool_factor=pool_factor)
     chosen = _kind(kind, output, multi=multi, faiss=faiss)
     options: dict[str, Any] = {"truncate_dim": truncate_dim, "normalize_embeddings": normalize}
     if isinstance(embedder, MultiVectorEmbedder):
@@ -217,7 +238,7 @@ def embed(
                 f"{model}: computes one vector per token and has its own prompts; leave out "
                 "--normalize, --truncate-dim, --chunks, --prompt and --prompt-name"
             )
-        options = {"side": "document"}
+        options = {"side": "document"} | ({"pool_factor": pool_factor} if pool_factor > 1 else {})
     else:
         if output.suffix == ".index" and prompt is None and prompt_name is None:
             prompt = embedder.settings.first_prompt(("document", "passage", "corpus"))
@@ -251,6 +272,8 @@ def embed(
         faiss=faiss,
     )
     options_of_index: IndexOptions = {"kind": chosen, "model": fingerprint, "bm25": bm25}
+    if clusters:
+        options_of_index["clusters"] = clusters
     with kept_when_stopped(job), job:
         if share.joins:
             job.join()
@@ -292,13 +315,22 @@ def _check_index_options(
             raise InputError("--add: needs an index on this machine, and no address")
         if bm25 or built:
             raise InputError(
-                "--add: the index is as it was built; leave out --bm25, --kind, --faiss"
+                "--add: the index is as it was built; leave out --bm25, --kind, --clusters, --faiss"
             )
         Index.open(output)
     if bm25:
         if not texts:
             raise InputError("--bm25: needs the texts; leave out --no-texts")
         words_of(bm25)
+
+
+def _refuse_for_one_vector(multi: bool, *, clusters: int | None, pool_factor: int) -> None:
+    """Refuse what only documents with several vectors have, and numbers that no index can have."""
+    from modernbert.inference.index_folder import require_clusters
+
+    if not multi and (clusters or pool_factor > 1):
+        raise InputError("--clusters and --pool-factor: need a model of one vector per token")
+    require_clusters(clusters or 0, is_ragged=multi)
 
 
 def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: bool) -> "IndexKind":

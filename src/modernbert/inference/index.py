@@ -191,8 +191,8 @@ class Index:
             top_k: The number of documents; all of them if there are fewer.
             texts: The same queries as texts, to find documents by their words too, with BM25.
             fusion: How both rankings are joined; by reciprocal ranks when None.
-            oversample: If candidates are found by int8 or binary vectors, how many times `top_k` of
-                them are scored again in float32; by default 4 and 16.
+            oversample: If candidates are found by int8 or binary vectors or by encodings, how many
+                times `top_k` of them are scored again by the vectors; by default 4, 16 and 64.
 
         Returns:
             A list for each query, also for a single query.

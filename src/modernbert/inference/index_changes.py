@@ -317,6 +317,7 @@ def _options(segment: Segment) -> IndexOptions:
         "similarity": manifest.similarity,
         "model": manifest.model,
         "bm25": manifest.bm25,
+        "clusters": manifest.clusters,
     }
 
 

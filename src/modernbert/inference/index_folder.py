@@ -12,6 +12,7 @@ scales.npy              where those are int8, what 1 stands for in each
 ids.jsonl, ids.npy      the id of each document, a line each, and where each line begins
 texts.jsonl, texts.npy  the texts in the same way, if they are kept
 fields.jsonl, ...       other fields of the documents in the same way, an object each
+centroids.npy, ...      encodings that find candidates among them: see `index_encodings`
 bm25/                   the words of the texts, as the library bm25s stores them
 """
 
@@ -29,6 +30,8 @@ from modernbert.errors import InputError, SettingsError
 from modernbert.files import new_folder
 from modernbert.hashes import FileHash, find_size_fault, hash_folder, require_inner_paths
 from modernbert.inference.bm25 import Bm25, words_of
+from modernbert.inference.index_encodings import FILES as ENCODING_FILES
+from modernbert.inference.index_encodings import write_encodings
 from modernbert.inference.index_files import LineReader, LineWriter, VectorFile, to_bits, to_int8
 from modernbert.inference.similarity import check_vectors
 from modernbert.json_files import parse_foreign, read_json
@@ -38,9 +41,10 @@ from modernbert.reading import user_path
 FORMAT = "modernbert index 2"
 _OLD_FORMATS = "modernbert search index 1", "modernbert multi-vector index 1"
 _BLOCK_VECTORS = 16_384
+MAX_CLUSTERS = 65_536
 
 _LINES = "ids", "texts", "fields"
-_VECTORS = "float32", "int8", "binary", "vectors", "ends", "scales"
+_VECTORS = "float32", "int8", "binary", "vectors", "ends", "scales", *ENCODING_FILES
 FILES = *(f"{name}.npy" for name in (*_VECTORS, *_LINES)), *(f"{name}.jsonl" for name in _LINES)
 """What stands beside the manifest, but for the folder of BM25."""
 
@@ -68,6 +72,8 @@ class IndexManifest:
         model: Whose vectors they are, so that queries come from the same; empty if not known.
         is_ragged: Whether documents have several vectors.
         bm25: The language by whose rules the words of the texts are indexed; empty if they are not.
+        clusters: How many numbers encode a document that has several vectors, to find candidates;
+            0 if all documents are compared.
         files: The sizes and hashes of the other files; none in indexes of before.
     """
 
@@ -79,6 +85,7 @@ class IndexManifest:
     model: str = ""
     is_ragged: bool = False
     bm25: str = ""
+    clusters: int = 0
     format: str = FORMAT
     files: Mapping[str, FileHash] = field(default_factory=dict)
 
@@ -110,6 +117,8 @@ class IndexManifest:
             raise SettingsError(f"count, dim and num_vectors: got {numbers}, expected 1 or more")
         if self.kind not in KINDS[self.is_ragged]:
             raise SettingsError(f"kind: got {self.kind}, expected one of {KINDS[self.is_ragged]}")
+        if not 0 <= self.clusters <= (MAX_CLUSTERS if self.is_ragged else 0):
+            raise SettingsError(f"clusters: got {self.clusters}, which this index cannot have")
         require_inner_paths(self.files)
 
     def check_sizes(self, folder: Path) -> None:
@@ -145,12 +154,15 @@ class IndexOptions(TypedDict, total=False):
         model: Whose vectors they are.
         bm25: The language of the texts, such as "english", if they are to be found by their words
             too, or "none" for words as they are; needs `texts` and the extra `search`.
+        clusters: For documents with several vectors: find candidates by encodings of so many
+            numbers, and compare only those exactly. 0 compares every document.
     """
 
     kind: IndexKind | None
     similarity: IndexSimilarity | None
     model: str
     bm25: str
+    clusters: int
 
 
 def build_index(
@@ -181,6 +193,7 @@ def build_index(
     """
     folder, source = user_path(folder), iter(blocks)
     language, kind = options.get("bm25", ""), options.get("kind")
+    clusters = options.get("clusters", 0)
     if language:
         words_of(language)
         if texts is None:
@@ -191,6 +204,7 @@ def build_index(
     similarity = options.get("similarity") or ("dot" if is_ragged else "cosine")
     require_one_of("kind", kind, KINDS[is_ragged])
     require_one_of("similarity", similarity, get_args(IndexSimilarity))
+    require_clusters(clusters, is_ragged=is_ragged or first is None)
     if first is None:
         raise InputError("vectors: got none; an index needs one or more")
     every: Any = chain([first], source)
@@ -206,6 +220,8 @@ def build_index(
         count, num_vectors, width = _write(partial, checked, lines, kind, is_ragged=is_ragged)
         if language:
             Bm25.build(LineReader(partial, count, "texts"), language).save(partial / "bm25")
+        if clusters:
+            write_encodings(partial, clusters)
         manifest = IndexManifest(
             count=count,
             num_vectors=num_vectors,
@@ -215,6 +231,7 @@ def build_index(
             model=options.get("model", ""),
             is_ragged=is_ragged,
             bm25=language,
+            clusters=clusters,
             files=hash_folder(partial),
         )
         text = json.dumps(asdict(manifest), indent=2) + "\n"
@@ -230,6 +247,18 @@ def require_one_of(name: str, got: str, known: Sequence[str]) -> None:
     """
     if got not in known:
         raise InputError(f"{name}: got {got!r}, expected one of {', '.join(known)}")
+
+
+def require_clusters(clusters: int, *, is_ragged: bool) -> None:
+    """Refuse numbers of clusters that no index can have.
+
+    Raises:
+        InputError: Saying so.
+    """
+    if not 0 <= clusters <= MAX_CLUSTERS:
+        raise InputError(f"clusters: got {clusters}, expected a number from 0 to {MAX_CLUSTERS:,}")
+    if clusters and not is_ragged:
+        raise InputError("clusters: are for documents with several vectors each; leave it out")
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

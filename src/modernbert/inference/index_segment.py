@@ -9,12 +9,15 @@ import numpy as np
 from modernbert.errors import InputError
 from modernbert.extras import is_installed
 from modernbert.inference.bm25 import Bm25
+from modernbert.inference.index_encodings import FILES as ENCODING_FILES
+from modernbert.inference.index_encodings import Encodings
 from modernbert.inference.index_files import LineReader, read_vectors, scores_of_bits, to_bits
 from modernbert.inference.index_folder import Block, IndexKind, IndexManifest, shape_of
 from modernbert.inference.similarity import Best, reduced, runs
 
 _BLOCK_VECTORS = 16_384
 OVERSAMPLE: dict[IndexKind, int] = {"int8": 4, "binary": 16}
+OVERSAMPLE_OF_ENCODINGS = 64
 Found = tuple[np.ndarray, np.ndarray]
 """Scores, (n,) float32, and rows, (n,) int64, best first."""
 
@@ -40,6 +43,9 @@ class Segment:
         self._coarse = self._read(kind) if has_codes else self._exact
         self._scales = self._read("scales") if kind == "int8" else None
         self._borders = self._read_borders() if is_ragged else None
+        self._encodings = None
+        if self.manifest.clusters and (folder / f"{ENCODING_FILES[-1]}.npy").exists():
+            self._encodings = Encodings(folder, len(self), self.manifest.dim)
         self.ids = LineReader(folder, len(self))
         self.texts, self.fields = self._lines("texts"), self._lines("fields")
         self._bm25 = None
@@ -75,6 +81,12 @@ class Segment:
             top_k: How many documents.
             oversample: See `Index.search`.
         """
+        num_candidates = top_k * (oversample or OVERSAMPLE_OF_ENCODINGS)
+        if self._encodings is not None and num_candidates < len(self):
+            for query in queries:
+                near = self._encodings.nearest(query, num_candidates, self.dead)
+                yield self._compared(query, near, top_k)
+            return
         again = self._coarse is not self._exact
         factor = (oversample or OVERSAMPLE[self.manifest.kind]) if again else 1
         best = Best(len(queries), top_k * factor)
@@ -159,6 +171,23 @@ class Segment:
                 products *= self._scales[place]
         scores = reduced(products, lengths, [len(query) for query in queries])
         return np.ascontiguousarray(scores)
+
+    def _compared(self, query: np.ndarray, rows: np.ndarray, top_k: int) -> Found:
+        """Compare candidates with a query by MaxSim, equal scores in the order of rows."""
+        assert self._borders is not None
+        begins = self._borders[rows]
+        lengths = self._borders[rows + 1] - begins
+        scores = np.empty(len(rows), np.float32)
+        for some in runs(lengths, _BLOCK_VECTORS):
+            counts = lengths[some]
+            shifts = np.repeat(begins[some] - np.cumsum(counts) + counts, counts)
+            places = shifts + np.arange(len(shifts))
+            products = self._exact[places].astype(np.float32) @ query.T
+            if self._scales is not None:
+                products *= self._scales[places]
+            scores[some] = reduced(products, counts, [len(query)])[0]
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        return scores[order], rows[order]
 
     def _rescored(self, query: np.ndarray, found: np.ndarray, top_k: int) -> Found:
         """Score candidates again in float32, equal scores in the order of rows."""

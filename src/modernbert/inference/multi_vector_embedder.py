@@ -27,6 +27,7 @@ from modernbert.inference.multi_vector_inputs import (
 )
 from modernbert.inference.similarity import max_sim
 from modernbert.inference.text_model import TextModel, Use
+from modernbert.inference.token_pooling import pooled
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import MultiVectorModel
@@ -41,10 +42,12 @@ class MultiVectorOptions(TypedDict, total=False):
     Attributes:
         batch_tokens: The most tokens to compute at once.
         on_progress: Called with the progress after every batch.
+        pool_factor: Of documents, keep one vector for so many; see `pooled`.
     """
 
     batch_tokens: int | None
     on_progress: Observer | None
+    pool_factor: int
 
 
 class MultiVectorEmbedder(TextModel[Encoder]):
@@ -167,10 +170,18 @@ class MultiVectorEmbedder(TextModel[Encoder]):
         """
         require_list(texts, "texts")
         if unknown := options.keys() - MultiVectorOptions.__annotations__:
-            raise InputError(
-                f"{min(unknown)}: no such option; expected batch_tokens or on_progress"
-            )
-        return (list(block) for block in self.blocks(self.use(side), texts, **options))
+            known = ", ".join(MultiVectorOptions.__annotations__)
+            raise InputError(f"{min(unknown)}: no such option; expected one of {known}")
+        factor = options.get("pool_factor", 1)
+        if factor < 1 or (factor > 1 and side == "query"):
+            raise InputError(f"pool_factor: got {factor}, expected 1 or more, and 1 for queries")
+        blocks = self.blocks(
+            self.use(side),
+            texts,
+            batch_tokens=options.get("batch_tokens"),
+            on_progress=options.get("on_progress"),
+        )
+        return ([pooled(each, factor) for each in block] for block in blocks)
 
     def use(self, side: Side) -> Use[str, EncodedText, Tensor, np.ndarray]:
         """Describe how texts of one side become the vectors of those tokens that count."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.model.conftest import kernels
 from tests.model.examples import BOUNDARY_LENGTHS, largest_difference, ragged
 from tests.reference.padded_encoder import dense_attention, dense_mask, gelu, rotated
 from torch import Tensor
@@ -175,3 +176,17 @@ def test_borders_that_are_no_neighbours_in_memory() -> None:
     case.batch = replace(case.batch, cu_seqlens=spread.copy_(case.batch.cu_seqlens))
     assert not case.batch.cu_seqlens.is_contiguous()
     assert all(map(torch.equal, case.in_c(8), expected))
+
+
+@needs_kernels
+@pytest.mark.parametrize("width", [1, 7, 4096, 4097, 20_000])
+def test_weighted_rows_are_a_product(width: int) -> None:
+    generator = torch.Generator().manual_seed(width)
+    rows = torch.randint(-128, 128, (9, width), generator=generator, dtype=torch.int8)
+    chosen, weights = torch.tensor([8, 0, 3, 3]), torch.randn(4, generator=generator)
+    expected = weights @ rows[chosen].float()
+    ours = native.weighted_rows(rows, chosen, weights)
+    with kernels("torch"):
+        by_torch = native.weighted_rows(rows, chosen, weights)
+    for found in (ours, by_torch):
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)

@@ -1,4 +1,4 @@
-/* What a training step does between its products: rotary positions and GeGLU, with gradients.
+/* What stands between products: rotary positions and GeGLU, with gradients, and weighted rows.
 
    Each takes one pass over memory. `is_bf16` is a constant in each copy of a row's function. */
 
@@ -69,4 +69,22 @@ void modernbert_geglu_backward(const void *in, const void *gradient, void *out, 
 #pragma omp parallel for num_threads(num_threads) schedule(static)
     for (long row = 0; row < total; row++)
         FOR_TYPE(is_bf16, geglu_row_backward, in, gradient, out, row, width);
+}
+
+/* Sum chosen rows of an int8 matrix, each times a weight, into `out`, a block of columns at a time
+   so that their sums stay in the cache; `step` is the length of a row. */
+void modernbert_weighted_rows(const signed char *rows, long step, const long *chosen,
+                              const float *weights, long num_chosen, float *out, long num_threads) {
+    enum { COLUMNS = 4096 };
+#pragma omp parallel for num_threads(num_threads) schedule(static) if (step > COLUMNS)
+    for (long begin = 0; begin < step; begin += COLUMNS) {
+        long count = step - begin < COLUMNS ? step - begin : COLUMNS;
+        float *sums = out + begin;
+        memset(sums, 0, count * sizeof(float));
+        for (long i = 0; i < num_chosen; i++) {
+            const signed char *row = rows + chosen[i] * step + begin;
+            float weight = weights[i];
+            for (long j = 0; j < count; j++) sums[j] += weight * row[j];
+        }
+    }
 }

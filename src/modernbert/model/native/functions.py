@@ -16,6 +16,7 @@ from modernbert.model.rope import RotaryTable
 _BLOCK = 16384
 HEAD_SIZE = 64
 _LANES = 16
+_COLUMNS = 16_384
 _LOG2_E = math.log2(math.e)
 
 
@@ -75,6 +76,37 @@ def geglu(halves: Tensor) -> Tensor:
     """`gelu(a) * b` of the halves a, b of each row: (rows, 2 x width) to (rows, width)."""
     gated: Tensor = _GeGLU.apply(halves)  # type: ignore[no-untyped-call]
     return gated
+
+
+def weighted_rows(rows: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """The sum of some rows, each times a weight; by torch where there are no kernels.
+
+    Args:
+        rows: (num_rows, width) int8; a row may be on the disk, mapped into memory.
+        chosen: (n,) int64, the rows.
+        weights: (n,) float32.
+
+    Returns:
+        (width,) float32.
+    """
+    kernels, width = library(), rows.shape[1]
+    assert rows.is_contiguous() and rows.dtype is torch.int8
+    out = torch.empty(width)
+    if kernels is None:
+        for start in range(0, width, _COLUMNS):
+            block = slice(start, start + _COLUMNS)
+            out[block] = weights @ rows[chosen, block].float()
+        return out
+    kernels.modernbert_weighted_rows(
+        _at(rows),
+        ctypes.c_long(width),
+        _at(chosen),
+        _at(weights),
+        ctypes.c_long(len(chosen)),
+        _at(out),
+        ctypes.c_long(torch.get_num_threads()),
+    )
+    return out
 
 
 def quantize(rows: Tensor) -> tuple[Tensor, Tensor]:
