@@ -70,6 +70,19 @@ def split_revision(folder_or_hub_id: str) -> tuple[str, str | None]:
     return hub_id, revision
 
 
+def at_revision(hub_id: str, revision: str) -> str:
+    """The name of a model of the hub as it is at a commit, a tag or a branch.
+
+    Raises:
+        HubError: It is no id of the hub, or names a revision already.
+    """
+    if "@" in hub_id and split_revision(hub_id)[1] is not None:
+        raise HubError(f"{hub_id}: names a revision already; leave out --revision")
+    if user_path(hub_id).exists() or not _may_be_hub_id(hub_id):
+        raise HubError(f"{hub_id}: is no id of the hub, which alone have revisions")
+    return f"{hub_id}@{revision}"
+
+
 def require_model(folder_or_hub_id: Path | str, wanted: tuple[ModelKind, ...] = ()) -> None:
     """Check that a model is there and of a kind, before anything slow is imported.
 

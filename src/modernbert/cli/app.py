@@ -43,7 +43,7 @@ from modernbert.cli import (
     verify,
 )
 from modernbert.cli.inference_options import warnings_told
-from modernbert.cli.options import example
+from modernbert.cli.options import example, takes_revision
 from modernbert.cli.terminal import tell, visible, visible_output
 from modernbert.errors import ModernBertError, ProcessError
 
@@ -101,6 +101,10 @@ _VERBS: dict[str, tuple[Callable[..., Any] | typer.Typer, str]] = {
     "push": (push.push, "runs/labels/model owner/name"),
 }
 
+# The parameter of each verb that may name a model or a tokenizer of the hub, for `--revision`.
+_USE_A_MODEL = "evaluate score fill-mask embed search mine classify tag answer rerank".split()
+_REVISIONS = {"prepare": "tokenizer", "serve": "models", **dict.fromkeys(_USE_A_MODEL, "model")}
+
 
 class _InOrderOfUse(TyperGroup):
     """Lists the verbs as in `_VERBS`; the default order puts groups last."""
@@ -133,7 +137,9 @@ for _name, (_verb, _arguments) in _VERBS.items():
     if isinstance(_verb, typer.Typer):
         app.add_typer(_verb, name=_name)
     else:
-        app.command(_name, epilog=example(f"{_name} {_arguments}"))(_verb)
+        _pinned = _REVISIONS.get(_name)
+        _command = _verb if _pinned is None else takes_revision(_verb, _pinned)
+        app.command(_name, epilog=example(f"{_name} {_arguments}"))(_command)
 
 
 def _print_version(asked: bool) -> None:

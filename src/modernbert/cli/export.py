@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from modernbert.cli.inference_options import Model, look_at
-from modernbert.cli.options import AsJson, echo_json, example, takes_settings
+from modernbert.cli.options import AsJson, echo_json, example, takes_revision, takes_settings
 from modernbert.cli.terminal import tell
 from modernbert.errors import InputError
 from modernbert.export.formats import FORMATS, Format
@@ -66,7 +66,7 @@ def _verb(form: Format) -> Callable[..., Any]:
         "as_json": AsJson,
         "return": None,
     }
-    return takes_settings(export)
+    return takes_revision(takes_settings(export))
 
 
 def _arguments(form: Format, settings: Any) -> dict[str, Any]:

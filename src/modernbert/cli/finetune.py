@@ -18,7 +18,14 @@ import inspect
 from pathlib import Path
 from typing import Annotated
 
-from modernbert.cli.options import AsJson, SettingOption, example, options_of, settings_of
+from modernbert.cli.options import (
+    AsJson,
+    SettingOption,
+    example,
+    options_of,
+    settings_of,
+    takes_revision,
+)
 from modernbert.errors import SettingsError
 from modernbert.overrides import overridden, read_assignments
 from modernbert.settings import load_mapping
@@ -290,4 +297,4 @@ for _name, _verb in VERBS.items():
         name=_name,
         help=_HELP.format(summary=_verb.summary),
         epilog=example(f"finetune {_name} -m runs/mine/model --train train.jsonl --dev dev.jsonl"),
-    )(_command(_name, _verb))
+    )(takes_revision(_command(_name, _verb)))

@@ -33,6 +33,15 @@ Values = Annotated[
     ),
 ]
 
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REVISION",
+        help="A commit, tag or branch of a model of the hub; the same as NAME@REVISION.",
+        show_default=False,
+    ),
+]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
 
 
@@ -180,6 +189,40 @@ def refuse_unused(settings: Any, used: Collection[str], what: str) -> None:
     for option in options_of(type(settings)):
         if option.name not in used and getattr(settings, option.name) != option.default:
             raise InputError(f"{option.flags[0].split('/')[0]}: has no effect on {what}")
+
+
+def takes_revision(command: Callable[..., Any], name: str = "model") -> Callable[..., Any]:
+    """Give a command `--revision`, which pins the model of the hub that a parameter names.
+
+    Args:
+        command: The command.
+        name: The parameter, which holds a folder or an id of the hub; or several.
+    """
+    option = inspect.Parameter(
+        "revision", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Revision
+    )
+
+    @functools.wraps(command)
+    def call(*, revision: str | None = None, **values: Any) -> Any:
+        if revision is not None:
+            values[name] = _pinned(values[name], revision)
+        return command(**values)
+
+    signature = inspect.signature(command, eval_str=True)
+    return _with_parameters(call, [*signature.parameters.values(), option])
+
+
+def _pinned(named: str | list[str] | None, revision: str) -> Any:
+    from modernbert.hub import at_revision
+
+    if isinstance(named, list):
+        if len(named) != 1:
+            raise SettingsError("--revision: is for one model; of several write ID@REVISION each")
+        serving_name, separator, model = named[0].rpartition("=")
+        return [f"{serving_name}{separator}{at_revision(model, revision)}"]
+    if named is None:
+        raise SettingsError("--revision: needs --model, an id of the hub")
+    return at_revision(named, revision)
 
 
 def _with_parameters(command: C, parameters: list[inspect.Parameter]) -> C:

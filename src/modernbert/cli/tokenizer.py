@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modernbert.cli.options import Corpus, example, takes_settings
+from modernbert.cli.options import Corpus, example, takes_revision, takes_settings
 from modernbert.cli.terminal import Meter, counted, short_count, tell
 from modernbert.data.settings import VocabularySettings
 
@@ -77,7 +77,6 @@ def derive(
     tell(f"{output}: ModernBERT's tokenizer of {tokenizer.vocab_size:,} entries")
 
 
-@app.command(epilog=example("tokenizer extend tokenizer extended --token [CODE]"))
 def extend(
     tokenizer: Annotated[
         str,
@@ -102,6 +101,11 @@ def extend(
     extended.save_pretrained(output)
     ids = ", ".join(f"{each} {extended.token_to_id(each)}" for each in token)
     tell(f"{output}: {counted(len(token), 'new token')}: {ids}")
+
+
+app.command(epilog=example("tokenizer extend tokenizer extended --token [CODE]"))(
+    takes_revision(extend, "tokenizer")
+)
 
 
 def _texts(documents: Iterable["Document"], meter: Meter) -> Iterator[str]:

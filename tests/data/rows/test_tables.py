@@ -213,10 +213,10 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 
 def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
-    asked: list[tuple[str, ...]] = []
+    asked: list[tuple[str | None, ...]] = []
 
-    def load_dataset(*arguments: str) -> Any:
-        asked.append(arguments)
+    def load_dataset(*arguments: str, revision: str | None) -> Any:
+        asked.append((*arguments, revision))
         features = datasets.Features(
             text=datasets.Value("string"), label=datasets.ClassLabel(names=["no", "yes"])
         )
@@ -226,12 +226,13 @@ def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **_more: None)
     table = read_table("owner/name/config:train")
-    assert asked == [("owner/name", "config")]
+    read_table("owner/name@v1.0:test")
+    assert asked == [("owner/name", "config", None), ("owner/name", "v1.0")]
     assert list(table.rows) == [{"text": "a", "label": "yes"}]
     with pytest.raises(DocumentError, match=r"^owner/name: names no split"):
         read_table("owner/name")
 
-    def fail(*_: str) -> Any:
+    def fail(*_: str, **__: None) -> Any:
         raise ConnectionError("no way\nout")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)

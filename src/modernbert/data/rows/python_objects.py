@@ -109,7 +109,7 @@ def _cell(value: Any) -> Any:
 
 
 def read_hub(name: str, split: str | None) -> Table:
-    """A data set of the hub: `name`, `owner/name` or `owner/name/config`.
+    """A data set of the hub: `name`, `owner/name` or `owner/name/config`, each with `@revision`.
 
     Raises:
         DocumentError: `datasets` is not installed, or cannot get it; or no split is meant.
@@ -121,11 +121,12 @@ def read_hub(name: str, split: str | None) -> Table:
             f"{name}: no such file; to load a dataset of the hub, run "
             "`pip install 'modernbert[datasets]'`"
         ) from None
-    owner, _, config = name.partition("/")[2].partition("/")
-    arguments = [f"{name.split('/')[0]}/{owner}", config] if config else [name]
+    hub_id, _, revision = name.partition("@")
+    owner, *rest = hub_id.split("/", 2)
+    arguments = [f"{owner}/{rest[0]}", rest[1]] if len(rest) == 2 else [hub_id]
     try:
         with _reached_or_cached(arguments[0]) as unreachable:
-            loaded = datasets.load_dataset(*arguments)
+            loaded = datasets.load_dataset(*arguments, revision=revision or None)
     except Exception as error:  # the errors of `datasets` share no base class
         reason = (str(unreachable or error) or type(error).__name__).splitlines()[0]
         raise DocumentError(
