@@ -18,14 +18,23 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt -e '.[train]'
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
-	touch $@
+# By the lock, each file by its hash, where pip finds the lock's torch: CPython 3.11 on Linux x86-64.
+LOCKED_TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)
 
-kernels: $(VENV)/.installed
+$(VENV)/.installed-dev: pyproject.toml constraints.txt requirements.lock | $(BIN)/python
+	if $(PIP) install --quiet --no-deps --dry-run $(LOCKED_TORCH) 2> /dev/null; then \
+		$(PIP) install --quiet --require-hashes -r requirements.lock && \
+		$(PIP) install --quiet --no-deps --no-build-isolation -e .; \
+	else \
+		echo "no $(LOCKED_TORCH) here: installing by constraints.txt, without hashes"; \
+		$(PIP) install --quiet -c constraints.txt -e '.[dev]'; \
+	fi
+	touch $(VENV)/.installed $@
+
+kernels: | $(BIN)/python
 	$(BIN)/python src/modernbert/model/native/build.py
 
-demo: kernels
+demo: $(VENV)/.installed kernels
 	$(BIN)/modernbert demo demo
 
 test: lint types kernels $(VENV)/.installed-dev

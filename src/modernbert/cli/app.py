@@ -102,8 +102,12 @@ _VERBS: dict[str, tuple[Callable[..., Any] | typer.Typer, str]] = {
 }
 
 # The parameter of each verb that may name a model or a tokenizer of the hub, for `--revision`.
-_USE_A_MODEL = "evaluate score fill-mask embed search mine classify tag answer rerank".split()
-_REVISIONS = {"prepare": "tokenizer", "serve": "models", **dict.fromkeys(_USE_A_MODEL, "model")}
+_USES = ("fill-mask", "embed", "search", "classify", "tag", "answer", "rerank", "mine")
+_REVISIONS = {
+    "prepare": "tokenizer",
+    "serve": "models",
+    **dict.fromkeys((*_USES, "evaluate", "score"), "model"),
+}
 
 
 class _InOrderOfUse(TyperGroup):

@@ -68,7 +68,8 @@ class TextEncoder:
             place = next(at for at, text in enumerate(texts) if not isinstance(text, str))
             raise InputError(f"texts: got {_named(texts[place])} at {place}, expected a str")
         if self.prompt:
-            parts = [(self.prompt + first, *others) for first, *others in parts]
+            prompted = {first: self.prompt + first for first in {first for first, *_ in parts}}
+            parts = [(prompted[first], *others) for first, *others in parts]
         # A query that is paired with many documents is tokenized once.
         different = list(dict.fromkeys(chain.from_iterable(parts)))
         rows = self.tokenizer.encode_batch(different, special_tokens=False)

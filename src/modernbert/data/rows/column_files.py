@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modernbert.data.records import Reading, Row
+from modernbert.data.rows.json_files import MAX_VALUE_BYTES
 from modernbert.extras import import_extra
 
 _ROWS = 256
-_PIECE_BYTES = 1 << 26
 _ARROW_FILE_MARK = b"ARROW1"
 
 
@@ -16,25 +16,26 @@ def read_parquet(reading: Reading) -> Iterator[Row]:
     """The rows of a Parquet file, batch by batch.
 
     Texts are read as numbers of a dictionary, as the file may hold them: a long one that stands in
-    a million rows takes its room once.
+    a million rows, or in lists, takes its room once.
     """
-    parquet, types = import_extra("pyarrow.parquet"), import_extra("pyarrow.types")
+    from modernbert.data.rows.column_sizes import repeated_beyond_reason
+
+    parquet = import_extra("pyarrow.parquet")
     path = reading.file.path
-    texts = [
-        field.name
-        for field in parquet.read_schema(path)
-        if any(is_text(field.type) for is_text in (types.is_string, types.is_binary))
-        or any(is_text(field.type) for is_text in (types.is_large_string, types.is_large_binary))
-    ]
+    columns = parquet.read_metadata(path).schema
+    each_column = map(columns.column, range(len(columns)))
+    texts = [each.path for each in each_column if each.physical_type == "BYTE_ARRAY"]
     with parquet.ParquetFile(
         path, pre_buffer=False, read_dictionary=texts, page_checksum_verification=True
     ) as file:
+        if (column := repeated_beyond_reason(file.metadata)) is not None:
+            reading.rules.skip(path, "too many values for its size", detail=column)
+            return
         schema = file.schema_arrow
         if not (names := reading.choose(schema.names)):
             return
         num_rows = 0
-        batches = file.iter_batches(batch_size=_ROWS, columns=names)
-        for batch in (piece for whole in batches for piece in _pieces(whole)):
+        for batch in file.iter_batches(batch_size=_ROWS, columns=names):
             yield from _rows(batch, names, class_names(schema.metadata), num_rows, reading)
             num_rows += len(batch)
             reading.bytes_done = reading.file.num_bytes * num_rows // file.metadata.num_rows
@@ -86,21 +87,20 @@ def named_values(values: list[Any], names: Sequence[str] | None) -> list[Any]:
 def _rows(
     batch: Any, names: Sequence[str], labels: Mapping[str, Sequence[str]], first: int, reading: Any
 ) -> Iterator[Row]:
-    columns = [named_values(_values(batch.column(name)), labels.get(name)) for name in names]
+    from modernbert.data.rows.column_sizes import pieces  # imports numpy
+
     path = reading.file.path
-    for index, values in enumerate(zip(*columns, strict=True), start=first):
-        yield Row(dict(zip(names, values, strict=True)), index, f"{path}, row {index + 1}")
-
-
-def _pieces(batch: Any) -> Iterator[Any]:
-    """Parts of a batch that take little room when their texts are written out."""
-    compute, types = import_extra("pyarrow.compute"), import_extra("pyarrow.types")
-    longest = 1
-    for column in batch.columns:
-        if types.is_dictionary(column.type) and len(column.dictionary):
-            longest += compute.max(compute.binary_length(column.dictionary)).as_py() or 0
-    size = max(1, _PIECE_BYTES // longest)
-    return (batch.slice(start, size) for start in range(0, len(batch), size))
+    for piece, num_bytes in pieces(batch.select(names)):
+        if num_bytes > MAX_VALUE_BYTES:
+            where = f"{path}, row {first + 1}"
+            reading.rules.skip(where, f"a row of over {MAX_VALUE_BYTES >> 30} GB")
+        else:
+            columns = [
+                named_values(_values(piece.column(name)), labels.get(name)) for name in names
+            ]
+            for index, values in enumerate(zip(*columns, strict=True), start=first):
+                yield Row(dict(zip(names, values, strict=True)), index, f"{path}, row {index + 1}")
+        first += len(piece)
 
 
 def _arrow_batches(opened: Any) -> Any:
@@ -118,8 +118,11 @@ def _each_batch(batches: Any) -> Iterator[Any]:
 
 def _values(column: Any) -> list[Any]:
     """The values of a column; as bytes where a text is no UTF-8."""
-    if import_extra("pyarrow.types").is_dictionary(column.type):
-        column = column.dictionary_decode()
+    from modernbert.data.rows.column_sizes import without_dictionaries
+
+    if (kind := without_dictionaries(column.type)) != column.type:
+        # A slice of lists refers to the values of all rows, and all would be written out.
+        column = column.take(import_extra("pyarrow").array(range(len(column)))).cast(kind)
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
