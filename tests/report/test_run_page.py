@@ -1,14 +1,17 @@
 """The page of a run tells what the log says, and no less than it says."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.report.example_run import EVIL, rows
+from tests.report.example_run import EVIL, NUM_STEPS, rows
 from tests.report.html_tree import Node, parse
 
+from modernbert.kinds import MODEL_KINDS
 from modernbert.report.history import RunHistory
-from modernbert.report.run_charts import phase_accounts, phase_spans, ratio
+from modernbert.report.next_commands import commands_of, go_on
+from modernbert.report.run_charts import phase_accounts, phase_spans, ratio, usual_curve
 from modernbert.report.run_report import run_page
 
 
@@ -77,12 +80,12 @@ def test_charts_have_units_names_and_borders(root: Node) -> None:
 
 def test_totals(root: Node) -> None:
     said = facts(root)
-    assert said["tokens seen"] == "120k of 120k (99.59%)"
+    assert said["tokens seen"] == "120k of 120k (99.6%)"
     assert said["steps"] == "120" and said["skipped steps"] == "1" and said["resumed"] == "never"
     assert said["held-out loss"] == "2.000" and said["held-out accuracy"] == "25%"
     assert said["tokens a second, all steps"] == "500" and said["left at this speed"] == "1 s"
     assert said["parameters"] == "149,655,232" and said["peak memory"] == "2.5 GB"
-    assert said["matrix products, measured"] == "40BFLOP/s"
+    assert said["matrix products, measured"] == "40 GFLOP/s"
 
 
 def test_a_row_for_each_phase(root: Node) -> None:
@@ -136,3 +139,44 @@ def test_the_log_of_an_older_run_of_one_phase() -> None:
 
 
 OLD = ("kind", "step", "tokens", "loss", "held_out_loss")
+
+
+def test_the_short_step_at_the_end_of_an_epoch_is_no_spike() -> None:
+    steps = [
+        {**row, "loss": 99.0, "num_tokens": 30} if row.get("step") == 40 else row
+        for row in rows()
+        if row["kind"] in ("start", "step")
+    ]
+    history = history_of(steps)
+    curve = usual_curve(history, "loss")
+    assert len(curve.values) == NUM_STEPS - 1 and curve.values.max() < 10
+    assert usual_curve(history_of(steps[:2]), "loss").values.tolist() == [8.95]
+
+
+def test_a_growing_batch_is_shown_whole() -> None:
+    steps = [
+        {"kind": "step", "step": i, "tokens": 2**i, "num_tokens": 2**i, "loss": 1.0}
+        for i in range(9)
+    ]
+    assert len(usual_curve(history_of(steps), "loss").values) == 9
+
+
+def test_examples_are_marked_and_judged(history: RunHistory) -> None:
+    right = {"before": EVIL, "after": ".", "expected": " a", "predicted": [[" a", 0.5], ["b", 0.2]]}
+    wrong = {**right, "expected": "\n", "predicted": [["c", 0.75]]}
+    root = parse(run_page(history, title="run", examples=[wrong, right], card="# card"))
+    (listed,) = [table for table in root.all("table") if table.all("mark")]
+    assert [row[1:] for row in cells(listed)[1:]] == [
+        ["right: ' a' 50% · 'b' 20%"],
+        ["wrong: 'c' 75%"],
+    ]
+    assert [mark.text for mark in listed.all("mark")] == ["a", "'\\n'"]
+    assert root.all("script") == [] and "# card" in root.all("pre")[-1].text
+
+
+def test_what_comes_next_follows_from_the_model() -> None:
+    for kind in MODEL_KINDS:
+        lines = commands_of(kind, Path("my runs/model"))
+        assert all("'my runs/model'" in line for line in lines.values())
+    assert "--model" in commands_of("masked_lm", Path("model"))["fine-tune it"]
+    assert go_on({}) == ""

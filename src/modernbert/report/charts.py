@@ -49,6 +49,8 @@ _STYLE: dict[Any, Any] = {
     "ytick.major.size": 0,
 }
 _POINTS_PER_INCH = 72
+# The largest size of texts in a chart, which page.css gives them on narrow screens.
+_PAGE_FONT_SIZE = 15
 _WIDTH, _HEIGHT, _ROW_HEIGHT = 480, 260, 24
 # Columns of a line; more than one can tell apart in the width of a chart.
 _BUCKETS = 240
@@ -161,7 +163,7 @@ class Chart(ABC):
         from matplotlib import rc_context
         from matplotlib.figure import Figure
 
-        with rc_context(_STYLE):
+        with rc_context({**_STYLE, "font.size": _PAGE_FONT_SIZE}):
             size = (_WIDTH / _POINTS_PER_INCH, self.height / _POINTS_PER_INCH)
             figure = Figure(figsize=size, layout="constrained")
             self.draw(figure.add_subplot())

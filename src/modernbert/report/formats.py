@@ -24,12 +24,12 @@ def compact(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """Format a fraction as a percentage, with one decimal if necessary.
+    """Format a fraction as a percentage of three digits at most.
 
-    >>> percent(0.25), percent(0.995), percent(1)
-    ('25%', '99.5%', '100%')
+    >>> percent(0.25), percent(0.99459), percent(1), percent(0.00297)
+    ('25%', '99.5%', '100%', '0.297%')
     """
-    return f"{100 * value:.4g}%" if abs(value) >= 0.1 else f"{100 * value:.3g}%"
+    return f"{100 * value:.3g}%"
 
 
 def num_bytes(value: float) -> str:

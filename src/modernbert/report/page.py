@@ -9,7 +9,7 @@ can put any text anywhere.
 import html
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -116,13 +116,24 @@ def grid(items: Iterable[object]) -> Html:
     return element("div", *items, class_="grid")
 
 
-def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
-    """Make a table; columns whose cells all begin like numbers, or are empty, are aligned right."""
+def table(
+    header: Sequence[object], rows: Iterable[Sequence[object]], *, texts: Container[object] = ()
+) -> Html:
+    """Make a table; columns whose cells all begin like numbers, or are empty, are aligned right.
+
+    Args:
+        header: The names of the columns.
+        rows: The cells of each row.
+        texts: The names of columns of running text, which are wide and never aligned right.
+    """
     body = [list(row) for row in rows]
-    right = [_is_numeric([row[column] for row in body]) for column in range(len(header))]
-    top = element("tr", *(_cell("th", cell, r) for cell, r in zip(header, right, strict=True)))
+    kinds = [
+        "text" if name in texts else "number" if _is_numeric([row[i] for row in body]) else ""
+        for i, name in enumerate(header)
+    ]
+    top = element("tr", *(_cell("th", cell, k) for cell, k in zip(header, kinds, strict=True)))
     lines = [
-        element("tr", *(_cell("td", cell, r) for cell, r in zip(row, right, strict=True)))
+        element("tr", *(_cell("td", cell, k) for cell, k in zip(row, kinds, strict=True)))
         for row in body
     ]
     inner = element("table", element("thead", top), element("tbody", *lines))
@@ -134,13 +145,25 @@ def code(text: str) -> Html:
     return element("pre", element("code", text))
 
 
+def commands(lines: Mapping[str, str]) -> Html:
+    """List what one can do next, each with its command, which one click selects as a whole."""
+    return element(
+        "dl",
+        *(
+            element("div", element("dt", purpose), element("dd", element("code", command)))
+            for purpose, command in lines.items()
+        ),
+        class_="commands",
+    )
+
+
 def details(summary: object, *content: object) -> Html:
     """Hide content behind a summary that opens on a click."""
     return element("details", element("summary", summary), *content)
 
 
-def _cell(tag: str, value: object, right: bool) -> Html:
-    return element(tag, value, class_="number") if right else element(tag, value)
+def _cell(tag: str, value: object, kind: str) -> Html:
+    return element(tag, value, class_=kind) if kind else element(tag, value)
 
 
 def _is_numeric(cells: Sequence[object]) -> bool:

@@ -13,6 +13,8 @@ from modernbert.report.history import Curve, LogRow, RunHistory, number
 
 # A mean is over this fraction of the run on either side.
 _SMOOTHING = 0.015
+# A step of less than this share of its neighbours' tokens is left out of curves.
+_SMALL_STEP = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +43,21 @@ def smooth(curve: Curve) -> Curve:
     return curve.smoothed(round(len(curve.tokens) * _SMOOTHING))
 
 
+def usual_curve(history: RunHistory, figure: str) -> Curve:
+    """Return a figure of the steps, without those far smaller than both of their neighbours.
+
+    Such a step has the few tokens that an epoch ends with, and its loss says nothing of the model.
+    """
+    tokens, values = history.column("tokens"), history.column(figure)
+    sizes = np.pad(history.column("num_tokens"), 1, constant_values=np.inf)
+    is_small = sizes[1:-1] < _SMALL_STEP * np.minimum(sizes[:-2], sizes[2:])
+    kept = np.isfinite(tokens) & ~np.isnan(values) & ~(is_small & (len(tokens) > 1))
+    return Curve(tokens[kept], values[kept])
+
+
 def mean_curve(history: RunHistory, figure: str) -> Curve:
-    """Average a figure that every step has, without infinite numbers."""
-    curve = history.curve(figure)
+    """Average a figure over the usual steps, without infinite numbers."""
+    curve = usual_curve(history, figure)
     finite = np.isfinite(curve.values)
     return smooth(Curve(curve.tokens[finite], curve.values[finite]))
 
@@ -153,7 +167,7 @@ class _Drawer:
         self.marks = [Mark(x=start, label=name) for start, _, name in phase_spans(history)[1:]]
 
     def losses(self, baseline: float | None) -> Chart:
-        training = self.history.curve("loss")
+        training = usual_curve(self.history, "loss")
         held_out = self.history.event_curve("evaluation", "held_out_loss")
         series = [
             _series("", training, kind="faint"),
@@ -170,7 +184,7 @@ class _Drawer:
         """Draw the losses without the steep beginning, which would make the rest look flat."""
         many = self.history.num_steps >= _MANY_STEPS
         start = _BEGINNING * self.history.last_tokens if many else math.inf
-        training = self.history.curve("loss")
+        training = usual_curve(self.history, "loss")
         held_out = self.history.event_curve("evaluation", "held_out_loss")
         series = [
             _series("", training.after(start), kind="faint"),
@@ -210,7 +224,7 @@ class _Drawer:
     ) -> Chart:
         """Draw a noisy figure faintly, with its means."""
         series = [
-            _series("", self.history.curve(figure), kind="faint"),
+            _series("", usual_curve(self.history, figure), kind="faint"),
             _series("", mean_curve(self.history, figure)),
         ]
         return self._chart(title, series, Axis(label=unit, format=format, log=log))

@@ -4,6 +4,7 @@ It is written at evaluations and checkpoints during the run, and at its end.
 """
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from modernbert.extras import is_installed
 from modernbert.report.charts import charts_html, save_png
 from modernbert.report.formats import compact, duration, num_bytes, percent
 from modernbert.report.history import METRICS_FILE, LogRow, RunHistory
+from modernbert.report.next_commands import commands_of, go_on
 from modernbert.report.page import (
     Html,
     code,
@@ -21,6 +23,7 @@ from modernbert.report.page import (
     element,
     facts,
     grid,
+    join,
     page,
     section,
     table,
@@ -33,7 +36,14 @@ _ORDINARY = ("start", "resume", "evaluation", "checkpoint", "end", "phase")
 
 
 def run_page(
-    history: RunHistory, *, title: str, recipe: str = "", baseline: float | None = None
+    history: RunHistory,
+    *,
+    title: str,
+    recipe: str = "",
+    baseline: float | None = None,
+    examples: Sequence[Mapping[str, Any]] = (),
+    next_commands: Mapping[str, str] | None = None,
+    card: str = "",
 ) -> str:
     """Make the page of a run as it is now.
 
@@ -42,17 +52,51 @@ def run_page(
         title: The title of the page.
         recipe: The text of the recipe, shown unchanged.
         baseline: A loss to compare with, such as that of the unigram distribution.
+        examples: Masked tokens of held-out text, and what the model predicts.
+        next_commands: What can be done next, and the command of each.
+        card: The model's card, shown unchanged.
     """
     charts = charts_html(run_charts(history, baseline))
     parts = [
         section("Now", facts(_totals(history))),
+        go_on(next_commands or {}),
         section("Course", grid(charts)) if charts else element("p", "No step has been taken yet."),
+        _examples(examples),
         section("Phases", _phases(history)) if history.num_steps else Html(""),
         _events(history),
         section("Model and machine", facts(_about(history))),
-        section("Recipe", code(recipe)) if recipe else Html(""),
+        section("Recipe", details("recipe.toml", code(recipe))) if recipe else Html(""),
+        section("Model card", details("README.md", code(card))) if card else Html(""),
     ]
     return page(title, [part for part in parts if part], subtitle=_status(history))
+
+
+def _examples(examples: Sequence[Mapping[str, Any]]) -> Html:
+    """Show masked tokens in their texts beside the predictions, the right ones first."""
+    if not examples:
+        return Html("")
+    judged = [(each, each["predicted"][0][0] == each["expected"]) for each in examples]
+    rows = [
+        (_masked_text(each), _predicted(each["predicted"], "right" if is_right else "wrong"))
+        for each, is_right in sorted(judged, key=lambda pair: not pair[1])
+    ]
+    note = (
+        "Masked tokens of held-out text, evenly spread. The marked token is what stands there; the "
+        "model saw [MASK]."
+    )
+    header = ("text", "predicted")
+    return section("Examples", table(header, rows, texts=("text",)), note=note)
+
+
+def _masked_text(example: Mapping[str, Any]) -> Html:
+    before, after, expected = (str(example[name]) for name in ("before", "after", "expected"))
+    space = " " if expected[:1] == " " else ""
+    return join([before, space, element("mark", expected.strip() or repr(expected)), after])
+
+
+def _predicted(predictions: Sequence[Sequence[Any]], verdict: str) -> Html:
+    told = (f"{str(token)!r} {percent(round(float(score), 3))}" for token, score in predictions)
+    return join([f"{verdict}: ", join(told, " · ")])
 
 
 def _status(history: RunHistory) -> str:
@@ -60,10 +104,13 @@ def _status(history: RunHistory) -> str:
     rows = history.of_kind("start", "resume", "end")
     if not rows:
         return "not started yet"
+    about: Mapping[str, Any] = rows[0].get("about") or {}
+    task = f"{str(about['task']).capitalize()}, " if about.get("task") else ""
     if rows[-1]["kind"] != "end":
-        return "under way when this page was written"
+        return f"{task}under way when this page was written"
     status = str(rows[-1].get("status", "ended"))
-    return {"interrupted": "interrupted; the same command goes on from here"}.get(status, status)
+    said = {"interrupted": "interrupted; the same command continues it"}.get(status, status)
+    return task + said
 
 
 def _totals(history: RunHistory) -> dict[str, str]:
@@ -165,7 +212,7 @@ def _about(history: RunHistory) -> dict[str, object]:
         if not isinstance(value, Mapping)
     }
     if ceiling := matmul_ceiling(history):
-        found["matrix products, measured"] = f"{compact(ceiling)}FLOP/s"
+        found["matrix products, measured"] = f"{ceiling / 1e9:,.0f} GFLOP/s"
     memory = history.curve("memory_bytes")
     if memory:
         found["peak memory"] = num_bytes(float(memory.values.max()))
@@ -180,6 +227,7 @@ REPORT_FILE = "report.html"
 LOSS_FILE = "loss.png"
 RUN_FILE = "run.png"
 RECIPE_FILE = "recipe.toml"
+EXAMPLES_FILE = "examples.json"
 
 # A report is not written again before so many times its own duration have passed.
 _PAUSE = 100.0
@@ -203,8 +251,16 @@ def write_report(
     """
     history = history or RunHistory.read(run_folder / METRICS_FILE)
     page = run_folder / REPORT_FILE
-    title = run_folder.resolve().name
-    write_page(page, run_page(history, title=title, recipe=_recipe(run_folder), baseline=baseline))
+    document = run_page(
+        history,
+        title=run_folder.resolve().name,
+        recipe=_text_of(run_folder / RECIPE_FILE),
+        baseline=baseline,
+        examples=_examples_of(run_folder),
+        next_commands=_next_commands(run_folder, history),
+        card=_text_of(run_folder / "model" / "README.md"),
+    )
+    write_page(page, document)
     if history.curve("loss") and is_installed("matplotlib"):
         _draw(run_folder, history, baseline)
     return page
@@ -251,8 +307,28 @@ def _draw(run_folder: Path, history: RunHistory, baseline: float | None) -> None
     save_png(others, run_folder / RUN_FILE, columns=3)
 
 
-def _recipe(run_folder: Path) -> str:
+def _next_commands(run_folder: Path, history: RunHistory) -> dict[str, str]:
+    """Return what can be done with the model, or how to continue without one."""
+    model = run_folder / "model"
+    if model.is_dir():
+        return commands_of("masked_lm", model)
+    ends = history.of_kind("start", "resume", "end")
+    if ends and ends[-1]["kind"] == "end" and (run_folder / RECIPE_FILE).exists():
+        recipe = shlex.quote(str(run_folder / RECIPE_FILE))
+        return {"continue": f"modernbert pretrain {recipe}"}
+    return {}
+
+
+def _examples_of(run_folder: Path) -> list[Mapping[str, Any]]:
     try:
-        return (run_folder / RECIPE_FILE).read_text(encoding="utf-8", errors="replace")
+        return list(json.loads(_text_of(run_folder / EXAMPLES_FILE) or "[]"))
+    except ValueError:
+        return []
+
+
+def _text_of(path: Path) -> str:
+    """Return the text of a file; nothing where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

@@ -36,7 +36,7 @@ from modernbert.tasks.labels.examples import (
 )
 from modernbert.tasks.labels.few_shot import few_shot_job
 from modernbert.tasks.labels.job import LabelledTables
-from modernbert.tasks.labels.objective import Mistake, Split, mistakes_of
+from modernbert.tasks.labels.objective import Judged, Split, judged_rows
 from modernbert.tasks.labels.recipe import LABELS, ClassifyRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
 
@@ -105,19 +105,25 @@ class SingleLabel:
         chances = torch.stack(list(outputs)).softmax(1)
         predicted = chances.argmax(1).tolist()
         expected = [example.label for example in split.examples]
-        mistakes = [
-            Mistake(float(row[given]), text, self.labels[wanted], self.labels[given])
+        judged = [
+            Judged(
+                is_right=given == wanted,
+                error=float(row[given]),
+                text=text,
+                expected=self.labels[wanted],
+                predicted=self.labels[given],
+                figure=f"{float(row[given]):.3f}",
+            )
             for row, given, wanted, text in zip(
                 chances, predicted, expected, split.shown, strict=True
             )
-            if given != wanted
         ]
         is_right = [given == wanted for given, wanted in zip(predicted, expected, strict=True)]
         return Review(
             labels=figures_of_labels(predicted, expected, self.labels),
             confusion=confusion_of(predicted, expected, self.labels),
             calibration=calibration_bins(chances.amax(1).numpy(), is_right),
-            **mistakes_of(mistakes),
+            **judged_rows(judged, "confidence"),
         )
 
 
@@ -161,23 +167,25 @@ class MultiLabel:
         """Return figures of each label, and the wrong texts with the largest losses."""
         decisions = self._decisions(outputs)
         chances = torch.stack(list(outputs)).sigmoid().numpy()
-        flags = flags_of(split.examples, len(self.labels))
-        expected = flags.numpy()
-        mistakes = [
-            Mistake(float((given.sigmoid() - wanted).abs().max()), text, *named)
-            for given, wanted, text, named in zip(
-                outputs,
-                flags,
-                split.shown,
-                zip(self._names(expected), self._names(decisions), strict=True),
-                strict=True,
+        expected = flags_of(split.examples, len(self.labels)).numpy()
+        worst = np.abs(chances - expected).max(axis=1).tolist()
+        judged = [
+            Judged(
+                is_right=right == given,
+                error=error,
+                text=text,
+                expected=right,
+                predicted=given,
+                figure=f"{error:.3f}",
             )
-            if named[0] != named[1]
+            for error, text, right, given in zip(
+                worst, split.shown, self._names(expected), self._names(decisions), strict=True
+            )
         ]
         return Review(
             labels=figures_of_decisions(decisions, expected, self.labels),
             calibration=calibration_bins(chances.ravel(), expected.ravel()),
-            **mistakes_of(mistakes),
+            **judged_rows(judged, "furthest probability off by"),
         )
 
     def _decisions(self, outputs: Sequence[Tensor]) -> np.ndarray:

@@ -15,6 +15,10 @@ from modernbert.tasks.tuning.job import HeldOutSplit, Review
 from modernbert.tasks.tuning.task import Pack, computed_together
 from modernbert.training.distributed import Group
 
+NOTHING = "none", "no answer"
+"""What rows without labels, entities or answers are said to hold; others are shown before them."""
+_SHOWN_RIGHT = 8
+
 
 class Example(Protocol):
     """One sequence; what it should give is known to its criterion."""
@@ -172,26 +176,41 @@ def packed(examples: Sequence[Example], device: torch.device) -> PackedBatch:
     return PackedBatch.from_sequences([each.token_ids for each in examples], device=device)
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """An example that a model is wrong about, or was least sure of.
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A prediction beside what was expected.
 
     Attributes:
-        doubt: How wrong; the largest are shown.
+        is_right: Whether nothing is wrong with it.
+        error: How wrong it is otherwise; the largest are shown.
+        figure: A number about it, to show.
     """
 
-    doubt: float
+    is_right: bool
+    error: float
     text: str
     expected: str
     predicted: str
+    figure: str
 
 
-def mistakes_of(found: Sequence[Mistake]) -> dict[str, Any]:
-    """Mistakes as a review has them, the worst first."""
-    worst = sorted(found, key=lambda each: -each.doubt)
+def judged_rows(rows: Sequence[Judged], figure: str) -> dict[str, Any]:
+    """Predictions as a review has them: the wrong ones, the worst first, and a few right ones.
+
+    Args:
+        rows: The predictions for all rows.
+        figure: What their figures are called.
+    """
+    wrong = sorted((each for each in rows if not each.is_right), key=lambda each: -each.error)
+    right = sorted(
+        (each for each in rows if each.is_right), key=lambda each: each.expected in NOTHING
+    )
     return {
-        "columns": ("text", "is", "given", "by"),
-        "mistakes": [
-            (each.text, each.expected, each.predicted, f"{each.doubt:.3f}") for each in worst
-        ],
+        "columns": ("text", "is", "given", figure),
+        "mistakes": [_cells(each) for each in wrong],
+        "right": [_cells(each) for each in right[:_SHOWN_RIGHT]],
     }
+
+
+def _cells(row: Judged) -> tuple[str, ...]:
+    return row.text, row.expected, row.predicted, row.figure

@@ -27,7 +27,7 @@ from modernbert.inference.question_answerer import (
 from modernbert.metrics.answers import answer_scores, overlap_f1
 from modernbert.model.heads import ClassifierSettings, SpanClassifier
 from modernbert.tasks.labels.job import LabelledTables, use_of
-from modernbert.tasks.labels.objective import Mistake, Split, mistakes_of
+from modernbert.tasks.labels.objective import Judged, Split, judged_rows
 from modernbert.tasks.labels.recipe import ANSWERS, CONTEXTS, QUESTIONS, AnswerRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
 
@@ -104,17 +104,18 @@ class QuestionAnswering:
 
     def review(self, outputs: Sequence[Tensor], split: Split[AnswerWindow], /) -> Review:
         """The questions whose answers share least with the right ones."""
-        mistakes = [
-            Mistake(
-                1 - score,
-                f"{row.question}  |  {row.context[:1000]}",
-                "; ".join(_texts(row.answers)) or "no answer",
-                answer or "no answer",
+        judged = [
+            Judged(
+                is_right=(score := overlap_f1(answer, _texts(row.answers))) == 1,
+                error=1 - score,
+                text=f"{row.question}  |  {row.context[:1000]}",
+                expected="; ".join(_texts(row.answers)) or "no answer",
+                predicted=answer or "no answer",
+                figure=f"{score:.3f}",
             )
             for answer, row in self._answers(outputs, split.examples)
-            if (score := overlap_f1(answer, _texts(row.answers))) < 1
         ]
-        return Review(**mistakes_of(mistakes))
+        return Review(**judged_rows(judged, "F1"))
 
     def _answers(
         self, outputs: Sequence[Tensor], examples: Sequence[AnswerWindow]

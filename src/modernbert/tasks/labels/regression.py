@@ -13,9 +13,12 @@ from modernbert.metrics.regression import regression_scores
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.tasks.labels.examples import read_numbers, text_job
 from modernbert.tasks.labels.job import LabelledTables
-from modernbert.tasks.labels.objective import Mistake, Split, mistakes_of
+from modernbert.tasks.labels.objective import Judged, Split, judged_rows
 from modernbert.tasks.labels.recipe import SCORES, RegressRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
+
+# A prediction is right within this share of the range of scores, for the page.
+_NEARLY = 0.05
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,21 @@ class Regression:
         return regression_scores(_numbers(outputs), [example.score for example in examples])
 
     def review(self, outputs: Sequence[Tensor], split: Split[ScoredText], /) -> Review:
-        """The texts whose numbers are furthest off."""
-        mistakes = [
-            Mistake(abs(given - example.score), text, f"{example.score:g}", f"{given:.3f}")
-            for given, example, text in zip(
-                _numbers(outputs), split.examples, split.shown, strict=True
+        """The texts whose numbers are furthest off; right is within 5% of the range of scores."""
+        wanted = [example.score for example in split.examples]
+        enough = _NEARLY * (max(wanted) - min(wanted))
+        judged = [
+            Judged(
+                is_right=(error := abs(given - score)) <= enough,
+                error=error,
+                text=text,
+                expected=f"{score:g}",
+                predicted=f"{given:.3f}",
+                figure=f"{error:.3f}",
             )
+            for given, score, text in zip(_numbers(outputs), wanted, split.shown, strict=True)
         ]
-        return Review(**mistakes_of(mistakes))
+        return Review(**judged_rows(judged, "off by"))
 
 
 def open_regress(recipe: RegressRecipe) -> TuningJob:

@@ -31,7 +31,7 @@ from modernbert.tasks.labels.examples import (
     row_label_names,
 )
 from modernbert.tasks.labels.job import LabelledTables, use_of
-from modernbert.tasks.labels.objective import Mistake, Split, mistakes_of
+from modernbert.tasks.labels.objective import Judged, Split, judged_rows
 from modernbert.tasks.labels.recipe import TagRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
 from modernbert.word_splitting import WordSplitting
@@ -101,17 +101,23 @@ class Tagging:
         predicted = [self._predicted(*pair) for pair in zip(outputs, split.examples, strict=True)]
         given, wanted = self._named(predicted), self._named(expected)
         words = _flat(predicted), _flat(expected), self.labels
-        mistakes = [
-            Mistake(wrong, text, *(self._described(text, labels) for labels in (right, found)))
+        judged = [
+            Judged(
+                is_right=not (wrong := sum(a != b for a, b in zip(right, found, strict=True))),
+                error=wrong,
+                text=text,
+                expected=self._described(text, right),
+                predicted=self._described(text, found),
+                figure=f"{wrong:,}",
+            )
             for text, right, found in zip(split.shown, wanted, given, strict=True)
-            if (wrong := sum(a != b for a, b in zip(right, found, strict=True)))
         ]
         return Review(
             labels=figures_of_kinds(given, wanted)
             if self.has_entities
             else figures_of_labels(*words),
             confusion=None if self.has_entities else confusion_of(*words),
-            **mistakes_of(mistakes),
+            **judged_rows(judged, "words wrong"),
         )
 
     def _predicted(self, outputs: Tensor, example: TaggedWords) -> list[int]:

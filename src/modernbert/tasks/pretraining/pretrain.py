@@ -5,6 +5,7 @@ The run's folder, `output` of the recipe, holds
     recipe.toml       the recipe with all its values
     metrics.jsonl     a line for each step, evaluation and checkpoint, of all phases
     report.html       what there is to see, with loss.png and run.png
+    examples.json     at the end: masked tokens of held-out text, and what the model predicts
     tensorboard/      the same, where tensorboard is installed
     checkpoints/      what a run that was stopped goes on from
     NAME/             after each phase but the last, under its name: the model, as in model/
@@ -13,6 +14,7 @@ The run's folder, `output` of the recipe, holds
     averaged/         and the average
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,7 +39,7 @@ from modernbert.model.dropout import Dropout
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.native.functions import update
-from modernbert.report.run_report import ReportWriter
+from modernbert.report.run_report import EXAMPLES_FILE, ReportWriter
 from modernbert.settings import to_toml
 from modernbert.tasks.pretraining.averaging import (
     AVERAGED_FOLDER,
@@ -50,6 +52,7 @@ from modernbert.tasks.pretraining.averaging import (
 )
 from modernbert.tasks.pretraining.card import description, pretraining_card, step_flops
 from modernbert.tasks.pretraining.data import PretrainingData, require_known_ids
+from modernbert.tasks.pretraining.examples import first_batch, held_out_examples
 from modernbert.tasks.pretraining.models import InFirstProcess, first_weights, starting_model
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe, read_recipe
 from modernbert.tasks.pretraining.vocabulary_loss import (
@@ -373,7 +376,7 @@ def _phase(recipe: PretrainingRecipe, index: int, data: PretrainingData, group: 
         start_from=phase.start_from,
         identity=data.identity,
         begin=_Configure(data),
-        end=InFirstProcess(group, _WriteModel(recipe, index, data.tokenizer)),
+        end=InFirstProcess(group, _WriteModel(recipe, index, data)),
     )
     if recipe.averaging is None or recipe.averaged_phase != index:
         return told
@@ -436,7 +439,7 @@ class _WriteModel:
 
     recipe: PretrainingRecipe
     index: int
-    tokenizer: Tokenizer
+    data: PretrainingData
 
     def __call__(self, module: nn.Module) -> None:
         folder = model_folder(self.recipe, self.index)
@@ -445,12 +448,25 @@ class _WriteModel:
         assert isinstance(module, MaskedLanguageModel)
         card = pretraining_card(self.recipe, self.index, module.config, self._figures())
         try:
-            write_model(folder, module, self.tokenizer, {CARD: card})
+            if folder.name == MODEL_FOLDER:
+                self._write_examples(module)
+            write_model(folder, module, self.data.tokenizer, {CARD: card})
         except OSError as error:
             raise RunError(
                 f"{folder}: could not be written: {error}; the training is saved: free some "
                 "space and run the same command again"
             ) from None
+
+    def _write_examples(self, model: MaskedLanguageModel) -> None:
+        """What the model predicts for some tokens of the first held-out batch."""
+        device, phase = model.decoder_weight.device, self.data.phase
+        batch = first_batch(self.data.held_out_batches())
+        if batch is None or phase.objective == "causal":
+            return
+        with undisturbed(model, device), autocast(device, phase.training.precision):
+            examples = held_out_examples(model, batch, self.data.tokenizer)
+        text = json.dumps(examples, ensure_ascii=False, indent=1)
+        write_whole(self.recipe.output / EXAMPLES_FILE, text.encode())
 
     def _figures(self) -> dict[str, Any]:
         """Of the phase's last evaluation."""

@@ -8,14 +8,15 @@ from modernbert.tasks.tuning.job import Review
 from modernbert.tasks.tuning.page import shown
 
 _CHARACTERS = 300
+_SHOWN_RIGHT = 8
 
 
 @dataclass(frozen=True)
-class WrongQuery:
-    """A query whose answers are not ranked first.
+class QueryOutcome:
+    """What became of a query.
 
     Attributes:
-        score: The score of the metric, below 1.
+        score: The score of the metric.
         answer: The document that answers best.
         place: The rank of the first answer, from 1; None if it was not ranked.
         instead: The first document that is not an answer.
@@ -52,20 +53,26 @@ class Rankings:
         """
         return ranking_scores(self.found, self.judgements, list(dict.fromkeys(metrics)))
 
-    def wrong(self, metric: str) -> list[WrongQuery]:
-        """Return the queries that are not answered perfectly, the worst first."""
-        scores = {
+    def score_of_each(self, metric: str) -> dict[str, float]:
+        """Return the score of each query."""
+        return {
             query: ranking_scores({query: self.found[query]}, {query: judged}, [metric])[metric]
             for query, judged in self.judgements.items()
         }
+
+    def wrong(self, metric: str) -> list[QueryOutcome]:
+        """Return the queries that are not answered perfectly, the worst first."""
+        scores = self.score_of_each(metric)
         wrong = [query for query, score in scores.items() if score < 1 - 1e-9]
         return [
-            self._wrong(query, scores[query])
+            self._outcome(query, scores[query])
             for query in sorted(wrong, key=lambda query: scores[query])
         ]
 
     def review(self, metric: str) -> Review:
-        """Return the worst queries, for the page."""
+        """Return the worst queries, and some that are answered perfectly, for the page."""
+        scores = self.score_of_each(metric)
+        right = [query for query, score in scores.items() if score >= 1 - 1e-9][:_SHOWN_RIGHT]
         return Review(
             columns=(
                 "query",
@@ -74,26 +81,28 @@ class Rankings:
                 "place of the first answer",
                 "first that is no answer",
             ),
-            mistakes=[
-                (
-                    shown(each.query, _CHARACTERS),
-                    f"{each.score:.3f}",
-                    shown(each.answer, _CHARACTERS),
-                    "not found" if each.place is None else each.place,
-                    shown(each.instead, _CHARACTERS),
-                )
-                for each in self.wrong(metric)
-            ],
+            mistakes=[_cells(each) for each in self.wrong(metric)],
+            right=[_cells(self._outcome(query, scores[query])) for query in right],
         )
 
-    def _wrong(self, query: str, score: float) -> WrongQuery:
+    def _outcome(self, query: str, score: float) -> QueryOutcome:
         judged, found = self.judgements[query], self.found[query]
         answers = [place for place, name in enumerate(found, 1) if judged.get(name, 0) > 0]
         others = [name for name in found if judged.get(name, 0) <= 0]
-        return WrongQuery(
+        return QueryOutcome(
             query=self.queries[query],
             score=score,
             answer=self.documents[max(judged, key=lambda name: judged[name])],
             place=answers[0] if answers else None,
             instead=self.documents[others[0]] if others else "",
         )
+
+
+def _cells(query: QueryOutcome) -> tuple[object, ...]:
+    return (
+        shown(query.query, _CHARACTERS),
+        f"{query.score:.3f}",
+        shown(query.answer, _CHARACTERS),
+        "not found" if query.place is None else query.place,
+        shown(query.instead, _CHARACTERS),
+    )

@@ -29,8 +29,9 @@ class Review:
         confusion: For the rows of each label, how many got which label; None if that is
             meaningless or too large to look at.
         calibration: How often predictions are right, by their confidence.
-        columns: The names of the columns of `mistakes`.
+        columns: The names of the columns of `mistakes` and `right`.
         mistakes: What the model gets wrong, or is least sure of, the worst first.
+        right: A few rows that it gets right, or is nearest to.
     """
 
     labels: Sequence[LabelFigures] = ()
@@ -38,6 +39,7 @@ class Review:
     calibration: Sequence[CalibrationBin] = ()
     columns: Sequence[str] = ()
     mistakes: Sequence[Sequence[object]] = ()
+    right: Sequence[Sequence[object]] = ()
 
 
 class Objective(Protocol):

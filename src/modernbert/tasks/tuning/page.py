@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.inference.inputs import Text
+from modernbert.kinds import MODELS, ModelKind
 from modernbert.metrics.calibration import CalibrationBin, calibration_error
 from modernbert.report.charts import Axis, LineChart, Mark, Series, charts_html
 from modernbert.report.formats import compact, duration
 from modernbert.report.history import Curve, RunHistory
+from modernbert.report.next_commands import commands_of, go_on
 from modernbert.report.page import (
     Html,
     bullets,
@@ -34,6 +36,7 @@ from modernbert.training.trainer import METRICS_FILE
 
 _SHOWN_CHARACTERS = 1000
 _MISTAKES = 25
+_LONG_TEXTS = "text", "query", "answer", "first that is no answer"
 
 
 def write_page_of_runs(
@@ -60,6 +63,7 @@ def write_page_of_runs(
     content = [
         *(element("p", told) for told in results.comparisons),
         section("Result", facts(_totals(recipe, results, len(lengths)))),
+        go_on(commands_of(_kind_made_by(results.verb), recipe.output / "model")),
         section("Runs", _runs(results), note=_spread_note(results)),
         section(
             "Best run",
@@ -73,6 +77,7 @@ def write_page_of_runs(
             *(element("p", note) for note in results.notes),
         ),
         section("Recipe", details("recipe.toml", code(to_toml(recipe)))),
+        section("Model card", details("README.md", code(tuning_card(job, results)))),
     ]
     title = f"modernbert finetune {results.verb}"
     write_page(path, page(title, content, subtitle=f"{recipe.model} on {recipe.data.train}"))
@@ -94,7 +99,7 @@ def write_page_of_scores(
         RunError: The page cannot be written.
     """
     content = [
-        section("Result", facts({name: f"{value:.4f}" for name, value in scores.items()})),
+        section("Result", facts({name: f"{value:.3f}" for name, value in scores.items()})),
         *_review_sections("dev", review, job),
         section(
             "Data",
@@ -104,6 +109,12 @@ def write_page_of_scores(
     ]
     subtitle = f"{model} on {job.recipe.data.dev}"
     write_page(path, page(f"modernbert score: {job.verb}", content, subtitle=subtitle))
+
+
+def _kind_made_by(verb: str) -> ModelKind:
+    """Return the kind of model that a verb of `finetune` makes."""
+    made = {facts.made_by: kind for kind, facts in MODELS.items()}
+    return made.get(f"finetune {verb}", "classifier")  # which `regress` makes too
 
 
 def _review_sections(split: HeldOutSplit, review: Review, job: TuningJob) -> list[Html]:
@@ -122,11 +133,18 @@ def _review_sections(split: HeldOutSplit, review: Review, job: TuningJob) -> lis
         sections.append(section("Confusion matrix", square))
     if review.calibration:
         sections.append(_calibration(review.calibration))
-    if review.mistakes:
-        worst = review.mistakes[:_MISTAKES]
-        shown = f"The {len(worst)} worst of {len(review.mistakes):,} on {source}."
-        listed = table(list(review.columns), [list(each) for each in worst])
-        sections.append(section("Where it is most wrong", listed, note=shown))
+    worst = review.mistakes[:_MISTAKES]
+    for heading, examples, note in (
+        ("Some that it gets right", review.right, f"From {source}."),
+        (
+            "Where it is most wrong",
+            worst,
+            f"The {len(worst)} worst of {len(review.mistakes):,} on {source}.",
+        ),
+    ):
+        if examples:
+            listed = table(review.columns, examples, texts=_LONG_TEXTS)
+            sections.append(section(heading, listed, note=note))
     return sections
 
 
@@ -145,7 +163,7 @@ def _calibration(bins: Sequence[CalibrationBin]) -> Html:
 def _totals(recipe: TuningRecipe, results: Results, examples: int) -> dict[str, object]:
     best = results.best
     scores = {
-        f"{name} ({split})": f"{value:.4f}"
+        f"{name} ({split})": f"{value:.3f}"
         for split in ("dev", "test")
         for name, value in getattr(best, split).items()
     }
@@ -169,7 +187,7 @@ def _runs(results: Results) -> Html:
         rows += [_run_row(outcome, splits, results.metric) for outcome in each.outcomes]
         if len(each.outcomes) > 1:
             figures = [
-                f"{each.mean(split)[results.metric]:.4f} ± {each.spread(split)[results.metric]:.4f}"
+                f"{each.mean(split)[results.metric]:.3f} ± {each.spread(split)[results.metric]:.3f}"
                 for split in splits
             ]
             settings = [compact(each.learning_rate), compact(each.weight_decay), each.epochs]
@@ -183,7 +201,7 @@ def _run_row(outcome: Outcome, splits: Sequence[str], metric: str) -> Sequence[o
         compact(outcome.weight_decay),
         outcome.epochs,
         outcome.seed,
-        *(f"{getattr(outcome, split)[metric]:.4f}" for split in splits),
+        *(f"{getattr(outcome, split)[metric]:.3f}" for split in splits),
         f"{outcome.best_step:,}",
         duration(outcome.seconds),
     ]
