@@ -41,6 +41,14 @@ def widest_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+_ADA = (8, 9)
+
+
+def has_float8(device: torch.device) -> bool:
+    """Whether a device has units for products in float8."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _ADA
+
+
 # Graphs of one function, for all layers of a process together: kinds of layers, with gradients and
 # without, in one shape and in several, of each model. The compiler's own limit of 8 is soon
 # passed, and from then on it leaves layers uncompiled.

@@ -321,6 +321,7 @@ def _list(items: tuple[Any, ...]) -> str:
 
 Pooling = Literal["cls", "mean"]
 SparsePooling = Literal["max", "sum"]
-TrainingPrecision = Literal["auto", "float32", "bfloat16"]
+TrainingPrecision = Literal["auto", "float32", "bfloat16", "float8"]
+TuningPrecision = Literal["auto", "float32", "bfloat16"]
 PretrainingObjective = Literal["masked", "causal"]
 OptimizerName = Literal["stable-adamw", "adamw", "muon"]

@@ -3,6 +3,7 @@
 import pytest
 from tests.planning.examples import machine, phase
 
+from modernbert.errors import InputError
 from modernbert.model.config import EncoderConfig
 from modernbert.planning.plan import fitted_share, plan_phase
 
@@ -32,6 +33,15 @@ def test_recomputing_takes_longer_and_less_memory() -> None:
     kept, again = plan_phase(phase(), machine()), plan_phase(phase(), machine(recompute=True))
     assert 1.25 < again.hours / kept.hours < 4 / 3
     assert again.memory.total < kept.memory.total / 3
+
+
+def test_float8_doubles_the_rate_of_the_large_products() -> None:
+    plain, narrow = (plan_phase(phase(precision=each), machine()) for each in ("auto", "float8"))
+    saved = phase(precision="float8").float8_flops_per_token() / 2
+    ratio = narrow.hours / plain.hours
+    assert ratio == pytest.approx(1 - saved / plain.flops_per_token) and 0.6 < ratio < 0.8
+    with pytest.raises(InputError, match='"float8", which A100 SXM 80 GB lacks'):
+        plan_phase(phase(precision="float8"), machine("a100"))
 
 
 def test_folders() -> None:

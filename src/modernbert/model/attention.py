@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.model.config import EncoderConfig, LayerKind
+from modernbert.model.float8 import linear
 from modernbert.model.gpu import HALF, HEAD_SIZES
 from modernbert.model.kernels import attend
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
-from modernbert.model.native.products import linear
 from modernbert.model.rope import RotaryTable, rotate
 
 
@@ -36,7 +36,7 @@ class Attention(nn.Module):
 
     def forward(self, hidden: Tensor, table: RotaryTable, layout: Layout) -> Tensor:
         """Compute (total_tokens, hidden_size) to the same shape, each token within its sequence."""
-        qkv = linear(hidden, self.Wqkv.weight, self.Wqkv.bias)
+        qkv = linear(hidden, self.Wqkv.weight, self.Wqkv.bias, float8=layout.float8)
         attended = attend_rotated(qkv, table, layout, num_heads=self.num_heads, window=self.window)
         return linear(attended, self.Wo.weight, self.Wo.bias)
 

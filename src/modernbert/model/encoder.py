@@ -48,6 +48,7 @@ class Encoder(SavedModel):
         left half of their window. For training alone; no folder remembers it.
     fuses: whether compiled layers too add and normalize by our kernel, and not by the compiler's,
         on a GPU; it has not been measured. Layers that are not compiled always do.
+    float8: whether the large products of the layers are in float8, in training.
     pause: called, if set, before each layer of a forward, and by the C kernels within those of many
         tokens too. A server computes short batches here, with the same encoder, while a long one
         is under way; it changes no result.
@@ -70,7 +71,7 @@ class Encoder(SavedModel):
         self.engine: Engine | OneDnnEngine | None = None
         self.attention: AttentionChoice = "auto"
         self.is_causal = False
-        self.fuses = False
+        self.fuses = self.float8 = False
         self.pause: Callable[[], None] | None = None
         self.graphs: Graphs | None = None
         self._autocasts = False
@@ -118,6 +119,7 @@ class Encoder(SavedModel):
             attention=self.attention,
             is_causal=self.is_causal,
             fuses=self.fuses,
+            float8=self.float8,
         )
         tables = {
             kind: rotary_table(

@@ -11,10 +11,10 @@ from torch.nn import functional
 from modernbert.model.attention import Attention
 from modernbert.model.config import Activation, EncoderConfig
 from modernbert.model.dropout import Draws, drop
+from modernbert.model.float8 import linear
 from modernbert.model.gpu import HALF
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
-from modernbert.model.native.products import linear
 from modernbert.model.rope import RotaryTable
 
 
@@ -71,14 +71,14 @@ class GatedMLP(nn.Module):
         self.Wi = nn.Linear(width, 2 * inner, bias=bias)
         self.Wo = nn.Linear(inner, width, bias=bias)
 
-    def forward(self, hidden: Tensor, *, has_kernels: bool = False) -> Tensor:
-        """Compute (total_tokens, hidden_size) to the same shape; the `Layout` has `has_kernels`."""
-        halves = linear(hidden, self.Wi.weight, self.Wi.bias)
+    def forward(self, hidden: Tensor, *, has_kernels: bool = False, float8: bool = False) -> Tensor:
+        """Compute (total_tokens, hidden_size) to the same shape; the `Layout` has both switches."""
+        halves = linear(hidden, self.Wi.weight, self.Wi.bias, float8=float8)
         if has_kernels and halves.dtype in HALF and self.activation == "gelu":
             gated = _gpu_geglu(halves)
         else:
             gated = gate(halves, self.activation)
-        return linear(gated, self.Wo.weight, self.Wo.bias)
+        return linear(gated, self.Wo.weight, self.Wo.bias, float8=float8)
 
 
 def gate(halves: Tensor, activation: Activation = "gelu") -> Tensor:
@@ -138,7 +138,8 @@ class Layer(nn.Module):
         if draws is not None:
             attended = drop(attended, draws)
         hidden, normed = add_and_norm(hidden, attended, self.mlp_norm, layout)
-        return hidden, self.mlp(normed, has_kernels=layout.has_kernels)
+        changed = self.mlp(normed, has_kernels=layout.has_kernels, float8=layout.float8)
+        return hidden, changed
 
 
 def add_and_norm(

@@ -34,6 +34,7 @@ class Layout:
         attention: The back end to use.
         is_causal: Whether a token sees only itself and what stands before it.
         fuses: As of `Encoder`.
+        float8: As of `Encoder`.
 
     Raises:
         ConfigError: The batch's device does not support the back end.
@@ -47,6 +48,7 @@ class Layout:
         attention: AttentionChoice = "auto",
         is_causal: bool = False,
         fuses: bool = False,
+        float8: bool = False,
     ) -> None:
         self.batch = batch
         self.is_causal = is_causal
@@ -58,6 +60,7 @@ class Layout:
         self.has_varlen = has_varlen(device)
         self.has_kernels = has_kernels(device)
         self._fuses = fuses
+        self.float8 = float8
         self.on_accelerator = device.type != "cpu"
         self._flex_masks: dict[int | None, BlockMask] = {}
 

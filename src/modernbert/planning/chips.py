@@ -31,9 +31,20 @@ class Chip:
     link_gb_per_second: float | None
 
     @property
+    def has_float8(self) -> bool:
+        """Whether it multiplies in float8: NVIDIA's since Ada do, at twice the rate of bfloat16."""
+        return self.name in _WITH_FLOAT8
+
+    @property
     def is_cpu(self) -> bool:
         """Whether its kernels are those for CPUs."""
         return self.memory_gb is None
+
+
+_WITH_FLOAT8 = {
+    *("B200", "H200 SXM", "H100 SXM", "H100 PCIe"),
+    *("L40S", "L4", "GeForce RTX 5090", "GeForce RTX 4090"),
+}
 
 
 def _chip(

@@ -104,6 +104,16 @@ class Phase(Settings):
         again = self.forward_flops_per_token(head=False) if recompute else 0.0
         return 3 * self.forward_flops_per_token() + again
 
+    def float8_flops_per_token(self) -> float:
+        """Count the operations of a training step for one token that are in float8.
+
+        They are the products of `model.float8`: forward, and the gradients of the inputs.
+        """
+        if self.precision != "float8":
+            return 0.0
+        width, inner = self.config.hidden_size, self.config.intermediate_size
+        return 2 * 2 * self.config.num_layers * (3 * width * width + 3 * width * inner)
+
     def optimizer_flops_per_token(self, num_processes: int) -> float:
         """Count the operations of the optimizer's products, as a part of each token of a step.
 
@@ -166,11 +176,15 @@ class Machine:
         them the precision must be "bfloat16" here.
 
         Raises:
-            InputError: Bfloat16 is asked for, and the GPU lacks it.
+            InputError: Bfloat16 or float8 is asked for, and the chip lacks it.
         """
         if precision == "bfloat16" and self.chip.bfloat16_tflops is None and not self.chip.is_cpu:
             raise InputError(
                 f'precision: got "bfloat16", which {self.chip.name} lacks; use "float32" or "auto"'
+            )
+        if precision == "float8" and not self.chip.has_float8:
+            raise InputError(
+                f'precision: got "float8", which {self.chip.name} lacks; use "bfloat16" or "auto"'
             )
         if self.chip.is_cpu:
             return precision == "bfloat16"

@@ -156,7 +156,8 @@ def plan_phase(phase: Phase, machine: Machine) -> PhasePlan:
         recompute=machine.recompute
     ) + phase.optimizer_flops_per_token(machine.num_gpus)
     rate = machine.share_of_peak * machine.peak_flops_per_second(phase.precision)
-    seconds = phase.tokens_per_step * flops_per_token / (machine.num_gpus * rate)
+    as_bfloat16 = flops_per_token - phase.float8_flops_per_token() / 2  # at twice the rate
+    seconds = phase.tokens_per_step * as_bfloat16 / (machine.num_gpus * rate)
     communication = plan_communication(phase, machine, seconds)
     memory = plan_memory(phase, machine)
     model = _FLOAT * phase.config.num_parameters(head=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from modernbert.devices import compile_layer
+from modernbert.devices import compile_layer, has_float8
 from modernbert.errors import SettingsError
 from modernbert.settings import TrainingPrecision
 from modernbert.training.distributed import ALONE, Group
@@ -28,7 +28,7 @@ def autocast(device: torch.device | str, precision: TrainingPrecision) -> torch.
     """Return a context in which `device` computes in `precision`.
 
     Raises:
-        SettingsError: Bfloat16 on a CUDA device that lacks it.
+        SettingsError: Bfloat16 on a CUDA device that lacks it, or float8 on any that does.
     """
     device = torch.device(device)
     dtype = compute_dtype(device, precision)
@@ -39,18 +39,23 @@ def compute_dtype(device: torch.device | str, precision: TrainingPrecision) -> t
     """Return torch.float32 or torch.bfloat16; `auto` is bfloat16 if the device has units for it.
 
     Raises:
-        SettingsError: Bfloat16 on a CUDA device that lacks it.
+        SettingsError: Bfloat16 on a CUDA device that lacks it, or float8 on any that does.
     """
     device = torch.device(device)
     if precision == "float32":
         return torch.float32
+    if precision == "float8" and not has_float8(device):
+        raise SettingsError(
+            f'precision: got "float8", which {device} lacks: it needs an NVIDIA GPU since Ada; '
+            'use "bfloat16" or "auto"'
+        )
     fast = _has_bfloat16_units(device)
     if precision == "bfloat16" and device.type == "cuda" and not fast:
         raise SettingsError(
             f'precision: got "bfloat16", which {torch.cuda.get_device_name(device)} lacks; '
             'use "float32" or "auto"'
         )
-    return torch.bfloat16 if fast or precision == "bfloat16" else torch.float32
+    return torch.bfloat16 if fast or precision in ("bfloat16", "float8") else torch.float32
 
 
 def _has_bfloat16_units(device: torch.device) -> bool:

@@ -239,6 +239,7 @@ class Pretraining:
     def loss(self, module: nn.Module, micro_batch: MaskedBatch, *, step: int) -> Tensor:
         """The sum of the losses of the masked tokens; the others cost nothing after the encoder."""
         assert isinstance(module, MaskedLanguageModel)
+        module.encoder.float8 = self.phase.training.precision == "float8"
         batch = self._copied(micro_batch)
         dropout = self._dropout(batch, step)
         return masked_token_loss(
@@ -256,6 +257,7 @@ class Pretraining:
         if self.data.held_out is None:
             return {}
         assert isinstance(module, MaskedLanguageModel)
+        module.encoder.float8 = False  # it is evaluated as others will compute it
         figures = self._figures(module, self.data.held_out, self.data.held_out_batches)
         if self.data.general is None:
             return figures

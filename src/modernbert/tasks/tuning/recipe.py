@@ -34,7 +34,7 @@ from modernbert.data.held_out import share_of
 from modernbert.data.rows.table import Table
 from modernbert.data.settings import FileSettings
 from modernbert.errors import SettingsError
-from modernbert.settings import Doc, OptimizerName, Settings, TrainingPrecision, to_mapping
+from modernbert.settings import Doc, OptimizerName, Settings, TuningPrecision, to_mapping
 from modernbert.training.training_settings import ComputationSettings
 
 
@@ -146,7 +146,7 @@ class RunSettings(Settings):
         int, Ge(0), Doc("Leave this many of the first layers as they are.")
     ] = 0
     precision: Annotated[
-        TrainingPrecision, Doc("The number format of the computation; weights stay float32.")
+        TuningPrecision, Doc("The number format of the computation; weights stay float32.")
     ] = "auto"
     evaluations_per_epoch: Annotated[int, Ge(1), Doc("Evaluations on the dev rows per epoch.")] = 1
     patience: Annotated[
