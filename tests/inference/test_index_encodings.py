@@ -12,7 +12,7 @@ from modernbert.hashes import find_faults
 from modernbert.inference import index_segment
 from modernbert.inference.index import Index
 from modernbert.inference.index_encodings import Encodings, find_centroids
-from modernbert.inference.index_folder import IndexManifest
+from modernbert.inference.index_folder import IndexManifest, index_bytes
 
 DIM, COUNT, CLUSTERS = 16, 400, 32
 TOPICS = np.random.default_rng(9).standard_normal((40, DIM), np.float32)
@@ -136,3 +136,22 @@ def test_more_clusters_than_vectors_and_equal_vectors_have_finite_centroids() ->
         centroids = find_centroids(vectors, 8)
         assert centroids.shape == (8, 4)
         assert centroids.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "ragged"),
+    [("int8", True), ("float16", True), ("float32", False), ("int8", False), ("binary", False)],
+)
+def test_the_size_is_known_beforehand(tmp_path: Path, kind: Any, ragged: bool) -> None:
+    if ragged:
+        index = build(tmp_path / "index", kind=kind)
+    else:
+        vectors = np.ones((COUNT, 100), np.float32)
+        ids = (f"id {number}" for number in range(COUNT))
+        index = Index.build(tmp_path / "index", [vectors], ids=ids, kind=kind)
+    files = list((tmp_path / "index").glob("*.npy"))
+    headers = 128 * len(files)
+    expected = sum(index_bytes(index.manifest).values())
+    places = 8 * COUNT
+    found = sum(path.stat().st_size for path in files) - headers
+    assert expected - places <= found <= expected

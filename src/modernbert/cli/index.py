@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from modernbert.inference.index import Index
 
 app = typer.Typer(
-    help="Delete documents of a search index, or compact it.",
+    help="Delete documents of a search index, compact it, or compute its size.",
     no_args_is_help=True,
     epilog=example("index delete texts.index 17 42"),
 )
@@ -62,6 +62,60 @@ def compact(index: Folder, as_json: AsJson = False) -> None:
     opened = _opened(index)
     opened.compact()
     _report(index, "written", len(opened), len(opened), as_json=as_json)
+
+
+@app.command(epilog=example("index size --documents 1000000 --dim 64 --vectors 19"))
+def size(
+    documents: Annotated[int, typer.Option(min=1, help="How many documents there will be.")],
+    dim: Annotated[int, typer.Option(min=1, help="How many numbers a vector has.")],
+    vectors: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="How many vectors a document has on average, of a model with one per token.",
+            show_default="one vector per text",
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="As of `embed`.", show_default="float32; int8 for several vectors per document"
+        ),
+    ] = None,
+    clusters: Annotated[int, typer.Option(min=0, help="As of `embed`.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compute how large an index will be, before anything is embedded.
+
+    Ids, texts and their words come on top. The files are mapped into memory: a search is fast when
+    the encodings, or all vectors if there are none, fit into it.
+    """
+    from modernbert.inference.index_folder import (
+        KINDS,
+        IndexManifest,
+        index_bytes,
+        require_clusters,
+        require_one_of,
+    )
+
+    several = vectors is not None
+    chosen: Any = kind or ("int8" if several else "float32")
+    require_one_of("--kind", chosen, KINDS[several])
+    require_clusters(clusters, is_ragged=several)
+    manifest = IndexManifest(
+        count=documents,
+        dim=dim,
+        kind=chosen,
+        num_vectors=None if vectors is None else round(documents * vectors),
+        is_ragged=several,
+        clusters=clusters,
+    )
+    sizes = index_bytes(manifest)
+    if as_json:
+        echo_json({**sizes, "total": sum(sizes.values())})
+        return
+    for name, num_bytes in {**sizes, "total": sum(sizes.values())}.items():
+        typer.echo(f"{name:<10}{num_bytes / 1e9:10.3f} GB")
 
 
 def _lines(path: Path) -> Iterable[str]:

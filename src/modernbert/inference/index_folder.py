@@ -239,6 +239,32 @@ def build_index(
     return manifest
 
 
+def index_bytes(manifest: IndexManifest) -> dict[str, int]:
+    """Compute how many bytes the parts of an index will have, but for ids, texts and words.
+
+    Args:
+        manifest: What the index will hold.
+
+    Returns:
+        The bytes of each part; a search reads all of the first, or some of `vectors` if there are
+        `encodings`.
+    """
+    rows = manifest.num_vectors or manifest.count
+    kinds: dict[str, str] = {manifest.kind: manifest.kind}
+    if manifest.is_ragged:
+        kinds = {"vectors": "vectors"}
+    elif manifest.kind != "float32":
+        kinds["rescored"] = "float32"
+    sizes = {}
+    for name, file in kinds.items():
+        width, dtype = shape_of(file, manifest)
+        scale = 4 if file == "int8" or (file == "vectors" and manifest.kind == "int8") else 0
+        sizes[name] = rows * (width * dtype.itemsize + scale)
+    if manifest.clusters:
+        sizes["encodings"] = manifest.clusters * (manifest.count + 4 * manifest.dim)
+    return {**sizes, "places": 8 * manifest.count * (3 if manifest.is_ragged else 2)}
+
+
 def require_one_of(name: str, got: str, known: Sequence[str]) -> None:
     """Refuse what is none of a few words.
 

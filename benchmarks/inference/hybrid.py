@@ -1,0 +1,174 @@
+"""Claim: hybrid search of an index is as fast as bm25s and faiss side by side, with equal rankings.
+
+The peer is the obvious form: a bm25s retriever and a faiss IndexFlatIP of the same texts and
+vectors, the best 100 of each, and their reciprocal ranks added in a dictionary. Texts are made of
+words whose frequencies fall as those of a language, or read from a file, one a line; vectors are
+random.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.results import surroundings, write
+from modernbert.inference.index import Index
+from modernbert.inference.similarity import Fusion
+
+DEPTH, CONSTANT, TOP_K = 100, 60, 10
+Scores = list[list[float]]
+
+
+def made_texts(count: int, seed: int) -> list[str]:
+    """Texts of 5 to 30 words out of 20,000, by Zipf's law."""
+    draw = np.random.default_rng(seed)
+    shares = 1 / np.arange(1, 20_001)
+    words = draw.choice(20_000, size=(count, 30), p=shares / shares.sum())
+    lengths = draw.integers(5, 31, count)
+    return [
+        " ".join(f"w{word}x" for word in row[:length])
+        for row, length in zip(words.tolist(), lengths, strict=True)
+    ]
+
+
+class Ours:
+    """An index of both."""
+
+    def __init__(self, folder: Path, vectors: np.ndarray, texts: list[str]) -> None:
+        self.index = Index.build(folder, [vectors], texts=texts, bm25="none", similarity="dot")
+
+    def search(self, queries: np.ndarray, asked: list[str]) -> list[list[int]]:
+        """The rows of the best documents of each query."""
+        fusion = Fusion(depth=DEPTH, constant=CONSTANT)
+        found = self.index.search(queries, TOP_K, texts=asked, fusion=fusion)
+        return [[hit.row for hit in hits] for hits in found]
+
+    def scores(self, queries: np.ndarray, asked: list[str]) -> Scores:
+        """The scores of both rankings, before they are joined, best first."""
+        by_vectors = self.index.search(queries, DEPTH)
+        return [
+            [hit.score for hit in hits]
+            for hits in (*by_vectors, *self.index.search(top_k=DEPTH, texts=asked))
+        ]
+
+
+class SideBySide:
+    """bm25s and faiss, and reciprocal ranks that are added in a dictionary."""
+
+    def __init__(self, vectors: np.ndarray, texts: list[str]) -> None:
+        import bm25s
+        import faiss
+
+        self.flat = faiss.IndexFlatIP(vectors.shape[1])
+        self.flat.add(vectors)
+        self.tokenize = partial(bm25s.tokenize, stopwords=None, show_progress=False)
+        self.retriever = bm25s.BM25()
+        self.retriever.index(self.tokenize(texts), show_progress=False)
+
+    def search(self, queries: np.ndarray, asked: list[str]) -> list[list[int]]:
+        """As `Ours.search`."""
+        _, near = self.flat.search(queries, DEPTH)
+        found = self.retriever.retrieve(self.tokenize(asked), k=DEPTH, show_progress=False)
+        answers = []
+        for rankings in zip(near.tolist(), found.documents.tolist(), strict=True):
+            sums: dict[int, float] = {}
+            for ranking in rankings:
+                for rank, row in enumerate(ranking, 1):
+                    sums[row] = sums.get(row, 0.0) + 1 / (CONSTANT + rank)
+            answers.append(sorted(sums, key=lambda row: -sums[row])[:TOP_K])
+        return answers
+
+    def scores(self, queries: np.ndarray, asked: list[str]) -> Scores:
+        """As `Ours.scores`; documents without a word of the query are left out."""
+        by_vectors, _ = self.flat.search(queries, DEPTH)
+        found = self.retriever.retrieve(self.tokenize(asked), k=DEPTH, show_progress=False)
+        return [[each for each in row if each] for row in (*by_vectors.tolist(), *found.scores)]
+
+
+def agreement(these: Scores, those: Scores) -> float:
+    """The share of rankings whose scores are equal; documents of one score may change places."""
+    pairs = zip(these, those, strict=True)
+    return float(np.mean([len(a) == len(b) and np.allclose(a, b, rtol=1e-3) for a, b in pairs]))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Compare the rankings, then time everyone in turn, one query and all queries at a time."""
+    count, num_queries = options.documents, options.queries
+    if options.texts is None:
+        texts = made_texts(count, 0)
+    else:
+        texts = options.texts.read_text(encoding="utf-8").splitlines()[:count]
+    draw = np.random.default_rng(1)
+    vectors = draw.standard_normal((len(texts), options.dim), np.float32)
+    chosen = draw.choice(len(texts), num_queries, replace=False)
+    asked = [" ".join(texts[row].split()[:4]) for row in chosen.tolist()]
+    queries = vectors[chosen] + draw.standard_normal((num_queries, options.dim), np.float32)
+    turns: dict[str, Ours | SideBySide] = {
+        "ours": Ours(folder / "both.index", vectors, texts),
+        "bm25s + faiss": SideBySide(vectors, texts),
+    }
+    scores = [each.scores(queries, asked) for each in turns.values()]
+    answers = [each.search(queries, asked) for each in turns.values()]
+    result: dict[str, Any] = {
+        "documents": len(texts),
+        "dim": options.dim,
+        "queries": num_queries,
+        "texts": "made" if options.texts is None else "sentences of books and reviews",
+        "equal_rankings": round(agreement(*scores), 4),
+        "same_documents": round(
+            float(np.mean([len(set(a) & set(b)) / TOP_K for a, b in zip(*answers, strict=True)])),
+            4,
+        ),
+    }
+    seconds: dict[str, list[list[float]]] = {name: [[], [], [], []] for name in turns}
+    for _ in range(options.rounds):
+        for name, each in turns.items():
+            begin, begin_cpu = time.perf_counter(), time.process_time()
+            each.search(queries, asked)
+            seconds[name][0].append(time.perf_counter() - begin)
+            seconds[name][1].append(time.process_time() - begin_cpu)
+        for row in range(num_queries):
+            for name, each in turns.items():
+                begin, begin_cpu = time.perf_counter(), time.process_time()
+                each.search(queries[row : row + 1], asked[row : row + 1])
+                seconds[name][2].append(time.perf_counter() - begin)
+                seconds[name][3].append(time.process_time() - begin_cpu)
+    for name, (batch, batch_cpu, one, one_cpu) in seconds.items():
+        result[name] = {
+            "queries_per_second": round(num_queries / median(batch), 1),
+            "queries_per_cpu_second": round(num_queries / median(batch_cpu), 1),
+            "median_wall_ms": round(1e3 * median(one), 2),
+            "median_cpu_ms": round(1e3 * median(one_cpu), 2),
+        }
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--queries", type=int, default=64)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--texts", type=Path, help="a text a line, in place of those made here")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    around = surroundings(num_threads=options.threads)
+    with TemporaryDirectory() as folder:
+        result = measure(options, Path(folder))
+    print(result)
+    if options.output is not None:
+        write(options.output, {**around, **result})
+
+
+if __name__ == "__main__":
+    main()

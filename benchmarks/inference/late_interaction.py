@@ -1,0 +1,148 @@
+"""Claim: encodings of fixed size find nearly all of the best documents of MaxSim in little time.
+
+Vectors of documents and queries come from .npy files, (total_vectors, dim) with the lengths beside
+them, so that they are computed once. Ours with candidates, ours exhaustively, and fast-plaid where
+it is installed search for the same queries in turn, one query at a time. Recall is the share of the
+best documents by exhaustive MaxSim of the stored vectors.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.results import surroundings, write
+from modernbert.inference.index import Index
+
+Found = dict[str, list[list[int]]]
+
+
+def texts_of(vectors: Path, lengths: Path, count: int | None) -> Iterator[np.ndarray]:
+    """The vectors of each of the first texts."""
+    stored, end = np.load(vectors, mmap_mode="r"), 0
+    for length in np.load(lengths).ravel()[:count]:
+        end += int(length)
+        yield np.asarray(stored[end - int(length) : end], np.float32)
+
+
+def plaid(folder: Path, documents: Path, lengths: Path, count: int, top_k: int) -> Any:
+    """A search by fast-plaid with its defaults, over an index that is built here."""
+    from fast_plaid import search
+
+    is_new = not folder.exists()
+    index = search.FastPlaid(index=str(folder), device="cpu")
+    if is_new:
+        each = [torch.from_numpy(text) for text in texts_of(documents, lengths, count)]
+        index.create(documents_embeddings=each)
+    return lambda query: [
+        row for row, _ in index.search(torch.from_numpy(query)[None], top_k=top_k)[0]
+    ]
+
+
+def in_turn(
+    turns: dict[str, Callable[[np.ndarray], list[int]]], queries: Sequence[np.ndarray]
+) -> tuple[Found, dict[str, dict[str, float]]]:
+    """What each finds, and the median times of a query by the clock and by the CPU."""
+    found: Found = {name: [] for name in turns}
+    clock: dict[str, list[float]] = {name: [] for name in turns}
+    cpu: dict[str, list[float]] = {name: [] for name in turns}
+    for query in queries:
+        for name, call in turns.items():
+            begin, begin_cpu = time.perf_counter(), time.process_time()
+            found[name].append(call(query))
+            clock[name].append(time.perf_counter() - begin)
+            cpu[name].append(time.process_time() - begin_cpu)
+    return found, {
+        name: {
+            "median_wall_ms": round(1e3 * median(clock[name]), 2),
+            "fastest_wall_ms": round(1e3 * min(clock[name]), 2),
+            "median_cpu_ms": round(1e3 * median(cpu[name]), 2),
+        }
+        for name in turns
+    }
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Build what is not there, search in turn, and compare with the exhaustive search."""
+    top_k = options.top_k
+    queries = list(texts_of(options.queries, options.query_lengths, options.num_queries))
+    folder = options.work / f"{options.documents_count}-{options.clusters}.index"
+    begin = time.process_time()
+    if not folder.exists():
+        documents = texts_of(options.documents, options.lengths, options.documents_count)
+        Index.build(folder, ([each] for each in documents), kind="int8", clusters=options.clusters)
+    row: dict[str, Any] = {"build_cpu_seconds": round(time.process_time() - begin, 1)}
+    index = Index.open(folder)
+
+    def ours(oversample: int) -> Callable[[np.ndarray], list[int]]:
+        return lambda query: [
+            hit.row for hit in index.search([query], top_k, oversample=oversample)[0]
+        ]
+
+    turns = {f"oversample {each}": ours(each) for each in options.oversample}
+    turns["exhaustive"] = ours(len(index))
+    if options.plaid:
+        place = options.work / f"{options.documents_count}.plaid"
+        begin = time.process_time()
+        turns["fast-plaid"] = plaid(
+            place, options.documents, options.lengths, options.documents_count, top_k
+        )
+        row["plaid_build_cpu_seconds"] = round(time.process_time() - begin, 1)
+        row["plaid_bytes"] = size_of(place)
+    in_turn(turns, queries[:1])
+    found, times = in_turn(turns, queries)
+    for name, rows in found.items():
+        pairs = zip(rows, found["exhaustive"], strict=True)
+        times[name]["recall"] = round(
+            float(np.mean([len(set(a) & set(b)) / len(b) for a, b in pairs])), 4
+        )
+    manifest = index.manifest
+    return {
+        **row,
+        "documents": len(index),
+        "vectors": manifest.num_vectors,
+        "dim": manifest.dim,
+        "clusters": options.clusters,
+        "bytes": size_of(folder),
+        "queries": len(queries),
+        "top_k": top_k,
+        "searches": times,
+    }
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of a folder's files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    for name in ("documents", "lengths", "queries", "query-lengths"):
+        parser.add_argument(f"--{name}", type=Path, required=True, help="a .npy file")
+    parser.add_argument("--documents-count", type=int, default=100_000)
+    parser.add_argument("--num-queries", type=int, default=50)
+    parser.add_argument("--clusters", type=int, default=1024)
+    parser.add_argument("--oversample", type=int, nargs="+", default=[16, 32, 64])
+    parser.add_argument("--top-k", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--plaid", action="store_true", help="beside fast-plaid")
+    parser.add_argument("--work", type=Path, required=True, help="a folder for indexes")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args(arguments)
+    options.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(options.threads)
+    around = surroundings(num_threads=options.threads)
+    result = measure(options)
+    print(result)
+    if options.output is not None:
+        write(options.output, {**around, **result})
+
+
+if __name__ == "__main__":
+    main()
