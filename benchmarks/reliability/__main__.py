@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+PARTS = ("kills", "flips", "crafted", "corpora", "connections")
 RESULT = Path("benchmarks/results/reliability.json")
 _SHORT_VALUES = (None, 5, -1, 10**30, "x", [], [5], {"x": 5})
 
@@ -27,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--only", nargs="+", choices=("kills", "flips", "crafted", "corpora"))
+    made.add_argument("--only", nargs="+", choices=PARTS)
     made.add_argument("--verbs", nargs="+", default=[], help="of the kills; parts of their names")
     made.add_argument(
         "--places", type=int, default=20, help="the most of a verb; of more, each k-th"
@@ -110,6 +111,23 @@ def _parts(
         "corpora": lambda: vars(corpora.run(samples, home / "corpora")),
         "kills": lambda: _kills(options, samples, home / "kills" / "trial", record),
         "crafted": lambda: vars(crafted.run(samples, values)),
+        "connections": lambda: _connections(samples["embedder"]),
+    }
+
+
+def _connections(model: Path) -> dict[str, Any]:
+    """Attack a server, and count the times that `/health` was asked, and not answered, beside."""
+    from benchmarks.serving import hostile
+    from benchmarks.serving.servers import ours
+
+    hostile.raise_descriptor_limit()
+    with ours(model) as address:
+        attacks = hostile.attack(address, connections=2000, seconds=15)
+    failed = [name for name, found in attacks.items() if found["health_failed"]]
+    return {
+        "health_asked": sum(found["health_asked"] for found in attacks.values()),
+        "attacks": attacks,
+        "faults": [f"{name}: /health was not answered" for name in failed],
     }
 
 

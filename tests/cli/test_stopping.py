@@ -1,16 +1,21 @@
 """Ctrl-C at any moment, and what the system refuses: one line, and never a traceback."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.full_disk import largest_file
+
+_NOBODY = 65534
 
 TALKS = """
 import signal, sys, time
@@ -126,12 +131,51 @@ def test_a_full_disk_is_one_line(run: Callable[..., Any], corpus: Path, tmp_path
     assert not (tmp_path / "made").exists() and not list(tmp_path.glob(".partial*"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_no_permission_is_one_line(run: Callable[..., Any], corpus: Path, tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(0o500)
-    answer = run("tokenizer", "train", corpus, closed / "made", "--vocab-size", "384")
+@pytest.fixture
+def open_folder(corpus: Path) -> Iterator[Path]:
+    """A folder that anyone may write to, with a corpus; that of a test is its user's alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        for place in (folder / "texts.jsonl", folder / "unreadable.jsonl"):
+            place.write_bytes(corpus.read_bytes())
+        (folder / "unreadable.jsonl").chmod(0)
+        (folder / "closed").mkdir(0o555)
+        yield folder
+
+
+@contextmanager
+def not_as_the_superuser() -> Iterator[None]:
+    """Let go of the rights of the superuser, who may write anywhere."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(_NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "tokenizer train texts.jsonl closed/made --vocab-size 384",
+        "tokenizer train unreadable.jsonl made --vocab-size 384",
+        "recipe copy start closed/recipe.toml",
+    ],
+)
+def test_no_permission_is_one_line(
+    run: Callable[..., Any], open_folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
+    monkeypatch.chdir(open_folder)
+    # What a verb imports may lie where the superuser alone can read: it is imported before.
+    run(*arguments.replace("closed/", "").replace("unreadable", "texts").split())
+    shutil.rmtree(open_folder / "made", ignore_errors=True)
+    with not_as_the_superuser():
+        answer = run(*arguments.split())
     assert answer.exit_code == 2 and "Permission denied" in answer.stderr
+    assert answer.stderr.count("error:") == 1 and "Traceback" not in answer.stderr
+    assert not (open_folder / "made").exists() and not list((open_folder / "closed").iterdir())
 
 
 def test_an_error_of_the_system_is_one_line(

@@ -9,6 +9,7 @@ import typer
 from modernbert.cli.options import Corpus, example, takes_revision, takes_settings
 from modernbert.cli.terminal import Meter, counted, short_count, tell
 from modernbert.data.settings import VocabularySettings
+from modernbert.errors import InputError
 
 if TYPE_CHECKING:
     from modernbert.data.documents import Document
@@ -50,8 +51,11 @@ def train_on(corpus: Sequence[Path], vocab_size: int, *, text_field: str = "text
     from modernbert.tokenizer.train import train as learn
 
     reader = DocumentReader(corpus, text_field=text_field)
-    with Meter("reading") as meter:
-        tokenizer = learn(_texts(reader, meter), vocab_size=vocab_size)
+    try:
+        with Meter("reading") as meter:
+            tokenizer = learn(_texts(reader, meter), vocab_size=vocab_size)
+    except InputError as error:
+        raise InputError(f"{error}; {reader.skipped}".removesuffix("; ")) from None
     if str(reader.skipped):
         tell(str(reader.skipped))
     return tokenizer

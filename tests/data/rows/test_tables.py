@@ -250,7 +250,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatc
     def unreachable(*_: object, **_more: object) -> None:
         raise OSError("name or service not known")
 
-    def load_dataset(name: str, revision: None) -> Any:
+    def load_dataset(name: str, **_: None) -> Any:
         offline.append(datasets.config.HF_HUB_OFFLINE)
         return cached[name]
 
