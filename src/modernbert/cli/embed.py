@@ -1,9 +1,8 @@
 """`modernbert embed`: turns the texts of a file into vectors."""
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import asdict
-from enum import StrEnum
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli.embedding_job import ChunkBy, ChunkInput, EmbeddingJob, ids_beside, names_of
+from modernbert.cli.embedding_job import ChunkInput, EmbeddingJob, ids_beside, names_of
 from modernbert.cli.inference_options import (
     BatchTokens,
     Compile,
@@ -30,24 +29,20 @@ from modernbert.cli.text_input import InputRow, TextInput
 from modernbert.data.remote_files import address_of
 from modernbert.data.settings import InputSettings, ShareSettings
 from modernbert.errors import InputError
+from modernbert.inference.settings import IndexSettings, VectorSettings
 
 if TYPE_CHECKING:
     from modernbert.inference.index_folder import IndexKind, IndexOptions
     from modernbert.inference.retriever import Retriever
     from modernbert.inference.sparse_embedder import SparseVector
-
-
-class IndexKindOption(StrEnum):
-    """The number format of the vectors that an index searches."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    INT8 = "int8"
-    BINARY = "binary"
+    from modernbert.model.precision import PrecisionChoice
 
 
 _ROWS = InputSettings()
 _ALONE = ShareSettings()
+_INDEX = IndexSettings()
+_VECTORS = VectorSettings()
+_PROMPTS: dict[str, Any] = {"prompt": None, "prompt_name": None}
 
 
 @takes_settings
@@ -73,101 +68,8 @@ def embed(
             show_default=False,
         ),
     ],
-    kind: Annotated[
-        IndexKindOption | None,
-        typer.Option(
-            help="Number format of an .index: float32, int8 or binary for one vector per text; "
-            "float32, float16 or int8 for one per token.",
-            show_default="float32; float16 for one vector per token",
-        ),
-    ] = None,
-    clusters: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Find candidates in an .index of one vector per token by encodings of so many "
-            "bytes per document, such as 1024, and compare only those exactly.",
-            show_default="every document is compared",
-        ),
-    ] = None,
-    pool_factor: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Keep one vector for so many of a document's tokens, by joining the most similar "
-            "ones (one vector per token).",
-        ),
-    ] = 1,
-    faiss: Annotated[
-        bool, typer.Option("--faiss", help="Write a FAISS index into the .index folder as well.")
-    ] = False,
-    texts: Annotated[
-        bool,
-        typer.Option(
-            "--texts/--no-texts", help="Keep the texts in an .index, for `search` to show."
-        ),
-    ] = True,
-    chunks: Annotated[
-        ChunkBy | None,
-        typer.Option(
-            help="Divide texts after so many tokens or between sentences, and write a vector for "
-            "each piece, computed from one pass over the whole text. The id of a piece is "
-            "ID#char=START,END.",
-            show_default=False,
-        ),
-    ] = None,
-    chunk_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="The most tokens of a piece; a longer sentence is a piece of its own.",
-            show_default="256",
-        ),
-    ] = None,
-    field: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--field",
-            help="Keep this column in an .index too, for `search` to show; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    bm25: Annotated[
-        str,
-        typer.Option(
-            metavar="LANGUAGE",
-            help="Index the words of the texts as well, by the rules of a language such as "
-            "english, or as they are (none).",
-            show_default="no words",
-        ),
-    ] = "",
-    add: Annotated[
-        bool,
-        typer.Option(
-            "--add",
-            help="Add the texts to an existing .index, with its options; a text whose id it has "
-            "replaces the old one.",
-        ),
-    ] = False,
-    normalize: Annotated[
-        bool, typer.Option("--normalize", help="Scale each vector to length 1.")
-    ] = False,
-    truncate_dim: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Keep only the first N dimensions of each vector.", show_default=False
-        ),
-    ] = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="A text to put before each text.", show_default=False)
-    ] = None,
-    prompt_name: Annotated[
-        str | None,
-        typer.Option(
-            help="The name of one of the model's prompts.",
-            show_default="that of documents, for an .index",
-        ),
-    ] = None,
+    index: IndexSettings = _INDEX,
+    vectors: VectorSettings = _VECTORS,
     precision: PrecisionOption = PrecisionName.AUTO,
     compile: Compile = False,
     batch_tokens: BatchTokens = None,
@@ -186,111 +88,176 @@ def embed(
     when all have ended, the same command with --tasks alone joins what they computed.
     """
     look_at(model, input_file=input_file, settings=rows)
-    from modernbert.inference.loading import folder_fingerprint
-    from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-    from modernbert.inference.retriever import load_retriever
     from modernbert.kinds import model_kind
     from modernbert.model.config_file import find_model
 
-    fields = tuple(field or ())
-    _check_index_options(
-        output, fields, bm25, add=add, texts=texts, built=bool(kind or faiss or clusters)
-    )
-    if add and (chunks or share.tasks is not None):
+    _check_index(output, index)
+    if index.add and (vectors.chunks or share.tasks is not None):
         raise InputError("--add: takes whole texts, in one task; leave out --chunks and --tasks")
-    reader = TextInput(input_file, rows, share=share, fields=fields, needs_ids=add)
-    next(iter(reader), None)  # what is wrong with the file's columns is told at once
-    folder = find_model(model, weights=True)
-    if model_kind(folder) == "sparse":
-        _refuse_for_one_vector(False, clusters=clusters, pool_factor=pool_factor)
-        if kind or faiss or normalize or truncate_dim or chunks or fields or bm25 or add:
-            raise InputError(
-                f"{model}: gives sparse vectors; leave out --kind, --faiss, --normalize, "
-                "--truncate-dim, --chunks, --field, --bm25 and --add"
-            )
-        from modernbert.inference.sparse_embedder import SparseEmbedder
-
-        if output.suffix != ".jsonl":
-            raise InputError(f"{output}: the model gives sparse vectors; name a .jsonl file")
-        sparse = SparseEmbedder.from_pretrained(folder, precision=precision.value)
-        if compile:
-            sparse.compile()
-        if prompt is None and prompt_name is None:
-            prompt = sparse.settings.side_prompt("document")
-        description = description_of(
-            "embed", model, rows, precision=precision.value, prompt=prompt, prompt_name=prompt_name
-        )
-        run = partial(
-            sparse.stream, prompt=prompt, prompt_name=prompt_name, batch_tokens=batch_tokens
-        )
-        write_results(output, reader, description, run, _sparse_line, as_json=as_json)
-        return
-    embedder = load_retriever(folder, precision.value)
-    if compile:
-        embedder.compile()
-    multi = isinstance(embedder, MultiVectorEmbedder)
-    _refuse_for_one_vector(multi, clusters=clusters, pool_factor=pool_factor)
-    chosen = _kind(kind, output, multi=multi, faiss=faiss)
-    options: dict[str, Any] = {"truncate_dim": truncate_dim, "normalize_embeddings": normalize}
-    if isinstance(embedder, MultiVectorEmbedder):
-        if normalize or truncate_dim or chunks or prompt is not None or prompt_name is not None:
-            raise InputError(
-                f"{model}: computes one vector per token and has its own prompts; leave out "
-                "--normalize, --truncate-dim, --chunks, --prompt and --prompt-name"
-            )
-        options = {"side": "document"} | ({"pool_factor": pool_factor} if pool_factor > 1 else {})
-    else:
-        if output.suffix == ".index" and prompt is None and prompt_name is None:
-            prompt = embedder.settings.first_prompt(("document", "passage", "corpus"))
-        options["prompt"] = embedder.settings.prompt(prompt, prompt_name)
-    source: TextInput | ChunkInput = reader
-    described = options
-    if chunks is not None:
-        from modernbert.inference.chunks import ChunkSettings
-
-        settings = ChunkSettings(by=chunks.value, num_tokens=chunk_tokens or 256)
-        source = ChunkInput(reader, embedder.tokenizer, settings)
-        described = {**options, "chunks": asdict(settings)}
-    elif chunk_tokens is not None:
+    if vectors.chunk_tokens is not None and vectors.chunks is None:
         raise InputError("--chunk-tokens: has no effect without --chunks")
-    fingerprint = folder_fingerprint(folder)
-    width = truncate_dim or embedder.dim
+    reader = TextInput(input_file, rows, share=share, fields=index.fields, needs_ids=index.add)
+    next(iter(reader), None)  # what is wrong with the file's columns is told at once
+    work = _Work(
+        model=model,
+        folder=find_model(model, weights=True),
+        reader=reader,
+        output=output,
+        index=index,
+        vectors=vectors,
+        rows=rows,
+        share=share,
+        precision=precision.value,
+        compile=compile,
+        batch_tokens=batch_tokens,
+        as_json=as_json,
+    )
+    if model_kind(work.folder) == "sparse":
+        _write_sparse(work)
+    else:
+        _write_vectors(work)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What is embedded by which model, how, and where it goes."""
+
+    model: str
+    folder: Path
+    reader: TextInput
+    output: Path
+    index: IndexSettings
+    vectors: VectorSettings
+    rows: InputSettings
+    share: ShareSettings
+    precision: "PrecisionChoice"
+    compile: bool
+    batch_tokens: int | None
+    as_json: bool
+
+
+def _write_sparse(work: _Work) -> None:
+    """Write weights of the vocabulary's tokens, a line for each text."""
+    from modernbert.inference.sparse_embedder import SparseEmbedder
+
+    _refuse_for_one_vector(work, multi=False)
+    index, vectors = work.index, work.vectors
+    if replace(index, texts=True) != _INDEX or replace(vectors, **_PROMPTS) != _VECTORS:
+        raise InputError(
+            f"{work.model}: gives sparse vectors; leave out --kind, --faiss, --normalize, "
+            "--truncate-dim, --chunks, --field, --bm25 and --add"
+        )
+    if work.output.suffix != ".jsonl":
+        raise InputError(f"{work.output}: the model gives sparse vectors; name a .jsonl file")
+    embedder = SparseEmbedder.from_pretrained(work.folder, precision=work.precision)
+    if work.compile:
+        embedder.compile()
+    prompts: dict[str, Any] = {"prompt": vectors.prompt, "prompt_name": vectors.prompt_name}
+    if prompts == _PROMPTS:
+        prompts["prompt"] = embedder.settings.side_prompt("document")
+    description = description_of(
+        "embed", work.model, work.rows, precision=work.precision, **prompts
+    )
+    run = partial(embedder.stream, **prompts, batch_tokens=work.batch_tokens)
+    write_results(work.output, work.reader, description, run, _sparse_line, as_json=work.as_json)
+
+
+def _write_vectors(work: _Work) -> None:
+    """Write one vector for each text or piece, or several, into a file or an index."""
+    from modernbert.inference.loading import folder_fingerprint
+    from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
+    from modernbert.inference.retriever import load_retriever
+
+    embedder = load_retriever(work.folder, work.precision)
+    if work.compile:
+        embedder.compile()
+    multi, index, share = isinstance(embedder, MultiVectorEmbedder), work.index, work.share
+    _refuse_for_one_vector(work, multi=multi)
+    built: IndexOptions = {
+        "kind": _kind(index, work.output, multi=multi),
+        "model": folder_fingerprint(work.folder),
+        "bm25": index.bm25,
+    }
+    if index.clusters:
+        built["clusters"] = index.clusters
+    options = _options(work, embedder)
+    source = _source(work, embedder)
+    width = work.vectors.truncate_dim or embedder.dim
     job = EmbeddingJob(
-        output,
+        work.output,
         width,
-        {
-            **reader.identity,
-            **asdict(rows),
-            "model": fingerprint,
-            "precision": precision.value,
-            **described,
-            **({"added": True} if add else {}),
-        },
+        _identity(work, built["model"], options, source),
         multi=multi,
         share=share,
-        adds=add,
-        faiss=faiss,
+        adds=index.add,
+        faiss=index.faiss,
     )
-    options_of_index: IndexOptions = {"kind": chosen, "model": fingerprint, "bm25": bm25}
-    if clusters:
-        options_of_index["clusters"] = clusters
     with kept_when_stopped(job), job:
         if share.joins:
             job.join()
         else:
-            _run(job, source, embedder, {**options, "batch_tokens": batch_tokens})
-        kept = (row.text for row in source) if texts else None
-        more = (row.fields for row in source) if fields else None
-        job.finish(options=options_of_index, texts=kept, fields=more)
-    num_vectors = job.num_vectors
-    if str(reader.skipped):
-        tell(str(reader.skipped))
+            _run(job, source, embedder, {**options, "batch_tokens": work.batch_tokens})
+        kept = (row.text for row in source) if index.texts else None
+        more = (row.fields for row in source) if index.fields else None
+        job.finish(options=built, texts=kept, fields=more)
+    if str(work.reader.skipped):
+        tell(str(work.reader.skipped))
     if share.task is not None:
-        report_texts(output, job.num_done, share, as_json)
+        report_texts(work.output, job.num_done, share, work.as_json)
         return
-    if faiss:
-        tell(f"{output / 'index.faiss'}: written")
-    _report(output, num_vectors, width, as_json)
+    if index.faiss:
+        tell(f"{work.output / 'index.faiss'}: written")
+    _report(work.output, job.num_vectors, width, work.as_json)
+
+
+def _options(work: _Work, embedder: "Retriever") -> dict[str, Any]:
+    """What the embedder is asked for; what it does not know is refused."""
+    from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
+
+    vectors, prompt = work.vectors, work.vectors.prompt
+    if isinstance(embedder, MultiVectorEmbedder):
+        if replace(vectors, pool_factor=1) != _VECTORS:
+            raise InputError(
+                f"{work.model}: computes one vector per token and has its own prompts; leave out "
+                "--normalize, --truncate-dim, --chunks, --prompt and --prompt-name"
+            )
+        pooled = {"pool_factor": vectors.pool_factor} if vectors.pool_factor > 1 else {}
+        return {"side": "document"} | pooled
+    if work.output.suffix == ".index" and prompt is None and vectors.prompt_name is None:
+        prompt = embedder.settings.first_prompt(("document", "passage", "corpus"))
+    return {
+        "truncate_dim": vectors.truncate_dim,
+        "normalize_embeddings": vectors.normalize,
+        "prompt": embedder.settings.prompt(prompt, vectors.prompt_name),
+    }
+
+
+def _source(work: _Work, embedder: "Retriever") -> TextInput | ChunkInput:
+    """The texts, or their pieces."""
+    from modernbert.inference.chunks import ChunkSettings
+
+    if work.vectors.chunks is None:
+        return work.reader
+    settings = ChunkSettings(
+        by=work.vectors.chunks, num_tokens=work.vectors.chunk_tokens or ChunkSettings().num_tokens
+    )
+    return ChunkInput(work.reader, embedder.tokenizer, settings)
+
+
+def _identity(
+    work: _Work, model: str, options: Mapping[str, Any], source: TextInput | ChunkInput
+) -> dict[str, Any]:
+    """All that the vectors depend on: a job that was stopped goes on only if it is the same."""
+    chunks = {"chunks": asdict(source.settings)} if isinstance(source, ChunkInput) else {}
+    return {
+        **work.reader.identity,
+        **asdict(work.rows),
+        "model": model,
+        "precision": work.precision,
+        **options,
+        **chunks,
+        **({"added": True} if work.index.add else {}),
+    }
 
 
 def _sparse_line(record: InputRow, vector: "SparseVector") -> dict[str, Any]:
@@ -301,51 +268,48 @@ def _sparse_line(record: InputRow, vector: "SparseVector") -> dict[str, Any]:
     }
 
 
-def _check_index_options(
-    output: Path, fields: tuple[str, ...], bm25: str, *, add: bool, texts: bool, built: bool
-) -> None:
+def _check_index(output: Path, index: IndexSettings) -> None:
     """Refuse what an output has no use for before the work begins."""
     from modernbert.inference.bm25 import words_of
     from modernbert.inference.index import Index
 
-    if output.suffix != ".index" and (fields or bm25 or add):
+    if output.suffix != ".index" and (index.fields or index.bm25 or index.add):
         raise InputError("--field, --bm25 and --add: have no effect without an .index as --output")
-    if add:
+    if index.add:
         if address_of(output):
             raise InputError("--add: needs an index on this machine, and no address")
-        if bm25 or built:
+        if index.bm25 or index.kind or index.faiss or index.clusters:
             raise InputError(
                 "--add: the index is as it was built; leave out --bm25, --kind, --clusters, --faiss"
             )
         Index.open(output)
-    if bm25:
-        if not texts:
+    if index.bm25:
+        if not index.texts:
             raise InputError("--bm25: needs the texts; leave out --no-texts")
-        words_of(bm25)
+        words_of(index.bm25)
 
 
-def _refuse_for_one_vector(multi: bool, *, clusters: int | None, pool_factor: int) -> None:
+def _refuse_for_one_vector(work: _Work, *, multi: bool) -> None:
     """Refuse what only documents with several vectors have, and numbers that no index can have."""
     from modernbert.inference.index_folder import require_clusters
 
-    if not multi and (clusters or pool_factor > 1):
+    if not multi and (work.index.clusters or work.vectors.pool_factor > 1):
         raise InputError("--clusters and --pool-factor: need a model of one vector per token")
-    require_clusters(clusters or 0, is_ragged=multi)
+    require_clusters(work.index.clusters or 0, is_ragged=multi)
 
 
-def _kind(kind: IndexKindOption | None, output: Path, *, multi: bool, faiss: bool) -> "IndexKind":
+def _kind(index: IndexSettings, output: Path, *, multi: bool) -> "IndexKind":
     """What an index is searched in; what cannot be is refused before the work begins."""
     from modernbert.extras import import_extra
     from modernbert.inference.index_folder import KINDS, require_one_of
 
-    if kind is not None and output.suffix != ".index":
+    if index.kind is not None and output.suffix != ".index":
         raise InputError("--kind: has no effect without an .index as --output")
-    if faiss:
+    if index.faiss:
         if output.suffix != ".index" or multi or address_of(output):
             raise InputError("--faiss: needs an .index with one vector per text, and no address")
         import_extra("faiss")
-    chosen: IndexKind
-    chosen = kind.value if kind is not None else "float16" if multi else "float32"
+    chosen: IndexKind = index.kind or ("float16" if multi else "float32")
     require_one_of("--kind", chosen, KINDS[multi])
     return chosen
 

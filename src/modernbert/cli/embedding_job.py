@@ -7,7 +7,6 @@ multi-vector model how many vectors each text has.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -243,13 +242,6 @@ def hashes_beside(output: Path) -> Path:
 
 def _line(name: str) -> bytes:
     return json.dumps(name, ensure_ascii=False).encode() + b"\n"
-
-
-class ChunkBy(StrEnum):
-    """Where texts are divided."""
-
-    TOKENS = "tokens"
-    SENTENCES = "sentences"
 
 
 class ChunkInput:
