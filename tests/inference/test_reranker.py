@@ -51,6 +51,7 @@ def test_activations(reranker: Reranker) -> None:
     plain = Reranker(model, tokenizer, activation="Identity")
     logits = plain.scores(PAIRS)
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), reranker.scores(PAIRS), atol=1e-6)
+    np.testing.assert_allclose(logits, reranker.scores(PAIRS, is_raw=True), atol=1e-6)
     assert reranker.activate(torch.tensor([-500.0, 0, 500])).tolist() == [0, 0.5, 1]
     with pytest.raises(ConfigError, match=r"^activation: got 'tanh', expected one of Identity"):
         Reranker(model, tokenizer, activation="tanh")  # type: ignore[arg-type]

@@ -233,6 +233,7 @@ class Reranker:
         self,
         pairs: Iterable[tuple[str, str]],
         *,
+        is_raw: bool = False,
         prompt_name: str | None = None,
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
@@ -241,6 +242,8 @@ class Reranker:
 
         Args:
             pairs: Any number of pairs.
+            is_raw: Whether to return the model's outputs unchanged, before any sigmoid. Losses of
+                distillation learn from these.
             prompt_name: The prompt to put before the queries; by default the model's default.
             batch_tokens: The most tokens to compute at once.
             on_progress: Called with the progress after every batch.
@@ -253,7 +256,11 @@ class Reranker:
         """
         require_list(pairs, "pairs")
         found = self.stream(
-            pairs, prompt_name=prompt_name, batch_tokens=batch_tokens, on_progress=on_progress
+            pairs,
+            is_raw=is_raw,
+            prompt_name=prompt_name,
+            batch_tokens=batch_tokens,
+            on_progress=on_progress,
         )
         return np.fromiter(found, np.float32)
 
@@ -261,6 +268,7 @@ class Reranker:
         self,
         pairs: Iterable[tuple[str, str]],
         *,
+        is_raw: bool = False,
         prompt_name: str | None = None,
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
@@ -269,6 +277,7 @@ class Reranker:
 
         Args:
             pairs: Pairs of a query and a document, read when they are needed.
+            is_raw: As `scores`.
             prompt_name: As `scores`.
             batch_tokens: As `scores`.
             on_progress: As `scores`.
@@ -277,7 +286,7 @@ class Reranker:
             The score of each pair, in order.
         """
         blocks = self.classifier.blocks(
-            self.use(prompt_name=prompt_name),
+            self.use(is_raw=is_raw, prompt_name=prompt_name),
             map(_as_pair, pairs),
             batch_tokens=batch_tokens,
             on_progress=on_progress,

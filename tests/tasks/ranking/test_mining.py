@@ -104,7 +104,8 @@ def test_negatives_stay_below_the_answer(retriever: Any, limit: dict[str, float]
 
 def test_a_teacher_scores_them(retriever: Any) -> None:
     class Teacher:
-        def scores(self, pairs: list[tuple[str, str]]) -> np.ndarray:
+        def scores(self, pairs: list[tuple[str, str]], *, is_raw: bool) -> np.ndarray:
+            assert is_raw  # as the losses compare them with what a model gives before any sigmoid
             return np.array([len(text) for _, text in pairs], np.float32)
 
     settings = MiningSettings(negatives=2)
@@ -114,7 +115,8 @@ def test_a_teacher_scores_them(retriever: Any) -> None:
 
 def test_a_teacher_decides_what_is_too_near(retriever: Any) -> None:
     class Teacher:
-        def scores(self, pairs: list[tuple[str, str]]) -> np.ndarray:
+        def scores(self, pairs: list[tuple[str, str]], *, is_raw: bool = False) -> np.ndarray:
+            del is_raw
             return np.array([len(text) for _, text in pairs], np.float32)
 
     settings = MiningSettings(negatives=9, margin=2, limit_by="teacher")

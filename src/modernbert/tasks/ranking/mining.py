@@ -46,7 +46,9 @@ def mine(
         data: The queries with the documents that answer them.
         corpus: The documents to search, each once.
         settings: Which documents count as hard negatives.
-        teacher: The reranker whose scores of the positive and the negatives are added, if any.
+        teacher: The reranker whose scores of the positive and the negatives are added, if any. They
+            are its outputs before any sigmoid: the softmax of probabilities would be almost even,
+            so that nothing could be learnt from it.
         on_progress: Called with the progress of embedding.
 
     Raises:
@@ -118,9 +120,8 @@ def _row(
     positive = example.documents[0]
     row: dict[str, Any] = {"query": example.query, "positive": positive, "negatives": negatives}
     if teacher is not None:
-        row["scores"] = teacher.scores(
-            [(example.query, t) for t in (positive, *negatives)]
-        ).tolist()
+        pairs = [(example.query, text) for text in (positive, *negatives)]
+        row["scores"] = teacher.scores(pairs, is_raw=True).tolist()
     return row
 
 
