@@ -220,6 +220,36 @@ def test_what_is_not_honoured_is_refused(
         Embedder.from_pretrained(tmp_path)
 
 
+def test_several_dense_layers_with_others_between_them(plain: Path, tmp_path: Path) -> None:
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Normalize
+
+    middle = [Dense(64, 96, bias=False), LayerNorm(96), Dropout(0.5), Normalize()]
+    last = [Dense(96, 32, activation_function=torch.nn.ReLU()), Dense(32, 8), Normalize()]
+    assert_equal(*embedder_of(tmp_path, [*steps(plain), *middle, *last]))
+
+
+@pytest.mark.parametrize("kind", ["WeightedLayerPooling", "CNN", "LSTM", "Router", "WordWeights"])
+def test_steps_of_other_kinds_are_named(plain: Path, tmp_path: Path, kind: str) -> None:
+    embedder_of(tmp_path, steps(plain))
+    path = tmp_path / "modules.json"
+    modules = json.loads(path.read_text())
+    modules.insert(1, {**modules[0], "type": f"sentence_transformers.models.{kind}", "path": "x"})
+    path.write_text(json.dumps(modules))
+    with pytest.raises(ModelFolderError, match=rf"modules.json: .*{kind}.* not supported"):
+        Embedder.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "key", ["model_args", "tokenizer_args", "config_kwargs", "processor_kwargs", "message_format"]
+)
+def test_arguments_of_the_transformer_are_named(plain: Path, tmp_path: Path, key: str) -> None:
+    embedder_of(tmp_path, steps(plain))
+    _say(tmp_path / "sentence_bert_config.json", **{key: {"local_attention": 4}})
+    with pytest.raises(ModelFolderError, match=f"sentence_bert_config.json: unknown key '{key}'"):
+        Embedder.from_pretrained(tmp_path)
+
+
 def test_what_is_ignored_on_purpose(plain: Path, tmp_path: Path) -> None:
     theirs, _ = embedder_of(tmp_path, steps(plain))
     _say(

@@ -309,3 +309,13 @@ def test_settings_that_are_not_supported(tmp_path: Path, key: str, value: object
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({key: value}))
     with pytest.raises(TokenizerError, match=f"{key}: {value!r} is not supported"):
         read_roles(tmp_path)
+
+
+def test_inputs_without_the_mask_are_refused(tmp_path: Path) -> None:
+    """Padding would then change what other libraries compute."""
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({"model_input_names": ["input_ids", "attention_mask"]}))
+    assert read_roles(tmp_path) == {}
+    path.write_text(json.dumps({"model_input_names": ["input_ids"]}))
+    with pytest.raises(TokenizerError, match=r"model_input_names: .* lacks 'attention_mask'"):
+        read_roles(tmp_path)

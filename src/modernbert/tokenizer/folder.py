@@ -78,6 +78,7 @@ def named_roles(files: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 
+_MASK = "attention_mask"
 # Keys that would change token ids, and the one value that is supported of each.
 _FIXED = {"truncation_side": "right", "split_special_tokens": False}
 
@@ -119,6 +120,12 @@ def read_roles(folder: Path) -> dict[str, str]:
                 f"{folder / CONFIG_FILE}: {key}: {config[key]!r} is not supported; "
                 f"{supported!r} is, which you can write there"
             )
+    inputs = config.get("model_input_names")
+    if isinstance(inputs, list) and _MASK not in inputs:
+        raise TokenizerError(
+            f"{folder / CONFIG_FILE}: model_input_names: {inputs!r} lacks {_MASK!r}, without which "
+            "padding is attended to elsewhere; add it there"
+        )
     names = SPECIAL_TOKENS_FILE, CONFIG_FILE
     return named_roles([read_object(folder / name, TokenizerError) for name in names])
 
