@@ -134,6 +134,7 @@ RECIPE_TABLES = (
     "",
     "averaging",
     "computation",
+    "log",
     "phases",
     "shard_cache",
     "sources",

@@ -108,6 +108,10 @@ class GrowthWarning(ModernBertWarning):
     """A model is grown from one at an unsuitable point of its training."""
 
 
+class TrackerWarning(ModernBertWarning):
+    """A tracker cannot be logged to; the training goes on."""
+
+
 class TruncationWarning(ModernBertWarning):
     """Texts were longer than the model reads and were truncated."""
 

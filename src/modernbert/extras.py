@@ -11,12 +11,16 @@ EXTRAS = {
     "bm25s": "search",
     "faiss": "faiss",
     "matplotlib": "train",
+    "mlflow": "mlflow",
     "msgspec": "serve",
     "prometheus_client": "serve",
     "pyarrow": "train",
     "sklearn": "sklearn",
     "starlette": "serve",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
     "uvicorn": "serve",
+    "wandb": "wandb",
     "zstandard": "train",
 }
 """The extra of pyproject.toml that brings each package."""

@@ -1,7 +1,7 @@
 """`finetune` from data that Python holds: frames, tables and rows, for each verb."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.tasks.finetune import VERBS
 from modernbert.tokenizer.train import train
+from modernbert.training import trackers
 
 TEXTS = ["a good film", "a bad film", "a fine story", "a dull story"] * 2
 RANKED = {"query": TEXTS, "positive": TEXTS[::-1]}
@@ -117,3 +118,34 @@ def test_a_later_start_has_the_same_rows_or_is_refused(start: Path, tmp_path: Pa
         finetune("classify", recipe(start, tmp_path / "out", train=other))
     with pytest.raises(SettingsError, match="output: missing"):
         finetune("classify", {"model": str(start), "data": {"train": columns}})
+
+
+def test_a_run_is_logged_with_its_settings_and_test_scores(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    class Recording:
+        id = "one"
+
+        def __init__(self, run: trackers.TrackedRun, _known_id: str | None) -> None:
+            told.append(run)
+
+        def log(self, values: Mapping[str, float], step: int) -> None:
+            told.append((step, values))
+
+        def finish(self, *, failed: bool) -> None:
+            told.append(failed)
+
+    monkeypatch.setattr(trackers, "is_installed", lambda _: True)
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", Recording)
+    rows_of = COLUMNS["classify"]
+    given = {**recipe(start, tmp_path / "out", train=rows_of, test=rows_of), "log": {}}
+    finetune("classify", given, to=["mlflow"], project="films")
+    run, *logged, failed = told
+    assert (run.project, run.config["run"]["epochs"], failed) == ("films", 1, False)
+    assert run.name.startswith("out-lr-default")
+    assert any("step/loss" in values for _, values in logged)
+    assert "test/accuracy" in logged[-1][1]
+    finetune("classify", given, to=["mlflow"], project="films")
+    assert len(told) == len([run, *logged, failed])

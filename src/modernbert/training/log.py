@@ -82,7 +82,7 @@ class TensorBoardLog:
         if record["kind"] in ("start", "resume"):
             self._open(record["step"])
         elif record["kind"] in ("step", "evaluation") and self._writer is not None:
-            for name, value in _numbers(record):
+            for name, value in numbers_of(record):
                 self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
         elif record["kind"] == "end" and self._writer is not None:
             self._writer.close()
@@ -118,7 +118,8 @@ def _has_begun(phase: str | None, resume: Record) -> bool:
     return phase is None or "phases" not in resume or phase in resume["phases"]
 
 
-def _numbers(record: Record) -> Iterator[tuple[str, float]]:
+def numbers_of(record: Record) -> Iterator[tuple[str, float]]:
+    """The names and values of a record's numbers, without its step."""
     for name, value in record.items():
         if name not in ("step", "kind") and isinstance(value, int | float):
             yield name, value

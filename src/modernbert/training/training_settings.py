@@ -184,3 +184,20 @@ class ComputationSettings(Settings):
     timeout_seconds: Annotated[
         float, Gt(0), Doc("Give up on a process that does not respond for this many seconds.")
     ] = DEFAULT_TIMEOUT_SECONDS
+
+
+TrackerName = Literal["trackio", "wandb", "mlflow", "tensorboard"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings(Settings):
+    """Where a run is logged to beside its own folder; a run may be continued with other values."""
+
+    to: Annotated[
+        tuple[TrackerName, ...],
+        Doc("Log to `trackio`, `wandb`, `mlflow` or `tensorboard` too.", flags=("--log-to",)),
+    ] = ()
+    project: Annotated[
+        str,
+        Doc("The project, or experiment, that the run belongs to there.", flags=("--log-project",)),
+    ] = "modernbert"

@@ -7,6 +7,7 @@ The run's folder, `output` of the recipe, holds
     report.html       what there is to see, with loss.png and run.png
     examples.json     at the end: masked tokens of held-out text, and what the model predicts
     tensorboard/      the same, where tensorboard is installed
+    trackers/         the ids of the run in the trackers that the recipe names
     checkpoints/      what a run that was stopped goes on from
     NAME/             after each phase but the last, under its name: the model, as in model/
     model/            at the end: the model and the tokenizer, as transformers loads them too
@@ -40,7 +41,7 @@ from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.native.functions import update
 from modernbert.report.run_report import EXAMPLES_FILE, ReportWriter
-from modernbert.settings import to_toml
+from modernbert.settings import to_mapping, to_toml
 from modernbert.tasks.pretraining.averaging import (
     AVERAGED_FOLDER,
     CANDIDATES_FOLDER,
@@ -67,6 +68,7 @@ from modernbert.training.computation import autocast, prepare
 from modernbert.training.distributed import ALONE, Group, joined
 from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, read_metrics, tensorboard_log
+from modernbert.training.trackers import tracking
 from modernbert.training.trainer import METRICS_FILE, Phase, Progress, Result, Step, Trainer
 
 MODEL_FOLDER = "model"
@@ -104,27 +106,41 @@ def _pretrain(recipe: PretrainingRecipe, observers: Sequence[Observer], group: G
     _check_output(recipe)
     model = starting_model(data[0]).to(group.device)
     model.encoder.attention = choose_attention(recipe.attention, group.device)
-    trainer = Trainer(
-        model,
-        [_phase(recipe, index, each, group) for index, each in enumerate(data)],
+    tracked = tracking(
+        recipe.log,
         recipe.output,
-        observers=[
-            _RecipeFile(recipe),
-            *tensorboard_log(recipe.output / "tensorboard"),
-            ReportWriter(recipe.output),
-            *observers,
-        ],
-        device=group.device,
-        computation=prepare(model, list(model.encoder.layers), recipe.computation, group),
-        identity=_identity(recipe, data[0].tokenizer),
-        describe=description(data[0].config, recipe, group.device),
-        update=update,
+        recipe.output.name,
+        {"recipe": to_mapping(recipe)},
+        is_first=group.is_first,
     )
-    result = trainer.run()
+    with tracked as trackers:
+        trainer = Trainer(
+            model,
+            [_phase(recipe, index, each, group) for index, each in enumerate(data)],
+            recipe.output,
+            observers=[
+                _RecipeFile(recipe),
+                *_tensorboard(recipe),
+                ReportWriter(recipe.output),
+                *trackers,
+                *observers,
+            ],
+            device=group.device,
+            computation=prepare(model, list(model.encoder.layers), recipe.computation, group),
+            identity=_identity(recipe, data[0].tokenizer),
+            describe=description(data[0].config, recipe, group.device),
+            update=update,
+        )
+        result = trainer.run()
     if result.status != "interrupted" and recipe.averaged_phase is not None:
         averaged = data[recipe.averaged_phase]
         group.first(lambda: _write_average(recipe, averaged, trainer))
     return result
+
+
+def _tensorboard(recipe: PretrainingRecipe) -> list[Observer]:
+    """TensorBoard's log, unless the recipe names it among its trackers."""
+    return [] if "tensorboard" in recipe.log.to else tensorboard_log(recipe.output / "tensorboard")
 
 
 def build_model(recipe: PretrainingRecipe) -> MaskedLanguageModel:

@@ -70,7 +70,7 @@ from modernbert.tasks.pretraining.recipe_tables import BatchSettings, ModelSetti
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES
 from modernbert.training.phase import check_names
 from modernbert.training.trainer import TrainingSettings
-from modernbert.training.training_settings import ComputationSettings
+from modernbert.training.training_settings import ComputationSettings, LogSettings
 
 __all__ = [
     "AveragingSettings",
@@ -87,7 +87,15 @@ __all__ = [
 ONLY_PHASE = "pretraining"
 PHASES_OWN = ("name", "start_from")
 # A phase's model is in a folder of its name, beside these.
-_TAKEN_NAMES = ("averaged", "candidates", "checkpoints", "model", "tensorboard")
+_TAKEN_NAMES = (
+    "averaged",
+    "candidates",
+    "checkpoints",
+    "model",
+    "tensorboard",
+    "trackers",
+    "wandb",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +262,7 @@ class PretrainingRecipe(Settings):
         Doc("The attention back end: `auto`, or `varlen`, `flash3`, `flex` or `blocks`."),
     ] = "auto"
     computation: ComputationSettings = field(default_factory=ComputationSettings)
+    log: LogSettings = field(default_factory=LogSettings)
     shard_cache: CacheSettings = field(default_factory=CacheSettings)
 
     def __post_init__(self) -> None:

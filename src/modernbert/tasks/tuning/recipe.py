@@ -35,7 +35,7 @@ from modernbert.data.rows.table import Table
 from modernbert.data.settings import FileSettings
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, OptimizerName, Settings, TuningPrecision, to_mapping
-from modernbert.training.training_settings import ComputationSettings
+from modernbert.training.training_settings import ComputationSettings, LogSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +265,7 @@ class TuningRecipe(Settings):
     Attributes:
         computation: How several processes train together; you may change it when you continue a
             run.
+        log: Where each run is logged to; you may change it too.
     """
 
     model: Annotated[
@@ -279,6 +280,7 @@ class TuningRecipe(Settings):
     training: RunSettings = field(default_factory=RunSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
     computation: ComputationSettings = field(default_factory=ComputationSettings)
+    log: LogSettings = field(default_factory=LogSettings)
 
     def runs(self) -> list[TuningRun]:
         """Return all runs, with the seeds of one combination next to each other."""

@@ -19,6 +19,7 @@ from torch import nn
 from modernbert.errors import InputError, TrainingError
 from modernbert.files import remove_folder
 from modernbert.model.native.functions import update
+from modernbert.settings import to_mapping
 from modernbert.tasks.tuning.first_model import encoder_of, freeze, layer_groups
 from modernbert.tasks.tuning.job import HeldOutSplit, TuningJob
 from modernbert.tasks.tuning.recipe import TuningRun
@@ -32,6 +33,7 @@ from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, read_metrics
 from modernbert.training.schedule import ScheduleSettings
 from modernbert.training.tensors import gathered, is_sharded
+from modernbert.training.trackers import tracking
 from modernbert.training.trainer import METRICS_FILE, Phase, Trainer, TrainingSettings
 
 # These leave the weights as they are, so that a run may go on under others.
@@ -72,12 +74,18 @@ def train_run(
         lambda trained: _keep(job, run, trained, folder / "best", group),
         group,
     )
-    trainer = _trainer(job, run, folder, module, best, [*observers], start, group)
-    result = trainer.run()
-    if result.status == "interrupted":
-        raise Interrupted(result.exit_code)
-    _finish(job, run, trainer.module, best, group)
-    dev, test = _scores_of_best(job, run, best, group)
+    config = {"recipe": to_mapping(job.recipe), "run": to_mapping(run.training)}
+    name = f"{job.recipe.output.name}-{run.name}"
+    with tracking(job.recipe.log, folder, name, config, is_first=group.is_first) as trackers:
+        heard = [*trackers, *observers]
+        trainer = _trainer(job, run, folder, module, best, heard, start, group)
+        result = trainer.run()
+        if result.status == "interrupted":
+            raise Interrupted(result.exit_code)
+        _finish(job, run, trainer.module, best, group)
+        dev, test = _scores_of_best(job, run, best, group)
+        for tracker in trackers if test else ():
+            tracker({"kind": "test", "step": result.progress.step, **test})
     outcome = Outcome(
         name=run.name,
         seed=run.seed,
