@@ -155,6 +155,7 @@ def test_the_extras_bring_what_they_are_said_to_bring() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {
         "faiss": "faiss-cpu",
+        "mlflow": "mlflow-skinny",
         "prometheus_client": "prometheus-client",
         "sklearn": "scikit-learn",
         "Stemmer": "PyStemmer",
