@@ -209,9 +209,10 @@ def expected_of(table: str) -> dict[str, str | dict[str, Any]]:
 
 
 def read_default(said: str) -> Any:
-    """`required`, `none`, or a value of TOML in backticks."""
+    """`required`, `none`, or a value of TOML in backticks, whose lists are tuples in settings."""
     value = re.fullmatch(r"`(.+)`", said)
-    return tomllib.loads(f"x = {value[1]}")["x"] if value else said
+    found = tomllib.loads(f"x = {value[1]}")["x"] if value else said
+    return tuple(found) if isinstance(found, list) else found
 
 
 def test_recipes_lists_every_table() -> None:
