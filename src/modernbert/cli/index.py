@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from modernbert.inference.index import Index
 
 app = typer.Typer(
-    help="Delete documents of a search index, compact it, or compute its size.",
+    help="Delete documents from an index, compact it, or tell its size.",
     no_args_is_help=True,
     epilog=example("index delete texts.index 17 42"),
 )

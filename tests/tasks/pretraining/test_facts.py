@@ -31,7 +31,7 @@ def test_the_report_of_a_run_has_its_figures(world: World, tmp_path: Path) -> No
     for title in ("Loss", "Speed", "Arithmetic", "Memory", "Batch size", "Masked tokens"):
         assert f"<b>{title}</b>" in page
     assert "preset = &quot;tiny&quot;" in page and torch.__version__ in page
-    assert ">finished<" in page
+    assert "finished</p>" in page
     history = RunHistory.read(tmp_path / "run" / "metrics.jsonl")
     assert history.starts[0]["matmul_flops_per_second"] > 1e6
     assert (history.column("flops") > 1e6).all() and (history.column("memory_bytes") > 5e7).all()
