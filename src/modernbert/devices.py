@@ -1,5 +1,6 @@
 """Which device to take, and what it asks for: compiled layers, overlapping copies, few shapes."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -41,7 +42,17 @@ def widest_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-_ADA = (8, 9)
+_AMPERE, _ADA = (8, 0), (8, 9)
+
+
+def is_since_ampere(device: torch.device) -> bool:
+    """Whether a device is an NVIDIA GPU of Ampere's generation or a later one."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
+
+
+def has_triton(device: torch.device) -> bool:
+    """Whether kernels in Triton run on a device: on GPUs since Ampere, where it is installed."""
+    return is_since_ampere(device) and importlib.util.find_spec("triton") is not None
 
 
 def has_float8(device: torch.device) -> bool:

@@ -5,14 +5,13 @@ from typing import Literal, get_args
 
 import torch
 
+from modernbert.devices import is_since_ampere
 from modernbert.errors import ConfigError
 
 AttentionChoice = Literal["auto", "varlen", "flash3", "flex", "blocks"]
 """`auto` takes what was measured to be fastest (docs/gpu.md): on GPUs that have it `varlen`, in
 local layers our Triton kernels; `blocks` elsewhere, and on CPUs the C kernels.
 `flash3` has not been measured."""
-
-_AMPERE = (8, 0)
 
 
 def choose_attention(choice: AttentionChoice, device: torch.device) -> AttentionChoice:
@@ -37,7 +36,7 @@ def choose_attention(choice: AttentionChoice, device: torch.device) -> Attention
 
 def has_varlen(device: torch.device) -> bool:
     """Whether `varlen` runs on a device."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
+    return is_since_ampere(device)
 
 
 @functools.cache

@@ -6,12 +6,14 @@ arXiv 2304.13013; without its clipping of updates it is AdamW.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from modernbert.devices import has_triton
 from modernbert.errors import InputError, SettingsError
 from modernbert.training.tensors import is_sharded, local, sum_over_shards
 
@@ -65,7 +67,8 @@ class StableAdamW(Optimizer):
     Deviation: `peak_learning_rate` is this phase's own; the paper's code kept that of the first.
 
     Args:
-        parameters: Tensors, or groups as `parameter_groups` makes them; float32 or float64.
+        parameters: Tensors, or groups as `parameter_groups` makes them; float32 or float64. Those
+            in float32 on a GPU are changed by the kernels of `fused_update`.
         peak_learning_rate: The highest rate of the phase; `group["lr"]` starts there and is set
             before each step by whoever holds the schedule.
         betas, eps: As above (P table 3).
@@ -143,7 +146,8 @@ class StableAdamW(Optimizer):
     ) -> None:
         left = self._update_fused(parameters, group) if taken is None else parameters
         for step, batch in self._batches(left):
-            self._update(batch, step, group, taken)
+            if not self._update_on_gpu(batch, group, taken):
+                self._update(batch, step, group, taken)
 
     def _advance(self, parameter: Tensor, group: Mapping[str, Any]) -> None:
         """Count one more step of a tensor, which begins with empty averages."""
@@ -165,15 +169,31 @@ class StableAdamW(Optimizer):
         finished = {id(p) for p, is_done in zip(whole, done, strict=True) if is_done}
         return [p for p in parameters if id(p) not in finished]
 
+    def _update_on_gpu(
+        self, parameters: list[Tensor], group: dict[str, Any], taken: Tensor | None
+    ) -> bool:
+        """Do the steps of tensors that are alike by Triton kernels; whether these take them."""
+        if not has_triton(parameters[0].device):
+            return False
+        from modernbert.training import fused_update
+
+        updates = [self._describe(each, group) for each in parameters]
+        if not fused_update.suits(updates):
+            return False
+        add_up = partial(sum_over_shards, like=parameters[0])
+        num_values = [each.numel() for each in parameters]
+        fused_update.update(updates, num_values, taken, add_up)
+        return True
+
     def _describe(self, parameter: Tensor, group: dict[str, Any]) -> TensorUpdate:
         state, (beta1, beta2) = self.state[parameter], group["betas"]
         step = int(state["step"])
         assert parameter.grad is not None
         return TensorUpdate(
-            weight=parameter.detach(),
-            gradient=parameter.grad,
-            mean=state["exp_avg"],
-            square=state["exp_avg_sq"],
+            weight=local(parameter.detach()),
+            gradient=local(parameter.grad),
+            mean=local(state["exp_avg"]),
+            square=local(state["exp_avg_sq"]),
             new_mean=(1 - beta1) / (1 - beta1**step),
             new_square=(1 - beta2) / (1 - beta2**step),
             eps=group["eps"],

@@ -47,7 +47,9 @@ def own_part(values: Tensor, like: Any) -> Tensor:
 
 
 def sum_over_shards(values: Tensor, like: Any) -> Tensor:
-    """Replace values by their sums over the processes among which `like` is spread."""
+    """Replace values by their sums over the processes among which `like` is spread, if it is."""
+    if not is_sharded(like):
+        return values
     torch.distributed.all_reduce(values, group=like.device_mesh.get_group())
     return values
 

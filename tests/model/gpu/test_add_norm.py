@@ -7,7 +7,7 @@ from torch.nn import functional
 pytestmark = pytest.mark.gpu
 
 
-@pytest.mark.parametrize(("rows", "width"), [(1, 16), (7, 768), (300, 48), (0, 64)])
+@pytest.mark.parametrize(("rows", "width"), [(1, 16), (7, 768), (270, 48), (0, 64)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_equal_to_torch(rows: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
     from modernbert.model.gpu.add_norm import add_norm

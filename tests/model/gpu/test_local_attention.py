@@ -60,12 +60,16 @@ def check(
 def test_equal_to_blocks(heads: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
     if device.type == "cpu" and dtype is torch.bfloat16:
         pytest.skip("the interpreter has no bfloat16")
-    check([100, 1, 64, 200, 3, 129], 64, heads, dtype, device)
+    check([70, 1, 64, 3, 129], 64, heads, dtype, device)
 
 
-@settings(max_examples=30, deadline=None)
+# The interpreter takes a second for what a GPU does in a millisecond.
+NUM_EXAMPLES, LONGEST, MOST = (30, 150, 6) if torch.cuda.is_available() else (8, 90, 3)
+
+
+@settings(max_examples=NUM_EXAMPLES, deadline=None)
 @given(
-    lengths=st.lists(st.integers(1, 150), min_size=1, max_size=6),
+    lengths=st.lists(st.integers(1, LONGEST), min_size=1, max_size=MOST),
     window=st.sampled_from([1, 7, 32, 64, 100]),
 )
 def test_any_borders(lengths: list[int], window: int, device: torch.device) -> None:
@@ -73,5 +77,5 @@ def test_any_borders(lengths: list[int], window: int, device: torch.device) -> N
 
 
 def test_the_same_each_time(device: torch.device) -> None:
-    first, second = (both([300, 40], 64, (2, 64), torch.float16, device)[0] for _ in range(2))
+    first, second = (both([150, 40], 64, (2, 64), torch.float16, device)[0] for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))

@@ -5,12 +5,12 @@ The modules here import Triton and are imported only where that is ready.
 """
 
 import functools
-import importlib.util
+import importlib
 
 import torch
 from torch import Tensor
 
-from modernbert.model.attention_choice import has_varlen
+from modernbert.devices import has_triton
 
 HALF = (torch.float16, torch.bfloat16)
 HEAD_SIZES = (16, 32, 64, 128)  # that local attention is made for
@@ -32,7 +32,7 @@ def has_kernels(device: torch.device) -> bool:
 
 @functools.cache
 def _import_kernels(device: torch.device) -> bool:
-    if not has_varlen(device) or importlib.util.find_spec("triton") is None:
+    if not has_triton(device):
         return False
     for name in ("add_norm", "cross_entropy", "geglu", "local_attention", "rotation"):
         importlib.import_module(f"modernbert.model.gpu.{name}")
