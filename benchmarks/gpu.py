@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks import results
-from benchmarks.cuda import anchors, equality, libraries, parts, speeds
+from benchmarks.cuda import anchors, equality, libraries, optimizers, parts, speeds
 from benchmarks.cuda.bench import SIZES, Bench, Rows, versions
 from benchmarks.cuda.contrastive import contrastive
 from benchmarks.cuda.mini import RECIPE, mini
@@ -39,6 +39,7 @@ SECTIONS: Mapping[str, Callable[[Bench], Rows]] = {
     "forward": speeds.forward,
     "training": speeds.training,
     "fused": speeds.fused,
+    "optimizer": optimizers.optimizer,
     "memory": speeds.memory,
     "parts": parts.parts,
     "transformers": libraries.transformers,
@@ -57,6 +58,7 @@ IN_ORDER: Sequence[tuple[str, ...]] = (
     ("correctness", "base"),
     ("inference", "base"),
     ("training", "base"),
+    ("optimizer", "base"),
     ("fused", "base"),
     ("answers",),
     ("queries", "base"),

@@ -12,7 +12,7 @@ _STEPS = 3
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "attention": ("flash", "fmha", "flex", "attend", "attention"),
     "products": ("gemm", "nvjet", "cutlass", "xmma", "sm90", "aten::mm", "aten::addmm", "cublas"),
-    "optimizer": ("multi_tensor", "foreach"),
+    "optimizer": ("multi_tensor", "foreach", "average_kernel", "change_kernel"),
     "copies": ("memcpy", "memset", "aten::copy_", "aten::fill_"),
 }
 _REST = "norms, rotation, GeGLU, loss"

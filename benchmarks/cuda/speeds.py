@@ -95,18 +95,30 @@ def training(bench: Bench) -> Rows:
     return rows
 
 
+_SWITCHES = ("plain", "fuses", "narrow_stream", "float8")
+_COMPARED_STEPS = 50
+
+
 def fused(bench: Bench) -> Rows:
-    """A training step at 1,024 ragged with what is off by default: our norms, and float8."""
+    """A training step at 1,024 ragged with each of what is off by default, and its loss.
+
+    The loss is that of one batch, which the model learns by heart in so many steps.
+    """
     rows: Rows = {}
     for size in bench.sizes:
         ceiling = best_product(bench, size)
         for name, mix in bench.mixes("1024 ragged").items():
-            for switch in ("plain", "fuses", "float8"):
-                model = bench.model(size)
-                model.encoder.fuses, model.encoder.float8 = switch == "fuses", switch == "float8"
-                call = partial(TrainingStep(bench, model), bench.batch(size, mix))
-                row = f"{size} {name}, {switch}"
-                rows[row] = _speed(bench, call, size, mix, ceiling, training=True)
+            for switch in _SWITCHES:
+                model, batch = bench.model(size), bench.batch(size, mix)
+                if switch != "plain":
+                    setattr(model.encoder, switch, True)
+                step = TrainingStep(bench, model)
+                losses = [step(batch) for _ in range(3 if bench.tiny else _COMPARED_STEPS)]
+                speed = _speed(bench, partial(step, batch), size, mix, ceiling, training=True)
+                rows[f"{size} {name}, {switch}"] = {
+                    **speed,
+                    f"loss after {len(losses)} steps": float(losses[-1]),
+                }
     return rows
 
 
