@@ -12,7 +12,7 @@ import torch
 from benchmarks.models import draw_weights
 from modernbert.batch import PackedBatch
 from modernbert.data.collate import MaskedBatch
-from modernbert.model.attention_choice import AttentionChoice, has_varlen
+from modernbert.model.attention_choice import AttentionChoice, has_flash3, has_varlen
 from modernbert.model.config import EncoderConfig, flops_per_token, layer_kinds
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
@@ -87,9 +87,8 @@ class Bench:
         """The back ends that run here with gradients."""
         if not self.is_cuda:
             return ("auto", "blocks")
-        return (
-            ("auto", "varlen", "flex", "blocks") if has_varlen(self.device) else ("flex", "blocks")
-        )
+        flash: tuple[AttentionChoice, ...] = ("auto", "varlen") if has_varlen(self.device) else ()
+        return (*flash, *(("flash3",) if has_flash3(self.device) else ()), "flex", "blocks")
 
     def mixes(self, *names: str) -> dict[str, Mix]:
         """Some of the mixes, all when none is named; eight times shorter when tiny."""

@@ -121,6 +121,7 @@ def test_this_machine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert described["device"]
     assert described["kernels"] == loading.describe(loading.choice()).removeprefix("C kernels: ")
     assert described["precision_of_auto"] in ("float32", "bfloat16")
+    assert described["attention_of_auto"]
     speeds = {line["precision"]: line for line in described["gflops_of_a_core"]}
     assert set(speeds) == {"float32", "bfloat16", "int8"}
     assert speeds["float32"]["torch"] > 0

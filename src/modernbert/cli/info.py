@@ -18,6 +18,8 @@ def describe_this_machine() -> dict[str, Any]:
     """What this machine computes with, and the speeds that its products reach here and now."""
     import torch
 
+    from modernbert.devices import best_device
+    from modernbert.model.attention_choice import describe_attention
     from modernbert.model.config import EncoderConfig
     from modernbert.model.native import loading
     from modernbert.model.precision import choose_precision
@@ -35,6 +37,7 @@ def describe_this_machine() -> dict[str, Any]:
         "kernels_present": list(machine.objects) or "none",
         "kernels_usable": [variant.name for variant in machine.usable()] or "none",
         "precision_of_auto": precision,
+        "attention_of_auto": describe_attention(best_device()),
         "gflops_of_a_core": _speeds(),
     }
 

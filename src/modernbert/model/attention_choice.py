@@ -1,23 +1,25 @@
 """Which back end of attention is taken, and whether a device has it."""
 
 import functools
+import importlib
 from typing import Literal, get_args
 
 import torch
 
-from modernbert.devices import is_since_ampere
+from modernbert.devices import has_triton, is_since_ampere
 from modernbert.errors import ConfigError
 
 AttentionChoice = Literal["auto", "varlen", "flash3", "flex", "blocks"]
 """`auto` takes what was measured to be fastest (docs/gpu.md): on GPUs that have it `varlen`, in
-local layers our Triton kernels; `blocks` elsewhere, and on CPUs the C kernels.
-`flash3` has not been measured."""
+local layers our Triton kernels; `blocks` elsewhere, and on CPUs the C kernels. Where
+FlashAttention 3 is installed on a Hopper, `flash3` takes the place of `varlen`, which goes by what
+its authors measured and not by figures of ours."""
+
+_HOPPER = (9, 0)
 
 
 def choose_attention(choice: AttentionChoice, device: torch.device) -> AttentionChoice:
     """The same choice, once it is sure that the device can do it.
-
-    `flash3` makes torch use these kernels for `varlen` too, in the whole process.
 
     Raises:
         ConfigError: No such back end, or one that this device or this installation lacks.
@@ -25,12 +27,15 @@ def choose_attention(choice: AttentionChoice, device: torch.device) -> Attention
     if choice not in get_args(AttentionChoice):
         names = ", ".join(get_args(AttentionChoice))
         raise ConfigError(f"attention: got {choice!r}, expected one of {names}")
-    if choice in ("varlen", "flash3") and not has_varlen(device):
+    if choice == "varlen" and not has_varlen(device):
         raise ConfigError(
-            f'attention: "{choice}" needs an NVIDIA GPU since Ampere, got {device}; use "auto"'
+            f'attention: "varlen" needs an NVIDIA GPU since Ampere, got {device}; use "auto"'
         )
-    if choice == "flash3":
-        _activate_flash3()
+    if choice == "flash3" and not has_flash3(device):
+        raise ConfigError(
+            'attention: "flash3" needs an NVIDIA GPU of the generation Hopper and the package '
+            f'flash_attn_interface of FlashAttention 3, got {device}; use "auto"'
+        )
     return choice
 
 
@@ -40,14 +45,20 @@ def has_varlen(device: torch.device) -> bool:
 
 
 @functools.cache
-def _activate_flash3() -> None:
-    """Put the kernels of FlashAttention 3 behind torch's own operators."""
+def has_flash3(device: torch.device) -> bool:
+    """Whether `flash3` runs on a device: its kernels are for Hopper, and have to be installed."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) != _HOPPER:
+        return False
     try:
-        from torch.nn.attention import activate_flash_attention_impl
+        importlib.import_module("flash_attn_interface")
+    except (ImportError, OSError):
+        return False
+    return all(hasattr(torch.ops.flash_attn_3, name) for name in ("fwd", "bwd"))
 
-        activate_flash_attention_impl("FA3")
-    except (ImportError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f'attention: "flash3" needs flash_attn_interface of FlashAttention 3 ({error}); '
-            'install it, or use "auto"'
-        ) from None
+
+def describe_attention(device: torch.device) -> str:
+    """What `auto` takes on a device in half precision, in words."""
+    if not has_varlen(device):
+        return "the C kernels, or blocks" if device.type == "cpu" else "blocks"
+    everywhere = "flash3" if has_flash3(device) else "varlen"
+    return f"{everywhere}, local layers by Triton" if has_triton(device) else everywhere

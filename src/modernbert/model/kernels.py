@@ -4,7 +4,7 @@ There is one function, `attend`, over back ends that tests compare with each oth
 
 - `local`, in Triton, for local layers on CUDA in half precision;
 - `varlen` on CUDA in half precision: `torch.nn.attention.varlen`, from Ampere on;
-- `flash3`, the same with the kernels of FlashAttention 3 where that is installed;
+- `flash3`, FlashAttention 3, on Hoppers where that is installed;
 - `flex`, compiled FlexAttention, on CUDA in any precision;
 - `blocks` everywhere else: a local layer looks at blocks of rows and their two neighbours, at a
   cost that grows with the tokens and not with their square, and a global layer at one run of
@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from modernbert.errors import ConfigError
 from modernbert.model import flex
+from modernbert.model.flash3 import flash3
 from modernbert.model.gpu import HALF, HEAD_SIZES, MAX_TOKENS
 from modernbert.model.layout import Layout
 
@@ -47,7 +48,8 @@ def attend(
         ours = layout.has_kernels and not layout.is_causal
         if window is not None and ours and _suits_local(query):
             return _local(query, key, value, layout, window)
-        back_end = "varlen" if layout.has_varlen and query.dtype in HALF else "blocks"
+        is_flash = layout.has_varlen and query.dtype in HALF
+        back_end = ("flash3" if layout.has_flash3 else "varlen") if is_flash else "blocks"
     if back_end == "flex":
         return flex.attend(query, key, value, layout.flex_mask(window))
     if back_end in ("varlen", "flash3"):
@@ -56,7 +58,8 @@ def attend(
                 f'attention: "{back_end}" computes in bfloat16 or float16, got '
                 f'{str(query.dtype).removeprefix("torch.")}; use "auto" or compute in bfloat16'
             )
-        return _varlen(query, key, value, layout, window)
+        compute = _flash3 if back_end == "flash3" else _varlen
+        return compute(query, key, value, layout, window)
     if window is None:
         return _global_blocks(query, key, value, layout)
     return _local_blocks(query, key, value, layout)
@@ -81,11 +84,24 @@ def _varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     borders, longest = layout.batch.cu_seqlens, layout.batch.max_seqlen
-    before = -1 if window is None else window
-    reach = (before, 0 if layout.is_causal else before)
+    reach = _reach(layout, window)
     attended = varlen_attn(query, key, value, borders, borders, longest, longest, window_size=reach)
     assert isinstance(attended, Tensor)
     return attended
+
+
+def _flash3(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: int | None
+) -> Tensor:
+    batch, reach = layout.batch, _reach(layout, window)
+    attended: Tensor = flash3(query, key, value, batch.cu_seqlens, batch.max_seqlen, *reach)[0]
+    return attended
+
+
+def _reach(layout: Layout, window: int | None) -> tuple[int, int]:
+    """How far a token sees before it and behind it, -1 for everything."""
+    before = -1 if window is None else window
+    return before, 0 if layout.is_causal else before
 
 
 def _global_blocks(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:

@@ -8,7 +8,12 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.model import flex
-from modernbert.model.attention_choice import AttentionChoice, choose_attention, has_varlen
+from modernbert.model.attention_choice import (
+    AttentionChoice,
+    choose_attention,
+    has_flash3,
+    has_varlen,
+)
 from modernbert.model.gpu import has_kernels
 
 if TYPE_CHECKING:
@@ -58,6 +63,7 @@ class Layout:
         device = batch.token_ids.device
         self.attention = choose_attention(attention, device)
         self.has_varlen = has_varlen(device)
+        self.has_flash3 = has_flash3(device)
         self.has_kernels = has_kernels(device)
         self._fuses = fuses
         self.float8 = float8
