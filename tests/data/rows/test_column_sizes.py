@@ -52,7 +52,8 @@ def test_texts_at_any_depth_come_as_they_are(tmp_path: Path) -> None:
             "pair": ["f", "g"],
             "text": "h",
         },
-        dict.fromkeys(("list", "lists", "struct", "map", "pair", "text")),
+        # A pair in every row: pyarrow 18 writes a missing one and cannot read it back.
+        {**dict.fromkeys(("list", "lists", "struct", "map", "text")), "pair": ["i", "j"]},
     ]
     text = pa.string()
     schema = pa.schema(
