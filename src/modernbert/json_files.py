@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from modernbert.errors import ConfigError, ModelFolderError, ModernBertError, SettingsError
-from modernbert.reading import read_regular
+from modernbert.reading import POINTER_REMEDY, is_pointer, read_regular
 from modernbert.settings import parse
 
 T = TypeVar("T")
@@ -51,7 +51,10 @@ def read_json(path: Path, error: type[ModernBertError] = ModelFolderError) -> An
         error: The file cannot be read, is not a regular file, or is no JSON.
     """
     try:
-        return json.loads(read_regular(path).decode())
+        content = read_regular(path)
+        if is_pointer(content):
+            raise error(f"{path}: {POINTER_REMEDY}")
+        return json.loads(content.decode())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as failure:

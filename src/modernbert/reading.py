@@ -10,6 +10,15 @@ from modernbert.errors import InputError
 # Windows has no pipes in folders to wait for, but changes line ends unless it is told not to.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _MAX_BYTES = 1 << 28  # the largest tokenizers have a twentieth
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def is_pointer(content: bytes) -> bool:
+    """Whether a file begins as the pointers do that Git LFS leaves in the place of large files."""
+    return content.startswith(_POINTER)
+
+
+POINTER_REMEDY = "a pointer of Git LFS in the place of the file; run `git lfs pull`"
 
 
 def read_regular(path: Path, *, max_bytes: int = _MAX_BYTES) -> bytes:

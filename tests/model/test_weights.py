@@ -108,6 +108,13 @@ def test_a_truncated_file(keep: int, tmp_path: Path) -> None:
         read_headers(tmp_path)
 
 
+def test_a_pointer_of_git_lfs(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\nsize 1\n"
+    (tmp_path / "model.safetensors").write_text(pointer)
+    with pytest.raises(ModelFolderError, match=r"a pointer of Git LFS .* run `git lfs pull`"):
+        read_headers(tmp_path)
+
+
 def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
     """A header's length of 2^60 must not be believed."""
     (tmp_path / "model.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + b"{}")

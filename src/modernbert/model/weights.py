@@ -4,7 +4,7 @@ One safetensors file, or several with an index beside them. Pickles are never re
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from modernbert.errors import ModelFolderError
 from modernbert.json_files import read_object
+from modernbert.reading import POINTER_REMEDY, is_pointer
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -131,4 +132,7 @@ def _opened(file: Path) -> Iterator[Any]:
         with safe_open(file, framework="pt") as opened:
             yield opened
     except (OSError, SafetensorError) as error:
+        with suppress(OSError), file.open("rb") as content:
+            if is_pointer(content.read(64)):
+                raise ModelFolderError(f"{file}: {POINTER_REMEDY}") from None
         raise ModelFolderError(f"{file}: damaged or not a safetensors file: {error}") from None

@@ -19,6 +19,8 @@ what its lines look like:
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 from modernbert.data.corpus_files import CorpusFile, open_unpacked
 from modernbert.data.records import ENCODING_REMEDY, Reading, Row
@@ -28,6 +30,7 @@ from modernbert.data.rows.delimited import SAMPLE_BYTES, read_delimited
 from modernbert.data.rows.json_files import read_json, read_lines
 from modernbert.data.rows.plain_text import read_document, read_text_lines
 from modernbert.extras import import_extra
+from modernbert.reading import POINTER_REMEDY, is_pointer
 
 _FASTTEXT = "__label__"
 _SUFFIXES = ("", ".txt", ".text", ".label", ".train", ".test", ".dev", ".data", ".ft")
@@ -144,7 +147,10 @@ def rows_of(reading: Reading) -> Iterator[Row]:
     except UnicodeDecodeError as error:
         rules.skip(path, f"not {error.encoding} text", detail=error.reason)
     except broken as error:
-        rules.skip(path, "truncated or unreadable", detail=str(error).partition("\n")[0])
+        detail = str(error).partition("\n")[0]
+        with suppress(OSError), Path(path).open("rb") as file:
+            detail = POINTER_REMEDY if is_pointer(file.read(64)) else detail
+        rules.skip(path, "truncated or unreadable", detail=detail)
 
 
 def _broken_file_errors(file: CorpusFile) -> tuple[type[Exception], ...]:

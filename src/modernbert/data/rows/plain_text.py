@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from modernbert.data.corpus_files import UnpackedStream, open_unpacked
 from modernbert.data.records import MAX_TEXT_BYTES, Reading, Row
+from modernbert.reading import POINTER_REMEDY, is_pointer
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -74,8 +75,8 @@ def _last_line_end(content: bytes) -> int:
 
 
 def is_binary(content: bytes) -> bool:
-    """Whether the beginning of a file holds a byte that no text has."""
-    return b"\0" in content[:_SNIFFED_BYTES]
+    """Whether the beginning of a file holds a byte that no text has, or stands for another file."""
+    return b"\0" in content[:_SNIFFED_BYTES] or is_pointer(content)
 
 
 def kind_of_binary(content: bytes) -> str:
@@ -85,6 +86,8 @@ def kind_of_binary(content: bytes) -> str:
     'looks like UTF-16; pass --encoding utf-16-le'
     """
     sample = content[:_SNIFFED_BYTES]
+    if is_pointer(sample):
+        return POINTER_REMEDY
     for mark, kind in _PACKED.items():
         if sample.startswith(mark):
             return f"looks like {kind}"
