@@ -78,3 +78,9 @@ def test_whole_entities_as_the_schemes_of_seqeval_count_them(
         [there], [found], mode="strict", scheme=getattr(schemes, scheme), zero_division=0
     )
     assert ours == pytest.approx(theirs)
+
+
+def test_bmes_is_bioes() -> None:
+    labels = ["B-PER", "M-PER", "E-PER", "S-LOC"]
+    assert list(entity_spans(labels)) == [("PER", 0, 3), ("LOC", 3, 4)]
+    assert entity_scores([labels], [labels])["f1"] == 1

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from modernbert.data.rows.cells import number
+from modernbert.data.rows.cells import number, whole_number
 from modernbert.data.rows.formats import READERS
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.tables import read_table
@@ -172,7 +172,7 @@ def _judgements(
 
 
 def _score(value: Any, where: str) -> int:
-    found = number(value)
-    if found is None or not found.is_integer():
+    found = whole_number(value)
+    if found is None:
         raise DocumentError(f"{where}: the score is {value!r}; expected a whole number such as 1")
-    return int(found)
+    return found

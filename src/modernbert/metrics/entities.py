@@ -2,9 +2,9 @@
 
 O                  no entity
 B-NAME             an entity of the kind NAME begins
-I-NAME             the entity goes on; after anything else it begins one (so IOB1 has it)
-E-NAME, L-NAME     the entity ends here (BIOES, BILOU)
-S-NAME, U-NAME     an entity of one word (BIOES, BILOU)
+I-NAME, M-NAME     the entity goes on; after anything else it begins one (so IOB1 has it)
+E-NAME, L-NAME     the entity ends here (BIOES, BMES, BILOU)
+S-NAME, U-NAME     an entity of one word (BIOES, BMES, BILOU)
 anything else      a kind without such marks: equal neighbours are one entity
 
 Where labels are BIOES or BILOU, scores count whole entities alone, from the beginning to the end.
@@ -19,7 +19,7 @@ from modernbert.metrics.classification import LabelFigures
 
 OUTSIDE = "O"
 
-_MARKS = ("B", "I", "E", "L", "S", "U")
+_MARKS = {**{mark: mark for mark in "BIELSU"}, "M": "I"}
 _BEGINNINGS = ("B", "S", "U")
 _ENDS = ("E", "L", "S", "U")
 
@@ -27,10 +27,11 @@ _ENDS = ("E", "L", "S", "U")
 def kind_of(label: str) -> tuple[str, str]:
     """The mark of a label, one of B, I, E, L, S, U or nothing, and its kind.
 
-    >>> kind_of("B-PER"), kind_of("PER")
-    (('B', 'PER'), ('', 'PER'))
+    >>> kind_of("B-PER"), kind_of("M-PER"), kind_of("PER")
+    (('B', 'PER'), ('I', 'PER'), ('', 'PER'))
     """
-    return (label[0], label[2:]) if label[:1] in _MARKS and label[1:2] == "-" else ("", label)
+    mark = _MARKS.get(label[:1]) if label[1:2] == "-" else None
+    return (mark, label[2:]) if mark is not None else ("", label)
 
 
 def entity_spans(labels: Sequence[str]) -> Iterator[tuple[str, int, int]]:

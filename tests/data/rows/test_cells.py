@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modernbert.data.rows.cells import are_flags, as_list, as_object, flag, is_missing, number
+from modernbert.data.rows.cells import (
+    are_flags,
+    as_list,
+    as_object,
+    flag,
+    is_missing,
+    number,
+    whole_number,
+)
 from modernbert.errors import DocumentError
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -18,6 +26,11 @@ VALUES = WORDS | st.integers(-99, 99) | st.booleans() | st.none()
 @given(st.lists(VALUES, max_size=6))
 def test_lists_as_python_prints_them(values: list[Any]) -> None:
     assert as_list(str(values)) == values
+
+
+@given(st.frozensets(WORDS, max_size=4))
+def test_sets_as_python_has_and_prints_them(values: frozenset[str]) -> None:
+    assert as_list(values) == as_list(str(set(values))) == sorted(values)
 
 
 @given(st.lists(st.text(st.sampled_from("ab'\" ,[]\\"), max_size=5), min_size=1, max_size=6))
@@ -50,7 +63,7 @@ def test_what_only_looks_like_a_list_is_refused(text: str) -> None:
         as_list(text)
 
 
-@pytest.mark.parametrize("value", ["a b", "(a)", "", 3, None, {"a": 1}])
+@pytest.mark.parametrize("value", ["a b", "(a)", "{a}", "{'a': 1}", "", 3, None, {"a": 1}])
 def test_what_is_no_list(value: object) -> None:
     assert as_list(value) is None
 
@@ -89,6 +102,16 @@ def test_numbers_of_other_types() -> None:
     assert number(np.float32(0.5)) == 0.5
     assert number(True) is None
     assert math.isnan(number(float("nan")) or 0)
+
+
+@pytest.mark.parametrize("value", [13, 13.0, "13", "13.0", np.int64(13), np.float64(13)])
+def test_whole_numbers(value: object) -> None:
+    assert whole_number(value) == 13
+
+
+@pytest.mark.parametrize("value", [1.5, "x", None, True, float("nan"), float("inf")])
+def test_what_is_no_whole_number(value: object) -> None:
+    assert whole_number(value) is None
 
 
 @pytest.mark.parametrize("value", [1, 1.0, "1", "1.0", True, "TRUE", "yes", np.int64(1), np.True_])

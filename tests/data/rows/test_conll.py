@@ -34,7 +34,10 @@ def test_every_shape_gives_the_same_sentences(tmp_path: Path, case: str, name: s
     table = read_table(tmp_path / name)
     found = [{key: row[key] for key in ("tokens", "tags")} for row in table.rows]
     assert found == EXPECTED
-    assert "CoNLL columns" in str(table)
+    width = {"more columns": 3, "numbers": 3}.get(case, 2)
+    words = 2 if case == "numbers" else 1
+    told = f"{width} CoNLL columns, tokens in column {words} and tags in {width}"
+    assert told in str(table)
 
 
 def test_other_columns_are_named_by_number(tmp_path: Path) -> None:
@@ -61,6 +64,13 @@ def test_conllu(tmp_path: Path) -> None:
 def test_a_word_without_a_tag_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_text("EU B-ORG\nrejects\n. O\n")
     with pytest.raises(DocumentError, match=r"a\.conll, line 2: .*got 1, expected 2"):
+        read_table(tmp_path / "a.conll")
+
+
+def test_names_in_brackets_are_refused(tmp_path: Path) -> None:
+    rows = "#begin document (a); part 000\na 0 0 We PRP * (PERSON) -\na 0 1 go VBP * * -\n"
+    (tmp_path / "a.conll").write_text(rows)
+    with pytest.raises(DocumentError, match=r"line 1: CoNLL-2012 .*a word and its tag a line"):
         read_table(tmp_path / "a.conll")
 
 

@@ -46,3 +46,35 @@ def test_an_article_without_paragraphs_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"data": [{"paragraphs": []}, {"title": "x"}]}))
     with pytest.raises(DocumentError, match="article 2: got nothing for 'paragraphs'"):
         read_table(tmp_path / "a.json")
+
+
+PARAGRAPH = {"context": "c", "qas": [{"id": "1", "question": "who?"}]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"data": [{"paragraphs": [PARAGRAPH]}]},
+        [{"title": "x", "paragraphs": [PARAGRAPH]}],
+        {"title": "x", "paragraphs": [PARAGRAPH]},
+        [PARAGRAPH],
+    ],
+)
+def test_articles_and_paragraphs_by_themselves(tmp_path: Path, content: Any) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    rows = read_table(tmp_path / "a.json").rows
+    assert list(rows) == [{"id": "1", "question": "who?", "context": "c"}]
+
+
+@pytest.mark.parametrize("row", [{"text": "x", "paragraphs": ["y"]}, {"annotations": [1]}])
+def test_other_objects_stay_as_they_are(tmp_path: Path, row: Any) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([row]))
+    assert list(read_table(tmp_path / "a.json").rows) == [row]
+
+
+@pytest.mark.parametrize("key", [None, "annotations"])
+def test_pairs_of_a_text_and_its_entities(tmp_path: Path, key: str | None) -> None:
+    pairs = [["Ada lives.", {"entities": [[0, 3, "PER"]]}]]
+    (tmp_path / "a.json").write_text(json.dumps(pairs if key is None else {key: pairs}))
+    rows = read_table(tmp_path / "a.json").rows
+    assert list(rows) == [{"text": "Ada lives.", "entities": [[0, 3, "PER"]]}]

@@ -340,8 +340,32 @@ def test_rows_of_several_lines_are_said(tmp_path: Path) -> None:
     """A stray mark may join rows in a way that is no fault; a person sees it."""
     (tmp_path / "a.csv").write_text('text,label\nx,a\n"y\nz",a\n')
     assert str(read_table(tmp_path / "a.csv")).endswith(
-        "1 rows of several lines, the first in line 3"
+        "1 row of several lines, the first in line 3"
     )
+
+
+@pytest.mark.parametrize("content", ["sep=;\n", '"sep=;"\r\n', "\ufeffsep=;\n"])
+def test_the_line_that_tells_excel_what_separates_is_no_header(
+    tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "a.csv").write_text(content + "text;label\na, b;x\n", newline="")
+    table = read_table(tmp_path / "a.csv")
+    assert list(table.rows) == [{"text": "a, b", "label": "x"}]
+    (tmp_path / "a.csv").write_text(content + 'text;label\na "b;x\n', newline="")
+    with pytest.raises(DocumentError, match="line 3: a quotation mark"):
+        read_table(tmp_path / "a.csv")
+
+
+def test_blank_lines_before_the_header_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\n\ntext|label\na, b; c|x\n")
+    assert list(read_table(tmp_path / "a.csv").rows) == [{"text": "a, b; c", "label": "x"}]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\nsize 1\n")
+    with pytest.raises(DocumentError, match=rf"{name}: .*pointer of Git LFS .*`git lfs pull`"):
+        read_table(tmp_path / name)
 
 
 @pytest.mark.parametrize(

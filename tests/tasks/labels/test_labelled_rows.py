@@ -262,6 +262,10 @@ TAGGED: dict[str, dict[str, Any]] = {
         "text": "Ada lives.",
         "entities": [{"start_offset": 0, "end_offset": 3, "label": "PER"}],
     },
+    "other numbers": {
+        "text": "Ada lives.",
+        "entities": [{"start": 0.0, "end": "3", "label": "PER"}],
+    },
     "gliner": {"tokenized_text": ["Ada", "lives", "."], "ner": [[0, 0, "PER"]]},
 }
 
@@ -278,6 +282,18 @@ BAD_TAGS: dict[str, tuple[dict[str, Any], str]] = {
     "outside": ({"text": "Ada", "entities": [[0, 9, "X"]]}, r"row 1: the span 0 to 9 \(X\) does n"),
     "overlap": ({"text": "Ada x", "entities": [[0, 4, "X"], [2, 5, "Y"]]}, "row 1: .* overlap"),
     "no label": ({"text": "Ada", "entities": [{"start": 0, "end": 3}]}, "row 1: got the span"),
+    "a blank": (
+        {"text": "Ada x", "entities": [[3, 4, "X"]]},
+        r"row 1: .*\(X\) holds no word but ' '",
+    ),
+    "marks behind": (
+        {"tokens": ["a", "b", "c"], "tags": ["PER-B", "PER-I", "O"]},
+        "tags such as 'PER-B' would not be joined to entities; write the mark first",
+    ),
+    "an underscore": (
+        {"tokens": ["a", "b", "c"], "tags": ["B_PER", "I_PER", "O"]},
+        "tags such as 'B_PER' would not be joined",
+    ),
 }
 
 
@@ -296,6 +312,7 @@ def test_entities_that_cannot_be(opened: Open, case: str) -> None:
         {"text": [], "answer_start": []},
         {"text": [""], "answer_start": [-1]},
         [{"text": "", "answer_start": -1}],
+        [{"text": "", "answer_start": -1.0}],
         "{'text': array([], dtype=object), 'answer_start': array([], dtype=int32)}",
     ],
 )
@@ -333,6 +350,11 @@ def test_labels_that_are_joined_are_noted(opened: Open) -> None:
     assert any(
         "--label-separator '|'" in note for note in opened("classify", labels("a", "a|b")).notes
     )
+
+
+def test_labels_that_differ_in_capitals_are_noted(opened: Open) -> None:
+    notes = opened("classify", labels("No", "no", "yes")).notes
+    assert any("labels 'No' and 'no' differ in capitals alone" in note for note in notes)
 
 
 def test_labels_that_are_one_number_have_one_order(opened: Open) -> None:

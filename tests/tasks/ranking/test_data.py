@@ -106,3 +106,19 @@ def test_queries_are_held_out_whole(tmp_path: Path) -> None:
     assert dev is not None and len(dev.known) == 2 and len(dev.examples) == 4
     assert len(train.examples) == 36 and set(train.known).isdisjoint(dev.known)
     assert training_data(RankedRows(train=str(path)))[1] is None
+
+
+@pytest.mark.parametrize("yes_and_no", [(True, False), ("true", "false"), (1.0, 0), ("1", "0.0")])
+def test_labels_that_say_yes_or_no(tmp_path: Path, yes_and_no: tuple[Any, Any]) -> None:
+    rows = zip(["a", "b"], yes_and_no, strict=True)
+    (example,) = read(
+        tmp_path / "a.jsonl",
+        [{"query": "q", "document": text, "label": label} for text, label in rows],
+    )
+    assert example == RankedTexts(query="q", documents=("a", "b"))
+
+
+def test_columns_that_have_no_role_are_told(tmp_path: Path) -> None:
+    row = {"query": "q", "pos": ["a"], "neg": ["b"], "pos_id": ["1"], "prompt": "Find: "}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    assert read_retrieval_data(tmp_path / "a.jsonl").notes[0].endswith("; not used: pos_id, prompt")

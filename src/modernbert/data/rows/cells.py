@@ -49,6 +49,16 @@ def number(value: object, *, decimal_comma: bool = False) -> float | None:
     return float(value) if _NUMBER.fullmatch(value) else None
 
 
+def whole_number(value: object) -> int | None:
+    """The whole number that a value is, or says, also with `.0`; None for anything else.
+
+    >>> whole_number(13.0), whole_number("13"), whole_number(0.5)
+    (13, 13, None)
+    """
+    found = number(value)
+    return int(found) if found is not None and found.is_integer() else None
+
+
 def flag(value: object, *, decimal_comma: bool = False) -> bool | None:
     """Whether a cell says yes or no: 0 and 1 of any type of number, true and false, yes and no.
 
@@ -77,8 +87,10 @@ def as_list(value: Any) -> list[Any] | None:
 
     None for what is no list and does not look like one.
 
-    >>> as_list("['a', 'b']"), as_list("['a' 'b']"), as_list("[1. 0.]"), as_list("a b")
-    (['a', 'b'], ['a', 'b'], [1.0, 0.0], None)
+    The values of a set come in the order of their names.
+
+    >>> as_list("['a', 'b']"), as_list("['a' 'b']"), as_list("{'b', 'a'}"), as_list("a b")
+    (['a', 'b'], ['a', 'b'], ['a', 'b'], None)
 
     Raises:
         DocumentError: A text that looks like a list but is none that can be read.
@@ -87,13 +99,15 @@ def as_list(value: Any) -> list[Any] | None:
         return _parsed(value) if looks_like_list(value) else None
     if isinstance(value, list | tuple):
         return list(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
     to_list = getattr(value, "tolist", None) or getattr(value, "to_pylist", None)
     found = to_list() if callable(to_list) else value
     return found if isinstance(found, list) else None
 
 
 def looks_like_list(value: object) -> bool:
-    """Whether a text begins like a printed list or array, or is one in round brackets.
+    """Whether a text begins like a printed list or array, or is one in round brackets, or a set.
 
     >>> looks_like_list("['a', 'b"), looks_like_list("('a',)"), looks_like_list("(a)")
     (True, True, False)
@@ -102,7 +116,9 @@ def looks_like_list(value: object) -> bool:
         return False
     text = value.strip()
     is_tuple = text.startswith("(") and text.endswith(")") and "," in text
-    return is_tuple or text.startswith(("[", "array("))
+    if is_tuple or text == "set()" or text.startswith(("[", "array(")):
+        return True
+    return text.startswith("{") and isinstance(as_object(text), set)
 
 
 def _parsed(text: str) -> list[Any]:
@@ -110,10 +126,10 @@ def _parsed(text: str) -> list[Any]:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, list) and "{" in text:
+    if not isinstance(found, list) and ("{" in text or text.strip() == "set()"):
         found = as_object(text)
-    if isinstance(found, list):
-        return found
+    if isinstance(found, list | set):
+        return found if isinstance(found, list) else sorted(found, key=str)
     array = _ARRAY.fullmatch(text.strip())
     try:
         return _Printed(array[1] if array else text).read()

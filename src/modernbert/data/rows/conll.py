@@ -18,6 +18,7 @@ CONLL_SUFFIXES = (".conll", ".conllu", ".iob", ".iob2", ".bio", ".bioes", ".bmes
 
 _CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 _DOCUMENT = "-DOCSTART-"
+_BRACKETED = "#begin document"
 _BLANKS = re.compile(r"[ \t]+")
 _TAG = re.compile(r"O|[BIESLUM]-\S+")
 
@@ -37,10 +38,13 @@ def read_conll(reading: Reading) -> Iterator[Row]:
     Of CoNLL-U the columns have their names, and the tags are those of `upos`.
     """
     path, rules = reading.file.path, reading.rules
-    reading.facts.append("CoNLL columns")
     is_conllu = reading.file.suffix == ".conllu"
     num_columns = index = 0
     for sentence in _sentences(_lines(reading)):
+        if sentence[0].text.startswith(_BRACKETED):
+            where = f"{path}, line {sentence[0].number}"
+            rules.skip(where, "CoNLL-2012", detail="write a word and its tag a line, as CoNLL-2003")
+            return
         num_columns = num_columns or _usual_width(sentence)
         lines = list(_words(sentence, num_columns, is_conllu=is_conllu))
         bad = next((line for line in lines if len(line.cells) != num_columns), None)
@@ -53,6 +57,8 @@ def read_conll(reading: Reading) -> Iterator[Row]:
         elif lines:
             columns = list(map(list, zip(*(line.cells for line in lines), strict=True)))
             values = _of_conllu(columns) if is_conllu else _of_columns(columns)
+            if index == 0:
+                reading.facts.append(_understood(columns, is_conllu=is_conllu))
             yield Row(values, index, f"{path}, line {lines[0].number}")
             index += 1
 
@@ -141,11 +147,23 @@ def _is_comment(line: _Line, num_columns: int, *, is_begun: bool) -> bool:
     return len(line.cells) != num_columns or not (is_begun or _TAG.fullmatch(line.cells[-1]))
 
 
-def _of_columns(columns: list[list[str]]) -> dict[str, Any]:
+def _has_numbers(columns: list[list[str]]) -> bool:
+    """Whether the first column counts the words of the sentence, and the second one has them."""
     numbers = [str(number + 1) for number in range(len(columns[0]))]
-    has_numbers = len(columns) > 2 and columns[0] == numbers
+    return len(columns) > 2 and columns[0] == numbers
+
+
+def _understood(columns: list[list[str]], *, is_conllu: bool) -> str:
+    """What the columns are taken for, for a person."""
+    if is_conllu:
+        return "CoNLL-U columns"
+    words = 2 if _has_numbers(columns) else 1
+    return f"{len(columns)} CoNLL columns, tokens in column {words} and tags in {len(columns)}"
+
+
+def _of_columns(columns: list[list[str]]) -> dict[str, Any]:
     return {
-        "tokens": columns[int(has_numbers)],
+        "tokens": columns[int(_has_numbers(columns))],
         "tags": columns[-1],
         **{str(number): column for number, column in enumerate(columns, start=1)},
     }

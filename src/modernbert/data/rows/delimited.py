@@ -13,6 +13,7 @@ from modernbert.data.rows.dialect import (
     find_dialect,
     records,
     require_width,
+    says_separator,
 )
 from modernbert.data.rows.plain_text import is_binary, kind_of_binary
 from modernbert.errors import DocumentError
@@ -49,6 +50,8 @@ def read_delimited(reading: Reading) -> Iterator[Row]:
         try:
             for record in found:
                 reading.bytes_done = stream.bytes_done
+                if says_separator(record, dialect):
+                    continue
                 if not columns:
                     columns = _names(record, reading)
                     if not reading.choose(columns):
@@ -65,9 +68,8 @@ def read_delimited(reading: Reading) -> Iterator[Row]:
         except UnicodeDecodeError:
             rules.skip(_first_undecoded(reading), "invalid UTF-8", detail=ENCODING_REMEDY)
     if long_rows:
-        reading.facts.append(
-            f"{len(long_rows):,} rows of several lines, the first in line {long_rows[0]}"
-        )
+        rows = "1 row" if len(long_rows) == 1 else f"{len(long_rows):,} rows"
+        reading.facts.append(f"{rows} of several lines, the first in line {long_rows[0]}")
 
 
 def _sample(reading: Reading) -> bytes:

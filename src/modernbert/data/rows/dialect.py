@@ -23,6 +23,8 @@ Quotes = Literal["doubled", "backslash", "both", "none"]
 _SEPARATORS = (",", ";", "\t", "|")
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 _LINE_END = re.compile(r"\r\n|\r|\n")
+# The first line by which Excel is told what separates, in files of programs that write for it.
+_SAID = re.compile(r'\ufeff?("?)sep=([,;\t|])\1(?=[\r\n])')
 _SINGLE_QUOTED_HEADER = re.compile(r"'[^']*'([,;\t|]'[^']*')*")
 
 
@@ -203,7 +205,10 @@ def find_dialect(sample: str, source: str, *, is_whole: bool, is_tab: bool = Fal
     """
     readings: list[_Reading] = []
     faults: list[QuoteFault] = []
-    for dialect in _candidates(sample, is_tab=is_tab):
+    said = _SAID.match(sample)
+    if said:
+        sample = sample[said.end() :]  # its line end stays, so that lines keep their numbers
+    for dialect in _candidates(sample, is_tab=is_tab, said=said[2] if said else None):
         try:
             readings.append(_Reading.of(sample, dialect, source, is_whole=is_whole))
         except QuoteFault as fault:
@@ -267,14 +272,17 @@ def _only_one(readings: Sequence[_Reading], source: str) -> Dialect:
     return first.dialect
 
 
-def _candidates(sample: str, *, is_tab: bool) -> Iterator[Dialect]:
+def _candidates(sample: str, *, is_tab: bool, said: str | None) -> Iterator[Dialect]:
     """The dialects that the first line allows, the plainest first."""
-    header = next(iter(_LINE_END.split(sample[:MAX_FIELD_CHARACTERS], maxsplit=1)))
+    begun = sample[:MAX_FIELD_CHARACTERS].lstrip("\r\n")
+    header = next(iter(_LINE_END.split(begun, maxsplit=1)))
     quote = "'" if _SINGLE_QUOTED_HEADER.fullmatch(header) else '"'
     outside = "".join(header.split(quote)[::2])
     separators = [each for each in _SEPARATORS if each in outside] or list(_SEPARATORS)
     if is_tab and ("\t" in outside or not any(each in outside for each in _SEPARATORS)):
         separators = ["\t"]
+    if said is not None:
+        separators = [said]
     for separator in separators:
         yield Dialect(separator, "doubled", quote)
         if "\\" in sample:
@@ -283,6 +291,11 @@ def _candidates(sample: str, *, is_tab: bool) -> Iterator[Dialect]:
         is_tabbed = separator == "\t" and (is_tab or "\t" in outside)
         if is_tabbed and not header.startswith(quote):
             yield Dialect(separator, "none", quote)
+
+
+def says_separator(record: Line, dialect: Dialect) -> bool:
+    """Whether a row is the first line that tells Excel what separates, and no data."""
+    return record.line == 1 and dialect.separator.join(record.cells) == f"sep={dialect.separator}"
 
 
 def require_width(record: Line, num_columns: int, dialect: Dialect, source: str) -> None:

@@ -1,10 +1,13 @@
 """Rows of JSON: one object a line, a list of objects, or questions as SQuAD nests them.
 
 {"data": [{"paragraphs": [{"context": ..., "qas": [{"id", "question", "answers"}]}]}]}
+
+The articles, or the paragraphs alone, may also be a list by themselves. Texts with their entities
+may be pairs, as spaCy's older versions have them: [["A text.", {"entities": [[0, 1, "X"]]}]].
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -156,18 +159,44 @@ def _rows_of_value(content: bytes, reading: Reading) -> Iterator[Row]:
     except (ValueError, RecursionError) as error:
         rules.skip(path, "broken JSON", detail=str(error))
         return
-    nested = value.get("data") if isinstance(value, dict) else None
-    rows: Iterable[Any] = [value]
-    if isinstance(nested, list):
-        rows = questions_of(nested, path) or nested
-    elif isinstance(value, list):
-        rows = value
-    for index, row in enumerate(rows):
+    for index, row in enumerate(_rows_within(value, path)):
         where = f"{path}, row {index + 1}"
         if isinstance(row, dict):
             yield Row(row, index, where)
         else:
             rules.skip(where, "not a JSON object", detail=_OBJECT)
+
+
+def _rows_within(value: Any, source: str) -> Sequence[Any]:
+    """The rows of a JSON value, however they are nested."""
+    nested = value.get("data") if isinstance(value, dict) else None
+    if isinstance(nested, list):
+        return questions_of(nested, source) or nested
+    rows = value if isinstance(value, list) else [value]
+    if rows and all(map(_is_paragraph, rows)):
+        return questions_of([{"paragraphs": rows}], source) or rows
+    if rows and all(map(_has_paragraphs, rows)):
+        return questions_of(rows, source) or rows
+    pairs = value.get("annotations") if isinstance(value, dict) else value
+    if isinstance(pairs, list) and all(map(_is_pair, pairs)):
+        return [{"text": text, **spans} for text, spans in pairs]
+    return rows
+
+
+def _is_paragraph(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("qas"), list)
+
+
+def _has_paragraphs(value: Any) -> bool:
+    """Whether a value is an article of SQuAD; those of others may have paragraphs too."""
+    paragraphs = value.get("paragraphs") if isinstance(value, dict) else None
+    return isinstance(paragraphs, list) and any(map(_is_paragraph, paragraphs))
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether a value is a text beside its entities, as spaCy has them."""
+    is_pair = isinstance(value, list) and len(value) == 2
+    return is_pair and isinstance(value[0], str) and isinstance(value[1], dict)
 
 
 def _first_line(stream: UnpackedStream, start: int) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from modernbert.data.rows.cells import as_list, looks_like_list, shown
+from modernbert.data.rows.cells import as_list, looks_like_list, shown, whole_number
 from modernbert.data.rows.table import WORDS, Table
 from modernbert.errors import DocumentError
 from modernbert.word_splitting import WordSplitting
@@ -121,7 +121,7 @@ def tagged_text(
     (['Ada', "'s", ',', 'in', 'the', 'U.K', '!'], ['B-PER', 'O', 'O', 'O', 'O', 'B-LOC', 'O'])
 
     Raises:
-        DocumentError: A span lies outside the text, or two overlap.
+        DocumentError: A span lies outside the text or holds no word, or two overlap.
     """
     _check(spans, len(text), where)
     borders = {place for span in spans for place in (span.start, span.end)}
@@ -133,6 +133,11 @@ def tagged_text(
     tags = [_OUTSIDE] * len(places)
     for span in spans:
         inside = [i for i, (a, b) in enumerate(places) if a >= span.start and b <= span.end]
+        if not inside:
+            raise DocumentError(
+                f"{where}: the span {span.start} to {span.end} ({span.label}) holds no word but "
+                f"{shown(text[span.start : span.end])}; correct it or leave it out"
+            )
         for number, place in enumerate(inside):
             tags[place] = f"{'I' if number else 'B'}-{span.label}"
     return [text[a:b] for a, b in places], tags
@@ -180,9 +185,10 @@ def _span(value: Any, where: str, last_included: int) -> MarkedSpan:
     else:
         parts = list(value) if isinstance(value, list | tuple) else []
     start, end, label = parts if len(parts) == 3 else (None, None, None)
+    start, end = whole_number(start), whole_number(end)
     if isinstance(label, list) and len(label) == 1:
         label = label[0]
-    if not (type(start) is int and type(end) is int and isinstance(label, str) and label):
+    if start is None or end is None or not isinstance(label, str) or not label:
         raise DocumentError(
             f"{where}: got the span {shown(value)}, expected its start, its end and its label"
         )

@@ -237,7 +237,7 @@ def _single_label(source: LabelledTables, recipe: ClassifyRecipe, column: str) -
         name: label_indices(table, names[name], labels) for name, table in source.tables.items()
     }
     weights = label_weights(targets["train"], len(labels), recipe.training.class_weights)
-    joined = _joined_labels(labels)
+    doubt = _doubtful_labels(labels)
     job = text_job(
         source,
         SingleLabel(labels, weights),
@@ -247,19 +247,25 @@ def _single_label(source: LabelledTables, recipe: ClassifyRecipe, column: str) -
         },
         verb="classify",
         settings=_head(recipe, labels, "single_label"),
-        notes=[f"{source.train.source}: {joined}"] if joined else [],
+        notes=[f"{source.train.source}: {doubt}"] if doubt else [],
         facts={"label": column, "labels": counts_of(names["train"], labels)},
     )
     return few_shot_job(job) if recipe.training.few_shot else job
 
 
-def _joined_labels(labels: Sequence[str]) -> str:
-    """A note about labels that seem to be several others, joined; empty where there are none.
+def _doubtful_labels(labels: Sequence[str]) -> str:
+    """A note about labels that may be meant otherwise; empty where there are none.
 
-    >>> _joined_labels(["x", "x|y", "y"])
+    >>> _doubtful_labels(["x", "x|y", "y"])
     "label 'x|y' may be several labels; --label-separator '|' takes them apart"
+    >>> _doubtful_labels(["No", "no", "yes"])
+    "labels 'No' and 'no' differ in capitals alone, and are two labels"
     """
     known = set(labels)
+    folded: dict[str, str] = {}
+    for label in labels:
+        if (other := folded.setdefault(label.casefold(), label)) != label:
+            return f"labels {other!r} and {label!r} differ in capitals alone, and are two labels"
     for separator in "|;,":
         for label in labels:
             parts = [part.strip() for part in label.split(separator)]

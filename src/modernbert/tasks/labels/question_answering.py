@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modernbert.batch import PackedBatch
-from modernbert.data.rows.cells import as_list, as_object, is_missing, plain
+from modernbert.data.rows.cells import as_list, as_object, is_missing, whole_number
 from modernbert.data.rows.table import Table
 from modernbert.errors import InputError
 from modernbert.inference.question_answerer import (
@@ -217,10 +217,10 @@ def _pairs(value: Any, table: Table, index: int) -> list[tuple[str, int]]:
     pairs = []
     for item in [{}] if items is None else items:
         item = item if isinstance(item, dict) else {}
-        text, start = item.get("text"), plain(item.get("answer_start", item.get("start")))
+        text, start = item.get("text"), whole_number(item.get("answer_start", item.get("start")))
         if text == "" and start == -1:  # no answer, as some data sets have it
             continue
-        if not isinstance(start, int) or not isinstance(text, str):
+        if start is None or not isinstance(text, str):
             raise InputError(
                 f"{table.where(index)}: got the answers {value!r}; expected a list of objects "
                 "with text and answer_start, or SQuAD's two lists"

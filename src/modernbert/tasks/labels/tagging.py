@@ -4,6 +4,7 @@ A word's label is that of its first token. Words that lie past the longest seque
 prediction, and count as `O` when a model is scored.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,9 @@ from modernbert.tasks.labels.objective import Judged, Split, judged_rows
 from modernbert.tasks.labels.recipe import TagRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
 from modernbert.word_splitting import WordSplitting
+
+# Marks behind the kind, or before an underscore.
+_OTHER_MARK = re.compile(r"([BIESLUM])_.+|.+[-_]([BIESLUM])")
 
 
 @dataclass(frozen=True)
@@ -197,8 +201,19 @@ def open_tag(recipe: TagRecipe) -> TuningJob:
 
 
 def _learn(names: Sequence[str], source: LabelledTables) -> tuple[str, ...]:
-    """The labels, O first."""
+    """The labels, O first.
+
+    Raises:
+        InputError: Fewer than two, or marks of entities that are written in another way than B-.
+    """
     labels = learn_labels(names, source.train.source)
+    found = {label: _OTHER_MARK.fullmatch(label) for label in labels if label != OUTSIDE}
+    marks = {match and (match[1] or match[2]) for match in found.values()}
+    if OUTSIDE in labels and {"B", "I"} <= marks and None not in marks:
+        raise InputError(
+            f"{source.train.source}: tags such as {next(iter(found))!r} would not be joined to "
+            "entities; write the mark first and a hyphen behind it, as in 'B-PER'"
+        )
     return tuple(sorted(labels, key=lambda label: label != OUTSIDE))
 
 

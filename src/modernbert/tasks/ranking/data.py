@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.data.judged_texts import JudgedTexts, is_judged_folder, read_judged_texts
-from modernbert.data.rows.cells import as_list, is_missing, looks_like_list, number
+from modernbert.data.rows.cells import as_list, flag, is_missing, looks_like_list, number
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.tables import read_table
 from modernbert.data.settings import FileSettings
@@ -141,13 +141,24 @@ def read_retrieval_data(
         examples, notes, name = _of_judged(judged, str(source)), judged.notes, str(source)
     else:
         table = read_table(source, settings)
-        examples, notes, name = examples_of_table(table), [str(table)], table.source
+        examples, notes, name = examples_of_table(table), _told(table), table.source
     known: dict[str, set[str]] = {}
     for each in examples:
         known.setdefault(each.query, set()).update(each.documents[: each.relevant])
     return RetrievalData(
         source=name, examples=examples, known=known, notes=[*notes, *_doubtful(examples, name)]
     )
+
+
+def _told(table: Table) -> list[str]:
+    """Note what was read, and which columns are nothing that retrieval learns from."""
+    table = _named(table)
+    roles = [POSITIVES, SCORES, POSITIVE_SCORES, NEGATIVE_SCORES]
+    if table.first_of(POSITIVES) is None:
+        roles = [DOCUMENTS, LABELS]
+    used = {table.first_of(names) for names in (QUERIES, *roles)}
+    others = [name for name in table.columns if name not in used and not _is_negative(name)]
+    return [str(table) + (f"; not used: {', '.join(others)}" if others else "")]
 
 
 def _doubtful(examples: Sequence[RankedTexts], source: str) -> list[str]:
@@ -289,7 +300,9 @@ def _of_pairs(table: Table, query: str) -> list[RankedTexts]:
         return [RankedTexts(query=text, documents=(answer,)) for text, answer in rows]
     groups: dict[str, list[tuple[float, str]]] = {}
     for index, (text, answer) in enumerate(zip(queries, documents, strict=True)):
-        score = _number(table.rows[index].get(label), table.where(index), label)
+        value = table.rows[index].get(label)
+        said = flag(value)  # also true and false
+        score = _number(value, table.where(index), label) if said is None else float(said)
         groups.setdefault(text, []).append((score, answer))
     return [_graded(text, group) for text, group in groups.items()]
 
