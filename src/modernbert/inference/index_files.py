@@ -5,6 +5,7 @@ import io
 import json
 import mmap
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.lib import format as npy
+from torch import Tensor
 
 from modernbert.errors import InputError
 
@@ -190,6 +193,13 @@ class VectorFile(GrowingFile):
         self.file.write(self._header())
         self.file.seek(0, os.SEEK_END)
         self.file.flush()
+
+
+def to_tensor(vectors: np.ndarray) -> Tensor:
+    """A tensor of the same memory, which nobody may write."""
+    with warnings.catch_warnings():  # that a mapped file cannot be written
+        warnings.simplefilter("ignore")
+        return torch.from_numpy(np.asarray(vectors))
 
 
 def read_vectors(path: Path) -> np.ndarray:

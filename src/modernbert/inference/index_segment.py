@@ -11,13 +11,20 @@ from modernbert.extras import is_installed
 from modernbert.inference.bm25 import Bm25
 from modernbert.inference.index_encodings import FILES as ENCODING_FILES
 from modernbert.inference.index_encodings import Encodings
-from modernbert.inference.index_files import LineReader, read_vectors, scores_of_bits, to_bits
+from modernbert.inference.index_files import (
+    LineReader,
+    read_vectors,
+    scores_of_bits,
+    to_bits,
+    to_tensor,
+)
 from modernbert.inference.index_folder import Block, IndexKind, IndexManifest, shape_of
 from modernbert.inference.similarity import Best, reduced, runs
+from modernbert.model.native.functions import max_sim
 
 _BLOCK_VECTORS = 16_384
 OVERSAMPLE: dict[IndexKind, int] = {"int8": 4, "binary": 16}
-OVERSAMPLE_OF_ENCODINGS = 64
+OVERSAMPLE_OF_ENCODINGS = 256
 Found = tuple[np.ndarray, np.ndarray]
 """Scores, (n,) float32, and rows, (n,) int64, best first."""
 
@@ -174,7 +181,16 @@ class Segment:
 
     def _compared(self, query: np.ndarray, rows: np.ndarray, top_k: int) -> Found:
         """Compare candidates with a query by MaxSim, equal scores in the order of rows."""
+        scores = self._max_sim(query, rows)
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        return scores[order], rows[order]
+
+    def _max_sim(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
         assert self._borders is not None
+        if self._scales is not None:
+            stored = map(to_tensor, (self._exact, self._scales, self._borders, rows, query))
+            if (found := max_sim(*stored)) is not None:
+                return found.numpy()
         begins = self._borders[rows]
         lengths = self._borders[rows + 1] - begins
         scores = np.empty(len(rows), np.float32)
@@ -186,8 +202,7 @@ class Segment:
             if self._scales is not None:
                 products *= self._scales[places]
             scores[some] = reduced(products, counts, [len(query)])[0]
-        order = np.argsort(-scores, kind="stable")[:top_k]
-        return scores[order], rows[order]
+        return scores
 
     def _rescored(self, query: np.ndarray, found: np.ndarray, top_k: int) -> Found:
         """Score candidates again in float32, equal scores in the order of rows."""

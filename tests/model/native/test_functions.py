@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -13,6 +14,7 @@ from tests.reference.padded_encoder import dense_attention, dense_mask, gelu, ro
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
+from modernbert.inference.similarity import max_sim
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
 from modernbert.model.rope import rotary_table
@@ -190,3 +192,19 @@ def test_weighted_rows_are_a_product(width: int) -> None:
         by_torch = native.weighted_rows(rows, chosen, weights)
     for found in (ours, by_torch):
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("dim", "num_query_vectors"), [(1, 1), (64, 11), (100, 16), (128, 35)])
+def test_max_sim_of_chosen_documents(dim: int, num_query_vectors: int) -> None:
+    draw = np.random.default_rng(dim)
+    lengths = draw.integers(1, 12, 150)
+    borders = np.concatenate([[0], lengths.cumsum()])
+    codes = draw.integers(-127, 128, (borders[-1], dim), dtype=np.int8)
+    scales = draw.random((len(codes), 1), np.float32)
+    query = draw.standard_normal((num_query_vectors, dim), np.float32)
+    chosen = draw.permutation(150)[:100]
+    found = native.max_sim(*map(torch.from_numpy, (codes, scales, borders, chosen, query)))
+    documents = np.split(codes * scales, borders[1:-1])
+    expected = max_sim([query], [documents[each] for each in chosen])[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-2)

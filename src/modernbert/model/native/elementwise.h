@@ -1,4 +1,4 @@
-/* What stands between products: rotary positions and GeGLU, with gradients, and weighted rows.
+/* What stands between products: rotary positions and GeGLU, with gradients; and what searches read.
 
    Each takes one pass over memory. `is_bf16` is a constant in each copy of a row's function. */
 
@@ -71,6 +71,8 @@ void modernbert_geglu_backward(const void *in, const void *gradient, void *out, 
         FOR_TYPE(is_bf16, geglu_row_backward, in, gradient, out, row, width);
 }
 
+enum { MOST_DIM = 1024, TOGETHER = 4 };
+
 /* Sum chosen rows of an int8 matrix, each times a weight, into `out`, a block of columns at a time
    so that their sums stay in the cache; `step` is the length of a row. */
 void modernbert_weighted_rows(const signed char *rows, long step, const long *chosen,
@@ -81,10 +83,59 @@ void modernbert_weighted_rows(const signed char *rows, long step, const long *ch
         long count = step - begin < COLUMNS ? step - begin : COLUMNS;
         float *sums = out + begin;
         memset(sums, 0, count * sizeof(float));
-        for (long i = 0; i < num_chosen; i++) {
-            const signed char *row = rows + chosen[i] * step + begin;
-            float weight = weights[i];
-            for (long j = 0; j < count; j++) sums[j] += weight * row[j];
+        for (long i = 0; i < num_chosen; i += TOGETHER) {
+            const signed char *some[TOGETHER];
+            float factors[TOGETHER];
+            for (int k = 0; k < TOGETHER; k++) {
+                some[k] = rows + chosen[i + k < num_chosen ? i + k : i] * step + begin;
+                factors[k] = i + k < num_chosen ? weights[i + k] : 0.0f;
+            }
+            for (long j = 0; j < count; j++) {
+                float sum = sums[j];
+                UNROLL for (int k = 0; k < TOGETHER; k++) sum += factors[k] * some[k][j];
+                sums[j] = sum;
+            }
         }
+    }
+}
+
+/* The largest products of LANES vectors of a query, columns of [dim][width], with the vectors of a
+   document, int8 [count][dim] with a scale each. */
+INLINE floats largest_products(const signed char *vectors, const float *scales, long count,
+                               long dim, const float *query, long width) {
+    float values[TOGETHER][MOST_DIM];
+    floats best = broadcast(-INFINITY);
+    for (long start = 0; start < count; start += TOGETHER) {
+        floats sums[TOGETHER];
+        long places[TOGETHER];
+        UNROLL for (int i = 0; i < TOGETHER; i++) {
+            places[i] = start + i < count ? start + i : count - 1;
+            for (long j = 0; j < dim; j++) values[i][j] = vectors[places[i] * dim + j];
+            sums[i] = broadcast(0.0f);
+        }
+        for (long j = 0; j < dim; j++) {
+            floats column = load(query + j * width);
+            UNROLL for (int i = 0; i < TOGETHER; i++)
+                sums[i] = multiply_add(broadcast(values[i][j]), column, sums[i]);
+        }
+        UNROLL for (int i = 0; i < TOGETHER; i++)
+            best = larger(best, broadcast(scales[places[i]]) * sums[i]);
+    }
+    return best;
+}
+
+/* MaxSim of a query, [dim][width] with zeros for what fills its width, a multiple of LANES, and
+   chosen documents, whose vectors are neighbours; `dim` is at most MOST_DIM. */
+void modernbert_max_sim(const signed char *vectors, const float *scales, const long *borders,
+                        const long *chosen, long num_chosen, const float *query, long dim,
+                        long width, float *out, long num_threads) {
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic, 64) if (num_chosen > 64)
+    for (long i = 0; i < num_chosen; i++) {
+        long begin = borders[chosen[i]], count = borders[chosen[i] + 1] - begin;
+        float sum = 0.0f;
+        for (long j = 0; j < width; j += LANES)
+            sum += sum_of(largest_products(vectors + begin * dim, scales + begin, count, dim,
+                                           query + j, width));
+        out[i] = sum;
     }
 }

@@ -17,6 +17,8 @@ _BLOCK = 16384
 HEAD_SIZE = 64
 _LANES = 16
 _COLUMNS = 16_384
+_WIDTH = 16  # a multiple of the lanes of every variant
+_MOST_DIM = 1024
 _LOG2_E = math.log2(math.e)
 
 
@@ -103,6 +105,40 @@ def weighted_rows(rows: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         _at(chosen),
         _at(weights),
         ctypes.c_long(len(chosen)),
+        _at(out),
+        ctypes.c_long(torch.get_num_threads()),
+    )
+    return out
+
+
+def max_sim(
+    vectors: Tensor, scales: Tensor, borders: Tensor, chosen: Tensor, query: Tensor
+) -> Tensor | None:
+    """MaxSim of a query and chosen documents; None where there are no kernels.
+
+    Args:
+        vectors: (num_vectors, dim) int8, those of each document beside each other; they may be on
+            the disk, mapped into memory.
+        scales: (num_vectors, 1) float32, what 1 stands for in each.
+        borders: (num_documents + 1,) int64, where the vectors of each document begin.
+        chosen: (n,) int64, the documents.
+        query: (num_query_vectors, dim) float32.
+
+    Returns:
+        (n,) float32.
+    """
+    kernels, dim = library(), vectors.shape[1]
+    if kernels is None or dim > _MOST_DIM:
+        return None
+    width = -(-len(query) // _WIDTH) * _WIDTH
+    columns, out = torch.zeros(dim, width), torch.empty(len(chosen))
+    columns[:, : len(query)] = query.T
+    kernels.modernbert_max_sim(
+        *map(_at, (vectors, scales, borders, chosen)),
+        ctypes.c_long(len(chosen)),
+        _at(columns),
+        ctypes.c_long(dim),
+        ctypes.c_long(width),
         _at(out),
         ctypes.c_long(torch.get_num_threads()),
     )
