@@ -24,9 +24,18 @@ def run(section: str, out: Path, *more: str) -> int:
     return gpu.main(["--device", "cpu", "--tiny", "--section", section, "--out", str(out), *more])
 
 
+@pytest.fixture(autouse=True)
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler takes most of the time; `tests/model/test_compiled.py` is about it."""
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+
+
 @pytest.mark.parametrize("section", [name for name in gpu.SECTIONS if name != "mini"])
 def test_a_section_in_small(
-    section: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    section: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     if section in PEERS:
         pytest.importorskip("transformers")
