@@ -9,6 +9,7 @@
 A section ends with a short table and is merged into one JSON of the day, with versions, clocks and
 commit; so sections can be run one by one, in any order and again. With --minutes each runs in a
 process of its own, which is stopped after three minutes, and those that the file has are left out.
+What a section has found until it is stopped stays in the file, marked as unfinished.
 """
 
 import argparse
@@ -114,14 +115,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unequal = False
     for name in options.section or [name for name in SECTIONS if name != "mini"]:
         section = partial(mini, recipe=options.recipe) if name == "mini" else SECTIONS[name]
+        key = section_key(name, *(options.size or ()))
         begin = time.monotonic()
         try:
-            rows = section(bench)
+            rows = section(replace(bench, keep=partial(_keep, path, key, bench)))
         except ModernBertError as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 2
         minutes = (time.monotonic() - begin) / 60
-        key = section_key(name, *(options.size or ()))
         merge(path, key, {"minutes": round(minutes, 2), "rows": rows}, bench)
         print(f"\n{name} ({minutes:.1f} minutes)\n{table(rows)}", flush=True)
         unequal |= any(figures.get("ok") == "NO" for figures in rows.values())
@@ -139,10 +140,14 @@ def section_key(name: str, *sizes: str) -> str:
 
 
 def run_in_order(options: argparse.Namespace, path: Path) -> int:
-    """Run the sections that the file lacks, in processes of their own; how many went wrong."""
+    """Run the sections that the file lacks, in processes of their own; how many went wrong.
+
+    Those that were stopped before come after the others.
+    """
     end = time.monotonic() + 60 * options.minutes
     failed = 0
-    for name, *sizes in IN_ORDER:
+    stopped = {each for each in IN_ORDER if _was_stopped(_section(path, section_key(*each)))}
+    for name, *sizes in sorted(IN_ORDER, key=stopped.__contains__):
         left = end - time.monotonic()
         if left <= 0:
             print(f"no time for {section_key(name, *sizes)}")
@@ -166,10 +171,25 @@ def _run(
 
 
 def _is_finished(path: Path, key: str) -> bool:
-    """Whether the file has a section; `mini` is gone on with as long as it was interrupted."""
-    section = results.read(path)["sections"].get(key) if path.exists() else None
+    """Whether the file has all of a section; `mini` is gone on with while it was interrupted."""
+    section = _section(path, key)
     run = (section or {}).get("rows", {}).get("run", {})
-    return section is not None and run.get("status") != "interrupted"
+    return section is not None and run.get("status") != "interrupted" and not _was_stopped(section)
+
+
+def _was_stopped(section: Mapping[str, Any] | None) -> bool:
+    return bool(section and section.get("unfinished"))
+
+
+def _section(path: Path, key: str) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = (
+        results.read(path)["sections"].get(key) if path.exists() else None
+    )
+    return found
+
+
+def _keep(path: Path, key: str, bench: Bench, rows: Rows) -> None:
+    merge(path, key, {"unfinished": True, "rows": dict(rows)}, bench)
 
 
 def merge(path: Path, name: str, found: Mapping[str, Any], bench: Bench) -> None:

@@ -85,7 +85,7 @@ def lognormal(mean: float, sigma: float, low: int, high: int, count: int) -> lis
 def queries(bench: Bench) -> Rows:
     """256 queries of at most 128 tokens, 8 at a time, sorted; with graphs where they are faster."""
     lengths = lognormal(70, 0.5, 8, 128, 16 if bench.tiny else 256)
-    rows: Rows = {}
+    rows = bench.rows()
     for size in bench.sizes:
         contestants = Contestants(bench, size)
         found = contestants.compare(_ids(bench, size, lengths), rows=8)
@@ -119,7 +119,7 @@ def indexing(bench: Bench) -> Rows:
 def _documents(bench: Bench, rows_each: int, anchor: Anchor) -> Rows:
     longest = 256 if bench.tiny else 2_048
     lengths = lognormal(1_886, 0.8, 64, longest, 16 if bench.tiny else 256)
-    rows: Rows = {}
+    rows = bench.rows()
     for size in bench.sizes:
         found = Contestants(bench, size).compare(_ids(bench, size, lengths), rows=rows_each)
         rows[size] = found
@@ -154,7 +154,7 @@ def rerank(bench: Bench) -> Rows:
     pairs = list(
         zip(_texts(tokenizer, [10] * len(lengths)), _texts(tokenizer, lengths), strict=True)
     )
-    rows: Rows = {}
+    rows = bench.rows()
     for size, anchor in PAIRS.items():
         settings = ClassifierSettings(labels=("relevance",), problem="regression")
         model = SequenceClassifier(_config("tiny" if bench.tiny else size), settings)

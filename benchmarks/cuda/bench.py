@@ -23,6 +23,19 @@ from modernbert.training.optimizer import StableAdamW, parameter_groups
 Figures = dict[str, float | int | str]
 Rows = dict[str, Figures]
 
+
+class KeptRows(Rows):
+    """Rows of a section that are written down as they come, as it may be stopped."""
+
+    def __init__(self, keep: Callable[[Rows], None]) -> None:
+        super().__init__()
+        self._keep = keep
+
+    def __setitem__(self, name: str, figures: Figures) -> None:
+        super().__setitem__(name, figures)
+        self._keep(self)
+
+
 SIZES = ("base", "large")
 MASKED_SHARE = 0.3
 _SEED = 20_261_125
@@ -66,12 +79,14 @@ class Bench:
     tiny: models and batches of a few seconds on a CPU, so that every section can be tried there.
     seconds: that one measurement is repeated for.
     sizes: the models that are measured, where they are not tiny.
+    keep: is given the rows of a section whenever there is one more.
     """
 
     device: torch.device
     tiny: bool = False
     seconds: float = 2.0
     sizes: tuple[str, ...] = SIZES
+    keep: Callable[[Rows], None] = lambda _: None
 
     @property
     def is_cuda(self) -> bool:
@@ -89,6 +104,10 @@ class Bench:
             return ("auto", "blocks")
         flash: tuple[AttentionChoice, ...] = ("auto", "varlen") if has_varlen(self.device) else ()
         return (*flash, *(("flash3",) if has_flash3(self.device) else ()), "flex", "blocks")
+
+    def rows(self) -> Rows:
+        """None yet, of a section that begins."""
+        return KeptRows(self.keep)
 
     def mixes(self, *names: str) -> dict[str, Mix]:
         """Some of the mixes, all when none is named; eight times shorter when tiny."""

@@ -36,7 +36,7 @@ Loss = Callable[[Tensor, list[int], int], Tensor]
 
 def contrastive(bench: Bench) -> Rows:
     """Queries a second of both ways to train, for `base` alone."""
-    rows: Rows = {}
+    rows = bench.rows()
     for name, anchor, number, longest, query, is_late in (
         ("single vector", SINGLE, 16, 2_048, 70, False),
         ("late interaction", LATE, 32, 4_096, 600, True),

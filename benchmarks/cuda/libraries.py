@@ -13,13 +13,13 @@ from benchmarks.cuda.contestants import ROWS, Contestants
 from benchmarks.engines import groups, pad
 from modernbert.model.heads import MaskedLanguageModel
 
-_INFERENCE_MIXES = ("512 fixed", "512 ragged", "8192 fixed", "8192 ragged")
+_INFERENCE_MIXES = ("512 fixed", "512 ragged", "8192 fixed", "8192 ragged")  # then queries
 _BATCHES = 4
 
 
 def transformers(bench: Bench) -> Rows:
     """Training steps of transformers' padded model at its best batch size, beside ours."""
-    rows: Rows = {}
+    rows = bench.rows()
     for size in bench.sizes:
         ours, theirs = _pair(bench, size)
         step, their_step = TrainingStep(bench, ours), _TheirStep(theirs)
@@ -35,7 +35,7 @@ def transformers(bench: Bench) -> Rows:
 
 def inference(bench: Bench) -> Rows:
     """Vectors of many texts in bfloat16, everybody in turn: the paper's workloads, and queries."""
-    rows: Rows = {}
+    rows = bench.rows()
     for size in bench.sizes:
         contestants, tokens = Contestants(bench, size), bench.tokens(size)
         vocab_size = bench.config(size).vocab_size

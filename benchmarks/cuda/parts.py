@@ -20,7 +20,7 @@ _REST = "norms, rotation, GeGLU, loss"
 
 def parts(bench: Bench) -> Rows:
     """Milliseconds of a step by part, for each size at 1,024 ragged and 8,192 ragged."""
-    rows: Rows = {}
+    rows = bench.rows()
     for size in bench.sizes:
         step = TrainingStep(bench, bench.model(size))
         for name, mix in bench.mixes("1024 ragged", "8192 ragged").items():

@@ -26,7 +26,7 @@ _COPY_BYTES = 1 << 30
 
 def ceilings(bench: Bench) -> Rows:
     """What products, copies and transfers reach by themselves."""
-    rows: Rows = {}
+    rows = bench.rows()
     for size in bench.sizes:
         config, tokens = bench.config(size), bench.tokens(size)
         width, inner = config.hidden_size, config.intermediate_size
@@ -66,7 +66,7 @@ def best_product(bench: Bench, size: str) -> float:
 
 def forward(bench: Bench) -> Rows:
     """Encoding in bfloat16: tokens a second and share of the ceiling."""
-    rows: Rows = {}
+    rows = bench.rows()
     for size in bench.sizes:
         model, ceiling = bench.model(size).eval(), best_product(bench, size)
         for name, mix in bench.mixes().items():
@@ -83,7 +83,7 @@ def _encode(bench: Bench, encoder: Callable[..., object], batch: object) -> None
 
 def training(bench: Bench) -> Rows:
     """Whole steps, update included: tokens a second and share of the ceiling."""
-    rows: Rows = {}
+    rows = bench.rows()
     for size in bench.sizes:
         step, ceiling = TrainingStep(bench, bench.model(size)), best_product(bench, size)
         for name, mix in bench.mixes("1024 fixed", "1024 ragged", "8192 ragged").items():
@@ -102,7 +102,7 @@ def fused(bench: Bench) -> Rows:
 
     The loss is that of one batch, which the model learns by heart in so many steps.
     """
-    rows: Rows = {}
+    rows = bench.rows()
     for size in bench.sizes:
         ceiling = best_product(bench, size)
         for name, mix in bench.mixes("1024 ragged").items():
@@ -143,7 +143,7 @@ def _speed(
 
 def memory(bench: Bench) -> Rows:
     """The most that a training step holds, beside what `plan` says, and the largest batch."""
-    rows: Rows = {}
+    rows = bench.rows()
     for size in bench.sizes:
         (mix,) = bench.mixes("1024 ragged").values()
         step, total = TrainingStep(bench, bench.model(size)), bench.tokens(size)
@@ -194,7 +194,7 @@ def _planned(bench: Bench, size: str, tokens: int) -> int:
 
 def flex(bench: Bench) -> Rows:
     """One layer's attention by every back end, forward and backward, in milliseconds."""
-    rows: Rows = {}
+    rows = bench.rows()
     size = bench.sizes[0]
     config, total = bench.config(size), bench.tokens(size)
     for attention in bench.attentions:

@@ -75,6 +75,27 @@ def test_sections_run_in_order_while_there_is_time(
     assert "no time for answers" in capsys.readouterr().out and len(ran) == 3
 
 
+def test_a_section_that_is_stopped_leaves_what_it_has_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, ran = tmp_path / "gpu.json", []
+
+    def stopped(bench: Bench) -> dict[str, dict[str, int]]:
+        rows = bench.rows()
+        rows["first"] = {"ms": 1}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu, "SECTIONS", {"flex": stopped, "forward": stopped})
+    monkeypatch.setattr(gpu, "IN_ORDER", (("flex",), ("forward",)))
+    with pytest.raises(KeyboardInterrupt):
+        run("flex", out)
+    section = results.read(out)["sections"]["flex"]
+    assert section["unfinished"] and section["rows"] == {"first": {"ms": 1}}
+    monkeypatch.setattr(gpu, "_run", lambda *given: ran.append(given[2]) or True)
+    assert gpu.main(["--device", "cpu", "--tiny", "--out", str(out), "--minutes", "1"]) == 0
+    assert ran == ["forward", "flex"]  # again, after those that were not tried
+
+
 def test_every_section_in_order_exists() -> None:
     assert {name for name, *_ in gpu.IN_ORDER} <= gpu.SECTIONS.keys()
     assert {size for _, *sizes in gpu.IN_ORDER for size in sizes} <= set(benches.SIZES)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from tests.planning.examples import machine, phase
 
 from modernbert.errors import InputError
+from modernbert.planning.phase import num_matrix_parameters
 from modernbert.planning.plan import fitted_share, plan_communication, plan_phase
 
 WEIGHTS = 4 * phase().config.num_parameters(head=True)
@@ -30,6 +31,16 @@ def test_shards_are_gathered_while_others_are_computed() -> None:
     assert sent.bytes_per_step == pytest.approx(19 * once)
     parts = phase().config.num_layers + 1
     assert sent.waiting_seconds == pytest.approx(19 * once / REACHED / parts)
+
+
+def test_muon_gathers_its_momentum_where_it_is_sharded() -> None:
+    adamw, muon = (phase(optimizer=name) for name in ("adamw", "muon"))
+    for sharded, expected in ((False, 0.0), (True, 7 / 8 * 4 * num_matrix_parameters(muon.config))):
+        trainer = machine(num_gpus=8, sharded=sharded)
+        without, sent = (plan_communication(each, trainer, 10.0) for each in (adamw, muon))
+        assert sent.bytes_per_step - without.bytes_per_step == pytest.approx(expected)
+        more = sent.waiting_seconds - without.waiting_seconds
+        assert more == pytest.approx(expected / REACHED)
 
 
 @given(

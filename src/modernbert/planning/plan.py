@@ -7,7 +7,8 @@ in which the trainer sends: see `training/distributed.py` and `training/computat
                     this time is waited for.
     fully sharded   In every micro-batch the weights of a part are gathered while the part before
                     it is computed, once for the forward and once for the backward pass. In the
-                    last backward pass the gradients of a part are scattered as well.
+                    last backward pass the gradients of a part are scattered as well. Muon then
+                    gathers the momentum of the layers' matrices, and waits for it.
 
 A collective among n processes sends (n - 1) / n of its bytes through each chip's link, and a sum
 sends them twice (a ring; Patarasuk and Yuan 2009).
@@ -21,7 +22,7 @@ from modernbert.model.config import EncoderConfig
 from modernbert.planning.chips import CHIPS
 from modernbert.planning.lengths import LONG, WEB, DocumentLengths
 from modernbert.planning.memory import Memory, averages_bytes, plan_memory
-from modernbert.planning.phase import Machine, Phase
+from modernbert.planning.phase import Machine, Phase, num_matrix_parameters
 
 _FLOAT = 4
 _SHARE_OF_LINK = 0.75  # that large collectives reach of a datasheet's rate: assumed
@@ -79,8 +80,17 @@ def _sharded(
     )
     # The last backward pass also scatters gradients, those of its last part after its end.
     waited += _waiting(2 * transfer, backward, num_parts) - _waiting(transfer, backward, num_parts)
-    sent = (2 * num_micro_batches + 1) * once
+    momentum = once * _muon_share(phase)  # gathered after the backward pass, with nothing beside it
+    sent = (2 * num_micro_batches + 1) * once + momentum
+    waited += momentum / rate
     return Communication(bytes_per_step=sent, seconds=sent / rate, waiting_seconds=waited)
+
+
+def _muon_share(phase: Phase) -> float:
+    """The share of the parameters that Muon takes as whole matrices; 0 for other optimizers."""
+    if phase.optimizer != "muon":
+        return 0.0
+    return num_matrix_parameters(phase.config) / phase.config.num_parameters(head=True)
 
 
 def _waiting(transfer: float, compute: float, num_parts: int) -> float:
