@@ -56,8 +56,7 @@ def attend_rotated(
     Returns:
         (total_tokens, num_heads x head_size).
     """
-    ours = layout.attention == "auto" and not layout.is_causal
-    if ours and native.supports_attention(qkv, num_heads):
+    if layout.attention == "auto" and native.supports_attention(qkv, num_heads):
         return native.attend(qkv, table, layout, num_heads=num_heads, window=window)
     # (total_tokens, num_heads, head_size) each
     query, key, value = qkv.unflatten(1, (3 * num_heads, -1)).split(num_heads, dim=1)

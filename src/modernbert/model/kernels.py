@@ -11,7 +11,7 @@ There is one function, `attend`, over back ends that tests compare with each oth
   equally long sequences after another. Neither ever forms a mask of sequences by sequences.
 
 On CPUs the C kernels of `native` stand before these. Causal attention, which only a phase of
-pretraining has, is by `varlen`, `flash3`, `flex` and `blocks`.
+pretraining has, is by all of them but `local`.
 """
 
 import torch

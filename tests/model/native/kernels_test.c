@@ -255,7 +255,7 @@ static void check_rotation(int is_bf16) {
 /* ---- attention ---- */
 
 typedef struct {
-    long total, heads, window, num_sequences;
+    long total, heads, window, is_causal, num_sequences;
     const int32_t *borders;
     const float *qkv;       /* [total][3][heads][HEAD], queries not scaled */
     const float *direction; /* [total][heads][HEAD] */
@@ -303,13 +303,15 @@ static void exact_attention(const Exact *e) {
                 long low = e->borders[s], high = e->borders[s + 1];
                 if (e->window >= 0 && row - e->window > low) low = row - e->window;
                 if (e->window >= 0 && row + e->window + 1 < high) high = row + e->window + 1;
+                if (e->is_causal) high = row + 1;
                 exact_row(e, head, row, low, high);
             }
 }
 
 /* The kernels take queries that hold log2(e) / 8 already, and give the gradient of such as hold
    nothing. In bfloat16 the scaled queries are rounded; so the oracle's are what came of that. */
-static void check_attention(int is_bf16, long window, const int32_t *borders, long num_sequences) {
+static void check_attention(int is_bf16, long window, int is_causal, const int32_t *borders,
+                            long num_sequences) {
     long total = borders[num_sequences], heads = 2, width = heads * HEAD, step = 3 * width;
     float *qkv = draw(total * step, 2), *direction = draw(total * width, 1);
     float scale = LOG2_E / 8;
@@ -317,14 +319,14 @@ static void check_attention(int is_bf16, long window, const int32_t *borders, lo
     char *elements = as_elements(is_bf16, qkv, total * step);
     char *gradient = as_elements(is_bf16, direction, total * width);
     for (long at = 0; at < total * step; at++) qkv[at] /= at % step < width ? scale : 1;
-    Exact exact = {total, heads, window, num_sequences, borders, qkv, direction,
+    Exact exact = {total, heads, window, is_causal, num_sequences, borders, qkv, direction,
                    calloc(total * width, sizeof(double)), calloc(total * step, sizeof(double))};
     exact_attention(&exact);
     long size = is_bf16 ? 2 : 4;
     AttentionInput in = {.query = elements, .key = elements + width * size,
                          .value = elements + 2 * width * size, .step = step, .borders = borders,
                          .num_sequences = num_sequences, .num_heads = heads, .window = window,
-                         .is_bf16 = is_bf16, .num_threads = 1};
+                         .is_causal = is_causal, .is_bf16 = is_bf16, .num_threads = 1};
     char *out = malloc(total * width * size), *changes = malloc(total * step * size);
     float *log_sums = malloc(heads * total * 4), *deltas = malloc(heads * total * 4);
     failures += modernbert_attend(&in, out, width, log_sums);
@@ -336,7 +338,9 @@ static void check_attention(int is_bf16, long window, const int32_t *borders, lo
         error = further(error, fabs(element(is_bf16, out, at) - exact.out[at]));
     for (long at = 0; at < total * step; at++)
         back = further(back, fabs(element(is_bf16, changes, at) - exact.gradients[at]));
-    report(window < 0 ? "global attention" : "local attention", name_of(is_bf16), error, 4 * unit);
+    const char *names[] = {"global attention", "local attention", "causal attention",
+                           "causal local attention"};
+    report(names[2 * is_causal + (window >= 0)], name_of(is_bf16), error, 4 * unit);
     report("its gradient", name_of(is_bf16), back, 16 * unit);
     free(qkv), free(direction), free(elements), free(gradient), free(out), free(changes);
     free(log_sums), free(deltas), free(exact.out), free(exact.gradients);
@@ -382,7 +386,7 @@ static void exact_layer(const ExactLayer *layer, double *stream, const int32_t *
             qkv[row * step + at] = at < 2 * HIDDEN ? turned : projected[at];
         }
     }
-    Exact attention = {total, NUM_HEADS, window, count, borders, qkv, nothing,
+    Exact attention = {total, NUM_HEADS, window, 0, count, borders, qkv, nothing,
                        calloc(total * HIDDEN, 8), calloc(total * step, 8)};
     exact_attention(&attention);
     for (long row = 0; row < total; row++) {
@@ -487,11 +491,13 @@ int main(void) {
     for (int is_bf16 = 0; is_bf16 <= HAS_BF16; is_bf16++) {
         check_geglu(is_bf16);
         check_rotation(is_bf16);
-        for (long window = -1; window < 80; window += 40) {
-            check_attention(is_bf16, window, few, 4);
-            check_attention(is_bf16, window, many, 2);
+        for (int is_causal = 0; is_causal < 2; is_causal++) {
+            for (long window = -1; window < 80; window += 40) {
+                check_attention(is_bf16, window, is_causal, few, 4);
+                check_attention(is_bf16, window, is_causal, many, 2);
+            }
+            check_attention(is_bf16, -1, is_causal, longest, 1);
         }
-        check_attention(is_bf16, -1, longest, 1);
     }
     printf("%d failed\n", failures);
     return failures > 0;

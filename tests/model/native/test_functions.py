@@ -41,20 +41,20 @@ class Case:
         self.qkv = torch.randn(self.batch.total_tokens, 3 * width, generator=generator).to(dtype)
         self.direction = torch.randn(self.batch.total_tokens, width, generator=generator).to(dtype)
 
-    def in_c(self, window: int | None) -> tuple[Tensor, Tensor]:
+    def in_c(self, window: int | None, *, is_causal: bool = False) -> tuple[Tensor, Tensor]:
         """The output and the gradient of `qkv`."""
         qkv = self.qkv.detach().requires_grad_()
         assert native.supports_attention(qkv, HEADS)
         table = rotary_table(self.batch.position_ids, native.HEAD_SIZE, THETA)
-        layout = Layout(self.batch, window or 64)
+        layout = Layout(self.batch, window or 64, is_causal=is_causal)
         output = native.attend(qkv, table, layout, num_heads=HEADS, window=window)
         return output, *torch.autograd.grad(output, qkv, self.direction)
 
-    def dense(self, window: int | None) -> tuple[Tensor, Tensor]:
+    def dense(self, window: int | None, *, is_causal: bool = False) -> tuple[Tensor, Tensor]:
         """The same by the reference, in float64."""
         qkv = self.qkv.detach().double().requires_grad_()
         positions = self.present.long().cumsum(1) - 1
-        mask = dense_mask(positions, self.present, window)
+        mask = dense_mask(positions, self.present, window, is_causal=is_causal)
         padded = self.batch.to_padded(qkv).unflatten(-1, (3, HEADS, -1))
         query, key, value = padded.permute(2, 0, 3, 1, 4)  # (rows, heads, columns, head_size)
         query, key = rotated(query, positions, THETA), rotated(key, positions, THETA)
@@ -63,22 +63,32 @@ class Case:
         return output, *torch.autograd.grad(output, qkv, self.direction.double())
 
 
-def check(lengths: Sequence[int], window: int | None, dtype: torch.dtype, within: float) -> None:
+def check(
+    lengths: Sequence[int],
+    window: int | None,
+    dtype: torch.dtype,
+    within: float,
+    *,
+    is_causal: bool = False,
+) -> None:
     case = Case(lengths, dtype)
-    for got, expected in zip(case.in_c(window), case.dense(window), strict=True):
+    found = case.in_c(window, is_causal=is_causal)
+    for got, expected in zip(found, case.dense(window, is_causal=is_causal), strict=True):
         assert got.dtype == dtype
         assert largest_difference(got, expected) <= within
 
 
 @needs_kernels
 @settings(max_examples=60, deadline=None)
-@given(lengths=lengths_of_a_batch, window=windows)
-@example(lengths=[1], window=None)
-@example(lengths=[0, 5, 0], window=64)
-@example(lengths=[1] * 70, window=1)
-@example(lengths=[64, 64, 64], window=64)
-def test_attention(lengths: list[int], window: int | None) -> None:
-    check(lengths, window, torch.float32, within=5e-5)
+@given(lengths=lengths_of_a_batch, window=windows, is_causal=st.booleans())
+@example(lengths=[1], window=None, is_causal=False)
+@example(lengths=[0, 5, 0], window=64, is_causal=True)
+@example(lengths=[1] * 70, window=1, is_causal=False)
+@example(lengths=[64, 64, 64], window=64, is_causal=False)
+@example(lengths=[64, 64, 64], window=64, is_causal=True)
+@example(lengths=[1300, 3], window=None, is_causal=True)
+def test_attention(lengths: list[int], window: int | None, is_causal: bool) -> None:
+    check(lengths, window, torch.float32, within=5e-5, is_causal=is_causal)
 
 
 @needs_kernels
@@ -90,9 +100,9 @@ def test_attention_over_one_sequence(length: int, window: int | None) -> None:
 
 @needs_bfloat16
 @settings(max_examples=30, deadline=None)
-@given(lengths=lengths_of_a_batch, window=windows)
-def test_attention_in_bfloat16(lengths: list[int], window: int | None) -> None:
-    check(lengths, window, torch.bfloat16, within=0.1)
+@given(lengths=lengths_of_a_batch, window=windows, is_causal=st.booleans())
+def test_attention_in_bfloat16(lengths: list[int], window: int | None, is_causal: bool) -> None:
+    check(lengths, window, torch.bfloat16, within=0.1, is_causal=is_causal)
 
 
 @needs_kernels

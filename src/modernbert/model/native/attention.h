@@ -237,8 +237,8 @@ static void NAME(query_gradient)(const Span *span, const Tensors *t, Scratch *sc
         NAME(store_row)(sums + i * HEAD, t->scale, target + (span->begin + i) * t->out_step);
 }
 
-/* The gradients of the keys and values [begin, end): dS^T . Q and P^T . dO. The window looks as far
-   back as ahead, so the queries that see a key are those that the key would see. */
+/* The gradients of the keys and values [begin, end): dS^T . Q and P^T . dO. The span says which
+   queries see them: it is that of `seen_by`. */
 static void NAME(key_value_gradient)(const Span *span, const Tensors *t, Scratch *scratch) {
     const ELEMENT *query = t->query, *key = t->key, *value = t->value, *out_gradient = t->gradient;
     ELEMENT *queries = (ELEMENT *)scratch->across[0], *gradients = (ELEMENT *)scratch->across[1];

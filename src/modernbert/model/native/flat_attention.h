@@ -11,9 +11,10 @@
 #define NOTHING (-1e30f)   /* a score whose power of two is 0 */
 #define UNBOUNDED (1L << 40)
 
-/* Rows [begin, end) of a sequence of `length` rows; each sees `window` rows on either side. */
+/* Rows [begin, end) of a sequence of `length` rows; each sees `back` rows before it, itself and
+   `ahead` rows after it. */
 typedef struct {
-    long length, window, begin, end;
+    long length, back, ahead, begin, end;
 } Span;
 
 typedef struct {
@@ -31,11 +32,16 @@ typedef struct {
 } Tensors;
 
 INLINE long seen_from(const Span *span, long row) {
-    return row > span->window ? row - span->window : 0;
+    return row > span->back ? row - span->back : 0;
 }
 
 INLINE long seen_to(const Span *span, long row) {
-    return row + span->window + 1 < span->length ? row + span->window + 1 : span->length;
+    return row + span->ahead + 1 < span->length ? row + span->ahead + 1 : span->length;
+}
+
+/* The rows that see a row of the span: those that it would see if it looked the other way. */
+INLINE Span seen_by(const Span *span) {
+    return (Span){span->length, span->ahead, span->back, span->begin, span->end};
 }
 
 /* The columns of a chunk that a strip sees, as an even place within it and a count. */
@@ -128,10 +134,11 @@ typedef struct {
     Span span;
 } Piece;
 
-static long cut(const int32_t *borders, long num_sequences, long window, Piece *pieces) {
+static long cut(const int32_t *borders, long num_sequences, long back, long ahead,
+                Piece *pieces) {
     /* So many that a local piece and its surroundings fit into one chunk. */
     long most = MAX_ROWS, count = 0;
-    if (window < CHUNK / 4) most = CHUNK - 2 * window - 2;
+    if (back < CHUNK / 4) most = CHUNK - back - ahead - 2;
     if (most > MAX_ROWS) most = MAX_ROWS;
     most = most / STRIP * STRIP;
     for (long i = 0; i < num_sequences; i++) {
@@ -140,7 +147,7 @@ static long cut(const int32_t *borders, long num_sequences, long window, Piece *
         long rows = parts ? ((length + parts - 1) / parts + STRIP - 1) / STRIP * STRIP : 1;
         for (long begin = 0; begin < length; begin += rows) {
             if (pieces) {
-                Span span = {length, window, begin,
+                Span span = {length, back, ahead, begin,
                              begin + rows < length ? begin + rows : length};
                 pieces[count] = (Piece){borders[i], span};
             }
@@ -155,7 +162,7 @@ typedef struct {
     long step;
     const int32_t *borders; /* [num_sequences + 1] */
     long num_sequences, num_heads, window; /* window < 0: none */
-    long is_bf16, num_threads;
+    long is_causal, is_bf16, num_threads;
 } AttentionInput;
 
 #if HAS_BF16
@@ -169,10 +176,10 @@ typedef struct {
     ((void *)((char *)(pointer) + (offset) * ((input)->is_bf16 ? sizeof(bf16) : sizeof(float))))
 
 static Piece *pieces_of(const AttentionInput *in, long *count) {
-    long window = in->window < 0 ? UNBOUNDED : in->window;
-    *count = cut(in->borders, in->num_sequences, window, NULL);
+    long back = in->window < 0 ? UNBOUNDED : in->window, ahead = in->is_causal ? 0 : back;
+    *count = cut(in->borders, in->num_sequences, back, ahead, NULL);
     Piece *pieces = malloc((*count + 1) * sizeof(Piece));
-    if (pieces) cut(in->borders, in->num_sequences, window, pieces);
+    if (pieces) cut(in->borders, in->num_sequences, back, ahead, pieces);
     return pieces;
 }
 
@@ -273,8 +280,9 @@ int modernbert_attend_backward(const AttentionInput *in, const void *out, const 
                 PICK(in, query_gradient_f32(&piece->span, &tensors, scratch),
                      query_gradient_bf16(&piece->span, &tensors, scratch))
             } else {
-                PICK(in, key_value_gradient_f32(&piece->span, &tensors, scratch),
-                     key_value_gradient_bf16(&piece->span, &tensors, scratch))
+                Span seen = seen_by(&piece->span);
+                PICK(in, key_value_gradient_f32(&seen, &tensors, scratch),
+                     key_value_gradient_bf16(&seen, &tensors, scratch))
             }
         }
     }

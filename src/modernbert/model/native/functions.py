@@ -32,6 +32,7 @@ class _AttentionInput(ctypes.Structure):
         ("num_sequences", ctypes.c_long),
         ("num_heads", ctypes.c_long),
         ("window", ctypes.c_long),
+        ("is_causal", ctypes.c_long),
         ("is_bf16", ctypes.c_long),
         ("num_threads", ctypes.c_long),
     )
@@ -257,6 +258,7 @@ def _input(rotated: Tensor, layout: Layout, num_heads: int, window: int | None) 
         num_sequences=layout.batch.num_sequences,
         num_heads=num_heads,
         window=-1 if window is None else window,
+        is_causal=layout.is_causal,
         is_bf16=rotated.dtype is torch.bfloat16,
         num_threads=torch.get_num_threads(),
     )
