@@ -10,8 +10,8 @@ There is one function, `attend`, over back ends that tests compare with each oth
   cost that grows with the tokens and not with their square, and a global layer at one run of
   equally long sequences after another. Neither ever forms a mask of sequences by sequences.
 
-On CPUs the C kernels of `native` stand before these. Causal attention, which only a phase of
-pretraining has, is by all of them but `local`.
+On CPUs the C kernels of `native` stand before these. All of them compute causal attention too,
+which only a phase of pretraining has.
 """
 
 import torch
@@ -45,8 +45,7 @@ def attend(
     """
     back_end = layout.attention
     if back_end == "auto":
-        ours = layout.has_kernels and not layout.is_causal
-        if window is not None and ours and _suits_local(query):
+        if window is not None and layout.has_kernels and _suits_local(query):
             return _local(query, key, value, layout, window)
         is_flash = layout.has_varlen and query.dtype in HALF
         back_end = ("flash3" if layout.has_flash3 else "varlen") if is_flash else "blocks"
@@ -74,7 +73,8 @@ def _local(query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: in
     from modernbert.model.gpu.local_attention import local_attention
 
     firsts, ends = layout.borders_each
-    attended: Tensor = local_attention(query, key, value, firsts, ends, window)[0]
+    ahead = 0 if layout.is_causal else window
+    attended: Tensor = local_attention(query, key, value, firsts, ends, window, ahead)[0]
     return attended
 
 

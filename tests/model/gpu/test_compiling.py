@@ -105,7 +105,7 @@ def launch(module: str) -> None:
         found = [where.turn(heads(), torch.ones(NUM_ROWS, 32), torch.ones(NUM_ROWS, 32), 1.0)]
     else:
         borders = torch.zeros(NUM_ROWS, dtype=torch.int32)
-        found = [where.local_attention(heads(), heads(), heads(), borders, borders + 1, 64)[0]]
+        found = [where.local_attention(heads(), heads(), heads(), borders, borders + 1, 64, 64)[0]]
     sum(each.float().sum() for each in found).backward()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -19,6 +19,8 @@ def both(
     heads: tuple[int, int],
     dtype: torch.dtype,
     device: torch.device,
+    *,
+    is_causal: bool = False,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Result and gradients by the kernels, and in float32 by blocks."""
     from modernbert.model.gpu.local_attention import local_attention
@@ -28,13 +30,14 @@ def both(
     shape = (4, batch.total_tokens, *heads)
     *inputs, direction = torch.randn(shape, generator=generator).to(device, dtype).unbind()
     joint = torch.stack(inputs, dim=1)  # (total_tokens, 3, num_heads, head_size)
-    layout = Layout(batch, window, attention="blocks")
+    layout = Layout(batch, window, attention="blocks", is_causal=is_causal)
+    ahead = 0 if is_causal else window
     found: list[list[Tensor]] = []
     for values in (joint, joint.float()):
         values.requires_grad_()
         query, key, value = values.unbind(1)
         if values is joint:
-            output = local_attention(query, key, value, *layout.borders_each, window)[0]
+            output = local_attention(query, key, value, *layout.borders_each, window, ahead)[0]
         else:
             output = attend(query, key, value, layout, window=window)
         (gradient,) = torch.autograd.grad(output, values, direction.to(values.dtype))
@@ -48,8 +51,10 @@ def check(
     heads: tuple[int, int],
     dtype: torch.dtype,
     device: torch.device,
+    *,
+    is_causal: bool = False,
 ) -> None:
-    got, expected = both(lengths, window, heads, dtype, device)
+    got, expected = both(lengths, window, heads, dtype, device, is_causal=is_causal)
     for one, other in zip(got, expected, strict=True):
         within = (0.03 if dtype is torch.bfloat16 else 0.006) * float(other.abs().max())
         assert one.isfinite().all() and float((one - other).abs().max()) <= within
@@ -71,9 +76,13 @@ NUM_EXAMPLES, LONGEST, MOST = (30, 150, 6) if torch.cuda.is_available() else (8,
 @given(
     lengths=st.lists(st.integers(1, LONGEST), min_size=1, max_size=MOST),
     window=st.sampled_from([1, 7, 32, 64, 100]),
+    is_causal=st.booleans(),
 )
-def test_any_borders(lengths: list[int], window: int, device: torch.device) -> None:
-    check(lengths, window, (2, 32), torch.float16, device)
+@example(lengths=[90, 1, 90], window=32, is_causal=True)
+def test_any_borders(
+    lengths: list[int], window: int, is_causal: bool, device: torch.device
+) -> None:
+    check(lengths, window, (2, 32), torch.float16, device, is_causal=is_causal)
 
 
 def test_the_same_each_time(device: torch.device) -> None:

@@ -1,8 +1,8 @@
 """Attention within a window, forward and backward.
 
 The kernels of `varlen` are made for long rows of keys: in a local layer they took as long as in a
-global one of 1,024 tokens. Here a program takes some rows of one head and visits only the keys at
-most `window` rows before and after them (P section 2.1.2). Borders of sequences are two numbers per
+global one of 1,024 tokens. Here a program takes some rows of one head and visits only the keys that
+are near them (P section 2.1.2). Borders of sequences are two numbers per
 row, so a program may contain rows of several sequences, and no row is padding. In the backward
 pass a program computes the gradients of its own rows, first as queries and then as keys. Nothing is
 added in a varying order, so the gradients are the same each time.
@@ -21,9 +21,9 @@ _BACKWARD = {"ROWS": 64, "COLUMNS": 64, "num_warps": 4, "num_stages": 1}
 
 @torch.library.custom_op("modernbert::local_attention", mutates_args=())
 def local_attention(
-    query: Tensor, key: Tensor, value: Tensor, firsts: Tensor, ends: Tensor, window: int
+    query: Tensor, key: Tensor, value: Tensor, firsts: Tensor, ends: Tensor, back: int, ahead: int
 ) -> tuple[Tensor, Tensor]:
-    """Every token attends to those of its own sequence that are at most `window` away.
+    """Every token attends to itself and to the nearest ones of its own sequence.
 
     Args:
         query: (total_tokens, num_heads, head_size), rotated already.
@@ -31,7 +31,8 @@ def local_attention(
         value: As `query`.
         firsts: (total_tokens,) int32: the rows where each token's sequence begins and ends.
         ends: As `firsts`.
-        window: How many tokens on each side are seen.
+        back: How many tokens before it a token sees.
+        ahead: How many after it; none in a causal layer.
 
     Returns:
         The result, (total_tokens, num_heads, head_size), and the logarithm to the base of 2 of each
@@ -45,16 +46,16 @@ def local_attention(
         local_attention_forward_kernel[num_heads, triton.cdiv(total, _FORWARD["ROWS"])](
             query, key, value, firsts, ends, attended, sums, total, _scale(size),
             query.stride(0), key.stride(0), value.stride(0), attended.stride(0),
-            SIZE=size, WINDOW=window, **_FORWARD,
+            SIZE=size, BACK=back, AHEAD=ahead, **_FORWARD,
         )  # fmt: skip
     return attended, sums
 
 
 @local_attention.register_fake
 def _(
-    query: Tensor, key: Tensor, value: Tensor, firsts: Tensor, ends: Tensor, window: int
+    query: Tensor, key: Tensor, value: Tensor, firsts: Tensor, ends: Tensor, back: int, ahead: int
 ) -> tuple[Tensor, Tensor]:
-    del key, value, firsts, ends, window
+    del key, value, firsts, ends, back, ahead
     sums = query.new_empty(query.shape[1], query.shape[0], dtype=torch.float32)
     return torch.empty_like(query, memory_format=torch.contiguous_format), sums
 
@@ -69,7 +70,8 @@ def local_attention_backward(
     value: Tensor,
     firsts: Tensor,
     ends: Tensor,
-    window: int,
+    back: int,
+    ahead: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value: (total_tokens, num_heads, head_size) each."""
     d_attended, query, key, value = (_by_rows(x) for x in (d_attended, query, key, value))
@@ -83,7 +85,7 @@ def local_attention_backward(
             total, _scale(size),
             query.stride(0), key.stride(0), value.stride(0),
             d_attended.stride(0), attended.stride(0),
-            SIZE=size, WINDOW=window, **_BACKWARD,
+            SIZE=size, BACK=back, AHEAD=ahead, **_BACKWARD,
         )  # fmt: skip
     return d_query, d_key, d_value
 
@@ -98,9 +100,10 @@ def _(
     value: Tensor,
     firsts: Tensor,
     ends: Tensor,
-    window: int,
+    back: int,
+    ahead: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    del d_attended, sums, query, key, value, firsts, ends, window
+    del d_attended, sums, query, key, value, firsts, ends, back, ahead
     one, two, three = (
         torch.empty_like(attended, memory_format=torch.contiguous_format) for _ in range(3)
     )
@@ -108,14 +111,14 @@ def _(
 
 
 def _save(ctx, inputs, output) -> None:
-    *tensors, ctx.window = inputs
+    *tensors, ctx.back, ctx.ahead = inputs
     ctx.save_for_backward(*output, *tensors)
     ctx.mark_non_differentiable(output[1])
 
 
 def _differentiate(ctx, d_attended: Tensor, _):
-    gradients = local_attention_backward(d_attended, *ctx.saved_tensors, ctx.window)
-    return *gradients, None, None, None
+    gradients = local_attention_backward(d_attended, *ctx.saved_tensors, ctx.back, ctx.ahead)
+    return *gradients, None, None, None, None
 
 
 local_attention.register_autograd(_differentiate, setup_context=_save)
@@ -142,20 +145,24 @@ def _load(heads, rows, inside, stride, SIZE: tl.constexpr):
 
 
 @triton.jit
-def _reach(firsts, ends, begin, rows, inside, total, ROWS: tl.constexpr, WINDOW: tl.constexpr):
-    """Where each row's sequence begins and ends; the rows that any of them sees, low up to high."""
+def _sequences(firsts, ends, begin, rows, inside, total):
+    """Where each row's sequence begins and ends."""
     first = tl.load(firsts + begin + rows, mask=inside, other=total) - begin.to(tl.int32)
     end = tl.load(ends + begin + rows, mask=inside, other=0) - begin.to(tl.int32)
-    low = tl.maximum(tl.min(first, 0), -WINDOW)
-    high = tl.minimum(tl.max(end, 0), ROWS + WINDOW)
-    return first, end, low, high
+    return first, end
 
 
 @triton.jit
-def _sees(rows, others, first, end, WINDOW: tl.constexpr):
-    """(ROWS, COLUMNS): whether a row and another one are of one sequence and near."""
+def _reach(first, end, ROWS: tl.constexpr, BACK: tl.constexpr, AHEAD: tl.constexpr):
+    """The rows that any row sees, low up to high."""
+    return tl.maximum(tl.min(first, 0), -BACK), tl.minimum(tl.max(end, 0), ROWS + AHEAD)
+
+
+@triton.jit
+def _sees(rows, others, first, end, BACK: tl.constexpr, AHEAD: tl.constexpr):
+    """(ROWS, COLUMNS): whether another one is of a row's sequence and near."""
     apart = rows[:, None] - others[None, :]
-    near = (apart <= WINDOW) & (apart >= -WINDOW)
+    near = (apart <= BACK) & (apart >= -AHEAD)
     return near & (others[None, :] >= first[:, None]) & (others[None, :] < end[:, None])
 
 
@@ -163,7 +170,8 @@ def _sees(rows, others, first, end, WINDOW: tl.constexpr):
 def local_attention_forward_kernel(
     query, key, value, firsts, ends, attended, sums, total, scale,
     query_stride, key_stride, value_stride, attended_stride,
-    SIZE: tl.constexpr, WINDOW: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    SIZE: tl.constexpr, BACK: tl.constexpr, AHEAD: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(0)
     begin = tl.program_id(1).to(tl.int64) * ROWS
@@ -174,7 +182,8 @@ def local_attention_forward_kernel(
     left = (total - begin).to(tl.int32)
     rows = tl.arange(0, ROWS)
     inside = rows < left
-    first, end, low, high = _reach(firsts, ends, begin, rows, inside, total, ROWS, WINDOW)
+    first, end = _sequences(firsts, ends, begin, rows, inside, total)
+    low, high = _reach(first, end, ROWS, BACK, AHEAD)
     queries = _load(query, rows, inside, query_stride, SIZE)
     peak = tl.full((ROWS,), -1e30, tl.float32)
     weight = tl.zeros((ROWS,), tl.float32)
@@ -185,7 +194,7 @@ def local_attention_forward_kernel(
         keys = _load(key, others, there, key_stride, SIZE)
         values = _load(value, others, there, value_stride, SIZE)
         scores = tl.dot(queries, tl.trans(keys)) * scale
-        scores = tl.where(_sees(rows, others, first, end, WINDOW), scores, -1e30)
+        scores = tl.where(_sees(rows, others, first, end, BACK, AHEAD), scores, -1e30)
         higher = tl.maximum(peak, tl.max(scores, 1))
         shrink = tl.exp2(peak - higher)
         weights = tl.exp2(scores - higher[:, None])
@@ -202,7 +211,8 @@ def local_attention_forward_kernel(
 def local_attention_backward_kernel(
     d_attended, attended, sums, query, key, value, firsts, ends, d_query, d_key, d_value,
     total, scale, query_stride, key_stride, value_stride, d_attended_stride, attended_stride,
-    SIZE: tl.constexpr, WINDOW: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    SIZE: tl.constexpr, BACK: tl.constexpr, AHEAD: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     LN_2: tl.constexpr = 0.6931471805599453
     head = tl.program_id(0)
@@ -217,7 +227,8 @@ def local_attention_backward_kernel(
     left = (total - begin).to(tl.int32)
     rows = tl.arange(0, ROWS)
     inside = rows < left
-    first, end, low, high = _reach(firsts, ends, begin, rows, inside, total, ROWS, WINDOW)
+    first, end = _sequences(firsts, ends, begin, rows, inside, total)
+    low, high = _reach(first, end, ROWS, BACK, AHEAD)
     at = rows[:, None] * attended_stride + tl.arange(0, SIZE)[None, :]
 
     # The rows as queries.
@@ -234,13 +245,14 @@ def local_attention_backward_kernel(
         values = _load(value, others, there, value_stride, SIZE)
         scores = tl.dot(my_queries, tl.trans(keys)) * scale
         d_weights = tl.dot(my_d_out, tl.trans(values))
-        seen = _sees(rows, others, first, end, WINDOW)
+        seen = _sees(rows, others, first, end, BACK, AHEAD)
         weights = tl.where(seen, tl.exp2(scores - my_sums[:, None]), 0.0)
         d_scores = weights * (d_weights - my_shared[:, None])
         d_queries = tl.dot(d_scores.to(keys.dtype), keys, d_queries)
     tl.store(d_query + to_head + at, d_queries * (scale * LN_2), mask=inside[:, None])
 
-    # The rows as keys: who sees whom is mutual.
+    # The rows as keys: who sees them is as far behind as they are ahead.
+    low, high = _reach(first, end, ROWS, AHEAD, BACK)
     my_keys = _load(key, rows, inside, key_stride, SIZE)
     my_values = _load(value, rows, inside, value_stride, SIZE)
     d_keys = tl.zeros((ROWS, SIZE), tl.float32)
@@ -255,7 +267,7 @@ def local_attention_backward_kernel(
         other_sums = tl.load(sums + others, mask=there, other=0.0)
         scores = tl.dot(my_keys, tl.trans(queries)) * scale
         d_weights = tl.dot(my_values, tl.trans(d_out))
-        seen = _sees(rows, others, first, end, WINDOW)
+        seen = _sees(rows, others, first, end, AHEAD, BACK)
         weights = tl.where(seen, tl.exp2(scores - other_sums[None, :]), 0.0)
         d_values = tl.dot(weights.to(d_out.dtype), d_out, d_values)
         d_scores = weights * (d_weights - shared[None, :])
