@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PARTS = ("kills", "flips", "crafted", "corpora", "connections")
+PARTS = ("kills", "flips", "crafted", "corpora", "held", "connections")
 RESULT = Path("benchmarks/results/reliability.json")
 _SHORT_VALUES = (None, 5, -1, 10**30, "x", [], [5], {"x": 5})
 
@@ -89,8 +89,10 @@ class Record:
         if name == "kills":
             return  # its verbs are there already
         self.num_faults += len(outcome["faults"])
-        said = ("date", "commit", "uncommitted", "load_average")
-        when = {key: self._now[key] for key in said}
+        now = results.surroundings(num_threads=1)
+        when = {key: now[key] for key in ("date", "load_average")}
+        when |= {key: self._now[key] for key in ("commit", "uncommitted")}  # what was imported
+        when |= {"cpu": results.machine_name(), "num_cpus": now["machine"]["num_cpus"]}
         self._parts[name] = {**outcome, "seconds": round(seconds, 1), **when}
         verbs = [each for each in self._parts if each.startswith("kills/")]
         counted = ("chosen", "random")
@@ -111,7 +113,24 @@ def _parts(
         "corpora": lambda: vars(corpora.run(samples, home / "corpora")),
         "kills": lambda: _kills(options, samples, home / "kills" / "trial", record),
         "crafted": lambda: vars(crafted.run(samples, values)),
+        "held": _held,
         "connections": lambda: _connections(samples["embedder"]),
+    }
+
+
+def _held() -> dict[str, Any]:
+    """Send a server the worst requests that are known, and take how long each holds its loop."""
+    from benchmarks.serving import held_loop
+
+    requests = {found.pop("request"): found for found in held_loop.measured()}
+    times = {name: found["longest_callback_cpu_ms"] for name, found in requests.items()}
+    slow = [name for name, took in times.items() if took > held_loop.MOST_MS]
+    return {
+        "requests": len(requests),
+        "longest_callback_cpu_ms": max(times.values()),
+        "longest_of": max(times, key=lambda name: times[name]),
+        "each": requests,
+        "faults": [f"{name}: held the event loop for {times[name]} ms" for name in slow],
     }
 
 

@@ -5,6 +5,9 @@ before a file is opened for writing, renamed, cut, linked or removed, before a f
 removed or changes places with another, and before a sync. One run counts the changes; then each of
 them is a place to kill at. After a kill the same command runs again until it ends well, and what it
 leaves is compared.
+
+Ctrl-C and SIGTERM are sent in the same way, once or several times. A verb that they stop also has
+to say so in one line and to leave with the exit code of the documents.
 """
 
 import contextlib
@@ -36,6 +39,7 @@ _CHANGES = frozenset(
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _ALREADY_THERE = 2
 _MOST_STARTS = 4
+_STOPPED = {signal.SIGINT: (0, 130), signal.SIGTERM: (0, 143, -signal.SIGTERM)}
 _SECONDS_TAKEN = re.compile(rb'"seconds": [0-9.e+-]+')
 
 
@@ -88,10 +92,14 @@ class Killer:
     Args:
         home: The folder.
         kill_at: The number of the change, from 1; 0 to count alone.
+        signals: What is sent before that change and those that follow.
     """
 
-    def __init__(self, home: Path, kill_at: int = 0) -> None:
+    def __init__(
+        self, home: Path, kill_at: int = 0, signals: Sequence[int] = (signal.SIGKILL,)
+    ) -> None:
         self.home, self.kill_at, self.count = str(home), kill_at, 0
+        self.signals = list(signals)
         self.places: list[str] = []
 
     def install(self) -> None:
@@ -126,8 +134,8 @@ class Killer:
     def _change(self, place: str) -> None:
         self.count += 1
         self.places.append(place)
-        if self.count == self.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.kill_at and self.count >= self.kill_at and self.signals:
+            os.kill(os.getpid(), self.signals.pop(0))
 
 
 def draw_nothing() -> None:
@@ -151,6 +159,7 @@ def run_child(
     *,
     kill_at: int = 0,
     seconds: float = 0,
+    signals: Sequence[int] = (signal.SIGKILL,),
     set_up: Callable[[], None] = lambda: None,
 ) -> Any:
     """Run a command in a forked child.
@@ -160,6 +169,8 @@ def run_child(
         arguments: Of the command line.
         kill_at: Before which change it is killed; 0 for none.
         seconds: After how long it is killed; 0 for never.
+        signals: What it is sent; after a time, those that follow come a moment later each, and
+            all but SIGKILL go to its processes too, as Ctrl-C does.
         set_up: Called in the child before the command.
 
     Returns:
@@ -168,10 +179,15 @@ def run_child(
     """
     said, counted = home.parent / "said", home.parent / "counted"
     counted.unlink(missing_ok=True)
+    said.write_bytes(b"")
+    has_begun, begin = os.pipe()
     child = os.fork()
     if child == 0:
-        _run(home, arguments, kill_at, said, counted, set_up)
-    status = _wait(child, seconds)
+        _run(home, arguments, Killer(home, kill_at, signals), said, counted, set_up, begin)
+    os.close(begin)
+    os.read(has_begun, 1)
+    os.close(has_begun)
+    status = _wait(child, seconds, signals)
     text = said.read_text(encoding="utf-8", errors="replace")
     places = counted.read_text(encoding="utf-8").splitlines() if counted.exists() else []
     return os.waitstatus_to_exitcode(status), text, places
@@ -180,13 +196,16 @@ def run_child(
 def _run(
     home: Path,
     arguments: Sequence[str],
-    kill_at: int,
+    killer: Killer,
     said: Path,
     counted: Path,
     set_up: Callable[[], None],
+    begin: int,
 ) -> None:
-    from modernbert.cli import main
+    from modernbert.__main__ import run
 
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background has none
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -195,11 +214,12 @@ def _run(
     os.chdir(home)
     draw_nothing()
     set_up()
-    killer = Killer(home, kill_at)
+    sys.argv = ["modernbert", *arguments]
     killer.install()
     code = 1
     try:
-        main(arguments)
+        os.write(begin, b"!")
+        run()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     except BaseException:
@@ -214,11 +234,15 @@ def _run(
     os._exit(code)
 
 
-def _wait(child: int, seconds: float) -> int:
-    if seconds:
+def _wait(child: int, seconds: float, signals: Sequence[int]) -> int:
+    for number in signals if seconds else ():
         time.sleep(seconds)
+        seconds = min(seconds, 0.1)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+            if number == signal.SIGKILL:
+                os.kill(child, number)
+            else:
+                os.killpg(child, number)
     return os.waitpid(child, 0)[1]
 
 
@@ -236,13 +260,33 @@ def digest(home: Path, verb: Verb) -> dict[str, str]:
     return found
 
 
+def _wrong_ending(code: int, said: str, number: int) -> str:
+    """What is wrong with how a verb ended that was asked to stop; nothing for one that was killed."""
+    if number == signal.SIGKILL:
+        return ""
+    if code not in _STOPPED[number]:  # type: ignore[index]
+        return f"ended with {code}"
+    if "Traceback" in said or "Error" in said:
+        return "a traceback"
+    stopped = [line for line in said.splitlines() if line.startswith("stopped")]
+    return f"{len(stopped)} lines say that it is stopped" if code > 0 and len(stopped) != 1 else ""
+
+
 def leftovers(home: Path) -> list[str]:
     """What bears a temporary name at the end."""
     found = (str(path.relative_to(home)) for path in home.rglob("*"))
     return [name for name in found if ".partial-" in name or ".unfinished" in name]
 
 
-def run_verb(verb: Verb, home: Path, *, most_places: int, random_kills: int, seed: int) -> Outcome:
+def run_verb(
+    verb: Verb,
+    home: Path,
+    *,
+    most_places: int,
+    random_kills: int,
+    seed: int,
+    signals: Sequence[int] = (signal.SIGKILL,),
+) -> Outcome:
     """Kill one verb at its places, and at random times.
 
     Args:
@@ -251,6 +295,7 @@ def run_verb(verb: Verb, home: Path, *, most_places: int, random_kills: int, see
         most_places: The most places that are tried: all, every second one, and so on.
         random_kills: How many kills at random times follow.
         seed: Of the choice.
+        signals: What it is killed with.
     """
     draw = random.Random(seed)
     _import_all(verb, _fresh(verb, home))
@@ -264,12 +309,14 @@ def run_verb(verb: Verb, home: Path, *, most_places: int, random_kills: int, see
     first = draw.randint(1, outcome.every)
     for number in () if verb.only_random else range(first, len(places) + 1, outcome.every):
         where = f"{verb.name} killed before {number} ({places[number - 1]})"
-        _trial(verb, _fresh(verb, home), expected, outcome, where, kill_at=number)
+        kill = {"kill_at": number, "signals": signals}
+        _trial(verb, _fresh(verb, home), expected, outcome, where, **kill)
         outcome.chosen += 1
     for _ in range(random_kills):
         after = draw.uniform(0.01, seconds)
         where = f"{verb.name} killed after {after:.2f} s"
-        _trial(verb, _fresh(verb, home), expected, outcome, where, seconds=after)
+        kill = {"seconds": after, "signals": signals}
+        _trial(verb, _fresh(verb, home), expected, outcome, where, **kill)
         outcome.random += 1
     return outcome
 
@@ -309,6 +356,9 @@ def _trial(
 ) -> None:
     """Kill once, run again until it ends well, and compare."""
     code, said, _ = run_child(home, verb.arguments, **kill, set_up=verb.set_up)
+    if wrong := _wrong_ending(code, said, kill["signals"][0]):
+        outcome.faults.append(f"{where}: {wrong}: {said.strip()[-300:]}")
+        return
     for _ in range(_MOST_STARTS):
         if code == 0:
             break

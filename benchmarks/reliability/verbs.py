@@ -102,7 +102,7 @@ def all_verbs(samples: Mapping[str, Path]) -> list[Verb]:
             name="mine",
             arguments=("mine", "pairs.jsonl", "embedder", "-o", "out.jsonl", *_PRECISION),
             outputs=["out.jsonl"],
-            prepare=inputs("embedder", more=_pairs),
+            prepare=inputs("embedder", more=write_pairs),
         ),
         Verb(
             name="export safetensors",
@@ -149,7 +149,7 @@ def all_verbs(samples: Mapping[str, Path]) -> list[Verb]:
             name="score --calibrate",
             arguments=("score", "classifier", "rows.jsonl", "--calibrate", "-o", "page"),
             outputs=["classifier"],
-            prepare=inputs("classifier", more=lambda home: _labels(home, "good", "bad")),
+            prepare=inputs("classifier", more=lambda home: write_labels(home, "good", "bad")),
             ignored=_TIMES,
         ),
         *_tunings(inputs),
@@ -217,8 +217,8 @@ def _tunings(inputs: Callable[..., Any]) -> list[Verb]:
     """Fine-tunings, each alone and as a sweep whose runs are trained at once by other processes."""
     found = []
     kinds = (
-        ("classify", "masked_lm", "rows.jsonl", _labels),
-        ("retrieve", "embedder", "pairs.jsonl", _pairs),
+        ("classify", "masked_lm", "rows.jsonl", write_labels),
+        ("retrieve", "embedder", "pairs.jsonl", write_pairs),
     )
     for kind, model, rows, write in kinds:
         arguments = (
@@ -267,7 +267,7 @@ def _use_stand_in() -> None:
 
 
 def _suite(home: Path) -> None:
-    _labels(home)
+    write_labels(home)
     _judged(home)
     _write(
         home / "suite.toml",
@@ -298,12 +298,12 @@ def _judged(home: Path) -> None:
     _write(home / "judged" / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\nq\td7\t1\n")
 
 
-def _labels(home: Path, first: str = "root", second: str = "square") -> None:
+def write_labels(home: Path, first: str = "root", second: str = "square") -> None:
     rows = [{"text": text, "label": first if "root" in text else second} for text in TEXTS]
     _write(home / "rows.jsonl", "\n".join(map(json.dumps, rows)) + "\n")
 
 
-def _pairs(home: Path) -> None:
+def write_pairs(home: Path) -> None:
     rows = [
         {
             "query": f"What is the square of {i}?",

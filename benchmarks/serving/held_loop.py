@@ -25,6 +25,7 @@ from typing import Any
 
 from benchmarks.serving.hostile import connected, hostile_bodies
 
+MOST_MS = 100.0
 _TICK_SECONDS = 0.002
 _BYTES = 1_900_000
 _TEXTS = 2048
@@ -260,26 +261,34 @@ def serve(folder: Path, watch: Watch, listener: socket.socket) -> None:
     asyncio.run(run())
 
 
-def main() -> int:
-    """Print a line for each request; 1 where one of them held the loop for too long."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="requests with this in their name")
-    parser.add_argument("--most-ms", type=float, default=100)
-    arguments = parser.parse_args()
+def measured(only: str = "") -> Iterator[dict[str, Any]]:
+    """Serve models, send everything with `only` in its name, and yield what each request did."""
     watch, context = Watch(), get_context("fork")
     listener = socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with tempfile.TemporaryDirectory() as folder:
         server = context.Process(target=serve, args=(Path(folder), watch, listener), daemon=True)
         server.start()
-        while ask(address, "/tokenize", b'{"inputs": "a"}') != 200:
-            time.sleep(0.5)
-        slow = 0
-        for found in attacks(watch, address, arguments.only):
-            is_slow = found["longest_callback_cpu_ms"] > arguments.most_ms
-            slow += is_slow
-            print("SLOW" if is_slow else "ok  ", json.dumps(found), flush=True)
-        server.terminate()
+        try:
+            while ask(address, "/tokenize", b'{"inputs": "a"}') != 200:
+                time.sleep(0.5)
+            yield from attacks(watch, address, only)
+        finally:
+            server.terminate()
+            server.join()
+
+
+def main() -> int:
+    """Print a line for each request; 1 where one of them held the loop for too long."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="requests with this in their name")
+    parser.add_argument("--most-ms", type=float, default=MOST_MS)
+    arguments = parser.parse_args()
+    slow = 0
+    for found in measured(arguments.only):
+        is_slow = found["longest_callback_cpu_ms"] > arguments.most_ms
+        slow += is_slow
+        print("SLOW" if is_slow else "ok  ", json.dumps(found), flush=True)
     return int(slow > 0)
 
 

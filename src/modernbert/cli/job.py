@@ -399,6 +399,18 @@ class LinesJob(Job):
                 output.writelines(sorted(lines, key=lambda x: -json.loads(x)[by])[:top_k])
 
 
+def require_unfinished(output: Path) -> None:
+    """Refuse a finished output before anything is read; what a stopped job left beside it goes.
+
+    Raises:
+        InputError: It is there already.
+    """
+    folder = output.with_name(f"{output.name}.unfinished")
+    finish_removal(folder)
+    if output.exists() and not folder.exists():
+        raise InputError(f"{output}: already exists; delete it or choose another file")
+
+
 @contextmanager
 def kept_when_stopped(job: Job) -> Iterator[None]:
     """Say of a job that is stopped, or cannot write, how much is kept.

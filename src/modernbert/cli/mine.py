@@ -13,10 +13,9 @@ from modernbert.cli.inference_options import (
     speed_of,
     warnings_told,
 )
-from modernbert.cli.job import kept_when_stopped
+from modernbert.cli.job import kept_when_stopped, require_unfinished
 from modernbert.cli.options import AsJson, echo_json, takes_settings
 from modernbert.cli.terminal import Meter, counted, tell
-from modernbert.errors import InputError
 from modernbert.tasks.ranking.recipe import MiningSettings
 
 
@@ -69,8 +68,7 @@ def mine(
     from modernbert.cli.mining_job import MiningJob, description_of
     from modernbert.tasks.ranking.data import read_corpus, read_retrieval_data
 
-    if output.exists():
-        raise InputError(f"{output}: already exists; delete it or choose another file")
+    require_unfinished(output)
     data = read_retrieval_data(rows, split)
     texts = read_corpus(rows, data, split, more=corpus)
     from modernbert.inference.reranker import Reranker
