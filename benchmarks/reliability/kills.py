@@ -261,7 +261,7 @@ def digest(home: Path, verb: Verb) -> dict[str, str]:
 
 
 def _wrong_ending(code: int, said: str, number: int) -> str:
-    """What is wrong with how a verb ended that was asked to stop; nothing for one that was killed."""
+    """What is wrong with how a verb ended that was asked to stop; nothing after a kill."""
     if number == signal.SIGKILL:
         return ""
     if code not in _STOPPED[number]:  # type: ignore[index]

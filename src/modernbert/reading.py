@@ -37,6 +37,21 @@ def read_regular(path: Path, *, max_bytes: int = _MAX_BYTES) -> bytes:
         return file.read()
 
 
+def read_text(path: Path) -> str:
+    """Read a text file that a user names, which may be a pipe.
+
+    Raises:
+        InputError: It cannot be read, or is no text in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        at = f"{error.reason} at byte {error.start}"
+        raise InputError(f"{path}: is no text in UTF-8 ({at}); convert it first") from None
+
+
 def cache_folder(name: str) -> Path:
     """Where this package keeps what it can make or fetch again, in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -128,7 +128,8 @@ def test_an_index_that_changes_and_is_searched_by_words(
 
 def test_what_an_index_has_no_use_for(run: Run, start: Path, tmp_path: Path) -> None:
     rows = lines(tmp_path / "rows.jsonl", [{"text": "The square."}])
-    index = tmp_path / "texts.index"
+    index, latin = tmp_path / "texts.index", tmp_path / "latin.txt"
+    latin.write_bytes(b"caf\xe9\n")
     assert run("embed", rows, start, "-o", index).exit_code == 0
     for arguments, message in (
         (("embed", rows, start, "-o", index, "--add"), "has no column of ids"),
@@ -138,6 +139,7 @@ def test_what_an_index_has_no_use_for(run: Run, start: Path, tmp_path: Path) -> 
         (("search", index, start, "x", "--show", "id,no"), "keeps no field 'no'"),
         (("index", "delete", index), "got no ids"),
         (("index", "delete", start, "x"), "expected a search index"),
+        (("index", "delete", index, "--input", latin), "latin.txt: is no text in UTF-8"),
     ):
         answer = run(*arguments)
         assert answer.exit_code == 2 and message in answer.stderr, answer.stderr

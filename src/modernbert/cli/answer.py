@@ -19,6 +19,7 @@ from modernbert.cli.inference_options import (
 from modernbert.cli.options import AsJson, echo_json, takes_settings
 from modernbert.data.settings import QuestionInputSettings
 from modernbert.errors import InputError
+from modernbert.reading import read_text
 
 if TYPE_CHECKING:
     from modernbert.inference.question_answerer import Answer
@@ -82,7 +83,7 @@ def answer(
     if input_file is not None and questions:
         raise InputError("--input: has its own questions; ask others with --context")
     look_at(model, "answerer", input_file=input_file, settings=rows, kind="pairs")
-    text = None if context is None else _read(context)
+    text = None if context is None else read_text(context)
     from modernbert.inference.question_answerer import QuestionAnswerer
 
     answerer = QuestionAnswerer.from_pretrained(model, precision=precision.value, stride=stride)
@@ -98,10 +99,3 @@ def answer(
         else:
             shown = f"{found.text}  ({found.score:.4f})" if found.text else "no answer"
             typer.echo(f"{question}\n    {shown}")
-
-
-def _read(context: Path) -> str:
-    try:
-        return context.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{context}: is not a readable text file: {error}") from None

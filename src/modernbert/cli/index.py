@@ -9,6 +9,7 @@ import typer
 from modernbert.cli.options import AsJson, echo_json, example
 from modernbert.cli.terminal import counted
 from modernbert.errors import InputError
+from modernbert.reading import read_text
 
 if TYPE_CHECKING:
     from modernbert.inference.index import Index
@@ -119,7 +120,7 @@ def size(
 
 
 def _lines(path: Path) -> Iterable[str]:
-    return (line for line in path.read_text(encoding="utf-8").splitlines() if line)
+    return (line for line in read_text(path).split("\n") if line)
 
 
 def _opened(path: Path) -> "Index":

@@ -1,12 +1,13 @@
 """Rows that would take more room than their file are divided, or skipped, before they are made."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from modernbert.data.rows import column_sizes
+from modernbert.data.rows import column_sizes, tables
 from modernbert.data.rows.column_sizes import pieces, row_bytes
 from modernbert.data.rows.tables import read_table
 from modernbert.errors import DocumentError
@@ -99,3 +100,19 @@ def test_a_list_of_more_numbers_than_bytes(tmp_path: Path, monkeypatch: pytest.M
     pq.write_table(table, tmp_path / "rows.parquet", compression="zstd")
     with pytest.raises(DocumentError, match=r"too many values for its size \(more.list.element\)"):
         read_table(tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl.gz"])
+def test_rows_that_no_memory_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """A thousand rows of 1 MB in a small file: refused once half of the memory is full."""
+    monkeypatch.setattr(tables, "memory_bytes", lambda: 40_000_000)
+    path, text = tmp_path / f"rows{suffix}", "a" * 1_000_000
+    if suffix == ".parquet":
+        table = pa.table({"text": _repeated(1000, text), "label": ["x"] * 1000})
+        pq.write_table(table, path, compression="zstd")
+    else:
+        path.write_bytes(gzip.compress(f'{{"text": "{text}", "label": "x"}}\n'.encode() * 100))
+    with pytest.raises(DocumentError, match=r"take more than 0.0 GB, half of this"):
+        read_table(path)

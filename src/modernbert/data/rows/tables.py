@@ -31,6 +31,7 @@ from modernbert.data.settings import FileSettings
 from modernbert.errors import DocumentError, InputError
 from modernbert.files import new_file
 from modernbert.kinds import NAMES, find_kind
+from modernbert.processes import memory_bytes
 from modernbert.reading import user_path
 
 _REMEDY = "repair it or leave it out"
@@ -140,10 +141,11 @@ def _read_files(
     rules = RecordRules(skipped=Skipped(), strict=True, remedy=_REMEDY)
     rows: list[Row] = []
     columns: dict[str, None] = {}
-    reading = None
+    reading, room = None, _Room()
     for file in files:
         reading = Reading(file=file, rules=rules, texts="rows", settings=settings, asked=asked)
         for row in islice(rows_of(reading), most):
+            room.take(row, source)
             rows.append(row)
             columns.update(dict.fromkeys(row.values))
     return Table(
@@ -154,6 +156,32 @@ def _read_files(
         decimal_comma=bool(reading and reading.decimal_comma),
         has_header=bool(reading and reading.has_header),
     )
+
+
+class _Room:
+    """The memory that rows may take, as a small file can hold more of them than fit into any."""
+
+    def __init__(self) -> None:
+        self._most = memory_bytes() // 2
+        self._left = self._most
+
+    def take(self, row: Row, source: str) -> None:
+        """Count one more row, or refuse it."""
+        self._left -= sum(map(_num_bytes, row.values.values()))
+        if self._left < 0:
+            raise DocumentError(
+                f"{source}: its rows take more than {self._most / 1e9:.1f} GB, half of this "
+                "machine's memory; give fewer rows, or shorter texts"
+            )
+
+
+def _num_bytes(value: Any) -> int:
+    """About how much memory a value takes."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return 8 + sum(map(_num_bytes, value)) if isinstance(value, list) else 8
 
 
 def _read_folder(folder: Path, split: str | None, settings: FileSettings) -> Table:
@@ -192,9 +220,10 @@ def _instead(folder: Path) -> str:
 
 
 def _labelled_texts(folder: Path, settings: FileSettings) -> Iterator[dict[str, str]]:
-    rules = RecordRules(skipped=Skipped(), strict=True, remedy=_REMEDY)
+    rules, room = RecordRules(skipped=Skipped(), strict=True, remedy=_REMEDY), _Room()
     for file in find_files([folder]):
         for row in rows_of(Reading(file=file, rules=rules, settings=settings)):
+            room.take(row, str(folder))
             text = rules.text(row.values.get("text"), row.where)
             if text is not None:
                 yield {"text": text, "label": folder.name}
