@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cuda.bench import Bench, Figures, Rows
-from benchmarks.cuda.contestants import Contestants
+from benchmarks.cuda.contestants import DOCUMENT_COSINE, Contestants
 from benchmarks.models import draw_weights
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import EmbedderSettings
@@ -121,7 +121,8 @@ def _documents(bench: Bench, rows_each: int, anchor: Anchor) -> Rows:
     lengths = lognormal(1_886, 0.8, 64, longest, 16 if bench.tiny else 256)
     rows = bench.rows()
     for size in bench.sizes:
-        found = Contestants(bench, size).compare(_ids(bench, size, lengths), rows=rows_each)
+        sequences = _ids(bench, size, lengths)
+        found = Contestants(bench, size).compare(sequences, rows=rows_each, cosine=DOCUMENT_COSINE)
         rows[size] = found
         rows[f"{size} to eager"] = anchor.beside(float(found["ours to eager"]))
     return rows

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from modernbert.data.loader import held_out_batches
 from modernbert.data.packing import PackingSettings
 from modernbert.data.shards import ShardFolder
-from modernbert.devices import best_device
+from modernbert.devices import best_device, widest_dtype
 from modernbert.errors import ConfigError, InputError, RunError, ShardError
 from modernbert.files import remove_folder, remove_leftovers, updated_folder
 from modernbert.json_files import read_object
@@ -37,7 +37,8 @@ M = TypeVar("M", bound=SavedModel)
 def average(models: Iterable[tuple[M, float]]) -> M:
     """The weighted mean of some models, each with its weight; they are asked for one by one.
 
-    Sums are float64, so that the order leaves no trace. The result is the first model, changed.
+    Sums are float64 where the device has it, so that the order leaves no trace. The result is the
+    first model, changed.
 
     Raises:
         InputError: No model, or a weight that is not above 0.
@@ -51,7 +52,9 @@ def average(models: Iterable[tuple[M, float]]) -> M:
             raise InputError(f"weight: got {weight}, expected a number above 0")
         if first is None:
             first = model
-            sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in _named(first)}
+            sums = {
+                name: torch.zeros_like(p, dtype=widest_dtype(p.device)) for name, p in _named(first)
+            }
         _check_alike(first, model)
         for name, parameter in _named(model):
             sums[name].add_(parameter, alpha=weight)
