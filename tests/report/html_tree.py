@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-_VOID = {"meta", "link", "br", "img", "hr", "input"}
+_VOID = {"meta", "link", "br", "img", "hr", "input", "wbr"}
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Node:
 
     @property
     def text(self) -> str:
-        """All text within, what children hold after the own."""
+        """All text within, in its order."""
         return "".join([*self.own_text, *(child.text for child in self.children)])
 
 
@@ -52,7 +52,7 @@ class _Reader(HTMLParser):
         self.open.pop()
 
     def handle_data(self, data: str) -> None:
-        self.open[-1].own_text.append(data)
+        self.open[-1].children.append(Node("", own_text=[data]))
 
 
 def parse(document: str) -> Node:

@@ -17,7 +17,7 @@ import numpy as np
 from modernbert.errors import RunError
 from modernbert.extras import import_extra, is_installed, missing
 from modernbert.files import new_file
-from modernbert.report.formats import NumberFormat, compact, log_ticks, ticks
+from modernbert.report.formats import NumberFormat, compact, log_ticks, tick_labels, ticks
 from modernbert.report.page import Html, element
 
 # The colours of lines in a PNG file, and the ground's, text's and grid's; page.css has each twice,
@@ -45,6 +45,7 @@ _STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "xtick.color": _LINE,
     "xtick.labelcolor": _TEXT,
+    "xtick.major.pad": 6,
     "ytick.labelcolor": _TEXT,
     "ytick.major.size": 0,
 }
@@ -245,7 +246,8 @@ class LineChart(Chart):
         _finish(axes, self.x, x_low, x_high)
         low, high = axes.get_ylim()
         places = log_ticks(low, high) if self.y.log else ticks(low, high, 5)
-        axes.set_yticks(places, [self.y.format(place) for place in places])
+        names = [self.y.format(place) for place in places]
+        axes.set_yticks(places, names if self.y.log else tick_labels(places, self.y.format))
         axes.minorticks_off()
         for mark in self.marks:
             if x_low <= mark.x <= x_high:
@@ -345,6 +347,7 @@ def _draw_line(axes: Any, line: Series, axis: Axis) -> None:
         alpha=0.3 if line.kind == "faint" else 1,
         marker="o" if dots else None,
         markersize=5,
+        clip_on=not dots,  # a dot at the end of the axis is drawn whole
     )
 
 
@@ -355,7 +358,7 @@ def _finish(axes: Any, x: Axis, low: float, high: float) -> None:
     axes.set_xlim(low, high)
     axes.set_xlabel(x.label)
     places = ticks(low, high, 4)
-    axes.set_xticks(places, [x.format(place) for place in places])
+    axes.set_xticks(places, tick_labels(places, x.format))
 
 
 def _name_marks(axes: Any, marks: Sequence[Mark]) -> None:

@@ -1,7 +1,8 @@
 """Numbers on axes and in tables, formatted for people."""
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 NumberFormat = Callable[[float], str]
 
@@ -11,8 +12,8 @@ _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 def compact(value: float) -> str:
     """Format a number with about three digits and no trailing zeros.
 
-    >>> compact(0), compact(8e-4), compact(0.25), compact(1234), compact(1.5e9), compact(4.9e-7)
-    ('0', '0.0008', '0.25', '1.23k', '1.5B', '4.9e-07')
+    >>> compact(0), compact(4.5e-4), compact(0.25), compact(1234), compact(1.5e9), compact(1e-6)
+    ('0', '4.5e-4', '0.25', '1.23k', '1.5B', '1e-6')
     """
     if not math.isfinite(value):
         return str(value)
@@ -20,6 +21,9 @@ def compact(value: float) -> str:
     for size, unit in _UNITS:
         if abs(rounded) >= size:
             return f"{rounded / size:.3g}{unit}"
+    if 0 < abs(rounded) < 1e-3:
+        digits, _, power = f"{rounded:.2e}".partition("e")
+        return f"{float(digits):g}e{int(power)}"
     return f"{rounded:.3g}"
 
 
@@ -75,6 +79,25 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     digits = max(0, -math.floor(math.log10(step))) + 1
     return [round(number * step, digits) for number in range(first, last + 1)]
+
+
+def tick_labels(places: Sequence[float], format: NumberFormat) -> list[str]:
+    """Format the ticks of an axis, those of one unit with the same number of decimals.
+
+    >>> tick_labels([0, 0.38, 0.4], compact), tick_labels([5e5, 1e6, 1.5e6], compact)
+    (['0', '0.38', '0.40'], ['500k', '1.0M', '1.5M'])
+    """
+    parts = [re.fullmatch(r"(-?\d+)\.?(\d*)(.*)", format(place)) for place in places]
+    decimals: dict[str, int] = {}
+    for part in parts:
+        if part and part[0] != "0":
+            decimals[part[3]] = max(decimals.get(part[3], 0), len(part[2]))
+    return [
+        f"{part[1]}.{part[2]:0<{wanted}}{part[3]}"
+        if part and part[0] != "0" and (wanted := decimals[part[3]])
+        else format(place)
+        for place, part in zip(places, parts, strict=True)
+    ]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -15,7 +15,7 @@ _INPUTS = {
 }
 
 
-def commands_of(kind: ModelKind, model: Path) -> dict[str, str]:
+def commands_of(kind: ModelKind, model: Path, *, pairs: bool = False) -> dict[str, str]:
     """Return what can be done with a model, with the command of each.
 
     >>> list(commands_of("tagger", Path("runs/names/model")))
@@ -24,10 +24,11 @@ def commands_of(kind: ModelKind, model: Path) -> dict[str, str]:
     Args:
         kind: The kind of the model.
         model: The model's folder, as the user calls it.
+        pairs: Whether it takes pairs of texts, which `classify` reads from a file.
     """
     folder = shlex.quote(str(model))
     verb = MODELS[kind].used_by
-    inputs = _INPUTS.get(verb, "'A text.'")
+    inputs = _INPUTS.get(verb, "--input pairs.csv" if pairs else "'A text.'")
     found = {"use it": f"modernbert {verb} {folder} {inputs}"}
     if verb == "embed":
         found = {"use it": f"modernbert embed texts.jsonl {folder} --output texts.index"}

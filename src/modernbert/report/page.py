@@ -100,15 +100,19 @@ def section(heading: str, *content: object, note: object = "") -> Html:
 
 
 def facts(values: Mapping[str, object]) -> Html:
-    """List names with their values, as many in a row as fit."""
+    """List names with their values, as many in a row as fit; a path is broken after a slash."""
     return element(
         "dl",
         *(
-            element("div", element("dt", name), element("dd", value))
+            element("div", element("dt", name), element("dd", _breakable(value)))
             for name, value in values.items()
         ),
         class_="facts",
     )
+
+
+def _breakable(value: object) -> Html:
+    return value if isinstance(value, Html) else join(str(value).split("/"), "/<wbr>")
 
 
 def grid(items: Iterable[object]) -> Html:
@@ -124,7 +128,8 @@ def table(
     Args:
         header: The names of the columns.
         rows: The cells of each row.
-        texts: The names of columns of running text, which are wide and never aligned right.
+        texts: The names of columns of running text, which are wide and never aligned right. On a
+            narrow screen, each cell of a table with such a column is a line of its own.
     """
     body = [list(row) for row in rows]
     kinds = [
@@ -132,11 +137,16 @@ def table(
         for i, name in enumerate(header)
     ]
     top = element("tr", *(_cell("th", cell, k) for cell, k in zip(header, kinds, strict=True)))
+    names = [{"data_name": name} if "text" in kinds else {} for name in header]
+    columns = list(zip(kinds, names, strict=True))
     lines = [
-        element("tr", *(_cell("td", cell, k) for cell, k in zip(row, kinds, strict=True)))
+        element(
+            "tr", *(_cell("td", cell, k, **n) for cell, (k, n) in zip(row, columns, strict=True))
+        )
         for row in body
     ]
-    inner = element("table", element("thead", top), element("tbody", *lines))
+    of_texts = {"class_": "texts"} if "text" in kinds else {}
+    inner = element("table", element("thead", top), element("tbody", *lines), **of_texts)
     return element("div", inner, class_="scroll")
 
 
@@ -150,11 +160,16 @@ def commands(lines: Mapping[str, str]) -> Html:
     return element(
         "dl",
         *(
-            element("div", element("dt", purpose), element("dd", element("code", command)))
+            element("div", element("dt", purpose), element("dd", element("code", _words(command))))
             for purpose, command in lines.items()
         ),
         class_="commands",
     )
+
+
+def _words(command: str) -> Html:
+    """A command that is broken between words alone, so that no `--` ends a line."""
+    return join((element("span", word) for word in command.split(" ")), " ")
 
 
 def details(summary: object, *content: object) -> Html:
@@ -162,8 +177,8 @@ def details(summary: object, *content: object) -> Html:
     return element("details", element("summary", summary), *content)
 
 
-def _cell(tag: str, value: object, kind: str) -> Html:
-    return element(tag, value, class_=kind) if kind else element(tag, value)
+def _cell(tag: str, value: object, kind: str, **attributes: object) -> Html:
+    return element(tag, value, **({"class_": kind} if kind else {}), **attributes)
 
 
 def _is_numeric(cells: Sequence[object]) -> bool:

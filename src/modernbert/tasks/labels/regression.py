@@ -60,7 +60,7 @@ class Regression:
                 is_right=(error := abs(given - score)) <= enough,
                 error=error,
                 text=text,
-                expected=f"{score:g}",
+                expected=f"{score:.3f}",
                 predicted=f"{given:.3f}",
                 figure=f"{error:.3f}",
             )

@@ -60,10 +60,11 @@ def write_page_of_runs(
     """
     recipe, lengths = job.recipe, job.objective.lengths
     history = RunHistory.read(best.parent / METRICS_FILE)
+    kind, texts = _kind_made_by(results.verb), results.facts.get("texts", "")
     content = [
         *(element("p", told) for told in results.comparisons),
         section("Result", facts(_totals(recipe, results, len(lengths)))),
-        go_on(commands_of(_kind_made_by(results.verb), recipe.output / "model")),
+        go_on(commands_of(kind, recipe.output / "model", pairs=" and " in str(texts))),
         section("Runs", _runs(results), note=_spread_note(results)),
         section(
             "Best run",
@@ -231,6 +232,8 @@ def _curves(history: RunHistory, results: Results, epoch: int) -> list[Html]:
     for name in results.best.dev:
         if name != "loss":
             curve = history.event_curve("evaluation", name)
+            if len(curve.values) < 2:  # the result says as much
+                continue
             score = [_series("", curve, epoch, colour=1, kind="dots")]
             charts.append(LineChart(title=name, series=score, x=x, y=Axis(), marks=marks))
     rate = [_series("", history.curve("learning_rate"), epoch, colour=2)]
