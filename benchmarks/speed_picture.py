@@ -44,7 +44,7 @@ THEMES = {"light": ("#24292f", "#c8502d", "#a9b4c0"), "dark": ("#e6edf3", "#f082
 def draw(result: dict[str, Any], theme: str) -> Figure:
     """Bars of everyone's tokens per second, one group for each number format."""
     text, _, _ = THEMES[theme]
-    figure = Figure(figsize=(7.6, 4.6), layout="constrained")
+    figure = Figure(figsize=(5.6, 4.8), layout="constrained")
     groups = figure.subplots(
         len(BARS), sharex=True, gridspec_kw={"height_ratios": [len(each) for each in BARS.values()]}
     )
@@ -54,7 +54,7 @@ def draw(result: dict[str, Any], theme: str) -> Figure:
         }
         _bars(axes, speeds, theme)
         axes.set_title(precision, loc="left", color=text, fontsize=10, fontweight="bold")
-    title = "Tokens per second: base width, texts of about 256 tokens, two cores of a Zen 5 CPU"
+    title = "Tokens per second: base width, texts of about 256 tokens,\ntwo cores of a Zen 5 CPU"
     figure.suptitle(title, color=text, fontsize=10, x=0.01, ha="left")
     groups[0].set_xlim(right=1.12 * result["timings"]["ours int8"]["tokens_per_second"])
     return figure
