@@ -123,6 +123,9 @@ def test_masks_are_filled() -> None:
 def test_labels_ranks_and_words_have_their_scores() -> None:
     label = {"label": "good", "score": 0.75, "chosen": True}
     assert "good  ✓" in _shown("/predict", {"inputs": [["a", "b"]]}, [[label]])["text"]
+    number = {"label": "stars", "score": 0.8}  # of a regression: no probability
+    body = {"inputs": [["a"]], "raw_scores": True}
+    assert "0.800" in _shown("/predict", body, [[number]])["text"]
     ranks = [{"index": 1, "score": 12.5}, {"index": 0, "score": -1.0}]
     shown = _shown("/rerank", {"query": "q", "texts": ["first", "second"]}, ranks)["text"]
     assert shown.index("second") < shown.index("first") and "12.500" in shown

@@ -98,6 +98,7 @@ async function meet() {
   $("main").hidden = false;
   const info = await answer.json();
   routes = info.routes;
+  givesNumber = "reranker" in info.model_type;
   const kind = Object.keys(info.model_type)[0].replace("_lm", "_language_model").replaceAll("_", " ");
   $("about").textContent = `${info.model_id}: ${kind}, computed in ${info.model_dtype}, ` +
     `texts of up to ${count(info.max_input_length, "token")}`;

@@ -1,6 +1,7 @@
 // The forms of the server's page, and its answers as people look at them.
 "use strict";
 const MOST = 24;  // bars, rows or columns that are shown
+let givesNumber = false;  // whether the model gives one number, which is no probability
 
 // ---- Parts of a page -----------------------------------------------------------------------
 
@@ -36,8 +37,8 @@ function bar(share) {
 }
 
 // Names with bars, the given order kept; [[name, score], ...].
-function bars(rows) {
-  const {share, say} = scale(rows.map(row => row[1]));
+function bars(rows, areNumbers = false) {
+  const {share, say} = scale(rows.map(row => row[1]), areNumbers);
   const items = rows.slice(0, MOST).map(([name, score, isChosen], place) => {
     const best = isChosen ?? place === 0;
     return element("li", best ? {class: "best"} : {}, element("b", {}, name, isChosen ? " ✓" : ""),
@@ -141,7 +142,7 @@ function showLabels(body, answer) {
   const texts = Array.isArray(answer[0]) ? list(body.inputs) : [body.inputs];
   return list(Array.isArray(answer[0]) ? answer : [answer]).flatMap((labels, place) => [
     element("h3", {}, list(texts[place]).join("  |  ")),
-    ...bars(labels.map(each => [each.label, each.score, each.chosen])),
+    ...bars(labels.map(each => [each.label, each.score, each.chosen]), body.raw_scores),
   ]);
 }
 
@@ -224,7 +225,8 @@ const VIEWS = {
     fields: [["texts", TEXTS, "I liked it very much.\nIt was far too long."],
       ["pairs", "For a model of pairs: the second text of each, in the same order", ""]],
     body: ({texts, pairs}) => ({inputs: lines(texts).map((text, place) =>
-      [text, ...lines(pairs).slice(place, place + 1)])}),
+      [text, ...lines(pairs).slice(place, place + 1)]),
+      ...(givesNumber && {raw_scores: true})}),
     show: showLabels,
   },
   "/tag": {
