@@ -227,3 +227,8 @@ def _check(batch: PackedBatch, vocab_size: int) -> None:
             f"token_ids: got {int(low) if low < 0 else int(high)}, "
             f"expected ids from 0 to {vocab_size - 1}"
         )
+
+
+def encoder_of(model: nn.Module) -> Encoder:
+    """Return the encoder within a module."""
+    return next(part for part in model.modules() if isinstance(part, Encoder))

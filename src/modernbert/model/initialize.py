@@ -1,4 +1,4 @@
-"""First weights: drawn at random, or grown from those of a smaller model.
+"""First weights: drawn at random, taken over from another head, or grown from a smaller model.
 
     weight                                      distribution
     ------------------------------------------  ------------------------------------------------
@@ -28,16 +28,18 @@ rule to the number.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from modernbert.errors import ConfigError, GrowthWarning
 from modernbert.model.config import EncoderConfig, LayerKind
-from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.config_file import find_model, read_config_file
+from modernbert.model.encoder import Encoder
+from modernbert.model.heads import HEADS, ClassifierSettings, MaskedLanguageModel
 from modernbert.model.pretrained import SavedModel
 
 STANDARD_DEVIATION = 0.02
@@ -76,6 +78,55 @@ def _standard_deviation(name: str, config: EncoderConfig) -> float:
     if name.endswith(("Wo.weight", "head.dense.weight")):
         return float(STANDARD_DEVIATION / (2 * config.num_layers) ** 0.5)
     return STANDARD_DEVIATION
+
+
+def first_model(
+    cls: Callable[[EncoderConfig, ClassifierSettings], M],
+    settings: ClassifierSettings,
+    folder_or_hub_id: str,
+    *,
+    seed: int,
+) -> M:
+    """Make a model for some labels that starts from the weights of another.
+
+    The encoder is always kept, and so is the prediction block of any head. The last layer is drawn
+    at random, unless it belongs to the same kind of model with the same labels.
+
+    Args:
+        cls: The class of the model.
+        settings: The labels of the new head, and how it pools.
+        folder_or_hub_id: The model to start from.
+        seed: The seed of the new weights.
+
+    Raises:
+        ModelFolderError: There is no such model, or it cannot be used.
+        ConfigError: The config is not ModernBERT's, or it contradicts itself.
+    """
+    source = _load_any(folder_or_hub_id)
+    model = initialize(cls(source.config, settings), seed=seed)
+    known = _tensors(source)
+    if type(source) is not type(model) or source.settings != settings:
+        known = {name: each for name, each in known.items() if not name.startswith("classifier.")}
+    own = model.state_dict()
+    own.update({name: tensor for name, tensor in known.items() if name in own})
+    model.load_state_dict(own)
+    return model
+
+
+def _load_any(folder_or_hub_id: str) -> Any:
+    """Load the model of a folder as what it is, including its head if it is one of ours."""
+    published = read_config_file(find_model(folder_or_hub_id, weights=True))
+    architectures = published.get("architectures")
+    named = architectures[0] if isinstance(architectures, list) and architectures else None
+    for cls in HEADS:
+        if cls.architecture() == named:
+            return cls.from_pretrained(folder_or_hub_id)
+    return Encoder.from_pretrained(folder_or_hub_id)
+
+
+def _tensors(source: SavedModel) -> dict[str, Tensor]:
+    prefix = "encoder." if isinstance(source, Encoder) else ""
+    return {prefix + name: tensor for name, tensor in source.state_dict().items()}
 
 
 LayerMap = Literal["kind", "paper"]

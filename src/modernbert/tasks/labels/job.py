@@ -16,6 +16,7 @@ from modernbert.errors import DocumentError, InputError
 from modernbert.inference.loading import longest_sequence, require_same_vocabulary
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import ClassifierSettings
+from modernbert.model.initialize import first_model
 from modernbert.model.pretrained import SavedModel
 from modernbert.tasks.labels.objective import Criterion, E, LabelObjective, Split
 from modernbert.tasks.labels.recipe import (
@@ -25,7 +26,6 @@ from modernbert.tasks.labels.recipe import (
     LabelledRows,
     TagRows,
 )
-from modernbert.tasks.tuning.first_model import first_model, require_layers
 from modernbert.tasks.tuning.job import ModelUse, TuningJob
 from modernbert.tasks.tuning.recipe import TuningRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -58,7 +58,7 @@ class LabelledTables:
             SettingsError: More layers to freeze than there are.
         """
         config = EncoderConfig.from_pretrained(recipe.model)
-        require_layers(config, recipe.training)
+        recipe.training.require_layers(config.num_layers)
         tokenizer = Tokenizer.from_pretrained(recipe.model)
         require_same_vocabulary(config, tokenizer)
         data = recipe.data

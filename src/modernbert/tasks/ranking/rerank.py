@@ -18,6 +18,7 @@ from modernbert.inference.loading import longest_sequence
 from modernbert.metrics.ranking import ranked, ranking_scores
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
+from modernbert.model.initialize import first_model
 from modernbert.model.multi_vector import DenseActivation
 from modernbert.tasks.ranking.data import RankedTexts, RetrievalData, read_retrieval_data
 from modernbert.tasks.ranking.examples import (
@@ -32,7 +33,6 @@ from modernbert.tasks.ranking.examples import (
 from modernbert.tasks.ranking.losses import DISTILLATION, LABELLED, LISTWISE
 from modernbert.tasks.ranking.rankings import Rankings
 from modernbert.tasks.ranking.recipe import RerankLoss, RerankRecipe, RerankTraining
-from modernbert.tasks.tuning.first_model import first_model, require_layers
 from modernbert.tasks.tuning.job import HeldOutSplit, ModelUse, Review, TuningJob
 from modernbert.tasks.tuning.task import Pack, computed_together
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -184,7 +184,7 @@ def open_rerank(recipe: RerankRecipe) -> TuningJob:
     training = replace(training, loss=cast(RerankLoss, given.loss))
     recipe = replace(recipe, training=training)
     config = EncoderConfig.from_pretrained(recipe.model)
-    require_layers(config, training)
+    training.require_layers(config.num_layers)
     tokenizer = Tokenizer.from_pretrained(recipe.model)
     max_seqlen = longest_sequence(config, tokenizer, rows.max_seqlen)
     splits = {"dev": rows.dev_split, "test": rows.test_split}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from modernbert.data.judged_texts import JudgedTexts, is_judged_folder, read_judged_texts
 from modernbert.data.settings import FileSettings
 from modernbert.metrics.ranking import ranking_scores
+from modernbert.model.encoder import encoder_of
 from modernbert.tasks.ranking.data import (
     RetrievalData,
     as_judged_texts,
@@ -41,7 +42,6 @@ from modernbert.tasks.ranking.recipe import (
     VectorTraining,
 )
 from modernbert.tasks.ranking.retrieval import Retrieval
-from modernbert.tasks.tuning.first_model import encoder_of, require_layers
 from modernbert.tasks.tuning.job import ModelUse, TuningJob
 
 
@@ -153,7 +153,7 @@ def _open(
     }
     learner = build(recipe.model, recipe.sweep.seeds[0])
     config = encoder_of(learner).config
-    require_layers(config, training)
+    training.require_layers(config.num_layers)
     scale = learner.scale if training.scale is None else training.scale
     objective = Retrieval(
         learner.sides,

@@ -35,7 +35,8 @@ from modernbert.data.rows.table import Table
 from modernbert.data.settings import FileSettings
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, OptimizerName, Settings, TuningPrecision, to_mapping
-from modernbert.training.training_settings import ComputationSettings, LogSettings
+from modernbert.training.schedule import ScheduleSettings
+from modernbert.training.training_settings import ComputationSettings, LogSettings, TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +183,18 @@ class RunSettings(Settings):
             return self.learning_rate
         return float(5e-5 * (768 / hidden_size) ** 2)
 
+    def require_layers(self, num_layers: int) -> None:
+        """Refuse to freeze more layers than a model has.
+
+        Raises:
+            SettingsError: There are fewer layers.
+        """
+        if self.freeze_layers > num_layers:
+            raise SettingsError(
+                f"freeze_layers: got {self.freeze_layers}, expected at most {num_layers}, "
+                "the layers of the model"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSettings(Settings):
@@ -256,6 +269,36 @@ class TuningRun:
         chosen = self.training
         rate = "default" if chosen.learning_rate is None else f"{chosen.learning_rate:g}"
         return f"lr-{rate}-wd-{chosen.weight_decay:g}-epochs-{chosen.epochs}-seed-{self.seed}"
+
+    def trainer_settings(
+        self, hidden_size: int, *, num_tokens: int, num_steps: int
+    ) -> TrainingSettings:
+        """Return the settings of the run, counted in tokens as the trainer counts.
+
+        Args:
+            hidden_size: The width of the model, by which the default learning rate is chosen.
+            num_tokens: Of all epochs together.
+            num_steps: Of all epochs together.
+        """
+        chosen = self.training
+        warmup = int(chosen.warmup_fraction * num_tokens)
+        steps_per_epoch = num_steps / chosen.epochs
+        return TrainingSettings(
+            total_tokens=num_tokens,
+            schedule=ScheduleSettings(
+                peak_learning_rate=chosen.peak_rate(hidden_size),
+                warmup_tokens=warmup,
+                decay="linear",
+                decay_tokens=num_tokens - warmup,
+                final_fraction=0.0,
+            ),
+            weight_decay=chosen.weight_decay,
+            optimizer=chosen.optimizer,
+            precision=chosen.precision,
+            seed=self.seed,
+            evaluate_every_steps=max(1, round(steps_per_epoch / chosen.evaluations_per_epoch)),
+            keep_checkpoints=1,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,23 +18,23 @@ from torch import nn
 
 from modernbert.errors import InputError, TrainingError
 from modernbert.files import remove_folder
+from modernbert.model.encoder import encoder_of
 from modernbert.model.native.functions import update
 from modernbert.settings import to_mapping
-from modernbert.tasks.tuning.first_model import encoder_of, freeze, layer_groups
 from modernbert.tasks.tuning.job import HeldOutSplit, TuningJob
-from modernbert.tasks.tuning.recipe import TuningRun
+from modernbert.tasks.tuning.recipe import RunSettings, TuningRun
 from modernbert.tasks.tuning.results import Outcome, read_outcome, write_outcome
-from modernbert.tasks.tuning.task import Epochs, Tuning
+from modernbert.tasks.tuning.task import Tuning
 from modernbert.training import checkpoint
 from modernbert.training.computation import autocast, prepare
 from modernbert.training.distributed import ALONE, Group
 from modernbert.training.interruption import Interrupted
 from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, read_metrics
-from modernbert.training.schedule import ScheduleSettings
+from modernbert.training.optimizer import parameter_groups
 from modernbert.training.tensors import gathered, is_sharded
 from modernbert.training.trackers import tracking
-from modernbert.training.trainer import METRICS_FILE, Phase, Trainer, TrainingSettings
+from modernbert.training.trainer import METRICS_FILE, Phase, Trainer
 
 # These leave the weights as they are, so that a run may go on under others.
 FREE_SETTINGS = ("micro_batch_tokens",)
@@ -243,6 +243,38 @@ def _scores_of_best(
         return dev, job.objective.evaluate(module, "test", group)
 
 
+def freeze(model: nn.Module, settings: RunSettings) -> None:
+    """Exclude from training what the settings freeze.
+
+    Raises:
+        SettingsError: There are fewer layers.
+    """
+    encoder = encoder_of(model)
+    settings.require_layers(encoder.config.num_layers)
+    if settings.freeze_embeddings:
+        encoder.embeddings.requires_grad_(False)
+    for layer in encoder.layers[: settings.freeze_layers]:
+        layer.requires_grad_(False)
+
+
+def layer_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """Return the groups of `parameter_groups` for each depth, with the factor of its learning rate.
+
+    The head has the full rate, and each layer that of the layer above times `layer_decay`.
+    """
+    if layer_decay == 1:
+        return parameter_groups(model, weight_decay)
+    encoder = encoder_of(model)
+    lower: list[nn.Module] = [encoder.embeddings, *encoder.layers]
+    below = {id(parameter) for part in lower for parameter in part.parameters()}
+    top = nn.ParameterList(each for each in model.parameters() if id(each) not in below)
+    return [
+        {**group, "rate_factor": layer_decay**distance}
+        for distance, part in enumerate([top, *reversed(lower)])
+        for group in parameter_groups(part, weight_decay)
+    ]
+
+
 def _trainer(
     job: TuningJob,
     run: TuningRun,
@@ -261,7 +293,11 @@ def _trainer(
     phase = Phase(
         name=job.phase,
         task=task,
-        settings=_training_settings(run, task.epochs, job.config.hidden_size),
+        settings=run.trainer_settings(
+            job.config.hidden_size,
+            num_tokens=task.epochs.num_tokens(settings.epochs),
+            num_steps=task.epochs.num_steps(settings.epochs),
+        ),
         groups=lambda module, decay: layer_groups(module, decay, settings.layer_decay),
         evaluates_first=False,
         # The trainer has its state by then, so it knows which evaluation was the last one.
@@ -285,30 +321,6 @@ def _trainer(
         update=update,
     )
     return trainer
-
-
-def _training_settings(run: TuningRun, epochs: Epochs, hidden_size: int) -> TrainingSettings:
-    """Return the settings of a run, counted in tokens as the trainer counts."""
-    settings = run.training
-    total = epochs.num_tokens(settings.epochs)
-    warmup = int(settings.warmup_fraction * total)
-    steps_per_epoch = epochs.num_steps(settings.epochs) / settings.epochs
-    return TrainingSettings(
-        total_tokens=total,
-        schedule=ScheduleSettings(
-            peak_learning_rate=settings.peak_rate(hidden_size),
-            warmup_tokens=warmup,
-            decay="linear",
-            decay_tokens=total - warmup,
-            final_fraction=0.0,
-        ),
-        weight_decay=settings.weight_decay,
-        optimizer=settings.optimizer,
-        precision=settings.precision,
-        seed=run.seed,
-        evaluate_every_steps=max(1, round(steps_per_epoch / settings.evaluations_per_epoch)),
-        keep_checkpoints=1,
-    )
 
 
 def _close(folder: Path, outcome: Outcome) -> None:
