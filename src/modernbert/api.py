@@ -25,9 +25,8 @@ from modernbert.reading import user_path
 if TYPE_CHECKING:
     from modernbert.data.prepare import PrepareResult
     from modernbert.tasks.pretraining.recipe import PretrainingRecipe
-    from modernbert.tasks.tuning.job import TuningJob
+    from modernbert.tasks.tuning.job import Results, TuningJob
     from modernbert.tasks.tuning.recipe import TuningRecipe
-    from modernbert.tasks.tuning.results import Results
     from modernbert.tasks.tuning.sweep import RunObserver
     from modernbert.tokenizer.tokenizer import Tokenizer
     from modernbert.training.log import Observer, Record

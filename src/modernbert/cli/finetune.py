@@ -11,8 +11,7 @@ from modernbert.cli.options import echo_json
 from modernbert.cli.terminal import Meter, duration, is_first_process, tell
 
 if TYPE_CHECKING:
-    from modernbert.tasks.tuning.job import TuningJob
-    from modernbert.tasks.tuning.results import Combination, Results
+    from modernbert.tasks.tuning.job import Combination, Results, TuningJob
 import dataclasses
 import inspect
 from pathlib import Path

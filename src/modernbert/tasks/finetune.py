@@ -15,8 +15,7 @@ from modernbert.tasks.ranking import recipe as ranking
 from modernbert.tasks.tuning.recipe import TuningRecipe, Verb
 
 if TYPE_CHECKING:
-    from modernbert.tasks.tuning.job import TuningJob
-    from modernbert.tasks.tuning.results import Results
+    from modernbert.tasks.tuning.job import Results, TuningJob
     from modernbert.tasks.tuning.sweep import RunObserver
 
 

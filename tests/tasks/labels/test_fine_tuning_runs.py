@@ -17,7 +17,7 @@ from modernbert.errors import InputError, ModelFolderError, RunError, SettingsEr
 from modernbert.inference.classifier import Classifier
 from modernbert.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from modernbert.tasks.finetune import finetune
-from modernbert.tasks.tuning.results import Results
+from modernbert.tasks.tuning.job import Results
 from modernbert.training.interruption import Interrupted
 
 

@@ -16,7 +16,7 @@ from modernbert.inference.multi_vector_folder import read_folder
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import SequenceClassifier
 from modernbert.tasks.finetune import finetune, open_job
-from modernbert.tasks.tuning.results import Results
+from modernbert.tasks.tuning.job import Results
 from modernbert.tasks.tuning.task import Tuning
 from modernbert.training.distributed import ALONE
 from modernbert.training.interruption import Interrupted

@@ -28,9 +28,8 @@ from modernbert.report.page import (
     write_page,
 )
 from modernbert.settings import to_toml
-from modernbert.tasks.tuning.job import HeldOutSplit, Review, TuningJob
+from modernbert.tasks.tuning.job import HeldOutSplit, Outcome, Results, Review, TuningJob
 from modernbert.tasks.tuning.recipe import TuningRecipe
-from modernbert.tasks.tuning.results import Outcome, Results
 from modernbert.tasks.tuning.task import epochs_of
 from modernbert.training.trainer import METRICS_FILE
 

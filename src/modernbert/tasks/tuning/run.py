@@ -21,9 +21,15 @@ from modernbert.files import remove_folder
 from modernbert.model.encoder import encoder_of
 from modernbert.model.native.functions import update
 from modernbert.settings import to_mapping
-from modernbert.tasks.tuning.job import HeldOutSplit, TuningJob
+from modernbert.tasks.tuning.job import (
+    HeldOutSplit,
+    Outcome,
+    TuningJob,
+    goodness,
+    read_outcome,
+    write_outcome,
+)
 from modernbert.tasks.tuning.recipe import RunSettings, TuningRun
-from modernbert.tasks.tuning.results import Outcome, read_outcome, write_outcome
 from modernbert.tasks.tuning.task import Tuning
 from modernbert.training import checkpoint
 from modernbert.training.computation import autocast, prepare
@@ -171,11 +177,8 @@ class BestModel:
     @property
     def _best(self) -> int:
         """The index of the best evaluation."""
-        return max(range(len(self.figures)), key=lambda place: (self._goodness(place), -place))
-
-    def _goodness(self, place: int) -> float:
-        score = self.figures[place][1][self.metric]
-        return -score if self.metric == "loss" else score
+        scores = [goodness(figures, self.metric) for _, figures in self.figures]
+        return scores.index(max(scores))
 
 
 def best_module(job: TuningJob, seed: int, folder: Path, group: Group) -> nn.Module:

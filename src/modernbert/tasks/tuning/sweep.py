@@ -15,7 +15,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,9 @@ from modernbert.inference.loading import folder_fingerprint
 from modernbert.model.config_file import find_model
 from modernbert.processes import ProcessPool, num_cores
 from modernbert.settings import to_mapping, to_toml
-from modernbert.tasks.tuning.job import HeldOutSplit, TuningJob
+from modernbert.tasks.tuning.job import HeldOutSplit, Outcome, Results, TuningJob, read_outcome
 from modernbert.tasks.tuning.page import tuning_card, write_page_of_runs
 from modernbert.tasks.tuning.recipe import TuningRecipe, TuningRun
-from modernbert.tasks.tuning.results import Outcome, Results, read_outcome
 from modernbert.tasks.tuning.run import best_module, train_run
 from modernbert.training import run_folder
 from modernbert.training.computation import autocast
@@ -76,18 +74,8 @@ def run_all(
     output = job.recipe.output
     start = folder_fingerprint(find_model(job.recipe.model, weights=True))
     with _own_folder(job, group):
-        results = Results.of(
-            _outcomes(job, reopen, start, on_record, group),
-            verb=job.verb,
-            metric=job.metric,
-            notes=job.notes,
-            facts=job.facts,
-        )
-        best = results.best
-        told = [job.beside_plain("dev", best.dev), job.beside_plain("test", best.test)]
-        results = replace(
-            results, comparisons=list(filter(None, told)), model=output / MODEL_FOLDER
-        )
+        outcomes = _outcomes(job, reopen, start, on_record, group)
+        results = Results.of(job, outcomes, output / MODEL_FOLDER)
         delivered = group.first((output / MODEL_FOLDER).exists)
         review = None if delivered else _review(job, results, group)
         group.first(lambda: _deliver(job, results, review))
