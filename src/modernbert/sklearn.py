@@ -25,7 +25,7 @@ from modernbert.inference.embedder import Embedder
 from modernbert.inference.inputs import Text
 from modernbert.model.config_file import find_model
 from modernbert.reading import user_path
-from modernbert.tasks.labels.examples import row_label_names
+from modernbert.tasks.labels.rows import row_label_names
 
 import_extra("sklearn")
 

@@ -16,7 +16,7 @@ from modernbert.model.config_writer import calibration_keys
 from modernbert.model.heads import SequenceClassifier
 from modernbert.settings import parse
 from modernbert.tasks.finetune import find_verb, open_job
-from modernbert.tasks.labels.classification import MultiLabel, flags_of
+from modernbert.tasks.labels.multi_label import MultiLabel, flags_of
 from modernbert.tasks.labels.objective import LabelObjective
 from modernbert.tasks.tuning.job import Review, TuningJob
 from modernbert.tasks.tuning.page import write_page_of_scores

@@ -9,7 +9,7 @@ from tests.tasks.labels import labelled
 
 from modernbert.errors import ConfigError, InputError, ModernBertError
 from modernbert.tasks.finetune import open_job
-from modernbert.tasks.labels.classification import MultiLabelledText
+from modernbert.tasks.labels.multi_label import MultiLabelledText
 
 TEXT = {"text": "a film"}
 ANSWER = {"question": "how", "context": "it was good"}

@@ -1,17 +1,27 @@
-"""What labelled rows are learnt by: a `Criterion` of outputs, and the `Objective` of it."""
+"""What labelled rows are learnt by: a `Criterion` of outputs, its `Objective`, and their job."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
+from modernbert.data.rows.table import Table, TextColumns
 from modernbert.devices import filled
 from modernbert.errors import TrainingError
 from modernbert.inference.batching import batch_tokens_for
-from modernbert.tasks.tuning.job import HeldOutSplit, Review
+from modernbert.inference.inputs import EncodedText, Text, TextEncoder
+from modernbert.model.heads import ClassifierSettings, SequenceClassifier
+from modernbert.model.initialize import first_model
+from modernbert.model.pretrained import SavedModel
+from modernbert.tasks.labels.recipe import LabelledPairs
+from modernbert.tasks.labels.rows import LabelledTables
+from modernbert.tasks.tuning.job import HeldOutSplit, ModelUse, Review, TuningJob
+from modernbert.tasks.tuning.page import shown
 from modernbert.tasks.tuning.task import Pack, computed_together
 from modernbert.training.distributed import Group
 
@@ -214,3 +224,156 @@ def judged_rows(rows: Sequence[Judged], figure: str) -> dict[str, Any]:
 
 def _cells(row: Judged) -> tuple[str, ...]:
     return row.text, row.expected, row.predicted, row.figure
+
+
+def label_job(
+    source: LabelledTables,
+    verb: str,
+    criterion: Criterion[E],
+    splits: Mapping[str, Split[E]],
+    model: Any,
+    settings: ClassifierSettings,
+    use: ModelUse,
+    *,
+    notes: Sequence[str] = (),
+    facts: Mapping[str, Any],
+) -> TuningJob:
+    """The job of learning a criterion from examples of some tables.
+
+    Args:
+        source: The tables of the recipe.
+        verb: Its name on the command line.
+        criterion: What outputs should be.
+        splits: The examples of each table.
+        model: The class of the model.
+        settings: Of its head.
+        use: What its card says of using it.
+        notes: What a user should know about the data.
+        facts: More about the data.
+    """
+    recipe, config, tokenizer = source.recipe, source.config, source.tokenizer
+
+    def save(module: nn.Module, folder: Path) -> None:
+        assert isinstance(module, SavedModel)
+        module.save_pretrained(folder)
+        tokenizer.save_pretrained(folder, model_max_length=config.max_seqlen)
+
+    return TuningJob(
+        verb=verb,
+        recipe=recipe,
+        config=config,
+        objective=LabelObjective(criterion, splits, recipe.training.micro_batch_tokens),
+        first=lambda seed: first_model(model, settings, recipe.model, seed=seed),
+        load=model.from_pretrained,
+        save=save,
+        use=use,
+        splits={
+            name: f"{split.source}, {len(split.examples):,} examples"
+            f"{source.tables[name].understood}"
+            for name, split in splits.items()
+        },
+        fingerprint=_fingerprint(splits),
+        notes=notes,
+        facts=facts,
+    )
+
+
+def _fingerprint(splits: Mapping[str, Split[Any]]) -> str:
+    """The sha256 (hex) of all examples, their targets included.
+
+    Those of `dev` choose the weights and those of `test` are in the results, so they count.
+    """
+    digest = sha256()
+    for name in ("train", "dev", "test"):
+        digest.update(b"split")
+        for example in splits[name].examples if name in splits else ():
+            digest.update(repr(example).encode())
+    return digest.hexdigest()
+
+
+def use_of(name: str, pipeline: str, gives: str, call: str) -> ModelUse:
+    """How a model card shows what a model is used with.
+
+    Args:
+        name: A class of `modernbert`.
+        pipeline: Which pipeline of transformers loads it as well.
+        gives: What it gives, in words.
+        call: The arguments of an example.
+    """
+    return ModelUse(
+        library="transformers",
+        pipeline=pipeline,
+        gives=gives,
+        example=f'from modernbert import {name}\n\nmodel = {name}.from_pretrained("FOLDER")\n'
+        f"print(model({call}))",
+        also=f'transformers loads it as well: `pipeline("{pipeline}", model="FOLDER")`.',
+    )
+
+
+def text_job(
+    source: LabelledTables,
+    criterion: Criterion[E],
+    make: Mapping[str, Sequence[Callable[[list[int]], E]]],
+    *,
+    verb: str,
+    settings: ClassifierSettings,
+    facts: Mapping[str, Any],
+    notes: Sequence[str] = (),
+) -> TuningJob:
+    """The job of learning from the texts of some tables.
+
+    Args:
+        source: The tables of the recipe, with their labels.
+        criterion: What outputs should be.
+        make: For each split and each of its rows, what makes an example of the row's token ids.
+        verb: Its name on the command line.
+        settings: Of the model's head.
+        facts: More about the data.
+        notes: What a user should know about the labels.
+
+    Raises:
+        DocumentError: No column of texts, or a row without one.
+    """
+    assert isinstance(source.data, LabelledPairs)
+    columns = TextColumns.find(source.train, source.data.text, source.data.text_pair)
+    encoder = TextEncoder(source.tokenizer, source.max_seqlen)
+    splits, notes = {}, list(notes)
+    for name, table in source.tables.items():
+        texts = columns.read(table)
+        encoded = encoder(texts)
+        notes += _notes(table, texts, encoded, source.max_seqlen)
+        splits[name] = Split(
+            table.source,
+            [each(row.token_ids) for each, row in zip(make[name], encoded, strict=True)],
+            [shown(text) for text in texts],
+        )
+    return label_job(
+        source,
+        verb,
+        criterion,
+        splits,
+        SequenceClassifier,
+        settings,
+        use_of(
+            "Classifier",
+            "text-classification",
+            "a label or a number for a text",
+            '"A text."',
+        ),
+        notes=notes,
+        facts={"texts": str(columns), "longest sequence": source.max_seqlen, **facts},
+    )
+
+
+def _notes(
+    table: Table, texts: Sequence[Text], encoded: Sequence[EncodedText], max_seqlen: int
+) -> list[str]:
+    notes = []
+    if cut := sum(each.is_truncated for each in encoded):
+        notes.append(
+            f"{table.source}: {cut:,} of {len(texts):,} texts are longer than {max_seqlen:,} "
+            "tokens and are cut there"
+        )
+    if empty := sum(not "".join(text) for text in texts):
+        notes.append(f"{table.source}: {empty:,} of {len(texts):,} texts are empty")
+    return notes

@@ -26,9 +26,9 @@ from modernbert.inference.question_answerer import (
 )
 from modernbert.metrics.answers import answer_scores, overlap_f1
 from modernbert.model.heads import ClassifierSettings, SpanClassifier
-from modernbert.tasks.labels.job import LabelledTables, use_of
-from modernbert.tasks.labels.objective import Judged, Split, judged_rows
+from modernbert.tasks.labels.objective import Judged, Split, judged_rows, label_job, use_of
 from modernbert.tasks.labels.recipe import ANSWERS, CONTEXTS, QUESTIONS, AnswerRecipe
+from modernbert.tasks.labels.rows import LabelledTables
 from modernbert.tasks.tuning.job import Review, TuningJob
 
 
@@ -158,7 +158,8 @@ def open_answer(recipe: AnswerRecipe) -> TuningJob:
     unanswerable = sum(not row.answers for row in rows["train"])
     if unanswerable == len(rows["train"]):
         raise InputError(f"{source.train.source}: no question has an answer; nothing to learn")
-    return source.job(
+    return label_job(
+        source,
         "answer",
         QuestionAnswering(has_unanswerable=unanswerable > 0),
         splits,

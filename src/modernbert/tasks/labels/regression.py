@@ -11,10 +11,9 @@ from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
 from modernbert.metrics.regression import regression_scores
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
-from modernbert.tasks.labels.examples import read_numbers, text_job
-from modernbert.tasks.labels.job import LabelledTables
-from modernbert.tasks.labels.objective import Judged, Split, judged_rows
+from modernbert.tasks.labels.objective import Judged, Split, judged_rows, text_job
 from modernbert.tasks.labels.recipe import SCORES, RegressRecipe
+from modernbert.tasks.labels.rows import LabelledTables, read_numbers
 from modernbert.tasks.tuning.job import Review, TuningJob
 
 # A prediction is right within this share of the range of scores, for the page.

@@ -24,16 +24,16 @@ from modernbert.metrics.classification import (
 )
 from modernbert.metrics.entities import OUTSIDE, entity_scores, entity_spans, figures_of_kinds
 from modernbert.model.heads import ClassifierSettings, TokenClassifier
-from modernbert.tasks.labels.examples import (
+from modernbert.tasks.labels.objective import Judged, Split, judged_rows, label_job, use_of
+from modernbert.tasks.labels.recipe import TagRecipe
+from modernbert.tasks.labels.rows import (
+    LabelledTables,
     counts_of,
     label_indices,
     label_weights,
     learn_labels,
     row_label_names,
 )
-from modernbert.tasks.labels.job import LabelledTables, use_of
-from modernbert.tasks.labels.objective import Judged, Split, judged_rows
-from modernbert.tasks.labels.recipe import TagRecipe
 from modernbert.tasks.tuning.job import Review, TuningJob
 from modernbert.word_splitting import WordSplitting
 
@@ -177,7 +177,8 @@ def open_tag(recipe: TagRecipe) -> TuningJob:
         splits[name] = Split(table.source, examples, [" ".join(words) for words, _ in rows[name]])
     targets_of_train = [each for example in splits["train"].examples for each in example.labels]
     weights = label_weights(targets_of_train, len(labels), recipe.training.class_weights)
-    return source.job(
+    return label_job(
+        source,
         "tag",
         Tagging(labels, weights),
         splits,

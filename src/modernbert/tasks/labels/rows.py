@@ -1,26 +1,151 @@
-"""From rows of a table to examples: checking labels and numbers, and encoding texts and pairs."""
+"""The rows of a recipe, opened and checked: its tables, what is held out, and their labels."""
 
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from modernbert.data.rows.cells import is_missing, number, plain
-from modernbert.data.rows.table import Table, TextColumns
-from modernbert.errors import InputError
-from modernbert.inference.inputs import EncodedText, Text, TextEncoder
-from modernbert.model.heads import ClassifierSettings, SequenceClassifier
-from modernbert.tasks.labels.job import LabelledTables, use_of
-from modernbert.tasks.labels.objective import Criterion, E, Split
-from modernbert.tasks.labels.recipe import ClassWeights, LabelledPairs
-from modernbert.tasks.tuning.job import TuningJob
-from modernbert.tasks.tuning.page import shown
+from modernbert.data.held_out import held_out
+from modernbert.data.rows.cells import are_flags, as_list, flag, is_missing, number, plain
+from modernbert.data.rows.table import IDS, Table
+from modernbert.data.rows.tables import read_table
+from modernbert.errors import DocumentError, InputError
+from modernbert.inference.loading import longest_sequence, require_same_vocabulary
+from modernbert.model.config import EncoderConfig
+from modernbert.tasks.labels.recipe import (
+    CONTEXTS,
+    AnswerRows,
+    ClassifyRows,
+    ClassWeights,
+    LabelledRows,
+    TagRows,
+)
+from modernbert.tasks.tuning.recipe import TuningRecipe
+from modernbert.tokenizer.tokenizer import Tokenizer
 
 _WHOLE_NUMBER = re.compile(r"([+-]?\d+)[.,]0*", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTables:
+    """The model and the tables of a recipe, opened.
+
+    Attributes:
+        max_seqlen: The longest sequence, in tokens.
+    """
+
+    recipe: TuningRecipe
+    data: LabelledRows
+    config: EncoderConfig
+    tokenizer: Tokenizer
+    max_seqlen: int
+    tables: Mapping[str, Table]
+
+    @classmethod
+    def open(cls, recipe: TuningRecipe) -> "LabelledTables":
+        """Read what a recipe names.
+
+        Raises:
+            ModelFolderError: No such model.
+            TokenizerError: No tokenizer beside it.
+            DocumentError: A table that cannot be read, or whose ids are not distinct.
+            InputError: A tokenizer of another vocabulary, or a length that the model cannot read.
+            SettingsError: More layers to freeze than there are.
+        """
+        config = EncoderConfig.from_pretrained(recipe.model)
+        recipe.training.require_layers(config.num_layers)
+        tokenizer = Tokenizer.from_pretrained(recipe.model)
+        require_same_vocabulary(config, tokenizer)
+        data = recipe.data
+        assert isinstance(data, LabelledRows)
+        return cls(
+            recipe=recipe,
+            data=data,
+            config=config,
+            tokenizer=tokenizer,
+            max_seqlen=longest_sequence(config, tokenizer, data.max_seqlen),
+            tables=_tables(data),
+        )
+
+    @property
+    def train(self) -> Table:
+        """The rows to learn from."""
+        return self.tables["train"]
+
+    def label_column(self, usual: Sequence[str]) -> str:
+        """The one column of labels, scores, tags or answers.
+
+        Raises:
+            DocumentError: There is none.
+            InputError: Several are asked for.
+        """
+        if len(self.data.label) > 1:
+            raise InputError(f"label: got {len(self.data.label)} columns, expected one")
+        asked = self.data.label[0] if self.data.label else None
+        return self.train.find(usual, asked=asked, option="--label")
+
+
+def _tables(data: LabelledRows) -> dict[str, Table]:
+    """The table of each split; a share of the rows to learn from may become that of `dev`."""
+    tables = {name: _read(source, data) for name, source in data.sources.items()}
+    if data.dev_share is None:
+        return tables
+    train = tables["train"]
+    chosen = _held_out(train, data, data.dev_share)
+    if not any(chosen):
+        raise InputError(
+            f"--dev {data.dev}: is less than one row of {train.source} that can be spared; raise it"
+        )
+    kept, held = (
+        train.only([row for row, is_out in enumerate(chosen) if is_out is side], fact)
+        for side, fact in ((False, f"without the {data.dev} held out"), (True, f"{data.dev} of it"))
+    )
+    return {"train": kept, "dev": held, **{k: v for k, v in tables.items() if k == "test"}}
+
+
+def _held_out(table: Table, data: LabelledRows, share: float) -> list[bool]:
+    """Which rows are held out; questions about one context stay together."""
+    if isinstance(data, AnswerRows):
+        context = table.find(CONTEXTS, asked=data.text_pair, option="--text-pair")
+        return held_out([str(value) for value in table.values(context)], share)
+    rows = range(len(table))
+    if not isinstance(data, ClassifyRows | TagRows):
+        return held_out(rows, share)
+    labels = [_labels_of(row, table, data) for row in table.rows]
+    is_single = all(len(each) == 1 for each in labels)
+    return held_out(rows, share, labels=labels, stratify=is_single)
+
+
+def _labels_of(row: Mapping[str, Any], table: Table, data: LabelledRows) -> list[str]:
+    """The labels of a row as texts, wherever they stand and however they are written."""
+    if len(data.label) > 1:
+        return [name for name in data.label if flag(row.get(name))]
+    name = next(iter(data.label), None) or table.first_of(data.usual_labels)
+    value = row.get(name) if name is not None else None
+    separator = getattr(data, "label_separator", None)
+    if separator and isinstance(value, str):
+        return value.split(separator)
+    try:
+        values = as_list(value)
+    except DocumentError:  # which is told with its row when the labels are read
+        values = None
+    if values is None:
+        return [str(value)]
+    if are_flags([values]):
+        return [str(place) for place, each in enumerate(values) if flag(each)]
+    return [str(each) for each in values if not isinstance(each, dict | list | tuple)]
+
+
+def _read(source: str, data: LabelledRows) -> Table:
+    table = read_table(source, data, data.asked)
+    if (column := table.first_of(IDS)) is not None:
+        table.require_distinct(column)
+    return table
 
 
 def read_label_names(table: Table, column: str) -> list[str]:
@@ -182,71 +307,3 @@ def label_weights(targets: Sequence[int], num_labels: int, chosen: ClassWeights)
         return None
     counts = torch.bincount(torch.tensor(targets), minlength=num_labels)
     return len(targets) / (num_labels * counts.float())
-
-
-def text_job(
-    source: LabelledTables,
-    criterion: Criterion[E],
-    make: Mapping[str, Sequence[Callable[[list[int]], E]]],
-    *,
-    verb: str,
-    settings: ClassifierSettings,
-    facts: Mapping[str, Any],
-    notes: Sequence[str] = (),
-) -> TuningJob:
-    """The job of learning from the texts of some tables.
-
-    Args:
-        source: The tables of the recipe, with their labels.
-        criterion: What outputs should be.
-        make: For each split and each of its rows, what makes an example of the row's token ids.
-        verb: Its name on the command line.
-        settings: Of the model's head.
-        facts: More about the data.
-        notes: What a user should know about the labels.
-
-    Raises:
-        DocumentError: No column of texts, or a row without one.
-    """
-    assert isinstance(source.data, LabelledPairs)
-    columns = TextColumns.find(source.train, source.data.text, source.data.text_pair)
-    encoder = TextEncoder(source.tokenizer, source.max_seqlen)
-    splits, notes = {}, list(notes)
-    for name, table in source.tables.items():
-        texts = columns.read(table)
-        encoded = encoder(texts)
-        notes += _notes(table, texts, encoded, source.max_seqlen)
-        splits[name] = Split(
-            table.source,
-            [each(row.token_ids) for each, row in zip(make[name], encoded, strict=True)],
-            [shown(text) for text in texts],
-        )
-    return source.job(
-        verb,
-        criterion,
-        splits,
-        SequenceClassifier,
-        settings,
-        use_of(
-            "Classifier",
-            "text-classification",
-            "a label or a number for a text",
-            '"A text."',
-        ),
-        notes=notes,
-        facts={"texts": str(columns), "longest sequence": source.max_seqlen, **facts},
-    )
-
-
-def _notes(
-    table: Table, texts: Sequence[Text], encoded: Sequence[EncodedText], max_seqlen: int
-) -> list[str]:
-    notes = []
-    if cut := sum(each.is_truncated for each in encoded):
-        notes.append(
-            f"{table.source}: {cut:,} of {len(texts):,} texts are longer than {max_seqlen:,} "
-            "tokens and are cut there"
-        )
-    if empty := sum(not "".join(text) for text in texts):
-        notes.append(f"{table.source}: {empty:,} of {len(texts):,} texts are empty")
-    return notes
