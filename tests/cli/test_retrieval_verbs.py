@@ -253,7 +253,7 @@ def test_a_stopped_mine_goes_on_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
     stopped_in: str,
 ) -> None:
-    from modernbert.cli.mining_job import MiningJob
+    from modernbert.cli.mine import MiningJob
     from modernbert.inference import retriever
 
     def mined(name: str) -> tuple[Any, Path]:
