@@ -31,11 +31,9 @@ from modernbert.cli import (
     plan,
     prepare,
     pretrain,
-    push,
     recipe,
     report,
     rerank,
-    score,
     search,
     serve,
     tag,
@@ -83,7 +81,7 @@ _VERBS: dict[str, tuple[Callable[..., Any] | typer.Typer, str]] = {
     "average": (average.average, "runs/mine --best 3 --held-out shards/held-out -o averaged"),
     "finetune": (finetune.app, ""),
     "evaluate": (evaluate.evaluate, "runs/mine/model glue --data data/glue"),
-    "score": (score.score, "runs/labels/model new.csv"),
+    "score": (evaluate.score, "runs/labels/model new.csv"),
     "report": (report.report, "runs/mine"),
     "fill-mask": (fill_mask.fill_mask, 'runs/mine/model "The capital of France is [MASK]."'),
     "embed": (embed.embed, "texts.jsonl runs/retriever/model -o texts.index"),
@@ -98,7 +96,7 @@ _VERBS: dict[str, tuple[Callable[..., Any] | typer.Typer, str]] = {
     "info": (info.info, "runs/mine/model"),
     "verify": (verify.verify, "runs/mine"),
     "export": (export.app, ""),
-    "push": (push.push, "runs/labels/model owner/name"),
+    "push": (export.push, "runs/labels/model owner/name"),
 }
 
 # The parameter of each verb that may name a model or a tokenizer of the hub, for `--revision`.

@@ -1,4 +1,4 @@
-"""`modernbert export`: writes a model in the formats of other engines, a verb for each."""
+"""`modernbert export`: writes a model for other programs; `modernbert push`: uploads a folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -96,3 +96,33 @@ for _form in FORMATS.values():
     app.command(_form.name, epilog=example(f"export {_form.name} runs/mine/model -o exported"))(
         _verb(_form)
     )
+
+
+def push(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Folder of a model, a tokenizer, an export, token shards or an index.",
+            show_default=False,
+        ),
+    ],
+    hub_id: Annotated[
+        str,
+        typer.Argument(metavar="OWNER/NAME", help="The repository on the hub.", show_default=False),
+    ],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private if it is new.")
+    ] = False,
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Commit message.", show_default=False)
+    ] = None,
+) -> None:
+    """Push a folder to the hub.
+
+    Its README.md becomes the model card. A folder that holds pickles or lacks a README.md is
+    refused before anything is sent.
+    """
+    from modernbert.hub import push_folder
+
+    tell(f"pushed to {push_folder(folder, hub_id, private=private, message=message)}")
