@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from modernbert.cli import report
-from modernbert.cli.fill_mask import predictions_line
+from modernbert.cli.predict import predictions_line
 from modernbert.cli.terminal import counted, duration, short_count
 from modernbert.extras import is_installed, missing
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from modernbert.cli.options import echo_json
 from modernbert.cli.terminal import Meter, counted, short_count, tell
 from modernbert.cli.text_input import Given, InputRow, RowKind, TextInput
 from modernbert.data.settings import InputSettings
@@ -168,31 +167,6 @@ def results_of(
     tell("Type one text per line; press Ctrl-D to finish.")
     for record in records:
         yield from results_in_order([record], run)
-
-
-def show_results(
-    results: Iterable[tuple[InputRow, R]],
-    as_json: bool,
-    *,
-    name: str,
-    parts: Callable[[InputRow, R], Any],
-    lines: Callable[[InputRow, R], Iterator[str]],
-) -> None:
-    """Write each text and its result to stdout, as a JSON object per line or as plain lines.
-
-    Args:
-        results: Each text with its result.
-        as_json: Whether to write JSON objects.
-        name: The key of the result in the JSON object.
-        parts: Turns a record and its result into the value of that key.
-        lines: Turns a record and its result into plain lines.
-    """
-    for record, result in results:
-        if as_json:
-            found = parts(record, result)
-            echo_json({"id": record.id, "text": record.shown, name: found})
-        else:
-            typer.echo("\n".join([record.text, *(f"    {x}" for x in lines(record, result))]))
 
 
 def speed_of(meter: Meter) -> "Callable[[Progress], None]":

@@ -1,4 +1,4 @@
-"""Results of a file of texts, written to a file that can be continued and shared among tasks."""
+"""Results of texts: on stdout, or in a file that can be continued and shared among tasks."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,11 +9,11 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from modernbert.cli.inference_options import results_in_order, warnings_told
+from modernbert.cli.inference_options import results_in_order, results_of, warnings_told
 from modernbert.cli.job import LinesJob, kept_when_stopped
 from modernbert.cli.options import echo_json
 from modernbert.cli.terminal import Meter, counted, tell
-from modernbert.cli.text_input import InputRow, TextInput
+from modernbert.cli.text_input import InputRow, RowKind, TextInput
 from modernbert.data.settings import InputSettings, ShareSettings
 from modernbert.errors import InputError
 
@@ -44,6 +44,58 @@ def require_output(
         raise InputError("--tasks: needs --output, a file for the results")
     if output is not None and (texts or input_file is None):
         raise InputError("--output: needs --input, a file of texts")
+
+
+def deliver(
+    verb: str,
+    model: str,
+    texts: list[str] | None,
+    input_file: Path | None,
+    run: Callable[[Iterable[Any]], Iterator[R]],
+    rows: InputSettings,
+    *,
+    kind: RowKind,
+    name: str,
+    parts: Callable[[InputRow, R], Any],
+    lines: Callable[[InputRow, R], Iterator[str]],
+    output: Path | None,
+    share: ShareSettings,
+    as_json: bool,
+    options: Mapping[str, Any],
+) -> None:
+    """Write each text and its result to a file that can be continued, or to stdout.
+
+    Args:
+        verb: The name of the verb.
+        model: The folder or hub id of the model.
+        texts: The texts given as arguments, if any.
+        input_file: A file of texts; stdin is read when neither is given.
+        run: Computes the results of any number of texts, in order.
+        rows: How to read the file.
+        kind: What each row of the file holds.
+        name: The key of the result in a JSON object.
+        parts: Turns a record and its result into the value of that key.
+        lines: Turns a record and its result into plain lines for stdout.
+        output: The file of results; stdout when None.
+        share: The share of the texts that this process computes.
+        as_json: Whether to write JSON objects to stdout.
+        options: What decides the results, beside the texts and the model.
+    """
+
+    def values(record: InputRow, result: R) -> dict[str, Any]:
+        return {"id": record.id, "text": record.shown, name: parts(record, result)}
+
+    if output is not None and input_file is not None:
+        reader = TextInput(input_file, rows, kind=kind, share=share)
+        description = description_of(verb, model, rows, **options)
+        write_results(output, reader, description, run, values, as_json=as_json)
+        return
+    for record, result in results_of(texts, input_file, run, rows, kind=kind):
+        if as_json:
+            echo_json(values(record, result))
+        else:
+            shown = (f"    {line}" for line in lines(record, result))
+            typer.echo("\n".join([record.text, *shown]))
 
 
 def write_results(
