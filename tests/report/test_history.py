@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modernbert.errors import RunError
-from modernbert.report.history import Curve, RunHistory
+from modernbert.report import history as module
+from modernbert.report.history import Curve, RunHistory, count_tokens, unigram_baseline
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
@@ -116,3 +118,31 @@ def test_smoothing_stays_between_the_extremes(values: list[float], half_width: i
 def test_smoothing_a_straight_line_changes_nothing_before_its_end() -> None:
     line = Curve(np.arange(20), np.arange(20.0))
     assert line.smoothed(3).values[:17] == pytest.approx(line.values[:17])
+
+
+VOCAB_SIZE = 7
+IDS = st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=30)
+
+
+@settings(deadline=None)
+@given(IDS, IDS)
+def test_equal_to_a_plain_calculation(training: list[int], targets: list[int]) -> None:
+    counts = count_tokens([np.array(training, dtype=np.uint16)], VOCAB_SIZE)
+    baseline = unigram_baseline(counts, np.array(targets))
+    counted = Counter(training)
+    total = len(training) + VOCAB_SIZE
+    losses = [-math.log((counted[target] + 1) / total) for target in targets]
+    assert baseline.loss == pytest.approx(sum(losses) / len(losses))
+    guess = min(range(VOCAB_SIZE), key=lambda token: (-counted[token], token))
+    assert baseline.accuracy == pytest.approx(targets.count(guess) / len(targets))
+
+
+@settings(deadline=None)
+@given(IDS)
+def test_counting_in_chunks_changes_nothing(ids: list[int]) -> None:
+    array = np.array(ids, dtype=np.uint32)
+    whole = count_tokens([array], VOCAB_SIZE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_CHUNK_TOKENS", 4)
+        assert np.array_equal(count_tokens([array], VOCAB_SIZE), whole)
+    assert whole.sum() == len(ids)

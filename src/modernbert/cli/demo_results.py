@@ -14,8 +14,7 @@ from modernbert.extras import is_installed, missing
 
 if TYPE_CHECKING:
     from modernbert.inference.fill_mask import FillMask
-    from modernbert.report.baseline import Baseline
-    from modernbert.report.history import RunHistory
+    from modernbert.report.history import Baseline, RunHistory
     from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
 EXAMPLES = (
@@ -44,7 +43,7 @@ def held_out_baseline(recipe: "PretrainingRecipe") -> "Baseline":
     import numpy as np
 
     from modernbert.data.shards import ShardFolder
-    from modernbert.report.baseline import count_tokens, unigram_baseline
+    from modernbert.report.history import count_tokens, unigram_baseline
     from modernbert.tasks.pretraining.pretrain import held_out_batches
 
     folders = [ShardFolder.open(source.shards) for source in recipe.phases[0].sources]

@@ -19,7 +19,7 @@ from modernbert.cli.inference_options import (
 from modernbert.cli.options import AsJson, echo_json, refuse_unused, takes_settings
 from modernbert.cli.terminal import Meter, duration, tell
 from modernbert.errors import InputError
-from modernbert.evaluation.settings import ColumnSettings, EvaluateSettings
+from modernbert.evaluation.suite import ColumnSettings, EvaluateSettings
 
 if TYPE_CHECKING:
     from modernbert.evaluation.rows import ScoredRows

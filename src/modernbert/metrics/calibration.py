@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from modernbert.metrics.checks import Numbers
+from modernbert.metrics.classification import Numbers
 
 _NUM_BINS = 10
 _SMALLEST, _LARGEST = -4.0, 4.0  # of the natural logarithm of a temperature

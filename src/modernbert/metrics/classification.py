@@ -1,4 +1,4 @@
-"""Scores of predicted labels."""
+"""Scores of predicted labels and numbers, and the checks of predictions before all scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,59 @@ import numpy as np
 import numpy.typing as npt
 
 from modernbert.errors import InputError
-from modernbert.metrics.checks import Indices, Numbers, as_indices, require_equal_length
+
+Numbers = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+
+def as_numbers(values: npt.ArrayLike, name: str) -> Numbers:
+    """Return (rows,) or (rows, columns) float64 without NaN.
+
+    Raises:
+        InputError: A value is not a number, or is NaN; the message names its row.
+    """
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: not numbers: {error}") from None
+    if np.isnan(numbers).any():
+        row = int(np.argwhere(np.isnan(numbers))[0][0])
+        raise InputError(f"{name}: row {row + 1} is NaN; a score must be a number")
+    return numbers
+
+
+def as_indices(values: npt.ArrayLike, name: str, count: int) -> Indices:
+    """Return (rows,) int64, each the index of one of `count` labels.
+
+    Raises:
+        InputError: A value is not such an index.
+    """
+    indices = np.asarray(values)
+    if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
+        raise InputError(
+            f"{name}: got {indices.shape} {indices.dtype}, expected indices of labels, one per row"
+        )
+    if indices.size and not 0 <= indices.min() <= indices.max() < count:
+        raise InputError(
+            f"{name}: got {int(indices.min())} to {int(indices.max())}, "
+            f"expected indices from 0 to {count - 1}"
+        )
+    return indices.astype(np.int64)
+
+
+def require_equal_length(
+    predicted: Sequence[object] | np.ndarray, expected: Sequence[object] | np.ndarray
+) -> None:
+    """Check that there is one prediction per expected value, and at least one.
+
+    Raises:
+        InputError: The numbers differ, or there are none.
+    """
+    if len(predicted) != len(expected):
+        raise InputError(f"got {len(predicted)} predictions for {len(expected)} rows")
+    if not len(expected):
+        raise InputError("no rows: there is nothing to score")
+
 
 _MATRIX_LABELS = 30
 
@@ -187,3 +239,52 @@ def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Numbers:
     above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
     quotients: Numbers = np.divide(above, below, out=np.zeros_like(above), where=below != 0)
     return quotients
+
+
+def regression_scores(predicted: npt.ArrayLike, expected: npt.ArrayLike) -> dict[str, float]:
+    """Correlations after Pearson and Spearman, and the root of the mean squared error.
+
+    >>> scores = regression_scores([1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
+    >>> {name: round(score, 3) for name, score in scores.items()}
+    {'pearson': 0.982, 'spearman': 1.0, 'rmse': 0.577}
+
+    Raises:
+        InputError: NaN, shapes that differ, or no rows.
+    """
+    given, wanted = as_numbers(predicted, "predicted"), as_numbers(expected, "expected")
+    if given.ndim != 1 or given.shape != wanted.shape:
+        raise InputError(f"predicted: got {given.shape} for {wanted.shape}, expected (rows,)")
+    require_equal_length(given, wanted)
+    return {
+        "pearson": pearson(given, wanted),
+        "spearman": pearson(ranks(given), ranks(wanted)),
+        "rmse": float(np.sqrt(np.mean((given - wanted) ** 2))),
+    }
+
+
+def pearson(first: Numbers, second: Numbers) -> float:
+    """The correlation of two rows of numbers; 0 when one of them is constant."""
+    first, second = _of_size_one(first - first.mean()), _of_size_one(second - second.mean())
+    return float(np.clip(first @ second, -1.0, 1.0))
+
+
+def ranks(numbers: Numbers) -> Numbers:
+    """The rank of each number, from 1; equal ones share the mean of theirs.
+
+    >>> ranks(np.array([3.0, 1.0, 3.0])).tolist()
+    [2.5, 1.0, 2.5]
+    """
+    _, places, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    means: Numbers = last - (counts - 1) / 2
+    return means[places]
+
+
+def _of_size_one(numbers: Numbers) -> Numbers:
+    """The numbers as a vector of length 1; zeros stay zeros."""
+    largest = np.abs(numbers).max()
+    if not largest:
+        return numbers
+    scaled = numbers / largest  # first, so that no square leaves the range of floats
+    unit: Numbers = scaled / np.linalg.norm(scaled)
+    return unit

@@ -14,8 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from modernbert.errors import InputError
-from modernbert.metrics.checks import require_equal_length
-from modernbert.metrics.classification import LabelFigures
+from modernbert.metrics.classification import LabelFigures, require_equal_length
 
 OUTSIDE = "O"
 

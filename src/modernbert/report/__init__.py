@@ -1,7 +1,6 @@
 """Reports: the page and the plots of a run, made from its log."""
 
-from modernbert.report.baseline import Baseline, count_tokens, unigram_baseline
-from modernbert.report.history import Curve, RunHistory
+from modernbert.report.history import Baseline, Curve, RunHistory, count_tokens, unigram_baseline
 from modernbert.report.run_report import ReportWriter, write_report
 
 __all__ = [

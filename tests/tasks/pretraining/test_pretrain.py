@@ -25,7 +25,7 @@ from modernbert.errors import (
     TokenizerError,
 )
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.report.baseline import count_tokens, unigram_baseline
+from modernbert.report.history import count_tokens, unigram_baseline
 from modernbert.settings import load, parse
 from modernbert.tasks.pretraining import pretrain as pretraining
 from modernbert.tasks.pretraining.data import PretrainingData

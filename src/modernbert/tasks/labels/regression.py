@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
-from modernbert.metrics.regression import regression_scores
+from modernbert.metrics.classification import regression_scores
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.tasks.labels.objective import Judged, Split, judged_rows, text_job
 from modernbert.tasks.labels.recipe import SCORES, RegressRecipe

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from modernbert.tasks.labels.plain_model import (
+from modernbert.tasks.labels.few_shot import (
     _features,
     _inverse_frequencies,
     _words,
