@@ -52,8 +52,12 @@ from modernbert.tasks.pretraining.averaging import (
     write_model,
 )
 from modernbert.tasks.pretraining.card import description, pretraining_card, step_flops
-from modernbert.tasks.pretraining.data import PretrainingData, require_known_ids
-from modernbert.tasks.pretraining.examples import first_batch, held_out_examples
+from modernbert.tasks.pretraining.data import (
+    PretrainingData,
+    first_batch,
+    held_out_examples,
+    require_known_ids,
+)
 from modernbert.tasks.pretraining.models import InFirstProcess, first_weights, starting_model
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe, read_recipe
 from modernbert.tasks.pretraining.vocabulary_loss import (
