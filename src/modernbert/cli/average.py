@@ -1,17 +1,49 @@
 """`modernbert average`: several states of a model averaged into one."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from annotated_types import Ge
 
 from modernbert.cli.options import AsJson, echo_json, takes_settings
-from modernbert.tasks.pretraining.average_settings import AverageSettings
+from modernbert.errors import SettingsError
+from modernbert.settings import Doc, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from modernbert.tasks.pretraining.averaging import AveragedPart
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageSettings(Settings):
+    """The options of `average`.
+
+    Raises:
+        SettingsError: A value is out of its range, or has no effect without another.
+    """
+
+    last: Annotated[int | None, Ge(1), Doc("Average only the last N states.")] = None
+    best: Annotated[
+        int | None, Ge(1), Doc("Average only the N states with the lowest held-out loss.")
+    ] = None
+    weight: Annotated[
+        tuple[float, ...],
+        Doc("The weight of each model, in the order given.", default="equal weights"),
+    ] = ()
+    held_out: Annotated[
+        Path | None, Doc("Shards on which to evaluate each state and the average.")
+    ] = None
+    max_tokens: Annotated[
+        int | None, Ge(1), Doc("Evaluate on a random sample of this many tokens.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_tokens is not None and self.held_out is None:
+            raise SettingsError("max_tokens: has no effect without --held-out")
 
 
 _SETTINGS = AverageSettings()
