@@ -217,7 +217,7 @@ def is_light(module: str) -> bool:
     """Whether a verb may import it early; the next test finds out whether that is true."""
     light = {"cli", "errors", "extras", "files", "hashes", "json_files", "overrides"}
     light |= {"display", "reading"}
-    ends = ("settings", "recipe", "tasks.finetune", "remote_files", "export.formats")
+    ends = ("settings", "recipe", "suite", "tasks.finetune", "remote_files", "export.formats")
     return room(module) in light or module.endswith(ends)
 
 
