@@ -112,6 +112,8 @@ def test_parts_of_a_tensor_go_by_the_surprise_of_the_whole(device: torch.device)
             update([tensor_update(whole[part], gradient[part])], [1_601], None, add_up)
     torch.testing.assert_close(whole, weight)
     assert float((weight - before).abs().max()) > 0.01
+    none = torch.zeros(0, 4, device=device)  # as of a process that has none of a tensor's rows
+    update([tensor_update(none, none)], [4], None, lambda own: own + sums[0])
     assert not suits([tensor_update(before[::2], gradient[::2])])
     assert not suits([tensor_update(before.double(), gradient.double())])
 

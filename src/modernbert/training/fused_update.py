@@ -95,8 +95,10 @@ def _blocks(counts: tuple[int, ...], device: torch.device) -> Tensor:
 def _scales(surprises: Tensor, table: Tensor, add_up: Callable[[Tensor], Tensor]) -> Tensor:
     """What each tensor's rate is multiplied by: 1 / max(1, root of the mean surprise)."""
     counts, num_values = table[4], table[5]
-    num_blocks = (counts + BLOCK - 1) // BLOCK
-    sums = torch.segment_reduce(surprises, "sum", lengths=num_blocks, unsafe=True)
+    sums = torch.zeros(len(counts), device=surprises.device)
+    if len(surprises):  # on CUDA, torch divides by their number
+        num_blocks = (counts + BLOCK - 1) // BLOCK
+        sums = torch.segment_reduce(surprises, "sum", lengths=num_blocks, unsafe=True)
     return (add_up(sums) / num_values.clamp(min=1)).sqrt().clamp(min=1).reciprocal()
 
 
