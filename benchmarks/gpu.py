@@ -75,6 +75,9 @@ IN_ORDER: Sequence[tuple[str, ...]] = (
     ("indexing", "base"),
     ("memory", "large"),
     ("training", "large"),
+    ("transformers", "large"),
+    ("forward", "base"),
+    ("flex", "base"),
 )
 """Sections with the size that they are run for, by their worth."""
 

@@ -1,5 +1,6 @@
 """The sections for a GPU, each tried in small on a CPU, so that a GPU need not debug them."""
 
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -97,7 +98,12 @@ def test_a_section_that_is_stopped_leaves_what_it_has_found(
 
 
 def test_every_section_in_order_exists() -> None:
-    assert {name for name, *_ in gpu.IN_ORDER} <= gpu.SECTIONS.keys()
+    """What the documents call unmeasured is in the order, so that one command measures it."""
+    named = {name for name, *_ in gpu.IN_ORDER}
+    assert named <= gpu.SECTIONS.keys()
+    page = (Path(gpu.__file__).parents[1] / "docs" / "gpu.md").read_text(encoding="utf-8")
+    unmeasured = page[page.index("## What has not been measured") : page.index("## How it works")]
+    assert set(re.findall(r"--section ([a-z]+)", unmeasured)) <= named
     assert {size for _, *sizes in gpu.IN_ORDER for size in sizes} <= set(benches.SIZES)
 
 
