@@ -16,11 +16,10 @@ from modernbert.inference.loading import class_for
 from modernbert.serving import schemas
 from modernbert.serving.answers import error_response, json_response
 from modernbert.serving.computing import Computing, authorize
-from modernbert.serving.docs_page import docs_page
 from modernbert.serving.hosts import HostCheck
 from modernbert.serving.models import ServedModel
 from modernbert.serving.openapi import describe
-from modernbert.serving.page import page_response, try_page
+from modernbert.serving.page import docs_page, page_response, try_page
 from modernbert.serving.refusal import Refusal, unavailable
 from modernbert.serving.routes import ROOT_ROUTES, ROUTES
 from modernbert.serving.service import Service

@@ -11,9 +11,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from modernbert.serving.answers import error_response, send_answer
-from modernbert.serving.bodies import decode_body, read_body
+from modernbert.serving.bodies import Hold, decode_body, read_body
 from modernbert.serving.heads import Route
-from modernbert.serving.memory import Hold
 from modernbert.serving.models import ServedModel
 from modernbert.serving.refusal import Refusal, unavailable
 from modernbert.serving.service import Call, Service

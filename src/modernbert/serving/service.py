@@ -16,9 +16,9 @@ from modernbert.inference.batching import Encoded, batch_tokens_for, by_item, se
 from modernbert.inference.inputs import CutSide
 from modernbert.inference.loading import device_of
 from modernbert.inference.text_model import Use
+from modernbert.serving.bodies import HeldMemory, Hold, num_bytes
 from modernbert.serving.encoding import Truncation, require_fit
 from modernbert.serving.engine import Admission, BatchEngine
-from modernbert.serving.memory import HeldMemory, Hold, num_bytes
 from modernbert.serving.models import ServedModel
 from modernbert.serving.queue import Computed, JobQueue, Lane, QueuedJob, all_done, parts_of
 from modernbert.serving.refusal import (
