@@ -24,8 +24,7 @@ from modernbert.training.distributed import Group
 from modernbert.training.health import Health
 from modernbert.training.muon import Muon, matrix_groups
 from modernbert.training.optimizer import StableAdamW, Update
-from modernbert.training.phase import Phase, Phases
-from modernbert.training.task import Progress
+from modernbert.training.task import Phase, Phases, Progress
 from modernbert.training.training_settings import TrainingSettings
 
 

@@ -35,10 +35,9 @@ from modernbert.training.isolation import seed_step, undisturbed
 from modernbert.training.launched_step import LaunchedStep, Stopwatch, step_record
 from modernbert.training.log import MetricsLog, Observer, peak_memory_bytes
 from modernbert.training.optimizer import Update, clip_gradients
-from modernbert.training.phase import Phase
 from modernbert.training.run_state import RunState
 from modernbert.training.schedule import learning_rate
-from modernbert.training.task import Progress, Result, Step, Task
+from modernbert.training.task import Phase, Progress, Result, Step, Task
 from modernbert.training.training_settings import TrainingSettings
 
 __all__ = ["Phase", "Progress", "Result", "Step", "Task", "Trainer", "TrainingSettings"]

@@ -68,7 +68,7 @@ from modernbert.settings import (
 from modernbert.tasks.pretraining import recipe_tables
 from modernbert.tasks.pretraining.recipe_tables import BatchSettings, ModelSettings, RampSettings
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES
-from modernbert.training.phase import check_names
+from modernbert.training.task import check_names
 from modernbert.training.trainer import TrainingSettings
 from modernbert.training.training_settings import ComputationSettings, LogSettings
 

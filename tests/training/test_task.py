@@ -19,8 +19,8 @@ from tests.training.toy import (
 from modernbert.errors import CheckpointError, RunError, SettingsError
 from modernbert.training import checkpoint
 from modernbert.training.optimizer import StableAdamW
-from modernbert.training.phase import Phases
 from modernbert.training.schedule import ScheduleSettings, learning_rate
+from modernbert.training.task import Phases
 from modernbert.training.trainer import Phase, Progress, Trainer, TrainingSettings
 
 
