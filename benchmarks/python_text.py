@@ -28,8 +28,7 @@ from modernbert.settings import parse
 from modernbert.tasks.pretraining.data import PretrainingData
 from modernbert.tasks.pretraining.pretrain import Pretraining, build_model
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
-from modernbert.training.computation import autocast
-from modernbert.training.isolation import undisturbed
+from modernbert.training.computation import autocast, undisturbed
 
 VOCAB_SIZE = 16_384
 MAX_SEQLEN = 512

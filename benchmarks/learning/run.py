@@ -27,8 +27,7 @@ from modernbert.model.heads import MaskedLanguageModel
 from modernbert.settings import parse
 from modernbert.tasks.pretraining.pretrain import Pretraining, pretrain
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
-from modernbert.training.computation import autocast
-from modernbert.training.isolation import undisturbed
+from modernbert.training.computation import autocast, undisturbed
 
 PEERS = {"transformers-padded": train_padded, "transformers-blocks": train_blocks}
 SCORES_FILE = "scores.json"

@@ -5,13 +5,16 @@ stay float32, on CUDA and on the CPU. Only CUDA's autocast widens softmax and th
 they keep the dtype of their input, so a loss takes `logits.float()`.
 
 A module is prepared in place and its parameters keep their names, so checkpoints do not depend on
-how it is computed. Apart from rounding, none of this changes what is trained.
+how it is computed. Apart from rounding, none of this changes what is trained. Random numbers
+depend on nothing but the step, and an evaluation leaves no trace.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -181,3 +184,30 @@ def prepare(
 def recompute(layer: nn.Module) -> None:
     """Keep no activations inside a layer; the backward pass computes its forward pass again."""
     layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Seed torch's generators for one step, whatever was drawn before it.
+
+    Args:
+        seed: The seed of the run.
+        step: The number of the step.
+        rank: The rank of this process; each process draws its own numbers.
+    """
+    entropy = [seed, step, rank] if rank else [seed, step]
+    (state,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+    torch.manual_seed(int(state))
+
+
+@contextmanager
+def undisturbed(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode without gradients; modes and random states are put back afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        devices = [device] if device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

@@ -29,9 +29,14 @@ from modernbert.devices import to_host, underway
 from modernbert.errors import TrainingError
 from modernbert.files import remove_leftovers
 from modernbert.training import run_folder
-from modernbert.training.computation import Computation, autocast, compute_dtype
+from modernbert.training.computation import (
+    Computation,
+    autocast,
+    compute_dtype,
+    seed_step,
+    undisturbed,
+)
 from modernbert.training.interruption import Interruption
-from modernbert.training.isolation import seed_step, undisturbed
 from modernbert.training.launched_step import LaunchedStep, Stopwatch, step_record
 from modernbert.training.log import MetricsLog, Observer, peak_memory_bytes
 from modernbert.training.optimizer import Update, clip_gradients

@@ -68,9 +68,8 @@ from modernbert.tasks.pretraining.vocabulary_loss import (
 )
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training import run_folder
-from modernbert.training.computation import autocast, prepare
+from modernbert.training.computation import autocast, prepare, undisturbed
 from modernbert.training.distributed import ALONE, Group, joined
-from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, read_metrics, tensorboard_log
 from modernbert.training.trackers import tracking
 from modernbert.training.trainer import METRICS_FILE, Phase, Progress, Result, Step, Trainer

@@ -32,10 +32,9 @@ from modernbert.tasks.tuning.job import (
 from modernbert.tasks.tuning.recipe import RunSettings, TuningRun
 from modernbert.tasks.tuning.task import Tuning
 from modernbert.training import checkpoint
-from modernbert.training.computation import autocast, prepare
+from modernbert.training.computation import autocast, prepare, undisturbed
 from modernbert.training.distributed import ALONE, Group
 from modernbert.training.interruption import Interrupted
-from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Observer, read_metrics
 from modernbert.training.optimizer import parameter_groups
 from modernbert.training.tensors import gathered, is_sharded

@@ -34,10 +34,9 @@ from modernbert.tasks.tuning.page import tuning_card, write_page_of_runs
 from modernbert.tasks.tuning.recipe import TuningRecipe, TuningRun
 from modernbert.tasks.tuning.run import best_module, train_run
 from modernbert.training import run_folder
-from modernbert.training.computation import autocast
+from modernbert.training.computation import autocast, undisturbed
 from modernbert.training.distributed import ALONE, Group
 from modernbert.training.interruption import Interrupted, Interruption
-from modernbert.training.isolation import undisturbed
 from modernbert.training.log import Record
 
 MODEL_FOLDER = "model"

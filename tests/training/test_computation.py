@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from modernbert.training.isolation import seed_step, undisturbed
+from modernbert.training.computation import seed_step, undisturbed
 
 
 def draw(seed: int, step: int) -> float:
