@@ -391,6 +391,14 @@ def test_candidates_and_fewer_vectors_on_request(
     assert np.load(index / "encodings.npy").shape == (4, 40)
     found = run("search", index, multi, lines[3], "--top-k", 2, "--oversample", 10, *FLOAT32)
     assert found.exit_code == 0 and lines[3] in found.stdout
+    more = tmp_path / "more.csv"
+    more.write_text(f"id,text\n41,{lines[0]}\n", "utf-8")
+    command = ("embed", more, multi, "-o", index, *FLOAT32, "--add")
+    refused = run(*command, "--pool-factor", 3)
+    assert refused.exit_code == 2 and "was built with 2" in refused.stderr
+    assert run(*command).exit_code == 0
+    num_vectors = Index.open(index).manifest.num_vectors
+    assert num_vectors == sum(map(len, [*stored, stored[0]]))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -616,3 +624,35 @@ def test_pieces_of_long_texts_are_found(
         assert (name, text) in {(hit.id, hit.text) for hit in hits if hit.score > 0.999}
     refused = embed(run, models, source, tmp_path / "x.index", "--chunk-tokens", 3)
     assert refused.exit_code == 2 and "no effect without --chunks" in refused.stderr
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_pieces_with_given_borders(
+    run: Callable[..., Any], models: Path, embedder: Embedder, tmp_path: Path, kind: str
+) -> None:
+    text, spans = "Berlin is large. It lies on the Spree.", [(0, 16), (17, 38)]
+    source, index = tmp_path / f"texts.{kind}", tmp_path / "out.index"
+    source.write_text(
+        json.dumps({"id": "a", "text": text, "pieces": spans}) + "\n"
+        if kind == "jsonl"
+        else f'id,text,pieces\na,{text},"{spans}"\n'.replace("(", "[").replace(")", "]")
+    )
+    command = ("--borders", "pieces", "--field", "id")
+    answer = embed(run, models, source, index, *command)
+    assert answer.exit_code == 0, answer.stderr
+    prompt = embedder.settings.side_prompt("document")
+    expected = embedder.encode_chunks(text, borders=spans, prompt=prompt)
+    (hits,) = Index.open(index).search(expected.vectors[1], 2)
+    assert [hit.text for hit in hits] == ["It lies on the Spree.", "Berlin is large."]
+    assert [hit.id for hit in hits] == ["a#char=17,38", "a#char=0,16"]
+    assert hits[0].fields == {"id": "a"} and hits[0].score == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("pieces", [None, "x", [[0]], [[0, 1.5]], [[3, 2]], [[0, 99]], [1], {}])
+def test_borders_that_are_none(
+    run: Callable[..., Any], models: Path, tmp_path: Path, pieces: Any
+) -> None:
+    source = tmp_path / "texts.jsonl"
+    source.write_text(json.dumps({"id": "row 7", "text": "A text.", "pieces": pieces}) + "\n")
+    answer = embed(run, models, source, tmp_path / "out.index", "--borders", "pieces")
+    assert answer.exit_code == 2 and "row 7: borders" in answer.stderr, answer.stderr

@@ -32,16 +32,19 @@ from modernbert.errors import InputError
 from modernbert.inference.settings import IndexSettings, VectorSettings
 
 if TYPE_CHECKING:
+    from modernbert.inference.index import Index
     from modernbert.inference.index_folder import IndexKind, IndexOptions
     from modernbert.inference.retriever import Retriever
     from modernbert.inference.sparse_embedder import SparseVector
     from modernbert.model.precision import PrecisionChoice
+    from modernbert.tokenizer.spans import Span
 
 
 _ROWS = InputSettings()
 _ALONE = ShareSettings()
 _INDEX = IndexSettings()
 _VECTORS = VectorSettings()
+_PLAIN = replace(_VECTORS, pool_factor=1)
 _PROMPTS: dict[str, Any] = {"prompt": None, "prompt_name": None}
 
 
@@ -91,12 +94,17 @@ def embed(
     from modernbert.kinds import model_kind
     from modernbert.model.config_file import find_model
 
-    _check_index(output, index)
-    if index.add and (vectors.chunks or share.tasks is not None):
-        raise InputError("--add: takes whole texts, in one task; leave out --chunks and --tasks")
+    vectors = replace(vectors, pool_factor=_pool_factor(output, index, vectors.pool_factor))
+    if index.add and (vectors.chunks or vectors.borders or share.tasks is not None):
+        raise InputError(
+            "--add: takes whole texts, in one task; leave out --chunks, --borders and --tasks"
+        )
+    if vectors.borders and vectors.chunks:
+        raise InputError("--chunks: texts are divided at --borders; leave out one of them")
     if vectors.chunk_tokens is not None and vectors.chunks is None:
         raise InputError("--chunk-tokens: has no effect without --chunks")
-    reader = TextInput(input_file, rows, share=share, fields=index.fields, needs_ids=index.add)
+    columns = (*index.fields, *([vectors.borders] if vectors.borders else []))
+    reader = TextInput(input_file, rows, share=share, fields=columns, needs_ids=index.add)
     next(iter(reader), None)  # what is wrong with the file's columns is told at once
     work = _Work(
         model=model,
@@ -142,10 +150,10 @@ def _write_sparse(work: _Work) -> None:
 
     _refuse_for_one_vector(work, multi=False)
     index, vectors = work.index, work.vectors
-    if replace(index, texts=True) != _INDEX or replace(vectors, **_PROMPTS) != _VECTORS:
+    if replace(index, texts=True) != _INDEX or replace(vectors, **_PROMPTS) != _PLAIN:
         raise InputError(
             f"{work.model}: gives sparse vectors; leave out --kind, --faiss, --normalize, "
-            "--truncate-dim, --chunks, --field, --bm25 and --add"
+            "--truncate-dim, --chunks, --borders, --field, --bm25 and --add"
         )
     if work.output.suffix != ".jsonl":
         raise InputError(f"{work.output}: the model gives sparse vectors; name a .jsonl file")
@@ -180,6 +188,8 @@ def _write_vectors(work: _Work) -> None:
     }
     if index.clusters:
         built["clusters"] = index.clusters
+    if multi:
+        built["pool_factor"] = work.vectors.pool_factor or 1
     options = _options(work, embedder)
     source = _source(work, embedder)
     width = work.vectors.truncate_dim or embedder.dim
@@ -198,8 +208,8 @@ def _write_vectors(work: _Work) -> None:
         else:
             _run(job, source, embedder, {**options, "batch_tokens": work.batch_tokens})
         kept = (row.text for row in source) if index.texts else None
-        more = (row.fields for row in source) if index.fields else None
-        job.finish(options=built, texts=kept, fields=more)
+        fields = ({name: row.fields[name] for name in index.fields} for row in source)
+        job.finish(options=built, texts=kept, fields=fields if index.fields else None)
     if str(work.reader.skipped):
         tell(str(work.reader.skipped))
     if share.task is not None:
@@ -216,13 +226,13 @@ def _options(work: _Work, embedder: "Retriever") -> dict[str, Any]:
 
     vectors, prompt = work.vectors, work.vectors.prompt
     if isinstance(embedder, MultiVectorEmbedder):
-        if replace(vectors, pool_factor=1) != _VECTORS:
+        if replace(vectors, pool_factor=1) != _PLAIN:
             raise InputError(
                 f"{work.model}: computes one vector per token and has its own prompts; leave out "
-                "--normalize, --truncate-dim, --chunks, --prompt and --prompt-name"
+                "--normalize, --truncate-dim, --chunks, --borders, --prompt and --prompt-name"
             )
-        pooled = {"pool_factor": vectors.pool_factor} if vectors.pool_factor > 1 else {}
-        return {"side": "document"} | pooled
+        factor = vectors.pool_factor or 1
+        return {"side": "document"} | ({"pool_factor": factor} if factor > 1 else {})
     if work.output.suffix == ".index" and prompt is None and vectors.prompt_name is None:
         prompt = embedder.settings.first_prompt(("document", "passage", "corpus"))
     return {
@@ -236,6 +246,8 @@ def _source(work: _Work, embedder: "Retriever") -> TextInput | ChunkInput:
     """The texts, or their pieces."""
     from modernbert.inference.chunks import ChunkSettings
 
+    if work.vectors.borders:
+        return ChunkInput(work.reader, embedder.tokenizer, work.vectors.borders)
     if work.vectors.chunks is None:
         return work.reader
     settings = ChunkSettings(
@@ -248,7 +260,10 @@ def _identity(
     work: _Work, model: str, options: Mapping[str, Any], source: TextInput | ChunkInput
 ) -> dict[str, Any]:
     """All that the vectors depend on: a job that was stopped goes on only if it is the same."""
-    chunks = {"chunks": asdict(source.settings)} if isinstance(source, ChunkInput) else {}
+    chunks: dict[str, Any] = {}
+    if isinstance(source, ChunkInput):
+        way = source.way
+        chunks["chunks"] = {"borders": way} if isinstance(way, str) else asdict(way)
     return {
         **work.reader.identity,
         **asdict(work.rows),
@@ -268,8 +283,23 @@ def _sparse_line(record: InputRow, vector: "SparseVector") -> dict[str, Any]:
     }
 
 
-def _check_index(output: Path, index: IndexSettings) -> None:
-    """Refuse what an output has no use for before the work begins."""
+def _pool_factor(output: Path, index: IndexSettings, given: int | None) -> int:
+    """The pooling of the index that grows, or what is given; see also `_check_index`."""
+    opened = _check_index(output, index)
+    stored = opened.manifest.pool_factor if opened else (given or 1)
+    if given not in (None, stored):
+        raise InputError(
+            f"--pool-factor: got {given}, but {output} was built with {stored}; leave it out"
+        )
+    return stored
+
+
+def _check_index(output: Path, index: IndexSettings) -> "Index | None":
+    """Refuse what an output has no use for before the work begins.
+
+    Returns:
+        The index to which texts are added, if they are.
+    """
     from modernbert.inference.bm25 import words_of
     from modernbert.inference.index import Index
 
@@ -282,18 +312,19 @@ def _check_index(output: Path, index: IndexSettings) -> None:
             raise InputError(
                 "--add: the index is as it was built; leave out --bm25, --kind, --clusters, --faiss"
             )
-        Index.open(output)
+        return Index.open(output)
     if index.bm25:
         if not index.texts:
             raise InputError("--bm25: needs the texts; leave out --no-texts")
         words_of(index.bm25)
+    return None
 
 
 def _refuse_for_one_vector(work: _Work, *, multi: bool) -> None:
     """Refuse what only documents with several vectors have, and numbers that no index can have."""
     from modernbert.inference.index_folder import require_clusters
 
-    if not multi and (work.index.clusters or work.vectors.pool_factor > 1):
+    if not multi and (work.index.clusters or work.vectors.pool_factor != 1):
         raise InputError("--clusters and --pool-factor: need a model of one vector per token")
     require_clusters(work.index.clusters or 0, is_ragged=multi)
 
@@ -324,28 +355,36 @@ def _run(
 
     from modernbert.inference.embedder import Embedder
 
-    chunks = source.settings if isinstance(source, ChunkInput) else None
+    chunked = source if isinstance(source, ChunkInput) else None
     left = (
-        source.after(job.num_done)
-        if isinstance(source, ChunkInput)
-        else islice(source, job.num_done, None)
+        chunked.after(job.num_done) if chunked is not None else islice(source, job.num_done, None)
     )
     ids: deque[str] = deque()
+    borders: deque[list[Span]] = deque()
 
     def texts() -> Iterator[str]:
         for record in left:
             ids.append(record.id)
+            if chunked is not None and isinstance(chunked.way, str):
+                borders.append(chunked.borders(record))
             yield record.text
+
+    def given() -> "Iterator[list[Span]]":
+        while borders:
+            yield borders.popleft()
 
     if job.is_complete:
         return
     if job.num_done:
-        tell(f"going on after {counted(job.num_done, 'text' if chunks is None else 'piece')}")
+        tell(f"going on after {counted(job.num_done, 'text' if chunked is None else 'piece')}")
     with Meter("embedding") as meter, warnings_told():
         options = {**options, "on_progress": speed_of(meter)}
-        if chunks is not None:
+        if chunked is not None:
             assert isinstance(embedder, Embedder)
-            for found in embedder.stream_chunks(texts(), chunks=chunks, **options):
+            way: dict[str, Any] = {"chunks": chunked.way}
+            if isinstance(chunked.way, str):
+                way = {"borders": given()}
+            for found in embedder.stream_chunks(texts(), **way, **options):
                 job.append(names_of(ids.popleft(), found.borders), found.vectors)
             return
         for block in embedder.stream(texts(), **options):

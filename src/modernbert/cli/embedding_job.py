@@ -250,18 +250,18 @@ class ChunkInput:
     Args:
         reader: The texts with their ids, read from the file.
         tokenizer: The tokenizer of the model.
-        settings: How the texts are divided.
+        way: How the texts are divided, or the column that gives the borders of their pieces.
     """
 
     def __init__(
-        self, reader: TextInput, tokenizer: "Tokenizer", settings: "ChunkSettings"
+        self, reader: TextInput, tokenizer: "Tokenizer", way: "ChunkSettings | str"
     ) -> None:
-        self._reader, self._tokenizer, self.settings = reader, tokenizer, settings
+        self._reader, self._tokenizer, self.way = reader, tokenizer, way
 
     def __iter__(self) -> Iterator[InputRow]:
         """Yield each piece with its name."""
         for row in self._reader:
-            borders = self._borders(row.text)
+            borders = self.borders(row)
             pieces = (row.text[start:end] for start, end in borders)
             for name, piece in zip(names_of(row.id, borders), pieces, strict=True):
                 yield replace(row, id=name, given=piece)
@@ -270,15 +270,36 @@ class ChunkInput:
         """Yield the texts after those that have the first pieces."""
         for row in self._reader:
             if num_pieces > 0:
-                num_pieces -= len(self._borders(row.text))
+                num_pieces -= len(self.borders(row))
             else:
                 yield row
 
-    def _borders(self, text: str) -> "list[Span]":
+    def borders(self, row: InputRow) -> "list[Span]":
+        """The start and end of each piece of a text, in characters.
+
+        Raises:
+            InputError: The column of the row holds no such list, or no part of the text.
+        """
         from modernbert.inference.chunks import divided
 
-        encoding = self._tokenizer.encode_with_offsets(text, special_tokens=False)
-        return divided(text, encoding.offsets, self.settings)[1]
+        try:
+            way = _spans(row.fields[self.way]) if isinstance(self.way, str) else self.way
+            encoding = self._tokenizer.encode_with_offsets(row.text, special_tokens=False)
+            return divided(row.text, encoding.offsets, way)[1]
+        except InputError as error:
+            raise InputError(f"{row.id}: {error}") from None
+
+
+def _spans(value: Any) -> "list[Span]":
+    """The borders that a cell holds, a list or as JSON."""
+    try:
+        found = json.loads(value)
+        spans = [(start, end) for start, end in found]
+    except (TypeError, ValueError, RecursionError):
+        found, spans = None, []
+    if not isinstance(found, list) or {type(place) for span in spans for place in span} - {int}:
+        raise InputError(f"borders: got {value!r:.100}, expected a list of [start, end]")
+    return spans
 
 
 def names_of(name: str, borders: "Sequence[Span]") -> list[str]:

@@ -318,6 +318,7 @@ def _options(segment: Segment) -> IndexOptions:
         "model": manifest.model,
         "bm25": manifest.bm25,
         "clusters": manifest.clusters,
+        "pool_factor": manifest.pool_factor,
     }
 
 

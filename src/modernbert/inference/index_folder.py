@@ -74,6 +74,7 @@ class IndexManifest:
         bm25: The language by whose rules the words of the texts are indexed; empty if they are not.
         clusters: How many numbers encode a document that has several vectors, to find candidates;
             0 if all documents are compared.
+        pool_factor: How many tokens of a document had one vector, on average (token pooling).
         files: The sizes and hashes of the other files; none in indexes of before.
     """
 
@@ -86,6 +87,7 @@ class IndexManifest:
     is_ragged: bool = False
     bm25: str = ""
     clusters: int = 0
+    pool_factor: int = 1
     format: str = FORMAT
     files: Mapping[str, FileHash] = field(default_factory=dict)
 
@@ -156,6 +158,7 @@ class IndexOptions(TypedDict, total=False):
             too, or "none" for words as they are; needs `texts` and the extra `search`.
         clusters: For documents with several vectors: find candidates by encodings of so many
             numbers, and compare only those exactly. 0 compares every document.
+        pool_factor: How the documents' vectors were pooled, which the index only remembers.
     """
 
     kind: IndexKind | None
@@ -163,6 +166,7 @@ class IndexOptions(TypedDict, total=False):
     model: str
     bm25: str
     clusters: int
+    pool_factor: int
 
 
 def build_index(
@@ -232,6 +236,7 @@ def build_index(
             is_ragged=is_ragged,
             bm25=language,
             clusters=clusters,
+            pool_factor=options.get("pool_factor", 1),
             files=hash_folder(partial),
         )
         text = json.dumps(asdict(manifest), indent=2) + "\n"

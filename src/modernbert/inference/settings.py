@@ -72,14 +72,22 @@ class VectorSettings(Settings):
         Ge(1),
         Doc("The most tokens of a piece; a longer sentence is a piece of its own.", default="256"),
     ] = None
+    borders: Annotated[
+        str | None,
+        Doc(
+            "Divide texts into the pieces that this column names instead: a list of [START, END], "
+            "in characters of the text."
+        ),
+    ] = None
     pool_factor: Annotated[
-        int,
+        int | None,
         Ge(1),
         Doc(
             "Keep one vector for so many of a document's tokens, by joining the most similar ones "
-            "(one vector per token)."
+            "(one vector per token).",
+            default="1; that of the index with --add",
         ),
-    ] = 1
+    ] = None
     normalize: Annotated[bool, Doc("Scale each vector to length 1.")] = False
     truncate_dim: Annotated[
         int | None, Ge(1), Doc("Keep only the first N dimensions of each vector.")
