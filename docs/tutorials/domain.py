@@ -8,6 +8,7 @@
 # %%
 import json
 import os
+import re
 import sysconfig
 from collections import Counter
 from pathlib import Path
@@ -36,13 +37,13 @@ if small:
 tokenizer = modernbert.Tokenizer.from_pretrained(start)
 counts: Counter[str] = Counter()
 for line in train_file.read_text(encoding="utf-8").splitlines():
-    counts.update(word for word in json.loads(line)["text"].split() if word.isidentifier())
+    counts.update(re.findall(r"[^\W\d]\w{5,}", json.loads(line)["text"]))
 saved = {
     word: count * (len(tokenizer.encode(" " + word)) - 4)  # [CLS], the blank, the word, [SEP]
     for word, count in counts.most_common(3000)
-    if len(word) >= 6 and tokenizer.token_to_id(word) is None
+    if tokenizer.token_to_id(word) is None
 }
-words = sorted(saved, key=lambda word: -saved[word])[:40]
+words = sorted(saved, key=lambda word: -saved[word])[:80]
 print(words[:10])
 
 # %%
@@ -50,10 +51,22 @@ from modernbert.tokenizer.derive import extend
 
 extended = extend(tokenizer, words)
 extended.save_pretrained("tokenizer")
-sample = "return isinstance(error, AttributeError)"
-print(len(tokenizer.encode(sample)), "tokens before,", len(extended.encode(sample)), "now")
+held_out = [
+    json.loads(line)["text"]
+    for file in held_out_files
+    for line in file.read_text(encoding="utf-8").splitlines()[:300]
+]
+num_words = sum(len(re.findall(r"\w+", text)) for text in held_out)
+for name, each in (("before", tokenizer), ("now", extended)):
+    num_tokens = sum(len(ids) for ids in each.encode_batch(held_out))
+    sample = each.encode("return isinstance(error, AttributeError)", special_tokens=False)
+    print(
+        f"{name}: {num_tokens / num_words:.2f} tokens a word;", [each.decode([i]) for i in sample]
+    )
 
 # %% [markdown]
+# A new token is found wherever its letters stand, so short words are left out: `None` would split `NoneType`.
+#
 # ## Continue
 #
 # `start` names the model to go on with; its sizes are its own. The rate rises from zero again, as the averages of
