@@ -14,7 +14,7 @@ _TEXT_WIDTH = 72
 
 @dataclass(frozen=True)
 class Table:
-    """Names of columns, rows of cells, and lines below them.
+    """Names of columns, rows of cells, and lines below them; the lines alone if there is no row.
 
     >>> print(Table(("split", "f1"), [("dev", 0.91234), ("test", 0.9)], ["model: runs/a/model"]))
     split  f1
@@ -28,6 +28,8 @@ class Table:
     notes: Sequence[str] = ()
 
     def __str__(self) -> str:
+        if not self.rows:
+            return "\n".join(self.notes)
         lines = [list(self.header), *([shown(cell) for cell in row] for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         aligned = [
@@ -43,7 +45,8 @@ class Table:
             for row in self.rows
         )
         notes = "".join(f"<div>{html.escape(note)}</div>" for note in self.notes)
-        return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>{notes}"
+        table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+        return (table if self.rows else "") + notes
 
 
 class Shown:

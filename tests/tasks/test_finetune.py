@@ -49,6 +49,10 @@ def polars_frame(columns: dict[str, list[Any]]) -> Any:
     return pytest.importorskip("polars").DataFrame(columns)
 
 
+def lazy_frame(columns: dict[str, list[Any]]) -> Any:
+    return pytest.importorskip("polars").LazyFrame(columns)
+
+
 def data_set(columns: dict[str, list[Any]]) -> Any:
     return pytest.importorskip("datasets").Dataset.from_dict(columns)
 
@@ -58,6 +62,7 @@ MAKERS: dict[str, Callable[[dict[str, list[Any]]], Any]] = {
     "rows": rows,
     "pandas": pandas_frame,
     "polars": polars_frame,
+    "polars, lazy": lazy_frame,
     "pyarrow": pyarrow.table,
     "datasets": data_set,
 }

@@ -35,14 +35,15 @@ from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialToke
 from modernbert.data.spill import RUN_TOKENS, Spill, SpilledRun, shuffled
 from modernbert.data.tokenize_units import OnProgress, PrepareProgress, tokenize_units
 from modernbert.data.tokenizing import Encode, TokenizingRules
+from modernbert.display import Shown, Table
 from modernbert.errors import DocumentError, InputError
 from modernbert.settings import to_mapping
 
 _WRITING_STEPS = 1000
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrepareResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PrepareResult(Shown):
     """What was prepared.
 
     Attributes:
@@ -56,6 +57,12 @@ class PrepareResult:
     held_out: ShardFolder | None
     skipped: Skipped
     already_finished: bool
+
+    def table(self) -> Table:
+        """A row for each folder of shards."""
+        folders = [each for each in (self.train, self.held_out) if each is not None]
+        rows = [[str(each.path), each.num_documents, each.num_tokens] for each in folders]
+        return Table(("folder", "documents", "tokens"), rows)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,8 @@ def table_of_object(source: Any) -> Table:
             {key: named_values(columns[key], labels.get(key)) for key in columns}, name
         )
     if is_frame(source):
-        return _of_columns({str(column): _cells(source[column]) for column in source.columns}, name)
+        frame = source.collect() if type(source).__name__ == "LazyFrame" else source
+        return _of_columns({str(column): _cells(frame[column]) for column in frame.columns}, name)
     if isinstance(source, Mapping):
         return _of_mapping(source, name)
     if isinstance(source, Iterable) and not isinstance(source, str | bytes):
@@ -43,8 +44,8 @@ def table_of_object(source: Any) -> Table:
 
 def is_frame(value: object) -> bool:
     """Whether an object is a data frame of pandas or polars."""
-    library = type(value).__module__.partition(".")[0]
-    return library in ("pandas", "polars") and hasattr(value, "columns")
+    library, name = type(value).__module__.partition(".")[0], type(value).__name__
+    return library in ("pandas", "polars") and (name == "LazyFrame" or hasattr(value, "columns"))
 
 
 def table_of_data_set(source: Any, name: str) -> Table:
