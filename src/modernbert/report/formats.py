@@ -86,15 +86,18 @@ def tick_labels(places: Sequence[float], format: NumberFormat) -> list[str]:
 
     >>> tick_labels([0, 0.38, 0.4], compact), tick_labels([5e5, 1e6, 1.5e6], compact)
     (['0', '0.38', '0.40'], ['500k', '1.0M', '1.5M'])
+    >>> tick_labels([5e-5, 1e-4, 1.5e-4], compact)
+    ['5.0e-5', '1.0e-4', '1.5e-4']
     """
-    parts = [re.fullmatch(r"(-?\d+)\.?(\d*)(.*)", format(place)) for place in places]
+    parts = [re.fullmatch(r"(-?\d+)\.?(\d*)((e?).*)", format(place)) for place in places]
     decimals: dict[str, int] = {}
     for part in parts:
         if part and part[0] != "0":
-            decimals[part[3]] = max(decimals.get(part[3], 0), len(part[2]))
+            unit = part[4] or part[3]
+            decimals[unit] = max(decimals.get(unit, 0), len(part[2]))
     return [
         f"{part[1]}.{part[2]:0<{wanted}}{part[3]}"
-        if part and part[0] != "0" and (wanted := decimals[part[3]])
+        if part and part[0] != "0" and (wanted := decimals[part[4] or part[3]])
         else format(place)
         for place, part in zip(places, parts, strict=True)
     ]
