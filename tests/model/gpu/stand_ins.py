@@ -18,12 +18,19 @@ def put(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
 
     def local_attention(
-        query: Tensor, key: Tensor, value: Tensor, firsts: Tensor, ends: Tensor, window: int
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        firsts: Tensor,
+        ends: Tensor,
+        back: int,
+        ahead: int,
     ) -> tuple[Tensor, Tensor]:
         calls.append("local_attention")
         rows = torch.arange(len(query))
         mask = (rows >= firsts[:, None]) & (rows < ends[:, None])
-        mask &= (rows[:, None] - rows).abs() <= window
+        apart = rows[:, None] - rows
+        mask &= (apart <= back) & (apart >= -ahead)
         heads = (x.transpose(0, 1) for x in (query, key, value))
         attended = functional.scaled_dot_product_attention(*heads, attn_mask=mask)
         return attended.transpose(0, 1), torch.empty(0)
