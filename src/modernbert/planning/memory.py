@@ -13,13 +13,13 @@ from modernbert.model.config import EncoderConfig, LayerKind
 from modernbert.model.layout import MIN_BLOCK
 from modernbert.planning.phase import Machine, Phase, num_matrix_parameters
 
-Kernels = Literal["varlen", "blocks", "native"]
+Kernels = Literal["triton", "blocks", "native"]
 
 _FLOAT = 4
 _BFLOAT16 = 2
 _OPTIMIZER_AVERAGES = 2
-# StableAdamW on an accelerator updates all tensors in one go, with three lists of results as large
-# as the tensors; on a CPU one tensor at a time.
+# StableAdamW on a GPU without its Triton kernels updates all tensors in one go, with three lists of
+# results as large as the tensors; on a CPU one tensor at a time; the kernels keep none.
 _OPTIMIZER_RESULTS = 3
 # Rows of logits are widened to float32 at most this many bytes at a time; two such are alive.
 _GPU_LOGITS_BLOCK = 2 << 27
@@ -115,7 +115,9 @@ def averages_bytes(phase: Phase) -> int:
 
 def _update(phase: Phase, machine: Machine, own: int) -> int:
     """What the optimizer's step needs at its fullest moment."""
-    results = _OPTIMIZER_RESULTS * (_largest(phase.config) if machine.chip.is_cpu else own)
+    since_ampere = machine.chip.bfloat16_tflops is not None and not machine.chip.is_cpu
+    at_once = _largest(phase.config) if machine.chip.is_cpu else own
+    results = 0 if since_ampere else _OPTIMIZER_RESULTS * at_once
     if phase.optimizer != "muon":
         return results
     # Of the matrices that are taken in one go: twice in float32, and four results in bfloat16.
@@ -126,10 +128,10 @@ def _update(phase: Phase, machine: Machine, own: int) -> int:
 
 
 def kernels_of(machine: Machine, *, bfloat16: bool) -> Kernels:
-    """Return the attention that `model.kernels.attend` chooses: each keeps other tensors."""
+    """Return what computes attention and GeGLU (Triton's with `varlen`): each keeps others."""
     if machine.chip.is_cpu:
         return "native"
-    return "varlen" if bfloat16 else "blocks"
+    return "triton" if bfloat16 else "blocks"
 
 
 def activation_bytes(
@@ -175,7 +177,7 @@ def _layer_bytes(
     width, glu = config.hidden_size, config.intermediate_size
     norms = 2 * (_FLOAT * width + 2 * _FLOAT) + 2 * size * width  # inputs, and outputs as operands
     # GeGLU keeps both halves and its result; torch's own the activated half too.
-    mlp = size * glu * (3 if kernels == "native" else 4)
+    mlp = size * glu * (4 if kernels == "blocks" else 3)
     mask = width if dropout else 0  # a byte an entry
     sums = _FLOAT * config.num_heads  # one a row and head
     return norms + _attention_bytes(config, kind, kernels, size) + sums + mask + mlp
@@ -185,7 +187,7 @@ def _attention_bytes(config: EncoderConfig, kind: LayerKind, kernels: Kernels, s
     width = config.hidden_size
     if kernels == "native":
         return 4 * size * width  # queries, keys, values, result
-    if kernels == "varlen":
+    if kernels == "triton":
         return 6 * size * width  # and queries and keys before they are rotated, beside the values
     if kind == "global":
         return 7 * size * width  # and the result once more, joined
