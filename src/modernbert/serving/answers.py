@@ -1,4 +1,4 @@
-"""Answers to JSON, piece by piece, so that a large one neither stops the server nor fills it."""
+"""Answers as JSON, encoded in pieces, so that a large one neither blocks the server nor fills it."""
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any
@@ -23,11 +23,11 @@ OffLoop = Callable[..., Coroutine[Any, Any, Any]]
 
 
 class Lazy:
-    """A list of which each item is made when it is encoded, as it takes less room before.
+    """A list whose items are made only when they are encoded, which saves memory until then.
 
     Args:
-        number: How many items it has.
-        item: Makes the one at a place.
+        number: The number of items.
+        item: Makes the item at an index.
     """
 
     def __init__(self, number: int, item: Callable[[int], Any]) -> None:
@@ -48,7 +48,7 @@ def json_response(
 
 
 def error_response(refusal: Refusal, *, is_openai: bool = False) -> Response:
-    """A response that tells why there is no result."""
+    """A response that says why there is no result."""
     headers = {}
     if refusal.retry_after is not None:
         headers["retry-after"] = str(refusal.retry_after)
@@ -68,9 +68,9 @@ async def send_answer(
     A result of more than one piece is sent as it is encoded, without a length in its head.
 
     Args:
-        send: What sends messages of ASGI; it waits until the message before has been taken.
+        send: Sends ASGI messages; it waits until the previous message has been taken.
         value: The result: structs, lists, numbers, texts and NumPy arrays.
-        headers: What else its head says.
+        headers: More headers of the response.
         off_loop: Runs a function on another thread.
     """
     pieces = json_pieces(value)
@@ -132,7 +132,7 @@ def _joined(groups: Iterable[Iterator[bytes]]) -> Iterator[bytes]:
 
 
 def _groups(values: Any) -> Iterator[Iterator[bytes]]:
-    """Neighbours among the values of a list, as many as make a piece, without brackets."""
+    """Neighbouring values of a list, as many as make up a piece, without brackets."""
     if isinstance(values, np.ndarray) and values.ndim == 1:
         for start in range(0, len(values), _PIECE_VALUES):
             yield iter([_encode(values[start : start + _PIECE_VALUES])[1:-1]])

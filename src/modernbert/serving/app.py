@@ -1,4 +1,4 @@
-"""The HTTP side of a service: bodies in, answers and errors out."""
+"""The HTTP side of a service: request bodies in, answers and errors out."""
 
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
@@ -31,10 +31,10 @@ _AT_ROOT = {route.path: route for route in ROOT_ROUTES}
 
 
 def make_app(service: Service, *, allowed_hosts: Collection[str] | None = None) -> ASGIApp:
-    """The application of a service, which whoever runs it starts and closes.
+    """Make the application of a service; whoever runs it also starts and closes the service.
 
     Args:
-        service: What answers.
+        service: The service that answers.
         allowed_hosts: Names that requests may call the server by, besides those of this machine;
             any when None.
     """
@@ -58,7 +58,7 @@ def make_app(service: Service, *, allowed_hosts: Collection[str] | None = None) 
 
 
 def _paths_of(http: "_Http", prefix: str, model: ServedModel | None) -> list[PathRoute]:
-    """The paths below a model's name, or those of whichever model can do it."""
+    """The routes below a model's name, or those that any suitable model may answer."""
     shown = model or next(iter(http.service.models.values()))
     ability = class_for(shown.kind)
     default = next(route for route in ROUTES if ability in route.abilities)
@@ -85,7 +85,7 @@ class _Http:
         self._page = page_response(try_page())
 
     async def info(self, model: ServedModel, _: Request) -> Response:
-        """What a model is, and the limits."""
+        """Describe a model and the limits of the server."""
         settings, service = self.settings, self.service
         routes = [route.path for route in ROUTES if model.can(route.abilities)]
         return json_response(
@@ -106,13 +106,13 @@ class _Http:
         )
 
     async def list_models(self, _: Request) -> Response:
-        """The names of the models, as OpenAI lists them."""
+        """List the names of the models, in OpenAI's format."""
         return json_response(
             schemas.OpenAIModels([schemas.OpenAIModel(n) for n in self.service.models])
         )
 
     async def one_model(self, request: Request) -> Response:
-        """One of them, or none of that name."""
+        """Describe one model, or say that there is none of that name."""
         name = request.path_params["name"]
         if name not in self.service.models:
             known = ", ".join(self.service.models)
@@ -121,30 +121,30 @@ class _Http:
         return json_response(schemas.OpenAIModel(name))
 
     async def health(self, _: Request) -> Response:
-        """Whether requests are taken."""
+        """Say whether the server takes requests."""
         if self.service.is_draining:
             return error_response(unavailable("the server is shutting down", retry_after=5))
         return Response()
 
     async def metrics(self, _: Request) -> Response:
-        """What Prometheus reads."""
+        """Return the metrics in the format of Prometheus."""
         return PlainTextResponse(self.service.telemetry.render())
 
     async def openapi(self, _: Request) -> Response:
-        """The description of the routes."""
+        """Return the OpenAPI description of the routes."""
         return Response(self._description, media_type="application/json")
 
     async def docs(self, _: Request) -> Response:
-        """The description of the routes, to read."""
+        """Return the description of the routes as a page."""
         return self._docs
 
     async def page(self, _: Request) -> Response:
-        """A page to try the routes on."""
+        """Return the page on which people try the routes."""
         return self._page
 
 
 def _locked(service: Service, endpoint: Endpoint) -> Endpoint:
-    """An endpoint that wants the key, if there is one."""
+    """An endpoint that requires the key, if one is set."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -157,7 +157,7 @@ def _locked(service: Service, endpoint: Endpoint) -> Endpoint:
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
-    """A path or a method that there is not."""
+    """Answer a request for an unknown path or method."""
     assert isinstance(error, HTTPException)
     is_path = error.status_code == 404
     said = f"{request.url.path}: no such path; see /openapi.json" if is_path else error.detail

@@ -13,10 +13,10 @@ from modernbert.serving.settings import ServingSettings
 
 
 class HeldMemory:
-    """The bytes that are held now, and the most that may be.
+    """Counts the bytes that all requests hold together, and knows the most that they may hold.
 
     Attributes:
-        num_bytes: Those that are held.
+        num_bytes: The bytes that are held now.
     """
 
     def __init__(self, most: int) -> None:
@@ -25,7 +25,7 @@ class HeldMemory:
 
 
 class Hold:
-    """The share of one request, from its first byte until its answer has been taken."""
+    """The bytes that one request holds, from its first byte until its answer has been taken."""
 
     def __init__(self, memory: HeldMemory) -> None:
         self._memory = memory
@@ -53,7 +53,7 @@ class Hold:
         return self._num_bytes
 
     def shrink(self, num_bytes: int) -> None:
-        """Hold no more than so many bytes any longer."""
+        """Release bytes until at most this many are held."""
         if (fewer := self._num_bytes - num_bytes) > 0:
             self._memory.num_bytes -= fewer
             self._num_bytes = num_bytes
@@ -67,13 +67,13 @@ class Hold:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Hold nothing any more."""
+        """Release all bytes."""
         self._memory.num_bytes -= self._num_bytes
         self._num_bytes = 0
 
 
 def num_bytes(value: Any) -> int:
-    """About how many bytes a computed result takes: those of its arrays and tensors."""
+    """Estimate the bytes of a computed result: those of its arrays and tensors."""
     if isinstance(value, tuple | list):
         return sum(map(num_bytes, value))
     return int(getattr(value, "nbytes", 0))
@@ -85,16 +85,16 @@ _OTHER_LISTS = 64
 
 
 async def read_body(request: Request, settings: ServingSettings, hold: Hold) -> bytes:
-    """The body of a request, which is given up when it is too large or takes too long.
+    """Read the body of a request; give up when it is too large or takes too long.
 
     Args:
-        request: The one whose head has arrived.
+        request: The request, whose head has arrived.
         settings: The largest body, and how long a client may take to send it.
-        hold: What counts its bytes.
+        hold: Counts the bytes of the body.
 
     Raises:
-        Refusal: It is no JSON by its type, larger than a body may be, late, or has more lists in
-            it than a request may have inputs.
+        Refusal: Its content type is not JSON, it is too large or too late, or it contains more
+            lists than a request may have inputs.
     """
     _require_json(request)
     most, body = settings.max_body_bytes, bytearray()
@@ -119,10 +119,10 @@ async def read_body(request: Request, settings: ServingSettings, hold: Hold) -> 
 def decode_body(
     body: bytes, kind: type[msgspec.Struct], settings: ServingSettings
 ) -> msgspec.Struct:
-    """A body as the request that it should be.
+    """Decode a body as the type of its request.
 
     Raises:
-        Refusal: It is no JSON, a field of it cannot be, or it asks for too much.
+        Refusal: It is not JSON, a field is wrong, or it asks for too much.
     """
     try:
         message = msgspec.json.decode(body, type=kind)
@@ -139,7 +139,7 @@ def decode_body(
 def _require_few_inputs(
     message: msgspec.Struct, settings: ServingSettings, place: str = ""
 ) -> None:
-    """Refuse long lists before anything is done with them: of texts, or of the ids of one."""
+    """Refuse lists of too many texts or token ids before anything is done with them."""
     for name in message.__struct_fields__:
         value = getattr(message, name)
         if isinstance(value, msgspec.Struct):
@@ -177,9 +177,9 @@ def _require_json(request: Request) -> None:
 
 
 def _require_few_lists(body: bytes | bytearray, most: int) -> None:
-    """Refuse what would be slow to decode: each list costs more than a long text does.
+    """Refuse bodies that would be slow to decode: each list costs more than a long text.
 
-    Brackets in texts are of no account; the texts are looked for only where brackets are many.
+    Brackets within texts do not count; texts are looked for only if there are many brackets.
     """
     if _num_brackets(body) <= most:
         return

@@ -23,10 +23,10 @@ _log = logging.getLogger(__name__)
 
 
 class Computing:
-    """Answers requests of one route, as an application of ASGI.
+    """Answers the requests of one route, as an ASGI application.
 
     Args:
-        model: The one of the path; None where the request or the route decides.
+        model: The model that the path names; None if the request or the route decides.
     """
 
     def __init__(self, service: Service, route: Route, model: ServedModel | None) -> None:
@@ -89,10 +89,10 @@ class Computing:
 
 
 def authorize(service: Service, request: Request) -> None:
-    """Refuse a request without the key, where there is one.
+    """Refuse a request without the key, if one is set.
 
     Raises:
-        Refusal: Its key is missing or wrong.
+        Refusal: The key is missing or wrong.
     """
     key = service.settings.api_key
     if key is None:
@@ -105,10 +105,10 @@ def authorize(service: Service, request: Request) -> None:
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
-    """The result of some work, which is given up when the client goes away.
+    """Return the result of some work; cancel the work when the client disconnects.
 
     Raises:
-        ClientDisconnect: It went away.
+        ClientDisconnect: The client has disconnected.
     """
     task = asyncio.ensure_future(work)
     watcher = asyncio.ensure_future(_gone(request))

@@ -27,12 +27,12 @@ _SECONDS_BETWEEN_WARNINGS = 60.0
 class Connections:
     """The open connections of one server.
 
-    When there are too many, the one is closed that has kept the server waiting longest: for a
-    request, or for the rest of one. A request that has arrived is never given up for another
+    When there are too many, the connection that has kept the server waiting longest, for a request
+    or for the rest of one, is closed. A request that has arrived is never given up for another
     connection.
 
     Args:
-        most: How many there may be.
+        most: The most connections that may be open.
     """
 
     def __init__(self, most: int) -> None:
@@ -72,7 +72,7 @@ class Connections:
             connection.transport.abort()
 
     def on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Handle an error of the event loop: one about descriptors is told once a minute."""
+        """Handle an error of the event loop; errors about descriptors are logged once a minute."""
         if getattr(context.get("exception"), "errno", None) not in _NO_DESCRIPTORS:
             loop.default_exception_handler(context)
             return
@@ -149,19 +149,19 @@ class Connection(H11Protocol):
         self._note_state()
 
     def pause_writing(self) -> None:
-        """Begin to wait for the client to take what it is sent."""
+        """Start the time within which the client must take what it is sent."""
         super().pause_writing()
         self._send_timer = self._abort_after(self.config.send_seconds)
 
     def resume_writing(self) -> None:
-        """Go on, as the client took everything."""
+        """Stop that time, as the client has taken everything."""
         _cancel(self._send_timer)
         self._send_timer = None
         super().resume_writing()
 
     @property
     def _has_request(self) -> bool:
-        """Whether the head of a request has arrived that is not answered yet."""
+        """Whether a request has arrived that is not answered yet."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _note_state(self) -> None:
@@ -181,10 +181,10 @@ def _cancel(timer: asyncio.TimerHandle | None) -> None:
 
 
 def allowed_connections(wanted: int) -> int:
-    """How many connections there can be; the limit of descriptors is raised if need be.
+    """Return how many connections are possible; raise the limit of descriptors if necessary.
 
     Args:
-        wanted: How many there should be.
+        wanted: The number of connections to allow.
     """
     try:
         import resource

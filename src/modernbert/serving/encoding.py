@@ -1,4 +1,4 @@
-"""What requests give as texts, to the sequences that a model reads."""
+"""From the inputs of requests, texts or token ids, to the sequences that a model reads."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ TextOrIds = str | list[int]
 
 @dataclass(frozen=True)
 class Truncation:
-    """What becomes of a text that is too long.
+    """What happens to a text that is too long.
 
     Attributes:
-        allowed: Whether it is cut; else the request is refused.
-        side: On which it is cut.
+        allowed: Whether it is truncated; otherwise the request is refused.
+        side: The side on which it is truncated.
     """
 
     allowed: bool
@@ -26,10 +26,10 @@ class Truncation:
 
 
 def as_inputs(inputs: str | list[str | int | list[int]], name: str) -> list[TextOrIds]:
-    """Texts and rows of token ids as a list; one row of ids is one text.
+    """Return texts and rows of token ids as a list; a single row of ids is one text.
 
     Raises:
-        Refusal: no input at all, or ids beside texts in one list.
+        Refusal: There is no input, or a list contains both texts and ids.
     """
     if isinstance(inputs, str):
         return [inputs]
@@ -46,10 +46,10 @@ def as_inputs(inputs: str | list[str | int | list[int]], name: str) -> list[Text
 
 
 def as_pairs(inputs: str | list[str | list[str]], name: str) -> tuple[list[Text], bool]:
-    """Texts and pairs as a list, and whether it is a list that was given.
+    """Return texts and pairs as a list, and whether the request gave a list.
 
     Raises:
-        Refusal: no input at all, or more than two texts together.
+        Refusal: There is no input, or an input has more than two texts.
     """
     if isinstance(inputs, str):
         return [inputs], False
@@ -72,9 +72,9 @@ def _as_text(parts: list[str]) -> Text:
 
 
 def encode_ids_too(encoder: TextEncoder) -> Callable[[Sequence[TextOrIds]], list[EncodedText]]:
-    """An encoder that takes rows of token ids too.
+    """Return an encoder that accepts rows of token ids as well as texts.
 
-    Token ids are those of a text: [CLS] and [SEP] around them are taken off, and put on anew.
+    [CLS] and [SEP] around token ids are removed and added again, as around a text.
     """
     tokenizer = encoder.tokenizer
 
@@ -98,10 +98,10 @@ def _bare_ids(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
 
 
 def require_fit(encoded: Sequence[Any], truncation: Truncation, max_seqlen: int, name: str) -> None:
-    """Refuse what is too long, unless cutting is allowed.
+    """Refuse inputs that are too long, unless they may be truncated.
 
     Raises:
-        Refusal: One is too long.
+        Refusal: An input is too long.
     """
     for index, each in enumerate(encoded):
         if not truncation.allowed and getattr(each, "is_truncated", False):

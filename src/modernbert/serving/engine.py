@@ -1,7 +1,7 @@
-"""`BatchEngine`: one thread that computes whatever waits, batch after batch.
+"""`BatchEngine`: one thread that computes all waiting jobs, batch after batch.
 
-A batch is packed as soon as the one before is done: alone a request waits for nobody, and under
-load batches grow by themselves. In the pauses of a long batch, waiting short jobs are computed: see
+A batch is packed as soon as the previous one is done: a lone request does not wait, and under load
+batches grow by themselves. In the pauses of a long batch, waiting short jobs are computed: see
 docs/decisions/batching-and-yielding.md.
 """
 
@@ -28,34 +28,34 @@ _SPEED_HALF_LIFE_SECONDS = 5.0
 
 
 class BatchObserver(Protocol):
-    """Whoever wants to know of batches."""
+    """Is called after each batch."""
 
     def batch(self, num_sequences: int, num_tokens: int, still_waiting: int) -> None: ...
 
 
 class Speed:
-    """How fast the last batches were computed, the latest counting most."""
+    """How fast the last batches were computed; later batches count more."""
 
     def __init__(self) -> None:
         self._cost_and_seconds = 0.0, 0.0
 
     def add(self, cost: float, seconds: float) -> None:
-        """Take in one batch."""
+        """Take one batch into account."""
         kept = 0.5 ** (seconds / _SPEED_HALF_LIFE_SECONDS)
         old_cost, old_seconds = self._cost_and_seconds
         self._cost_and_seconds = old_cost * kept + cost, old_seconds * kept + seconds
 
     def seconds(self, cost: float) -> float:
-        """How long so much work takes; 0 as long as nothing is known."""
+        """How many seconds this much work takes; 0 before the first batch."""
         known_cost, known_seconds = self._cost_and_seconds
         return cost * known_seconds / known_cost if known_cost else 0.0
 
 
 class BatchEngine:
-    """Computes jobs on a thread of its own, from `start` to `close`.
+    """Computes jobs in its own thread, from `start` to `close`.
 
     Args:
-        max_tokens: The most that may wait; further requests are refused.
+        max_tokens: The most tokens that may wait; further requests are refused.
         max_wait_seconds: Requests are refused when the work ahead of them would take longer.
     """
 
@@ -79,7 +79,7 @@ class BatchEngine:
         self._thread.start()
 
     def close(self) -> None:
-        """Compute what waits, then end."""
+        """Compute all waiting jobs, then stop."""
         self.queue.close()
         if self._thread.is_alive():
             self._thread.join()
@@ -90,10 +90,10 @@ class BatchEngine:
         return self.speed.seconds(cost + self.queue.cost + self._running_cost)
 
     def admit(self, jobs: Sequence[QueuedJob]) -> "Admission":
-        """Take on the jobs of one request, all or none.
+        """Accept all jobs of one request, or none.
 
         Raises:
-            Refusal: There is too much to do already.
+            Refusal: Too much work is waiting already.
         """
         wait = self.seconds_of_work()
         if wait > self.max_wait_seconds:
@@ -156,11 +156,11 @@ class BatchEngine:
 
 
 class Admission:
-    """The jobs of one request, which are queued part by part, so that others come between.
+    """The jobs of one request, queued part by part, so that other requests are served in between.
 
     Attributes:
-        cost: That of the jobs that are not queued yet.
-        num_tokens: Those of these jobs.
+        cost: The cost of the jobs that are not queued yet.
+        num_tokens: The tokens of these jobs.
     """
 
     def __init__(self, engine: BatchEngine, jobs: Sequence[QueuedJob]) -> None:
@@ -202,7 +202,7 @@ class _AbandonedError(Exception):
 
 
 def _outcome(jobs: Sequence[QueuedJob], pauses: "_Pauses | None") -> Sequence[Any] | Exception:
-    """The results of a batch; or what went wrong, without what that would keep in memory."""
+    """The results of a batch, or its error, without the references that would hold memory."""
     lane = jobs[0].lane
     try:
         with _hooked(lane.encoder, pauses):
@@ -219,7 +219,7 @@ def _outcome(jobs: Sequence[QueuedJob], pauses: "_Pauses | None") -> Sequence[An
 
 @contextmanager
 def _hooked(encoder: Encoder, hook: Callable[[], None] | None) -> Iterator[None]:
-    """Have a function called in the pauses of a forward; another batch's is back afterwards."""
+    """Have a function called in the pauses of a forward pass; restore the previous one then."""
     previous, encoder.pause = encoder.pause, hook
     try:
         yield

@@ -1,4 +1,4 @@
-"""The routes of models that have a head, which name an ability of `inference` each."""
+"""The routes of models with a head; each names the classes of `inference` that can answer it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -42,14 +42,14 @@ Answer = Callable[[Call, Any], Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Route:
-    """One thing that can be asked for.
+    """One route: a path, the models that can answer it, and the function that answers.
 
     Attributes:
-        path: Without the model's name, which may stand before it.
-        abilities: Classes of `inference`, of which a model needs one; none when each model can.
-        summary: What it gives, in a sentence.
+        path: The path, without the name of a model, which may precede it.
+        abilities: Classes of `inference`, of which a model needs one; none if any model will do.
+        summary: What it returns, in a sentence.
         request, response: The types of the bodies.
-        answer: Makes the one of the other.
+        answer: Computes the response to a request.
     """
 
     path: str
@@ -66,7 +66,7 @@ class Route:
 
 
 async def predict(call: Call, request: schemas.PredictRequest) -> Any:
-    """The labels of each text or pair, best first."""
+    """Return the labels of each text or pair, the best first."""
     texts, is_list = as_pairs(request.inputs, "inputs")
     activate = _FUNCTIONS["none"] if request.raw_scores else None
     answers = await _labels(call, texts, request, activate)
@@ -84,7 +84,7 @@ async def predict_or_classify(call: Call, request: schemas.PredictOrClassifyRequ
 
 
 async def rerank(call: Call, request: schemas.RerankRequest) -> Any:
-    """The texts by their scores, best first; among equals the earlier comes first."""
+    """Return the texts by their scores, the best first; of equal scores, the earlier text."""
     if not request.texts:
         raise empty("texts")
     scores: Sequence[float]
@@ -103,7 +103,7 @@ async def rerank(call: Call, request: schemas.RerankRequest) -> Any:
 
 
 async def rank_documents(call: Call, request: schemas.RankDocumentsRequest) -> Any:
-    """`rerank` in the words of Jina and Cohere, who cut what is too long."""
+    """Answer `rerank` in the format of Jina and Cohere, which truncate long texts."""
     texts = [each if isinstance(each, str) else each.text for each in request.documents]
     ranks = await _ranked(call, request.query, texts)
     results = [
@@ -118,7 +118,7 @@ async def rank_documents(call: Call, request: schemas.RankDocumentsRequest) -> A
 
 
 async def rank_texts(call: Call, request: schemas.RankTextsRequest) -> Any:
-    """`rerank` in the words of Cohere's second version."""
+    """Answer `rerank` in the format of Cohere's second version."""
     ranks = await _ranked(call, request.query, request.documents)
     results = [schemas.RankedDocument(each.index, each.score) for each in ranks[: request.top_n]]
     return _ranked_documents(call, results)
@@ -137,7 +137,7 @@ def _ranked_documents(call: Call, results: list[schemas.RankedDocument]) -> sche
 
 
 async def tag(call: Call, request: schemas.TagRequest) -> Any:
-    """The entities of each text."""
+    """Return the entities of each text."""
     is_list = not isinstance(request.inputs, str)
     texts: list[TextOrWords] = [*request.inputs] if is_list else [str(request.inputs)]
     use, truncation = call.model.part(Tagger).use(), call.right_alone(request)
@@ -147,7 +147,7 @@ async def tag(call: Call, request: schemas.TagRequest) -> Any:
 
 
 async def answer(call: Call, request: schemas.AnswerRequest) -> Any:
-    """The answer to each question in the text beside it."""
+    """Return the answer to each question from its text."""
     inputs = request.inputs if isinstance(request.inputs, list) else [request.inputs]
     use = call.model.part(QuestionAnswerer).use(must_answer=request.must_answer)
     pairs = [(each.question, each.context) for each in inputs]
@@ -157,7 +157,7 @@ async def answer(call: Call, request: schemas.AnswerRequest) -> Any:
 
 
 async def fill_mask(call: Call, request: schemas.FillMaskRequest) -> Any:
-    """The likeliest tokens for each [MASK]; those of a text's only mask are not put in a list."""
+    """Return the likeliest tokens for each [MASK]; those of a text's only mask are not nested."""
     is_list = not isinstance(request.inputs, str)
     texts: list[str] = [*request.inputs] if is_list else [str(request.inputs)]
     filler, truncation = call.model.part(FillMask), call.truncation(request)
@@ -211,7 +211,7 @@ async def _labels(
 
 
 async def _max_sim(call: Call, request: schemas.RerankRequest) -> list[float]:
-    """How well each text answers the query, by late interaction."""
+    """Score how well each text answers the query, by late interaction."""
     embedder, truncation = call.model.part(MultiVectorEmbedder), call.right_alone(request)
     queries, documents = await asyncio.gather(
         call.run(embedder.use("query"), [request.query], "query", truncation),

@@ -31,16 +31,16 @@ _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ServedModel:
-    """One model.
+    """A model that is served.
 
     Attributes:
-        name: What requests call it.
-        kind: What its folder is for.
-        dtype: What it computes in.
+        name: Its name in requests.
+        kind: The kind of its folder.
+        dtype: The number format in which it computes.
         encoder: The network without its head.
-        tokenizer: What makes ids of texts.
+        tokenizer: Turns texts into token ids.
         max_seqlen: The longest sequence that it reads, in tokens.
-        parts: What it can do: an object of `inference` by its class.
+        parts: Its abilities: objects of `inference`, by their classes.
     """
 
     name: str
@@ -53,21 +53,21 @@ class ServedModel:
     _lanes: dict[Hashable, Lane] = field(default_factory=dict, repr=False)
 
     def can(self, abilities: Sequence[type]) -> bool:
-        """Whether it has one of some abilities, or none is needed."""
+        """Whether it has one of these abilities, or none is needed."""
         return not abilities or any(ability in self.parts for ability in abilities)
 
     def part(self, ability: type[P]) -> P:
-        """The object that has an ability, which this model has."""
+        """Return the object for an ability that this model has."""
         part: P = self.parts[ability]
         return part
 
     def lane(self, name: Hashable, compute: Callable[[PackedBatch], Sequence[Any]]) -> Lane:
-        """The lane of what is computed under a name, made when it is first asked for."""
+        """Return the lane of a named computation; it is made on first use."""
         return self._lanes.setdefault(name, Lane(self.encoder, compute))
 
     @property
     def description(self) -> dict[str, Any]:
-        """The kind and what belongs to it, as `/info` tells it."""
+        """Describe the kind of the model, as `/info` returns it."""
         if self.kind in ("embedder", "encoder"):
             return {"embedding": {"pooling": self.part(Embedder).settings.pooling}}
         if self.kind in _POOLINGS:
@@ -87,14 +87,14 @@ def load(
     precision: PrecisionChoice = "auto",
     compile: bool = False,
 ) -> ServedModel:
-    """Load the model of a folder, or of the hub, as what it is.
+    """Load the model of a folder or of the hub, with all abilities of its kind.
 
-    A classifier with one label ranks too. A masked language model fills masks, and embeds too.
+    A classifier with one label can also rank; a masked language model can also embed.
 
     Args:
         folder_or_hub_id: The folder, that of a run, or an id on the hub.
-        name: What requests call it; the folder's name when None.
-        precision: What it computes in.
+        name: Its name in requests; the folder's name when None.
+        precision: The number format in which it computes.
         compile: Have the layers of a model on a GPU fused, now and not at the first request.
 
     Raises:
@@ -132,7 +132,7 @@ def load(
 
 
 def _parts_of(model: Any, folder: Path, precision: PrecisionChoice) -> dict[type, Any]:
-    """All that can be done with a model."""
+    """Return all abilities of a model."""
     if isinstance(model, Classifier) and len(model.labels) == 1:
         model = Reranker.from_pretrained(folder, precision=precision)
     parts: dict[type, Any] = {type(model): model}

@@ -1,4 +1,4 @@
-"""The description of the service in OpenAPI 3.1, made from the types of the bodies."""
+"""The OpenAPI 3.1 description of the service, made from the types of the bodies."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ _REASONS = {
 
 
 def describe(version: str, *, with_key: bool) -> dict[str, Any]:
-    """The whole document, as plain values.
+    """Return the whole document as JSON values.
 
     Args:
         version: The version of the package.
@@ -79,7 +79,7 @@ def _operation(
 
 
 def _readings(types: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The paths that are read and do not compute."""
+    """Return the paths that only read and compute nothing."""
     info, models = types
     error = _json(_reference(schemas.ErrorResponse))
     locked = {"401": {"description": _REASONS[401], "content": error}}

@@ -57,7 +57,7 @@ section { margin-top: 2.5rem; }
 
 
 def docs_page(description: Mapping[str, Any]) -> str:
-    """A page of HTML that shows a description of OpenAPI.
+    """Return an HTML page that shows an OpenAPI description.
 
     Args:
         description: The whole document.
@@ -111,7 +111,7 @@ def _rows(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str
 
 
 def _type(field: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
-    """A type in words."""
+    """Describe a type in words."""
     field = _resolved(field, schemas)
     if "anyOf" in field:
         return " or ".join(_type(each, schemas) for each in field["anyOf"])
@@ -126,7 +126,7 @@ def _type(field: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
 
 
 def _example(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
-    """The first example of each field that must be there."""
+    """Return the first example of each required field."""
     schema = _resolved(schema, schemas)
     if "examples" in schema:
         return schema["examples"][0]

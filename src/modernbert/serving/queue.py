@@ -1,8 +1,8 @@
-"""`JobQueue`: sequences that wait to be computed, and which of them go together.
+"""`JobQueue`: sequences that wait to be computed, and which of them share a batch.
 
-A job is one sequence. It belongs to a lane: what a model computes of it. Jobs of one lane share
-batches. Those of a request of more than an eighth of a batch are long, be it one text or many; long
-and short ones never share a batch, so that a short one need not wait for a long one's end.
+A job is one sequence. It belongs to a lane: what a model computes from it. Jobs of one lane share
+batches. The jobs of a request that fills more than an eighth of a batch are long; long and short
+jobs never share a batch, so that a short one need not wait for the end of a long one.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _PAUSE_SHARE = 4
 
 
 class Computed(NamedTuple):
-    """What became of a job: its result, and how long it waited and was computed."""
+    """The result of a job, and how long it waited and was computed."""
 
     value: Any
     queue_seconds: float
@@ -34,11 +34,11 @@ class Computed(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Lane:
-    """One thing that a model computes.
+    """One computation of a model, whose jobs share batches.
 
     Attributes:
-        encoder: The one that `compute` uses.
-        compute: A batch to one result a sequence, in the order of the sequences.
+        encoder: The encoder that `compute` uses.
+        compute: Turns a batch into one result per sequence, in their order.
     """
 
     encoder: Encoder
@@ -50,9 +50,9 @@ class QueuedJob:
     """One sequence on its way through a lane.
 
     Attributes:
-        request_tokens: How many tokens the whole request has that it belongs to.
-        future: Of its result; cancelling it takes the job out of the queue.
-        is_abandoned: Whether nobody waits for the result any more.
+        request_tokens: The tokens of the whole request that it belongs to.
+        future: The future of its result; cancelling it removes the job from the queue.
+        is_abandoned: Whether nobody waits for the result any longer.
     """
 
     lane: Lane
@@ -69,20 +69,20 @@ class QueuedJob:
 
     @cached_property
     def cost(self) -> float:
-        """Floating-point operations, to tell how long it will take."""
+        """Floating-point operations, from which the time is estimated."""
         return self.num_tokens * flops_per_token(self.lane.encoder.config, self.num_tokens)
 
     def abandon(self) -> None:
-        """Give up: leave the queue, or tell whoever computes that it need not."""
+        """Give the job up: remove it from the queue, or mark it so that it is not computed."""
         self.is_abandoned = True
         self.future.cancel()
 
 
 class JobQueue:
-    """Waiting jobs in the order in which they came, used from any thread.
+    """Waiting jobs in their order of arrival, safe to use from any thread.
 
     Args:
-        batch_tokens: The most tokens that are computed at once, but one sequence in any case.
+        batch_tokens: The most tokens to compute at once; a batch has at least one sequence.
     """
 
     def __init__(self, *, batch_tokens: int) -> None:
@@ -97,7 +97,7 @@ class JobQueue:
         return len(self._waiting)
 
     def put(self, jobs: Sequence[QueuedJob]) -> None:
-        """Add jobs, which are taken out again when their futures are done."""
+        """Add jobs; they are removed when their futures are done."""
         with self._changed:
             for job in jobs:
                 self._waiting[job] = job.cost
@@ -108,7 +108,7 @@ class JobQueue:
             job.future.add_done_callback(partial(self._leave, job))
 
     def take(self) -> list[QueuedJob] | None:
-        """The next batch: the oldest job and others of its kind; waits for one. None: closed."""
+        """Wait for the next batch: the oldest job and others of its kind; None once closed."""
         with self._changed:
             while not self._waiting:
                 if self._is_closed:
@@ -118,14 +118,14 @@ class JobQueue:
             return self._take(oldest, self.batch_tokens)
 
     def take_short(self) -> list[QueuedJob]:
-        """A small batch of short jobs, to be computed in a pause of a long one; or none."""
+        """Take a small batch of short jobs, to compute in a pause of a long one; or None."""
         with self._changed:
             short = (job for job in self._waiting if not self.is_long(job))
             oldest = next(short, None)
             return [] if oldest is None else self._take(oldest, self.batch_tokens // _PAUSE_SHARE)
 
     def is_long(self, job: QueuedJob) -> bool:
-        """Whether short ones should not have to wait for it."""
+        """Whether short jobs should not have to wait for it."""
         return max(job.num_tokens, job.request_tokens) > self.batch_tokens // _LONG_SHARE
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ class JobQueue:
 
 
 def parts_of(jobs: Sequence[QueuedJob], num_tokens: int) -> Iterator[Sequence[QueuedJob]]:
-    """Divide jobs, in their order, into parts of about a number of tokens."""
+    """Divide jobs, in their order, into parts of about this many tokens."""
     part: list[QueuedJob] = []
     room = num_tokens
     for job in jobs:

@@ -34,7 +34,7 @@ PASSES_PER_EPOCH = 20
 
 
 class TextVectors(nn.Module):
-    """A classifier as what gives vectors of texts; its last layer is left out."""
+    """A classifier without its last layer: gives a vector for each text."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -42,17 +42,17 @@ class TextVectors(nn.Module):
         self.model = model
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """(num_sequences, hidden_size)."""
+        """Compute vectors: (num_sequences, hidden_size)."""
         hidden = self.model.encoder(batch)
         vectors: Tensor = self.model.head(pool(hidden, batch, self.model.settings.pooling))
         return vectors
 
 
 class Likeness:
-    """Texts of one label should be alike, and others not: squared error of the cosine.
+    """The objective that texts of one label are alike and others are not: squared error of cosines.
 
     Args:
-        labels: The objective of the classifier that comes of it, by which that is scored.
+        labels: The objective of the finished classifier, which also scores it.
     """
 
     whole_steps = True
@@ -64,15 +64,15 @@ class Likeness:
 
     @property
     def metric(self) -> str:
-        """The classifier's."""
+        """The classifier's metric."""
         return self._labels.metric
 
     def num_targets(self, _row: int) -> int:
-        """One a text."""
+        """Return 1, as each text is one target."""
         return 1
 
     def loss(self, module: nn.Module, rows: Sequence[int], group: Group, _done: float, /) -> Tensor:
-        """The sum over this process's texts of the mean over all the others of the step."""
+        """Return the sum over this process's texts of the mean over all other texts of the step."""
         examples = [self.examples[row] for row in rows]
         vectors = functional.normalize(self.vectors(module, examples, group), dim=1)
         labels = torch.tensor([each.label for each in examples])
@@ -83,17 +83,17 @@ class Likeness:
         return errors.masked_fill(is_itself, 0).sum() / max(1, len(rows) - 1)
 
     def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
-        """The scores of the finished classifier; vectors are no predictions."""
+        """Compute the scores of the finished classifier; empty for vectors."""
         return (
             {} if isinstance(module, TextVectors) else self._labels.evaluate(module, split, group)
         )
 
     def review(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Review:
-        """A closer look at the predictions of the finished classifier."""
+        """Look at the predictions of the finished classifier in detail."""
         return self._labels.review(module, split, group)
 
     def vectors(self, module: nn.Module, examples: Sequence[Any], group: Group) -> Tensor:
-        """(num_examples, hidden_size) float32: the vectors of some texts, by all processes."""
+        """Compute the vectors of texts with all processes: (num_examples, hidden_size) float32."""
 
         def compute(pack: Pack) -> Sequence[Tensor]:
             chosen = [examples[place] for place in pack.places]
@@ -109,7 +109,7 @@ class Likeness:
         """Fit the last layer to the vectors of the texts by logistic regression.
 
         Returns:
-            The classifier, ready.
+            The finished classifier.
         """
         assert isinstance(module, TextVectors)
         model, examples = module.model, self._labels.train
@@ -124,7 +124,7 @@ class Likeness:
 
 
 def few_shot_job(job: TuningJob) -> TuningJob:
-    """The job of learning labels, one a text, from a handful of examples."""
+    """Make the job of learning one label per text from a handful of examples."""
     labels = job.objective
     assert isinstance(labels, LabelObjective)
     objective = Likeness(labels)
@@ -145,10 +145,10 @@ _ROWS = 1024  # of held-out texts that are scored at once
 
 
 def plain_scores(labels: LabelObjective[Any]) -> dict[str, dict[str, float]]:
-    """The scores of the plain model on each held-out split.
+    """Compute the scores of the plain model on each held-out split.
 
     Args:
-        labels: What is learnt, one label a text; the beginnings of its texts are taken.
+        labels: The objective, with one label per text; only the beginnings of its texts are used.
     """
     train = labels.splits["train"]
     words = [_words(text) for text in train.shown]
@@ -176,13 +176,13 @@ def _words(text: str) -> Counter[str]:
 
 
 def _inverse_frequencies(texts: Sequence[Counter[str]]) -> dict[str, float]:
-    """For each word, the smaller the more texts have it; in the order of the columns."""
+    """Return a weight for each word, smaller for words of many texts, in the order of columns."""
     counts = Counter(word for text in texts for word in text)
     return {word: 1 + math.log((1 + len(texts)) / (1 + counts[word])) for word in sorted(counts)}
 
 
 def _features(texts: Sequence[Counter[str]], weights: Mapping[str, float]) -> Tensor:
-    """(rows, num_words) float64: the weighted counts of the known words, of length 1."""
+    """Return (rows, num_words) float64: the weighted counts of known words, scaled to length 1."""
     columns = {word: column for column, word in enumerate(weights)}
     features = torch.zeros(len(texts), max(1, len(columns)), dtype=torch.float64)
     for row, text in enumerate(texts):
@@ -193,7 +193,7 @@ def _features(texts: Sequence[Counter[str]], weights: Mapping[str, float]) -> Te
 
 
 def logistic_regression(features: Tensor, labels: Tensor, num_labels: int) -> tuple[Tensor, Tensor]:
-    """The weights and biases with the least penalised loss.
+    """Return the weights and biases with the smallest penalised loss.
 
     Args:
         features: (rows, hidden_size) float64.

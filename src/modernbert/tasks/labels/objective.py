@@ -1,4 +1,4 @@
-"""What labelled rows are learnt by: a `Criterion` of outputs, its `Objective`, and their job."""
+"""How labelled rows are learned: a `Criterion` for outputs, its `Objective`, and the job."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _SHOWN_RIGHT = 8
 
 
 class Example(Protocol):
-    """One sequence; what it should give is known to its criterion."""
+    """One sequence; its criterion knows what the model should output for it."""
 
     @property
     def token_ids(self) -> Sequence[int]: ...
@@ -42,7 +42,7 @@ E = TypeVar("E", bound=Example)
 
 @dataclass(frozen=True)
 class Split(Generic[E]):
-    """The examples of one table; what was read of each, for a person, stands in `shown`."""
+    """The examples of one table; `shown` has each of them as a text for people to read."""
 
     source: str
     examples: Sequence[E]
@@ -52,32 +52,33 @@ class Split(Generic[E]):
 class Criterion(Protocol[E]):
     """What a model's outputs should be, for one kind of label.
 
-    metric: The score by which weights are chosen; higher is better.
+    Attributes:
+        metric: The score by which weights are chosen; higher is better.
     """
 
     @property
     def metric(self) -> str: ...
 
     def num_targets(self, example: E, /) -> int:
-        """How many targets an example has; the loss of a step is the mean over all of them."""
+        """Return an example's number of targets; a step's loss is the mean over all targets."""
 
     def loss(self, outputs: Tensor, batch: PackedBatch, examples: Sequence[E], /) -> Tensor:
-        """The SUM of the losses of a batch's targets; the outputs are float32."""
+        """Return the SUM of the losses of a batch's targets; the outputs are float32."""
 
     def scores(self, outputs: Sequence[Tensor], examples: Sequence[E], /) -> dict[str, float]:
-        """How good outputs are, all those of a set of examples together; on the CPU."""
+        """Compute scores from the outputs of all examples together, on the CPU."""
 
     def review(self, outputs: Sequence[Tensor], split: Split[E], /) -> Review:
-        """Figures of each label, and what the model is most wrong about."""
+        """Return figures of each label, and the worst predictions."""
 
 
 class LabelObjective(Generic[E]):
-    """Learning a criterion from examples: the `Objective` of labelled rows.
+    """The `Objective` of labelled rows: learns a criterion from examples.
 
     Args:
-        criterion: What outputs should be.
-        splits: The examples to learn from, `train`, and those that are held out.
-        micro_batch_tokens: The most tokens of an evaluation's batch; by device when None.
+        criterion: What the outputs should be.
+        splits: The examples to learn from, `train`, and the held-out ones.
+        micro_batch_tokens: The most tokens of a batch in an evaluation; None chooses by device.
     """
 
     whole_steps = False
@@ -95,21 +96,21 @@ class LabelObjective(Generic[E]):
 
     @property
     def metric(self) -> str:
-        """The criterion's own."""
+        """The criterion's metric."""
         return self.criterion.metric
 
     def num_targets(self, row: int) -> int:
-        """The targets of an example to learn from."""
+        """Return the number of targets of a training example."""
         return self.criterion.num_targets(self.train[row])
 
     def loss(self, module: nn.Module, rows: Sequence[int], group: Group, _done: float, /) -> Tensor:
-        """The sum of the losses of some examples' targets."""
+        """Return the sum of the losses of the targets of some training examples."""
         examples = [self.train[row] for row in rows]
         batch = packed(examples, group.device)
         return self.criterion.loss(outputs_of(module, batch), batch, examples)
 
     def evaluate(self, module: nn.Module, split: HeldOutSplit, group: Group) -> dict[str, float]:
-        """Mean loss and scores on held-out examples; nothing without any."""
+        """Compute the mean loss and the scores on held-out examples; empty without any."""
         if split not in self.splits:
             return {}
         examples = self.splits[split].examples
@@ -118,14 +119,14 @@ class LabelObjective(Generic[E]):
         return {"loss": loss / max(1, num_targets), **self.criterion.scores(outputs, examples)}
 
     def review(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Review:
-        """A closer look at the predictions for held-out examples."""
+        """Look at the predictions for held-out examples in detail."""
         outputs, _ = self._predict(module, self.splits[split].examples, group)
         return self.criterion.review(outputs, self.splits[split])
 
     def outputs(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Tensor:
-        """What the module gives for held-out examples, (num_examples, width) float32.
+        """Return the module's outputs for held-out examples, (num_examples, width) float32.
 
-        The examples are texts, and not sequences of tokens.
+        For examples with one row of outputs each, such as labels of texts.
         """
         return torch.stack(self._predict(module, self.splits[split].examples, group)[0])
 
@@ -133,10 +134,10 @@ class LabelObjective(Generic[E]):
     def _predict(
         self, module: nn.Module, examples: Sequence[E], group: Group
     ) -> tuple[list[Tensor], float]:
-        """The outputs of each example, float32 on the CPU, and the sum of their losses.
+        """Return the outputs of each example, float32 on the CPU, and the sum of their losses.
 
         Raises:
-            TrainingError: Outputs that are NaN or infinite.
+            TrainingError: Outputs are NaN or infinite.
         """
         lengths = [len(example.token_ids) for example in examples]
         batch_tokens = batch_tokens_for(group.device, self.micro_batch_tokens)
@@ -161,7 +162,7 @@ class LabelObjective(Generic[E]):
 
 
 def outputs_of(module: nn.Module, batch: PackedBatch) -> Tensor:
-    """What a module gives for a batch, float32, divided by its temperature, if it has one."""
+    """Return a module's outputs for a batch, float32, divided by its temperature if it has one."""
     full = filled(batch)
     outputs: Tensor = module(full)
     is_for_tokens = len(outputs) == full.total_tokens
@@ -171,29 +172,29 @@ def outputs_of(module: nn.Module, batch: PackedBatch) -> Tensor:
 
 
 def rows_of_each(outputs: Tensor, batch: PackedBatch) -> Sequence[Tensor]:
-    """The outputs of each sequence, (num_rows, width): one row, or a row for each token.
+    """Divide outputs by sequence: (num_rows, width) each, one row or a row per token.
 
     Args:
-        outputs: (num_sequences, width) or (total_tokens, width); a sequence has two tokens at
-            least.
+        outputs: (num_sequences, width) or (total_tokens, width); a sequence has at least two
+            tokens.
         batch: The sequences, packed one after another.
     """
     return outputs.split(1) if len(outputs) == batch.num_sequences else batch.split(outputs)
 
 
 def packed(examples: Sequence[Example], device: torch.device) -> PackedBatch:
-    """The sequences of examples as one batch."""
+    """Pack the sequences of examples into one batch."""
     return PackedBatch.from_sequences([each.token_ids for each in examples], device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A prediction beside what was expected.
+    """A prediction and what was expected.
 
     Attributes:
-        is_right: Whether nothing is wrong with it.
-        error: How wrong it is otherwise; the largest are shown.
-        figure: A number about it, to show.
+        is_right: Whether it is entirely right.
+        error: How wrong it is; the largest errors are shown.
+        figure: A number to show with it.
     """
 
     is_right: bool
@@ -205,11 +206,11 @@ class Judged:
 
 
 def judged_rows(rows: Sequence[Judged], figure: str) -> dict[str, Any]:
-    """Predictions as a review has them: the wrong ones, the worst first, and a few right ones.
+    """Return the tables of a review: wrong predictions, the worst first, and a few right ones.
 
     Args:
         rows: The predictions for all rows.
-        figure: What their figures are called.
+        figure: The heading of their figures.
     """
     wrong = sorted((each for each in rows if not each.is_right), key=lambda each: -each.error)
     right = sorted(
@@ -238,17 +239,17 @@ def label_job(
     notes: Sequence[str] = (),
     facts: Mapping[str, Any],
 ) -> TuningJob:
-    """The job of learning a criterion from examples of some tables.
+    """Make the job of learning a criterion from the examples of tables.
 
     Args:
         source: The tables of the recipe.
         verb: Its name on the command line.
-        criterion: What outputs should be.
+        criterion: What the outputs should be.
         splits: The examples of each table.
         model: The class of the model.
-        settings: Of its head.
-        use: What its card says of using it.
-        notes: What a user should know about the data.
+        settings: The settings of its head.
+        use: What its card says about using it.
+        notes: What users should know about the data.
         facts: More about the data.
     """
     recipe, config, tokenizer = source.recipe, source.config, source.tokenizer
@@ -279,9 +280,9 @@ def label_job(
 
 
 def _fingerprint(splits: Mapping[str, Split[Any]]) -> str:
-    """The sha256 (hex) of all examples, their targets included.
+    """Return the sha256 (hex) of all examples, including their targets.
 
-    Those of `dev` choose the weights and those of `test` are in the results, so they count.
+    Those of `dev` choose the weights and those of `test` are in the results, so both count.
     """
     digest = sha256()
     for name in ("train", "dev", "test"):
@@ -292,12 +293,12 @@ def _fingerprint(splits: Mapping[str, Split[Any]]) -> str:
 
 
 def use_of(name: str, pipeline: str, gives: str, call: str) -> ModelUse:
-    """How a model card shows what a model is used with.
+    """Return what a model card says about using the model.
 
     Args:
-        name: A class of `modernbert`.
-        pipeline: Which pipeline of transformers loads it as well.
-        gives: What it gives, in words.
+        name: The class of `modernbert` that uses it.
+        pipeline: The pipeline of transformers that loads it too.
+        gives: What it computes, in words.
         call: The arguments of an example.
     """
     return ModelUse(
@@ -320,16 +321,16 @@ def text_job(
     facts: Mapping[str, Any],
     notes: Sequence[str] = (),
 ) -> TuningJob:
-    """The job of learning from the texts of some tables.
+    """Make the job of learning from the texts of tables.
 
     Args:
         source: The tables of the recipe, with their labels.
-        criterion: What outputs should be.
-        make: For each split and each of its rows, what makes an example of the row's token ids.
+        criterion: What the outputs should be.
+        make: For each split, one function per row that makes an example from the row's token ids.
         verb: Its name on the command line.
-        settings: Of the model's head.
+        settings: The settings of the model's head.
         facts: More about the data.
-        notes: What a user should know about the labels.
+        notes: What users should know about the labels.
 
     Raises:
         DocumentError: No column of texts, or a row without one.

@@ -1,7 +1,6 @@
 """Answers to questions in texts: where in a text, of any length, an answer begins and ends.
 
-A text is read in windows. In one without the answer, and where the text has none, beginning and
-end are at [CLS].
+A text is read in windows. In a window without the answer, beginning and end are at [CLS].
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,10 +33,10 @@ from modernbert.tasks.tuning.job import Review, TuningJob
 
 @dataclass(frozen=True)
 class AnsweredQuestion:
-    """One row.
+    """A question, its context and its answers.
 
     Attributes:
-        answers: Each with its first character in the context; none where it holds none.
+        answers: Each with the place of its first character in the context; empty if there is none.
     """
 
     question: str
@@ -47,10 +46,10 @@ class AnsweredQuestion:
 
 @dataclass(frozen=True)
 class AnswerWindow:
-    """A window, and the places of the answer's first and last token; 0 for none in it.
+    """A window, and the places of the answer's first and last token; 0 if it has no answer.
 
     Attributes:
-        row: The number of the question's row.
+        row: The row that the window belongs to.
     """
 
     window: Window
@@ -60,7 +59,7 @@ class AnswerWindow:
 
     @property
     def token_ids(self) -> list[int]:
-        """Of the window."""
+        """The token ids of the window."""
         return self.window.token_ids
 
     def __repr__(self) -> str:
@@ -68,10 +67,10 @@ class AnswerWindow:
 
 
 class QuestionAnswering:
-    """A beginning and an end in each window: the mean of their two cross entropies.
+    """A beginning and an end in each window, learned by the mean of their cross entropies.
 
     Args:
-        has_unanswerable: Whether some questions have no answer; otherwise every one gets one.
+        has_unanswerable: Whether some questions have no answer; otherwise each is given one.
     """
 
     metric = "f1"
@@ -80,13 +79,13 @@ class QuestionAnswering:
         self.has_unanswerable = has_unanswerable
 
     def num_targets(self, _example: AnswerWindow, /) -> int:
-        """One a window."""
+        """Return 1, as each window is one target."""
         return 1
 
     def loss(
         self, outputs: Tensor, batch: PackedBatch, examples: Sequence[AnswerWindow], /
     ) -> Tensor:
-        """The sum over the windows."""
+        """Return the sum of the losses of the windows."""
         # Padded only here, for the softmax over each window's places.
         padded = batch.to_padded(outputs, padding_value=-torch.inf)  # (windows, places, 2)
         places = [[each.start, each.end] for each in examples]
@@ -96,14 +95,14 @@ class QuestionAnswering:
     def scores(
         self, outputs: Sequence[Tensor], examples: Sequence[AnswerWindow], /
     ) -> dict[str, float]:
-        """Exact match and F1 over the questions."""
+        """Compute exact match and F1 over the questions."""
         found = list(self._answers(outputs, examples))
         return answer_scores(
             [answer for answer, _ in found], [_texts(row.answers) for _, row in found]
         )
 
     def review(self, outputs: Sequence[Tensor], split: Split[AnswerWindow], /) -> Review:
-        """The questions whose answers share least with the right ones."""
+        """Return the questions whose answers share least with the right ones."""
         judged = [
             Judged(
                 is_right=(score := overlap_f1(answer, _texts(row.answers))) == 1,
@@ -120,7 +119,7 @@ class QuestionAnswering:
     def _answers(
         self, outputs: Sequence[Tensor], examples: Sequence[AnswerWindow]
     ) -> Iterator[tuple[str, AnsweredQuestion]]:
-        """The answer to each question, from all of its windows."""
+        """Yield the answer to each question, from all of its windows, and its row."""
         pairs = zip(outputs, examples, strict=True)
         for _, group in groupby(pairs, key=lambda pair: pair[1].window.question):
             windows = list(group)
@@ -131,7 +130,7 @@ class QuestionAnswering:
 
 
 def open_answer(recipe: AnswerRecipe) -> TuningJob:
-    """A recipe's questions, texts and answers.
+    """Open the job of learning to answer questions from texts.
 
     Raises:
         ModernBertError: The model or the data cannot be used; see `LabelledTables.open`.
@@ -183,10 +182,10 @@ def open_answer(recipe: AnswerRecipe) -> TuningJob:
 def read_questions(
     table: Table, question: str, context: str, answers: str
 ) -> list[AnsweredQuestion]:
-    """The rows of a table, their answers checked against their contexts.
+    """Read the rows of a table, and check their answers against their contexts.
 
     Raises:
-        InputError: An answer that does not stand where it is said to, with its row.
+        InputError: An answer is not where its row says; the message names the row.
     """
     for name in (question, context, answers):
         table.find([], asked=name, option="--text, --text-pair or --label")
@@ -202,9 +201,9 @@ def read_questions(
 
 
 def _pairs(value: Any, table: Table, index: int) -> list[tuple[str, int]]:
-    """Answers with their first characters, however they are written down.
+    """Return answers with the places of their first characters, in whichever form they are written.
 
-    An empty one that begins at -1 is none.
+    An empty answer that begins at -1 means that there is none.
     """
     if is_missing(value):
         return []
@@ -246,7 +245,7 @@ def _checked(text: str, start: int, context: str, where: str) -> tuple[str, int]
 def _cut(
     source: LabelledTables, stride: int | None, row: AnsweredQuestion, number: int
 ) -> Iterator[AnswerWindow]:
-    """The windows of a row, with the places of its first answer."""
+    """Yield the windows of a row, with the places of its first answer."""
     for window in windows_of(
         source.tokenizer,
         row.question,
@@ -260,7 +259,7 @@ def _cut(
 
 
 def _places(window: Window, answers: Sequence[tuple[str, int]]) -> tuple[int, int]:
-    """The first and the last token of the first answer; [CLS] where the window lacks a part."""
+    """Return the first and the last token of the first answer; [CLS] if part of it is missing."""
     if not answers or not window.spans:
         return 0, 0
     text, begin = answers[0]

@@ -29,29 +29,29 @@ class ScoredText:
 
 
 class Regression:
-    """One number a text: squared error."""
+    """One number per text, learned by squared error."""
 
     metric = "spearman"
 
     def num_targets(self, _example: ScoredText, /) -> int:
-        """One a text."""
+        """Return 1, as each text is one target."""
         return 1
 
     def loss(
         self, outputs: Tensor, _batch: PackedBatch, examples: Sequence[ScoredText], /
     ) -> Tensor:
-        """The sum of the squared errors."""
+        """Return the sum of the squared errors."""
         targets = torch.tensor([each.score for each in examples], device=outputs.device)
         return (outputs.squeeze(1) - targets).square().sum()
 
     def scores(
         self, outputs: Sequence[Tensor], examples: Sequence[ScoredText], /
     ) -> dict[str, float]:
-        """Correlations, and the root of the mean squared error."""
+        """Compute correlations, and the root of the mean squared error."""
         return regression_scores(_numbers(outputs), [example.score for example in examples])
 
     def review(self, outputs: Sequence[Tensor], split: Split[ScoredText], /) -> Review:
-        """The texts whose numbers are furthest off; right is within 5% of the range of scores."""
+        """Return the texts whose numbers are furthest off; within 5% of the range is right."""
         wanted = [example.score for example in split.examples]
         enough = _NEARLY * (max(wanted) - min(wanted))
         judged = [
@@ -69,7 +69,7 @@ class Regression:
 
 
 def open_regress(recipe: RegressRecipe) -> TuningJob:
-    """A recipe's texts and their numbers.
+    """Open the job of learning a number for each text.
 
     Raises:
         ModernBertError: The model or the data cannot be used; see `LabelledTables.open`.
@@ -99,7 +99,7 @@ def open_regress(recipe: RegressRecipe) -> TuningJob:
 
 
 def _starting_at(model: nn.Module, mean: float) -> nn.Module:
-    """Let a new model begin with the mean of the scores, instead of finding its way there."""
+    """Set the bias of a new model to the mean of the scores, so that it need not be learned."""
     assert isinstance(model, SequenceClassifier)
     with torch.no_grad():
         model.classifier.bias.fill_(mean)

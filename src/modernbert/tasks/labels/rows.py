@@ -33,7 +33,7 @@ _WHOLE_NUMBER = re.compile(r"([+-]?\d+)[.,]0*", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledTables:
-    """The model and the tables of a recipe, opened.
+    """The model's config, the tokenizer and the tables of a recipe.
 
     Attributes:
         max_seqlen: The longest sequence, in tokens.
@@ -48,14 +48,14 @@ class LabelledTables:
 
     @classmethod
     def open(cls, recipe: TuningRecipe) -> "LabelledTables":
-        """Read what a recipe names.
+        """Read everything that a recipe names.
 
         Raises:
-            ModelFolderError: No such model.
-            TokenizerError: No tokenizer beside it.
-            DocumentError: A table that cannot be read, or whose ids are not distinct.
-            InputError: A tokenizer of another vocabulary, or a length that the model cannot read.
-            SettingsError: More layers to freeze than there are.
+            ModelFolderError: There is no such model.
+            TokenizerError: The model has no tokenizer.
+            DocumentError: A table cannot be read, or its ids are not distinct.
+            InputError: The tokenizer has another vocabulary, or the model cannot read that length.
+            SettingsError: The model has fewer layers than should be frozen.
         """
         config = EncoderConfig.from_pretrained(recipe.model)
         recipe.training.require_layers(config.num_layers)
@@ -78,11 +78,11 @@ class LabelledTables:
         return self.tables["train"]
 
     def label_column(self, usual: Sequence[str]) -> str:
-        """The one column of labels, scores, tags or answers.
+        """Return the one column of labels, scores, tags or answers.
 
         Raises:
             DocumentError: There is none.
-            InputError: Several are asked for.
+            InputError: Several columns are asked for.
         """
         if len(self.data.label) > 1:
             raise InputError(f"label: got {len(self.data.label)} columns, expected one")
@@ -91,7 +91,7 @@ class LabelledTables:
 
 
 def _tables(data: LabelledRows) -> dict[str, Table]:
-    """The table of each split; a share of the rows to learn from may become that of `dev`."""
+    """Read the table of each split; `dev` may be a share of the rows to learn from."""
     tables = {name: _read(source, data) for name, source in data.sources.items()}
     if data.dev_share is None:
         return tables
@@ -109,7 +109,7 @@ def _tables(data: LabelledRows) -> dict[str, Table]:
 
 
 def _held_out(table: Table, data: LabelledRows, share: float) -> list[bool]:
-    """Which rows are held out; questions about one context stay together."""
+    """Return which rows are held out; questions about one context stay together."""
     if isinstance(data, AnswerRows):
         context = table.find(CONTEXTS, asked=data.text_pair, option="--text-pair")
         return held_out([str(value) for value in table.values(context)], share)
@@ -122,7 +122,7 @@ def _held_out(table: Table, data: LabelledRows, share: float) -> list[bool]:
 
 
 def _labels_of(row: Mapping[str, Any], table: Table, data: LabelledRows) -> list[str]:
-    """The labels of a row as texts, wherever they stand and however they are written."""
+    """Return the labels of a row as texts, in whichever columns and form they are written."""
     if len(data.label) > 1:
         return [name for name in data.label if flag(row.get(name))]
     name = next(iter(data.label), None) or table.first_of(data.usual_labels)
@@ -233,13 +233,13 @@ def _label_name(
 
 
 def learn_labels(names: Sequence[str], source: str) -> tuple[str, ...]:
-    """The labels that occur, whole numbers by size and anything else by name.
+    """Return the labels that occur, whole numbers by size and anything else by name.
 
     >>> learn_labels(["10", "9", "10"], "a.csv"), learn_labels(["b", "a"], "a.csv")
     (('9', '10'), ('a', 'b'))
 
     Raises:
-        InputError: Fewer than two.
+        InputError: There are fewer than two.
     """
     labels = set(names)
     if len(labels) < 2:

@@ -56,11 +56,11 @@ class TaggedWords:
 
 
 class Tagging:
-    """One label a word: cross entropy at each word's first token.
+    """One label per word, learned by cross entropy at each word's first token.
 
     Args:
-        labels: Their names. Where one of them is O, whole entities are scored, else words.
-        weights: How much a word of each label counts; None for alike.
+        labels: The names of the labels. With O among them, whole entities are scored, else words.
+        weights: How much a word of each label counts; None if all count equally.
     """
 
     def __init__(self, labels: Sequence[str], weights: Tensor | None = None) -> None:
@@ -69,13 +69,13 @@ class Tagging:
         self.metric = "f1" if self.has_entities else "accuracy"
 
     def num_targets(self, example: TaggedWords, /) -> int:
-        """One a word that is not cut off."""
+        """Return the number of words that are not truncated."""
         return len(example.first_tokens)
 
     def loss(
         self, outputs: Tensor, batch: PackedBatch, examples: Sequence[TaggedWords], /
     ) -> Tensor:
-        """The sum over the words of the cross entropy."""
+        """Return the sum of the cross entropies of the words."""
         starts = batch.cu_seqlens.tolist()
         rows, targets = [], []
         for start, example in zip(starts, examples, strict=False):
@@ -91,7 +91,7 @@ class Tagging:
     def scores(
         self, outputs: Sequence[Tensor], examples: Sequence[TaggedWords], /
     ) -> dict[str, float]:
-        """F1 of whole entities, or accuracy and F1 of words where there are none."""
+        """Compute F1 of whole entities, or accuracy and F1 of words if there are no entities."""
         predicted = [self._predicted(*pair) for pair in zip(outputs, examples, strict=True)]
         if not self.has_entities:
             given, wanted = _flat(predicted), _flat([each.labels for each in examples])
@@ -100,7 +100,7 @@ class Tagging:
         return entity_scores(self._named(predicted), self._named(expected))
 
     def review(self, outputs: Sequence[Tensor], split: Split[TaggedWords], /) -> Review:
-        """Figures of each kind of entity, or of each label, and the texts with most mistakes."""
+        """Return figures of each kind of entity or label, and the texts with most mistakes."""
         expected = [each.labels for each in split.examples]
         predicted = [self._predicted(*pair) for pair in zip(outputs, split.examples, strict=True)]
         given, wanted = self._named(predicted), self._named(expected)
@@ -125,7 +125,7 @@ class Tagging:
         )
 
     def _predicted(self, outputs: Tensor, example: TaggedWords) -> list[int]:
-        """The label of each word; O, or the first label, for those that are cut off."""
+        """Return the label of each word; O or the first label for truncated words."""
         found = outputs[example.first_tokens].argmax(1).tolist() if example.first_tokens else []
         outside = self.labels.index(OUTSIDE) if self.has_entities else 0
         return [*found, *[outside] * (len(example.labels) - len(found))]
@@ -134,7 +134,7 @@ class Tagging:
         return [[self.labels[index] for index in row] for row in rows]
 
     def _described(self, text: str, labels: Sequence[str]) -> str:
-        """The entities of a text, or its labels, in words."""
+        """Describe the entities of a text, or its labels, in words."""
         words = text.split(" ")
         if not self.has_entities:
             return " ".join(labels)
@@ -143,7 +143,7 @@ class Tagging:
 
 
 def open_tag(recipe: TagRecipe) -> TuningJob:
-    """A recipe's words and their labels.
+    """Open the job of learning labels of words.
 
     See `data.rows.tagged` for how words and their labels may be written.
 
@@ -202,10 +202,10 @@ def open_tag(recipe: TagRecipe) -> TuningJob:
 
 
 def _learn(names: Sequence[str], source: LabelledTables) -> tuple[str, ...]:
-    """The labels, O first.
+    """Return the labels, O first.
 
     Raises:
-        InputError: Fewer than two, or marks of entities that are written in another way than B-.
+        InputError: There are fewer than two labels, or their marks are not written like B-.
     """
     labels = learn_labels(names, source.train.source)
     found = {label: _OTHER_MARK.fullmatch(label) for label in labels if label != OUTSIDE}
@@ -221,7 +221,7 @@ def _learn(names: Sequence[str], source: LabelledTables) -> tuple[str, ...]:
 def _read(
     table: Table, columns: TaggedColumns, splitting: WordSplitting
 ) -> list[tuple[list[str], list[str]]]:
-    """The words and the names of the labels of each row.
+    """Return the words and the names of the labels of each row.
 
     Raises:
         InputError: See `TaggedColumns.read`.
