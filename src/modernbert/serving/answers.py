@@ -1,4 +1,4 @@
-"""Answers as JSON, encoded in pieces, so that a large one neither blocks the server nor fills it."""
+"""Answers as JSON, encoded in pieces, so that a large one does not hold up or fill the server."""
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any
