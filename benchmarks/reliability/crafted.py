@@ -13,12 +13,14 @@ import resource
 import signal
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+from unittest import mock
 
 import modernbert
+from modernbert import json_files
 from modernbert.errors import ModernBertError
 
 _MORE_BYTES = 3 << 29
@@ -104,6 +106,86 @@ def _changed(content: Any, place: tuple[Any, ...], change: Callable[[Any], Any] 
         del holder[place[-1]]
     else:
         holder[place[-1]] = change(holder[place[-1]])
+    return copied
+
+
+class _Asked(dict[str, Any]):
+    """An object of a JSON file that notes which of its keys are asked for."""
+
+    def __init__(self, content: Mapping[str, Any], path: tuple[Any, ...], notes: set[Any]) -> None:
+        super().__init__({key: _asked(each, (*path, key), notes) for key, each in content.items()})
+        self.note = lambda key: notes.add((*path, key))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.note(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.note(key)
+        return super().__getitem__(key)
+
+
+def _asked(value: Any, path: tuple[Any, ...], notes: set[Any]) -> Any:
+    if isinstance(value, dict):
+        return _Asked(value, path, notes)
+    if isinstance(value, list):
+        return [_asked(each, (*path, at), notes) for at, each in enumerate(value)]
+    return value
+
+
+@contextlib.contextmanager
+def noting_keys(notes: dict[str, set[tuple[Any, ...]]]) -> Iterator[None]:
+    """Note the keys that the readers of JSON files know, whether these hold them or not.
+
+    Args:
+        notes: The paths of keys by the name of the file, to be added to.
+    """
+    read, parse = json_files.read_json, json_files.parse
+
+    def noting_read(path: Path, *more: Any) -> Any:
+        return _asked(read(path, *more), (), notes.setdefault(path.name, set()))
+
+    def noting_parse(settings_class: Any, mapping: Any, *, where: str) -> Any:
+        kinds = get_type_hints(settings_class)
+        known = {(key,) for key, kind in kinds.items() if kind in (int, float, int | None)}
+        notes.setdefault(Path(where).name, set()).update(known)
+        return parse(settings_class, mapping, where=where)
+
+    reader = mock.patch.object(json_files, "read_json", noting_read)
+    with reader, mock.patch.object(json_files, "parse", noting_parse):
+        yield
+
+
+def number_places(content: Any, known: Collection[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The paths to all numbers of a file, and to the keys that are known and not numbers' by type.
+
+    Args:
+        content: Of the file.
+        known: Paths of keys that its readers ask for.
+    """
+    found = {place for place in _places(content, ()) if _is_number(_at(content, place))}
+    for place in known:
+        with contextlib.suppress(KeyError, IndexError, TypeError):
+            if isinstance(_at(content, place[:-1]), dict):
+                value = _at(content, place[:-1]).get(place[-1])
+                found |= {place} if value is None or _is_number(value) else set()
+    return sorted(found, key=repr)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _at(content: Any, place: tuple[Any, ...]) -> Any:
+    for key in place:
+        content = content[key]
+    return content
+
+
+def with_number(content: Any, place: tuple[Any, ...], number: float) -> Any:
+    """The content of a file with one number put in."""
+    copied = json.loads(json.dumps(content))
+    _at(copied, place[:-1])[place[-1]] = number
     return copied
 
 
@@ -216,7 +298,7 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (now + _MORE_BYTES, now + _MORE_BYTES))
 
 
-def json_files(folder: Path) -> list[str]:
+def files_of(folder: Path) -> list[str]:
     """The JSON files of a folder that decide what it is, at any depth."""
     found = sorted(folder.rglob("*.json"))
     return [str(path.relative_to(folder)) for path in found if path.name != "hashes.json"]
@@ -232,7 +314,7 @@ def run(samples: Mapping[str, Path], values: tuple[Any, ...] = VALUES) -> Outcom
     total = Outcome()
     for folder in samples.values():
         use(folder)  # so that children need not import anything
-        for name in json_files(folder):
+        for name in files_of(folder):
             outcome = in_child(
                 lambda f=folder, n=name: try_file(f, n, values), f"{folder.name}/{name}"
             )

@@ -119,6 +119,16 @@ def test_answers_are_held_within_a_limit(serve: Serve) -> None:
         ({"host": "localhost.evil.example:8080"}, 403),
         ({"host": "127.0.0.1.evil.example"}, 403),
         ({"host": "[::1"}, 403),
+        ({"host": "LOCALHOST.:99999"}, 200),
+        ({"host": "[::1]:80"}, 200),
+        ({"host": "evil.example@127.0.0.1"}, 403),
+        ({"host": "127.0.0.1/evil.example"}, 403),
+        ({"host": "127.0.0.1#evil.example"}, 403),
+        ({"host": "localhost:evil.example"}, 403),
+        ({"host": "localhost,evil.example"}, 403),
+        ({"host": "localhost", "origin": "http://localhost@evil.example"}, 403),
+        ({"host": "localhost", "origin": "http://evil.example@localhost"}, 403),
+        ({"host": "localhost", "origin": "localhost"}, 403),
         ({"host": ""}, 403),
         ({"host": "localhost", "origin": "http://localhost:3000"}, 200),
         ({"host": "localhost", "origin": "https://evil.example"}, 403),
@@ -137,8 +147,15 @@ def test_names_of_others_are_refused_on_loopback(
 
 
 def test_more_names_can_be_allowed(serve: Serve) -> None:
-    client, _ = serve("embedder", allowed_hosts=("Models.example",))
-    for host, expected in (("models.EXAMPLE:99", 200), ("localhost", 200), ("evil.example", 403)):
+    client, _ = serve("embedder", allowed_hosts=("Models.example", "[fd00::1]:80", "dot.example."))
+    for host, expected in (
+        ("models.EXAMPLE:99", 200),
+        ("models.example.", 200),
+        ("[fd00::1]", 200),
+        ("dot.example:1", 200),
+        ("localhost", 200),
+        ("evil.example", 403),
+    ):
         assert client.get("/health", headers={"host": host}).status_code == expected
     anyone, _ = serve("embedder", allowed_hosts=("*",))
     assert anyone.get("/health", headers={"host": "evil.example"}).status_code == 200

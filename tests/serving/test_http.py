@@ -1,5 +1,6 @@
 """Clients that are slow, gone, wrong or hostile."""
 
+import gzip
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -168,6 +169,28 @@ def test_slow_and_half_sent_bodies(serve: Serve) -> None:
             sleep(0.02)
             patient.sendall(piece)
         assert patient.recv(20).startswith(b"HTTP/1.1 200")
+
+
+def test_a_request_of_two_lengths_is_the_last_of_its_connection(client: httpx.Client) -> None:
+    """A proxy that goes by the other length would take what follows for another request."""
+    head = b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    chunked = head + b"transfer-encoding: chunked\r\n%b\r\nf\r\n" + b'{"inputs": "a"}\r\n0\r\n\r\n'
+    more = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    for lengths, answers in ((b"content-length: 15\r\n", 1), (b"", 2)):
+        with connect(client) as stranger:
+            stranger.sendall(chunked % lengths + more)
+            received = b""
+            while piece := stranger.recv(1 << 16):
+                received += piece
+        assert received.count(b"HTTP/1.1 200") == answers
+
+
+def test_packed_bodies_are_refused(client: httpx.Client) -> None:
+    packed = gzip.compress(b'{"inputs": "' + b"a" * 1_000_000 + b'"}')
+    for coding in ("gzip", "br", "GZIP, identity"):
+        headers = {"content-encoding": coding, "content-type": "application/json"}
+        answer = client.post("/embed", content=packed, headers=headers)
+        assert "content-encoding: got" in refused(answer, 415)
 
 
 def test_what_is_no_http(client: httpx.Client) -> None:

@@ -165,6 +165,9 @@ def _require_few_ids(number: int, settings: ServingSettings) -> None:
 
 
 def _require_json(request: Request) -> None:
+    if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        said = f"content-encoding: got {coding}, expected none; send the body as it is"
+        raise Refusal(415, "Validation", said)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (
         kind.startswith("application/") and kind.endswith("+json")

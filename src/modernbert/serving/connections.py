@@ -22,6 +22,7 @@ _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _EVICTED_AT_ONCE = 16
 _READ_BYTES = 8192  # about 10 ms for the parser at the worst; asyncio would read 32 times as much
 _SECONDS_BETWEEN_WARNINGS = 60.0
+_BOTH_LENGTHS = {b"content-length", b"transfer-encoding"}
 
 
 class Connections:
@@ -116,6 +117,7 @@ class Connection(H11Protocol):
         super().__init__(*arguments, **keywords)
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
+        self._looked_at: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -139,9 +141,18 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes of a request; from the first one of a head there is a time for all of it."""
         super().data_received(data)
+        self._close_after_two_lengths()
         if not self._has_request and self._head_timer is None:
             self._head_timer = self._abort_after(self.config.header_seconds)
         self._note_state()
+
+    def _close_after_two_lengths(self) -> None:
+        """Read no further request after one with two lengths: others may see its end elsewhere."""
+        if self.cycle is None or self.cycle is self._looked_at:
+            return
+        self._looked_at = self.cycle
+        if {name for name, _ in self.headers} >= _BOTH_LENGTHS:
+            self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""

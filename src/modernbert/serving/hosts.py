@@ -4,9 +4,9 @@ A web page can give its own name the address 127.0.0.1 and so reach a server tha
 (DNS rebinding). The browser then sends the page's name as Host or Origin, which is refused.
 """
 
+import re
 from collections.abc import Collection, Iterable
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -14,6 +14,11 @@ from modernbert.serving.answers import error_response
 from modernbert.serving.refusal import Refusal
 
 ANY = "*"
+
+# Nothing but a name and a port: what else an address may have, others may read in another way.
+_NAME = r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]*)?"
+_HOST = re.compile(_NAME, re.ASCII | re.IGNORECASE)
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://" + _NAME, re.ASCII | re.IGNORECASE)
 
 
 class HostCheck:
@@ -25,7 +30,7 @@ class HostCheck:
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
-        self.app, self.names = app, {name.lower() for name in names}
+        self.app, self.names = app, {_name_of(name, _HOST) for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -35,18 +40,25 @@ class HostCheck:
     def _refusal(self, headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
         for header, value in headers:
             text = value.decode("latin-1")
-            if header == b"host" and not self._allows("//" + text):
+            if header == b"host" and not self._allows(text, _HOST):
                 return _forbidden("host", text)
-            if header == b"origin" and not self._allows(text):
+            if header == b"origin" and not self._allows(text, _ORIGIN):
                 return _forbidden("origin", text)
         return None
 
-    def _allows(self, address: str) -> bool:
-        try:
-            name = urlsplit(address).hostname
-        except ValueError:
-            return False
-        return name is not None and (is_loopback(name) or name.rstrip(".") in self.names)
+    def _allows(self, address: str, form: re.Pattern[str]) -> bool:
+        name = _name_of(address, form)
+        return name != "" and (is_loopback(name) or name in self.names)
+
+
+def _name_of(address: str, form: re.Pattern[str]) -> str:
+    """The name in an address; empty where it has another form.
+
+    >>> [_name_of(each, _HOST) for each in ("[::1]:80", "Example.org.", "a@b", "a/b")]
+    ['::1', 'example.org', '', '']
+    """
+    found = form.fullmatch(address)
+    return "" if found is None else found[1].strip("[]").lower().rstrip(".")
 
 
 def is_loopback(name: str) -> bool:

@@ -1,15 +1,23 @@
 """Kills, flips, crafted folders and hostile corpora, a few of each; the benchmark runs many."""
 
 import json
+import re
+from inspect import getsource
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.reliability import corpora, crafted, flips, kills, samples, verbs
+from modernbert.model import config_file
 
-NUMBERS = st.integers(-5, 1 << 70) | st.sampled_from([1 << n for n in range(8, 64, 4)])
+NUMBERS = (
+    st.integers(-5, 1 << 70)
+    | st.sampled_from([1 << n for n in range(8, 64, 4)])
+    | st.floats(allow_nan=False)
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,40 +81,86 @@ def test_labels_that_are_none(made: dict[str, Path]) -> None:
     path.write_text(before)
 
 
+# What a tokenizer.json may hold besides; another library reads it.
+_TOKENIZER = {
+    "truncation": {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0},
+    "padding": {
+        "strategy": {"Fixed": 8},
+        "direction": "Right",
+        "pad_to_multiple_of": 8,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "[PAD]",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def numbers(made: dict[str, Path]) -> list[tuple[Path, Any, tuple[Any, ...]]]:
+    """Every number of every JSON file, and those that the readers know: file, content, place."""
+    found = []
+    for folder in made.values():
+        known: dict[str, set[tuple[Any, ...]]] = {}
+        with crafted.noting_keys(known):
+            crafted.use(folder)
+        for name in crafted.files_of(folder):
+            path = folder / name
+            content = json.loads(path.read_text())
+            if path.name == "tokenizer.json":
+                content |= _TOKENIZER
+            places = crafted.number_places(content, known.get(path.name, ()))
+            found += [(path, content, place) for place in places]
+    return found
+
+
+def test_every_number_that_is_read_is_drawn(
+    numbers: list[tuple[Path, Any, tuple[Any, ...]]],
+) -> None:
+    """Those of config.json are named in its reader; those of the other files in their classes."""
+    drawn: dict[str, set[Any]] = {}
+    for path, _, place in numbers:
+        drawn.setdefault(path.name, set()).add(place[-1])
+    asked = re.findall(r"(?:integer|number)\(published, \"(\w+)\"", getsource(config_file))
+    assert len(asked) > 8 and set(asked) <= drawn["config.json"]
+    assert set(config_file.PUBLISHED_IDS) <= drawn["config.json"]
+    for name, keys in {
+        "modules.json": {"idx"},
+        "sentence_bert_config.json": {"max_seq_length"},
+        "tokenizer.json": {"id", "max_length", "stride", "Fixed", "pad_to_multiple_of"},
+        "tokenizer_config.json": {"model_max_length"},
+        "manifest.json": {"count", "dim", "num_tokens", "vocab_size"},
+    }.items():
+        assert keys <= drawn[name], (name, sorted(map(str, drawn[name])))
+
+
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_no_number_of_a_stranger_sizes_the_memory(
-    made: dict[str, Path], data: st.DataObject
+    made: dict[str, Path],
+    numbers: list[tuple[Path, Any, tuple[Any, ...]]],
+    data: st.DataObject,
 ) -> None:
-    name, file = data.draw(
-        st.sampled_from(
-            [
-                ("embedder", "config.json"),
-                ("embedder", "tokenizer_config.json"),
-                ("multi_vector", "1_Dense/config.json"),
-                ("int8.index", "manifest.json"),
-                ("shards", "manifest.json"),
-            ]
-        )
-    )
-    path = made[name] / file
+    by_file: dict[Path, list[tuple[Any, tuple[Any, ...]]]] = {}
+    for each, content, place in numbers:
+        by_file.setdefault(each, []).append((content, place))
+    path = data.draw(st.sampled_from(sorted(by_file)))
+    content = by_file[path][0][0]
+    for _, place in data.draw(st.lists(st.sampled_from(by_file[path]), min_size=1, max_size=3)):
+        content = crafted.with_number(content, place, data.draw(NUMBERS))
+    (folder,) = (each for each in made.values() if path.is_relative_to(each))
+    crafted.use(folder)
     before = path.read_text()
-    content = json.loads(before)
-    places = [key for key, value in content.items() if type(value) is int]
-    for key in data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=3, unique=True)):
-        content[key] = data.draw(NUMBERS)
-    crafted.use(made[name])
 
     def one() -> crafted.Outcome:
         outcome = crafted.Outcome()
-        crafted.try_folder(made[name], f"{file}: {content}", outcome)
+        crafted.try_folder(folder, f"{path.name}: {content}"[:3000], outcome)
         return outcome
 
     try:
         path.write_text(json.dumps(content))
-        assert crafted.in_child(one, f"{name}/{file}").faults == []
+        assert crafted.in_child(one, f"{folder.name}/{path.name}").faults == []
     finally:
         path.write_text(before)
 
