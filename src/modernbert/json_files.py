@@ -6,7 +6,7 @@ unless `IGNORED` says why it does not matter. A key whose value is null counts a
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,11 @@ IGNORED: Mapping[str, Mapping[str, str]] = {
 }
 """Keys that are passed over on purpose, by file, each with the reason. So are those that begin with
 an underscore, which are notes such as `__version__` and `_name_or_path`."""
+
+
+_LOG_COUNTS = ("step", "evaluated_step", "num_processes")
+_LOG_NUMBERS = (*_LOG_COUNTS, "tokens", "total_tokens", "seconds")
+_LOG_TYPES = {"about": dict, "phases": list, "phase": str | None, "status": str}
 
 
 def read_json(path: Path, error: type[ModernBertError] = ModelFolderError) -> Any:
@@ -129,6 +134,38 @@ def _without_nulls(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+
+
+def log_row(line: bytes | str) -> dict[str, Any] | None:
+    """A row of a run's log, without the values of its known keys that are of other types.
+
+    Args:
+        line: A line of metrics.jsonl, of which a kill may have cut off the end.
+
+    Returns:
+        The row; None for a line that holds none.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
+        return None
+    return {key: value for key, value in row.items() if _fits_log(key, value)}
+
+
+def _fits_log(key: str, value: Any) -> bool:
+    if key in _LOG_NUMBERS:
+        whole = int if key in _LOG_COUNTS else (int, float)
+        return isinstance(value, whole) and value is not True and 0 <= value < 1 << 63
+    return _is_shallow(value) and isinstance(value, _LOG_TYPES.get(key, object))
+
+
+def _is_shallow(value: Any, levels: int = 8) -> bool:
+    inner = value.values() if isinstance(value, dict) else value
+    if not isinstance(inner, Iterable) or isinstance(value, str):
+        return True
+    return levels > 0 and all(_is_shallow(each, levels - 1) for each in inner)
 
 
 def check_same(name: str, value: float, other_name: str, other: object) -> None:

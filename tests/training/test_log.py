@@ -3,10 +3,12 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modernbert.errors import RunError
+from modernbert.json_files import log_row
 from modernbert.training import log
 from modernbert.training.log import MetricsLog, TensorBoardLog, read_metrics, tensorboard_log
 
@@ -110,3 +112,21 @@ def test_without_tensorboard_there_is_no_such_log(
 ) -> None:
     monkeypatch.setattr(log, "find_spec", lambda _: None)
     assert tensorboard_log(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"kind": "step", "step": 3, "loss": 0.5}', {"kind": "step", "step": 3, "loss": 0.5}),
+        ('{"kind": "step", "step": "3", "seconds": [1]}', {"kind": "step"}),
+        ('{"kind": "step", "step": true, "tokens": -1}', {"kind": "step"}),
+        ('{"kind": "start", "about": "x", "phase": 5}', {"kind": "start"}),
+        ('{"kind": "note", "parts": ' + "[" * 50 + "]" * 50 + "}", {"kind": "note"}),
+        ('{"kind": "step", "step": 1' + "0" * 400 + "}", {"kind": "step"}),
+        ('{"kind": ["step"]}', None),
+        ("[" * 100_000, None),
+        ('{"kind": "st', None),
+    ],
+)
+def test_values_of_other_types_are_left_out(line: str, expected: dict[str, Any] | None) -> None:
+    assert log_row(line) == expected

@@ -3,7 +3,6 @@
 A million steps are a few arrays of numbers here and not a million dictionaries.
 """
 
-import json
 import math
 from array import array
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from modernbert.errors import RunError
+from modernbert.json_files import log_row
 
 METRICS_FILE = "metrics.jsonl"
 LogRow = Mapping[str, Any]
@@ -88,7 +88,7 @@ class RunHistory:
         try:
             with Path(path).open("rb") as lines:
                 for line in lines:
-                    if (row := _parse(line)) is not None:
+                    if (row := log_row(line)) is not None:
                         history.add(row)
         except OSError as error:
             raise RunError(f"{path}: not a readable log of a run: {error.strerror}") from None
@@ -179,14 +179,6 @@ class RunHistory:
             for row in self.events
             if row["kind"] not in _OUTCOMES or number(row.get("step")) < step
         ]
-
-
-def _parse(line: bytes) -> LogRow | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("kind"), str) else None
 
 
 def number(value: Any) -> float:

@@ -100,7 +100,7 @@ def matmul_ceiling(history: RunHistory) -> float | None:
     It is the rate that the last start or resume measured on its machine.
     """
     for row in reversed(history.starts):
-        rate = number(row.get("matmul_flops_per_second")) * (row.get("num_processes") or 1)
+        rate = number(row.get("matmul_flops_per_second")) * number(row.get("num_processes", 1))
         if rate > 0:
             return rate
     return None

@@ -12,6 +12,7 @@ from typing import Any
 
 from modernbert.errors import RunError
 from modernbert.extras import is_installed
+from modernbert.reading import read_regular
 from modernbert.report.charts import charts_html, save_png
 from modernbert.report.formats import compact, duration, num_bytes, percent
 from modernbert.report.history import METRICS_FILE, LogRow, RunHistory
@@ -321,14 +322,16 @@ def _next_commands(run_folder: Path, history: RunHistory) -> dict[str, str]:
 
 def _examples_of(run_folder: Path) -> list[Mapping[str, Any]]:
     try:
-        return list(json.loads(_text_of(run_folder / EXAMPLES_FILE) or "[]"))
-    except ValueError:
-        return []
+        found = list(json.loads(_text_of(run_folder / EXAMPLES_FILE) or "[]"))
+        _examples(found)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
+        return []  # not as this package writes it
+    return found
 
 
 def _text_of(path: Path) -> str:
     """Return the text of a file; nothing where there is none."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_regular(path).decode(errors="replace")
     except OSError:
         return ""

@@ -8,7 +8,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -19,6 +19,7 @@ import torch
 
 from modernbert.errors import RunError
 from modernbert.files import new_file
+from modernbert.json_files import log_row
 
 Record = dict[str, Any]
 Observer = Callable[[Record], None]
@@ -105,12 +106,8 @@ def read_metrics(path: Path) -> Iterator[Record]:
         return
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, Mapping) and "kind" in row and type(row.get("step")) is int:
-                yield dict(row)
+            if (row := log_row(line)) is not None and "step" in row:
+                yield row
 
 
 def _has_begun(phase: str | None, resume: Record) -> bool:

@@ -9,7 +9,7 @@ from modernbert.kinds import MODELS, ModelKind
 from modernbert.metrics.calibration import CalibrationBin, calibration_error
 from modernbert.report.charts import Axis, LineChart, Mark, Series, charts_html
 from modernbert.report.formats import compact, duration
-from modernbert.report.history import Curve, RunHistory
+from modernbert.report.history import Curve, RunHistory, number
 from modernbert.report.next_commands import commands_of, go_on
 from modernbert.report.page import (
     Html,
@@ -215,9 +215,9 @@ def _spread_note(results: Results) -> str:
 def _curves(history: RunHistory, results: Results, epoch: int) -> list[Html]:
     """Draw the loss, the rate, and each score over the epochs."""
     best_tokens = [
-        row["tokens"] / epoch
+        number(row.get("tokens")) / epoch
         for row in history.of_kind("evaluation")
-        if row["step"] == results.best.best_step
+        if row.get("step") == results.best.best_step
     ]
     marks = [Mark(x=place) for place in best_tokens[-1:]]
     x = Axis(label="epochs", low=0.0)
@@ -269,7 +269,7 @@ def shown(text: Text, most: int = _SHOWN_CHARACTERS) -> str:
 def tuning_card(job: TuningJob, results: Results) -> str:
     """Return the card as Markdown, with the header that the hub reads."""
     use, best = job.use, results.best
-    notes = {f"note {number}": each for number, each in enumerate(job.notes, 1)}
+    notes = {f"note {place}": each for place, each in enumerate(job.notes, 1)}
     return f"""\
 {header(library=use.library, pipeline=use.pipeline)}
 # {job.recipe.output.name}

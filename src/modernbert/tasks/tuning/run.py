@@ -338,7 +338,9 @@ def _plain(outcome: Outcome | None) -> dict[str, Any] | None:
 
 def _seconds(folder: Path) -> float:
     rows = read_metrics(folder / METRICS_FILE)
-    return sum(float(row["seconds"]) for row in rows if row["kind"] in ("step", "evaluation"))
+    return sum(
+        float(row.get("seconds", 0)) for row in rows if row["kind"] in ("step", "evaluation")
+    )
 
 
 def _evaluations(log: Path, last_step: int) -> Sequence[tuple[int, Mapping[str, float]]]:
