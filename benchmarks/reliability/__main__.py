@@ -1,4 +1,4 @@
-"""Count what is lost or wrong after kills, flipped bits, crafted folders and hostile corpora.
+"""Count what is lost or wrong after kills, signals, flipped bits, crafted folders and corpora.
 
     python -m benchmarks.reliability                      # all of it
     python -m benchmarks.reliability --only flips corpora
@@ -11,6 +11,7 @@ was lost, not found, or ended in a traceback.
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -18,8 +19,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PARTS = ("kills", "flips", "crafted", "corpora", "held", "connections")
+PARTS = ("kills", "stops", "flips", "crafted", "corpora", "held", "connections")
 RESULT = Path("benchmarks/results/reliability.json")
+_STOPS = {
+    "Ctrl-C": (signal.SIGINT,),
+    "Ctrl-C twice": (signal.SIGINT, signal.SIGINT),
+    "Ctrl-C, then a kill": (signal.SIGINT, signal.SIGKILL),
+    "SIGTERM": (signal.SIGTERM,),
+}
 _SHORT_VALUES = (None, 5, -1, 10**30, "x", [], [5], {"x": 5})
 
 
@@ -29,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--only", nargs="+", choices=PARTS)
-    made.add_argument("--verbs", nargs="+", default=[], help="of the kills; parts of their names")
+    made.add_argument("--verbs", nargs="+", default=[], help="of kills and stops; parts of names")
     made.add_argument(
         "--places", type=int, default=20, help="the most of a verb; of more, each k-th"
     )
@@ -112,6 +119,7 @@ def _parts(
         "flips": lambda: vars(flips.run(samples, flips_each=options.flips, seed=options.seed)),
         "corpora": lambda: vars(corpora.run(samples, home / "corpora")),
         "kills": lambda: _kills(options, samples, home / "kills" / "trial", record),
+        "stops": lambda: _stops(options, samples, home / "stops" / "trial"),
         "crafted": lambda: vars(crafted.run(samples, values)),
         "held": _held,
         "connections": lambda: _connections(samples["embedder"]),
@@ -156,9 +164,7 @@ def _kills(
     from benchmarks.reliability import kills, verbs
 
     total: dict[str, Any] = {"kills": 0, "faults": []}
-    for verb in verbs.all_verbs(samples):
-        if options.verbs and not any(part in verb.name for part in options.verbs):
-            continue
+    for verb in verbs.all_verbs(samples, options.verbs):
         began = time.monotonic()
         outcome = kills.run_verb(
             verb,
@@ -170,6 +176,30 @@ def _kills(
         total["kills"] += outcome.chosen + outcome.random
         record.add(f"kills/{verb.name}", vars(outcome), time.monotonic() - began)
     return total
+
+
+def _stops(options: argparse.Namespace, samples: dict[str, Path], home: Path) -> dict[str, Any]:
+    """Ask every verb to stop, in every way, at some of its places and at random times."""
+    from benchmarks.reliability import kills, verbs
+
+    counts: dict[str, Any] = {how: {"verbs": 0, "chosen": 0, "random": 0} for how in _STOPS}
+    faults: list[str] = []
+    for verb in verbs.all_verbs(samples, options.verbs):
+        for how, signals in _STOPS.items():
+            found = kills.run_verb(
+                verb,
+                home,
+                most_places=options.places,
+                random_kills=options.random,
+                seed=options.seed,
+                signals=signals,
+            )
+            counts[how]["verbs"] += 1
+            counts[how]["chosen"] += found.chosen
+            counts[how]["random"] += found.random
+            faults += [f"{how}: {fault}" for fault in found.faults]
+        print(verb.name, counts, len(faults), flush=True)
+    return {**counts, "faults": faults}
 
 
 def _tell(name: str, outcome: Mapping[str, Any], seconds: float) -> None:

@@ -260,11 +260,12 @@ def digest(home: Path, verb: Verb) -> dict[str, str]:
     return found
 
 
-def _wrong_ending(code: int, said: str, number: int) -> str:
+def _wrong_ending(code: int, said: str, signals: Sequence[int]) -> str:
     """What is wrong with how a verb ended that was asked to stop; nothing after a kill."""
-    if number == signal.SIGKILL:
+    first = signals[0]
+    if first == signal.SIGKILL or (code == -signal.SIGKILL and signal.SIGKILL in signals):
         return ""
-    if code not in _STOPPED[number]:  # type: ignore[index]
+    if code not in _STOPPED[first]:  # type: ignore[index]
         return f"ended with {code}"
     if "Traceback" in said or "Error" in said:
         return "a traceback"
@@ -356,7 +357,7 @@ def _trial(
 ) -> None:
     """Kill once, run again until it ends well, and compare."""
     code, said, _ = run_child(home, verb.arguments, **kill, set_up=verb.set_up)
-    if wrong := _wrong_ending(code, said, kill["signals"][0]):
+    if wrong := _wrong_ending(code, said, kill["signals"]):
         outcome.faults.append(f"{where}: {wrong}: {said.strip()[-300:]}")
         return
     for _ in range(_MOST_STARTS):

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,18 @@ warmup_tokens = 256
 """
 
 
-def all_verbs(samples: Mapping[str, Path]) -> list[Verb]:
+def all_verbs(samples: Mapping[str, Path], named: Sequence[str] = ()) -> list[Verb]:
     """Every verb that writes.
 
     Args:
         samples: Folders of models, a tokenizer and shards, as `samples.write_samples` gives them.
+        named: Parts of the names of those that are wanted; all when empty.
     """
+    verbs = _all_verbs(samples)
+    return [each for each in verbs if not named or any(part in each.name for part in named)]
+
+
+def _all_verbs(samples: Mapping[str, Path]) -> list[Verb]:
 
     def inputs(*names: str, more: Callable[[Path], None] | None = None) -> Callable[[Path], None]:
         def prepare(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from inspect import getsource
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,28 @@ def test_a_killed_embedding_ends_as_one_that_was_not(
     home = tmp_path / "kills" / "home"
     outcome = kills.run_verb(verb, home, most_places=3, random_kills=0, seed=1)
     assert outcome.faults == [] and outcome.chosen == 3
+
+
+@pytest.mark.parametrize("name", ["out.npy", "mine", "average"])
+@pytest.mark.parametrize(
+    "signals",
+    [
+        (signal.SIGINT,),
+        (signal.SIGINT, signal.SIGINT),
+        (signal.SIGTERM,),
+        (signal.SIGINT, signal.SIGKILL),
+    ],
+    ids=["Ctrl-C", "Ctrl-C twice", "SIGTERM", "Ctrl-C and a kill"],
+)
+def test_a_verb_that_is_asked_to_stop_says_so_and_loses_nothing(
+    made: dict[str, Path], tmp_path: Path, name: str, signals: tuple[int, ...]
+) -> None:
+    (verb,) = (each for each in verbs.all_verbs(made) if each.name.endswith(name))
+    home = tmp_path / "stops" / "home"
+    outcome = kills.run_verb(
+        verb, home, most_places=1, random_kills=1, seed=len(signals), signals=signals
+    )
+    assert outcome.faults == [] and outcome.chosen == outcome.random == 1
 
 
 def test_a_kill_that_loses_something_is_seen(made: dict[str, Path], tmp_path: Path) -> None:
