@@ -44,13 +44,13 @@ _WRITING_STEPS = 1000
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PrepareResult(Shown):
-    """What was prepared.
+    """The shards that were prepared.
 
     Attributes:
         train: The shards in the output folder itself.
-        held_out: Those of the held-out documents, in its folder `held-out`; None when none are.
+        held_out: The shards of the held-out documents, in its folder `held-out`, if there are any.
         skipped: What could not be read.
-        already_finished: An earlier call had done all the work.
+        already_finished: Whether an earlier call had done all the work.
     """
 
     train: ShardFolder
@@ -67,13 +67,13 @@ class PrepareResult(Shown):
 
 @dataclass(frozen=True, kw_only=True)
 class ShareResult:
-    """What one task has tokenized.
+    """The work of one task of several.
 
     Attributes:
-        num_units: Of its share of the corpus.
-        num_documents: As `num_units`.
-        num_tokens: As `num_units`.
-        already_finished: The shards had been made by then.
+        num_units: The work units of its share of the corpus.
+        num_documents: The documents of its share.
+        num_tokens: The tokens of its share.
+        already_finished: Whether the shards had been made before.
     """
 
     num_units: int
@@ -96,9 +96,9 @@ def prepare(
 ) -> PrepareResult:
     """Make token shards of files and folders.
 
-    Stopped at any moment and called again with the same arguments, it goes on where it was; once
-    finished, it does nothing more. The held-out documents are a random choice of whole documents.
-    While it works it needs about twice the room of the shards on the disk.
+    You can stop it at any moment: the same call continues where it stopped, and does nothing once
+    everything is finished. The held-out documents are a random choice of whole documents.
+    While it runs, it needs about twice the disk space of the shards.
 
     Args:
         inputs: The files and folders of the corpus.
@@ -144,7 +144,7 @@ def import_datatrove(
     settings: PrepareSettings | None = None,
     on_progress: OnProgress | None = None,
 ) -> PrepareResult:
-    """Make token shards of the token files that datatrove wrote, shuffled over all of them.
+    """Make token shards of datatrove's token files, shuffled over all files.
 
     Args:
         inputs: Folders of `.ds` files with their `.index`, or such files.
@@ -268,7 +268,7 @@ def prepare_share(
 
 @dataclass(frozen=True, kw_only=True)
 class _Call(ABC):
-    """What a call was given, checked, and what follows from it."""
+    """The checked arguments of a call, and what follows from them."""
 
     inputs: tuple[str, ...]
     files: tuple[CorpusFile, ...]
@@ -280,7 +280,7 @@ class _Call(ABC):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that the shards depend on, as JSON values."""
+        """Everything that the shards depend on, as JSON values."""
         return {
             "inputs": list(self.inputs),
             "settings": _without_defaults(to_mapping(self.settings)),
@@ -293,7 +293,7 @@ class _Call(ABC):
     @property
     @abstractmethod
     def units(self) -> list[WorkUnit]:
-        """The corpus in work units, each time the same."""
+        """The work units of the corpus, always the same."""
 
     @abstractmethod
     def tokenize(
@@ -303,14 +303,14 @@ class _Call(ABC):
         workers: int | None,
         on_progress: OnProgress,
     ) -> None:
-        """Spill the tokens of those units that are not finished."""
+        """Spill the tokens of unfinished units."""
 
     def spill(self, folder: PrepareFolder) -> Spill:
-        """Where the runs of all units are."""
+        """Return the folder of the runs of all units."""
         return Spill(folder.unfinished, token_dtype(self.vocab_size))
 
     def open_writer(self, path: Path) -> ShardWriter:
-        """The writer of a new shard folder."""
+        """Return the writer of a new shard folder."""
         return ShardWriter(
             path,
             vocab_size=self.vocab_size,
@@ -322,7 +322,7 @@ class _Call(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class _TextCall(_Call):
-    """Texts are to be tokenized."""
+    """A call whose inputs are texts to tokenize."""
 
     encoder_factory: Callable[[], Encode]
 
@@ -383,7 +383,7 @@ class _TextCall(_Call):
 
 @dataclass(frozen=True, kw_only=True)
 class _TokenFileCall(_Call):
-    """Files of tokens are to be taken over; each is a unit."""
+    """A call whose inputs are files of tokens; each file is a unit."""
 
     reencode: Reencode
     end_token_id: int | None
@@ -419,7 +419,7 @@ class _TokenFileCall(_Call):
 
 
 def _without_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of files only where they were made: folders of earlier versions do not know them."""
+    """Leave out file settings with default values, which folders of earlier versions lack."""
     defaults = {**to_mapping(FileSettings()), "follow_links": False}
     return {k: v for k, v in settings.items() if k not in defaults or v != defaults[k]}
 
@@ -469,7 +469,7 @@ def _write_folder(
 
 
 def _written(runs: Sequence[SpilledRun], on_progress: OnProgress) -> Callable[[int], None]:
-    """A function to call with each document's number of tokens; it tells of the progress."""
+    """Return a function to call with each document's number of tokens, which reports progress."""
     total = sum(run.num_tokens for run in runs)
     step = max(1, total // _WRITING_STEPS)
     documents = tokens = 0

@@ -1,4 +1,4 @@
-"""The output folder of `prepare`: whose it is, and what is finished in it."""
+"""The output folder of `prepare`: which call it belongs to, and what is finished in it."""
 
 import errno
 import json
@@ -45,39 +45,39 @@ class PrepareFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the shards are complete: their manifest is what is written last."""
+        """Whether the shards are complete: the manifest is written last."""
         return (self.path / MANIFEST).exists()
 
     def remove_unfinished(self) -> None:
-        """Give back the room of what is needed only on the way."""
+        """Delete what is needed only until the shards are finished."""
         shutil.rmtree(self.unfinished, ignore_errors=True)
 
     def remove_held_out(self) -> None:
-        """Make room for the held-out shards, whatever a stopped call left of them."""
+        """Delete what a stopped call left of the held-out shards."""
         shutil.rmtree(self.held_out, ignore_errors=True)
 
     def forget(self) -> None:
-        """Leave the folder to anyone: nothing in it is worth going on from."""
+        """Release the folder for any call: it contains nothing to continue from."""
         self.remove_unfinished()
         (self.path / _IDENTITY).unlink(missing_ok=True)
 
     def write_skipped(self, skipped: Skipped) -> None:
-        """Keep the account of what was not read beside the shards."""
+        """Write the account of skipped records beside the shards."""
         write_whole(self.path / _SKIPPED, _as_json(asdict(skipped)))
 
     def read_skipped(self) -> Skipped:
-        """What was not read when the shards were made."""
+        """Read the account of records that were skipped when the shards were made."""
         return read_settings(Skipped, self.path / _SKIPPED, error=RunError)
 
 
 @contextmanager
 def claim_folder(path: Path, identity: Identity) -> Iterator[PrepareFolder]:
-    """Take the folder for one call, new or as an earlier call with this identity left it.
+    """Claim the folder for one call: a new one, or what an earlier call with this identity left.
 
     Args:
         path: The output folder of `prepare`.
-        identity: All that the shards depend on, as JSON values; its `inputs` are paths, its `files`
-            tell the path, the size and the time of each file.
+        identity: Everything that the shards depend on, as JSON values; its `inputs` are paths, its
+            `files` have the path, the size and the time of each file.
 
     Raises:
         RunError: It belongs to something else, is in use, lies within an input, or cannot be
@@ -95,10 +95,10 @@ def claim_folder(path: Path, identity: Identity) -> Iterator[PrepareFolder]:
 def share_folder(
     path: Path, identity: Identity, *, task: int, num_tasks: int
 ) -> Iterator[PrepareFolder]:
-    """Take a part in the folder for one task of several that work in it at the same time.
+    """Claim the part of one task in a folder in which several tasks work at the same time.
 
     Raises:
-        RunError: As `claim_folder`, or this task is at work already.
+        RunError: As `claim_folder`, or this task is running already.
     """
     with _explained(path):
         _check_not_within(path, identity["inputs"])
@@ -115,7 +115,7 @@ def share_folder(
 
 
 def _begin_together(path: Path, identity: Identity) -> None:
-    """Make the folder this work's, though other tasks may do so at the same moment."""
+    """Claim the folder for all tasks, which may do so at the same moment."""
     give_up = time.monotonic() + PATIENCE_SECONDS
     while not (path / _IDENTITY).exists():
         try:
@@ -129,7 +129,7 @@ def _begin_together(path: Path, identity: Identity) -> None:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Errors of the system as errors of a user, with what to do."""
+    """Turn errors of the system into errors for users, with what to do."""
     try:
         yield
     except OSError as error:
@@ -176,7 +176,7 @@ def _check_identity(path: Path, identity: Identity) -> None:
 
 
 def _as_json(value: Mapping[str, Any]) -> bytes:
-    """In ASCII, since the name of a file may have no UTF-8 form."""
+    """Return JSON in ASCII, since the name of a file may not be UTF-8."""
     return json.dumps(value, indent=1).encode() + b"\n"
 
 
@@ -188,7 +188,7 @@ def _check_empty(path: Path) -> None:
 
 
 def _difference(earlier: Identity, identity: Identity) -> str:
-    """What differs first, for a person; empty when nothing does."""
+    """Describe the first difference; empty if there is none."""
     if earlier.keys() != identity.keys():
         return "it is of another version of this program"
     for key, value in identity.items():

@@ -1,4 +1,4 @@
-"""What the vendor says that a chip can do."""
+"""What chips can do, by their vendors' datasheets."""
 
 import difflib
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class Chip:
 
     @property
     def has_float8(self) -> bool:
-        """Whether it multiplies in float8: NVIDIA's since Ada do, at twice the rate of bfloat16."""
+        """Whether it has float8 products, as NVIDIA's do since Ada, at twice bfloat16's rate."""
         return self.name in _WITH_FLOAT8
 
     @property

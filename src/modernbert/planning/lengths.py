@@ -1,7 +1,7 @@
-"""How long documents are, and what data a training of such lengths needs.
+"""The lengths of documents, and the data that a training on such documents needs.
 
-What attention costs depends on it: a global layer's share grows with the length of the sequence
-that a token stands in, which is at most that of its document.
+The cost of attention depends on them: that of a global layer grows with the length of the sequence,
+which is at most the length of its document.
 """
 
 import math
@@ -26,7 +26,7 @@ _LOWEST_DEVIATIONS, _HIGHEST_DEVIATIONS = -5.0, 7.0
 
 
 class Pieces(NamedTuple):
-    """Sequences as packing makes them of documents.
+    """The sequences that packing makes of documents.
 
     Attributes:
         lengths: (n,) int64 ascending, [CLS] and [SEP] included.
@@ -42,7 +42,7 @@ class Pieces(NamedTuple):
         return float((self.shares * (self.lengths - NUM_SPECIAL) / self.lengths).sum())
 
     def sample(self, num_tokens: int) -> tuple[int, ...]:
-        """Choose a few sequences of the lengths that most tokens stand in.
+        """Choose a few sequences with the lengths in which most tokens are.
 
         A long sequence is rare and holds many tokens, so that a fair draw of a few sequences would
         often hold none; the lengths are therefore quantiles over the tokens.
@@ -62,7 +62,7 @@ class Pieces(NamedTuple):
         return chosen
 
     def _quantiles(self, number: int) -> tuple[int, ...]:
-        """As many lengths, each of which stands for as many tokens."""
+        """Return lengths that each represent the same number of tokens."""
         places = np.searchsorted(self.shares.cumsum(), (np.arange(number) + 0.5) / number)
         return tuple(self.lengths[places.clip(max=len(self.lengths) - 1)].tolist())
 
@@ -105,7 +105,7 @@ class DocumentLengths:
 
     @classmethod
     def measured(cls, lengths: np.ndarray, *, source: str) -> Self:
-        """Take the lengths of documents that are there.
+        """Take the lengths of given documents.
 
         Args:
             lengths: (num_documents,) whole numbers.
@@ -121,7 +121,7 @@ class DocumentLengths:
 
     @classmethod
     def mixed(cls, parts: Sequence[Self], weights: Sequence[float], *, source: str) -> Self:
-        """Mix several; the weights are shares of the tokens, as in a recipe."""
+        """Mix several distributions; the weights are shares of the tokens, as in a recipe."""
         rates = [weight / part.mean for part, weight in zip(parts, weights, strict=True)]
         shares = [rate * part.shares for part, rate in zip(parts, rates, strict=True)]
         lengths = np.concatenate([part.lengths for part in parts])
@@ -129,11 +129,11 @@ class DocumentLengths:
 
     @property
     def mean(self) -> float:
-        """Tokens of a document on average."""
+        """The mean number of tokens of a document."""
         return float((self.lengths * self.shares).sum())
 
     def share_of_tokens_above(self, length: int) -> float:
-        """The fraction of the tokens that stand in documents longer than this."""
+        """Return the fraction of the tokens that are in longer documents than this."""
         tokens = self.lengths * self.shares
         return float(tokens[self.lengths > length].sum() / tokens.sum())
 
@@ -152,7 +152,7 @@ class DocumentLengths:
 
 
 def _normed(weights: np.ndarray) -> np.ndarray:
-    """The same as fractions of their sum."""
+    """Return weights as fractions of their sum."""
     fractions: np.ndarray = weights / weights.sum()
     return fractions
 
@@ -216,7 +216,7 @@ def plan_data(
     tokens_per_second_and_core: float = TOKENS_PER_SECOND_AND_CORE,
     num_cores: int = 1,
 ) -> DataPlan:
-    """Work out what a corpus takes.
+    """Compute the sizes of a corpus and the time to tokenize it.
 
     Args:
         tokens: Its tokens, special ones not counted.

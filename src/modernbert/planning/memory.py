@@ -1,4 +1,4 @@
-"""What one process holds in memory, counted from what the training step really keeps.
+"""The memory of one process, counted from the tensors that the training step keeps.
 
 The step is that of `training/trainer.py` with `tasks/pretraining/vocabulary_loss.py`: weights,
 gradients and the averages of the optimizer in float32; under autocast each matrix once more in
@@ -34,7 +34,7 @@ _CPU_GAPS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes of one process at the fullest moment of a step.
+    """Bytes of one process at the peak of a step.
 
     Attributes:
         weights: Float32 weights, whole or the process's part of them.
@@ -62,13 +62,13 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """At the fullest moment: in the backward, or in the update of the weights."""
+        """The bytes at the peak, in the backward pass or in the update of the weights."""
         lasting = self.weights + self.gradients + self.optimizer + self.program + self.gaps
         backward = self.weight_copies + self.activations + self.vocabulary + self.working
         return lasting + max(backward, self.update)
 
     def as_mapping(self) -> dict[str, int]:
-        """Every part and the total, in bytes."""
+        """Return every part and the total, in bytes."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**parts, "total": self.total}
 
@@ -114,7 +114,7 @@ def averages_bytes(phase: Phase) -> int:
 
 
 def _update(phase: Phase, machine: Machine, own: int) -> int:
-    """What the optimizer's step needs at its fullest moment."""
+    """Count what the optimizer's step needs at its peak."""
     since_ampere = machine.chip.bfloat16_tflops is not None and not machine.chip.is_cpu
     at_once = _largest(phase.config) if machine.chip.is_cpu else own
     results = 0 if since_ampere else _OPTIMIZER_RESULTS * at_once
@@ -172,7 +172,7 @@ def activation_bytes(
 def _layer_bytes(
     config: EncoderConfig, kind: LayerKind, kernels: Kernels, *, bfloat16: bool, dropout: bool
 ) -> int:
-    """Of one token in a layer: two norms, attention, dropout's mask, and the gated MLP."""
+    """Count a token's bytes in a layer: norms, attention, dropout's mask and the gated MLP."""
     size = _BFLOAT16 if bfloat16 else _FLOAT
     width, glu = config.hidden_size, config.intermediate_size
     norms = 2 * (_FLOAT * width + 2 * _FLOAT) + 2 * size * width  # inputs, and outputs as operands
@@ -197,12 +197,12 @@ def _attention_bytes(config: EncoderConfig, kind: LayerKind, kernels: Kernels, s
 
 
 def _weight_copies(config: EncoderConfig, bfloat16: bool) -> int:
-    """Autocast's: every matrix once, that of the vocabulary in the loss alone."""
+    """Count autocast's copies: every matrix once, that of the vocabulary only in the loss."""
     return _BFLOAT16 * config.num_parameters(head=True) if bfloat16 else 0
 
 
 def _gathered(config: EncoderConfig, machine: Machine) -> int:
-    """With full sharding: weights and gradients of embedding, head and two layers are whole."""
+    """Count what full sharding gathers: embedding, head and two layers, and gradients."""
     if not machine.sharded or machine.num_gpus == 1:
         return 0
     width = config.hidden_size
@@ -222,7 +222,7 @@ def _vocabulary(phase: Phase, *, bfloat16: bool, gpu: bool) -> int:
 
 
 def _working(config: EncoderConfig, tokens: int, *, bfloat16: bool) -> int:
-    """The gradients inside one MLP, and of the residual stream around it."""
+    """Count the gradients inside one MLP, and of the residual stream around it."""
     size = _BFLOAT16 if bfloat16 else _FLOAT
     return tokens * (5 * size * config.intermediate_size + 3 * _FLOAT * config.hidden_size)
 
@@ -232,6 +232,6 @@ def _gaps(config: EncoderConfig, tokens: int) -> int:
 
 
 def _largest(config: EncoderConfig) -> int:
-    """Bytes of the largest parameter."""
+    """Return the bytes of the largest parameter."""
     width = config.hidden_size
     return _FLOAT * width * max(config.vocab_size, 3 * width, 2 * config.intermediate_size)

@@ -74,7 +74,7 @@ class Phase(Settings):
 
     @property
     def num_steps(self) -> int:
-        """Steps with bins that are full; real ones are so within half a percent."""
+        """The number of steps with full bins; real bins are full within half a percent."""
         return -(-self.total_tokens // self.tokens_per_step)
 
     def forward_flops_per_token(self, *, head: bool = True) -> float:
@@ -115,12 +115,12 @@ class Phase(Settings):
         return 2 * 2 * self.config.num_layers * (3 * width * width + 3 * width * inner)
 
     def optimizer_flops_per_token(self, num_processes: int) -> float:
-        """Count the operations of the optimizer's products, as a part of each token of a step.
+        """Count the operations of the optimizer's products per token of a step.
 
-        Muon's, which every process does for all matrices; the other optimizers have none.
+        Only Muon has such products, which every process computes for all matrices.
 
         Args:
-            num_processes: How many there are; each has its part of the step's tokens.
+            num_processes: The number of processes; each has its share of the step's tokens.
         """
         if self.optimizer != "muon":
             return 0.0

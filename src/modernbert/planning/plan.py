@@ -45,7 +45,7 @@ class Communication:
 
 
 def plan_communication(phase: Phase, machine: Machine, seconds: float) -> Communication:
-    """Work out what a step sends.
+    """Compute what a step sends, and how long that takes.
 
     Args:
         phase: What is trained.
@@ -68,7 +68,7 @@ def plan_communication(phase: Phase, machine: Machine, seconds: float) -> Commun
 def _sharded(
     phase: Phase, machine: Machine, seconds: float, once: float, rate: float
 ) -> Communication:
-    """All parts are taken to be of one size: the layers, and the embedding with the head."""
+    """Count what sharding sends; all parts are taken to be of the same size."""
     at_once = phase.micro_batch_tokens * machine.num_gpus
     num_micro_batches = max(1, -(-phase.tokens_per_step // at_once))
     num_parts = phase.config.num_layers + 1
@@ -107,7 +107,7 @@ _SECONDS_PER_HOUR = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class PhasePlan:
-    """What a phase takes.
+    """The time, memory and cost of a phase.
 
     Attributes:
         phase: What is trained.
@@ -141,7 +141,7 @@ class PhasePlan:
 
     @property
     def hours(self) -> float:
-        """Hours by the clock, without evaluations, checkpoints and starts."""
+        """The hours of training, without evaluations, checkpoints and starts."""
         return self.phase.total_tokens / self.tokens_per_second / _SECONDS_PER_HOUR
 
     @property
@@ -157,7 +157,7 @@ class PhasePlan:
 
 
 def plan_phase(phase: Phase, machine: Machine) -> PhasePlan:
-    """Work out what a phase takes on a machine.
+    """Compute the time, memory and cost of a phase on a machine.
 
     Raises:
         InputError: The chip lacks the precision, or its peak or its link is not known.
@@ -187,7 +187,7 @@ def plan_phase(phase: Phase, machine: Machine) -> PhasePlan:
 
 
 def fitted_share(phase: Phase, machine: Machine, hours: float) -> float:
-    """Work out which share of the peak a run reached, counted in the same way as plans are.
+    """Compute which share of the peak a run reached, counted as in plans.
 
     Args:
         phase: What was trained.
@@ -250,15 +250,15 @@ class PublishedRun:
 
     @property
     def share_of_peak(self) -> float:
-        """What the run reached, counted as plans are."""
+        """The share of the peak that the run reached, counted as in plans."""
         return fitted_share(self.phase, self.machine, self.hours)
 
 
 def published_runs(lengths: DocumentLengths | None = None) -> Iterator[PublishedRun]:
-    """The paper's six phases.
+    """Return the paper's six phases.
 
     Args:
-        lengths: Of all phases' documents, in place of those that are taken for each.
+        lengths: The lengths of all documents, instead of those that each phase assumes.
     """
     machine = Machine(chip=CHIPS["h100"], num_gpus=8, share_of_peak=1.0)
     for column, (size, all_hours) in enumerate(_HOURS.items()):
@@ -279,12 +279,12 @@ def published_runs(lengths: DocumentLengths | None = None) -> Iterator[Published
 
 @cache
 def first_phases() -> tuple[PublishedRun, ...]:
-    """The pretraining of base and of large."""
+    """Return the first phases of base and of large."""
     return tuple(run for run in published_runs() if run.phase.name == "pretraining")
 
 
 def nearest_run(config: EncoderConfig) -> PublishedRun:
-    """The pretraining of the published size that is nearest in width.
+    """Return the first phase of the published size that is nearest in width.
 
     Wider models reach more of the peak: their products are larger, and what is not a product
     weighs less beside them.

@@ -1,4 +1,4 @@
-"""`Refusal`: why a request gets no result, in the words of HTTP."""
+"""`Refusal`: why a request has no result, with the status for HTTP."""
 
 import math
 from typing import Literal
@@ -20,12 +20,12 @@ _MAX_MESSAGE = 1000
 
 
 class Refusal(Exception):
-    """An answer other than a result.
+    """Raised when a request is answered with an error instead of a result.
 
     Args:
-        status: Of HTTP.
-        error_type: The kind, in the words of text-embeddings-inference.
-        retry_after: Seconds after which another try makes sense.
+        status: The HTTP status.
+        error_type: The type of the error, as text-embeddings-inference names it.
+        retry_after: Seconds after which the client may try again.
     """
 
     def __init__(
@@ -40,35 +40,35 @@ class Refusal(Exception):
 
 
 def invalid(message: str) -> Refusal:
-    """A request that says something that cannot be."""
+    """Refuse a request with an invalid value."""
     return Refusal(400, "Validation", message)
 
 
 def empty(name: str) -> Refusal:
-    """A request without anything to compute."""
+    """Refuse a request without any input."""
     return Refusal(400, "Empty", f"{name}: is empty; send at least one")
 
 
 def too_large(message: str) -> Refusal:
-    """A request that asks for more than a limit allows."""
+    """Refuse a request that exceeds a limit."""
     return Refusal(413, "Validation", message)
 
 
 def too_many_tokens(most: int) -> Refusal:
-    """A request of more tokens than one may have."""
+    """Refuse a request with too many tokens."""
     return too_large(f"more than {most:,} tokens, which a request may have; send several requests")
 
 
 def unsupported(model: str, kind: str, route: str) -> Refusal:
-    """A route for which the model has no head."""
+    """Refuse a route for which the model has no head."""
     return Refusal(424, "Backend", f"{route}: the model {model} has no head for it ({kind})")
 
 
 def overloaded(message: str, retry_after: float) -> Refusal:
-    """There is too much to do already."""
+    """Refuse a request because too much work is waiting."""
     return Refusal(429, "Overloaded", message, retry_after=retry_after)
 
 
 def unavailable(message: str, retry_after: float) -> Refusal:
-    """Not now: given up after too long, out of memory, or about to leave."""
+    """Refuse a request for now: it took too long, memory is short, or the server shuts down."""
     return Refusal(503, "Unhealthy", message, retry_after=retry_after)

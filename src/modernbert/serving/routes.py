@@ -1,4 +1,4 @@
-"""What each route does: from a request's body to an answer, through tokenizer and engine."""
+"""The routes of all models: from a request's body, through tokenizer and engine, to its answer."""
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ MAX_NUMBERS = 1 << 23
 
 
 async def embed(call: Call, request: schemas.EmbedRequest) -> Any:
-    """One vector for each input, or for each piece of it."""
+    """Return one vector for each input, or for each of its pieces."""
     inputs = as_inputs(request.inputs, "inputs")
     if request.chunks is not None:
         return await _embed_chunks(call, inputs, request, request.chunks)
@@ -55,7 +55,7 @@ async def embed(call: Call, request: schemas.EmbedRequest) -> Any:
 async def _embed_chunks(
     call: Call, inputs: Sequence[TextOrIds], request: schemas.EmbedRequest, chunks: schemas.Chunking
 ) -> list[list[schemas.Chunk]]:
-    """The vectors of the pieces of each text, some texts after others, so that little is held."""
+    """Compute the vectors of each text's pieces, a few texts at a time, to save memory."""
     if not all(isinstance(each, str) for each in inputs):
         raise invalid("inputs: got token ids, but only texts are divided into pieces")
     if chunks.borders is not None and len(chunks.borders) != len(inputs):
@@ -92,7 +92,7 @@ def _chunk(border: Span, vector: Any) -> schemas.Chunk:
 
 
 async def embed_all(call: Call, request: schemas.EmbedAllRequest) -> Any:
-    """One vector for each token of each input; of a multi-vector model, for those that count."""
+    """Return one vector per token of each input; a multi-vector model leaves some tokens out."""
     inputs = as_inputs(request.inputs, "inputs")
     use: Use[Any, Any, Any, np.ndarray]
     if call.model.can([MultiVectorEmbedder]):
@@ -120,7 +120,7 @@ async def embed_all(call: Call, request: schemas.EmbedAllRequest) -> Any:
 
 
 async def embed_sparse(call: Call, request: schemas.EmbedSparseRequest) -> Any:
-    """The weights of the vocabulary's tokens for each input."""
+    """Return the weights of the vocabulary's tokens for each input."""
     truncation, prompt = call.truncation(request), _prompt(call, request.prompt_name)
     use = _with_ids(call.model.part(SparseEmbedder).use(prompt=prompt, cut=truncation.side))
     found = await call.run(use, as_inputs(request.inputs, "inputs"), "inputs", truncation)
@@ -128,7 +128,7 @@ async def embed_sparse(call: Call, request: schemas.EmbedSparseRequest) -> Any:
 
 
 async def similarity(call: Call, request: schemas.SimilarityRequest) -> Any:
-    """How alike one sentence is to each of others, as the model's training compared them."""
+    """Compare one sentence with others, by the similarity of the model's training."""
     parameters = request.parameters or schemas.SimilarityParameters()
     if not request.inputs.sentences:
         raise empty("inputs.sentences")
@@ -139,7 +139,7 @@ async def similarity(call: Call, request: schemas.SimilarityRequest) -> Any:
 
 
 async def embed_or_compare(call: Call, request: schemas.EmbedOrCompareRequest) -> Any:
-    """`embed`, or for sentences to compare `similarity`."""
+    """Answer as `embed`, or as `similarity` for sentences to compare."""
     if isinstance(request.inputs, schemas.SimilarityInput):
         asked = schemas.SimilarityRequest(inputs=request.inputs, parameters=request.parameters)
         return await similarity(call, asked)
@@ -147,7 +147,7 @@ async def embed_or_compare(call: Call, request: schemas.EmbedOrCompareRequest) -
 
 
 async def openai_embeddings(call: Call, request: schemas.OpenAIRequest) -> Any:
-    """One vector of length 1 for each input, as OpenAI answers."""
+    """Return one vector of length 1 for each input, in OpenAI's format."""
     vectors = await _pooled(
         call,
         as_inputs(request.input, "input"),
@@ -166,7 +166,7 @@ async def openai_embeddings(call: Call, request: schemas.OpenAIRequest) -> Any:
 
 
 async def tokenize(call: Call, request: schemas.TokenizeRequest) -> Any:
-    """The tokens of each text, and where they stand in it."""
+    """Return the tokens of each text and their places in it."""
     texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
     if not texts:
         raise empty("inputs")
@@ -178,7 +178,7 @@ async def tokenize(call: Call, request: schemas.TokenizeRequest) -> Any:
 
 
 async def decode(call: Call, request: schemas.DecodeRequest) -> Any:
-    """The text of each row of token ids."""
+    """Return the text of each row of token ids."""
     rows = [ids for ids in as_inputs(list(request.ids), "ids") if not isinstance(ids, str)]
     try:
         return await call.tokenize(
@@ -201,7 +201,7 @@ async def _pooled(
     dimensions: int | None = None,
     normalize: bool = False,
 ) -> np.ndarray:
-    """(num_inputs, dim) float32, as `Embedder.encode` gives them."""
+    """Return (num_inputs, dim) float32, as `Embedder.encode` does."""
     embedder = call.model.part(Embedder)
     if dimensions is not None and dimensions > embedder.dim:
         raise invalid(f"dimensions: got {dimensions}, expected 1 to {embedder.dim}")
@@ -216,7 +216,7 @@ async def _pooled(
 
 
 def _with_ids(use: Use[str, EncodedText, R, O]) -> Use[Any, EncodedText, R, O]:
-    """A use of texts that takes rows of token ids too."""
+    """Return a use of texts that also accepts rows of token ids."""
     assert isinstance(use.encode, TextEncoder)
     changed: Any = replace(use, encode=encode_ids_too(use.encode), size=_num_characters)
     return changed  # type: ignore[no-any-return]
@@ -227,7 +227,7 @@ def _num_characters(item: TextOrIds) -> int:
 
 
 def _prompt(call: Call, name: str | None) -> str:
-    """The text of a prompt; of none where the model has no prompts."""
+    """Return the text of a prompt; empty if the model has no prompts."""
     parts = call.model.parts
     prompted = parts.get(Embedder) or parts.get(SparseEmbedder)
     if prompted is None:
@@ -252,7 +252,7 @@ def _sparse_values(ids: np.ndarray, weights: np.ndarray) -> Lazy:
 
 
 def _tokens(call: Call, texts: Sequence[str], special_tokens: bool) -> Iterator[Lazy]:
-    """The tokens of each text; of all of them no more than a request may have."""
+    """Return the tokens of each text, together at most as many as a request may have."""
     tokenizer, room = call.model.tokenizer, call.settings.max_request_tokens
     special, num_special = set(tokenizer.special_token_ids), tokenizer.template.num_special(1)
     for text in texts:

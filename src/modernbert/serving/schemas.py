@@ -1,6 +1,6 @@
-"""What requests and answers look like: the bodies of text-embeddings-inference and of OpenAI.
+"""The bodies of requests and responses, as in text-embeddings-inference and OpenAI.
 
-Unknown fields are refused, so that nothing that a client asks for is ignored. `model` names one of
+Unknown fields are refused, so that nothing a client asks for is ignored. `model` names one of
 several models that are served; a path that begins with the name does so too.
 """
 
@@ -39,20 +39,20 @@ Words = Annotated[
 
 
 class Request(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What every request may say."""
+    """The fields of every request."""
 
     model: str | None = None
 
 
 class Truncating(Request, kw_only=True):
-    """What requests may say about texts that are longer than the model reads."""
+    """Requests that may say what happens to texts that are longer than the model can read."""
 
     truncate: bool | None = None
     truncation_direction: Direction = "Right"
 
 
 class Chunking(Struct, kw_only=True, forbid_unknown_fields=True):
-    """How texts are divided into pieces, each of which gets a vector (late chunking)."""
+    """How texts are divided into pieces, each of which is given a vector (late chunking)."""
 
     by: Literal["tokens", "sentences"] = "tokens"
     num_tokens: Annotated[int, Meta(ge=1)] = 256
@@ -63,7 +63,7 @@ class Chunking(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Chunk(Struct):
-    """A piece of a text: where it is in the text, in characters, and its vector."""
+    """A piece of a text: its place in the text, in characters, and its vector."""
 
     start: int
     end: int
@@ -112,7 +112,7 @@ class ClassifyParameters(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class PredictOrClassifyRequest(PredictRequest, kw_only=True):
-    """What clients send to the server's root; those of the hub's inference have `parameters`."""
+    """Requests to the server's root; those of the hub's inference clients have `parameters`."""
 
     parameters: ClassifyParameters | None = None
 
@@ -135,7 +135,7 @@ class Document(Struct, forbid_unknown_fields=True):
 
 
 class RankDocumentsRequest(Request, kw_only=True):
-    """What Jina's /v1/rerank and the first version of Cohere's take."""
+    """Requests as for Jina's /v1/rerank and the first version of Cohere's."""
 
     query: Annotated[str, Meta(examples=["What is deep learning?"])]
     documents: Annotated[
@@ -146,7 +146,7 @@ class RankDocumentsRequest(Request, kw_only=True):
 
 
 class RankTextsRequest(Request, kw_only=True):
-    """What Cohere's /v2/rerank takes."""
+    """Requests as for Cohere's /v2/rerank."""
 
     query: Annotated[str, Meta(examples=["What is deep learning?"])]
     documents: Annotated[
@@ -189,7 +189,7 @@ class SimilarityRequest(Request, kw_only=True):
 
 
 class EmbedOrCompareRequest(EmbedRequest, kw_only=True):
-    """What clients send to the server's root: texts to embed, or sentences to compare."""
+    """Requests to the server's root: texts to embed, or sentences to compare."""
 
     inputs: str | list[str | TokenId | list[TokenId]] | SimilarityInput  # type: ignore[assignment]
     parameters: SimilarityParameters | None = None
@@ -238,7 +238,7 @@ class FilledMask(Struct):
 
 
 class TagParameters(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What clients of the hub's inference may ask for: entities are always grouped."""
+    """The parameters of the hub's inference clients; entities are always grouped."""
 
     aggregation_strategy: Literal["simple"] | None = None
 
@@ -322,7 +322,7 @@ class OpenAIModels(Struct):
 
 
 class Info(Struct, kw_only=True):
-    """What is served, and within which limits."""
+    """The models that are served, and the limits of the server."""
 
     model_id: str
     model_sha: str | None = None

@@ -1,4 +1,4 @@
-"""Running a service: a socket, uvicorn, and leaving in good order."""
+"""Running a service: its socket, uvicorn, and an orderly shutdown."""
 
 import asyncio
 import gc
@@ -22,10 +22,10 @@ _CLOSING_SECONDS = 2.0
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes any that is free.
+    """Return a listening socket; port 0 chooses any free port.
 
     Raises:
-        InputError: The address cannot be had.
+        InputError: The address cannot be used.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -35,7 +35,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """At the first SIGTERM or Ctrl-C it takes no more work, finishes what it has, and leaves.
+    """At the first SIGTERM or Ctrl-C it accepts no more work, finishes what it has, and exits.
 
     Until then `/health` answers 503, so that a load balancer sends nobody here. What is not
     finished by the deadline is cut off. A second signal ends the server at once.
@@ -68,7 +68,7 @@ class Server(uvicorn.Server):
         asyncio.run(self.serve(sockets or [self.listener]))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and tell so."""
+        """Listen, and announce it."""
         asyncio.get_running_loop().set_exception_handler(self.connections.on_error)
         await super().startup(sockets)
         if self.started:
@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
                 self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Begin to leave; uvicorn's own way would end with the signal and not with 0."""
+        """Begin to shut down; uvicorn's own handler would end with the signal and not with 0."""
         if self.service.is_draining:
             self.should_exit = self.force_exit = True
         else:
@@ -85,12 +85,12 @@ class Server(uvicorn.Server):
         self.service.is_draining = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether it is time to leave, asked ten times a second."""
+        """Return whether to shut down; called ten times a second."""
         is_done = self.service.is_draining and not self.service.num_running
         return await super().on_tick(counter) or is_done or monotonic() >= self._deadline
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close all connections, first those on which nothing is under way."""
+        """Close all connections, idle ones first."""
         self.num_cut_off = self.service.num_running
         if self.num_cut_off:
             self.connections.abort()
@@ -99,7 +99,7 @@ class Server(uvicorn.Server):
 
 
 def _allowed_hosts(listener: socket.socket, names: Collection[str]) -> Collection[str] | None:
-    """The names that a server may be called by; None where it may be any."""
+    """Return the names by which requests may call the server; None if any name is allowed."""
     address = str(listener.getsockname()[0])
     return None if ANY in names or not (names or is_loopback(address)) else names
 
@@ -107,10 +107,10 @@ def _allowed_hosts(listener: socket.socket, names: Collection[str]) -> Collectio
 def run(
     service: Service, listener: socket.socket, *, on_ready: Callable[[], None] | None = None
 ) -> tuple[int, bool]:
-    """Serve until a signal ends it; from the main thread, which gets the signals.
+    """Serve until a signal arrives; call this in the main thread, which receives the signals.
 
     Returns:
-        How many requests were cut off at the end, and whether no thread computes any more.
+        How many requests were cut off at the end, and whether all threads have stopped.
     """
     # Nothing that is there now will ever be garbage: a collection need not look at it, which
     # would take longer than a quick answer may.

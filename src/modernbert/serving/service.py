@@ -41,14 +41,14 @@ _LONG = 1 << 18
 
 
 class Service:
-    """What all requests share.
+    """The models, the engine and the threads that all requests share.
 
     Args:
         models: At least one; the first that can do what a request asks is its model, unless it
             names another.
 
     Raises:
-        InputError: No model, or two of one name.
+        InputError: There is no model, or two have the same name.
     """
 
     def __init__(
@@ -76,17 +76,17 @@ class Service:
         self.is_draining = False
 
     def start(self) -> None:
-        """Begin to compute."""
+        """Start computing."""
         self.engine.start()
 
     def close(self, timeout_seconds: float | None = None) -> bool:
-        """Finish what is under way, then end the threads.
+        """Finish the work in progress, then stop the threads.
 
         Args:
-            timeout_seconds: How long to wait for that; as long as it takes when None.
+            timeout_seconds: How long to wait; None waits as long as it takes.
 
         Returns:
-            Whether all of them ended.
+            Whether all threads have stopped.
         """
         closing = Thread(target=self._close, daemon=True)
         closing.start()
@@ -99,10 +99,10 @@ class Service:
             threads.shutdown(cancel_futures=True)
 
     def model_for(self, abilities: Sequence[type], name: str | None, route: str) -> ServedModel:
-        """The model of a request.
+        """Return the model that answers a request.
 
         Raises:
-            Refusal: no model of that name, or none that has the ability.
+            Refusal: No model has that name, or none has the ability.
         """
         if name in self.models:
             chosen = self.models[name]
@@ -117,10 +117,10 @@ class Service:
         return chosen
 
     def admit(self) -> None:
-        """Refuse a request at its head, when it could not be answered.
+        """Refuse a request that could not be answered, before its body is read.
 
         Raises:
-            Refusal: The server is leaving, or as many requests as are allowed are under way.
+            Refusal: The server is shutting down, or too many requests are in progress.
         """
         if self.is_draining:
             raise unavailable("the server is shutting down", retry_after=5)
@@ -128,10 +128,10 @@ class Service:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Count a request whose body has arrived, until its answer has been taken.
+        """Count a request from the arrival of its body until its answer has been taken.
 
         Raises:
-            Refusal: As many requests as are allowed are under way.
+            Refusal: Too many requests are in progress.
         """
         self._require_room()
         self.num_computing += 1
@@ -150,11 +150,11 @@ class Service:
 
 
 class Call:
-    """One request on its way: what it may use, and the account of its time.
+    """One request in progress: what it may use, and its timing.
 
     Args:
-        model: The one that answers it.
-        hold: What counts the bytes that are held for it.
+        model: The model that answers it.
+        hold: Counts the bytes that are held for it.
     """
 
     def __init__(self, service: Service, model: ServedModel, hold: Hold) -> None:
@@ -174,11 +174,11 @@ class Call:
         """Run the items of a request through a use of its model.
 
         Args:
-            use: What is done with them.
+            use: How the items are encoded and computed.
             items: One or more.
-            name: The field of the request that they stand in.
-            truncation: What becomes of items that are too long.
-            check: Is given all sequences before they are computed, to refuse them.
+            name: The field of the request that contains them.
+            truncation: What happens to items that are too long.
+            check: Called with all sequences before they are computed; it may refuse them.
 
         Raises:
             Refusal: Too many or too long items, too much to do already, or a failure of the model.
@@ -203,16 +203,16 @@ class Call:
             raise Refusal(424, "Backend", f"{name}: {error}") from None
 
     def truncation(self, request: Truncating | SimilarityParameters) -> Truncation:
-        """What the request wants done with texts that are too long."""
+        """Return what the request wants to happen to texts that are too long."""
         said = request.truncate
         side: CutSide = "left" if request.truncation_direction.lower() == "left" else "right"
         return Truncation(self.settings.auto_truncate if said is None else said, side)
 
     def right_alone(self, request: Truncating) -> Truncation:
-        """As `truncation`, for a use that cuts texts on the right alone.
+        """As `truncation`, for a use that can truncate texts only on the right.
 
         Raises:
-            Refusal: The request wants them cut on the left.
+            Refusal: The request asks for truncation on the left.
         """
         truncation = self.truncation(request)
         if truncation.side == "left":
@@ -220,16 +220,16 @@ class Call:
         return truncation
 
     async def off_loop(self, function: Callable[..., R], *arguments: Any) -> R:
-        """Run what takes long on another thread, so that other requests go on."""
+        """Run slow work in another thread, so that other requests proceed."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.service.threads, function, *arguments)
 
     async def tokenize(self, num_characters: int, function: Callable[..., R], *arguments: Any) -> R:
-        """`off_loop`, counted as tokenization.
+        """Run a function as `off_loop` does, and count its time as tokenization.
 
         Args:
-            num_characters: How much text there is.
-            function: What to run.
+            num_characters: The amount of text.
+            function: The function to run.
             *arguments: Its arguments.
         """
         began, service = monotonic(), self.service
@@ -240,10 +240,10 @@ class Call:
         return result
 
     async def compute(self, lane: Lane, sequences: Sequence[Sequence[int]]) -> list[Any]:
-        """The result of each sequence, in their order.
+        """Return the result of each sequence, in their order.
 
         Raises:
-            Refusal: too many tokens, too much to do already, or a failure of the model.
+            Refusal: There are too many tokens, too much work is waiting, or the model failed.
         """
         request_tokens = sum(map(len, sequences))
         jobs = [QueuedJob(lane, sequence, request_tokens) for sequence in sequences]
@@ -262,7 +262,7 @@ class Call:
         return [result.value for result in results]
 
     async def _in_parts(self, admission: Admission, jobs: Sequence[QueuedJob]) -> list[Computed]:
-        """Compute jobs about a batch at a time, with one part queued while another is computed."""
+        """Compute jobs about a batch at a time; one part is queued while another is computed."""
         results: list[Computed] = []
         queued: deque[Sequence[QueuedJob]] = deque()
         for part in parts_of(jobs, self.service.batch_tokens):

@@ -1,4 +1,4 @@
-"""What a server allows, and how it batches."""
+"""The limits of a server, and how it makes batches."""
 
 import os
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class AddressSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ServingSettings(Settings):
-    """Limits of a server; those that text-embeddings-inference has too have its defaults.
+    """The limits of a server; those of text-embeddings-inference have the same defaults.
 
     Raises:
-        SettingsError: A value is out of its range, or the key is no text in UTF-8.
+        SettingsError: A value is out of its range, or the key is not UTF-8 text.
     """
 
     batch_tokens: Annotated[

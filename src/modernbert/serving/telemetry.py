@@ -1,4 +1,4 @@
-"""What a server counts and measures, as Prometheus reads it.
+"""The metrics of a server, in the format of Prometheus.
 
 The names are those of text-embeddings-inference, which do not end in `_total`.
 """
@@ -22,7 +22,7 @@ _SUFFIX = re.compile(r"^((?:# \w+ )?te_\w+)_total\b", re.MULTILINE)
 
 @dataclass
 class Timing:
-    """Where the time of a request went, in seconds, and how much text it had.
+    """How long the parts of a request took, in seconds, and how much text it had.
 
     Attributes:
         queue: The mean over its texts.
@@ -36,7 +36,7 @@ class Timing:
     characters: int = 0
 
     def headers(self, total_seconds: float, device_type: str) -> dict[str, str]:
-        """What the answer's headers say, in milliseconds."""
+        """Return the timing headers of the answer, in milliseconds."""
         milliseconds = {
             "x-compute-time": total_seconds,
             "x-total-time": total_seconds,
@@ -53,7 +53,7 @@ class Timing:
 
 
 class Telemetry:
-    """The counters of one server, in a registry of their own."""
+    """The counters of one server, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -76,20 +76,20 @@ class Telemetry:
         self.running = Gauge("te_request_running", "Requests under way.", registry=self.registry)
 
     def batch(self, num_sequences: int, num_tokens: int, still_waiting: int) -> None:
-        """A batch begins."""
+        """Count a batch that begins."""
         self.batch_size.observe(num_sequences)
         self.batch_tokens.observe(num_tokens)
         self.queue_size.set(still_waiting)
 
     def success(self, route: str, timing: Timing, total_seconds: float) -> None:
-        """A request has its result."""
+        """Count a request that has its result."""
         self.successes.labels(route).inc()
         self.duration.observe(total_seconds)
         for name, histogram in self._parts.items():
             histogram.observe(getattr(timing, name))
 
     def render(self) -> str:
-        """All of it, in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         lines = generate_latest(self.registry).decode()
         kept = [line for line in lines.splitlines(keepends=True) if "_created" not in line]
         return _SUFFIX.sub(r"\1", "".join(kept))

@@ -1,4 +1,4 @@
-"""`prepare`: a corpus and a tokenizer to token shards, with plain arguments."""
+"""`prepare`: from a corpus and a tokenizer to token shards, with plain arguments."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -50,7 +50,7 @@ def prepare(
 
 
 def tokenizer_arguments(tokenizer: Path | str) -> dict[str, Any]:
-    """What `data.prepare` asks of a tokenizer, which it does not know itself."""
+    """Return what `data.prepare`, which does not know the tokenizer, needs of one."""
     loaded = Tokenizer.from_pretrained(tokenizer)
     return {
         "encoder_factory": partial(_make_encoder, str(tokenizer)),
@@ -67,5 +67,5 @@ def tokenizer_arguments(tokenizer: Path | str) -> dict[str, Any]:
 
 
 def _make_encoder(tokenizer: str) -> Callable[[Sequence[str]], list[list[int]]]:
-    """What a worker process encodes with; it is made there."""
+    """Make the function that encodes texts, in each worker process."""
     return partial(Tokenizer.from_pretrained(tokenizer).encode_batch, special_tokens=False)
