@@ -14,8 +14,8 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from modernbert.errors import TokenizerError
+from modernbert.tokenizer.definition import Template
 from modernbert.tokenizer.folder import named_roles
-from modernbert.tokenizer.template import Template
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 TEXTS = [

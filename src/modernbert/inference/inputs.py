@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from modernbert.data.rows.python_objects import is_frame
 from modernbert.errors import InputError, TruncationWarning
 from modernbert.inference.batching import Observer, Progress
-from modernbert.tokenizer.template import cut_to, room_for_text
+from modernbert.tokenizer.definition import cut_to, room_for_text
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 T = TypeVar("T")

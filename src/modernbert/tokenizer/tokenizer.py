@@ -12,6 +12,7 @@ import tokenizers
 from modernbert.errors import InputError, TokenizerError
 from modernbert.kinds import TOKENIZER_FILE
 from modernbert.tokenizer import definition as definitions
+from modernbert.tokenizer.definition import Template, cut_to, room_for_text
 from modernbert.tokenizer.folder import (
     USUAL_TOKENS,
     Roles,
@@ -22,7 +23,6 @@ from modernbert.tokenizer.folder import (
     write_folder,
 )
 from modernbert.tokenizer.spans import Span, TextEncoding, WordEncoding, token_spans
-from modernbert.tokenizer.template import Template, cut_to, room_for_text
 from modernbert.tokenizer.texts import (
     may_cut,
     pieces,
