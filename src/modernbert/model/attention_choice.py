@@ -51,7 +51,7 @@ def has_flash3(device: torch.device) -> bool:
         return False
     try:
         importlib.import_module("flash_attn_interface")
-    except (ImportError, OSError):
+    except (ImportError, OSError, RuntimeError):  # absent, or built for another torch
         return False
     return all(hasattr(torch.ops.flash_attn_3, name) for name in ("fwd", "bwd"))
 
