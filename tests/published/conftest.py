@@ -21,7 +21,12 @@ def twin_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     def folder(name: str) -> Path:
         if name not in made:
             made[name] = tmp_path_factory.mktemp("twin")
-            write_twin(TWINS[name], made[name], texts)
+            try:
+                write_twin(TWINS[name], made[name], texts)
+            except KeyError as error:
+                if error.args != ("original_max_position_embeddings",):
+                    raise
+                pytest.skip("this version of transformers has no YaRN by kinds of layers")
         return made[name]
 
     return folder

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=nn.Module)
 
-_MIN_TRANSFORMERS = 5
+_MIN_TRANSFORMERS = (5, 2)  # from here on the last hidden states are those behind the last norm
 
 
 def accelerate(model: M) -> M:
@@ -87,10 +87,10 @@ def _packed_models() -> "ModuleType":
         raise ConfigError("accelerate: transformers is not installed; pip install transformers")
     import transformers
 
-    if int(transformers.__version__.split(".")[0]) < _MIN_TRANSFORMERS:
+    if tuple(map(int, transformers.__version__.split(".")[:2])) < _MIN_TRANSFORMERS:
         raise ConfigError(
             f"accelerate: transformers {transformers.__version__} is too old; "
-            f"pip install 'transformers>={_MIN_TRANSFORMERS}'"
+            f"pip install 'transformers>={'.'.join(map(str, _MIN_TRANSFORMERS))}'"
         )
     from modernbert.interop import packed_models
 
