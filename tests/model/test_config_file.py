@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from modernbert.errors import ConfigError, ModelFolderError
 from modernbert.model.config import EncoderConfig, layer_kinds
-from modernbert.model.config_file import check_decoder, classifier_fields, encoder_numbers
+from modernbert.model.config_file import classifier_fields, encoder_numbers
 from modernbert.model.heads import ClassifierSettings
 from modernbert.model.rope_scaling import RopeScaling
 
@@ -243,12 +243,6 @@ def test_refuses_a_folder_without_a_config(tmp_path: Path) -> None:
         EncoderConfig.from_pretrained(tmp_path / "file")
 
 
-def test_a_decoder_without_a_bias_is_refused() -> None:
-    check_decoder(VERSION_4)
-    with pytest.raises(ConfigError, match="decoder_bias"):
-        check_decoder({"decoder_bias": False})
-
-
 def test_yarn_of_transformers_4_counts_for_all_layers() -> None:
     """As mmBERT was stretched to 32k: one `rope_scaling`, and an attention factor that follows."""
     scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}
@@ -317,8 +311,6 @@ known_keys = st.sampled_from([*VERSION_4, *VERSION_5, *other_keys])
 def test_any_content_is_read_or_refused_clearly(changes: dict[str, Any]) -> None:
     with suppress(ConfigError):
         EncoderConfig(**encoder_numbers({**VERSION_4, **changes}))
-    with suppress(ConfigError):
-        check_decoder({**VERSION_4, **changes})
     with suppress(ConfigError):
         ClassifierSettings(**classifier_fields({**VERSION_4, **changes}))
 

@@ -350,11 +350,19 @@ def test_labels_that_contradict_the_weights(tmp_path: Path) -> None:
         SequenceClassifier.from_pretrained(tmp_path)
 
 
-def test_heads_that_are_not_computed_here(folder: Path) -> None:
+def test_a_decoder_without_a_bias_has_one_of_zeros(folder: Path) -> None:
+    model = MaskedLanguageModel.from_pretrained(folder)
+    batch = PackedBatch.from_sequences([[5, 6, 7]])
+    expected = model(batch) - model.decoder_bias
     edit_config(folder, lambda config: config.update(decoder_bias=False))
-    with pytest.raises(ConfigError, match=r"config.json: decoder_bias: False is not supported"):
+    with pytest.raises(ModelFolderError, match=r"does not have: decoder\.bias"):
         MaskedLanguageModel.from_pretrained(folder)
-    Encoder.from_pretrained(folder)  # which has no such head
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["decoder.bias"]
+    save_file(tensors, folder / "model.safetensors")
+    read = MaskedLanguageModel.from_pretrained(folder)
+    torch.testing.assert_close(read(batch), expected)
+    assert not read.decoder_bias.any() and read.decoder_bias.requires_grad
 
 
 def test_absurd_sizes_allocate_nothing(folder: Path) -> None:

@@ -183,6 +183,9 @@ TWINS: dict[str, Twin] = {
         head="ForTokenClassification",
         verb="tag",
     ),
+    "a decoder of its own without a bias": Twin(
+        config={**OLD, "decoder_bias": False, "tie_word_embeddings": False}, verb="sparse"
+    ),
     "a model that answers questions": Twin(config=OLD, head="ForQuestionAnswering", verb="answer"),
     "a classifier with labels that lag behind": Twin(
         config={
@@ -238,7 +241,7 @@ def write_twin(twin: Twin, folder: Path, texts: list[str]) -> None:
     kind = getattr(transformers, f"ModernBert{twin.head}")
     model = kind(transformers.AutoConfig.from_pretrained(folder)).float()
     model = with_random_weights(model, gain=0.7)
-    tied = {"decoder.weight"}
+    tied = {"decoder.weight"} if model.config.tie_word_embeddings else set()
     tensors = {name: value for name, value in model.state_dict().items() if name not in tied}
     tensors |= {name: torch.zeros(3) for name in twin.extra}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})

@@ -25,9 +25,6 @@ LAYER_KINDS: Mapping[str, Literal["global", "local"]] = {
     "sliding_attention": "local",
 }
 
-# Keys whose value is the same in every ModernBERT that this package computes.
-FIXED_IN_DECODERS = {"decoder_bias": True}
-
 # Whether parts have biases, by the names here.
 BIASES = {
     "attention_bias": "attention_bias",
@@ -159,15 +156,6 @@ def encoder_numbers(published: Mapping[str, Any]) -> dict[str, Any]:
         **_scalings(published),
         **_token_ids(published, vocab_size),
     }
-
-
-def check_decoder(published: Mapping[str, Any]) -> None:
-    """Refuse masked language models that this package does not compute.
-
-    Raises:
-        ConfigError: A decoder without a bias.
-    """
-    _check_fixed(published, FIXED_IN_DECODERS)
 
 
 def classifier_fields(published: Mapping[str, Any]) -> dict[str, Any]:
@@ -331,10 +319,3 @@ def _labels(published: Mapping[str, Any]) -> tuple[str, ...]:
     # label2id may lag behind, as transformers 4 writes it: id2label is what every reader shows.
     check_same("labels in id2label", len(labels), "num_labels", published.get("num_labels"))
     return labels
-
-
-def _check_fixed(published: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
-    for key, supported in fixed.items():
-        value = published.get(key, supported)
-        if value != supported:
-            raise ConfigError(f"{key}: {value!r} is not supported; {supported!r} is")

@@ -11,7 +11,6 @@ from modernbert.model.config import EncoderConfig, LayerKind, layer_kinds
 from modernbert.model.config_file import (
     ACTIVATION_NAMES,
     BIASES,
-    FIXED_IN_DECODERS,
     LAYER_KINDS,
     PROBLEMS,
     PUBLISHED_IDS,
@@ -57,7 +56,7 @@ def published_config(
         classifier: The fields of a ClassifierSettings, for a model that has one.
     """
     published = {
-        **FIXED_IN_DECODERS,
+        "decoder_bias": True,
         **{key: getattr(config, own) for own, key in BIASES.items()},
         **_UNREAD,
         **{key: getattr(config, key) for key in PUBLISHED_IDS},

@@ -15,7 +15,7 @@ from torch.nn import functional
 from modernbert.batch import PackedBatch
 from modernbert.errors import ConfigError
 from modernbert.model.config import EncoderConfig
-from modernbert.model.config_file import check_decoder, classifier_fields, encoder_numbers
+from modernbert.model.config_file import classifier_fields, encoder_numbers
 from modernbert.model.dropout import Dropout
 from modernbert.model.encoder import Encoder
 from modernbert.model.layer import ACTIVATIONS, norm_for
@@ -100,12 +100,6 @@ class MaskedLanguageModel(SavedModel):
     def logits(self, hidden: Tensor) -> Tensor:
         """Apply the head to hidden states: (rows, hidden_size) to (rows, vocab_size)."""
         return functional.linear(self.head(hidden), self.decoder_weight, self.decoder_bias)
-
-    @classmethod
-    def from_published(cls, published: Mapping[str, Any]) -> Self:
-        """Make a model of the shape that a config.json describes, before its weights are read."""
-        check_decoder(published)
-        return super().from_published(published)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ _ALONE = (
 )
 
 EMBEDDING = "encoder.embeddings.tok_embeddings.weight"
+DECODER_BIAS = "decoder_bias"
 DECODER_WEIGHT = "decoder_weight"  # a parameter only where it is not the embedding
 
 # Tensors of older files that follow from the config, and that transformers passes over too.

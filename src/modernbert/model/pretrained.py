@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from modernbert.errors import ModelFolderError
 from modernbert.files import updated_folder
+from modernbert.json_files import flag
 from modernbert.kinds import CONFIG_FILE, MODELS, ModelKind
 from modernbert.model.config import EncoderConfig
 from modernbert.model.config_file import (
@@ -24,6 +25,7 @@ from modernbert.model.config_file import (
 )
 from modernbert.model.config_writer import published_config
 from modernbert.model.names import (
+    DECODER_BIAS,
     DECODER_WEIGHT,
     EMBEDDING,
     belongs_to_a_head,
@@ -138,10 +140,12 @@ def load(cls: type[M], folder_or_hub_id: Path | str) -> M:
     published = read_config_file(folder)
     with naming(folder), torch.device("meta"):
         model = cls.from_published(published)
+        absent = _absent_bias(model, published)
     headers = _headers_by_own_name(folder, model)
-    _check_shapes(folder, model, headers)
+    _check_shapes(folder, model, headers, absent)
     _check_kind(folder, model, published)
     tensors = read_tensors(headers)
+    tensors |= {name: torch.zeros(shape) for name, shape in absent.items()}
     if model.config.tied_decoder:
         _check_decoder(folder, tensors)
     prefix = _prefix(model)
@@ -202,10 +206,24 @@ def _headers_by_own_name(folder: Path, model: SavedModel) -> dict[str, TensorHea
     return headers
 
 
-def _check_shapes(folder: Path, model: SavedModel, headers: Mapping[str, TensorHeader]) -> None:
+def _absent_bias(model: SavedModel, published: Mapping[str, Any]) -> dict[str, torch.Size]:
+    """The bias of a decoder that has none, which is one of zeros here; nothing for other models."""
+    if flag(published, DECODER_BIAS, default=True):
+        return {}
+    return {name: p.shape for name, p in model.named_parameters() if name == DECODER_BIAS}
+
+
+def _check_shapes(
+    folder: Path,
+    model: SavedModel,
+    headers: Mapping[str, TensorHeader],
+    absent: Mapping[str, torch.Size],
+) -> None:
     """Compare the tensors that are there with those that the model needs."""
     prefix = _prefix(model)
-    expected = {prefix + name: tuple(p.shape) for name, p in model.named_parameters()}
+    expected = {
+        prefix + name: tuple(p.shape) for name, p in model.named_parameters() if name not in absent
+    }
     if DECODER_WEIGHT in headers and hasattr(model, "decoder_weight"):
         expected[DECODER_WEIGHT] = expected[EMBEDDING]
     missing = [to_foreign(name) for name in expected if name not in headers]
