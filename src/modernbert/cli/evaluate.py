@@ -54,7 +54,7 @@ def evaluate(
     """Score a model on a folder, a file or a suite of tasks.
 
     A fine-tuned model is scored on labelled rows, and any model for retrieval on a BEIR folder, as
-    they are. Beside the latter stands the score of BM25, if the extra `search` is installed. For
+    they are. BM25 is scored beside the latter if the extra `search` is installed. For
     the tasks of a suite the model is fine-tuned first. A table goes to stdout, and all results of a
     suite or a folder to results.json in the output folder. You can stop it at any moment: the same
     command continues where it stopped.
@@ -185,8 +185,8 @@ def score(
         bool,
         typer.Option(
             "--calibrate",
-            help="Find a temperature by these rows, and a threshold for each label where a text "
-            "may have several, and store them in the model's config.json.",
+            help="Fit a temperature to these rows, and a threshold for each label if a text may "
+            "have several, and store them in the model's config.json.",
         ),
     ] = False,
     as_json: AsJson = False,

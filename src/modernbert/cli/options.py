@@ -19,7 +19,7 @@ Corpus = Annotated[
     typer.Argument(
         metavar="CORPUS",
         help="Files and folders: text, Markdown, code, JSON Lines, Parquet or saved datasets, "
-        "compressed as .gz, .xz or .zst or not.",
+        "plain or compressed as .gz, .xz or .zst.",
         show_default=False,
     ),
 ]

@@ -25,8 +25,8 @@ ResultsFile = Annotated[
         "--output",
         "-o",
         metavar="OUT.jsonl",
-        help="Write the results of --input there, a JSON object a line; it can be an address. A "
-        "stopped command is continued by the same one.",
+        help="Write the results of --input there, a JSON object a line; it can be an address. "
+        "The same command continues one that was stopped.",
         show_default="stdout",
     ),
 ]

@@ -159,7 +159,7 @@ def _shortened(text: str) -> str:
 
 
 index_app = typer.Typer(
-    help="Delete documents from an index, compact it, or tell its size.",
+    help="Delete documents from an index, compact it, or estimate its size.",
     no_args_is_help=True,
     epilog=example("index delete texts.index 17 42"),
 )
@@ -224,10 +224,10 @@ def size(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="As of `embed`.", show_default="float32; int8 for several vectors per document"
+            help="As for `embed`.", show_default="float32; int8 for several vectors per document"
         ),
     ] = None,
-    clusters: Annotated[int, typer.Option(min=0, help="As of `embed`.")] = 0,
+    clusters: Annotated[int, typer.Option(min=0, help="As for `embed`.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compute how large an index will be, before anything is embedded.

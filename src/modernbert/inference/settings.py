@@ -24,7 +24,7 @@ class IndexSettings(Settings):
         int | None,
         Ge(1),
         Doc(
-            "Find candidates in an .index of one vector per token by encodings of so many bytes "
+            "Find candidates in an .index of one vector per token by encodings of this many bytes "
             "per document, such as 1024, and compare only those exactly.",
             default="every document is compared",
         ),
@@ -62,8 +62,8 @@ class VectorSettings(Settings):
     chunks: Annotated[
         Literal["tokens", "sentences"] | None,
         Doc(
-            "Divide texts after so many tokens or between sentences, and write a vector for each "
-            "piece, computed from one pass over the whole text. The id of a piece is "
+            "Divide texts after a number of tokens or between sentences, and write a vector for "
+            "each piece, computed from one pass over the whole text. The id of a piece is "
             "ID#char=START,END."
         ),
     ] = None
@@ -83,7 +83,7 @@ class VectorSettings(Settings):
         int | None,
         Ge(1),
         Doc(
-            "Keep one vector for so many of a document's tokens, by joining the most similar ones "
+            "Keep one vector for this many tokens of a document, by joining the most similar ones "
             "(one vector per token).",
             default="1; that of the index with --add",
         ),

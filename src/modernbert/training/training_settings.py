@@ -195,7 +195,7 @@ class LogSettings(Settings):
 
     to: Annotated[
         tuple[TrackerName, ...],
-        Doc("Log to `trackio`, `wandb`, `mlflow` or `tensorboard` too.", flags=("--log-to",)),
+        Doc("Also log to `trackio`, `wandb`, `mlflow` or `tensorboard`.", flags=("--log-to",)),
     ] = ()
     project: Annotated[
         str,

@@ -194,10 +194,10 @@ class SparseTraining(VectorTraining):
     former: ClassVar[Mapping[str, Any]] = {}
 
     query_regularization: Annotated[
-        float, Ge(0), Doc("How much it costs that queries have many weights (FLOPS).")
+        float, Ge(0), Doc("The penalty on many weights in queries (FLOPS).")
     ] = 5e-5
     document_regularization: Annotated[
-        float, Ge(0), Doc("How much it costs that documents have many weights (FLOPS).")
+        float, Ge(0), Doc("The penalty on many weights in documents (FLOPS).")
     ] = 3e-5
     pooling: Annotated[
         SparsePooling, Doc("How the weights of a token at several places of a text become one.")
@@ -296,7 +296,7 @@ class MiningSettings(Settings):
     ] = None
     limit_by: Annotated[
         Literal["retriever", "teacher"],
-        Doc("Whose scores margin and ratio compare; the teacher scores all that are considered."),
+        Doc("Whose scores --margin and --ratio compare; a teacher then scores all candidates."),
     ] = "retriever"
 
     by: Annotated[
