@@ -1,4 +1,4 @@
-"""What a cell of a row holds: a number, a yes or no, or a list, however it was written down."""
+"""What a cell of a row contains: a number, a yes or no, or a list, in any written form."""
 
 import ast
 import json
@@ -30,13 +30,13 @@ _CLOSING = {"[": "]", "(": ")"}
 
 
 def number(value: object, *, decimal_comma: bool = False) -> float | None:
-    """The number that a value is, or says; None for anything else, a truth value included.
+    """Return the number that a value is or contains as text; None for others, such as `True`.
 
     >>> number("1.5"), number("1_0"), number("0,5", decimal_comma=True), number(True)
     (1.5, None, 0.5, None)
 
     Args:
-        value: A cell, as any reader gives it.
+        value: A cell, as any reader returns it.
         decimal_comma: Whether a comma may stand before the fraction.
     """
     value = plain(value)
@@ -50,7 +50,7 @@ def number(value: object, *, decimal_comma: bool = False) -> float | None:
 
 
 def whole_number(value: object) -> int | None:
-    """The whole number that a value is, or says, also with `.0`; None for anything else.
+    """Return the whole number that a value is or contains, also with `.0`; else None.
 
     >>> whole_number(13.0), whole_number("13"), whole_number(0.5)
     (13, 13, None)
@@ -60,7 +60,7 @@ def whole_number(value: object) -> int | None:
 
 
 def flag(value: object, *, decimal_comma: bool = False) -> bool | None:
-    """Whether a cell says yes or no: 0 and 1 of any type of number, true and false, yes and no.
+    """Return whether a cell means yes or no: 0 and 1 of any numeric type, true, false, yes and no.
 
     >>> flag(1.0), flag("0.0"), flag("TRUE"), flag(2), flag(None)
     (True, False, True, None, None)
@@ -71,21 +71,21 @@ def flag(value: object, *, decimal_comma: bool = False) -> bool | None:
 
 
 def plain(value: Any) -> Any:
-    """A scalar of NumPy, or another library with `item`, as Python's own; others as they are."""
+    """Return scalars of NumPy and other libraries with `item` as Python's own; others unchanged."""
     item = getattr(value, "item", None)
     return item() if callable(item) and not getattr(value, "shape", ()) else value
 
 
 def is_missing(value: object) -> bool:
-    """Whether a cell holds nothing: None, NaN, or an empty text."""
+    """Return whether a cell is empty: None, NaN or an empty text."""
     value = plain(value)
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def as_list(value: Any) -> list[Any] | None:
-    """The list that a value is, or that a text holds as JSON, Python or NumPy print it.
+    """Return the list that a value is, or that a text contains as JSON, Python or NumPy print it.
 
-    None for what is no list and does not look like one.
+    Anything that is no list and does not look like one gives None.
 
     The values of a set come in the order of their names.
 
@@ -107,7 +107,7 @@ def as_list(value: Any) -> list[Any] | None:
 
 
 def looks_like_list(value: object) -> bool:
-    """Whether a text begins like a printed list or array, or is one in round brackets, or a set.
+    """Return whether a text begins like a printed list, array, tuple or set.
 
     >>> looks_like_list("['a', 'b"), looks_like_list("('a',)"), looks_like_list("(a)")
     (True, True, False)
@@ -141,7 +141,7 @@ def _parsed(text: str) -> list[Any]:
 
 
 def as_object(text: str) -> Any:
-    """What a text holds as JSON or as Python prints it, arrays of NumPy within; else the text.
+    """Parse a text as JSON or as Python prints it, with NumPy arrays inside; else return the text.
 
     >>> as_object("{'text': ['x'], 'answer_start': array([5], dtype=int32)}")
     {'text': ['x'], 'answer_start': [5]}
@@ -157,7 +157,7 @@ def as_object(text: str) -> Any:
 
 
 class _Printed:
-    """A list as Python or NumPy prints it; between elements stand commas, or nowhere any."""
+    """A list as Python or NumPy prints it, with commas between all elements or between none."""
 
     def __init__(self, text: str) -> None:
         self._tokens = self._split(text)
@@ -220,7 +220,7 @@ class _Printed:
 
 
 def shown(value: object, most: int = 60) -> str:
-    """A value in a message, at most so many characters of it."""
+    """Return a value for a message, cut to a number of characters."""
     if value is None:
         return "nothing"
     text = repr(value)
@@ -228,7 +228,7 @@ def shown(value: object, most: int = 60) -> str:
 
 
 def are_flags(rows: Sequence[Sequence[Any]]) -> bool:
-    """Whether lists are vectors of flags: all of one length above 1, only 0 and 1 in them."""
+    """Return whether lists are vectors of flags: of one length above 1, with only 0 and 1."""
     widths = {len(row) for row in rows}
     if len(widths) != 1 or min(widths) < 2:
         return False

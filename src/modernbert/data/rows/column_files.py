@@ -13,7 +13,7 @@ _ARROW_FILE_MARK = b"ARROW1"
 
 
 def read_parquet(reading: Reading) -> Iterator[Row]:
-    """The rows of a Parquet file, batch by batch.
+    """Yield the rows of a Parquet file, batch by batch.
 
     Texts are read as numbers of a dictionary, as the file may hold them: a long one that stands in
     a million rows, or in lists, takes its room once.
@@ -44,7 +44,7 @@ def read_parquet(reading: Reading) -> Iterator[Row]:
 
 
 def read_arrow(reading: Reading) -> Iterator[Row]:
-    """The rows of an Arrow file, as the `datasets` library saves it or with a footer."""
+    """Yield the rows of an Arrow file, as the `datasets` library saves it or with a footer."""
     # A stream is read, not mapped: mapped pages of a large file would count as our memory.
     with import_extra("pyarrow").OSFile(reading.file.path) as opened:
         batches = _arrow_batches(opened)
@@ -62,7 +62,7 @@ def read_arrow(reading: Reading) -> Iterator[Row]:
 
 
 def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:
-    """The names of the labels of each column that holds their numbers, as `datasets` notes them."""
+    """Return the label names of each column of label numbers, as `datasets` stores them."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError, RecursionError):
@@ -71,7 +71,7 @@ def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[st
 
 
 def names_of_features(features: Any) -> dict[str, Sequence[str]]:
-    """The same, of the features of a data set as a dictionary."""
+    """Return the same from the features of a data set, as a dictionary."""
     found = {}
     for column, feature in features.items() if isinstance(features, dict) else ():
         if (names := _class_names(feature)) is not None:
@@ -80,7 +80,7 @@ def names_of_features(features: Any) -> dict[str, Sequence[str]]:
 
 
 def named_values(values: list[Any], names: Sequence[str] | None) -> list[Any]:
-    """The values of a column, numbers of labels as the labels' names; -1 is no label."""
+    """Return the values of a column, with label numbers replaced by names; -1 is no label."""
     return values if names is None else [_named(value, names) for value in values]
 
 
@@ -117,7 +117,7 @@ def _each_batch(batches: Any) -> Iterator[Any]:
 
 
 def _values(column: Any) -> list[Any]:
-    """The values of a column; as bytes where a text is no UTF-8."""
+    """Return the values of a column, as bytes if a text is not UTF-8."""
     from modernbert.data.rows.column_sizes import without_dictionaries
 
     if (kind := without_dictionaries(column.type)) != column.type:
@@ -131,7 +131,7 @@ def _values(column: Any) -> list[Any]:
 
 
 def _class_names(feature: Any) -> Sequence[str] | None:
-    """The names of a column of class labels, or of lists of them."""
+    """Return the label names of a column of class labels, or of lists of them."""
     if isinstance(feature, list) and len(feature) == 1:
         feature = feature[0]
     while isinstance(feature, dict) and "feature" in feature:

@@ -1,7 +1,7 @@
-"""How much room the rows of columns take once they are written out, before they are.
+"""How much memory the rows of columns will take, known before they are written out.
 
-A file can name one long value in a million places: as a number of a dictionary, as a view of other
-bytes, or as a run. A small file then holds rows that no memory holds.
+A file can refer to one long value in a million places: by its number in a dictionary, as a view of
+other bytes, or as a run. A small file may then contain rows that fit into no memory.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def pieces(batch: Any) -> Iterator[tuple[Any, int]]:
 
 
 def row_bytes(column: Any) -> np.ndarray:
-    """The bytes of each row of a column when it is written out, (num_rows,) float64."""
+    """Return the bytes of each row of a column once written out, (num_rows,) float64."""
     arrow = import_extra("pyarrow")
     types, kind = arrow.types, column.type
     if types.is_dictionary(kind):
@@ -63,7 +63,7 @@ def row_bytes(column: Any) -> np.ndarray:
 
 
 def without_dictionaries(kind: Any) -> Any:
-    """The type of a column whose values are written out, at any depth; values come faster so."""
+    """Return a column's type with its values written out at any depth, which is faster to read."""
     arrow = import_extra("pyarrow")
     types = arrow.types
     if types.is_dictionary(kind):
@@ -83,7 +83,7 @@ def without_dictionaries(kind: Any) -> Any:
 
 
 def _between(inner: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The sums of some sizes, by where each row begins and ends."""
+    """Return the sum of the sizes of each row, between its begin and its end."""
     sums = np.concatenate(([0.0], np.cumsum(inner)))
     found: np.ndarray
     found = np.diff(sums[offsets]) if offsets.ndim == 1 else np.diff(sums[offsets], axis=1)[:, 0]
@@ -91,7 +91,7 @@ def _between(inner: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def _text_bytes(column: Any) -> np.ndarray:
-    """The same of texts; of anything else what a number takes."""
+    """Return the bytes of texts; anything else counts as a number."""
     arrow = import_extra("pyarrow")
     types, kind = arrow.types, column.type
     if types.is_string_view(kind) or types.is_binary_view(kind):
@@ -104,7 +104,7 @@ def _text_bytes(column: Any) -> np.ndarray:
 
 
 def _numbers(array: Any) -> np.ndarray:
-    """An array of numbers, 0 where there is none."""
+    """Return an array of numbers, with 0 for missing ones."""
     numbers: np.ndarray = array.fill_null(0).to_numpy(zero_copy_only=False)
     return numbers
 

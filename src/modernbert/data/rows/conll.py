@@ -1,7 +1,7 @@
 """Sentences of CoNLL files: a word a line with its tags in columns, and a blank line after each.
 
-Columns stand apart by tabs, or by blanks where a file has no tabs. A line of blanks and tabs alone
-ends a sentence too. Lines of -DOCSTART- and comments are left out. Of CoNLL-U the word is the
+Columns are separated by tabs, or by blanks in a file without tabs. A line that has only blanks and
+tabs ends a sentence too. Lines of -DOCSTART- and comments are left out. Of CoNLL-U the word is the
 second column, and ranges such as 1-2 and empty nodes such as 1.1 are left out.
 """
 
@@ -33,9 +33,9 @@ class _Line:
 
 
 def read_conll(reading: Reading) -> Iterator[Row]:
-    """Each sentence as lists: `tokens`, `tags` of the last column, and each column by its number.
+    """Yield each sentence as lists: `tokens`, `tags` of the last column, and numbered columns.
 
-    Of CoNLL-U the columns have their names, and the tags are those of `upos`.
+    The columns of CoNLL-U have their names, and the tags are those of `upos`.
     """
     path, rules = reading.file.path, reading.rules
     is_conllu = reading.file.suffix == ".conllu"
@@ -81,7 +81,7 @@ def is_conll(sample: str) -> bool:
 
 
 def _lines(reading: Reading) -> Iterator[_Line | None]:
-    """The lines of a file; None for a blank one."""
+    """Yield the lines of a file; None for a blank one."""
     with open_unpacked(reading.file, reading.settings.encoding) as stream:
 
         def decoded() -> Iterator[str]:
@@ -97,7 +97,7 @@ def _lines(reading: Reading) -> Iterator[_Line | None]:
 
 
 def _split(lines: Iterable[str]) -> Iterator[_Line | None]:
-    """Lines as cells; None for a blank one. The first line that is no comment tells of tabs."""
+    """Yield lines as cells, None for a blank one; the first word's line decides about tabs."""
     has_tabs: bool | None = None
     for number, line in enumerate(lines, start=1):
         text = line.strip(" \t\r\n\ufeff")
@@ -123,14 +123,14 @@ def _sentences(lines: Iterable[_Line | None]) -> Iterator[list[_Line]]:
 
 
 def _usual_width(lines: Sequence[_Line]) -> int:
-    """How many columns most lines have; 0 where there is no word among them."""
+    """Return the number of columns of most lines; 0 if there is no word."""
     words = [line for line in lines if not line.text.startswith(("#", _DOCUMENT))]
     counted = Counter(len(line.cells) for line in words)
     return counted.most_common(1)[0][0] if counted else 0
 
 
 def _words(lines: Sequence[_Line], num_columns: int, *, is_conllu: bool) -> Iterator[_Line]:
-    """The lines of a sentence that are words."""
+    """Return the lines of a sentence that are words."""
     is_begun = False
     for line in lines:
         if line.text.startswith(_DOCUMENT) or _is_comment(line, num_columns, is_begun=is_begun):
@@ -141,20 +141,20 @@ def _words(lines: Sequence[_Line], num_columns: int, *, is_conllu: bool) -> Iter
 
 
 def _is_comment(line: _Line, num_columns: int, *, is_begun: bool) -> bool:
-    """Whether a line that begins with # is no word: it has other columns, or no tag at its end."""
+    """Return whether a line with # is a comment: it has other columns, or no tag at its end."""
     if not line.text.startswith("#"):
         return False
     return len(line.cells) != num_columns or not (is_begun or _TAG.fullmatch(line.cells[-1]))
 
 
 def _has_numbers(columns: list[list[str]]) -> bool:
-    """Whether the first column counts the words of the sentence, and the second one has them."""
+    """Return whether the first column numbers the words, and the second has them."""
     numbers = [str(number + 1) for number in range(len(columns[0]))]
     return len(columns) > 2 and columns[0] == numbers
 
 
 def _understood(columns: list[list[str]], *, is_conllu: bool) -> str:
-    """What the columns are taken for, for a person."""
+    """Describe for people what the columns are taken for."""
     if is_conllu:
         return "CoNLL-U columns"
     words = 2 if _has_numbers(columns) else 1

@@ -23,10 +23,10 @@ SAMPLE_BYTES = 4 << 20
 
 
 def read_delimited(reading: Reading) -> Iterator[Row]:
-    """The rows below the names of the columns.
+    """Yield the rows below the names of the columns.
 
-    A row of another width is skipped; after a fault in the quotation marks nothing that follows can
-    be trusted, and the rest of the file is skipped.
+    A row of another width is skipped. After a fault in the quotation marks the rest of the file is
+    skipped, as nothing that follows can be trusted.
     """
     path, rules = reading.file.path, reading.rules
     content = _sample(reading)
@@ -73,13 +73,13 @@ def read_delimited(reading: Reading) -> Iterator[Row]:
 
 
 def _sample(reading: Reading) -> bytes:
-    """The beginning of the file."""
+    """Return the beginning of the file."""
     with open_unpacked(reading.file, reading.settings.encoding) as stream:
         return stream.read(SAMPLE_BYTES)
 
 
 def _dialect_of(sample: str, is_whole: bool, reading: Reading) -> Dialect | None:
-    """How the file is written; None, and the file is skipped, when it is no such file."""
+    """Return how the file is written; None if it is no such file, which is then skipped."""
     path, rules = reading.file.path, reading.rules
     if not sample.strip():
         rules.skip(path, "empty")
@@ -99,7 +99,7 @@ def _dialect_of(sample: str, is_whole: bool, reading: Reading) -> Dialect | None
 
 
 def _skip(reading: Reading, fault: DocumentError) -> None:
-    """Skip the file, or the rest of it; a strict reader raises the fault as it is."""
+    """Skip the file, or the rest of it; a strict reader raises the fault."""
     if reading.rules.strict:
         raise fault
     where, _, reason = str(fault).partition(": ")
@@ -107,7 +107,7 @@ def _skip(reading: Reading, fault: DocumentError) -> None:
 
 
 def _names(first: Line, reading: Reading) -> tuple[str, ...]:
-    """The names of the columns: those of the first row, or numbers from 1."""
+    """Return the names of the columns: those of the first row, or numbers from 1."""
     names = tuple(name.strip() for name in first.cells)
     has_numbers = any(name.isdecimal() and name not in names for name in reading.asked)
     reading.has_header = reading.settings.header and not has_numbers
@@ -138,7 +138,7 @@ def _values(
 
 
 def _first_undecoded(reading: Reading) -> str:
-    """The path and the first line that is no UTF-8."""
+    """Return the path and the first line that is not UTF-8."""
     with open_unpacked(reading.file, reading.settings.encoding) as stream:
         for number, line in enumerate(stream, start=1):
             try:

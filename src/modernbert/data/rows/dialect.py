@@ -33,7 +33,7 @@ class Dialect:
     """A way to write a table.
 
     Attributes:
-        separator: What stands between columns.
+        separator: The character between columns.
         quotes: How a quotation mark within a quoted cell is written: doubled, after a backslash, or
             in both ways; `none` where quotation marks quote nothing, as in GLUE's files.
         quote: The quotation mark.
@@ -53,7 +53,7 @@ class Dialect:
         return f"{_NAMES[self.separator]}-separated{told[self.quotes]}"
 
     def reader(self, lines: Iterable[str]) -> "Any":
-        """A reader of the `csv` module, in its strict mode."""
+        """Return a reader of the `csv` module, in its strict mode."""
         csv.field_size_limit(MAX_FIELD_CHARACTERS)
         return csv.reader(
             lines,
@@ -68,19 +68,19 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Line:
-    """The cells of one row, and the line that it begins in."""
+    """The cells of one row, and the line in which it begins."""
 
     cells: list[str]
     line: int
 
 
 class QuoteFault(DocumentError):
-    """A quotation mark that does not belong where it stands.
+    """A quotation mark where none is allowed.
 
     is_open: whether it opens a cell that has not ended where the rows do.
 
     Attributes:
-        dialect: That in which it is a fault.
+        dialect: The dialect in which it is a fault.
     """
 
     is_open = False
@@ -88,10 +88,10 @@ class QuoteFault(DocumentError):
 
 
 def records(lines: Iterable[str], dialect: Dialect, source: str) -> Iterator[Line]:
-    """The rows of a file; blank lines are left out.
+    """Yield the rows of a file without blank lines.
 
     Raises:
-        QuoteFault: a quotation mark that opens no cell or closes none, with its line.
+        QuoteFault: A quotation mark opens no cell or closes none; the error has its line.
     """
     taken: list[str] = []
 
@@ -145,14 +145,14 @@ class _Grammar:
         self._dialect = dialect
 
     def fits(self, raw: str) -> bool:
-        """Whether a row is one that a writer of this dialect writes."""
+        """Return whether a writer of this dialect could have written a row."""
         has_marks = self._dialect.quote in raw or (self._escapes and "\\" in raw)
         if self._dialect.quotes == "none" or not has_marks:
             return True
         return self._row.fullmatch(raw) is not None
 
     def fault(self, raw: str, source: str, line: int, otherwise: str) -> QuoteFault:
-        """The error for a row that does not fit: where its first misplaced mark is."""
+        """Return the error for a row that does not fit: its first misplaced mark."""
         place = 0
         while match := self._cell.match(raw, place):
             end = match.end()
@@ -192,7 +192,7 @@ def _line_at(raw: str, place: int, first: int) -> int:
 
 
 def find_dialect(sample: str, source: str, *, is_whole: bool, is_tab: bool = False) -> Dialect:
-    """The dialect of the file that a sample is the beginning of.
+    """Return the dialect of a file by a sample from its beginning.
 
     Args:
         sample: The beginning of the file.
@@ -222,7 +222,7 @@ def find_dialect(sample: str, source: str, *, is_whole: bool, is_tab: bool = Fal
 
 @dataclass(frozen=True)
 class _Reading:
-    """What a sample holds when a dialect reads it; how many rows are wider or narrower."""
+    """A sample as a dialect reads it, and how many rows are wider or narrower."""
 
     dialect: Dialect
     rows: list[list[str]]
@@ -230,7 +230,7 @@ class _Reading:
 
     @classmethod
     def of(cls, sample: str, dialect: Dialect, source: str, *, is_whole: bool) -> "_Reading":
-        """Read a sample; its last row, which may be cut in two, only of a whole file."""
+        """Read a sample; its last row, perhaps incomplete, only if the sample is the whole file."""
         rows: list[list[str]] = []
         try:
             for record in records(io.StringIO(sample, newline=""), dialect, source):
@@ -245,16 +245,16 @@ class _Reading:
 
     @property
     def needs_quotes(self) -> bool:
-        """Whether a cell can only have been written within quotation marks."""
+        """Return whether a cell can only have been written within quotation marks."""
         marks = (self.dialect.separator, self.dialect.quote, "\r", "\n")
         return any(mark in cell for row in self.rows for cell in row for mark in marks)
 
 
 def _only_one(readings: Sequence[_Reading], source: str) -> Dialect:
-    """The dialect of readings that agree.
+    """Return the dialect of readings that agree.
 
     Raises:
-        DocumentError: They do not.
+        DocumentError: They do not agree.
     """
     first, *others = readings
     for other in others:
@@ -273,7 +273,7 @@ def _only_one(readings: Sequence[_Reading], source: str) -> Dialect:
 
 
 def _candidates(sample: str, *, is_tab: bool, said: str | None) -> Iterator[Dialect]:
-    """The dialects that the first line allows, the plainest first."""
+    """Return the dialects that the first line allows, the plainest first."""
     begun = sample[:MAX_FIELD_CHARACTERS].lstrip("\r\n")
     header = next(iter(_LINE_END.split(begun, maxsplit=1)))
     quote = "'" if _SINGLE_QUOTED_HEADER.fullmatch(header) else '"'
@@ -294,7 +294,7 @@ def _candidates(sample: str, *, is_tab: bool, said: str | None) -> Iterator[Dial
 
 
 def says_separator(record: Line, dialect: Dialect) -> bool:
-    """Whether a row is the first line that tells Excel what separates, and no data."""
+    """Return whether a row is the line that tells Excel the separator, and no data."""
     return record.line == 1 and dialect.separator.join(record.cells) == f"sep={dialect.separator}"
 
 
@@ -302,7 +302,7 @@ def require_width(record: Line, num_columns: int, dialect: Dialect, source: str)
     """Refuse a row that has more or fewer cells than there are columns.
 
     Raises:
-        DocumentError: With the row's line.
+        DocumentError: The row has another width; the message has its line.
     """
     if len(record.cells) != num_columns:
         remedy = (

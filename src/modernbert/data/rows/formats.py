@@ -1,4 +1,4 @@
-"""Which reader reads which file: the one place that a new format is told of.
+"""Which reader reads which file: the one place to register a new format.
 
     .csv, .tsv                 comma, semicolon, tab or pipe; the first row names the columns
     .jsonl, .ndjson            one JSON object a line
@@ -37,7 +37,7 @@ _SUFFIXES = ("", ".txt", ".text", ".label", ".train", ".test", ".dev", ".data", 
 
 
 def read_labelled_text(reading: Reading) -> Iterator[Row]:
-    """The rows of a text file, by what its beginning looks like."""
+    """Yield the rows of a text file, by what its beginning looks like."""
     sample = _sample(reading)
     lines = [line for line in sample.splitlines()[:1000] if line.strip()]
     if reading.file.suffix not in _SUFFIXES:
@@ -67,7 +67,7 @@ def read_labelled_text(reading: Reading) -> Iterator[Row]:
 
 
 def read_words(reading: Reading) -> Iterator[Row]:
-    """The sentences of a CoNLL file, or each line of any other as a text."""
+    """Yield the sentences of a CoNLL file, or each line of another file as a text."""
     yield from (read_conll if is_conll(_sample(reading)) else read_text_lines)(reading)
 
 
@@ -78,7 +78,7 @@ def _sample(reading: Reading) -> str:
 
 
 def _lines(reading: Reading) -> Iterator[Row]:
-    """Each line as a text, decoded."""
+    """Yield each line as a decoded text."""
     for row in read_text_lines(reading):
         content: bytes = next(iter(row.values.values()))
         try:
@@ -98,7 +98,7 @@ def _fasttext(reading: Reading) -> Iterator[Row]:
 
 
 def _labels_and_text(row: Row) -> tuple[list[str], str]:
-    """The labels at the beginning of a line, and what follows them."""
+    """Return the labels at the beginning of a line, and the text that follows."""
     labels, words = [], row.values["text"].split(" ")
     while words and words[0].startswith(_FASTTEXT):
         labels.append(words.pop(0).removeprefix(_FASTTEXT))
@@ -106,7 +106,7 @@ def _labels_and_text(row: Row) -> tuple[list[str], str]:
 
 
 def _begins_with_labels(lines: list[str]) -> bool:
-    """Whether few words begin all lines, and something follows each."""
+    """Return whether all lines begin with one of few words, and something follows each."""
     firsts = {line.partition(" ")[0] for line in lines}
     follows = all(line.partition(" ")[2].strip() for line in lines)
     return follows and len(firsts) > 1 and len(firsts) * 2 <= len(lines)
@@ -133,7 +133,7 @@ _TEXT_READERS = {
 
 
 def rows_of(reading: Reading) -> Iterator[Row]:
-    """The rows of one file, or of one range of it, in bounded memory.
+    """Yield the rows of one file, or of one range of it, in bounded memory.
 
     What cannot be read is skipped, or stops a strict reader: see `RecordRules`.
     """
@@ -154,7 +154,7 @@ def rows_of(reading: Reading) -> Iterator[Row]:
 
 
 def _broken_file_errors(file: CorpusFile) -> tuple[type[Exception], ...]:
-    """What reading raises when the bytes of a file are not what its name promises."""
+    """Return the errors of reading a file whose bytes are not what its name promises."""
     errors: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError)
     if file.compression == "zst":
         errors += (import_extra("zstandard").ZstdError,)

@@ -20,12 +20,12 @@ from modernbert.errors import DocumentError
 
 
 def questions_of(articles: Sequence[Any], source: str) -> list[dict[str, Any]] | None:
-    """The questions, each with its context; None where the articles are not SQuAD's.
+    """Return the questions, each with its context; None if the articles are not SQuAD's.
 
-    A question without `answers` gives a row without them: one to be answered.
+    A question without `answers` gives a row without them, which is to be answered.
 
     Raises:
-        DocumentError: A paragraph without a context or questions, or none at all, with its place.
+        DocumentError: A paragraph lacks a context or questions, or there is none; with its place.
     """
     if not any(isinstance(each, dict) and "paragraphs" in each for each in articles):
         return None
@@ -59,10 +59,10 @@ def _row(question: Any, context: str, where: str) -> dict[str, Any]:
 
 
 def _part(value: Any, key: str, kind: type, where: str) -> Any:
-    """What stands at a key.
+    """Return the value of a key.
 
     Raises:
-        DocumentError: There is nothing of the kind.
+        DocumentError: There is no such value of the right type.
     """
     found = value.get(key) if isinstance(value, dict) else None
     if not isinstance(found, kind):
@@ -82,7 +82,7 @@ _OBJECT = 'expected one such as {"text": "..."}'
 
 
 def read_lines(reading: Reading) -> Iterator[Row]:
-    """The object of each line; of a range, the lines that begin in it."""
+    """Yield the object of each line; of a range, the lines that begin in it."""
     with open_unpacked(reading.file, reading.settings.encoding) as stream:
         position = _first_line(stream, reading.start)
         index = 0
@@ -103,7 +103,7 @@ def read_lines(reading: Reading) -> Iterator[Row]:
 
 
 def read_json(reading: Reading) -> Iterator[Row]:
-    """The rows of a .json file: lines when the first is an object and others follow."""
+    """Yield the rows of a .json file: its lines, if the first is an object and others follow."""
     if has_lines(reading.file, reading.settings.encoding):
         yield from read_lines(reading)
         return
@@ -122,7 +122,7 @@ def read_json(reading: Reading) -> Iterator[Row]:
 
 
 def has_lines(file: CorpusFile, encoding: str | None = None) -> bool:
-    """Whether a JSON file has an object a line: its first line is one, and there are others."""
+    """Return whether a JSON file has an object per line: the first line is one of several."""
     with open_unpacked(file, encoding) as stream:
         first = b""
         while not first.strip() and (block := stream.readline(MAX_LINE_BYTES)):
@@ -136,7 +136,7 @@ def has_lines(file: CorpusFile, encoding: str | None = None) -> bool:
 
 
 def can_be_cut(file: CorpusFile) -> bool:
-    """Whether ranges of a file's bytes can be read one apart from the other, line by line."""
+    """Return whether ranges of a file can be read independently, line by line."""
     if file.compression or file.suffix not in (".jsonl", ".ndjson", ".json"):
         return False
     try:
@@ -168,7 +168,7 @@ def _rows_of_value(content: bytes, reading: Reading) -> Iterator[Row]:
 
 
 def _rows_within(value: Any, source: str) -> Sequence[Any]:
-    """The rows of a JSON value, however they are nested."""
+    """Yield the rows of a JSON value, however they are nested."""
     nested = value.get("data") if isinstance(value, dict) else None
     if isinstance(nested, list):
         return questions_of(nested, source) or nested
@@ -188,13 +188,13 @@ def _is_paragraph(value: Any) -> bool:
 
 
 def _has_paragraphs(value: Any) -> bool:
-    """Whether a value is an article of SQuAD; those of others may have paragraphs too."""
+    """Return whether a value is an article of SQuAD; others may have paragraphs too."""
     paragraphs = value.get("paragraphs") if isinstance(value, dict) else None
     return isinstance(paragraphs, list) and any(map(_is_paragraph, paragraphs))
 
 
 def _is_pair(value: Any) -> bool:
-    """Whether a value is a text beside its entities, as spaCy has them."""
+    """Return whether a value is a text with its entities, as spaCy writes them."""
     is_pair = isinstance(value, list) and len(value) == 2
     return is_pair and isinstance(value[0], str) and isinstance(value[1], dict)
 
@@ -219,7 +219,7 @@ def _discard_line(stream: UnpackedStream) -> int:
 
 
 def _is_no_lines_file(first_line: bytes, reading: Reading) -> bool:
-    """Whether the first line shows that the file is something else, which is then skipped."""
+    """Return whether the first line shows that the file has another format; it is then skipped."""
     if not first_line:
         reading.rules.skip(reading.file.path, "empty")
     elif is_binary(first_line):
@@ -231,7 +231,7 @@ def _is_no_lines_file(first_line: bytes, reading: Reading) -> bool:
 
 
 def _row_of_line(line: bytes, reading: Reading, index: int) -> Row | None:
-    """The row of a line; None for a blank one, and for a bad one, which is skipped."""
+    """Return the row of a line; None for a blank one and for a bad one, which is skipped."""
     if line.isspace():
         return None
     rules = reading.rules
@@ -251,7 +251,7 @@ def _row_of_line(line: bytes, reading: Reading, index: int) -> Row | None:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a line, and where in it."""
+    """Return what is wrong with a line, and where in it."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at character {error.pos + 1}"
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
@@ -262,12 +262,12 @@ def _parsed(line: bytes) -> Any:
 
 
 def _name(reading: Reading, index: int) -> str:
-    """The path and the number of the line in its file, from 1."""
+    """Return the path and the number of the line in its file, from 1."""
     return f"{reading.file.path}, line {_lines_before(reading) + index + 1}"
 
 
 def _lines_before(reading: Reading) -> int:
-    """The number of lines that begin before the range; counted only when one must be named."""
+    """Count the lines that begin before the range; needed only to name a line in a message."""
     if reading.start == 0:
         return 0
     with open_unpacked(reading.file) as stream:

@@ -1,4 +1,4 @@
-"""Rows of text files: a document of a corpus, or a text a line."""
+"""Rows of text files: one document of a corpus, or one text per line."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ _PACKED = {
 
 
 def read_document(reading: Reading) -> Iterator[Row]:
-    """The file as one document; a very large one as several, split at line ends."""
+    """Yield the file as one document; a very large one as several, split at line ends."""
     path, rules = reading.file.path, reading.rules
     with open_unpacked(reading.file, reading.settings.encoding) as stream:
         for index, (piece, is_whole_file) in enumerate(_pieces(stream)):
@@ -35,7 +35,7 @@ def read_document(reading: Reading) -> Iterator[Row]:
 
 
 def read_text_lines(reading: Reading) -> Iterator[Row]:
-    """Each line that is not blank as a text."""
+    """Yield each line that is not blank as a text."""
     path, rules = reading.file.path, reading.rules
     with open_unpacked(reading.file, reading.settings.encoding) as stream:
         if is_binary(sample := stream.peek(_SNIFFED_BYTES)):
@@ -49,7 +49,7 @@ def read_text_lines(reading: Reading) -> Iterator[Row]:
 
 
 def _pieces(stream: UnpackedStream) -> Iterator[tuple[bytes, bool]]:
-    """The bytes of the file in pieces of bounded size, and whether one is the whole file."""
+    """Yield the bytes of the file in bounded pieces, and whether a piece is the whole file."""
     content = stream.read(MAX_TEXT_BYTES)
     if len(content) < MAX_TEXT_BYTES:
         yield content, True
@@ -64,7 +64,7 @@ def _pieces(stream: UnpackedStream) -> Iterator[tuple[bytes, bool]]:
 
 
 def _last_line_end(content: bytes) -> int:
-    """Where to cut: after the last line end, or else before the last character."""
+    """Return where to cut: after the last line end, or else before the last character."""
     cut = content.rfind(b"\n") + 1
     if cut:
         return cut
@@ -75,12 +75,12 @@ def _last_line_end(content: bytes) -> int:
 
 
 def is_binary(content: bytes) -> bool:
-    """Whether the beginning of a file holds a byte that no text has, or stands for another file."""
+    """Return whether the beginning of a file has a byte that no text has, or is a pointer."""
     return b"\0" in content[:_SNIFFED_BYTES] or is_pointer(content)
 
 
 def kind_of_binary(content: bytes) -> str:
-    """What a file without text probably is, and what to do about it; empty when nothing is known.
+    """Describe what a file without text probably is, and what to do; empty if unknown.
 
     >>> kind_of_binary("a,b".encode("utf-16-le"))
     'looks like UTF-16; pass --encoding utf-16-le'

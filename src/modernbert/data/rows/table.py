@@ -13,10 +13,10 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows in their order, all in memory: labelled data are small beside a corpus.
+    """Rows in their order, all in memory, since labelled data are small compared to a corpus.
 
     Attributes:
-        source: The file or data set that they are of.
+        source: The file or data set that they come from.
         columns: Their names, in the order of the source.
         facts: How the source was understood, such as "comma-separated".
         decimal_comma: Whether numbers may have a comma before the fraction.
@@ -36,7 +36,7 @@ class Table:
         return len(self.rows)
 
     def where(self, index: int) -> str:
-        """What a message calls a row.
+        """Return the name of a row for messages.
 
         >>> Table(source="a.csv", columns=("text",), rows=[{"text": "x"}]).where(0)
         'a.csv, row 1'
@@ -44,10 +44,10 @@ class Table:
         return f"{self.source}, row {self.numbers[index] if self.numbers else index + 1}"
 
     def only(self, rows: Sequence[int], fact: str) -> "Table":
-        """Some of the rows, by their places here.
+        """Return some of the rows, by their indices.
 
         Args:
-            rows: The places of the rows, from 0.
+            rows: The indices of the rows, from 0.
             fact: Which rows they are, in words.
         """
         return replace(
@@ -58,33 +58,33 @@ class Table:
         )
 
     def __str__(self) -> str:
-        """How the table was understood, in a line."""
+        """Describe in a line how the table was understood."""
         rows = f"{len(self):,} row{'s' * (len(self) != 1)}"
         return f"{self.source}: {rows}{self.understood}"
 
     @property
     def understood(self) -> str:
-        """Its columns, and how its file was understood, to be put behind its size."""
+        """The columns and how the file was understood, as text that follows its size."""
         columns = ", ".join(self.columns[:8]) + (", ..." if len(self.columns) > 8 else "")
         return f" of {columns}" + "".join(f"; {fact}" for fact in self.facts)
 
     def values(self, column: str) -> list[Any]:
-        """The values of one column; None where a row lacks it."""
+        """Return the values of one column; None for rows that lack it."""
         return [row.get(column) for row in self.rows]
 
     def texts(self, column: str) -> list[str]:
-        """The values of one column, each of them a text; it may be empty.
+        """Return the values of one column, each of them a text, perhaps an empty one.
 
         Raises:
-            DocumentError: A value that is no text, with its row.
+            DocumentError: A value is no text; the message has its row.
         """
         return [self.text(value, column, index) for index, value in enumerate(self.values(column))]
 
     def text(self, value: object, column: str, index: int) -> str:
-        """One value as a text.
+        """Return one value as a text.
 
         Raises:
-            DocumentError: It is none, or holds half a character.
+            DocumentError: It is no text, or contains half a surrogate pair.
         """
         if isinstance(value, str) and (value.isascii() or _has_utf8(value)):
             return value
@@ -95,7 +95,7 @@ class Table:
         )
 
     def find(self, usual: Sequence[str], *, asked: str | None, option: str | None) -> str:
-        """The name of a column: the one that is asked for, or the first usual one that is there.
+        """Return the name of the column that is asked for, or the first usual one that exists.
 
         Args:
             usual: The usual names of the column.
@@ -124,7 +124,7 @@ class Table:
         return found
 
     def first_of(self, usual: Sequence[str]) -> str | None:
-        """The first of some names that is a column, capitals or not; None without one."""
+        """Return the first of some names that is a column, in any case; None if there is none."""
         names = {name.lower(): name for name in reversed(self.columns)}
         return next((names[name] for name in usual if name in names), None)
 
@@ -132,7 +132,7 @@ class Table:
         """Refuse a column of ids in which one occurs twice.
 
         Raises:
-            DocumentError: With both rows.
+            DocumentError: An id occurs twice; the message has both rows.
         """
         seen: dict[str, int] = {}
         for index, value in enumerate(self.values(column)):
@@ -157,7 +157,7 @@ class Table:
         return f"{columns}; if the file has no header, pass --no-header{numbers}"
 
     def _described(self, name: str) -> str:
-        """A column in a message; one that has a number for a name with its first value."""
+        """Return a column's name for messages; a number is followed by its first value."""
         if self.has_header or not (name.isdecimal() and self.rows):
             return shown(name)
         return f"{name} ({shown(self.rows[0].get(name), most=30)})"
@@ -202,7 +202,7 @@ class TextColumns:
     def find(
         cls, table: Table, text: str | None = None, text_pair: str | None = None
     ) -> "TextColumns":
-        """Those that are asked for, or a usual pair, or one usual column.
+        """Find the columns that are asked for, or a usual pair, or one usual column.
 
         Raises:
             DocumentError: There are none.
@@ -222,10 +222,10 @@ class TextColumns:
         return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
 
     def read(self, table: Table) -> list[str | tuple[str, str]]:
-        """The texts of all rows, or the pairs.
+        """Return the texts or the pairs of all rows.
 
         Raises:
-            DocumentError: A row without a text.
+            DocumentError: A row has no text.
         """
         for name in self.names:
             table.find([], asked=name, option="--text")

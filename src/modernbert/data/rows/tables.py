@@ -42,12 +42,12 @@ _SPLITS = ("train", "dev", "test", "valid", "validation", "val", "eval")
 def read_table(
     source: Any, settings: FileSettings | None = None, asked: Sequence[str] = ()
 ) -> Table:
-    """All rows of a file, of a data set, or of an object of Python.
+    """Read all rows of a file, of a data set, or of an object of Python.
 
     Args:
         source: A path, the id of a data set, or an object; see above.
         settings: The encoding of text, and whether tables have a header.
-        asked: The columns that will be asked for; numbers say that there is no header.
+        asked: The columns that will be asked for; numbers mean that there is no header.
 
     Raises:
         DocumentError: There is no such source, it cannot be read, or it has no rows.
@@ -62,7 +62,7 @@ def read_table(
 
 
 def write_rows(source: Any, path: Path) -> None:
-    """Write the rows of an object of Python as JSON Lines, for those who read files alone.
+    """Write the rows of an object of Python as JSON Lines, for code that reads files.
 
     Args:
         source: See above.
@@ -88,7 +88,7 @@ def write_rows(source: Any, path: Path) -> None:
 
 
 def _as_json(value: Any) -> Any:
-    """Arrays and dates, as they stand in cells of frames."""
+    """Return arrays and dates, as cells of frames contain them, as JSON values."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if hasattr(value, "isoformat"):
@@ -97,7 +97,7 @@ def _as_json(value: Any) -> Any:
 
 
 def head_of(source: str, settings: FileSettings, asked: Sequence[str] = ()) -> Table | None:
-    """The first rows of a file, which show its columns; None where a source is no file.
+    """Return the first rows of a file, which show its columns; None if the source is no file.
 
     Raises:
         DocumentError: There is no such file, or these rows cannot be read.
@@ -109,7 +109,7 @@ def head_of(source: str, settings: FileSettings, asked: Sequence[str] = ()) -> T
 
 
 def _must_be_path(path: Path) -> bool:
-    """Whether a name that is no path here cannot be that of a data set of the hub either."""
+    """Return whether a name that is no path here cannot be a data set of the hub either."""
     name = str(path).partition("@")[0]
     return bool(Path(name).suffix) or not may_be_hub_id(name)
 
@@ -137,7 +137,7 @@ def _read_files(
     asked: Sequence[str] = (),
     most: int | None = None,
 ) -> Table:
-    """The rows of files, one after the other, at most so many of each."""
+    """Yield the rows of files, one after the other, at most a number of each."""
     rules = RecordRules(skipped=Skipped(), strict=True, remedy=_REMEDY)
     rows: list[Row] = []
     columns: dict[str, None] = {}
@@ -159,7 +159,7 @@ def _read_files(
 
 
 class _Room:
-    """The memory that rows may take, as a small file can hold more of them than fit into any."""
+    """Counts the memory that rows take, as a small file can contain more than fits into it."""
 
     def __init__(self) -> None:
         self._most = memory_bytes() // 2
@@ -176,7 +176,7 @@ class _Room:
 
 
 def _num_bytes(value: Any) -> int:
-    """About how much memory a value takes."""
+    """Estimate how much memory a value takes."""
     if isinstance(value, str | bytes):
         return len(value)
     if isinstance(value, dict):
@@ -185,7 +185,7 @@ def _num_bytes(value: Any) -> int:
 
 
 def _read_folder(folder: Path, split: str | None, settings: FileSettings) -> Table:
-    """A data set as `save_to_disk` has it, or folders of texts by their labels."""
+    """Read a data set as `save_to_disk` writes it, or folders of texts by their labels."""
     splits = sorted(each.name for each in folder.iterdir() if (each / "state.json").is_file())
     if splits:
         folder = folder / chosen_split(str(folder), split, splits)
@@ -203,7 +203,7 @@ def _read_folder(folder: Path, split: str | None, settings: FileSettings) -> Tab
 
 
 def _label_folders(folder: Path) -> list[Path]:
-    """The folders within one, unless these are splits or the folder holds a model or a run."""
+    """Return the folders inside, unless they are splits or the folder is a model or a run."""
     if find_kind(folder) is not None:
         return []
     found = sorted(each for each in folder.iterdir() if each.is_dir() and each.name[0] != ".")
@@ -211,7 +211,7 @@ def _label_folders(folder: Path) -> list[Path]:
 
 
 def _instead(folder: Path) -> str:
-    """What to name in place of a folder that holds no rows."""
+    """Say what to name instead of a folder without rows."""
     if (kind := find_kind(folder)) is not None:
         return f"it holds {NAMES[kind]}"
     there = sorted(each for each in folder.iterdir() if each.name[0] != ".")

@@ -29,7 +29,7 @@ _LABELS = ("label", "type", "entity", "entity_group", "tag", "labels")
 
 @dataclass(frozen=True)
 class MarkedSpan:
-    """A stretch of characters, or of words, with its label; `end` is exclusive."""
+    """A range of characters or words, with its label; `end` is exclusive."""
 
     start: int
     end: int
@@ -45,7 +45,7 @@ class TaggedColumns:
 
     @classmethod
     def find(cls, table: Table, words: str | None, tags: str | None) -> "TaggedColumns":
-        """Those that are asked for, or of the usual names.
+        """Find the columns that are asked for, or those of the usual names.
 
         Raises:
             DocumentError: There are none.
@@ -56,14 +56,14 @@ class TaggedColumns:
         return cls(table.find(WORDS, asked=words, option="--text"), label)
 
     def read(self, table: Table, splitting: WordSplitting) -> list[tuple[list[str], list[Any]]]:
-        """The words and the tags of each row; of spans the tags are BIO.
+        """Return the words and the tags of each row; spans become BIO tags.
 
         Args:
             table: The rows with their columns of words and tags, or of texts and spans.
             splitting: How a text that has spans is split into words.
 
         Raises:
-            DocumentError: No lists, lists of unequal length, or spans that cannot be, with the row.
+            DocumentError: A row has no lists, lists of unequal length, or impossible spans.
         """
         words = table.values(table.find([], asked=self.words, option="--text"))
         tags = table.values(table.find([], asked=self.tags, option="--label"))
@@ -114,7 +114,7 @@ class TaggedColumns:
 def tagged_text(
     text: str, spans: Sequence[MarkedSpan], where: str, splitting: WordSplitting
 ) -> tuple[list[str], list[str]]:
-    """The words of a text, split at the ends of spans too, and their BIO tags.
+    """Return the words of a text, split at the ends of spans too, and their BIO tags.
 
     >>> spans = [MarkedSpan(0, 3, "PER"), MarkedSpan(14, 17, "LOC")]
     >>> tagged_text("Ada's, in the U.K!", spans, "row 1", WordSplitting())
@@ -171,12 +171,12 @@ def _check(spans: Sequence[MarkedSpan], length: int, where: str) -> None:
 
 
 def _are_spans(values: Sequence[Any]) -> bool:
-    """Whether a list holds spans; an empty one tells nothing."""
+    """Return whether a list contains spans; an empty one does not say."""
     return bool(values) and all(isinstance(each, dict | list | tuple) for each in values)
 
 
 def _span(value: Any, where: str, last_included: int) -> MarkedSpan:
-    """A span as an object or as a list of three."""
+    """Read a span: an object or a list of three."""
     if isinstance(value, dict):
         parts = [
             next((value[name] for name in names if name in value), None)
