@@ -21,7 +21,7 @@ def compact(value: float) -> str:
     for size, unit in _UNITS:
         if abs(rounded) >= size:
             return f"{rounded / size:.3g}{unit}"
-    if 0 < abs(rounded) < 1e-3:
+    if 0 < abs(rounded) < 1e-2:
         digits, _, power = f"{rounded:.2e}".partition("e")
         return f"{float(digits):g}e{int(power)}"
     return f"{rounded:.3g}"
