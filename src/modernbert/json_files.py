@@ -157,7 +157,8 @@ def log_row(line: bytes | str) -> dict[str, Any] | None:
 def _fits_log(key: str, value: Any) -> bool:
     if key in _LOG_NUMBERS:
         whole = int if key in _LOG_COUNTS else (int, float)
-        return isinstance(value, whole) and value is not True and 0 <= value < 1 << 63
+        least = -1 if key == "evaluated_step" else 0  # before the first evaluation
+        return isinstance(value, whole) and value is not True and least <= value < 1 << 63
     return _is_shallow(value) and isinstance(value, _LOG_TYPES.get(key, object))
 
 
