@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from modernbert.errors import ModelFolderError, ModernBertError, SettingsError
+from modernbert.errors import SettingsError
 from modernbert.json_files import read_settings
 
 HASHES_FILE = "hashes.json"
@@ -69,14 +69,13 @@ def as_bytes(hashes: Hashes) -> bytes:
     return json.dumps(content, indent=1).encode() + b"\n"
 
 
-def read_hashes(path: Path, error: type[ModernBertError] = ModelFolderError) -> Hashes:
-    """Read a file of hashes.
+def read_hashes(path: Path) -> Hashes:
+    """Read a file that `write_hashes` wrote.
 
-    Args:
-        path: A file that `write_hashes` wrote.
-        error: It cannot be read, or is no file of hashes.
+    Raises:
+        ModelFolderError: It cannot be read, or is no file of hashes.
     """
-    return read_settings(_HashesFile, path, error=error).files
+    return read_settings(_HashesFile, path).files
 
 
 def require_inner_paths(hashes: Hashes) -> None:

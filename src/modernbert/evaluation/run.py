@@ -68,16 +68,14 @@ def rank_judged(
     return _named(judged, found, top_k)
 
 
-def rank_judged_by_words(
-    judged: JudgedTexts, *, top_k: int = _DEPTH, language: str = "english"
-) -> dict[str, dict[str, float]]:
-    """Rank documents as `rank_judged` does, by BM25 in place of a model.
+def rank_judged_by_words(judged: JudgedTexts) -> dict[str, dict[str, float]]:
+    """Rank documents as `rank_judged` does, by BM25 with the rules of English.
 
     Raises:
         MissingPackageError: bm25s or PyStemmer is not installed.
     """
-    words = Bm25.build(judged.documents.values(), language)
-    return _named(judged, rank_by_words([words], judged.queries.values(), top_k + 1), top_k)
+    words = Bm25.build(judged.documents.values(), "english")
+    return _named(judged, rank_by_words([words], judged.queries.values(), _DEPTH + 1), _DEPTH)
 
 
 def _named(

@@ -31,30 +31,27 @@ class CalibrationBin:
     accuracy: float
 
 
-def calibration_bins(
-    confidences: npt.ArrayLike, is_right: npt.ArrayLike, num_bins: int = _NUM_BINS
-) -> list[CalibrationBin]:
+def calibration_bins(confidences: npt.ArrayLike, is_right: npt.ArrayLike) -> list[CalibrationBin]:
     """Group predictions by their confidence.
 
     Args:
         confidences: (rows,) probabilities.
         is_right: (rows,) whether the predictions are right.
-        num_bins: The number of ranges of equal width.
     """
     chances, right = np.asarray(confidences, np.float64), np.asarray(is_right, np.float64)
-    place = np.minimum((chances * num_bins).astype(np.int64), num_bins - 1)
-    counts = np.bincount(place, minlength=num_bins)
-    sums = [np.bincount(place, weights=each, minlength=num_bins) for each in (chances, right)]
+    place = np.minimum((chances * _NUM_BINS).astype(np.int64), _NUM_BINS - 1)
+    counts = np.bincount(place, minlength=_NUM_BINS)
+    sums = [np.bincount(place, weights=each, minlength=_NUM_BINS) for each in (chances, right)]
     means = [each / np.maximum(counts, 1) for each in sums]
     return [
         CalibrationBin(
-            number / num_bins,
-            (number + 1) / num_bins,
+            number / _NUM_BINS,
+            (number + 1) / _NUM_BINS,
             int(counts[number]),
             float(means[0][number]),
             float(means[1][number]),
         )
-        for number in range(num_bins)
+        for number in range(_NUM_BINS)
     ]
 
 
