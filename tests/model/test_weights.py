@@ -1,6 +1,7 @@
 """Reading and writing tensors: headers first, damage told by name, pickles never."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -97,6 +98,15 @@ def test_a_pickle_beside_the_weights_does_not_matter(tmp_path: Path) -> None:
     write_tensors(tmp_path, TENSORS)
     (tmp_path / "pytorch_model.bin").write_bytes(b"never read")
     check(tmp_path)
+
+
+def test_a_file_that_no_memory_holds(tmp_path: Path) -> None:
+    """A hole of many terabytes, which takes no room on the disk."""
+    write_tensors(tmp_path, TENSORS)
+    path = tmp_path / "model.safetensors"
+    os.truncate(path, path.stat().st_size + (1 << 43))
+    with pytest.raises(ModelFolderError, match=r"model.safetensors: (does not fit|damaged)"):
+        read_headers(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 50, -1])

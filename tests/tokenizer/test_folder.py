@@ -321,3 +321,37 @@ def test_inputs_without_the_mask_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"model_input_names": ["input_ids"]}))
     with pytest.raises(TokenizerError, match=r"model_input_names: .* lacks 'attention_mask'"):
         read_roles(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "step"),
+    [
+        ("normalizer", {"type": "Replace", "pattern": {"String": ""}, "content": "y" * 1000}),
+        ("normalizer", {"type": "Prepend", "prepend": "y" * 1000}),
+        (
+            "normalizer",
+            {
+                "type": "Sequence",
+                "normalizers": [{"type": "Replace", "pattern": {"Regex": "."}, "content": "y" * 20}]
+                * 3,
+            },
+        ),
+        ("decoder", {"type": "Replace", "pattern": {"String": "a"}, "content": "y" * 1000}),
+    ],
+)
+def test_steps_that_make_texts_long_are_refused(
+    folder: Path, tmp_path: Path, part: str, step: dict[str, Any]
+) -> None:
+    definition = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    definition[part] = step
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition), encoding="utf-8")
+    with pytest.raises(TokenizerError, match=rf"its {part} makes a text [0-9,]+ times as long"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_a_token_of_many_letters_is_refused(folder: Path, tmp_path: Path) -> None:
+    definition = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    definition["model"]["vocab"]["y" * 5000] = len(definition["model"]["vocab"])
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="has a token of 5,000 letters"):
+        Tokenizer.from_pretrained(tmp_path)

@@ -54,6 +54,7 @@ _ERRORS_OF_THE_SYSTEM = {
     errno.EDQUOT: _FULL,
     errno.EFBIG: _FULL,
     errno.EIO: "; the disk fails",
+    errno.ENOMEM: "; close other programs, or give less at once",
     errno.EMFILE: "; raise the limit of open files (ulimit -n)",
     errno.ENFILE: "; too many files are open on this machine",
     errno.ENAMETOOLONG: "; choose a shorter name",
@@ -171,6 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         _fail(f"{place}{error.strerror}{_ERRORS_OF_THE_SYSTEM[error.errno]}", USER_ERROR)
+    except MemoryError as error:
+        _fail(
+            f"not enough memory; close other programs, or give less at once ({error})", USER_ERROR
+        )
     finally:
         _flush_stdout()
 

@@ -131,6 +131,8 @@ def _opened(file: Path) -> Iterator[Any]:
     try:
         with safe_open(file, framework="pt") as opened:
             yield opened
+    except MemoryError as error:
+        raise ModelFolderError(f"{file}: does not fit into memory: {error}") from None
     except (OSError, SafetensorError) as error:
         with suppress(OSError), file.open("rb") as content:
             if is_pointer(content.read(64)):

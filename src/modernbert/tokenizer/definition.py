@@ -7,9 +7,11 @@ texts, which also decide how much text fits into a sequence.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from modernbert.json_files import read_json
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 NUM_UNUSED = 83
 """Unused slots after the special tokens, for tokens that you add later (P section 2.2.1)."""
+
+_MAX_GROWTH = 256
+_MAX_TOKEN = 1024  # letters; known vocabularies have an eighth of it
 
 NORMALIZER = {"type": "NFC"}
 LOWERCASE = {"type": "Lowercase"}
@@ -48,7 +53,34 @@ def read_definition(path: Path) -> dict[str, Any]:
     if definition["model"].get("merges") and definition["model"].get("continuing_subword_prefix"):
         # Merges that do not fit the prefix make the library split inside a letter and abort.
         raise TokenizerError(f"{path}: a BPE with a continuing_subword_prefix is not supported")
+    _refuse_growth(path, definition)
     return canonical(definition)
+
+
+def _refuse_growth(path: Path, definition: Mapping[str, Any]) -> None:
+    """Refuse what makes a long text of a letter or an id: the library ends the process for it."""
+    for part in ("normalizer", "decoder"):
+        growth, steps = 1, [definition.get(part)]
+        while steps:
+            step = steps.pop()
+            if isinstance(step, list):
+                steps += step
+            elif isinstance(step, dict):
+                steps += [each for each in step.values() if isinstance(each, list)]
+                texts = (step.get("content"), step.get("prepend"))
+                longer = (max(1, len(each)) for each in texts if isinstance(each, str))
+                growth = min(growth * math.prod(longer), 1 << 60)
+        if growth > _MAX_GROWTH:
+            raise TokenizerError(f"{path}: its {part} makes a text {growth:,} times as long")
+    vocab = (
+        each[:1] if isinstance(each, list) else [each] for each in definition["model"]["vocab"]
+    )
+    added = (token["content"] for token in definition["added_tokens"])
+    tokens = (token for token in chain(added, *vocab) if isinstance(token, str))
+    if (longest := max(map(len, tokens), default=0)) > _MAX_TOKEN:
+        raise TokenizerError(
+            f"{path}: has a token of {longest:,} letters, of {_MAX_TOKEN:,} at most"
+        )
 
 
 def lowercased(definition: Mapping[str, Any]) -> dict[str, Any] | None:
