@@ -5,12 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import griffe
 import pytest
 import yaml
 
 import modernbert
 from benchmarks import results, speed_picture
-from docs import commands, python_reference, site
+from docs import commands, python_reference, settings_reference, site
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,6 +71,14 @@ def test_the_site_builds_without_a_warning() -> None:
     )
     assert built.returncode == 0, built.stdout + built.stderr
     assert "No issues found" in built.stdout + built.stderr
+
+
+def test_fields_of_settings_show_their_types_and_texts() -> None:
+    code = 'a: Annotated[int | None, Ge(1), Doc("It " "is.", default="x")] = None\nb: int'
+    extensions = griffe.load_extensions(settings_reference.PlainFields)
+    module = griffe.visit("m", Path("m.py"), code, extensions=extensions)
+    assert str(module["a"].annotation) == "int | None" and str(module["b"].annotation) == "int"
+    assert module["a"].docstring.value == "It is." and module["b"].docstring is None
 
 
 @pytest.mark.parametrize("theme", speed_picture.THEMES)
