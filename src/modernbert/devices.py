@@ -1,4 +1,4 @@
-"""Which device to take, and what it asks for: compiled layers, overlapping copies, few shapes."""
+"""Which device to use, and what it needs: compiled layers, overlapping copies, few shapes."""
 
 import importlib.util
 import os
@@ -16,9 +16,9 @@ DEVICE_VARIABLE = "MODERNBERT_DEVICE"
 
 
 def best_device() -> torch.device:
-    """The device to compute on: an NVIDIA GPU if there is one, else Apple's, else the CPU.
+    """Return the device to compute on: an NVIDIA GPU if there is one, else Apple's, else the CPU.
 
-    The variable MODERNBERT_DEVICE names another one.
+    The environment variable MODERNBERT_DEVICE names another one.
 
     Raises:
         SettingsError: The variable names no device, or one that is not here.
@@ -38,7 +38,7 @@ def best_device() -> torch.device:
 
 
 def widest_dtype(device: torch.device) -> torch.dtype:
-    """float64, or float32 on Apple's GPUs, which have no wider numbers."""
+    """Return float64, or float32 on Apple's GPUs, which have no wider numbers."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -56,7 +56,7 @@ def has_triton(device: torch.device) -> bool:
 
 
 def has_float8(device: torch.device) -> bool:
-    """Whether a device has units for products in float8."""
+    """Return whether a device has units for products in float8."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _ADA
 
 
@@ -121,34 +121,34 @@ def copied_ahead(
 
 
 def _arrived(item: T, event: "torch.cuda.Event", device: torch.device) -> T:
-    """The item, for whatever is queued on the device from now on."""
+    """Return the item, ready for what is queued on the device from now on."""
     torch.cuda.current_stream(device).wait_event(event)
     return item
 
 
 @dataclass(frozen=True)
 class Underway(Generic[T]):
-    """What a GPU may still be computing, as `to_host` made it."""
+    """A result that a GPU may still be computing, as `to_host` returns it."""
 
     result: T
     event: "torch.cuda.Event | None" = None
 
     def wait(self) -> T:
-        """The result, ready to be read."""
+        """Wait for the result and return it."""
         if self.event is not None:
             self.event.synchronize()
         return self.result
 
 
 def underway(result: T, device: torch.device) -> Underway[T]:
-    """A result that is there when all that was launched on the device so far is done."""
+    """Return a result that is ready when everything launched on the device so far is done."""
     if device.type != "cuda":
         return Underway(result)
     return Underway(result, torch.cuda.current_stream(device).record_event())
 
 
 def to_host(values: Tensor) -> Tensor:
-    """Values on the CPU; those of a GPU are there once they have been waited for."""
+    """Copy values to the CPU; those of a GPU are ready after `wait`."""
     if values.device.type != "cuda":
         return values.cpu()
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -171,7 +171,7 @@ def missing_rows(num_rows: int) -> int:
 
 
 def filled(batch: PackedBatch) -> PackedBatch:
-    """The batch, on a CPU filled up behind its tokens with sequences of which nothing is asked."""
+    """Return the batch; on a CPU it is filled up with sequences whose results are not used."""
     missing = missing_rows(batch.total_tokens)
     if not missing or batch.token_ids.device.type != "cpu":
         return batch

@@ -1,4 +1,4 @@
-"""What terminals and notebooks show: results as tables, and bars that say how far work is."""
+"""What terminals and notebooks show: results as tables, and progress bars."""
 
 import html
 import sys
@@ -53,7 +53,7 @@ class Shown:
     """Base of results that print as a table."""
 
     def table(self) -> Table:
-        """What is printed."""
+        """Return the table that is printed."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -66,7 +66,7 @@ class Shown:
 def scores_table(
     rows: Mapping[str, Mapping[str, object]], first: str, notes: Sequence[str] = ()
 ) -> Table:
-    """A row for each name, with a column for each score that any of them has.
+    """Return a table with a row per name and a column for each score that occurs.
 
     Args:
         rows: Scores by name.
@@ -81,37 +81,37 @@ def scores_table(
 
 
 def shown(value: object) -> str:
-    """A number with four decimals, or with thousands apart; anything else as it is."""
+    """Format floats with four decimals and integers with separators; leave the rest unchanged."""
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 1e4 else f"{value:,.0f}"
     return f"{value:,}" if type(value) is int else str(value)
 
 
 class Bar(Protocol):
-    """A bar that is drawn again with every report."""
+    """A progress bar that is redrawn with every report."""
 
     def show(self, title: str, done: float, total: float | None, details: str) -> None:
-        """Draw it; without a total it only moves."""
+        """Draw the bar; without a total it only moves."""
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove the bar."""
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
+    """Return whether this process is the kernel of a notebook."""
     get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
     return get_shell is not None and hasattr(get_shell(), "kernel")
 
 
 def open_bar(title: str) -> Bar:
-    """A bar for where the output goes: a terminal, a notebook, or anything else."""
+    """Open the bar for the output: a terminal, a notebook, or anything else."""
     if not in_notebook() and sys.stderr.isatty():
         return _TerminalBar(title)
     return _NotebookBar(title)
 
 
 class _TerminalBar:
-    """The one line of a terminal that is drawn anew."""
+    """A bar on one line of a terminal."""
 
     def __init__(self, title: str) -> None:
         from rich.console import Console

@@ -19,11 +19,11 @@ HASHES_FILE = "hashes.json"
 
 @dataclass(frozen=True, kw_only=True)
 class FileHash:
-    """What a file was when it was written.
+    """The size and the hash of a file when it was written.
 
     Attributes:
-        bytes: Its size.
-        sha256: Of its content, in hexadecimal digits.
+        bytes: The size.
+        sha256: The sha256 of its content, in hexadecimal digits.
     """
 
     bytes: int
@@ -55,7 +55,7 @@ class _HashesFile:
 
 
 def hash_folder(folder: Path) -> Hashes:
-    """Hash all files of a folder, at any depth, but those that hold hashes themselves."""
+    """Hash all files of a folder, at any depth, except files of hashes."""
     return {
         path.relative_to(folder).as_posix(): FileHash.of(path)
         for path in sorted(folder.rglob("*"))
@@ -64,7 +64,7 @@ def hash_folder(folder: Path) -> Hashes:
 
 
 def as_bytes(hashes: Hashes) -> bytes:
-    """The content of a file of hashes."""
+    """Return the content of a file of hashes."""
     content = asdict(_HashesFile(files=dict(hashes)))
     return json.dumps(content, indent=1).encode() + b"\n"
 
@@ -82,7 +82,7 @@ def require_inner_paths(hashes: Hashes) -> None:
     """Refuse hashes of files that are not within their folder.
 
     Raises:
-        SettingsError: Naming the first of them.
+        SettingsError: There is one; the message names the first.
     """
     for name in hashes:
         if not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
@@ -90,7 +90,7 @@ def require_inner_paths(hashes: Hashes) -> None:
 
 
 def find_size_fault(path: Path, expected: FileHash) -> str | None:
-    """Tell what is wrong with a file at first sight, in a few words; None when nothing is."""
+    """Compare a file's size with its hash entry; return what is wrong, or None."""
     if not path.is_file():
         return "is missing"
     size = path.stat().st_size
@@ -100,7 +100,7 @@ def find_size_fault(path: Path, expected: FileHash) -> str | None:
 
 
 def find_fault(path: Path, expected: FileHash) -> str | None:
-    """Tell what is wrong with a file, all of which is read; None when it is as it was written."""
+    """Read a whole file; return what is wrong with it, or None if it is as it was written."""
     try:
         if fault := find_size_fault(path, expected):
             return fault
@@ -110,7 +110,7 @@ def find_fault(path: Path, expected: FileHash) -> str | None:
 
 
 def find_faults(folder: Path, hashes: Hashes) -> Iterator[str]:
-    """Read the files of a folder; what is wrong with each that is not as it was written."""
+    """Read the files of a folder; return what is wrong with each that has changed."""
     for name, expected in hashes.items():
         if fault := find_fault(folder / name, expected):
             yield f"{folder / name}: {fault}"

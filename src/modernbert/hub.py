@@ -32,7 +32,7 @@ def find_folder(
     content: str,
     error: type[ModernBertError],
 ) -> Path:
-    """The local folder itself, or that of the hub's files, fetched when need be.
+    """Return a local folder, or that of the hub's files, which are fetched if necessary.
 
     Args:
         folder_or_hub_id: A folder, or `model`, `owner/model` or `owner/model@revision` on the hub;
@@ -71,10 +71,10 @@ def split_revision(folder_or_hub_id: str) -> tuple[str, str | None]:
 
 
 def at_revision(hub_id: str, revision: str) -> str:
-    """The name of a model of the hub as it is at a commit, a tag or a branch.
+    """Return the name of a hub model at a commit, a tag or a branch.
 
     Raises:
-        HubError: It is no id of the hub, or names a revision already.
+        HubError: It is not an id of the hub, or names a revision already.
     """
     if "@" in hub_id and split_revision(hub_id)[1] is not None:
         raise HubError(f"{hub_id}: names a revision already; leave out --revision")
@@ -106,7 +106,7 @@ def require_model(folder_or_hub_id: Path | str, wanted: tuple[ModelKind, ...] = 
 
 
 def _may_be_hub_id(name: str) -> bool:
-    """Whether a name that is no folder reads as `model` or `owner/model`, and not as a path."""
+    """Return whether a name that is no folder looks like `model` or `owner/model`, not a path."""
     return bool(_HUB_ID.fullmatch(name)) and not ("/" in name and Path(name).parent.is_dir())
 
 
@@ -144,7 +144,7 @@ def push_folder(
 ) -> str:
     """Push a folder of a model, a tokenizer, an export, shards or an index to the hub.
 
-    The repository is made if need be; files there that the folder lacks stay. Hidden files and
+    The repository is created if necessary; files there that the folder lacks stay. Hidden files and
     what killed writers left are not pushed.
 
     Args:
@@ -187,7 +187,7 @@ def push_folder(
 
 
 def check_folder(folder: Path) -> str:
-    """Whether a folder is fit for the hub; the kind of repository that it is for.
+    """Check that a folder is fit for the hub, and return the kind of its repository.
 
     Raises:
         HubError: No folder, one of an unknown kind, without a card, or with pickles.
@@ -215,7 +215,7 @@ def check_folder(folder: Path) -> str:
 
 
 def _reason(failure: Exception) -> str:
-    """One line about an error of the hub's client."""
+    """Return one line about an error of the hub's client."""
     status = getattr(getattr(failure, "response", None), "status_code", None)
     text = (str(failure) or type(failure).__name__).splitlines()[0]
     return _REASONS.get(status, text) if isinstance(status, int) else text

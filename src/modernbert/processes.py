@@ -34,7 +34,7 @@ def _compute_with_one_thread() -> None:
 
 
 def compute_in_children() -> None:
-    """From now on, let each forked child compute, with one thread, whatever its parent did."""
+    """Let forked children compute, each with one thread, whatever their parent did before."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_compute_with_one_thread)
 
@@ -44,7 +44,7 @@ _TURNS = "1000"  # some 20 microseconds
 
 
 def wait_briefly() -> None:
-    """Let a thread of OpenMP that waits for the others sleep after some microseconds.
+    """Let OpenMP threads that wait for others sleep after some microseconds.
 
     By default it turns in a loop for milliseconds. Where other programs want the cores too, the
     thread that it waits for is not running meanwhile: two threads took 16 times the time of one.
@@ -76,14 +76,14 @@ class _Failed:
 
 
 def num_cores() -> int:
-    """How many cores this process may use, where the system tells."""
+    """Return how many cores this process may use, as far as the system says."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def memory_bytes() -> int:
-    """How much memory the processes of this machine, or of this container, may have in all."""
+    """Return how much memory this machine or container has."""
     found = [1 << 62]
     if hasattr(os, "sysconf"):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -94,7 +94,7 @@ def memory_bytes() -> int:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """A Ctrl-C is for this process alone, and must not meet a worker while it begins."""
+    """Hold back Ctrl-C, which only this process handles, while a worker starts."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -106,12 +106,12 @@ def _interrupts_held() -> Iterator[None]:
 
 
 class ProcessPool(Generic[W, M]):
-    """Processes for pieces of work.
+    """A pool of processes for pieces of work.
 
     Args:
-        num_workers: How many processes.
+        num_workers: The number of processes.
         make_worker: Called in each process; it can be pickled.
-        threads: How many threads the tokenizer of each worker may use.
+        threads: The number of threads that each worker's tokenizer may use.
     """
 
     def __init__(self, num_workers: int, make_worker: MakeWorker[W, M], *, threads: int) -> None:
@@ -121,7 +121,7 @@ class ProcessPool(Generic[W, M]):
         self._workers: dict[Connection, BaseProcess] = {}
 
     def run(self, works: Iterable[W], stop: Callable[[], bool] = lambda: False) -> Iterator[M]:
-        """Do all the work, in no particular order; yields what the workers report.
+        """Do all the work, in no particular order, and yield what the workers report.
 
         Args:
             works: The pieces of work, each of which can be pickled.
@@ -190,7 +190,7 @@ class ProcessPool(Generic[W, M]):
         )
 
     def _stop(self) -> None:
-        """Ask all workers to end, and read on until they have, so that none waits for a reader."""
+        """Ask all workers to end, and read their reports until then, so that none is blocked."""
         for process in self._workers.values():
             process.terminate()
         while self._workers:
@@ -204,7 +204,7 @@ class ProcessPool(Generic[W, M]):
 
 
 def _serve(connection: Connection, make_worker: MakeWorker[W, M], threads: int) -> None:
-    """The life of a worker."""
+    """Run a worker until it is asked to end."""
     os.setpgrp()  # a Ctrl-C is for the parent, which passes it on once
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Read by the Rust library of the tokenizer when it first runs in parallel.
@@ -233,7 +233,7 @@ def _send_failure(connection: Connection, error: BaseException) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ask this process to end when its parent has died, and end it where it does not.
+    """Have this process end when its parent dies.
 
     What it writes is whole after a kill, and it holds locks that the next start waits for.
     """

@@ -64,7 +64,7 @@ class FittedModel:
 
     @property
     def loaded(self) -> Any:
-        """What uses the model."""
+        """The object that uses the model."""
         if self._loaded is None:
             self._loaded = self._load(self.folder)
         return self._loaded
@@ -83,7 +83,7 @@ class FittedModel:
 
 
 class _TextEstimator(BaseEstimator):  # type: ignore[misc]
-    """What the estimators share: reading texts, and the model that they have."""
+    """Base of the estimators: reads texts and holds the model."""
 
     trained_: FittedModel
 
@@ -99,7 +99,7 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _read(self, X: Any, y: Any = "no_validation") -> list[Text]:
-        """The texts to learn from."""
+        """Read the texts to learn from."""
         texts = self._texts(X)
         validate_data(self, X, y, skip_check_array=True)
         if not isinstance(y, str):
@@ -107,7 +107,7 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         return texts
 
     def _read_again(self, X: Any) -> list[Text]:
-        """Texts for a fitted model; one column may be a list, whatever it was when fitted."""
+        """Read texts for a fitted model; one column may also be given as a list."""
         check_is_fitted(self)
         texts = self._texts(X)
         if isinstance(texts[0], tuple) or getattr(self, "n_features_in_", 1) > 1:
@@ -119,7 +119,7 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
 
 
 def read_texts(X: Any) -> list[Text]:
-    """Texts or pairs of texts, of anything that scikit-learn passes about.
+    """Read texts or pairs of texts from anything that scikit-learn passes.
 
     Args:
         X: A list, an array or a series of texts; a list of pairs; or an array or a frame with one
@@ -156,7 +156,7 @@ def _text(row: Any, place: int) -> Text:
 
 
 class _FineTuned(_TextEstimator):
-    """What the estimators share that fine-tune a model."""
+    """Base of the estimators that fine-tune a model."""
 
     verb: ClassVar[str]
 
@@ -224,14 +224,14 @@ class _FineTuned(_TextEstimator):
         return {name: value for name, value in options.items() if value is not None}
 
     def _place(self, rows: Mapping[str, Any], options: Mapping[str, Any]) -> Path:
-        """The folder of a fit, the same one for the same fit."""
+        """Return the folder of a fit, the same for equal fits."""
         if self.output is None:
             return Path(tempfile.mkdtemp(prefix="modernbert-"))
         name = sha256(repr((self.verb, rows, sorted(options.items()))).encode()).hexdigest()[:12]
         return user_path(self.output) / f"fit-{name}"
 
     def _outputs(self, X: Any) -> Any:
-        """The outputs of the model, (num_texts, num_outputs) float64, of torch."""
+        """Compute the outputs of the model, (num_texts, num_outputs) float64."""
         import torch
 
         texts = self._read_again(X)
@@ -239,7 +239,7 @@ class _FineTuned(_TextEstimator):
 
 
 def _rows(texts: Sequence[Text], targets: Sequence[Any]) -> dict[str, list[Any]]:
-    """The columns of a table to learn from."""
+    """Return the columns of a table to learn from."""
     kinds = {isinstance(text, str) for text in texts}
     if len(kinds) > 1:
         raise InputError("X: has texts and pairs of texts; expected either")
@@ -250,7 +250,7 @@ def _rows(texts: Sequence[Text], targets: Sequence[Any]) -> dict[str, list[Any]]
 
 
 class ModernBertClassifier(ClassifierMixin, _FineTuned):  # type: ignore[misc]
-    """Learns the labels of texts or of pairs of texts; one a text, or any number of them.
+    """Learns the labels of texts or of pairs of texts: one per text, or any number of them.
 
     For any number of labels y is an indicator matrix, (num_texts, num_labels), as
     `MultiLabelBinarizer` makes it. Sample weights are not supported.
@@ -348,7 +348,7 @@ class ModernBertClassifier(ClassifierMixin, _FineTuned):  # type: ignore[misc]
         return self
 
     def _targets(self, y: Any) -> tuple[list[Any], list[str]]:
-        """What to learn for each text, and the names of the labels."""
+        """Return what to learn for each text, and the names of the labels."""
         columns = list(map(str, y.columns)) if is_frame(y) else None
         y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
         check_classification_targets(y)
@@ -361,7 +361,7 @@ class ModernBertClassifier(ClassifierMixin, _FineTuned):  # type: ignore[misc]
         return self.classes_[indices].tolist(), _names(self.classes_)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most likely label of each text, or 0 or 1 for each label."""
+        """Predict the most likely label of each text, or 0 or 1 for each label."""
         scores = self.predict_proba(X)
         if self._is_multi_label:
             thresholds = self.model_.model.settings.thresholds or 0.5
@@ -370,7 +370,7 @@ class ModernBertClassifier(ClassifierMixin, _FineTuned):  # type: ignore[misc]
         return found
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """The probability of each label, (num_texts, num_labels), in the order of `classes_`."""
+        """Predict the probability of each label: (num_texts, num_labels), as in `classes_`."""
         outputs = self._outputs(X)
         settings = self.model_.model.settings
         scores: np.ndarray = as_scores(outputs, settings.problem, settings.temperature).numpy()
@@ -378,10 +378,10 @@ class ModernBertClassifier(ClassifierMixin, _FineTuned):  # type: ignore[misc]
 
 
 def _names(classes: np.ndarray) -> list[str]:
-    """The names that the labels have in a model.
+    """Return the names of the labels in a model.
 
     Raises:
-        InputError: Only one label, two of the same name, or one that is no name.
+        InputError: There is only one label, two have the same name, or one has none.
     """
     labels = classes.tolist()
     if len(labels) < 2:
@@ -443,7 +443,7 @@ class ModernBertRegressor(RegressorMixin, _FineTuned):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The number of each text, (num_texts,) float64."""
+        """Predict the number of each text, (num_texts,) float64."""
         numbers: np.ndarray = self._outputs(X)[:, 0].numpy()
         return numbers
 
@@ -507,7 +507,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _T
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """The vectors of texts, (num_texts, dim) float32."""
+        """Compute the vectors of texts, (num_texts, dim) float32."""
         texts = self._read_again(X)
         vectors: np.ndarray = self.model_.encode(
             texts,

@@ -1,4 +1,4 @@
-"""The command line: one module per verb, and the only room that prints.
+"""The command line: a module for each verb or group of verbs; the only room that prints.
 
 Data goes to stdout, progress and messages to stderr. The verbs import what they need when they
 run, so that `--help` answers at once.

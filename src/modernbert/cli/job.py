@@ -1,4 +1,4 @@
-"""Work on its way to an output: what is computed is kept, whenever the process is stopped.
+"""Work in progress for an output: results are kept whenever the process is stopped.
 
 The folder `OUT.unfinished` belongs to one process at a time. It holds the results so far, a line
 for each text, and `job.json`: what is computed with what, and how much of each file counts, with
@@ -51,7 +51,7 @@ _ALONE = ShareSettings()
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What `job.json` says.
+    """The content of `job.json`.
 
     Attributes:
         job: What is computed with what.
@@ -70,7 +70,7 @@ class State:
 
 
 class Job:
-    """The results so far; a context that holds their folder for this process.
+    """The results so far; a context manager that locks their folder for this process.
 
     Args:
         output: The file that they become; a path, or an address in object storage.
@@ -117,7 +117,7 @@ class Job:
 
     @property
     def told(self) -> str:
-        """What of the work is kept, for a message."""
+        """How much of the work is kept, for a message."""
         return counted(self.num_saved, "text")
 
     @property
@@ -127,7 +127,7 @@ class Job:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left but to move the output to its place."""
+        """Whether only moving the output to its place is left."""
         return self._state.is_complete
 
     def add(self, lines: Sequence[bytes]) -> None:
@@ -153,7 +153,7 @@ class Job:
         return 0
 
     def save(self) -> None:
-        """Make all that was added durable: a kill does not lose it."""
+        """Make everything that was added durable, so that a kill does not lose it."""
         if self._kept != self._state:
             for file in self._files:
                 file.sync()
@@ -161,7 +161,7 @@ class Job:
         self._saved_at = time.monotonic()
 
     def join(self) -> int:
-        """Take the results of all tasks, in the order of the texts; all are checked first.
+        """Join the results of all tasks in the order of the texts, after checking all of them.
 
         Returns:
             How many tasks there were.
@@ -227,7 +227,7 @@ class Job:
         return {self.folder / "output.jsonl": self.output}
 
     def _open(self) -> None:
-        """Open the files at the end of what counts."""
+        """Open the files behind the results that count."""
         try:
             self._files = self._opened(self._state)
             for file in self._files if self._state.texts else ():
@@ -244,7 +244,7 @@ class Job:
         return [lines]
 
     def _take(self, folder: Path, state: State) -> None:
-        """Add all that another folder holds."""
+        """Add everything in another folder."""
         with (folder / self.lines_file).open("rb") as lines:
             while piece := lines.read(_PIECE_BYTES):
                 self._lines.append(piece)
@@ -252,7 +252,7 @@ class Job:
 
     @contextmanager
     def _held_folder(self) -> Iterator[None]:
-        """The folder, made where there is none and no output, and held by this process."""
+        """Hold the locked folder, which is created if there is neither a folder nor an output."""
         finish_removal(self.folder)
         if not self.folder.exists():
             self._require_no_output()
@@ -272,7 +272,7 @@ class Job:
                 raise InputError(f"{place}: already exists; delete it or choose another name")
 
     def _taken_up(self, description: dict[str, Any]) -> State:
-        """The state so far, which is a new one where there is none."""
+        """Return the state so far, or a new one."""
         content = read_object(self.folder / _STATE_FILE, InputError)
         if not content:
             self._require_no_output()
@@ -285,7 +285,7 @@ class Job:
         return state
 
     def _parsed(self, content: dict[str, Any], folder: Path, description: dict[str, Any]) -> State:
-        """A state that was read, if it is of this job."""
+        """Return a state that was read, after checking that it belongs to this job."""
         before = content.pop("job", {})
         if before != description:
             name = next(k for k in {**before, **description} if before.get(k) != description.get(k))
@@ -360,7 +360,7 @@ class Job:
             sync(self.output.parent)
 
     def _url(self, place: Path) -> str:
-        """The address of what stands for a path beside the output, or below that."""
+        """Return the address for a path beside the output, or below it."""
         assert self.address is not None
         inner = place.relative_to(self.output.parent).as_posix()
         return f"{self.address.rpartition('/')[0]}/{inner}"
@@ -413,11 +413,11 @@ def require_unfinished(output: Path) -> None:
 
 @contextmanager
 def kept_when_stopped(job: Job) -> Iterator[None]:
-    """Say of a job that is stopped, or cannot write, how much is kept.
+    """Say how much is kept when a job is stopped or cannot write.
 
     Raises:
-        typer.Exit: It was stopped.
-        RunError: It cannot write.
+        typer.Exit: The job was stopped.
+        RunError: The job cannot write.
     """
     try:
         yield
@@ -432,7 +432,7 @@ def kept_when_stopped(job: Job) -> Iterator[None]:
 
 
 def _staging(address: str) -> Path:
-    """Where an output of object storage is made, the same at each call."""
+    """Return the folder in which an output for object storage is made, the same at each call."""
     name = hashlib.sha256(address.encode()).hexdigest()[:16]
     return cache_folder("outputs") / name / address.rpartition("/")[2]
 
@@ -447,6 +447,6 @@ def _bring(url: str, folder: Path) -> None:
 
 
 def _manifest_last(folder: Path) -> list[Path]:
-    """The files of an index in the order in which a reader can bear to see them come."""
+    """Return the files of an index in an order that is safe for readers: the manifest last."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return sorted(files, key=lambda path: (path.suffix == ".json", path))

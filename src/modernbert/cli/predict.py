@@ -211,7 +211,7 @@ def _entity_values(record: InputRow, entities: "list[Entity]") -> list[dict[str,
 
 
 def _characters(record: InputRow, entity: "Entity") -> tuple[int, int]:
-    """Where an entity stands in the text; of words that is their text with blanks between."""
+    """Return the place of an entity in the text; words are joined by blanks."""
     if isinstance(record.given, str):
         return entity.start, entity.end
     before = " ".join([*record.given[: entity.start], ""])

@@ -35,10 +35,10 @@ ResultsFile = Annotated[
 def require_output(
     output: Path | None, texts: object, input_file: Path | None, share: ShareSettings
 ) -> None:
-    """Check that what was asked for goes together.
+    """Check that the options fit together.
 
     Raises:
-        InputError: Shares without a file to write, or results of texts that are no file.
+        InputError: There are shares without an output file, or that without an input file.
     """
     if output is None and share.tasks is not None:
         raise InputError("--tasks: needs --output, a file for the results")
@@ -142,7 +142,7 @@ def report_texts(output: Path, num_texts: int, share: ShareSettings, as_json: bo
 
 
 def description_of(verb: str, model: str, rows: InputSettings, **options: Any) -> dict[str, Any]:
-    """What decides the results of a verb, beside the texts."""
+    """Return what decides the results of a verb, besides the texts."""
     from modernbert.inference.loading import folder_fingerprint
     from modernbert.model.config_file import find_model
 
