@@ -175,6 +175,7 @@ def test_the_page_has_the_runs_and_the_worst_queries(start: Path, tmp_path: Path
     page = (made.output / "report.html").read_text()
     for part in ("Runs", "±", "Loss", "ndcg@10", "recipe.toml", "Where it is most wrong"):
         assert part in page
+    assert "BM25 reaches ndcg@10 " in page
     job = open_job("retrieve", made)
     best = job.load(made.output / "model").eval()
     rankings = job.objective.rankings(best, "dev", ALONE)  # type: ignore[attr-defined]
@@ -297,3 +298,15 @@ def test_a_weight_is_above_0(tmp_path: Path, start: Path) -> None:
     made = recipe(start, tmp_path)
     with pytest.raises(SettingsError, match="expected a weight above 0"):
         replace(made.data, more=("a.jsonl=0",))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bm25_is_the_floor(tmp_path: Path, start: Path, kind: str) -> None:
+    made = recipe(start, tmp_path, kind=kind)
+    asked = [{**row, "query": row["positive"].split()[2]} for row in held_out()]
+    dev = write(tmp_path / "names.jsonl", asked)
+    without = [{**row, "query": f"x{number}"} for number, row in enumerate(held_out())]
+    test = write(tmp_path / "test.jsonl", without)
+    job = open_job(kind, replace(made, data=replace(made.data, dev=str(dev), test=str(test))))
+    assert job.plain["dev"] == {"ndcg@10": 1.0} and job.plain["test"]["ndcg@10"] < 0.5
+    assert job.beside_plain("dev", {"ndcg@10": 0.5}).startswith("BM25 reaches ndcg@10 1.0000 on")

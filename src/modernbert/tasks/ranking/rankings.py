@@ -1,8 +1,10 @@
 """`Rankings`: what a model ranks first for held-out queries, and where it is wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from modernbert.extras import is_installed
+from modernbert.inference.bm25 import Bm25, rank_by_words
 from modernbert.metrics.ranking import ranking_scores
 from modernbert.tasks.tuning.job import Review
 from modernbert.tasks.tuning.page import shown
@@ -96,6 +98,22 @@ class Rankings:
             place=answers[0] if answers else None,
             instead=self.documents[others[0]] if others else "",
         )
+
+
+def word_scores(
+    documents: Iterable[str], queries: Iterable[str], top_k: int
+) -> list[dict[int, float]]:
+    """For each query the places of the best documents by BM25, best first, with their scores.
+
+    Returns:
+        Nothing where bm25s or PyStemmer is not installed.
+    """
+    if not (is_installed("bm25s") and is_installed("Stemmer")):
+        return []
+    return [
+        dict(zip(rows.tolist(), scores.tolist(), strict=True))
+        for scores, rows in rank_by_words([Bm25.build(documents)], queries, top_k)
+    ]
 
 
 def _cells(query: QueryOutcome) -> tuple[object, ...]:

@@ -1,7 +1,7 @@
 """Training a reranker, which reads a query and a document together."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -31,7 +31,7 @@ from modernbert.tasks.ranking.examples import (
     training_data,
 )
 from modernbert.tasks.ranking.losses import DISTILLATION, LABELLED, LISTWISE
-from modernbert.tasks.ranking.rankings import Rankings
+from modernbert.tasks.ranking.rankings import Rankings, word_scores
 from modernbert.tasks.ranking.recipe import RerankLoss, RerankRecipe, RerankTraining
 from modernbert.tasks.tuning.job import HeldOutSplit, ModelUse, Review, TuningJob
 from modernbert.tasks.tuning.task import Pack, computed_together
@@ -111,16 +111,17 @@ class Reranking:
     def rankings(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Rankings:
         """Rank the documents of each query of a split, the best first."""
         examples = self.held_out[split]
-        scores = iter(self._scores(module, examples, group))
-        documents: dict[str, str] = {}
-        found, judgements = {}, {}
-        for number, example in enumerate(examples):
-            names = [f"{number}.{place}" for place in range(len(example.documents))]
-            documents.update(zip(names, example.documents, strict=True))
-            found[str(number)] = ranked({name: next(scores) for name in names})
-            judgements[str(number)] = dict.fromkeys(names[: example.relevant], 1)
-        queries = {str(number): example.query for number, example in enumerate(examples)}
-        return Rankings(queries=queries, documents=documents, found=found, judgements=judgements)
+        return _rankings(examples, self._scores(module, examples, group))
+
+    def plain_scores(self, split: str) -> dict[str, float]:
+        """Compute how well BM25 ranks the same documents; empty where it is missing."""
+        examples = self.held_out[split]
+        texts = dict.fromkeys(text for each in examples for text in each.documents)
+        places = {text: place for place, text in enumerate(texts)}
+        found = word_scores(texts, [each.query for each in examples], len(texts))
+        pairs = zip(examples, found, strict=False)
+        scores = [words.get(places[text], 0.0) for each, words in pairs for text in each.documents]
+        return _rankings(examples, scores).scores([self.metric]) if scores else {}
 
     def _scores(
         self, module: nn.Module, examples: Sequence[RankedTexts], group: Group
@@ -139,6 +140,20 @@ class Reranking:
     def _encoded(self, example: RankedTexts) -> list[EncodedText]:
         pairs: list[Text] = [(example.query, text) for text in example.documents]
         return self._encode(pairs)
+
+
+def _rankings(examples: Sequence[RankedTexts], scores: Iterable[float]) -> Rankings:
+    """Rank the documents of each example by their scores, which come in the order of both."""
+    given = iter(scores)
+    documents: dict[str, str] = {}
+    found, judgements = {}, {}
+    for number, example in enumerate(examples):
+        names = [f"{number}.{place}" for place in range(len(example.documents))]
+        documents.update(zip(names, example.documents, strict=True))
+        found[str(number)] = ranked({name: next(given) for name in names})
+        judgements[str(number)] = dict.fromkeys(names[: example.relevant], 1)
+    queries = {str(number): example.query for number, example in enumerate(examples)}
+    return Rankings(queries=queries, documents=documents, found=found, judgements=judgements)
 
 
 def _outputs(module: nn.Module, sequences: Sequence[Sequence[int]], group: Group) -> Tensor:
@@ -221,6 +236,8 @@ def open_rerank(recipe: RerankRecipe) -> TuningJob:
             "loss": given.loss,
         },
         mixture=mixture_of(rows, given.data.examples),
+        plain={name: objective.plain_scores(name) for name in held_out},
+        plain_name="BM25",
     )
 
 

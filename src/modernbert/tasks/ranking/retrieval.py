@@ -22,6 +22,7 @@ from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.embedder_folder import Side
 from modernbert.inference.inputs import EncodedText
 from modernbert.inference.similarity import rank_documents
+from modernbert.metrics.ranking import ranking_scores
 from modernbert.tasks.ranking.data import (
     RankedTexts,
     RetrievalData,
@@ -32,7 +33,7 @@ from modernbert.tasks.ranking.learners import (
     Sides,
 )
 from modernbert.tasks.ranking.losses import DISTILLATION, IN_BATCH, LISTWISE, max_sim, too_near
-from modernbert.tasks.ranking.rankings import Rankings
+from modernbert.tasks.ranking.rankings import Rankings, word_scores
 from modernbert.tasks.ranking.recipe import (
     VectorTraining,
 )
@@ -130,6 +131,17 @@ class Retrieval:
     def review(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Review:
         """Return the queries that are answered worst."""
         return self.rankings(module, split, group).review(self.metric)
+
+    def plain_scores(self, split: str) -> dict[str, float]:
+        """Compute how well BM25 ranks the documents of a split; empty where it is missing."""
+        judged = self.held_out[split]
+        names = list(judged.documents)
+        found = word_scores(judged.documents.values(), judged.queries.values(), _DEPTH)
+        ranked = {
+            query: [names[place] for place in scores]
+            for query, scores in zip(judged.queries, found, strict=False)
+        }
+        return ranking_scores(ranked, judged.judgements, [self.metric]) if ranked else {}
 
     @torch.no_grad()
     def rankings(self, module: nn.Module, split: HeldOutSplit, group: Group) -> Rankings:

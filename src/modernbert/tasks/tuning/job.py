@@ -150,6 +150,7 @@ class TuningJob:
         facts: More about the data, by name.
         mixture: The sources of the rows, if there are several.
         plain: The scores of a model without pretraining on each held-out split, for comparison.
+        plain_name: What that model is.
     """
 
     verb: str
@@ -169,6 +170,7 @@ class TuningJob:
     facts: Mapping[str, Any] = field(default_factory=dict)
     mixture: RowMixture | None = None
     plain: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    plain_name: str = "TF-IDF of words with logistic regression"
 
     def beside_plain(self, split: str, scores: Mapping[str, float]) -> str:
         """The score of the plain model beside that of the trained one; empty without either."""
@@ -177,8 +179,8 @@ class TuningJob:
             return ""
         score = scores[self.metric]
         told = (
-            f"TF-IDF of words with logistic regression reaches {self.metric} {plain:.4f} on the "
-            f"{split} rows, this model {score:.4f}"
+            f"{self.plain_name} reaches {self.metric} {plain:.4f} on the {split} rows, this model "
+            f"{score:.4f}"
         )
         better = "; the plain model is better: take that one, or give more rows"
         return told + (better if plain > score else "")
