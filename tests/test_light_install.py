@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from tests.hidden_modules import result_without
+from tests.small_models import config_for
 
 from modernbert.extras import EXTRAS
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import EmbedderSettings
-from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.model.initialize import initialize
@@ -82,16 +82,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an embedder and a classifier."""
     folder = tmp_path_factory.mktemp("models")
     tokenizer = train([f"the square of {i} is {i * i}" for i in range(99)], vocab_size=448)
-    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
-    config = EncoderConfig.preset(
-        "tiny",
-        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
-        hidden_size=64,
-        num_heads=1,
-        intermediate_size=64,
-        max_seqlen=64,
-        layer_kinds=layer_kinds(2),
-    )
+    config = config_for(tokenizer)
     embedder = Embedder(initialize(Encoder(config), seed=0), tokenizer, EmbedderSettings())
     embedder.save_pretrained(folder / "embedder")
     labels = ClassifierSettings(labels=("bad", "good"))

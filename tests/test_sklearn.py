@@ -20,12 +20,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_array
+from tests.small_models import write_masked_model
 
 from modernbert import EmbeddingTransformer, ModernBertClassifier, ModernBertRegressor, load
 from modernbert.errors import InputError
-from modernbert.model.config import EncoderConfig, layer_kinds
-from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.initialize import initialize
 from modernbert.tasks.labels.recipe import ClassifyTraining
 from modernbert.tasks.tuning import sweep
 from modernbert.tokenizer.train import train
@@ -47,19 +45,7 @@ def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("start")
     tokenizer = train([*TEXTS * 3, *[" ".join(SPELLED)] * 20], vocab_size=640)
-    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
-    config = EncoderConfig.preset(
-        "tiny",
-        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
-        hidden_size=64,
-        num_heads=1,
-        intermediate_size=32,
-        max_seqlen=64,
-        layer_kinds=layer_kinds(1),
-    )
-    initialize(MaskedLanguageModel(config), seed=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_masked_model(folder, tokenizer, intermediate_size=32, num_layers=1)
 
 
 FAST: dict[str, Any] = {

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.small_models import config_for
 
 from modernbert.inference.classifier import Classifier
-from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.heads import ClassifierSettings, ProblemType, SequenceClassifier
 from modernbert.model.initialize import initialize
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -23,16 +23,7 @@ LABELS = ("odd", "even", "big")
 def write_model(folder: Path, tokenizer_folder: Path, problem: ProblemType) -> Path:
     """A classifier that was never trained and is far too sure."""
     tokenizer = Tokenizer.from_pretrained(tokenizer_folder)
-    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
-    config = EncoderConfig.preset(
-        "tiny",
-        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
-        hidden_size=64,
-        num_heads=1,
-        intermediate_size=64,
-        max_seqlen=48,
-        layer_kinds=layer_kinds(2),
-    )
+    config = config_for(tokenizer, max_seqlen=48)
     model = SequenceClassifier(config, ClassifierSettings(labels=LABELS, problem=problem))
     initialize(model, seed=0)
     with torch.no_grad():

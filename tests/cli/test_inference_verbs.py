@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from tests.small_models import config_for
 
 from modernbert.batch import PackedBatch
 from modernbert.hashes import find_faults, read_hashes
@@ -21,7 +22,6 @@ from modernbert.inference.multi_vector_inputs import MultiVectorSettings
 from modernbert.inference.question_answerer import QuestionAnswerer
 from modernbert.inference.similarity import max_sim
 from modernbert.inference.sparse_embedder import SparseEmbedder
-from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import (
     ClassifierSettings,
@@ -43,16 +43,7 @@ def models(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A folder with a model of every kind."""
     folder = tmp_path_factory.mktemp("models")
     tokenizer = Tokenizer.from_pretrained(tokenizer_folder)
-    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
-    config = EncoderConfig.preset(
-        "tiny",
-        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
-        hidden_size=64,
-        num_heads=1,
-        intermediate_size=64,
-        max_seqlen=64,
-        layer_kinds=layer_kinds(2),
-    )
+    config = config_for(tokenizer)
     labels = ("O", "B-NUM", "I-NUM")
     kinds: dict[str, Any] = {
         "embedder": Encoder(config),

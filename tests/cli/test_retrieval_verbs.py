@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.small_models import write_masked_model
 
 from modernbert.inference.retriever import load_retriever
-from modernbert.model.config import EncoderConfig, layer_kinds
-from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.initialize import initialize
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 Run = Callable[..., Any]
@@ -23,19 +21,7 @@ QUICK = ("--batch-size", 4, "--precision", "float32", "--lr", "0.001")
 def start(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("start")
     tokenizer = Tokenizer.from_pretrained(tokenizer_folder)
-    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
-    config = EncoderConfig.preset(
-        "tiny",
-        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
-        hidden_size=64,
-        num_heads=1,
-        intermediate_size=64,
-        max_seqlen=48,
-        layer_kinds=layer_kinds(2),
-    )
-    initialize(MaskedLanguageModel(config), seed=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_masked_model(folder, tokenizer, max_seqlen=48)
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.small_models import write_masked_model
 
-from modernbert.model.config import EncoderConfig, layer_kinds
-from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.initialize import initialize
 from modernbert.tokenizer.train import train
 
 WORDS = ("good", "fine", "nice", "bad", "poor", "awful")
@@ -30,19 +28,7 @@ def rows(number: int, first: int = 0) -> list[dict[str, Any]]:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     tokenizer = train([row["text"] for row in rows(60)], vocab_size=448)
-    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
-    config = EncoderConfig.preset(
-        "tiny",
-        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
-        hidden_size=64,
-        num_heads=1,
-        intermediate_size=64,
-        max_seqlen=48,
-        layer_kinds=layer_kinds(2),
-    )
-    initialize(MaskedLanguageModel(config), seed=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_masked_model(folder, tokenizer, max_seqlen=48)
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,10 @@ from typing import Any
 
 import pyarrow
 import pytest
+from tests.small_models import write_masked_model
 
 from modernbert import finetune, load
 from modernbert.errors import InputError, SettingsError
-from modernbert.model.config import EncoderConfig, layer_kinds
-from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.initialize import initialize
 from modernbert.tasks.finetune import VERBS
 from modernbert.tokenizer.train import train
 from modernbert.training import trackers
@@ -72,19 +70,9 @@ MAKERS: dict[str, Callable[[dict[str, list[Any]]], Any]] = {
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("start")
     tokenizer = train(TEXTS * 3, vocab_size=448)
-    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
-    config = EncoderConfig.preset(
-        "tiny",
-        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
-        hidden_size=32,
-        num_heads=1,
-        intermediate_size=32,
-        max_seqlen=32,
-        layer_kinds=layer_kinds(1),
+    return write_masked_model(
+        folder, tokenizer, hidden_size=32, intermediate_size=32, max_seqlen=32, num_layers=1
     )
-    initialize(MaskedLanguageModel(config), seed=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def recipe(start: Path, output: Path, **data: Any) -> dict[str, Any]:

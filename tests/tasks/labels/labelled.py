@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modernbert.model.config import EncoderConfig, layer_kinds
-from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.initialize import initialize
+from tests.small_models import write_masked_model
+
 from modernbert.settings import parse
 from modernbert.tasks.finetune import find_verb
 from modernbert.tasks.tuning.recipe import TuningRecipe
@@ -46,20 +45,9 @@ def write_model(folder: Path, *, max_seqlen: int = 64) -> Path:
     choose = random.Random(0)
     texts = [text(word, choose) for word in (*GOOD, *BAD) for _ in range(9)]
     tokenizer = train(texts, vocab_size=448)
-    names = ("mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id", "unk_token_id")
-    config = EncoderConfig.preset(
-        "tiny",
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        intermediate_size=48,
-        num_heads=1,
-        layer_kinds=layer_kinds(2),
-        max_seqlen=max_seqlen,
-        **{name: getattr(tokenizer, name) for name in names},
+    return write_masked_model(
+        folder, tokenizer, hidden_size=32, intermediate_size=48, max_seqlen=max_seqlen
     )
-    initialize(MaskedLanguageModel(config), seed=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def recipe(

@@ -5,9 +5,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from modernbert.model.config import EncoderConfig, layer_kinds
-from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.initialize import initialize
+from tests.small_models import write_masked_model
+
 from modernbert.settings import parse
 from modernbert.tasks.finetune import find_verb
 from modernbert.tokenizer.train import train
@@ -64,19 +63,7 @@ def write_model(folder: Path) -> Path:
     tokenizer = train(
         [document(name, i) + " where" for i, name in enumerate(NAMES)], vocab_size=448
     )
-    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
-    config = EncoderConfig.preset(
-        "tiny",
-        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
-        hidden_size=64,
-        num_heads=1,
-        intermediate_size=64,
-        max_seqlen=48,
-        layer_kinds=layer_kinds(2),
-    )
-    initialize(MaskedLanguageModel(config), seed=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_masked_model(folder, tokenizer, max_seqlen=48)
 
 
 def recipe(

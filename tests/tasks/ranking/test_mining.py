@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.small_models import config_for
 from tests.tasks.pretraining.small import World
 
 from modernbert.errors import InputError, SettingsError
@@ -34,19 +35,10 @@ DATA = RetrievalData(
 
 @pytest.fixture(scope="module", params=["single", "multi"])
 def retriever(request: pytest.FixtureRequest, world: World) -> Any:
-    from modernbert.model.config import EncoderConfig, layer_kinds
     from modernbert.model.initialize import initialize
 
     tokenizer = Tokenizer.from_pretrained(world.tokenizer)
-    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
-    config = EncoderConfig.preset(
-        "tiny",
-        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
-        hidden_size=64,
-        num_heads=1,
-        intermediate_size=64,
-        layer_kinds=layer_kinds(2),
-    )
+    config = config_for(tokenizer)
     encoder = initialize(Encoder(config), seed=0)
     if request.param == "single":
         return Embedder(encoder.requires_grad_(False), tokenizer)
