@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.small_models import config_for
 
-from modernbert.model.config import EncoderConfig, layer_kinds
+from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier, TokenClassifier
 from modernbert.model.initialize import initialize
 from modernbert.tokenizer.tokenizer import Tokenizer
@@ -22,15 +23,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def config(tokenizer: Tokenizer) -> EncoderConfig:
-    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
-    numbers = {name: getattr(tokenizer, name) for name in (*names, "unk_token_id")}
-    sizes = {
-        "hidden_size": 64,
-        "num_heads": 1,
-        "intermediate_size": 64,
-        "layer_kinds": layer_kinds(4),
-    }
-    return EncoderConfig.preset("tiny", **{**numbers, **sizes, "max_seqlen": MAX_SEQLEN})
+    return config_for(tokenizer, num_layers=4, max_seqlen=MAX_SEQLEN)
 
 
 def shaken(model: torch.nn.Module) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from tests.small_models import config_for
 from torch import nn
 
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import EmbedderSettings
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.multi_vector_inputs import MultiVectorSettings
-from modernbert.model.config import EncoderConfig, layer_kinds
+from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import (
     ClassifierSettings,
@@ -51,16 +52,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def config(tokenizer: Tokenizer) -> EncoderConfig:
-    names = ("vocab_size", "mask_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
-    return EncoderConfig.preset(
-        "tiny",
-        **{name: getattr(tokenizer, name) for name in (*names, "unk_token_id")},
-        hidden_size=64,
-        num_heads=1,
-        intermediate_size=64,
-        layer_kinds=layer_kinds(4),
-        max_seqlen=MAX_SEQLEN,
-    )
+    return config_for(tokenizer, num_layers=4, max_seqlen=MAX_SEQLEN)
 
 
 def shaken(model: nn.Module) -> Any:
