@@ -19,22 +19,24 @@ LABELS = [0, 1, 2, 0, 1]
 HELD_OUT = ["a good thing", "bad one here", "An ODD film", "unknown"]
 
 
-def _probabilities(texts: Sequence[str]) -> Any:
+def _probabilities(texts: Sequence[str], labels: Sequence[int] = LABELS) -> Any:
     words = [_words(text) for text in TEXTS]
     weights = _inverse_frequencies(words)
-    weight, bias = logistic_regression(_features(words, weights), torch.tensor(LABELS), 3)
+    num_labels = len(set(labels))
+    weight, bias = logistic_regression(_features(words, weights), torch.tensor(labels), num_labels)
     features = _features([_words(text) for text in texts], weights)
     return functional.linear(features, weight, bias).softmax(1)
 
 
-def test_it_is_that_of_scikit_learn() -> None:
+@pytest.mark.parametrize("labels", [LABELS, [min(label, 1) for label in LABELS]])
+def test_it_is_that_of_scikit_learn(labels: list[int]) -> None:
     text = pytest.importorskip("sklearn.feature_extraction.text")
     linear = pytest.importorskip("sklearn.linear_model")
     vectorizer = text.TfidfVectorizer()
     model = linear.LogisticRegression(tol=1e-10, max_iter=10_000)
-    model.fit(vectorizer.fit_transform(TEXTS), LABELS)
+    model.fit(vectorizer.fit_transform(TEXTS), labels)
     expected = torch.from_numpy(model.predict_proba(vectorizer.transform(HELD_OUT)))
-    torch.testing.assert_close(_probabilities(HELD_OUT), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(_probabilities(HELD_OUT, labels), expected, atol=1e-3, rtol=0)
 
 
 def test_a_known_word_raises_the_probability_of_its_label() -> None:

@@ -138,7 +138,7 @@ def few_shot_job(job: TuningJob) -> TuningJob:
     )
 
 
-_PENALTY = 1.0  # on the weights' squares, against the sum of the losses
+_PENALTY = 1.0  # on the weights' squares, against the sum of the losses; C = 1 of scikit-learn
 _ITERATIONS = 200
 _WORD = re.compile(r"\w\w+")
 _ROWS = 1024  # of held-out texts that are scored at once
@@ -148,7 +148,7 @@ def plain_scores(labels: LabelObjective[Any]) -> dict[str, dict[str, float]]:
     """Compute the scores of the plain model on each held-out split.
 
     Args:
-        labels: The objective, with one label per text; only the beginnings of its texts are used.
+        labels: The objective, with one label per text.
     """
     train = labels.splits["train"]
     words = [_words(text) for text in train.shown]
@@ -193,13 +193,17 @@ def _features(texts: Sequence[Counter[str]], weights: Mapping[str, float]) -> Te
 
 
 def logistic_regression(features: Tensor, labels: Tensor, num_labels: int) -> tuple[Tensor, Tensor]:
-    """Return the weights and biases with the smallest penalised loss.
+    """Return the weights and biases with the smallest penalised loss, those of scikit-learn.
+
+    Of two labels it has one row of weights, the difference of the two here: its square counts twice
+    the sum of theirs.
 
     Args:
         features: (rows, hidden_size) float64.
         labels: (rows,) int64.
         num_labels: The number of labels.
     """
+    penalty = _PENALTY * (2 if num_labels == 2 else 1)
     weight = features.new_zeros(num_labels, features.shape[1]).requires_grad_()
     bias = features.new_zeros(num_labels).requires_grad_()
     optimizer = torch.optim.LBFGS(
@@ -210,7 +214,7 @@ def logistic_regression(features: Tensor, labels: Tensor, num_labels: int) -> tu
         optimizer.zero_grad()
         logits = functional.linear(features, weight, bias)
         value = functional.cross_entropy(logits, labels, reduction="sum")
-        value = value + _PENALTY / 2 * weight.square().sum()
+        value = value + penalty / 2 * weight.square().sum()
         value.backward()
         return value
 

@@ -21,7 +21,7 @@ from modernbert.model.pretrained import SavedModel
 from modernbert.tasks.labels.recipe import LabelledPairs
 from modernbert.tasks.labels.rows import LabelledTables
 from modernbert.tasks.tuning.job import HeldOutSplit, ModelUse, Review, TuningJob
-from modernbert.tasks.tuning.page import shown
+from modernbert.tasks.tuning.page import joined, shown
 from modernbert.tasks.tuning.task import Pack, computed_together
 from modernbert.training.distributed import Group
 
@@ -224,7 +224,7 @@ def judged_rows(rows: Sequence[Judged], figure: str) -> dict[str, Any]:
 
 
 def _cells(row: Judged) -> tuple[str, ...]:
-    return row.text, row.expected, row.predicted, row.figure
+    return shown(row.text), row.expected, row.predicted, row.figure
 
 
 def label_job(
@@ -346,7 +346,7 @@ def text_job(
         splits[name] = Split(
             table.source,
             [each(row.token_ids) for each, row in zip(make[name], encoded, strict=True)],
-            [shown(text) for text in texts],
+            [joined(text) for text in texts],
         )
     return label_job(
         source,

@@ -255,6 +255,11 @@ def _flat(values: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
+def joined(text: Text) -> str:
+    """Return a text, or the two of a pair as one."""
+    return text if isinstance(text, str) else "  |  ".join(text)
+
+
 def shown(text: Text, most: int = _SHOWN_CHARACTERS) -> str:
     """Show a text or a pair in a report.
 
@@ -262,7 +267,7 @@ def shown(text: Text, most: int = _SHOWN_CHARACTERS) -> str:
         text: The text, or a pair of texts.
         most: The most characters.
     """
-    whole = text if isinstance(text, str) else "  |  ".join(text)
+    whole = joined(text)
     return whole if len(whole) <= most else whole[:most] + " ..."
 
 
