@@ -6,7 +6,7 @@ unless `IGNORED` says why it does not matter. A key whose value is null counts a
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,22 +90,20 @@ def read_settings(
     settings_class: type[T],
     path: Path,
     *,
-    ignored: Collection[str] = (),
     error: type[ModernBertError] = ModelFolderError,
 ) -> T:
-    """Read a JSON file into a settings class.
+    """Read a JSON file into a settings class; keys of `IGNORED` are passed over.
 
     Args:
         settings_class: A frozen dataclass with a field for each key that is honoured.
         path: The file; where there is none, all fields have their defaults.
-        ignored: Keys to pass over besides those of `IGNORED`.
         error: The class to raise.
 
     Raises:
         error: As `read_object`; or a key that is not honoured, has a wrong type or is missing.
     """
     content = read_object(path, error)
-    return parse_foreign(settings_class, content, str(path), ignored=ignored, error=error)
+    return parse_foreign(settings_class, content, str(path), error=error)
 
 
 def parse_foreign(
@@ -113,11 +111,10 @@ def parse_foreign(
     content: Mapping[str, Any],
     where: str,
     *,
-    ignored: Collection[str] = (),
     error: type[ModernBertError] = ModelFolderError,
 ) -> T:
     """Make a settings object of what stands in somebody else's file; see `read_settings`."""
-    passed_over = {*ignored, *IGNORED.get(Path(where).name, ())}
+    passed_over = IGNORED.get(Path(where).name, ())
     known = {
         key: _without_nulls(value)
         for key, value in content.items()
