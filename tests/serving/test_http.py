@@ -358,3 +358,22 @@ def test_a_fault_of_the_server_tells_nothing(serve: Serve, monkeypatch: pytest.M
     monkeypatch.setattr("modernbert.serving.routes.encode_ids_too", broken)
     assert "secret" not in refused(client.post("/embed", json={"inputs": "a"}), 500)
     assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "inputs"),
+    [
+        ("answerer", "/answer", {"question": "a?", "context": "b " * 500}),
+        ("tagger", "/tag", [["b"] * 500, "b " * 500]),
+    ],
+)
+def test_tokens_with_spans_are_counted_before_they_are_made(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, kind: str, path: str, inputs: Any
+) -> None:
+    def spans(*_: Any, **__: Any) -> Any:
+        raise AssertionError("made")
+
+    monkeypatch.setattr("modernbert.tokenizer.tokenizer.Tokenizer.encode_with_offsets", spans)
+    monkeypatch.setattr("modernbert.tokenizer.tokenizer.Tokenizer.encode_words", spans)
+    client, _ = serve(kind, max_request_tokens=100)
+    assert "more than 100 tokens" in refused(client.post(path, json={"inputs": inputs}), 413)

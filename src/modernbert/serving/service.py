@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from threading import Thread
 from time import monotonic
 from typing import Any, TypeVar
@@ -38,6 +39,8 @@ R = TypeVar("R")
 O = TypeVar("O")  # noqa: E741
 
 _LONG = 1 << 18
+_WITH_SPANS = ("labels", "spans")  # names of uses
+_COUNTED_AT_ONCE = 64
 
 
 class Service:
@@ -188,7 +191,8 @@ class Call:
         try:
             characters = sum(use.size(each) for each in items)
             self.timing.characters += characters
-            encoded = await self.tokenize(characters, use.encode, list(items))
+            encode = use.encode if truncation.allowed else partial(self._encoded_if_few, use)
+            encoded = await self.tokenize(characters, encode, list(items))
         except InputError as error:
             raise Refusal(422, "Tokenizer", f"{name}: {error}") from None
         require_fit(encoded, truncation, use.max_seqlen, name)
@@ -201,6 +205,22 @@ class Call:
             return await self.off_loop(use.results, encoded, by_item(encoded, results))
         except ResultError as error:
             raise Refusal(424, "Backend", f"{name}: {error}") from None
+
+    def _encoded_if_few(self, use: Use[Any, Any, Any, Any], items: list[Any]) -> list[Any]:
+        """Encode items, but where tokens have spans count them first: to free millions takes long.
+
+        Raises:
+            Refusal: There are more tokens than a request may have.
+        """
+        most = self.settings.max_request_tokens
+        if use.name in _WITH_SPANS and sum(use.size(each) for each in items) > most:
+            texts = [each if isinstance(each, str) else " ".join(each) for each in items]
+            for start in range(0, len(texts), _COUNTED_AT_ONCE):
+                part = texts[start : start + _COUNTED_AT_ONCE]
+                most -= sum(map(len, self.model.tokenizer.encode_batch(part)))
+                if most < 0:
+                    raise too_many_tokens(self.settings.max_request_tokens)
+        return list(use.encode(items))
 
     def truncation(self, request: Truncating | SimilarityParameters) -> Truncation:
         """Return what the request wants to happen to texts that are too long."""
