@@ -191,7 +191,7 @@ class Call:
         try:
             characters = sum(use.size(each) for each in items)
             self.timing.characters += characters
-            encode = use.encode if truncation.allowed else partial(self._encoded_if_few, use)
+            encode = partial(self._encoded_if_few, use)
             encoded = await self.tokenize(characters, encode, list(items))
         except InputError as error:
             raise Refusal(422, "Tokenizer", f"{name}: {error}") from None
