@@ -32,6 +32,7 @@ FLOORS = (
         "overrides",
         "reading",
         "processes",
+        "threads",
         "word_splitting",
     },
     {"tokenizer", "data", "model", "training", "metrics", "report"},

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from modernbert import processes
+from modernbert import threads
 
 if TYPE_CHECKING:
     from modernbert.api import evaluate, finetune, prepare, pretrain, train_tokenizer
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-processes.wait_briefly()
-processes.compute_in_children()
+threads.wait_briefly()
+threads.compute_in_children()
 
 __all__ = [
     "ChunkSettings",

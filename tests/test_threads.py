@@ -1,4 +1,4 @@
-"""How long threads wait in a loop; each case runs in a process of its own."""
+"""How threads wait, and what the package imports for it; each case has a process of its own."""
 
 import os
 import subprocess
@@ -38,3 +38,11 @@ def test_what_the_environment_says_is_kept(name: str) -> None:
 
 def test_nothing_is_set_after_torch_was_imported() -> None:
     assert _run(f"import sys; sys.modules['torch'] = sys; import modernbert; {_SHOW}") == "None"
+
+
+def test_the_package_itself_imports_next_to_nothing() -> None:
+    """Ctrl-C is answered with a traceback until the command line handles it."""
+    slow = ["multiprocessing", "json", "numpy", "torch"]
+    code = "import sys; before = set(sys.modules); import modernbert, modernbert.__main__; "
+    code += f"print([name for name in {slow} if name in set(sys.modules) - before])"
+    assert _run(code) == "[]"
