@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn import functional
 
 from modernbert.tasks.labels.few_shot import (
     _features,
@@ -25,7 +24,7 @@ def _probabilities(texts: Sequence[str], labels: Sequence[int] = LABELS) -> Any:
     num_labels = len(set(labels))
     weight, bias = logistic_regression(_features(words, weights), torch.tensor(labels), num_labels)
     features = _features([_words(text) for text in texts], weights)
-    return functional.linear(features, weight, bias).softmax(1)
+    return (features @ weight.t() + bias).softmax(1)
 
 
 @pytest.mark.parametrize("labels", [LABELS, [min(label, 1) for label in LABELS]])
@@ -43,3 +42,8 @@ def test_a_known_word_raises_the_probability_of_its_label() -> None:
     good, bad, odd, unknown = _probabilities(HELD_OUT)
     assert good[0] > unknown[0] and bad[1] > unknown[1] and odd[2] > unknown[2]
     assert good.argmax() == 0 and bad.argmax() == 1
+
+
+def test_a_text_without_a_known_word_is_a_row_of_zeros() -> None:
+    features = _features([_words("unknown"), _words("")], {"good": 1.0, "bad": 2.0})
+    assert features.shape == (2, 2) and not features.to_dense().any()

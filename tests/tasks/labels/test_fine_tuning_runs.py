@@ -48,6 +48,8 @@ def test_labels_are_learnt_and_kept(finished: tuple[Path, Results]) -> None:
     output, results = finished
     assert results.best.dev["accuracy"] > 0.9
     assert results.best.test == pytest.approx(results.best.dev, abs=1e-5)
+    plain = "TF-IDF of words with logistic regression reaches accuracy 1.0000 on the dev rows"
+    assert results.comparisons[0].startswith(plain)
     classifier = Classifier.from_pretrained(output / "model", precision="float32")
     assert classifier.labels == ("bad", "good")
     assert classifier("the story was lovely")[0].label == "good"

@@ -1,7 +1,7 @@
 """Labels of texts and of pairs: one of several, or any number of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -19,7 +19,7 @@ from modernbert.metrics.classification import (
     figures_of_labels,
 )
 from modernbert.model.heads import ClassifierSettings
-from modernbert.tasks.labels.few_shot import few_shot_job
+from modernbert.tasks.labels.few_shot import few_shot_job, plain_scores
 from modernbert.tasks.labels.multi_label import flags_of_columns, listed_labels_job, multi_label_job
 from modernbert.tasks.labels.objective import Judged, Split, judged_rows, text_job
 from modernbert.tasks.labels.recipe import LABELS, ClassifyRecipe
@@ -156,6 +156,7 @@ def _single_label(source: LabelledTables, recipe: ClassifyRecipe, column: str) -
         notes=[f"{source.train.source}: {doubt}"] if doubt else [],
         facts={"label": column, "labels": counts_of(names["train"], labels)},
     )
+    job = replace(job, plain=lambda: plain_scores(job.objective))
     return few_shot_job(job) if recipe.training.few_shot else job
 
 

@@ -7,6 +7,9 @@ regression is fitted to the vectors.
 Unlike there, the vector of a text is what the prediction block makes of the pooled hidden states,
 so that the regression is the last layer of an ordinary classifier; and a step compares all of its
 texts with one another instead of sampling pairs.
+
+The same regression over the words of the texts is the plain model, whose scores stand beside those
+of every classifier.
 """
 
 import math
@@ -25,7 +28,7 @@ from modernbert.inference.batching import batch_tokens_for
 from modernbert.model.heads import SequenceClassifier
 from modernbert.model.pooling import pool
 from modernbert.tasks.labels.objective import LabelObjective, outputs_of, packed, rows_of_each
-from modernbert.tasks.tuning.job import HeldOutSplit, Review, TuningJob
+from modernbert.tasks.tuning.job import HeldOutSplit, Objective, Review, TuningJob
 from modernbert.tasks.tuning.task import Pack, computed_together, own_rows
 from modernbert.training.distributed import Group
 
@@ -130,7 +133,6 @@ def few_shot_job(job: TuningJob) -> TuningJob:
     objective = Likeness(labels)
     return replace(
         job,
-        plain=plain_scores(labels),
         objective=objective,
         first=lambda seed: TextVectors(job.first(seed)),
         kept=job.first,
@@ -141,33 +143,35 @@ def few_shot_job(job: TuningJob) -> TuningJob:
 _PENALTY = 1.0  # on the weights' squares, against the sum of the losses; C = 1 of scikit-learn
 _ITERATIONS = 200
 _WORD = re.compile(r"\w\w+")
-_ROWS = 1024  # of held-out texts that are scored at once
+_MOST_ROWS, _MOST_WEIGHTS = 10_000, 10_000_000  # of the plain model: seconds of learning
 
 
-def plain_scores(labels: LabelObjective[Any]) -> dict[str, dict[str, float]]:
+def plain_scores(labels: Objective) -> dict[str, dict[str, float]]:
     """Compute the scores of the plain model on each held-out split.
 
     Args:
-        labels: The objective, with one label per text.
+        labels: The `LabelObjective`, with one label per text.
+
+    Returns:
+        The scores by split and name; none where learning them would take minutes.
     """
+    assert isinstance(labels, LabelObjective)
     train = labels.splits["train"]
+    if len(train.examples) > _MOST_ROWS:
+        return {}
     words = [_words(text) for text in train.shown]
     weights = _inverse_frequencies(words)
     targets = torch.tensor([each.label for each in train.examples])
     num_labels = len(getattr(labels.criterion, "labels", ())) or int(targets.max()) + 1
+    if num_labels * len(weights) > _MOST_WEIGHTS:
+        return {}
     weight, bias = logistic_regression(_features(words, weights), targets, num_labels)
     found = {}
     for name, split in labels.splits.items():
         if name != "train":
-            texts = [_words(text) for text in split.shown]
-            outputs = [
-                row
-                for start in range(0, len(texts), _ROWS)
-                for row in functional.linear(
-                    _features(texts[start : start + _ROWS], weights), weight, bias
-                )
-            ]
-            found[name] = labels.criterion.scores(outputs, split.examples)
+            features = _features([_words(text) for text in split.shown], weights)
+            outputs = features @ weight.t() + bias
+            found[name] = labels.criterion.scores(list(outputs), split.examples)
     return found
 
 
@@ -182,14 +186,21 @@ def _inverse_frequencies(texts: Sequence[Counter[str]]) -> dict[str, float]:
 
 
 def _features(texts: Sequence[Counter[str]], weights: Mapping[str, float]) -> Tensor:
-    """Return (rows, num_words) float64: the weighted counts of known words, scaled to length 1."""
+    """Return (rows, num_words) sparse float64: weighted counts of known words, of length 1."""
     columns = {word: column for column, word in enumerate(weights)}
-    features = torch.zeros(len(texts), max(1, len(columns)), dtype=torch.float64)
+    places: list[tuple[int, int]] = []
+    values: list[float] = []
     for row, text in enumerate(texts):
-        for word, count in text.items():
-            if word in columns:
-                features[row, columns[word]] = count * weights[word]
-    return functional.normalize(features, dim=1)
+        known = {word: count * weights[word] for word, count in text.items() if word in weights}
+        length = math.hypot(*known.values())
+        places += ((row, columns[word]) for word in known)
+        values += (value / length for value in known.values())
+    return torch.sparse_coo_tensor(
+        torch.tensor(places, dtype=torch.int64).view(-1, 2).t(),
+        torch.tensor(values, dtype=torch.float64),
+        (len(texts), max(1, len(columns))),
+        check_invariants=True,
+    )
 
 
 def logistic_regression(features: Tensor, labels: Tensor, num_labels: int) -> tuple[Tensor, Tensor]:
@@ -199,20 +210,20 @@ def logistic_regression(features: Tensor, labels: Tensor, num_labels: int) -> tu
     the sum of theirs.
 
     Args:
-        features: (rows, hidden_size) float64.
+        features: (rows, hidden_size) float64, which may be sparse.
         labels: (rows,) int64.
         num_labels: The number of labels.
     """
     penalty = _PENALTY * (2 if num_labels == 2 else 1)
-    weight = features.new_zeros(num_labels, features.shape[1]).requires_grad_()
-    bias = features.new_zeros(num_labels).requires_grad_()
+    weight = torch.zeros(num_labels, features.shape[1], dtype=features.dtype).requires_grad_()
+    bias = torch.zeros(num_labels, dtype=features.dtype).requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        logits = functional.linear(features, weight, bias)
+        logits = features @ weight.t() + bias
         value = functional.cross_entropy(logits, labels, reduction="sum")
         value = value + penalty / 2 * weight.square().sum()
         value.backward()

@@ -236,7 +236,7 @@ def open_rerank(recipe: RerankRecipe) -> TuningJob:
             "loss": given.loss,
         },
         mixture=mixture_of(rows, given.data.examples),
-        plain={name: objective.plain_scores(name) for name in held_out},
+        plain=lambda: {name: objective.plain_scores(name) for name in held_out},
         plain_name="BM25",
     )
 

@@ -191,7 +191,7 @@ def _open(
             "loss": given.loss,
         },
         mixture=mixture_of(rows, given.data.examples),
-        plain={name: objective.plain_scores(name) for name in held_out},
+        plain=lambda: {name: objective.plain_scores(name) for name in held_out},
         plain_name="BM25",
     )
 

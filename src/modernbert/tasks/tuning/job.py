@@ -149,7 +149,7 @@ class TuningJob:
         notes: What you should know about the data, one line each.
         facts: More about the data, by name.
         mixture: The sources of the rows, if there are several.
-        plain: The scores of a model without pretraining on each held-out split, for comparison.
+        plain: Computes the scores of a model without pretraining on each held-out split.
         plain_name: What that model is.
     """
 
@@ -169,21 +169,25 @@ class TuningJob:
     notes: Sequence[str] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     mixture: RowMixture | None = None
-    plain: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    plain: Callable[[], Mapping[str, Mapping[str, float]]] = dict
     plain_name: str = "TF-IDF of words with logistic regression"
 
-    def beside_plain(self, split: str, scores: Mapping[str, float]) -> str:
-        """The score of the plain model beside that of the trained one; empty without either."""
-        plain = self.plain.get(split, {}).get(self.metric)
-        if plain is None or self.metric not in scores:
-            return ""
-        score = scores[self.metric]
-        told = (
-            f"{self.plain_name} reaches {self.metric} {plain:.4f} on the {split} rows, this model "
-            f"{score:.4f}"
-        )
-        better = "; the plain model is better: take that one, or give more rows"
-        return told + (better if plain > score else "")
+    def beside_plain(self, scores: Mapping[str, Mapping[str, float]]) -> list[str]:
+        """Compare the scores of the trained model on each split with the plain model's, in lines.
+
+        Args:
+            scores: The trained model's scores by split and name.
+        """
+        told = []
+        for split, plain in self.plain().items():
+            if self.metric in plain and self.metric in scores[split]:
+                theirs, ours = plain[self.metric], scores[split][self.metric]
+                better = "; the plain model is better: take that one, or give more rows"
+                told.append(
+                    f"{self.plain_name} reaches {self.metric} {theirs:.4f} on the {split} rows, "
+                    f"this model {ours:.4f}" + (better if theirs > ours else "")
+                )
+        return told
 
     @property
     def metric(self) -> str:
@@ -308,8 +312,8 @@ class Results(Shown):
             facts=job.facts,
             model=model,
         )
-        told = [job.beside_plain(split, getattr(results.best, split)) for split in ("dev", "test")]
-        return replace(results, comparisons=list(filter(None, told)))
+        best = {"dev": results.best.dev, "test": results.best.test}
+        return replace(results, comparisons=job.beside_plain(best))
 
     @property
     def outcomes(self) -> list[Outcome]:
