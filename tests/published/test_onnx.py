@@ -22,6 +22,7 @@ GRAPHS = (
     "KRLabsOrg/lettucedect-base-modernbert-en-v1",
     "a model that answers questions",
     "a classifier with labels that lag behind",
+    "a decoder of its own without a bias",
 )
 """Twins that differ in more than numbers; an export takes seconds."""
 
