@@ -66,7 +66,7 @@ def test_questions_are_learnt_and_asked(run: Run, model: Path, tmp_path: Path) -
     assert found["answer"]["text"] == "good" and found["answer"]["start"] == 13
     assert "good  (" in run(*command, "how was it").stdout
     missing = run("answer", tmp_path / "out" / "model", "--context", tmp_path / "none.txt", "how")
-    assert missing.exit_code == 2 and "not a readable text" in missing.stderr
+    assert missing.exit_code == 2 and "none.txt: cannot be read" in missing.stderr
 
 
 def test_windows_share_so_many_tokens(run: Run, model: Path, tmp_path: Path) -> None:
