@@ -287,3 +287,22 @@ def test_a_folder_that_cannot_be_made(local: ShardFolder, tmp_path: Path) -> Non
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(ShardError, match="cannot hold shards"):
         _ = remote(local, settings(tmp_path)).shards[0].tokens
+
+
+def test_every_attempt_writes_to_a_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was given up deletes its file when it wakes up, whoever fetches then."""
+    names = []
+
+    def broken(_watch: object, _url: str, file: Any, *_rest: object) -> None:
+        names.append(file.name)
+        raise OSError("broken")
+
+    monkeypatch.setattr(remote_files, "_copy", broken)
+    for _ in range(2):
+        with pytest.raises(ShardError, match="could not be downloaded in 2 attempts"):
+            remote_files.fetch(
+                "file:///none", tmp_path / "target", settings(tmp_path, attempts=2), num_bytes=1
+            )
+    assert len(set(names)) == 4

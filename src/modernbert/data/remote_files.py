@@ -8,6 +8,7 @@ up, and the next attempt begins after a pause that doubles each time.
 
 import errno
 import hashlib
+import itertools
 import re
 import threading
 import time
@@ -154,7 +155,8 @@ def fetch(
     """
 
     def attempt(watch: "_Watch") -> None:
-        # The name is the attempt's own: one that was given up may come to life again.
+        # The name is the attempt's own: one that was given up may come to life again, also after
+        # somebody has asked for the same file once more.
         partial = target.with_name(f"{target.name}.{watch.number}")
         try:
             with partial.open("wb") as file:
@@ -187,11 +189,14 @@ class _GivenUp(Exception):
     """Nobody waits for this attempt any longer."""
 
 
+_numbers = itertools.count()
+
+
 class _Watch:
     """One attempt: when it last moved, and whether it is still wanted."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self) -> None:
+        self.number = next(_numbers)  # no other of this process has it
         self.wanted = True
         self.moved_at = time.monotonic()
 
@@ -224,7 +229,7 @@ def _persist(url: str, attempt: Callable[[_Watch], None], settings: FetchSetting
         if number:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-        error = _watched(attempt, number, settings.timeout_seconds)
+        error = _watched(attempt, settings.timeout_seconds)
         if error is None:
             return
         if isinstance(error, ImportError | ValueError):  # of fsspec: a protocol without its library
@@ -238,11 +243,9 @@ def _persist(url: str, attempt: Callable[[_Watch], None], settings: FetchSetting
     )
 
 
-def _watched(
-    attempt: Callable[[_Watch], None], number: int, timeout_seconds: float
-) -> BaseException | None:
+def _watched(attempt: Callable[[_Watch], None], timeout_seconds: float) -> BaseException | None:
     """Let an attempt run as long as something comes; what went wrong, or None."""
-    watch, outcome = _Watch(number), list[BaseException]()
+    watch, outcome = _Watch(), list[BaseException]()
 
     def run() -> None:
         try:
@@ -250,7 +253,7 @@ def _watched(
         except BaseException as error:
             outcome.append(error)
 
-    thread = threading.Thread(target=run, name=f"fetch-{number}", daemon=True)
+    thread = threading.Thread(target=run, name=f"fetch-{watch.number}", daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(_POLL_SECONDS)
