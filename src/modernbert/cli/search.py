@@ -87,8 +87,8 @@ def search(
         int | None,
         typer.Option(
             min=1,
-            help="Rescore this many times top-k hits in float32 (int8 and binary indexes).",
-            show_default="4 for int8, 16 for binary",
+            help="Rescore this many times top-k hits (int8 and binary indexes, encodings).",
+            show_default="4 for int8, 16 for binary, 384 for encodings",
         ),
     ] = None,
     rows: InputSettings = _ROWS,

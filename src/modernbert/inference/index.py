@@ -192,7 +192,7 @@ class Index:
             texts: The same queries as texts, to find documents by their words too, with BM25.
             fusion: How both rankings are joined; by reciprocal ranks when None.
             oversample: If candidates are found by int8 or binary vectors or by encodings, how many
-                times `top_k` of them are scored again by the vectors; by default 4, 16 and 256.
+                times `top_k` of them are scored again by the vectors; by default 4, 16 and 384.
 
         Returns:
             A list for each query, also for a single query.

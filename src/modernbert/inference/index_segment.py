@@ -24,7 +24,7 @@ from modernbert.model.native.functions import max_sim
 
 _BLOCK_VECTORS = 16_384
 OVERSAMPLE: dict[IndexKind, int] = {"int8": 4, "binary": 16}
-OVERSAMPLE_OF_ENCODINGS = 256
+OVERSAMPLE_OF_ENCODINGS = 384
 Found = tuple[np.ndarray, np.ndarray]
 """Scores, (n,) float32, and rows, (n,) int64, best first."""
 
