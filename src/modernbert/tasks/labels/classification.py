@@ -19,9 +19,10 @@ from modernbert.metrics.classification import (
     figures_of_labels,
 )
 from modernbert.model.heads import ClassifierSettings
-from modernbert.tasks.labels.few_shot import few_shot_job, plain_scores
+from modernbert.tasks.labels.few_shot import few_shot_job
 from modernbert.tasks.labels.multi_label import flags_of_columns, listed_labels_job, multi_label_job
 from modernbert.tasks.labels.objective import Judged, Split, judged_rows, text_job
+from modernbert.tasks.labels.plain_model import plain_scores
 from modernbert.tasks.labels.recipe import LABELS, ClassifyRecipe
 from modernbert.tasks.labels.rows import (
     LabelledTables,

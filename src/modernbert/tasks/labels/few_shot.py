@@ -7,15 +7,9 @@ regression is fitted to the vectors.
 Unlike there, the vector of a text is what the prediction block makes of the pooled hidden states,
 so that the regression is the last layer of an ordinary classifier; and a step compares all of its
 texts with one another instead of sampling pairs.
-
-The same regression over the words of the texts is the plain model, whose scores stand beside those
-of every classifier.
 """
 
-import math
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +22,8 @@ from modernbert.inference.batching import batch_tokens_for
 from modernbert.model.heads import SequenceClassifier
 from modernbert.model.pooling import pool
 from modernbert.tasks.labels.objective import LabelObjective, outputs_of, packed, rows_of_each
-from modernbert.tasks.tuning.job import HeldOutSplit, Objective, Review, TuningJob
+from modernbert.tasks.labels.plain_model import logistic_regression
+from modernbert.tasks.tuning.job import HeldOutSplit, Review, TuningJob
 from modernbert.tasks.tuning.task import Pack, computed_together, own_rows
 from modernbert.training.distributed import Group
 
@@ -138,97 +133,3 @@ def few_shot_job(job: TuningJob) -> TuningJob:
         kept=job.first,
         finish=objective.with_last_layer,
     )
-
-
-_PENALTY = 1.0  # on the weights' squares, against the sum of the losses; C = 1 of scikit-learn
-_ITERATIONS = 200
-_WORD = re.compile(r"\w\w+")
-_MOST_ROWS, _MOST_WEIGHTS = 10_000, 10_000_000  # of the plain model: seconds of learning
-
-
-def plain_scores(labels: Objective) -> dict[str, dict[str, float]]:
-    """Compute the scores of the plain model on each held-out split.
-
-    Args:
-        labels: The `LabelObjective`, with one label per text.
-
-    Returns:
-        The scores by split and name; none where learning them would take minutes.
-    """
-    assert isinstance(labels, LabelObjective)
-    train = labels.splits["train"]
-    if len(train.examples) > _MOST_ROWS:
-        return {}
-    words = [_words(text) for text in train.shown]
-    weights = _inverse_frequencies(words)
-    targets = torch.tensor([each.label for each in train.examples])
-    num_labels = len(getattr(labels.criterion, "labels", ())) or int(targets.max()) + 1
-    if num_labels * len(weights) > _MOST_WEIGHTS:
-        return {}
-    weight, bias = logistic_regression(_features(words, weights), targets, num_labels)
-    found = {}
-    for name, split in labels.splits.items():
-        if name != "train":
-            features = _features([_words(text) for text in split.shown], weights)
-            outputs = features @ weight.t() + bias
-            found[name] = labels.criterion.scores(list(outputs), split.examples)
-    return found
-
-
-def _words(text: str) -> Counter[str]:
-    return Counter(_WORD.findall(text.lower()))
-
-
-def _inverse_frequencies(texts: Sequence[Counter[str]]) -> dict[str, float]:
-    """Return a weight for each word, smaller for words of many texts, in the order of columns."""
-    counts = Counter(word for text in texts for word in text)
-    return {word: 1 + math.log((1 + len(texts)) / (1 + counts[word])) for word in sorted(counts)}
-
-
-def _features(texts: Sequence[Counter[str]], weights: Mapping[str, float]) -> Tensor:
-    """Return (rows, num_words) sparse float64: weighted counts of known words, of length 1."""
-    columns = {word: column for column, word in enumerate(weights)}
-    places: list[tuple[int, int]] = []
-    values: list[float] = []
-    for row, text in enumerate(texts):
-        known = {word: count * weights[word] for word, count in text.items() if word in weights}
-        length = math.hypot(*known.values())
-        places += ((row, columns[word]) for word in known)
-        values += (value / length for value in known.values())
-    return torch.sparse_coo_tensor(
-        torch.tensor(places, dtype=torch.int64).view(-1, 2).t(),
-        torch.tensor(values, dtype=torch.float64),
-        (len(texts), max(1, len(columns))),
-        check_invariants=True,
-    )
-
-
-def logistic_regression(features: Tensor, labels: Tensor, num_labels: int) -> tuple[Tensor, Tensor]:
-    """Return the weights and biases with the smallest penalised loss, those of scikit-learn.
-
-    Of two labels it has one row of weights, the difference of the two here: its square counts twice
-    the sum of theirs.
-
-    Args:
-        features: (rows, hidden_size) float64, which may be sparse.
-        labels: (rows,) int64.
-        num_labels: The number of labels.
-    """
-    penalty = _PENALTY * (2 if num_labels == 2 else 1)
-    weight = torch.zeros(num_labels, features.shape[1], dtype=features.dtype).requires_grad_()
-    bias = torch.zeros(num_labels, dtype=features.dtype).requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe"
-    )
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        logits = features @ weight.t() + bias
-        value = functional.cross_entropy(logits, labels, reduction="sum")
-        value = value + penalty / 2 * weight.square().sum()
-        value.backward()
-        return value
-
-    with torch.enable_grad():
-        optimizer.step(loss)
-    return weight.detach(), bias.detach()

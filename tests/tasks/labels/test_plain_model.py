@@ -1,4 +1,4 @@
-"""The plain model beside few-shot training: against scikit-learn, and what is said of it."""
+"""The plain model beside a classifier: against scikit-learn, and texts without a known word."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from modernbert.tasks.labels.few_shot import (
+from modernbert.tasks.labels.plain_model import (
     _features,
     _inverse_frequencies,
     _words,
