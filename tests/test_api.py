@@ -154,6 +154,14 @@ def test_mistakes(world: Path, tmp_path: Path, options: Any, message: str) -> No
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["peak_learning_rate", "total_tokens", "bins_per_step", "preset"])
+def test_a_setting_without_a_default_is_asked_for_by_its_name(name: str, tmp_path: Path) -> None:
+    given = {"shards": tmp_path, "output": tmp_path / "run", "total_tokens": 1_000, **SMALL}
+    del given[name]
+    with pytest.raises(SettingsError, match=name):
+        modernbert.pretrain(tokenizer="t", **given)
+
+
 def test_columns_are_for_rows(pretrained: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="text: is for rows, but glue is a suite"):
         modernbert.evaluate(pretrained, "glue", text="a", output=tmp_path)

@@ -45,6 +45,12 @@ class Recipe:
     optimizer: Optimizer = field(default_factory=Optimizer)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    optimizer: Optimizer
+    source: Source
+
+
 # TOML has no lone surrogates; a path has no NUL and keeps no trailing or doubled slash.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PATHS = st.text(string.ascii_letters + "äß .-_", min_size=1, max_size=12).map(Path)
@@ -117,6 +123,13 @@ def test_every_mistake_is_named(mapping: dict[str, Any], message: str) -> None:
         parse(Recipe, mapping, where="recipe")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_of_a_table_that_is_missing_the_keys_without_a_default_are() -> None:
+    with pytest.raises(SettingsError, match="^run: source: key 'folder' is missing$"):
+        parse(Run, {}, where="run")
+    run = parse(Run, {"source": {"folder": "x"}}, where="run")
+    assert run.optimizer == Optimizer()
 
 
 @hypothesis_settings(deadline=None)

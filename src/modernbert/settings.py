@@ -219,11 +219,18 @@ def parse(settings_class: type[T], mapping: Mapping[str, Any], *, where: str) ->
     for name, field in fields.items():
         required = field.default is field.default_factory is dataclasses.MISSING
         if required and name not in values:
-            raise SettingsError(f"{where}: key {name!r} is missing")
+            values[name] = _absent(hints[name], name, where=where)
     try:
         return settings_class(**values)
     except SettingsError as error:
         raise SettingsError(f"{where}: {error}") from None
+
+
+def _absent(hint: Any, name: str, *, where: str) -> Any:
+    """The value of a required key that is not there: a table may be empty if its keys allow it."""
+    if dataclasses.is_dataclass(hint):
+        return _convert(hint, {}, where=f"{where}: {name}")
+    raise SettingsError(f"{where}: key {name!r} is missing")
 
 
 def check_keys(mapping: Mapping[str, Any], known: Iterable[str], *, where: str) -> None:
