@@ -7,7 +7,7 @@ start, evaluations and saving do not.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -25,11 +25,12 @@ _TRIAL_STEPS, _TRIAL_WARMUP_STEPS = 20, 4
 
 
 class Point(NamedTuple):
-    """Where a run stands: training alone counts as time."""
+    """Where a run stands: training alone counts as time, by the clock and of the CPU."""
 
     seconds: float
     tokens: int
     loss: float
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,16 +166,19 @@ def _fastest_precision(
 
 @dataclass
 class _Clock:
-    """Seconds since it was started, those of pauses not counted."""
+    """Seconds since it was started, those of pauses not counted; those of the CPU as well."""
 
     elapsed: float = 0.0
-    _since: float = field(default=0.0)
+    cpu: float = 0.0
+    _since: float = 0.0
+    _cpu_since: float = 0.0
 
     def start(self) -> None:
-        self._since = time.perf_counter()
+        self._since, self._cpu_since = time.perf_counter(), time.process_time()
 
     def pause(self) -> None:
         self.elapsed += time.perf_counter() - self._since
+        self.cpu += time.process_time() - self._cpu_since
 
 
 class _Run:
@@ -236,7 +240,7 @@ class _Run:
         if progress >= 1 or progress >= (len(self.points) + 1) / self.budget.evaluations:
             self.clock.pause()
             loss = self.text.held_out_loss(self.model.state_dict())
-            self.points.append(Point(self.clock.elapsed, self.tokens, loss))
+            self.points.append(Point(self.clock.elapsed, self.tokens, loss, self.clock.cpu))
             self.clock.start()
         return progress >= 1
 

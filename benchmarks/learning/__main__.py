@@ -6,7 +6,8 @@
     python -m benchmarks.learning --table           # the result, its curves and a table
 
 Candidates are tables of `candidates.toml`, recipe files, or peers with a rate: transformers'
-Trainer on padded rows (`transformers-padded@RATE`) and in blocks (`transformers-blocks@RATE`).
+Trainer on padded rows (`transformers-padded@RATE`) and in blocks (`transformers-blocks@RATE`), with
+2,048 tokens a step or as many as follow (`transformers-blocks@1e-3@1024`).
 Everyone trains from one first model on one text, in a process of its own, one after another, and is
 scored on the same held-out batches. The command can be stopped; the same one goes on with the runs
 that are missing. The text is that of the Python installation, or with `--documents` any other.

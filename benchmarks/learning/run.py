@@ -101,13 +101,20 @@ def candidate_recipe(
     return parse(PretrainingRecipe, {**table, **places}, where=name)
 
 
-def train_peer(name: str, tokens: int, seed: int, rate: float, text: Text) -> list[Score]:
-    """Train one of transformers' Trainers with its own optimizer and schedule."""
-    budget = Budget(rate=rate, tokens=tokens, evaluations=NUM_POINTS, seed=seed)
-    return [
-        Score(tokens=point.tokens, seconds=point.seconds, cpu_seconds=None, loss=point.loss)
-        for point in PEERS[name](text, budget).points
-    ]
+def is_peer(name: str) -> bool:
+    """Whether a name is that of a peer and its rate."""
+    return name.partition("@")[0] in PEERS
+
+
+def train_peer(name: str, tokens: int, seed: int, text: Text) -> list[Score]:
+    """Train one of transformers' Trainers with its own optimizer and schedule.
+
+    name: PEER@RATE or PEER@RATE@TOKENS_A_STEP.
+    """
+    peer, rate, *size = name.split("@")
+    step = {"tokens_a_step": int(*size)} if size else {}
+    budget = Budget(rate=float(rate), tokens=tokens, evaluations=NUM_POINTS, seed=seed, **step)
+    return [Score(**point._asdict()) for point in PEERS[peer](text, budget).points]
 
 
 def _score(text: Text, state: Path, clock: tuple[int, float, float]) -> Score:
@@ -137,7 +144,7 @@ def _step(state: Path) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, score, write the scores and throw the states away."""
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("name", help="a candidate, a recipe file, or a peer as NAME@RATE")
+    made.add_argument("name", help="a candidate, a recipe file, or a peer@rate")
     made.add_argument("--tokens", type=int, required=True)
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--text", type=Path, required=True, help="prepared before")
@@ -149,9 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = run_folder(options.runs, options.tokens, options.name, options.seed)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    peer, _, rate = options.name.partition("@")
-    if peer in PEERS:
-        scores = train_peer(peer, options.tokens, options.seed, float(rate), text)
+    if is_peer(options.name):
+        scores = train_peer(options.name, options.tokens, options.seed, text)
     else:
         scores = train_candidate(options.name, options.tokens, options.seed, text, folder)
     points = {"points": [asdict(each) for each in scores], "num_threads": options.threads}
