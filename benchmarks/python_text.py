@@ -143,10 +143,10 @@ class Text:
         for start in range(0, len(row) - MAX_SEQLEN + 1, MAX_SEQLEN):
             yield row[start : start + MAX_SEQLEN].tolist()
 
-    def held_out_loss(self, weights: Mapping[str, torch.Tensor]) -> float:
-        """Of transformers' weights: by our model, on the batches and with the masks of our runs."""
+    def held_out_figures(self, weights: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """Loss and accuracy of our weights or transformers', on everyone's batches and masks."""
         model = MaskedLanguageModel(self.opened.config)
         own = {from_foreign(name): weight for name, weight in weights.items()}
         model.load_state_dict({name: own[name] for name in model.state_dict()})
         with undisturbed(model, torch.device("cpu")), autocast("cpu", "auto"):
-            return Pretraining(self.opened).evaluate(model)["held_out_loss"]
+            return Pretraining(self.opened).evaluate(model)

@@ -31,6 +31,7 @@ class Point(NamedTuple):
     tokens: int
     loss: float
     cpu_seconds: float | None = None
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,8 +240,10 @@ class _Run:
         progress = self.progress
         if progress >= 1 or progress >= (len(self.points) + 1) / self.budget.evaluations:
             self.clock.pause()
-            loss = self.text.held_out_loss(self.model.state_dict())
-            self.points.append(Point(self.clock.elapsed, self.tokens, loss, self.clock.cpu))
+            figures = self.text.held_out_figures(self.model.state_dict())
+            loss, accuracy = figures["held_out_loss"], figures["held_out_accuracy"]
+            at = (self.clock.elapsed, self.tokens, loss, self.clock.cpu, accuracy)
+            self.points.append(Point(*at))
             self.clock.start()
         return progress >= 1
 

@@ -11,7 +11,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,9 @@ from benchmarks.cpu.pretrainings import Budget, train_blocks, train_padded
 from benchmarks.learning.candidates import named, recipe_table
 from benchmarks.python_text import Text
 from modernbert.files import write_whole
-from modernbert.model.heads import MaskedLanguageModel
 from modernbert.settings import parse
-from modernbert.tasks.pretraining.pretrain import Pretraining, pretrain
+from modernbert.tasks.pretraining.pretrain import pretrain
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
-from modernbert.training.computation import autocast, undisturbed
 
 PEERS = {"transformers-padded": train_padded, "transformers-blocks": train_blocks}
 SCORES_FILE = "scores.json"
@@ -118,7 +116,7 @@ def train_peer(name: str, tokens: int, seed: int, text: Text) -> list[Score]:
 
 
 def _score(text: Text, state: Path, clock: tuple[int, float, float]) -> Score:
-    figures = held_out_figures(text, load_file(state / "model.safetensors"))
+    figures = text.held_out_figures(load_file(state / "model.safetensors"))
     tokens, seconds, cpu_seconds = clock
     return Score(
         tokens=tokens,
@@ -127,14 +125,6 @@ def _score(text: Text, state: Path, clock: tuple[int, float, float]) -> Score:
         loss=figures["held_out_loss"],
         accuracy=figures["held_out_accuracy"],
     )
-
-
-def held_out_figures(text: Text, weights: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """Loss and accuracy of a model's own weights on the text's held-out batches."""
-    model = MaskedLanguageModel(text.opened.config)
-    model.load_state_dict(weights, strict=False)
-    with undisturbed(model, torch.device("cpu")), autocast("cpu", "auto"):
-        return Pretraining(text.opened).evaluate(model)
 
 
 def _step(state: Path) -> int:

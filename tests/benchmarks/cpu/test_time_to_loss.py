@@ -57,7 +57,7 @@ def test_everyone_begins_alike_and_learns(text: Text) -> None:
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     weights = transformers.AutoModelForMaskedLM.from_pretrained(text.first_model).state_dict()
-    begin = text.held_out_loss(weights)
+    begin = text.held_out_figures(weights)["held_out_loss"]
     budget = Budget(rate=4e-3, tokens=6_000, tokens_a_step=1_024, evaluations=2)
     runs = {name: train(text, budget) for name, train in SYSTEMS.items()}
     assert runs[OURS].points[0][:3] == pytest.approx((0, 0, begin), abs=1e-3)

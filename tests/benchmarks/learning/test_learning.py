@@ -63,7 +63,7 @@ def test_a_peer_is_scored_by_the_same_code(text: Text) -> None:
     pytest.importorskip("accelerate")
     scores = run.train_peer("transformers-blocks@1e-3@1024", TOKENS, 0, text)
     assert [score.tokens for score in scores] == [1_024, 2_048, 3_072, TOKENS]
-    assert scores[-1].loss < 9 and scores[-1].cpu_seconds
+    assert scores[-1].loss < 9 and scores[-1].cpu_seconds and scores[-1].accuracy is not None
 
 
 def test_the_command_does_what_is_missing_and_the_table_puts_it_in_order(
