@@ -3,6 +3,7 @@
 - The tables of files in docs/architecture.md: each file with the first line of its docstring, or of
   the comment that it begins with.
 - The tables of keys in docs/recipes.md, from the fields of the settings classes.
+- The tables of docs/learning.md, from benchmarks/results/learning.
 - llms.txt as a whole; see `docs.assistant`.
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. `tests/test_docs.py`
@@ -20,6 +21,7 @@ from typing import Any, get_args, get_origin
 
 import tomli_w
 
+from benchmarks.learning import standings
 from docs import assistant
 from modernbert.settings import Field, fields_of, without_none
 from modernbert.tasks.pretraining.recipe import PHASES_OWN, PhaseRecipe, PretrainingRecipe
@@ -193,8 +195,14 @@ def _toml(value: Any) -> str:
     return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
 
 
+def race() -> str:
+    """The standings of the race of ways to train."""
+    return standings.report(*standings.read_result(ROOT / standings.FOLDER / standings.RESULT_FILE))
+
+
 GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "docs/architecture.md": {"files": file_tables},
+    "docs/learning.md": {"results": race},
     "docs/recipes.md": {
         f"keys {name}".strip(): partial(table_of_keys, name) for name in RECIPE_TABLES
     },

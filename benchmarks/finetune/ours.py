@@ -26,7 +26,7 @@ def _fine_tune(workload: Workload, folder: Path, options: argparse.Namespace) ->
     results = finetune(workload.verb, mapping, on_record=lambda _, record: watch(record))
     (combination,) = results.combinations
     (outcome,) = combination.outcomes
-    return {"score": outcome.test[_METRICS.get(workload.metric, workload.metric)], **watch.figures}
+    return {"score": outcome.test[METRICS.get(workload.metric, workload.metric)], **watch.figures}
 
 
 def _retrieve(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class _Watch:
         }
 
 
-_METRICS = {"entity_f1": "f1"}
+METRICS = {"entity_f1": "f1"}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,14 @@ from pathlib import Path
 
 from benchmarks import results
 from benchmarks.learning.run import SCORES_FILE, run_folder
-from benchmarks.learning.standings import FOLDER, RESULT_FILE, read_runs, table, write_result
+from benchmarks.learning.standings import (
+    FOLDER,
+    RESULT_FILE,
+    read_result,
+    read_runs,
+    report,
+    write_result,
+)
 from benchmarks.models import CACHE
 from benchmarks.python_text import Text
 
@@ -50,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do the missing runs, or write what came out of all; the number of runs that failed."""
     options = parser().parse_args(arguments)
     if options.table:
-        runs = read_runs(options.runs)
-        write_result(runs, options.out, results.surroundings(num_threads=options.threads))
-        print(table(runs))
+        around = results.surroundings(num_threads=options.threads)
+        write_result(read_runs(options.runs), options.out, around)
+        print(report(*read_result(options.out)))
         return 0
     if not Text(options.text).first_model.exists():  # made last
         Text.prepare(options.text, options.documents)

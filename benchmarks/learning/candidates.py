@@ -13,6 +13,10 @@ from typing import Any
 from modernbert.tasks.pretraining.recipe_tables import merge
 
 FILE = Path(__file__).with_name("candidates.toml")
+PEERS = {
+    "transformers-padded": "transformers' Trainer on padded rows, AdamW, linear decay",
+    "transformers-blocks": "transformers' Trainer in blocks of 512, AdamW, linear decay",
+}
 _PATHS = ("output", "tokenizer", "sources", "evaluation", "averaging")
 _NUMBERS_OF_TOKENS = ("total_tokens", "warmup_tokens", "decay_tokens", "tokens")
 
@@ -20,6 +24,12 @@ _NUMBERS_OF_TOKENS = ("total_tokens", "warmup_tokens", "decay_tokens", "tokens")
 def candidates() -> dict[str, Any]:
     """All tables of the file, by name."""
     return tomllib.loads(FILE.read_text(encoding="utf-8"))
+
+
+def about(name: str) -> str:
+    """What a candidate or a peer is, in a few words; nothing of a recipe file."""
+    peer, _, _ = name.partition("@")
+    return PEERS.get(peer) or str(candidates().get(name, {}).get("about", ""))
 
 
 def named(name: str) -> dict[str, Any]:

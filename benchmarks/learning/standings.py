@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks import results
-from benchmarks.learning.candidates import candidates
+from benchmarks.learning.candidates import about
 
 FOLDER = results.FOLDER / "learning"
 RESULT_FILE = "learning.json"
@@ -43,14 +43,35 @@ def standings(runs: Mapping[str, Mapping[int, Points]]) -> list[str]:
     return sorted(runs, key=lambda name: mean(final_losses(runs[name])))
 
 
-def table(runs: Runs) -> str:
-    """A line for each candidate of each budget, in Markdown."""
-    about = candidates()
-    lines = ["| tokens | candidate | loss | accuracy | CPU seconds | seeds | |", "|---" * 7 + "|"]
-    for tokens, each in sorted(runs.items()):
-        for name in standings(each):
-            words = about.get(name, {}).get("about", "")
-            lines.append(f"| {tokens:,} | {name} | {_figures(each[name])} | {words} |")
+def read_result(path: Path) -> tuple[Runs, Mapping[str, Any]]:
+    """The runs of a result file, and what stands beside them."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        int(tokens): {
+            name: {int(seed): points for seed, points in each.items()}
+            for name, each in by_name.items()
+        }
+        for tokens, by_name in result.pop("runs").items()
+    }, result
+
+
+def report(runs: Runs, around: Mapping[str, Any]) -> str:
+    """The tables of all budgets in Markdown, and when and where they were made."""
+    cpu = "{cpu} (family {family}, model {model})".format(**around["machine"])
+    day, commit = around["date"][:10], around["commit"][:12]
+    made = (
+        f"Written on {day} at commit {commit}; CPU: {cpu}, {around['num_threads']} thread, kernels "
+        f"{around['kernels']}. The first row of each table is the record of its budget."
+    )
+    return "\n\n".join([made, *(table(runs, tokens) for tokens in sorted(runs, reverse=True))])
+
+
+def table(runs: Runs, tokens: int) -> str:
+    """A line for each candidate of a budget, in Markdown."""
+    each = runs[tokens]
+    lines = [f"| {tokens:,} tokens | loss | accuracy | CPU seconds | seeds | |", "|---" * 6 + "|"]
+    for name in standings(each):
+        lines.append(f"| `{name}` | {_figures(each[name])} | {about(name)} |")
     return "\n".join(lines)
 
 

@@ -83,7 +83,7 @@ def test_the_command_does_what_is_missing_and_the_table_puts_it_in_order(
     out = tmp_path / "out" / "learning.json"
     assert main([*places, "--table", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "adamw-1k | 5.100 ± 0.141 | 10.0% | 2 | 2 |" in lines[2] and "paper" in lines[3]
+    assert "`adamw-1k` | 5.100 ± 0.141 | 10.0% | 2 | 2 |" in lines[4] and "paper" in lines[5]
     assert json.loads(out.read_text())["records"] == {str(TOKENS): "adamw-1k"}
     assert out.with_name(f"learning-{TOKENS}.png").exists()
     assert standings.final_losses(standings.read_runs(runs)[TOKENS]["adamw-1k"]) == [5.0, 5.2]
