@@ -32,6 +32,11 @@ def about(name: str) -> str:
     return PEERS.get(peer) or str(candidates().get(name, {}).get("about", ""))
 
 
+def is_peer(name: str) -> bool:
+    """Whether a name is that of a peer and its rate."""
+    return name.partition("@")[0] in PEERS
+
+
 def named(name: str) -> dict[str, Any]:
     """The table of a candidate, or of a recipe file; what it is based on lies under it.
 

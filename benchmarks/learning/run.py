@@ -20,14 +20,14 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.cpu.pretrainings import Budget, train_blocks, train_padded
-from benchmarks.learning.candidates import named, recipe_table
+from benchmarks.learning.candidates import is_peer, named, recipe_table
 from benchmarks.python_text import Text
 from modernbert.files import write_whole
 from modernbert.settings import parse
 from modernbert.tasks.pretraining.pretrain import pretrain
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
-PEERS = {"transformers-padded": train_padded, "transformers-blocks": train_blocks}
+_TRAIN = {"transformers-padded": train_padded, "transformers-blocks": train_blocks}
 SCORES_FILE = "scores.json"
 NUM_POINTS = 8
 _LONGEST = 8_192  # that a phase may have
@@ -99,11 +99,6 @@ def candidate_recipe(
     return parse(PretrainingRecipe, {**table, **places}, where=name)
 
 
-def is_peer(name: str) -> bool:
-    """Whether a name is that of a peer and its rate."""
-    return name.partition("@")[0] in PEERS
-
-
 def train_peer(name: str, tokens: int, seed: int, text: Text) -> list[Score]:
     """Train one of transformers' Trainers with its own optimizer and schedule.
 
@@ -112,7 +107,7 @@ def train_peer(name: str, tokens: int, seed: int, text: Text) -> list[Score]:
     peer, rate, *size = name.split("@")
     step = {"tokens_a_step": int(*size)} if size else {}
     budget = Budget(rate=float(rate), tokens=tokens, evaluations=NUM_POINTS, seed=seed, **step)
-    return [Score(**point._asdict()) for point in PEERS[peer](text, budget).points]
+    return [Score(**point._asdict()) for point in _TRAIN[peer](text, budget).points]
 
 
 def _score(text: Text, state: Path, clock: tuple[int, float, float]) -> Score:

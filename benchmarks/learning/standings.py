@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from benchmarks import results
-from benchmarks.learning.candidates import about
+from benchmarks.learning.candidates import PEERS, about, is_peer
 
 FOLDER = results.FOLDER / "learning"
 RESULT_FILE = "learning.json"
-_CURVES = 7  # candidates in a picture
+_CURVES = 6  # candidates in a picture, beside the peers
 
 Points = Sequence[Mapping[str, Any]]
 Runs = Mapping[int, Mapping[str, Mapping[int, Points]]]
@@ -63,16 +64,61 @@ def report(runs: Runs, around: Mapping[str, Any]) -> str:
         f"Written on {day} at commit {commit}; CPU: {cpu}, {around['num_threads']} thread, kernels "
         f"{around['kernels']}. The first row of each table is the record of its budget."
     )
-    return "\n\n".join([made, *(table(runs, tokens) for tokens in sorted(runs, reverse=True))])
+    budgets = sorted(runs, reverse=True)
+    return "\n\n".join([made, *(table(runs[each], each) for each in budgets), *catching_up(runs)])
 
 
-def table(runs: Runs, tokens: int) -> str:
+def table(runs: Mapping[str, Mapping[int, Points]], tokens: int) -> str:
     """A line for each candidate of a budget, in Markdown."""
-    each = runs[tokens]
     lines = [f"| {tokens:,} tokens | loss | accuracy | CPU seconds | seeds | |", "|---" * 6 + "|"]
-    for name in standings(each):
-        lines.append(f"| `{name}` | {_figures(each[name])} | {about(name)} |")
+    for name in standings(runs):
+        lines.append(f"| `{name}` | {_figures(runs[name])} | {about(name)} |")
     return "\n".join(lines)
+
+
+def catching_up(runs: Runs) -> list[str]:
+    """A table of when the record of each budget has the loss that a peer ends with; or none."""
+    heads = ("budget", "peer at its best rate", "loss", "CPU seconds", "record")
+    lines = ["| " + " | ".join([*heads, "tokens to that loss", "CPU seconds", "share"]) + " |"]
+    lines += ["|---" * 8 + "|"]
+    for tokens in sorted(runs, reverse=True):
+        ours = [name for name in standings(runs[tokens]) if not is_peer(name)]
+        for peer in best_peers(runs[tokens]) if ours else []:
+            _, seconds, loss = mean_curve(runs[tokens][peer])[-1]
+            ended = f"`{peer}` | {loss:.3f} | {seconds:.0f} | `{ours[0]}`"
+            reached = _reached(mean_curve(runs[tokens][ours[0]]), loss, seconds)
+            lines.append(f"| {tokens:,} | {ended} | {reached} |")
+    return ["\n".join(lines)] if len(lines) > 2 else []
+
+
+def best_peers(runs: Mapping[str, Mapping[int, Points]]) -> list[str]:
+    """Each peer at its best rate."""
+    found = [[name for name in standings(runs) if name.startswith(f"{peer}@")] for peer in PEERS]
+    return [names[0] for names in found if names]
+
+
+def _reached(curve: Sequence[tuple[float, ...]], loss: float, seconds: float) -> str:
+    """Where a curve has a loss, and its CPU seconds by then beside others."""
+    for before, after in pairwise(curve):
+        if after[-1] <= loss:
+            share = max(0.0, (before[-1] - loss) / (before[-1] - after[-1]))
+            tokens, spent, _ = (a + share * (b - a) for a, b in zip(before, after, strict=True))
+            return f"{tokens:,.0f} | {spent:.0f} | {spent / seconds:.2f}"
+    return "never | |"
+
+
+def mean_curve(runs: Mapping[int, Points]) -> list[tuple[float, ...]]:
+    """Tokens, CPU seconds and loss along a run, as the mean over its seeds.
+
+    >>> start, end = {"tokens": 8, "cpu_seconds": 1}, {"tokens": 16, "cpu_seconds": 3}
+    >>> mean_curve({0: [{**start, "loss": 7}, {**end, "loss": 5}]})
+    [(8, 1, 7), (16, 3, 5)]
+    """
+    keys = ("tokens", "cpu_seconds", "loss")
+    return [
+        tuple(mean(point[key] for point in points) for key in keys)
+        for points in zip(*runs.values(), strict=False)
+    ]
 
 
 def _figures(runs: Mapping[int, Points]) -> str:
@@ -105,7 +151,8 @@ def draw(runs: Mapping[str, Mapping[int, Points]], path: Path, title: str) -> No
 
     figure = Figure(figsize=(11, 4.5), layout="constrained", dpi=110)
     by_tokens, by_seconds = figure.subplots(1, 2, sharey=True)
-    for name in standings(runs)[:_CURVES]:
+    best = standings(runs)[:_CURVES]
+    for name in [*best, *(peer for peer in best_peers(runs) if peer not in best)]:
         seeds = [list(points) for points in runs[name].values()]
         losses = [[point["loss"] for point in points] for points in zip(*seeds, strict=False)]
         means = [mean(each) for each in losses]

@@ -70,12 +70,13 @@ def test_the_command_does_what_is_missing_and_the_table_puts_it_in_order(
     text: Text, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = tmp_path / "runs"
-    for name, seed, loss in (("paper", 0, 6.0), ("adamw-1k", 0, 5.0), ("adamw-1k", 1, 5.2)):
+    ends = [("paper", 0, 6.0), ("adamw-1k", 0, 5.0), ("adamw-1k", 1, 5.2)]
+    for name, seed, loss in [*ends, ("transformers-blocks@1e-3", 0, 5.55)]:
         folder = run.run_folder(runs, TOKENS, name, seed)
         folder.mkdir(parents=True)
         points = [
-            {"tokens": at, "seconds": at, "cpu_seconds": at, "loss": loss, "accuracy": 0.1}
-            for at in (1, 2)
+            {"tokens": at, "seconds": at, "cpu_seconds": at, "loss": end, "accuracy": 0.1}
+            for at, end in ((1, 6.0), (2, loss))
         ]
         (folder / run.SCORES_FILE).write_text(json.dumps({"points": points}))
     places = ["--runs", str(runs), "--text", str(text.folder), "--tokens", str(TOKENS)]
@@ -83,7 +84,9 @@ def test_the_command_does_what_is_missing_and_the_table_puts_it_in_order(
     out = tmp_path / "out" / "learning.json"
     assert main([*places, "--table", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "`adamw-1k` | 5.100 ± 0.141 | 10.0% | 2 | 2 |" in lines[4] and "paper" in lines[5]
+    assert "`adamw-1k` | 5.100 ± 0.141 | 10.0% | 2 | 2 |" in lines[4] and "paper" in lines[6]
+    peer = "`transformers-blocks@1e-3` | 5.550 | 2 | `adamw-1k` | 2 | 2 | 0.75 |"
+    assert lines[5].startswith("| `transformers-blocks@1e-3` | 5.550") and peer in lines[-1]
     assert json.loads(out.read_text())["records"] == {str(TOKENS): "adamw-1k"}
     assert out.with_name(f"learning-{TOKENS}.png").exists()
     assert standings.final_losses(standings.read_runs(runs)[TOKENS]["adamw-1k"]) == [5.0, 5.2]
