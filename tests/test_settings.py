@@ -126,7 +126,7 @@ def test_every_mistake_is_named(mapping: dict[str, Any], message: str) -> None:
 
 
 def test_of_a_table_that_is_missing_the_keys_without_a_default_are() -> None:
-    with pytest.raises(SettingsError, match="^run: source: key 'folder' is missing$"):
+    with pytest.raises(SettingsError, match=r"^run: source: key 'folder' is missing$"):
         parse(Run, {}, where="run")
     run = parse(Run, {"source": {"folder": "x"}}, where="run")
     assert run.optimizer == Optimizer()
