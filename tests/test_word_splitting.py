@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modernbert.data.rows.table import Table
+from modernbert.data.rows.tagged import TaggedColumns
 from modernbert.errors import ConfigError
 from modernbert.word_splitting import WordSplitting
 
@@ -29,6 +31,9 @@ SENTENCES = [text.split() for text in TEXTS]
         ("see https://a.org/b?c=1, please", "see|https://a.org/b?c=1|,|please"),
         ("e\u0301te\u0301 हिन्दी में।", "e\u0301te\u0301|हिन्दी|में|।"),
         ("東京へ行く", "東|京|へ|行|く"),
+        ("iPhone，iPad、「Mac」", "iPhone|，|iPad|、|「|Mac|」"),
+        ("ไป\u0e17\u0e35\u0e48", "ไ|ป|\u0e17\u0e35\u0e48"),
+        ("hi❤\ufe0f 👩\u200d👧👍🏽 🇫🇷", "hi|❤\ufe0f|👩\u200d👧|👍🏽|🇫🇷"),
         ("  ", ""),
         ("", ""),
     ],
@@ -54,6 +59,50 @@ def test_learnt_from_words() -> None:
     assert splitting.words(natural) == expected.split()
     for sentence in SENTENCES:
         assert splitting.words(" ".join(sentence)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("sentences", "text", "words"),
+    [
+        ("Bob 's dog| it 's his", "Ada’s, EUROPE'S", "Ada|’s|,|EUROPE|'S"),
+        ("it's his| it's hers| his 's| its 's", "it's Bob's", "it's|Bob's"),
+        ("l' eau| l' Asie", "L’Europe l'", "L’|Europe|l'"),
+        ("dit -il| dit -il", "répond-il", "répond|-il"),
+        ("@ada #one hi @bob| @eve @joe", "@zoe, mail a@b", "@|zoe|,|mail|a@b"),
+        ("@ada @bob| @eve @joe @tim @ 5", "@zoe, mail a@b", "@zoe|,|mail|a@b"),
+        ("no !!! so ...| no !!! so ...", "oh!!!!! so...yes no..", "oh|!!!!!|so|...|yes|no|.|."),
+        ("am 3. Mai| der 20. Mai und 17. Juni| die 2. Wahl", "am 14. Mai 12.", "am|14.|Mai|12|."),
+        ("costs $5 and 7%| or $12 and 15%| not $80 and 20%", "for $23, 99%", "for|$23|,|99%"),
+        ("see A. Ito| and B. Lee| and A. Lee", "Z. Day", "Z.|Day"),
+    ],
+)
+def test_learnt_beyond_the_words_that_were_seen(sentences: str, text: str, words: str) -> None:
+    learnt = WordSplitting.learnt([each.split() for each in sentences.split("|")])
+    assert learnt.words(text) == words.split("|")
+
+
+def test_a_mark_that_is_mostly_alone() -> None:
+    sentences = [["New", "York", "-", "based"]] * 20 + [["e-mail"]] * 5 + [["a-b@c.org"]] * 9
+    learnt = WordSplitting.learnt(sentences)
+    assert learnt.words("Rome-based e-mail") == ["Rome", "-", "based", "e-mail"]
+
+
+def test_words_of_one_character() -> None:
+    splitting = WordSplitting.learnt([list("他去U.N.了"), list("在19年")])
+    assert splitting == WordSplitting(at="characters")
+    assert splitting.words("去 IBM 了") == list("去IBM了")
+
+
+def test_marks_at_the_ends_of_spans() -> None:
+    text = "The Rome-based Ben-Elissar."
+    rows = [{"text": text, "entities": [[4, 8, "LOC"], [15, 26, "PER"]]}] * 2
+    table = Table(source="rows", columns=("text", "entities"), rows=rows)
+    columns = TaggedColumns.find(table, None, None)
+    splitting = columns.splitting(table, "punctuation")
+    assert splitting.apart == ("-",)
+    words, tags = columns.read(table, splitting)[0]
+    assert dict(zip(words, tags, strict=True))["Elissar"] == "I-PER"
+    assert WordSplitting.learnt([words], apart=splitting.apart).words(text) == words
 
 
 def test_what_mostly_stands_alone_is_split() -> None:

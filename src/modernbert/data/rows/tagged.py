@@ -8,20 +8,23 @@
 Spans become BIO tags.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from modernbert.data.rows.cells import as_list, looks_like_list, shown, whole_number
 from modernbert.data.rows.table import WORDS, Table
 from modernbert.errors import DocumentError
-from modernbert.word_splitting import WordSplitting
+from modernbert.word_splitting import SplitAt, WordSplitting
 
 TAGS = ("tags", "ner_tags", "entities", "spans", "labels", "ner", "pos_tags", "label")
 
 _SPANS = ("entities", "spans")
 _OUTSIDE = "O"
+_NO_MARK = re.compile(r"[\w\s.'\u2019]")
 _STARTS = ("start", "start_offset")
 _ENDS = ("end", "end_offset")
 _LABELS = ("label", "type", "entity", "entity_group", "tag", "labels")
@@ -65,16 +68,36 @@ class TaggedColumns:
         Raises:
             DocumentError: A row has no lists, lists of unequal length, or impossible spans.
         """
+        words, lists, has_spans = self._columns(table)
+        return [
+            self._row(word, tag, table.where(index), splitting if has_spans else None)
+            for index, (word, tag) in enumerate(zip(words, lists, strict=True))
+        ]
+
+    def splitting(self, table: Table, at: SplitAt) -> WordSplitting:
+        """How texts that have spans are split: also at the marks at which spans end within words.
+
+        Raises:
+            DocumentError: See `read`.
+        """
+        words, lists, has_spans = self._columns(table)
+        usual = WordSplitting(at=at)
+        ends = Counter[str]()
+        for index, (text, tags) in enumerate(zip(words, lists, strict=True)):
+            if has_spans and isinstance(text, str) and not looks_like_list(text):
+                spans = [_span(each, table.where(index), 0) for each in tags]
+                ends.update(_marks_at_ends(text, spans, usual))
+        enough = max(2, sum(map(len, lists)) // 200)  # fewer may be slips of the hand
+        return replace(usual, apart=tuple(sorted(m for m in ends if ends[m] >= enough)))
+
+    def _columns(self, table: Table) -> tuple[list[Any], list[list[Any]], bool]:
+        """The values of both columns, the tags as lists, and whether these are spans."""
         words = table.values(table.find([], asked=self.words, option="--text"))
         tags = table.values(table.find([], asked=self.tags, option="--label"))
         lists = [
             self._list(value, table.where(index), self.tags) for index, value in enumerate(tags)
         ]
-        has_spans = self.tags.lower() in _SPANS or any(map(_are_spans, lists))
-        return [
-            self._row(word, tag, table.where(index), splitting if has_spans else None)
-            for index, (word, tag) in enumerate(zip(words, lists, strict=True))
-        ]
+        return words, lists, self.tags.lower() in _SPANS or any(map(_are_spans, lists))
 
     def _row(
         self, words: Any, tags: list[Any], where: str, splitting: WordSplitting | None
@@ -141,6 +164,15 @@ def tagged_text(
         for number, place in enumerate(inside):
             tags[place] = f"{'I' if number else 'B'}-{span.label}"
     return [text[a:b] for a, b in places], tags
+
+
+def _marks_at_ends(
+    text: str, spans: Sequence[MarkedSpan], splitting: WordSplitting
+) -> Iterator[str]:
+    """The marks beside the ends of spans that lie within words; not periods and apostrophes."""
+    within = {place for start, end in splitting.spans(text) for place in range(start + 1, end)}
+    for place in within.intersection(end for span in spans for end in (span.start, span.end)):
+        yield from (mark for mark in text[place - 1 : place + 1] if not _NO_MARK.fullmatch(mark))
 
 
 def _tags_of(num_words: int, spans: Sequence[MarkedSpan], where: str) -> list[str]:

@@ -109,8 +109,8 @@ class TagRows(LabelledRows):
     split_words: Annotated[
         SplitAt | None,
         Doc(
-            "Where the finished model splits texts into words: at blanks alone or at punctuation "
-            "too.",
+            "Where the finished model splits texts into words: at blanks alone, at punctuation "
+            "too, or at every character.",
             default="as in the training data",
         ),
     ] = None

@@ -153,9 +153,11 @@ def open_tag(recipe: TagRecipe) -> TuningJob:
     source = LabelledTables.open(recipe)
     label = source.label_column(TAGS)
     columns = TaggedColumns.find(source.train, source.data.text, label)
-    given = WordSplitting(at=recipe.data.split_words or "punctuation")
+    given = columns.splitting(source.train, recipe.data.split_words or "punctuation")
     rows = {name: _read(table, columns, given) for name, table in source.tables.items()}
-    splitting = WordSplitting.learnt([words for words, _ in rows["train"]], recipe.data.split_words)
+    splitting = WordSplitting.learnt(
+        [words for words, _ in rows["train"]], recipe.data.split_words, given.apart
+    )
     labels = recipe.data.labels or _learn(
         [each for _, tags in rows["train"] for each in tags], source
     )
