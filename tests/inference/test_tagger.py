@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -114,6 +115,15 @@ def test_what_cannot_be(tagger: Tagger) -> None:
         tagger.tag("a text")
     with pytest.raises(InputError, match=r"texts\[0\]: got 7, expected a text"):
         tagger.tag([7])  # type: ignore[list-item]
+    with pytest.raises(InputError, match=r"texts\[0\]\[1\]: got None, expected a text"):
+        tagger.tag([["Ada", None]])  # type: ignore[list-item]
+    for stride in (-1, 1.5):
+        with pytest.raises(
+            InputError, match=rf"^stride: got {stride}, expected a number of tokens"
+        ):
+            Tagger(tagger.model, tagger.tokenizer, stride=stride)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^splitting: got 'blanks', expected a WordSplitting"):
+        Tagger(tagger.model, tagger.tokenizer, splitting="blanks")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^words\[0\]: got int, expected a str"):
         tagger.tag([[7]])  # type: ignore[list-item]
 
@@ -121,3 +131,4 @@ def test_what_cannot_be(tagger: Tagger) -> None:
 def test_a_list_is_a_batch(tagger: Tagger) -> None:
     texts = ["Ada met Bob.", ["Ada", "met", "Bob", "."]]
     assert tagger(texts) == tagger.tag(texts)
+    assert tagger.tag(np.array([["a", "b"]])) == tagger.tag([["a", "b"]])

@@ -139,22 +139,30 @@ def require_list(texts: Any, name: str) -> None:
 
 
 def each_item(items: Iterable[T]) -> Iterator[T]:
-    """Items one after another, those of pyarrow as Python's own.
+    """Items one after another, those of arrays and frames as Python's own.
 
     Raises:
         InputError: None, NaN, or something else that is no text, with its place.
     """
     for index, item in enumerate(items):
-        value = item.as_py() if hasattr(item, "as_py") else item
-        parts = value if isinstance(value, tuple | list) else (value,)
-        for part in parts:
+        value = _of_python(item)
+        is_list = isinstance(value, tuple | list)
+        for place, part in enumerate(value if is_list else (value,)):
             is_no_text = isinstance(value, bytes | dict | int)  # numbers in a list are token ids
             is_missing = part is None or isinstance(part, float) or type(part).__name__ == "NAType"
             if is_no_text or is_missing:
+                where = f"texts[{index}]" + (f"[{place}]" if is_list else "")
                 raise InputError(
-                    f"texts[{index}]: got {part!r}, expected a text; remove it or put a text there"
+                    f"{where}: got {part!r}, expected a text; remove it or put a text there"
                 )
         yield value
+
+
+def _of_python(item: Any) -> Any:
+    """A value of pyarrow, NumPy, pandas or polars as one of Python, or as a list."""
+    names = ("as_py", "to_list", "tolist")
+    convert = next((found for name in names if (found := getattr(item, name, None))), None)
+    return item if convert is None else convert()
 
 
 class Watched:

@@ -29,6 +29,7 @@ _OTHERS: dict[Kind, Callable[[Path], Any]] = {
     "index": Index.open,
     "vectors": read_vectors,
 }
+_STRIDE = 128
 M = TypeVar("M", bound=SavedModel)
 
 
@@ -84,8 +85,21 @@ def longest_sequence(config: EncoderConfig, tokenizer: Tokenizer, asked: int | N
     """
     if asked is None:
         return min(config.max_seqlen, tokenizer.model_max_length)
-    if not 4 <= asked <= config.max_seqlen:
-        raise InputError(f"max_seqlen: got {asked}, expected 4 to {config.max_seqlen}")
+    if not isinstance(asked, int) or not 4 <= asked <= config.max_seqlen:
+        raise InputError(f"max_seqlen: got {asked!r}, expected 4 to {config.max_seqlen}")
+    return asked
+
+
+def window_overlap(max_seqlen: int, asked: int | None = None) -> int:
+    """Return how many tokens neighbouring windows share: by default a quarter, at most 128.
+
+    Raises:
+        InputError: No number of tokens; whether it is too large is known with the template.
+    """
+    if asked is None:
+        return min(_STRIDE, max_seqlen // 4)
+    if not isinstance(asked, int) or asked < 0:
+        raise InputError(f"stride: got {asked!r}, expected a number of tokens from 0")
     return asked
 
 

@@ -11,7 +11,7 @@ from modernbert.devices import to_host
 from modernbert.errors import InputError
 from modernbert.inference.batching import InWindows, Observer
 from modernbert.inference.inputs import num_characters
-from modernbert.inference.loading import load_for_inference
+from modernbert.inference.loading import load_for_inference, window_overlap
 from modernbert.inference.text_model import TextModel, Use
 from modernbert.model.heads import SpanClassifier
 from modernbert.model.precision import PrecisionChoice
@@ -19,7 +19,6 @@ from modernbert.tokenizer.spans import Span
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 MAX_ANSWER_TOKENS = 100
-DEFAULT_STRIDE = 128
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ class QuestionAnswerer(TextModel[SpanClassifier]):
         stride: int | None = None,
     ) -> None:
         super().__init__(model, tokenizer, max_seqlen=max_seqlen)
-        self.stride = min(DEFAULT_STRIDE, self.max_seqlen // 4) if stride is None else stride
+        self.stride = window_overlap(self.max_seqlen, stride)
 
     @classmethod
     def from_pretrained(

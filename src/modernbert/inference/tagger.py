@@ -9,9 +9,10 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.devices import to_host
+from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.inputs import require_list
-from modernbert.inference.loading import load_for_inference
+from modernbert.inference.loading import load_for_inference, window_overlap
 from modernbert.inference.text_model import TextModel, Use
 from modernbert.inference.words import EncodedWords, TextOrWords, encode, num_characters
 from modernbert.metrics.entities import entity_spans
@@ -19,8 +20,6 @@ from modernbert.model.heads import TokenClassifier
 from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.word_splitting import WordSplitting
-
-DEFAULT_STRIDE = 128
 
 Labels = Sequence[tuple[Tensor, Tensor]]
 """Of each window the probability of each token's likeliest label, and the label's index."""
@@ -106,7 +105,12 @@ class Tagger(TextModel[TokenClassifier]):
         splitting: WordSplitting | None = None,
     ) -> None:
         super().__init__(model, tokenizer, max_seqlen=max_seqlen)
-        self.stride = min(DEFAULT_STRIDE, self.max_seqlen // 4) if stride is None else stride
+        self.stride = window_overlap(self.max_seqlen, stride)
+        if not isinstance(splitting, WordSplitting | None):
+            raise InputError(
+                f"splitting: got {splitting!r}, expected a WordSplitting, such as "
+                'WordSplitting(at="blanks")'
+            )
         self.splitting = splitting or model.settings.splitting or WordSplitting()
 
     @classmethod

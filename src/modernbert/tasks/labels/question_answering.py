@@ -16,8 +16,8 @@ from modernbert.batch import PackedBatch
 from modernbert.data.rows.cells import as_list, as_object, is_missing, whole_number
 from modernbert.data.rows.table import Table
 from modernbert.errors import InputError
+from modernbert.inference.loading import window_overlap
 from modernbert.inference.question_answerer import (
-    DEFAULT_STRIDE,
     Window,
     best_of,
     best_span,
@@ -252,7 +252,7 @@ def _cut(
         row.context,
         number=number,
         max_seqlen=source.max_seqlen,
-        stride=min(DEFAULT_STRIDE, source.max_seqlen // 4) if stride is None else stride,
+        stride=window_overlap(source.max_seqlen, stride),
     ):
         start, end = _places(window, row.answers)
         yield AnswerWindow(window, start, end, row)
