@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +25,8 @@ Compression = Literal["", "gz", "xz", "zst"]
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".xz": "xz", ".zst": "zst"}
 # How many bytes of text a byte of the file gives, about: only for sharing out the work.
 _EXPANSION = {"": 1, "gz": 3, "xz": 4, "zst": 4}
+# What programs put beside the files of data.
+_NO_DATA = ("dataset_dict.json", "_SUCCESS", "_metadata", "_common_metadata")
 _BUFFER_BYTES = 1 << 17
 # Little at a time, because a few bytes of a frame can unpack to a hundred thousand.
 _FRAME_BYTES = 4096
@@ -71,6 +74,7 @@ class CorpusFile:
         return (status.st_size, status.st_mtime_ns) == (self.num_bytes, self.mtime_ns)
 
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 PassOver = Callable[[str, str], None]
 """Is told of what is no file to read: where it is, and what it is."""
 
@@ -159,6 +163,7 @@ def _files_of(path: str, follow_links: bool, pass_over: PassOver) -> Iterator[tu
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
             raise DocumentError(f"{path}: {error.strerror}; give files that you can read") from None
+        path = path or "an empty path"
         raise DocumentError(f"{path}: no such file or folder; {_nearest(Path(path))}") from None
     if stat.S_ISREG(mode):
         yield path, False
@@ -170,6 +175,10 @@ def _files_of(path: str, follow_links: bool, pass_over: PassOver) -> Iterator[tu
 
 def _nearest(path: Path) -> str:
     """Say what to do about a path that does not exist."""
+    if _ADDRESS.match(str(path)):
+        return "files at an address are read after a download alone: download it"
+    if any(mark in path.name for mark in "*?["):
+        return f"patterns are not expanded here: give the folder {path.parent}"
     try:
         near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1, cutoff=0.75)  # noqa: PTH208
     except OSError:
@@ -213,7 +222,7 @@ class _FolderWalk:
         return [
             (os.path.join(folder, name), entries[name])  # noqa: PTH118
             for name in names
-            if not name.startswith(".") and name != "dataset_dict.json"
+            if not name.startswith(".") and name not in _NO_DATA
         ]
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:

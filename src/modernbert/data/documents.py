@@ -61,14 +61,21 @@ def read_file(reading: Reading) -> Iterator[Document]:
     def choose(names: Sequence[str]) -> Sequence[str]:
         if list(names).count(rules.text_field) == 1:
             return [rules.text_field]
+        wrong = "several columns" if rules.text_field in names else "no column"
         detail = f"columns are {', '.join(names)}"
-        rules.skip(path, f"no column {rules.text_field!r}", detail=detail)
+        rules.skip(path, f"{wrong} {rules.text_field!r}", detail=detail)
         return []
 
     reading.choose = choose
     for row in rows_of(reading):
-        text = rules.text(row.values.get(rules.text_field), row.where)
-        if text is not None:
+        if rules.text_field not in row.values and row.values:
+            detail = f"fields are {', '.join(list(row.values)[:10])}"
+            rules.skip(row.where, f"no field {rules.text_field!r}", detail=detail)
+            continue
+        text = rules.text(row.values[rules.text_field], row.where)
+        if text is not None and text.isspace():
+            rules.skip(row.where, "empty")
+        elif text is not None:
             yield Document(text, path, row.number)
 
 

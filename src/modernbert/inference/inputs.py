@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Literal, TypeVar
 
+from modernbert.data.rows.cells import of_library
 from modernbert.data.rows.python_objects import is_frame
 from modernbert.errors import InputError, TruncationWarning
 from modernbert.inference.batching import Observer, Progress
@@ -145,7 +146,7 @@ def each_item(items: Iterable[T]) -> Iterator[T]:
         InputError: None, NaN, or something else that is no text, with its place.
     """
     for index, item in enumerate(items):
-        value = _of_python(item)
+        value: Any = of_library(item)
         is_list = isinstance(value, tuple | list)
         for place, part in enumerate(value if is_list else (value,)):
             is_no_text = isinstance(value, bytes | dict | int)  # numbers in a list are token ids
@@ -156,13 +157,6 @@ def each_item(items: Iterable[T]) -> Iterator[T]:
                     f"{where}: got {part!r}, expected a text; remove it or put a text there"
                 )
         yield value
-
-
-def _of_python(item: Any) -> Any:
-    """A value of pyarrow, NumPy, pandas or polars as one of Python, or as a list."""
-    names = ("as_py", "to_list", "tolist")
-    convert = next((found for name in names if (found := getattr(item, name, None))), None)
-    return item if convert is None else convert()
 
 
 class Watched:

@@ -76,6 +76,13 @@ def plain(value: Any) -> Any:
     return item() if callable(item) and not getattr(value, "shape", ()) else value
 
 
+def of_library(value: Any) -> Any:
+    """Return values, series and arrays of pyarrow, NumPy, pandas and polars as Python's own."""
+    names = ("as_py", "to_list", "tolist", "to_pylist")
+    convert = next((found for name in names if (found := getattr(value, name, None))), None)
+    return value if convert is None else convert()
+
+
 def is_missing(value: object) -> bool:
     """Return whether a cell is empty: None, NaN or an empty text."""
     value = plain(value)
@@ -224,6 +231,7 @@ def shown(value: object, most: int = 60) -> str:
     if value is None:
         return "nothing"
     text = repr(value)
+    text = " ".join(text.split()) if "\n" in text else text
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

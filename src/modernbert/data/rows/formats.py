@@ -3,7 +3,7 @@
     .csv, .tsv                 comma, semicolon, tab or pipe; the first row names the columns
     .jsonl, .ndjson            one JSON object a line
     .json                      the same, a list of objects, or questions as SQuAD publishes them
-    .parquet, .arrow           columns; class labels of the `datasets` library get their names
+    .parquet, .arrow, .feather columns; class labels of the `datasets` library get their names
     .conll, .iob, .bio, ...    a word and its tags a line, a blank line after each sentence
     anything else              text: a document, a text a line, or rows of labelled data
 
@@ -120,6 +120,7 @@ READERS: dict[str, Callable[[Reading], Iterator[Row]]] = {
     ".csv": read_delimited,
     ".parquet": read_parquet,
     ".arrow": read_arrow,
+    ".feather": read_arrow,
     **dict.fromkeys(CONLL_SUFFIXES, read_conll),
 }
 """By the ends of names; where a folder has a file in several formats, the first one is read."""
@@ -158,6 +159,6 @@ def _broken_file_errors(file: CorpusFile) -> tuple[type[Exception], ...]:
     errors: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError)
     if file.compression == "zst":
         errors += (import_extra("zstandard").ZstdError,)
-    if file.suffix in (".parquet", ".arrow"):
+    if file.suffix in (".parquet", ".arrow", ".feather"):
         errors += (import_extra("pyarrow.lib").ArrowException,)
     return errors

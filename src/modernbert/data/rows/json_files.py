@@ -78,6 +78,7 @@ MAX_LINE_BYTES = 64 << 20
 MAX_VALUE_BYTES = 1 << 30
 
 _BLOCK_BYTES = 1 << 20
+_WHOLE = "the file is one JSON value, not a line for each object; let its name end in .json"
 _OBJECT = 'expected one such as {"text": "..."}'
 
 
@@ -169,6 +170,8 @@ def _rows_of_value(content: bytes, reading: Reading) -> Iterator[Row]:
 
 def _rows_within(value: Any, source: str) -> Sequence[Any]:
     """Yield the rows of a JSON value, however they are nested."""
+    if (frame := _of_pandas(value)) is not None:
+        return frame
     nested = value.get("data") if isinstance(value, dict) else None
     if isinstance(nested, list):
         return questions_of(nested, source) or nested
@@ -181,6 +184,26 @@ def _rows_within(value: Any, source: str) -> Sequence[Any]:
     if isinstance(pairs, list) and all(map(_is_pair, pairs)):
         return [{"text": text, **spans} for text, spans in pairs]
     return rows
+
+
+def _of_pandas(value: Any) -> list[Any] | None:
+    """Return the rows of a frame as pandas writes it: by column, or split; None for others.
+
+    >>> _of_pandas({"text": {"0": "a", "1": "b"}, "label": {"0": 1, "1": 0}})
+    [{'text': 'a', 'label': 1}, {'text': 'b', 'label': 0}]
+    """
+    if not isinstance(value, dict) or not value:
+        return None
+    columns = list(value.values())
+    if set(value) == {"columns", "index", "data"} and all(isinstance(x, list) for x in columns):
+        names, rows = value["columns"], value["data"]
+        if all(isinstance(row, list) and len(row) == len(names) for row in rows):
+            return [dict(zip(map(str, names), row, strict=True)) for row in rows]
+    if not all(isinstance(each, dict) and list(each) == list(columns[0]) for each in columns):
+        return None
+    if not all(key.isdecimal() for key in columns[0]):
+        return None
+    return [{name: value[name][key] for name in value} for key in columns[0]]
 
 
 def _is_paragraph(value: Any) -> bool:
@@ -242,11 +265,13 @@ def _row_of_line(line: bytes, reading: Reading, index: int) -> Row | None:
     except UnicodeDecodeError:
         rules.skip(where, "invalid UTF-8")
     except (ValueError, RecursionError) as error:
-        rules.skip(where, "broken JSON", detail=_reason(error) if rules.strict else "")
+        detail = _WHOLE if index == 0 and line.strip() in (b"{", b"[") else ""
+        rules.skip(where, "broken JSON", detail=detail or (_reason(error) if rules.strict else ""))
     else:
         if isinstance(record, dict):
             return Row(record, index, where)
-        rules.skip(where, "not a JSON object", detail=_OBJECT)
+        detail = _WHOLE if isinstance(record, list) and index == 0 else _OBJECT
+        rules.skip(where, "not a JSON object", detail=detail)
     return None
 
 

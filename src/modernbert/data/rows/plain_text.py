@@ -17,6 +17,10 @@ _PACKED = {
     b"PK\x03\x04": "a zip archive or a spreadsheet; unpack it or save it as .csv",
     b"BZh": "bzip2; unpack it",
     b"PAR1": "Parquet; let its name end in .parquet",
+    b"ARROW1": "Arrow; let its name end in .arrow",
+    b"]\0\0": "lzma; unpack it",
+    b"%PDF-": "PDF; save its text",
+    b"SQLite format 3": "a SQLite database; save a table as .csv",
 }
 
 
@@ -76,7 +80,7 @@ def _last_line_end(content: bytes) -> int:
 
 def is_binary(content: bytes) -> bool:
     """Return whether the beginning of a file has a byte that no text has, or is a pointer."""
-    return b"\0" in content[:_SNIFFED_BYTES] or is_pointer(content)
+    return b"\0" in content[:_SNIFFED_BYTES] or is_pointer(content) or content.startswith(b"%PDF-")
 
 
 def kind_of_binary(content: bytes) -> str:
@@ -91,6 +95,8 @@ def kind_of_binary(content: bytes) -> str:
     for mark, kind in _PACKED.items():
         if sample.startswith(mark):
             return f"looks like {kind}"
+    if sample[257:262] == b"ustar":
+        return "looks like a tar archive; unpack it"
     for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
         zeros = sample[first::2].count(0)
         if zeros * 4 > len(sample) and zeros == sample.count(0):

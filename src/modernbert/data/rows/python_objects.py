@@ -1,14 +1,17 @@
 """Rows of objects of Python, such as frames, and of data sets of the `datasets` library."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
-from modernbert.data.rows.cells import is_missing, plain, shown
+from modernbert.data.rows.cells import is_missing, of_library, plain, shown
 from modernbert.data.rows.column_files import class_names, named_values, names_of_features
 from modernbert.data.rows.table import Table
 from modernbert.errors import DocumentError
+from modernbert.extras import import_extra
 
 _HUB_SECONDS = 5.0
 
@@ -24,15 +27,14 @@ def table_of_object(source: Any) -> Table:
     name = f"the {type(source).__name__}"
     if hasattr(source, "features") and hasattr(source, "with_format"):
         return table_of_data_set(source, name)
-    if hasattr(source, "to_pydict") and hasattr(source, "schema"):  # of pyarrow
-        labels = class_names(source.schema.metadata)
-        columns = source.to_pydict()
-        return _of_columns(
-            {key: named_values(columns[key], labels.get(key)) for key in columns}, name
-        )
     if is_frame(source):
-        frame = source.collect() if type(source).__name__ == "LazyFrame" else source
+        frame = _computed(source, name)
+        _require_different(map(str, frame.columns), name)
         return _of_columns({str(column): _cells(frame[column]) for column in frame.columns}, name)
+    if hasattr(source, "__arrow_c_stream__") or hasattr(source, "to_pydict"):
+        return _of_arrow(source, name)
+    if names := getattr(getattr(source, "dtype", None), "names", None):  # a structured array
+        return _of_columns({each: _cells(source[each]) for each in names}, name)
     if isinstance(source, Mapping):
         return _of_mapping(source, name)
     if isinstance(source, Iterable) and not isinstance(source, str | bytes):
@@ -51,13 +53,44 @@ def is_frame(value: object) -> bool:
 def table_of_data_set(source: Any, name: str) -> Table:
     """The rows of a `datasets.Dataset`, labels by their names."""
     labels = names_of_features(source.features.to_dict() if source.features else {})
-    if not hasattr(source, "num_rows"):  # one that is streamed
+    # One that is streamed, or whose rows are computed when they are asked for.
+    if not hasattr(source, "num_rows") or source.format["type"] == "custom":
         return _of_rows(
             ({key: named_values([row[key]], labels.get(key))[0] for key in row} for row in source),
             name,
         )
     columns = source.with_format("arrow")[:].to_pydict()
     return _of_columns({key: named_values(columns[key], labels.get(key)) for key in columns}, name)
+
+
+def _computed(source: Any, name: str) -> Any:
+    """A frame with its values; an index that has a name is a column like others."""
+    if type(source).__name__ == "LazyFrame":
+        try:
+            return source.collect()
+        except Exception as error:  # the errors of polars share no base class
+            reason = str(error).partition("\n")[0]
+            raise DocumentError(f"{name}: cannot be computed: {reason}") from None
+    names = getattr(getattr(source, "index", None), "names", [None])
+    is_column = all(each is not None and each not in source.columns for each in names)
+    return source.reset_index() if is_column else source
+
+
+def _of_arrow(source: Any, name: str) -> Table:
+    """The rows of what gives columns of Arrow, such as a table or a relation of DuckDB."""
+    if not hasattr(source, "columns") and not hasattr(source, "schema"):
+        return _of_rows(source, name)  # an array
+    table = source if hasattr(source, "to_pydict") else import_extra("pyarrow").table(source)
+    _require_different(table.schema.names, name)
+    labels = class_names(table.schema.metadata)
+    columns = table.to_pydict()
+    return _of_columns({key: named_values(columns[key], labels.get(key)) for key in columns}, name)
+
+
+def _require_different(columns: Iterable[str], name: str) -> None:
+    for column, count in Counter(columns).items():
+        if count > 1:
+            raise DocumentError(f"{name}: {count} columns are named {column!r}; rename them")
 
 
 def _of_mapping(source: Mapping[Any, Any], name: str) -> Table:
@@ -83,26 +116,38 @@ def _of_columns(columns: Mapping[str, list[Any]], name: str) -> Table:
 
 def _of_rows(source: Iterable[Any], name: str) -> Table:
     rows: list[dict[str, Any]] = []
-    for number, row in enumerate(source, start=1):
+    for number, row in enumerate(map(_as_mapping, source), start=1):
         if not isinstance(row, Mapping):
-            raise DocumentError(f"{name}, row {number}: got {shown(row)}, expected a dictionary")
+            raise DocumentError(
+                f"{name}, row {number}: got {shown(row)}, expected a dictionary such as "
+                '{"text": ..., "label": ...}'
+            )
         rows.append({str(key): _cell(value) for key, value in row.items()})
     columns = tuple(dict.fromkeys(key for row in rows for key in row))
     return Table(source=name, columns=columns, rows=rows)
 
 
+def _as_mapping(row: Any) -> Any:
+    """A row as a dictionary, where it is a named tuple, a data class or a structure of Arrow."""
+    if is_dataclass(row):
+        return {each.name: getattr(row, each.name) for each in fields(row)}
+    return row._asdict() if hasattr(row, "_asdict") else of_library(row)
+
+
 def _cells(column: Any) -> list[Any]:
     """The values of a column: a list, or a series or an array of another library."""
-    for method in ("to_list", "tolist", "to_pylist"):
-        if hasattr(column, method):
-            column = getattr(column, method)()
-            break
-    return [_cell(value) for value in column]
+    return [_cell(value) for value in of_library(column)]
 
 
 def _cell(value: Any) -> Any:
     """A value as Python has it; NaN and what pandas calls NA are nothing."""
-    value = plain(value)
+    if isinstance(value, str):
+        return value
+    value = plain(of_library(value))
+    if isinstance(value, list | tuple):
+        return type(value)(map(_cell, value)) if type(value) in (list, tuple) else value
+    if isinstance(value, dict):
+        return {key: _cell(each) for key, each in value.items()}
     is_nothing = type(value).__name__ in ("NAType", "NaTType") or (
         value != "" and is_missing(value)
     )
