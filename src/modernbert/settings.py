@@ -191,7 +191,8 @@ def load_mapping(path: Path | str) -> dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingsError(f"{path}: not a readable TOML file: {error}") from None
+        remedy = "" if path.suffix == ".toml" else "; expected a recipe, such as recipe.toml"
+        raise SettingsError(f"{path}: not a readable TOML file: {error}{remedy}") from None
 
 
 def parse(settings_class: type[T], mapping: Mapping[str, Any], *, where: str) -> T:

@@ -9,7 +9,14 @@ import pytest
 from tests.full_disk import largest_file
 
 from modernbert.errors import RunError
-from modernbert.training.run_folder import RUN_FILE, claim, first_difference, locked, plain
+from modernbert.training.run_folder import (
+    RUN_FILE,
+    claim,
+    first_difference,
+    locked,
+    plain,
+    require_free,
+)
 
 
 def test_the_first_claim_stays(tmp_path: Path) -> None:
@@ -83,8 +90,22 @@ def test_a_full_disk_is_told(tmp_path: Path, free_bytes: int) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="cannot be used as a run folder"), locked(tmp_path / "file"):
+    with (
+        pytest.raises(RunError, match="file: is a file; choose a folder as output"),
+        locked(tmp_path / "file"),
+    ):
         pass
+
+
+@pytest.mark.parametrize("name", ["report.html", "results.json", "config.json", "model"])
+def test_files_of_others_stay(tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.txt").write_text("anything")
+    require_free(tmp_path, tmp_path / "model")
+    (tmp_path / name).write_text("of someone else")
+    with pytest.raises(RunError, match=rf"{name}: exists and does not belong to a run; choose"):
+        require_free(tmp_path, tmp_path / "model")
+    claim(tmp_path, {})
+    require_free(tmp_path, tmp_path / "model")
 
 
 def test_changed_contents_are_told_in_words() -> None:

@@ -438,7 +438,8 @@ def _write(folder: PrepareFolder, call: _Call, on_progress: OnProgress) -> None:
         needed = "two documents, one to hold out" if held_out else "a document"
         found = "1 document" if num_documents == 1 else f"{num_documents} documents"
         passed_over = f"; {skipped}" if str(skipped) else ""
-        raise DocumentError(f"the inputs have {found}, expected {needed}{passed_over}")
+        remedy = "pass --held-out 0 or give more" if num_documents else "give files with texts"
+        raise DocumentError(f"the inputs have {found}, expected {needed}; {remedy}{passed_over}")
     folder.remove_held_out()
     folder.write_skipped(skipped)
     inputs = {unit.index: unit.input for unit in call.units}

@@ -15,6 +15,9 @@ from modernbert.json_files import read_object
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
 
+# What runs write beside their models; a config.json says that the folder is a model's.
+_WRITTEN = ("config.json", "report.html", "results.json", "metrics.jsonl", "recipe.toml", "runs")
+
 _HASH = re.compile("[0-9a-f]{64}")
 # What identities hold the sha256 of.
 _CONTENTS = {"examples": "the training, dev or test rows", "model": "the weights of the model"}
@@ -43,6 +46,23 @@ def first_difference(stored: Any, given: Any, key: str = "") -> str | None:
         if difference := first_difference(stored.get(name), given.get(name), inner):
             return difference
     return None
+
+
+def require_free(run_folder: Path, *models: Path) -> None:
+    """Refuse a folder that no run has claimed and that has files which a run would write.
+
+    Args:
+        run_folder: The folder of the run.
+        models: Where it writes models.
+
+    Raises:
+        RunError: One of the files is there.
+    """
+    if (run_folder / RUN_FILE).exists():
+        return
+    for path in (*models, *(run_folder / name for name in _WRITTEN)):
+        if path.exists():
+            raise RunError(f"{path}: exists and does not belong to a run; choose another output")
 
 
 def claim(run_folder: Path, identity: Mapping[str, Any]) -> None:
@@ -87,6 +107,8 @@ def _open_lock(run_folder: Path) -> int:
     try:
         run_folder.mkdir(parents=True, exist_ok=True)
         return os.open(run_folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    except FileExistsError:
+        raise RunError(f"{run_folder}: is a file; choose a folder as output") from None
     except OSError as error:
         raise RunError(f"{run_folder}: cannot be used as a run folder: {error}") from None
 

@@ -386,7 +386,7 @@ def test_what_leaves_the_weights_alone_may_change(
 
 def test_a_model_folder_of_no_run(tmp_path: Path, world: World) -> None:
     (tmp_path / "model").mkdir()
-    with pytest.raises(RunError, match=r"model: already exists and does not belong to a run"):
+    with pytest.raises(RunError, match=r"model: exists and does not belong to a run"):
         pretrain(world.recipe(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

@@ -106,7 +106,8 @@ def pretrain(
 
 def _pretrain(recipe: PretrainingRecipe, observers: Sequence[Observer], group: Group) -> Result:
     data = [PretrainingData.open(recipe, index) for index in range(len(recipe.phases))]
-    _check_output(recipe)
+    models = (model_folder(recipe, index) for index in range(len(recipe.phases)))
+    run_folder.require_free(recipe.output, *models)
     model = starting_model(data[0]).to(group.device)
     model.encoder.attention = choose_attention(recipe.attention, group.device)
     tracked = tracking(
@@ -496,13 +497,3 @@ class _WriteModel:
             if row["kind"] == "evaluation" and row.get("phase", name) == name:
                 figures = row
         return figures
-
-
-def _check_output(recipe: PretrainingRecipe) -> None:
-    """The models' places must be free, or belong to the run that is there."""
-    for index in range(len(recipe.phases)):
-        model = model_folder(recipe, index)
-        if model.exists() and not (recipe.output / run_folder.RUN_FILE).exists():
-            raise RunError(
-                f"{model}: already exists and does not belong to a run; choose another output"
-            )

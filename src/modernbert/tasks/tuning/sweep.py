@@ -88,11 +88,7 @@ def _own_folder(job: TuningJob, group: Group) -> Iterator[None]:
     with ExitStack() as stack:
 
         def hold() -> None:
-            if (output / MODEL_FOLDER).exists() and not (output / run_folder.RUN_FILE).exists():
-                raise RunError(
-                    f"{output / MODEL_FOLDER}: exists and does not belong to a run; choose "
-                    "another output"
-                )
+            run_folder.require_free(output, output / MODEL_FOLDER)
             stack.enter_context(run_folder.locked(output))
             for place in (output, *(output / "runs").glob("*")):
                 remove_leftovers(place)
