@@ -14,6 +14,9 @@ def test_shares() -> None:
     for text in ("0%", "51%"):
         with pytest.raises(SettingsError, match="expected a share from above 0% to 50%"):
             share_of(text)
+    for text in ("10", "0.1", ".1"):
+        with pytest.raises(SettingsError, match="write a share with %, such as 10%"):
+            share_of(text)
 
 
 def test_each_label_gives_its_share() -> None:

@@ -4,10 +4,12 @@ import random
 import re
 from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
+from pathlib import Path
 
 from modernbert.errors import SettingsError
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
+_NUMBER = re.compile(r"\d+(?:\.\d+)?|\.\d+", re.ASCII)
 _MOST = 0.5
 
 
@@ -15,10 +17,12 @@ def share_of(text: str | None) -> float | None:
     """The share that a text such as "10%" names; None for anything else, such as a path.
 
     Raises:
-        SettingsError: The share is 0, or more than half.
+        SettingsError: The share is 0, or more than half, or has no %.
     """
     match = _SHARE.fullmatch(text or "")
     if match is None:
+        if _NUMBER.fullmatch(text or "") and not Path(text or "").exists():
+            raise SettingsError(f"got {text!r}; write a share with %, such as 10%")
         return None
     share = float(match[1]) / 100
     if not 0 < share <= _MOST:

@@ -104,7 +104,7 @@ class RunSettings(Settings):
 
     former: ClassVar[Mapping[str, Any]] = {}
 
-    epochs: Annotated[int, Ge(1), Doc("How often each row is seen.")] = 3
+    epochs: Annotated[int, Interval(ge=1, le=10_000), Doc("How often each row is seen.")] = 3
     learning_rate: Annotated[
         float | None,
         Gt(0),
