@@ -188,6 +188,10 @@ def load_mapping(path: Path | str) -> dict[str, Any]:
         return tomllib.loads(read_regular(path).decode())
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise SettingsError(
+            f"{path}: is a folder; expected a recipe, such as recipe.toml"
+        ) from None
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:

@@ -16,7 +16,7 @@ def test_the_page_of_a_run(run: Run, tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run(run: Run, tmp_path: Path) -> None:
     answer = run("report", tmp_path)
     assert answer.exit_code == 2
-    assert answer.stderr.startswith("error: ") and "not a readable log of a run" in answer.stderr
+    assert answer.stderr.startswith("error: ") and "give the folder of a run" in answer.stderr
 
 
 def test_the_page_of_a_fine_tuning_run(run: Run, tmp_path: Path) -> None:

@@ -129,3 +129,9 @@ def test_an_error_of_the_source_comes_through() -> None:
 
     with pytest.raises(ConnectionError, match="gone"):
         train(texts(), vocab_size=512)
+
+
+@pytest.mark.parametrize("vocab_size", [-5, MIN_VOCAB_SIZE - 1, 99_999_999_999])
+def test_impossible_sizes(vocab_size: int) -> None:
+    with pytest.raises(InputError, match=rf"^vocab_size: got {vocab_size}, expected at"):
+        train(["a text"], vocab_size=vocab_size)

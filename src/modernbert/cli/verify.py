@@ -41,7 +41,10 @@ def verify(
     for folder in [path, *_folders_below(path)] if path.is_dir() else [path.parent]:
         _verify_folder(folder, found, only=None if path.is_dir() else path)
     if not found.num_files:
-        raise InputError(f"{path}: holds no file that was written with a hash")
+        raise InputError(
+            f"{path}: holds no file that was written with a hash; give a folder that this package "
+            "wrote"
+        )
     if as_json:
         echo_json({"files": found.num_files, "bytes": found.num_bytes, "faults": found.faults})
     else:

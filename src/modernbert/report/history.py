@@ -91,6 +91,8 @@ class RunHistory:
                     if (row := log_row(line)) is not None:
                         history.add(row)
         except OSError as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise RunError(f"{path}: no such file; give the folder of a run") from None
             raise RunError(f"{path}: not a readable log of a run: {error.strerror}") from None
         return history
 

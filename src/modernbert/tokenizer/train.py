@@ -28,6 +28,7 @@ _NUM_BYTES = 256
 _MIN_PAIR_COUNT = 2
 _NUM_ADDED = len(SPACE_RUNS) + len(SPECIAL_TOKENS) + NUM_UNUSED
 MIN_VOCAB_SIZE = _NUM_BYTES + _NUM_ADDED
+_MAX_VOCAB_SIZE = 1 << 22  # `tokenizers` allocates it at once, and aborts the process if it cannot
 
 
 def train(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
@@ -48,8 +49,10 @@ def train(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
         The tokenizer.
 
     Raises:
-        InputError: There is no text, a text is not a str, or `vocab_size` is too small.
+        InputError: There is no text, a text is not a str, or `vocab_size` cannot be.
     """
+    if vocab_size > _MAX_VOCAB_SIZE:
+        raise InputError(f"vocab_size: got {vocab_size}, expected at most {_MAX_VOCAB_SIZE:,}")
     if vocab_size < MIN_VOCAB_SIZE:
         raise InputError(
             f"vocab_size: got {vocab_size}, expected at least {MIN_VOCAB_SIZE}: {_NUM_BYTES} "
