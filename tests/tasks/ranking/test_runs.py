@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from itertools import islice
@@ -11,13 +12,15 @@ from typing import Any
 import pytest
 from tests.tasks.ranking.ranked import held_out, recipe, rows, write, write_model
 
-from modernbert.errors import RunError, SettingsError
+from modernbert.errors import InputError, RunError, SettingsError
 from modernbert.inference.multi_vector_folder import read_folder
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import SequenceClassifier
 from modernbert.tasks.finetune import finetune, open_job
 from modernbert.tasks.tuning.job import Results
 from modernbert.tasks.tuning.task import Tuning
+from modernbert.tokenizer.derive import extend
+from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training.distributed import ALONE
 from modernbert.training.interruption import Interrupted
 from modernbert.training.task import Progress
@@ -70,6 +73,18 @@ def test_lower_layers_have_lower_rates(tmp_path: Path, start: Path, kind: str) -
     names = ("embeddings.tok_embeddings", "layers.0.mlp.Wo", "layers.1.mlp.Wo")
     lowest, middle, highest = (distances[f"{name}.weight"] for name in names)
     assert 0 < 10 * lowest < middle and 10 * middle < highest
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tokenizer_of_another_vocabulary_is_refused(
+    tmp_path: Path, start: Path, kind: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(start, model)
+    names = [f"new{number}" for number in range(99)]
+    extend(Tokenizer.from_pretrained(start), names).save_pretrained(model)
+    with pytest.raises(InputError, match="vocab_size is"):
+        open_job(kind, recipe(model, tmp_path, kind=kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,7 +15,6 @@ from modernbert.data.rows.cells import are_flags, as_list, flag, is_missing, num
 from modernbert.data.rows.table import IDS, Table
 from modernbert.data.rows.tables import read_table
 from modernbert.errors import DocumentError, InputError
-from modernbert.inference.loading import longest_sequence, require_same_vocabulary
 from modernbert.model.config import EncoderConfig
 from modernbert.tasks.labels.recipe import (
     CONTEXTS,
@@ -25,6 +24,7 @@ from modernbert.tasks.labels.recipe import (
     LabelledRows,
     TagRows,
 )
+from modernbert.tasks.tuning.job import opened_model
 from modernbert.tasks.tuning.recipe import TuningRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
 
@@ -57,10 +57,7 @@ class LabelledTables:
             InputError: The tokenizer has another vocabulary, or the model cannot read that length.
             SettingsError: The model has fewer layers than should be frozen.
         """
-        config = EncoderConfig.from_pretrained(recipe.model)
-        recipe.training.require_layers(config.num_layers)
-        tokenizer = Tokenizer.from_pretrained(recipe.model)
-        require_same_vocabulary(config, tokenizer)
+        config, tokenizer, max_seqlen = opened_model(recipe)
         data = recipe.data
         assert isinstance(data, LabelledRows)
         return cls(
@@ -68,7 +65,7 @@ class LabelledTables:
             data=data,
             config=config,
             tokenizer=tokenizer,
-            max_seqlen=longest_sequence(config, tokenizer, data.max_seqlen),
+            max_seqlen=max_seqlen,
             tables=_tables(data),
         )
 

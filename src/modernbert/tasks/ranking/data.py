@@ -151,7 +151,7 @@ def read_retrieval_data(
 
 
 def _told(table: Table) -> list[str]:
-    """Note what was read, and which columns are nothing that retrieval learns from."""
+    """Note what was read, and which columns retrieval does not use."""
     table = _named(table)
     roles = [POSITIVES, SCORES, POSITIVE_SCORES, NEGATIVE_SCORES]
     if table.first_of(POSITIVES) is None:

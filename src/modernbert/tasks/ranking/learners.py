@@ -18,7 +18,7 @@ from modernbert.inference.embedder_folder import Side, read_embedder
 from modernbert.inference.inputs import EncodedText, TextEncoder
 from modernbert.inference.loading import longest_sequence
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-from modernbert.inference.multi_vector_folder import is_multi_vector, read_folder
+from modernbert.inference.multi_vector_folder import read_folder
 from modernbert.inference.multi_vector_inputs import (
     MultiVectorSettings,
     SideEncoder,
@@ -73,25 +73,50 @@ class Sides:
         return self.encoders[side]([prompt + text for text in texts])
 
 
-class TextLearner(nn.Module):
-    """Learns one vector per text.
+class Learner(nn.Module):
+    """A retriever in training; its forward computes the vectors of one side's texts.
 
-    `scale` is the default factor of similarities, and `sides` encodes the texts.
+    Args:
+        embedder: The model, which is trained in place and saved as what it is.
+        sides: Encodes the texts of queries and documents.
+
+    Attributes:
+        scale: The default factor of similarities.
     """
 
+    scale = 1.0
+
+    def __init__(
+        self, embedder: Embedder | SparseEmbedder | MultiVectorEmbedder, sides: Sides
+    ) -> None:
+        super().__init__()
+        self.embedder, self.dim, self.sides = embedder, embedder.dim, sides
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that the embedder's class and sentence-transformers load."""
+        self.embedder.save_pretrained(folder)
+
+
+def _sides_of(embedder: Embedder | SparseEmbedder, query_max_seqlen: int | None) -> Sides:
+    """How both sides are encoded: with their prompts, and queries up to a length of their own."""
+    longest, settings = embedder.max_seqlen, embedder.settings
+    query = TextEncoder(embedder.tokenizer, min(query_max_seqlen or longest, longest))
+    return Sides(
+        {"query": query, "document": TextEncoder(embedder.tokenizer, longest)},
+        {"query": settings.side_prompt("query"), "document": settings.side_prompt("document")},
+    )
+
+
+class TextLearner(Learner):
+    """Learns one vector per text."""
+
     scale = 20.0
+    embedder: Embedder
 
     def __init__(self, embedder: Embedder, query_max_seqlen: int | None = None) -> None:
-        super().__init__()
-        self.encoder, self.dim = embedder.encoder, embedder.dim
+        super().__init__(embedder, _sides_of(embedder, query_max_seqlen))
+        self.encoder = embedder.encoder
         self.layers = embedder.layers  # whose parameters are trained too
-        self.embedder, settings = embedder, embedder.settings
-        longest = embedder.max_seqlen
-        query = TextEncoder(embedder.tokenizer, min(query_max_seqlen or longest, longest))
-        self.sides = Sides(
-            {"query": query, "document": TextEncoder(embedder.tokenizer, longest)},
-            {"query": settings.side_prompt("query"), "document": settings.side_prompt("document")},
-        )
 
     def forward(self, batch: PackedBatch, side: Side) -> RaggedVectors:
         """Compute the vectors of a batch."""
@@ -100,24 +125,20 @@ class TextLearner(nn.Module):
         pooled = self.embedder.pooled(hidden, batch, num_left_out)[:, : self.dim]
         return RaggedVectors(functional.normalize(pooled, dim=-1), torch.ones_like(batch.lengths))
 
-    def save(self, folder: Path) -> None:
-        """Write a folder that Embedder and sentence-transformers load."""
-        self.embedder.save_pretrained(folder)
 
+class TokenLearner(Learner):
+    """Learns one vector per token."""
 
-class TokenLearner(nn.Module):
-    """Learns one vector per token; see `TextLearner`."""
-
-    scale = 1.0
+    embedder: MultiVectorEmbedder
 
     def __init__(self, embedder: MultiVectorEmbedder) -> None:
-        super().__init__()
-        self.vectors_of, self.dim, self.embedder = embedder.vectors_of, embedder.dim, embedder
         sides: tuple[Side, ...] = ("query", "document")
         tokenizer, settings = embedder.tokenizer, embedder.settings
-        self.sides = Sides(
-            {side: SideEncoder(tokenizer, settings, side, embedder.max_seqlen) for side in sides}
-        )
+        encoders = {
+            side: SideEncoder(tokenizer, settings, side, embedder.max_seqlen) for side in sides
+        }
+        super().__init__(embedder, Sides(encoders))
+        self.vectors_of = embedder.vectors_of
         self._skipped = {
             side: torch.tensor(skipped_token_ids(tokenizer, settings, side), dtype=torch.int64)
             for side in sides
@@ -130,25 +151,15 @@ class TokenLearner(nn.Module):
         lengths = torch.zeros_like(batch.lengths).index_add(0, batch.sequence_ids, keep.long())
         return RaggedVectors(functional.normalize(vectors[keep], dim=-1), lengths)
 
-    def save(self, folder: Path) -> None:
-        """Write a folder that MultiVectorEmbedder and sentence-transformers load."""
-        self.embedder.save_pretrained(folder)
 
+class SparseLearner(Learner):
+    """Learns weights of the vocabulary for a text, as one vector."""
 
-class SparseLearner(nn.Module):
-    """Learns weights of the vocabulary for a text, as one vector; see `TextLearner`."""
-
-    scale = 1.0
+    embedder: SparseEmbedder
 
     def __init__(self, embedder: SparseEmbedder, query_max_seqlen: int | None = None) -> None:
-        super().__init__()
-        self.model, self.dim, self.embedder = embedder.model, embedder.dim, embedder
-        longest, settings = embedder.max_seqlen, embedder.settings
-        query = TextEncoder(embedder.tokenizer, min(query_max_seqlen or longest, longest))
-        self.sides = Sides(
-            {"query": query, "document": TextEncoder(embedder.tokenizer, longest)},
-            {"query": settings.side_prompt("query"), "document": settings.side_prompt("document")},
-        )
+        super().__init__(embedder, _sides_of(embedder, query_max_seqlen))
+        self.model = embedder.model
 
     def forward(self, batch: PackedBatch, side: Side) -> RaggedVectors:  # noqa: ARG002
         """Compute the vectors of a batch, (num_sequences, vocab_size); they are not of length 1."""
@@ -158,10 +169,6 @@ class SparseLearner(nn.Module):
             self.model, hidden, batch, pooling=settings.pooling, activation=settings.activation
         )
         return RaggedVectors(weights, torch.ones_like(batch.lengths))
-
-    def save(self, folder: Path) -> None:
-        """Write a folder that SparseEmbedder and sentence-transformers load."""
-        self.embedder.save_pretrained(folder)
 
 
 def sparse_learner(recipe: SparseRecipe) -> SparseLearner:
@@ -177,10 +184,7 @@ def sparse_learner(recipe: SparseRecipe) -> SparseLearner:
     place, settings, is_lowered = folder, SparseSettings(pooling=training.pooling), False
     if model_kind(folder) == "sparse":
         place, settings, is_lowered = read_sparse_folder(folder)
-    prompts = dict(settings.prompts)
-    for name, text in (("query", training.query_prompt), ("document", training.document_prompt)):
-        if text is not None:
-            prompts[name] = text
+    prompts = {**settings.prompts, **training.prompts}
     settings = replace(settings, prompts=prompts, max_seqlen=data.max_seqlen or settings.max_seqlen)
     tokenizer = Tokenizer.from_pretrained(place)
     tokenizer = tokenizer.lowercased() if is_lowered else tokenizer
@@ -202,10 +206,7 @@ def text_learner(recipe: RetrieveRecipe) -> TextLearner:
     folder = find_model(recipe.model, weights=True)
     found, settings = read_embedder(folder)
     training, data = recipe.training, recipe.data
-    prompts = dict(settings.prompts)
-    for name, text in (("query", training.query_prompt), ("document", training.document_prompt)):
-        if text is not None:
-            prompts[name] = text
+    prompts = {**settings.prompts, **training.prompts}
     if not read_modules(folder):
         settings = replace(settings, pooling=training.pooling)
     settings = replace(
@@ -239,7 +240,7 @@ def token_learner(recipe: LateInteractionRecipe, seed: int) -> TokenLearner:
     """
     folder = find_model(recipe.model, weights=True)
     training, data = recipe.training, recipe.data
-    if is_multi_vector(folder):
+    if model_kind(folder) == "multi_vector":
         found = read_folder(folder)
         encoder = Encoder.from_pretrained(found.encoder)
         projections, settings, place = found.projections, found.settings, found.encoder
@@ -248,10 +249,7 @@ def token_learner(recipe: LateInteractionRecipe, seed: int) -> TokenLearner:
         projections = [projection(encoder.config.hidden_size, training.dim, seed=seed)]
         skipped = tuple(string.punctuation) if training.skip_punctuation else ()
         settings = MultiVectorSettings(prompts=MARKERS, skiplist=skipped)
-    prompts = dict(settings.prompts)
-    for name, text in (("query", training.query_prompt), ("document", training.document_prompt)):
-        if text is not None:
-            prompts[name] = text
+    prompts = {**settings.prompts, **training.prompts}
     tokenizer = Tokenizer.from_pretrained(place)
     longest_sequence(encoder.config, tokenizer, data.max_seqlen)
     settings = replace(

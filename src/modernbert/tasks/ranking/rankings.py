@@ -103,7 +103,7 @@ class Rankings:
 def word_scores(
     documents: Iterable[str], queries: Iterable[str], top_k: int
 ) -> list[dict[int, float]]:
-    """For each query the places of the best documents by BM25, best first, with their scores.
+    """Find the best documents of each query by BM25: places and scores, best first.
 
     Returns:
         Nothing where bm25s or PyStemmer is not installed.

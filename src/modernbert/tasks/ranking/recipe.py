@@ -162,6 +162,12 @@ class VectorTraining(RankingTraining):
         str | None, Doc("A text before each document.", default="the model's")
     ] = None
 
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The prompts that take the place of the model's, by side."""
+        asked = {"query": self.query_prompt, "document": self.document_prompt}
+        return {side: text for side, text in asked.items() if text is not None}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetrieveTraining(VectorTraining):

@@ -14,26 +14,16 @@ from modernbert.devices import filled
 from modernbert.files import updated_folder
 from modernbert.inference.batching import batch_tokens_for
 from modernbert.inference.inputs import EncodedText, Text, TextEncoder
-from modernbert.inference.loading import longest_sequence
-from modernbert.metrics.ranking import ranked, ranking_scores
-from modernbert.model.config import EncoderConfig
+from modernbert.metrics.ranking import ranked
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.model.initialize import first_model
 from modernbert.model.multi_vector import DenseActivation
 from modernbert.tasks.ranking.data import RankedTexts, RetrievalData, read_retrieval_data
-from modernbert.tasks.ranking.examples import (
-    cut_notes,
-    fingerprint,
-    held_out_notes,
-    mixture_of,
-    prepared,
-    split_sizes,
-    training_data,
-)
+from modernbert.tasks.ranking.examples import RankingExamples, cut_notes
 from modernbert.tasks.ranking.losses import DISTILLATION, LABELLED, LISTWISE
 from modernbert.tasks.ranking.rankings import Rankings, word_scores
 from modernbert.tasks.ranking.recipe import RerankLoss, RerankRecipe, RerankTraining
-from modernbert.tasks.tuning.job import HeldOutSplit, ModelUse, Review, TuningJob
+from modernbert.tasks.tuning.job import HeldOutSplit, ModelUse, Review, TuningJob, opened_model
 from modernbert.tasks.tuning.task import Pack, computed_together
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training.distributed import Group
@@ -192,25 +182,17 @@ def open_rerank(recipe: RerankRecipe) -> TuningJob:
     Raises:
         ModernBertError: The model or the data cannot be used.
     """
-    rows, training = recipe.data, recipe.training
-    ranking_scores({}, {"none": {}}, [training.metric])  # an unknown one is refused here
-    data, held = training_data(rows)
-    given = prepared(rows, data, training.loss, plain="binary")
-    training = replace(training, loss=cast(RerankLoss, given.loss))
-    recipe = replace(recipe, training=training)
-    config = EncoderConfig.from_pretrained(recipe.model)
-    training.require_layers(config.num_layers)
-    tokenizer = Tokenizer.from_pretrained(recipe.model)
-    max_seqlen = longest_sequence(config, tokenizer, rows.max_seqlen)
-    splits = {"dev": rows.dev_split, "test": rows.test_split}
-    held_out = {} if held is None else {"dev": held}
-    held_out |= {
-        name: read_retrieval_data(source, splits[name], rows)
-        for name, source in rows.sources.items()
-        if name in splits
-    }
+    rows = recipe.data
+
+    def read(source: RetrievalData | str, split: str) -> RetrievalData:
+        return read_retrieval_data(source, split, rows) if isinstance(source, str) else source
+
+    examples = RankingExamples[RetrievalData].open(recipe, plain="binary", read=read)
+    training = replace(recipe.training, loss=cast(RerankLoss, examples.loss))
+    config, tokenizer, max_seqlen = opened_model(recipe)
     head = ClassifierSettings(labels=("LABEL_0",), pooling=training.pooling, problem="regression")
-    objective = Reranking(TextEncoder(tokenizer, max_seqlen), given.data, held_out, training)
+    encode = TextEncoder(tokenizer, max_seqlen)
+    objective = Reranking(encode, examples.data, examples.held_out, training)
     activation: DenseActivation = "Sigmoid" if training.loss in LABELLED else "Identity"
 
     def save(module: nn.Module, folder: Path) -> None:
@@ -220,24 +202,14 @@ def open_rerank(recipe: RerankRecipe) -> TuningJob:
     return TuningJob(
         verb="rerank",
         phase="rerank",
-        recipe=recipe,
+        recipe=replace(recipe, training=training),
         config=config,
         objective=objective,
         first=lambda seed: first_model(SequenceClassifier, head, recipe.model, seed=seed),
         load=SequenceClassifier.from_pretrained,
         save=save,
         use=_USE,
-        splits=split_sizes(rows, given.data, held_out),
-        fingerprint=fingerprint(rows, given.data, held_out),
-        notes=[*given.notes, *held_out_notes(held_out), *objective.notes],
-        facts={
-            "examples": len(given.data.examples),
-            "learned from": given.summary(objective.num_cut),
-            "loss": given.loss,
-        },
-        mixture=mixture_of(rows, given.data.examples),
-        plain=lambda: {name: objective.plain_scores(name) for name in held_out},
-        plain_name="BM25",
+        **examples.about(objective),
     )
 
 

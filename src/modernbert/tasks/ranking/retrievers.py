@@ -2,36 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from modernbert.data.judged_texts import JudgedTexts, is_judged_folder, read_judged_texts
-from modernbert.data.settings import FileSettings
-from modernbert.metrics.ranking import ranking_scores
 from modernbert.model.encoder import encoder_of
-from modernbert.tasks.ranking.data import (
-    RetrievalData,
-    as_judged_texts,
-    read_retrieval_data,
-)
-from modernbert.tasks.ranking.examples import (
-    fingerprint,
-    held_out_notes,
-    mixture_of,
-    prepared,
-    split_sizes,
-    training_data,
-)
-from modernbert.tasks.ranking.learners import (
-    SparseLearner,
-    TextLearner,
-    TokenLearner,
-    sparse_learner,
-    text_learner,
-    token_learner,
-)
+from modernbert.tasks.ranking.data import RetrievalData, as_judged_texts, read_retrieval_data
+from modernbert.tasks.ranking.examples import RankingExamples
+from modernbert.tasks.ranking.learners import Learner, sparse_learner, text_learner, token_learner
 from modernbert.tasks.ranking.losses import flops
 from modernbert.tasks.ranking.recipe import (
     LateInteractionRecipe,
@@ -39,7 +20,6 @@ from modernbert.tasks.ranking.recipe import (
     RetrievalRows,
     RetrieveRecipe,
     SparseRecipe,
-    VectorTraining,
 )
 from modernbert.tasks.ranking.retrieval import Retrieval
 from modernbert.tasks.tuning.job import ModelUse, TuningJob
@@ -55,8 +35,6 @@ def open_retrieve(recipe: RetrieveRecipe) -> TuningJob:
     return _open(
         "retrieve",
         recipe,
-        recipe.data,
-        recipe.training,
         lambda model, _seed: text_learner(replace(recipe, model=model)),
         dims=(*dims, None),
         gives="one vector for a text",
@@ -73,8 +51,6 @@ def open_late_interaction(recipe: LateInteractionRecipe) -> TuningJob:
     return _open(
         "late-interaction",
         recipe,
-        recipe.data,
-        recipe.training,
         lambda model, seed: token_learner(replace(recipe, model=model), seed),
         gives="one vector for each token of a text",
         names=("MultiVectorEmbedder", "MultiVectorEncoder"),
@@ -101,8 +77,6 @@ def open_sparse(recipe: SparseRecipe) -> TuningJob:
     return _open(
         "sparse",
         recipe,
-        recipe.data,
-        recipe.training,
         lambda model, _seed: sparse_learner(replace(recipe, model=model)),
         penalty=penalty,
         gives="weights of its vocabulary for a text (SPLADE)",
@@ -114,9 +88,7 @@ def open_sparse(recipe: SparseRecipe) -> TuningJob:
 def _open(
     verb: str,
     recipe: RetrieveRecipe | LateInteractionRecipe | SparseRecipe,
-    rows: RetrievalRows,
-    training: VectorTraining,
-    build: Callable[[str, int], TextLearner | TokenLearner | SparseLearner],
+    build: Callable[[str, int], Learner],
     *,
     dims: Sequence[int | None] = (None,),
     penalty: Callable[[Tensor, Tensor, float], Tensor] | None = None,
@@ -129,8 +101,6 @@ def _open(
     Args:
         verb: The name of the verb on the command line.
         recipe: The verb's recipe.
-        rows: The recipe's data.
-        training: The recipe's training settings.
         build: Makes a learner from a model's folder and a seed.
         dims: As in `Retrieval`.
         penalty: As in `Retrieval`.
@@ -138,29 +108,18 @@ def _open(
         names: The classes that load the folder, here and in sentence-transformers.
         pipeline: The hub's name for the model's purpose.
     """
-    ranking_scores({}, {"none": {}}, [training.metric])  # an unknown one is refused here
-    data, held = training_data(rows)
-    given = prepared(rows, data, training.loss, plain="in-batch")
-    training = replace(training, loss=cast(RetrievalLoss, given.loss))
-    chosen: Any = training  # of the class that the recipe has
-    recipe = replace(recipe, training=chosen)
-    splits = {"dev": rows.dev_split, "test": rows.test_split}
-    held_out = {} if held is None else {"dev": _judged_of(held, rows)}
-    held_out |= {
-        name: _judged(source, splits[name], rows)
-        for name, source in rows.sources.items()
-        if name in splits
-    }
+    read = partial(_judged, recipe.data)
+    examples = RankingExamples[JudgedTexts].open(recipe, plain="in-batch", read=read)
+    training: Any = replace(recipe.training, loss=cast(RetrievalLoss, examples.loss))
     learner = build(recipe.model, recipe.sweep.seeds[0])
     config = encoder_of(learner).config
     training.require_layers(config.num_layers)
-    scale = learner.scale if training.scale is None else training.scale
     objective = Retrieval(
         learner.sides,
-        given.data,
-        held_out,
+        examples.data,
+        examples.held_out,
         training,
-        scale=scale,
+        scale=learner.scale if training.scale is None else training.scale,
         dims=dims,
         penalty=penalty,
     )
@@ -168,7 +127,7 @@ def _open(
     return TuningJob(
         verb=verb,
         phase=verb,
-        recipe=recipe,
+        recipe=replace(recipe, training=training),
         config=config,
         objective=objective,
         first=lambda seed: build(recipe.model, seed),
@@ -182,36 +141,30 @@ def _open(
             'print(model.encode_query(["A question?"]))',
             also=f'sentence-transformers loads it as well: `{other}("FOLDER")`.',
         ),
-        splits=split_sizes(rows, given.data, held_out),
-        fingerprint=fingerprint(rows, given.data, held_out),
-        notes=[*given.notes, *held_out_notes(held_out), *objective.notes],
-        facts={
-            "examples": len(given.data.examples),
-            "learned from": given.summary(objective.num_cut),
-            "loss": given.loss,
-        },
-        mixture=mixture_of(rows, given.data.examples),
-        plain=lambda: {name: objective.plain_scores(name) for name in held_out},
-        plain_name="BM25",
+        **examples.about(objective),
     )
 
 
 def _save(module: nn.Module, folder: Path) -> None:
-    assert isinstance(module, TextLearner | TokenLearner | SparseLearner)
+    assert isinstance(module, Learner)
     module.save(folder)
 
 
-def _judged_of(held: RetrievalData, rows: RetrievalRows) -> JudgedTexts:
-    """Return held-out queries, with all documents of the folder or the rows to search."""
+def _judged(rows: RetrievalRows, source: RetrievalData | str, split: str) -> JudgedTexts:
+    """Return held-out queries with all documents to search.
+
+    Args:
+        rows: The rows of the recipe.
+        source: Queries that were held out of the rows to learn from, or what to read.
+        split: The split of a folder's judgements.
+    """
+    if isinstance(source, str):
+        if is_judged_folder(Path(source)):
+            return read_judged_texts(source, split)
+        return as_judged_texts(read_retrieval_data(source, split, rows), source)
     if not is_judged_folder(Path(rows.train)):
-        return as_judged_texts(held, held.source)
+        return as_judged_texts(source, source.source)
     judged = read_judged_texts(rows.train, rows.train_split)
-    queries = {name: text for name, text in judged.queries.items() if text in held.known}
+    queries = {name: text for name, text in judged.queries.items() if text in source.known}
     judgements = {name: judged.judgements[name] for name in queries}
     return replace(judged, queries=queries, judgements=judgements, notes=())
-
-
-def _judged(source: str, split: str, settings: FileSettings) -> JudgedTexts:
-    if is_judged_folder(Path(source)):
-        return read_judged_texts(source, split)
-    return as_judged_texts(read_retrieval_data(source, split, settings), source)

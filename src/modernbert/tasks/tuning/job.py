@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from modernbert.display import Shown, Table, scores_table
 from modernbert.errors import RunError
 from modernbert.files import write_whole
+from modernbert.inference.loading import longest_sequence, require_same_vocabulary
 from modernbert.json_files import read_settings
 from modernbert.metrics.calibration import CalibrationBin
 from modernbert.metrics.classification import LabelFigures
 from modernbert.model.config import EncoderConfig
 from modernbert.tasks.tuning.recipe import TuningRecipe
+from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.training.distributed import Group
 
 HeldOutSplit = Literal["dev", "test"]
@@ -195,6 +197,25 @@ class TuningJob:
         return self.recipe.training.metric or self.objective.metric
 
 
+def opened_model(recipe: TuningRecipe) -> tuple[EncoderConfig, Tokenizer, int]:
+    """Read the config and the tokenizer of the model that a recipe starts from.
+
+    Returns:
+        The config, the tokenizer, and the longest sequence, in tokens.
+
+    Raises:
+        ModelFolderError: There is no such model.
+        TokenizerError: The model has no tokenizer.
+        InputError: The tokenizer has another vocabulary, or the model cannot read that length.
+        SettingsError: The model has fewer layers than should be frozen.
+    """
+    config = EncoderConfig.from_pretrained(recipe.model)
+    recipe.training.require_layers(config.num_layers)
+    tokenizer = Tokenizer.from_pretrained(recipe.model)
+    require_same_vocabulary(config, tokenizer)
+    return config, tokenizer, longest_sequence(config, tokenizer, recipe.data.max_seqlen)
+
+
 OUTCOME_FILE = "outcome.json"
 
 
@@ -244,7 +265,7 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
 
 
 def goodness(scores: Mapping[str, float], metric: str) -> float:
-    """The score of a metric, negative for `loss`, so that more is better; least without one."""
+    """Return the score of a metric, negated for `loss`, so that more is better; or the least."""
     score = scores.get(metric, -math.inf)
     return -score if metric == "loss" else score
 
@@ -296,7 +317,7 @@ class Results(Shown):
 
     @classmethod
     def of(cls, job: TuningJob, outcomes: Sequence[Outcome], model: Path) -> "Results":
-        """The outcomes of a job's runs; those that differ only in their seeds stand together."""
+        """Group the outcomes of a job's runs by everything but their seeds."""
         groups: dict[tuple[float, float, int], list[Outcome]] = {}
         for outcome in outcomes:
             key = outcome.learning_rate, outcome.weight_decay, outcome.epochs
@@ -331,7 +352,7 @@ class Results(Shown):
         return max(self.best_combination.outcomes, key=lambda each: goodness(each.dev, self.metric))
 
     def table(self) -> Table:
-        """The scores of each combination, or of the best run on each split if there is only one."""
+        """Return the scores of each combination, or of the only run on each split."""
         notes = [*self.comparisons, *([] if self.model is None else [f"model: {self.model}"])]
         if len(self.outcomes) == 1:
             splits = {split: getattr(self.best, split) for split in ("dev", "test")}
