@@ -9,9 +9,16 @@ from tests.report.example_run import EVIL, NUM_STEPS, rows
 from tests.report.html_tree import Node, parse
 
 from modernbert.kinds import MODEL_KINDS
+from modernbert.report.charts import LineChart
 from modernbert.report.history import RunHistory
 from modernbert.report.next_commands import commands_of, go_on
-from modernbert.report.run_charts import phase_accounts, phase_spans, ratio, usual_curve
+from modernbert.report.run_charts import (
+    phase_accounts,
+    phase_spans,
+    ratio,
+    run_charts,
+    usual_curve,
+)
 from modernbert.report.run_report import run_page
 
 
@@ -151,6 +158,8 @@ def test_the_short_step_at_the_end_of_an_epoch_is_no_spike() -> None:
     curve = usual_curve(history, "loss")
     assert len(curve.values) == NUM_STEPS - 1 and curve.values.max() < 10
     assert usual_curve(history_of(steps[:2]), "loss").values.tolist() == [8.95]
+    (sizes,) = (each for each in run_charts(history) if each.title == "Batch size")
+    assert isinstance(sizes, LineChart) and min(sizes.series[0].y) == 1000
 
 
 def test_a_growing_batch_is_shown_whole() -> None:

@@ -209,8 +209,8 @@ class _Drawer:
         return self._chart("Accuracy on general text", series, axis)
 
     def plain(self, title: str, figure: str, unit: str, format: NumberFormat = compact) -> Chart:
-        """Draw a figure as it is."""
-        series = [_series("", self.history.curve(figure))]
+        """Draw a figure as it is at each usual step."""
+        series = [_series("", usual_curve(self.history, figure))]
         return self._chart(title, series, Axis(label=unit, format=format, low=0))
 
     def means(
