@@ -18,7 +18,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import typer
@@ -210,12 +209,7 @@ class Job:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._stack:
             if kind is not None and self.folder.exists() and not self.is_complete:
                 with suppress(OSError):  # the disk may be full
@@ -422,12 +416,12 @@ def kept_when_stopped(job: Job) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        tell(f"stopped after {job.told}; run the same command to go on")
+        tell(f"stopped after {job.told}; run the same command to continue")
         raise typer.Exit(_STOPPED) from None
     except OSError as error:
         raise RunError(
             f"{job.address or job.output}: could not be written: {error.strerror or error}; "
-            f"{job.told} kept: mend it and run the same command to go on"
+            f"{job.told} kept: fix the cause and run the same command to continue"
         ) from None
 
 

@@ -74,7 +74,7 @@ class InWindows:
 
 
 def sequences_of(encoded: Sequence[Any]) -> list[Encoded]:
-    """The sequences of some items, in their order."""
+    """Return the sequences of some items, in their order."""
     return [
         each
         for item in encoded
@@ -83,7 +83,7 @@ def sequences_of(encoded: Sequence[Any]) -> list[Encoded]:
 
 
 def by_item(encoded: Sequence[Any], results: Iterable[Any]) -> list[Any]:
-    """The results of `sequences_of` some items, for each item its own."""
+    """Return the results of `sequences_of` some items, for each item its own."""
     left = iter(results)
     return [
         list(islice(left, len(item.windows))) if isinstance(item, InWindows) else next(left)
@@ -152,7 +152,7 @@ class Work(Generic[T, E, R]):
     def run(
         self, items: Iterable[T], on_progress: Observer | None = None
     ) -> Iterator[list[tuple[E, R]]]:
-        """For each window, what each of its items was encoded to and its result, in their order.
+        """Yield, for each window, what its items were encoded to and their results, in order.
 
         Args:
             items: The inputs, of which only a window is held at a time.
@@ -212,7 +212,7 @@ def _delayed(items: Iterable[T], number: int) -> Iterator[T]:
 
 
 def batch_tokens_for(device: torch.device, asked: int | None = None) -> int:
-    """How many tokens to compute at once: what is asked for, or what fills such a device."""
+    """Return how many tokens to compute at once: what is asked for, or what fills such a device."""
     if asked is not None:
         return asked
     return _CUDA_BATCH_TOKENS if device.type == "cuda" else DEFAULT_BATCH_TOKENS
@@ -245,7 +245,7 @@ def windows(
 
 
 def packs(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Places of texts of like lengths, the longest first, up to `batch_tokens` a pack.
+    """Yield the places of texts of like lengths, the longest first, up to `batch_tokens` a pack.
 
     >>> list(packs([2, 9, 4, 3], 8))
     [[1], [2, 3], [0]]

@@ -77,15 +77,15 @@ class Prompted:
         return "" if name is None else self.prompts[name]
 
     def first_prompt(self, names: Iterable[str]) -> str:
-        """The first of these prompts that there is, or none; the default does not count."""
+        """Return the first of these prompts that there is, or none; the default does not count."""
         return next((self.prompts[name] for name in names if name in self.prompts), "")
 
     def side_prompt(self, side: Side) -> str:
-        """The prompt of one side of a search; the default does not count."""
+        """Return the prompt of one side of a search; the default does not count."""
         return self.first_prompt(_NAMES[side])
 
     def of_side(self, side: Side, options: Any) -> Any:
-        """Options with the prompt of one side, unless they name another."""
+        """Return options with the prompt of one side, unless they name another."""
         if options.get("prompt") is not None or options.get("prompt_name") is not None:
             return options
         return {**options, "prompt": self.side_prompt(side)}
@@ -205,7 +205,7 @@ def read_embedder(folder: Path) -> tuple[PooledFolder, EmbedderSettings]:
 
 
 def read_embedder_settings(folder: Path) -> tuple[Path, EmbedderSettings]:
-    """The folder of the encoder within a model's, and how it is used; see `read_embedder`."""
+    """Return the encoder's folder within a model's, and how it is used; see `read_embedder`."""
     found, settings = read_embedder(folder)
     return found.encoder, settings
 

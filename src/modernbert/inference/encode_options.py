@@ -131,7 +131,7 @@ def _is_same(asked: Any, device: torch.device) -> bool:
 
 
 def tokens_at_once(options: StreamOptions, device: torch.device, max_seqlen: int) -> int | None:
-    """The most tokens of a batch by `batch_tokens`, or by `batch_size`; None for the usual."""
+    """Return the most tokens of a batch by `batch_tokens` or `batch_size`; None by default."""
     tokens, size = options.get("batch_tokens"), options.get("batch_size")
     if tokens is not None or size is None:
         return tokens
@@ -140,7 +140,7 @@ def tokens_at_once(options: StreamOptions, device: torch.device, max_seqlen: int
 
 @contextmanager
 def watched(results: EncodeOptions, reading: StreamOptions, texts: Any) -> Iterator[StreamOptions]:
-    """The options of reading with an observer that draws a bar, where one is asked for."""
+    """Give the options of reading an observer that draws a bar, where one is asked for."""
     if not results.get("show_progress_bar"):
         yield reading
         return
@@ -159,7 +159,7 @@ def watched(results: EncodeOptions, reading: StreamOptions, texts: Any) -> Itera
 
 
 def quantized(vectors: np.ndarray, precision: VectorPrecision) -> np.ndarray:
-    """Vectors in numbers of fewer bits, as sentence-transformers rounds them.
+    """Round vectors to numbers of fewer bits, as sentence-transformers does.
 
     Args:
         vectors: (num_texts, dim) float32.
@@ -192,14 +192,14 @@ def quantized(vectors: np.ndarray, precision: VectorPrecision) -> np.ndarray:
 
 
 def as_asked(vectors: np.ndarray, options: EncodeOptions) -> np.ndarray | Tensor | list[Tensor]:
-    """Vectors as an array, a tensor or a list of tensors."""
+    """Return vectors as an array, a tensor or a list of tensors, as the options ask."""
     if options.get("convert_to_tensor", False):
         return torch.from_numpy(vectors)
     return vectors if options.get("convert_to_numpy", True) else list(torch.from_numpy(vectors))
 
 
 def split_options(options: EncodeOptions) -> tuple[StreamOptions, EncodeOptions]:
-    """The options of reading, and those of the results."""
+    """Return the options of reading, and those of the results."""
     of_results: Any = {name: value for name, value in options.items() if name in OF_RESULTS}
     of_stream: Any = {name: value for name, value in options.items() if name not in OF_RESULTS}
     return of_stream, of_results

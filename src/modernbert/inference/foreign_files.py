@@ -102,7 +102,7 @@ class PoolingFile:
 
     @classmethod
     def unfold(cls, mapping: Mapping[str, Any], _where: str) -> Mapping[str, Any]:
-        """One pooling may stand without a list around it."""
+        """Put a single pooling into a list."""
         mode = mapping.get("pooling_mode")
         return {**mapping, "pooling_mode": [mode]} if isinstance(mode, str) else mapping
 
@@ -238,7 +238,7 @@ def read_layers(
 
 
 def activation_of(name: str, where: object) -> DenseActivation:
-    """The activation of a class's full name, such as `torch.nn.modules.activation.Tanh`.
+    """Return the activation of a class's full name, such as `torch.nn.modules.activation.Tanh`.
 
     Raises:
         ModelFolderError: It is none that is computed here.
@@ -251,13 +251,13 @@ def activation_of(name: str, where: object) -> DenseActivation:
 
 
 def name_of_activation(activation: DenseActivation) -> str:
-    """The reverse of `activation_of`."""
+    """Return the reverse of `activation_of`."""
     module = "linear" if activation == "Identity" else "activation"
     return f"torch.nn.modules.{module}.{activation}"
 
 
 def written_layer(layer: nn.Module, feature: Feature) -> tuple[str, dict[str, Any]]:
-    """The kind of a layer's step, and what its config.json says."""
+    """Return the kind of a layer's step, and what its config.json says."""
     names = {"module_input_name": feature, "module_output_name": feature}
     if isinstance(layer, Projection):
         settings = layer.settings

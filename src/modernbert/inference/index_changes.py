@@ -356,5 +356,5 @@ def _require_same_parts(segment: Segment, **given: Any) -> None:
 
 
 def starts_of(segments: Sequence[Segment]) -> list[int]:
-    """The row of the first document of each segment."""
+    """Return the row of the first document of each segment."""
     return list(accumulate(map(len, segments[:-1]), initial=0))

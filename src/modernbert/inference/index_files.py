@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -25,7 +24,7 @@ _BITS_OF_BYTE = np.array([value.bit_count() for value in range(256)], np.uint8)
 
 
 def to_int8(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers from -127 to 127, and what 1 stands for in each row.
+    """Round numbers to -127 to 127, and return what 1 stands for in each row.
 
     >>> codes, scales = to_int8(np.array([[0.5, -1.0, 0.0]], np.float32))
     >>> codes.tolist(), round(1 / float(scales[0, 0]))
@@ -43,7 +42,7 @@ def to_int8(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_bits(vectors: np.ndarray) -> np.ndarray:
-    """The signs of the numbers, 1 for those above 0, in words of 64 bits.
+    """Return the signs of the numbers, 1 for those above 0, in words of 64 bits.
 
     Args:
         vectors: (n, dim) float32.
@@ -57,7 +56,7 @@ def to_bits(vectors: np.ndarray) -> np.ndarray:
 
 
 def scores_of_bits(query_bits: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """How many bits differ, negative: (m, n) float32.
+    """Return how many bits differ, negative: (m, n) float32.
 
     Args:
         query_bits: (m, words) uint64.
@@ -70,7 +69,7 @@ def scores_of_bits(query_bits: np.ndarray, bits: np.ndarray) -> np.ndarray:
 
 
 def count_bits(words: np.ndarray) -> np.ndarray:
-    """How many bits of each row are set: (n,) float32.
+    """Return how many bits of each row are set: (n,) float32.
 
     >>> count_bits(np.array([[0, 1], [7, 2**63]], np.uint64)).tolist()
     [1.0, 4.0]
@@ -140,12 +139,7 @@ class GrowingFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -196,14 +190,14 @@ class VectorFile(GrowingFile):
 
 
 def to_tensor(vectors: np.ndarray) -> Tensor:
-    """A tensor of the same memory, which nobody may write."""
+    """Return a tensor of the same memory, which nobody may write."""
     with warnings.catch_warnings():  # that a mapped file cannot be written
         warnings.simplefilter("ignore")
         return torch.from_numpy(np.asarray(vectors))
 
 
 def read_vectors(path: Path) -> np.ndarray:
-    """The rows of a .npy file, (n, dim), memory-mapped and read-only.
+    """Return the rows of a .npy file, (n, dim), memory-mapped and read-only.
 
     Raises:
         InputError: No such file, or something else in it.
@@ -273,12 +267,7 @@ class LineWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         self._places.close()
 
@@ -318,7 +307,7 @@ class LineReader:
         return len(self._ends) > 1
 
     def of(self, rows: Iterable[int]) -> list[Any] | None:
-        """The value of each row; None where no row has one.
+        """Return the value of each row; None where no row has one.
 
         Raises:
             InputError: A line that holds none.
@@ -364,5 +353,5 @@ def _mapped(path: Path) -> mmap.mmap | bytes:
 
 
 def line_of(value: Any) -> bytes:
-    """A value as a line of JSON."""
+    """Return a value as a line of JSON."""
     return json.dumps(value, ensure_ascii=False).encode() + b"\n"

@@ -293,7 +293,7 @@ def require_clusters(clusters: int, *, is_ragged: bool) -> None:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors of length 1; zeros stay zeros."""
+    """Scale vectors to length 1; zeros stay zeros."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: np.ndarray = vectors / np.where(lengths > 0, lengths, 1)
     return scaled.astype(np.float32, copy=False)
@@ -403,7 +403,7 @@ def _stored(vectors: np.ndarray, kind: IndexKind, *, is_ragged: bool) -> dict[st
 
 
 def shape_of(name: str, manifest: IndexManifest) -> tuple[int, np.dtype[Any]]:
-    """How many numbers a row of a file has, and their type."""
+    """Return how many numbers a row of a file has, and their type."""
     if name == "binary":
         return -(-manifest.dim // 64), np.dtype(np.uint64)  # see `to_bits`
     if name == "scales":

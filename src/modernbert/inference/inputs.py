@@ -78,7 +78,7 @@ class TextEncoder:
         return [self.framed([ids[part] for part in each]) for each in parts]
 
     def framed(self, parts: list[list[int]]) -> EncodedText:
-        """One text or two, given as token ids without special ones, as a sequence that fits."""
+        """Make a sequence that fits of one text or two, given as ids without special ones."""
         template = self.tokenizer.template
         room = self.max_seqlen - template.num_special(len(parts))
         is_truncated = sum(map(len, parts)) > room
@@ -101,7 +101,7 @@ class TextEncoder:
 
 
 def as_parts(text: object) -> tuple[str, ...]:
-    """One text or two, checked.
+    """Return one text or two, checked.
 
     Raises:
         InputError: Something else.
@@ -113,7 +113,7 @@ def as_parts(text: object) -> tuple[str, ...]:
 
 
 def num_characters(text: object) -> int:
-    """The size of a text or of a pair.
+    """Return the size of a text or of a pair.
 
     Raises:
         InputError: Something else.
@@ -140,7 +140,7 @@ def require_list(texts: Any, name: str) -> None:
 
 
 def each_item(items: Iterable[T]) -> Iterator[T]:
-    """Items one after another, those of arrays and frames as Python's own.
+    """Yield items one after another, those of arrays and frames as Python's own.
 
     Raises:
         InputError: None, NaN, or something else that is no text, with its place.

@@ -147,6 +147,6 @@ def load(folder_or_hub_id: Path | str, *, precision: PrecisionChoice = "auto") -
 
 
 def class_for(kind: ModelKind) -> Any:
-    """The class that uses a kind of model, imported now."""
+    """Return the class that uses a kind of model, imported now."""
     module, _, name = MODELS[kind].used_as.partition(":")
     return getattr(import_module(f"modernbert.inference.{module}"), name)

@@ -34,7 +34,6 @@ from modernbert.kinds import (
     SETTINGS_FILE,
     TRANSFORMER_FILE,
     Module,
-    model_kind,
     read_modules,
 )
 from modernbert.model.multi_vector import Projection
@@ -108,15 +107,6 @@ class _MaskFile:
 
     skiplist_words: tuple[str, ...] = ()
     skiplist_tasks: tuple[str, ...] = ("document",)
-
-
-def is_multi_vector(folder: Path) -> bool:
-    """Whether a model's folder says that it gives one vector a token.
-
-    Raises:
-        ModelFolderError: A file that cannot be read.
-    """
-    return model_kind(folder) == "multi_vector"
 
 
 def read_folder(folder: Path) -> MultiVectorFolder:

@@ -80,12 +80,12 @@ class MultiVectorSettings:
                 raise ConfigError(f"{name}: got {value}, expected 4 or more")
 
     def prompt(self, side: Side) -> str:
-        """What is put before each text of a side."""
+        """Return what is put before each text of a side."""
         names = ("query",) if side == "query" else ("document", "passage", "corpus")
         return next((self.prompts[name] for name in names if name in self.prompts), "")
 
     def longest(self, side: Side, limit: int) -> int:
-        """How many tokens of a text of this side are read, of at most `limit`.
+        """Return how many tokens of a text of this side are read, of at most `limit`.
 
         Raises:
             InputError: An expansion to more than these.
@@ -135,7 +135,7 @@ class SideEncoder:
 
 
 def skipped_token_ids(tokenizer: Tokenizer, settings: MultiVectorSettings, side: Side) -> list[int]:
-    """The ids whose vectors are left out on a side; words that are no token are none of them."""
+    """Return the ids whose vectors are left out on a side: those of words that are one token."""
     if side not in settings.skiplist_sides:
         return []
     found = (tokenizer.token_to_id(word) for word in settings.skiplist)
@@ -143,7 +143,7 @@ def skipped_token_ids(tokenizer: Tokenizer, settings: MultiVectorSettings, side:
 
 
 def counted(batch: PackedBatch, skipped: Tensor) -> Tensor:
-    """(total_tokens,) bool. Which tokens have a vector that counts.
+    """Return which tokens have a vector that counts, (total_tokens,) bool.
 
     Args:
         batch: The sequences, packed one after another.
@@ -153,7 +153,7 @@ def counted(batch: PackedBatch, skipped: Tensor) -> Tensor:
 
 
 def expanded(batch: PackedBatch, sep_token_id: int) -> Tensor:
-    """(total_tokens,) bool. Which tokens are expansions: those behind a sequence's last [SEP]."""
+    """Return which tokens are expansions, behind the last [SEP]: (total_tokens,) bool."""
     places = torch.arange(batch.total_tokens, device=batch.token_ids.device)
     seps = torch.where(batch.token_ids == sep_token_id, places, -1)
     last = places.new_full((batch.num_sequences,), -1)
@@ -162,7 +162,7 @@ def expanded(batch: PackedBatch, sep_token_id: int) -> Tensor:
 
 
 def hidden_of_queries(encoder: Encoder, batch: PackedBatch, unseen: Tensor) -> Tensor:
-    """(total_tokens, hidden_size), like `encoder(batch)`, but the unseen tokens are no keys.
+    """Compute `encoder(batch)`, (total_tokens, hidden_size), with unseen tokens as no keys.
 
     ColBERT gets them from padding: padded positions are computed, but masked as keys. A packed
     batch has no such positions, so the queries that were filled up, all of one length, are computed
@@ -191,7 +191,7 @@ def hidden_of_queries(encoder: Encoder, batch: PackedBatch, unseen: Tensor) -> T
 
 
 def _hidden_of_block(encoder: Encoder, token_ids: Tensor, seen: Tensor) -> Tensor:
-    """(rows x length, hidden_size).
+    """Compute the final hidden states of queries of one length, (rows x length, hidden_size).
 
     Args:
         encoder: The encoder whose layers are called one by one.

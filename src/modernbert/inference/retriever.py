@@ -13,8 +13,8 @@ from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import Side
 from modernbert.inference.index import Hit, Index
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
-from modernbert.inference.multi_vector_folder import is_multi_vector
 from modernbert.inference.similarity import Fusion
+from modernbert.kinds import model_kind
 from modernbert.model.config_file import find_model
 from modernbert.model.precision import PrecisionChoice
 
@@ -30,7 +30,7 @@ def load_retriever(folder_or_hub_id: Path | str, precision: PrecisionChoice = "a
         ConfigError: A setting that is not supported, or a precision that cannot be had here.
     """
     folder = find_model(folder_or_hub_id, weights=True)
-    if is_multi_vector(folder):
+    if model_kind(folder) == "multi_vector":
         return MultiVectorEmbedder.from_pretrained(folder, precision=precision)
     return Embedder.from_pretrained(folder, precision=precision)
 
@@ -43,7 +43,7 @@ def text_vectors(
     batch_tokens: int | None = None,
     on_progress: Observer | None = None,
 ) -> Iterator[list[np.ndarray]]:
-    """The vectors of any number of texts of one side, for MaxSim: (num_vectors, dim) each.
+    """Yield the vectors of any number of texts of one side, for MaxSim: (num_vectors, dim) each.
 
     One vector a text is of length 1 where cosines compare.
 

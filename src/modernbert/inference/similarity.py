@@ -21,7 +21,7 @@ Vectors = np.ndarray | Tensor
 
 
 def similarity(first: Vectors, second: Vectors, kind: Similarity = "cosine") -> Tensor:
-    """How alike each vector of one set is to each of another; the larger, the more alike.
+    """Return how alike each vector of one set is to each of another; the larger, the more alike.
 
     >>> similarity(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 3.0]])).tolist()
     [[1.0, 0.0]]
@@ -59,7 +59,7 @@ _QUERY_VECTORS = 1_024
 
 
 def max_sim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
-    """The scores of all pairs: (num_queries, num_documents) float32.
+    """Return the scores of all pairs: (num_queries, num_documents) float32.
 
     >>> one, two = np.eye(2, dtype=np.float32)
     >>> max_sim([np.stack([one, two])], [one[None], np.stack([two, one])]).tolist()
@@ -86,7 +86,7 @@ def max_sim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> n
 def scores_of_block(
     queries: Sequence[np.ndarray], vectors: np.ndarray, lengths: Sequence[int] | np.ndarray
 ) -> np.ndarray:
-    """(num_queries, num_documents) float32, all products at once.
+    """Compute MaxSim with all products at once: (num_queries, num_documents) float32.
 
     Args:
         queries: (num_vectors, dim) for each query.
@@ -100,7 +100,7 @@ def scores_of_block(
 def reduced(
     products: np.ndarray, lengths: Sequence[int] | np.ndarray, query_lengths: Sequence[int]
 ) -> np.ndarray:
-    """(num_queries, num_documents) float32 from the products of all their vectors.
+    """Reduce the products of all vectors to scores: (num_queries, num_documents) float32.
 
     Args:
         products: (total_vectors, vectors of all queries).
@@ -116,7 +116,7 @@ def reduced(
 
 
 def runs(lengths: Sequence[int] | np.ndarray, most: int) -> Iterator[slice]:
-    """Neighbours whose lengths together are at most `most`, but one in any case.
+    """Yield neighbours whose lengths together are at most `most`, but one in any case.
 
     >>> list(runs([2, 3, 9, 1], 5))
     [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
@@ -152,7 +152,7 @@ def _starts(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
 def rank_documents(
     queries: Sequence[np.ndarray], blocks: Iterable[Sequence[np.ndarray]], top_k: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each query the scores and the numbers of the best documents, best first, by MaxSim.
+    """Find the best documents of each query by MaxSim: scores and numbers, best first.
 
     With one vector a text that is the dot product. Only one block is held at a time.
 
@@ -203,7 +203,7 @@ class Best:
         return self._rows.numpy()
 
     def ordered(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Scores and rows for each query, best first; among equals the first row."""
+        """Yield scores and rows for each query, best first; among equals the first row."""
         for scores, rows in zip(self._scores.numpy(), self._rows.numpy(), strict=True):
             order = np.lexsort((rows, -scores))
             yield scores[order], rows[order]

@@ -198,7 +198,7 @@ class Tagger(TextModel[TokenClassifier]):
         return (words for block in blocks for words in block)
 
     def use(self) -> Use[TextOrWords, EncodedWords, Labels, list[Entity]]:
-        """Texts, or lists of words, to entities."""
+        """Describe how texts, or lists of words, become entities."""
         return Use(
             name="labels",
             encode=self.encode,
@@ -216,7 +216,7 @@ class Tagger(TextModel[TokenClassifier]):
         return [self.labelled(*each) for each in zip(encoded, computed, strict=True)]
 
     def labelled(self, encoded: EncodedWords, computed: Labels) -> list[LabelledSpan]:
-        """The words of one text, of whose windows `compute` told the labels of the tokens."""
+        """Return the labelled words of one text from the labels of its windows' tokens."""
         windows = [(scores.tolist(), indices.tolist()) for scores, indices in computed]
         found = []
         for (window, place), span in zip(encoded.places, encoded.spans, strict=True):
@@ -231,7 +231,7 @@ class Tagger(TextModel[TokenClassifier]):
         return list(zip(scores, indices, strict=True))
 
     def encode(self, texts: Sequence[TextOrWords]) -> list[EncodedWords]:
-        """The tokens and the words of each text."""
+        """Return the tokens and the words of each text."""
         return [
             encode(
                 self.tokenizer,

@@ -77,7 +77,7 @@ def encode(
 
 
 def first_tokens(encoding: WordEncoding) -> list[int]:
-    """The place of the first token of each word that is not cut off."""
+    """Return the place of the first token of each word that is not cut off."""
     firsts: dict[int, int] = {}
     for place, word in enumerate(encoding.word_ids):
         if word is not None:
@@ -86,7 +86,7 @@ def first_tokens(encoding: WordEncoding) -> list[int]:
 
 
 def num_characters(text: object) -> int:
-    """The size of a text or of a list of words.
+    """Return the size of a text or of a list of words.
 
     Raises:
         InputError: Something else.

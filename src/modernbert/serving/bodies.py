@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -61,12 +60,7 @@ class Hold:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Release all bytes."""
         self._memory.num_bytes -= self._num_bytes
         self._num_bytes = 0
