@@ -106,7 +106,7 @@ def test_an_empty_value_is_the_default() -> None:
         ("training.total_tokens=0", "total_tokens: got 0, expected 1 or more"),
         ("compile=yes", "compile: got 'yes', expected true or false"),
         ("optimizer=sgd", "optimizer: got 'sgd', expected one of 'stable-adamw'"),
-        ("max_seqlen=9", "max_seqlen: several settings are called so; expected one of model.max"),
+        ("max_seqlen=9", "max_seqlen: several settings have this name; expected one of model.max"),
         ("masking=9", "masking: got 9, expected a table of keys"),
         ("training.seed.x=1", "training: seed: got {'x': '1'}, expected a whole number"),
         ("seed.x=1", "seed.x: leads into seed, which has no keys"),

@@ -125,7 +125,7 @@ class PretrainingResult(Shown):
     report: Path
 
     def table(self) -> Table:
-        """The numbers of the run in a row."""
+        """Return the numbers of the run in a row."""
         figures = {"steps": self.steps, "tokens": self.tokens, **self.evaluation}
         notes = [f"model: {self.model}", f"report: {self.report}"]
         return Table(("status", *figures), [[self.status, *figures.values()]], notes)
@@ -245,7 +245,7 @@ class Evaluation(Shown):
     details: Mapping[str, Any]
 
     def table(self) -> Table:
-        """A row for each task."""
+        """Return a row for each task."""
         average = self.details.get("average")
         notes = [] if average is None else [f"average: {average:.4f}"]
         return scores_table(self.scores, "task", [*notes, f"model: {self.model}"])

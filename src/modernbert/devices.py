@@ -46,12 +46,12 @@ _AMPERE, _ADA = (8, 0), (8, 9)
 
 
 def is_since_ampere(device: torch.device) -> bool:
-    """Whether a device is an NVIDIA GPU of Ampere's generation or a later one."""
+    """Return whether a device is an NVIDIA GPU of Ampere's generation or a later one."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
 
 
 def has_triton(device: torch.device) -> bool:
-    """Whether kernels in Triton run on a device: on GPUs since Ampere, where it is installed."""
+    """Return whether Triton is installed and runs on a device, a GPU since Ampere."""
     return is_since_ampere(device) and importlib.util.find_spec("triton") is not None
 
 
@@ -90,7 +90,7 @@ T = TypeVar("T")
 def copied_ahead(
     items: Iterable[T], copy: Callable[[T], T], device: torch.device | str
 ) -> Iterator[T]:
-    """Each item as `copy` returns it, one ahead of its use and on a stream of its own.
+    """Yield each item as `copy` returns it, one ahead of its use and on a stream of its own.
 
     On other devices than CUDA every item is copied when it is asked for.
 
@@ -162,7 +162,7 @@ _MULTIPLE = 64
 
 
 def missing_rows(num_rows: int) -> int:
-    """How many rows there should be besides.
+    """Return how many rows there should be besides.
 
     >>> missing_rows(100), missing_rows(128)
     (28, 0)

@@ -42,7 +42,7 @@ def import_extra(module: str) -> Any:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package is there to be imported."""
+    """Return whether a package is there to be imported."""
     try:
         return find_spec(package) is not None
     except ImportError:
@@ -50,7 +50,7 @@ def is_installed(package: str) -> bool:
 
 
 def missing(package: str) -> str:
-    """What a person reads who lacks a package.
+    """Return what a person reads who lacks a package.
 
     >>> missing("pyarrow")
     "pyarrow is not installed; run: pip install 'modernbert[train]'"

@@ -82,7 +82,7 @@ def _remove_abandoned(path: Path) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill that becomes `path`, which must not exist, when the block ends well.
+    """Give a folder to fill, which becomes the new folder `path` when the block ends well.
 
     Its files are made durable before the rename, so a folder under its final name is complete.
 
@@ -104,7 +104,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def updated_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill whose files take their places in `path` when the block ends well.
+    """Give a folder to fill, whose files go into `path` when the block ends well.
 
     Where `path` is new it appears at once and whole. Where it exists, its other files stay, and
     all that are replaced are so at one moment: a folder with the new files and links to the others
@@ -265,7 +265,7 @@ def _lock(descriptor: int, kind: int) -> None:
 
 
 def locks() -> ModuleType:
-    """The locks of files that `fcntl` gives, for those who cannot do without them.
+    """Return the locks of files that `fcntl` gives, for those who cannot do without them.
 
     Raises:
         RunError: This system has none.

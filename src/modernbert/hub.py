@@ -59,7 +59,7 @@ def find_folder(
 
 
 def split_revision(folder_or_hub_id: str) -> tuple[str, str | None]:
-    """An id of the hub without its revision, and the revision; a folder stays as it is.
+    """Return an id of the hub without its revision, and the revision; a folder stays as it is.
 
     >>> split_revision("owner/model@v1.0")
     ('owner/model', 'v1.0')

@@ -134,7 +134,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def log_row(line: bytes | str) -> dict[str, Any] | None:
-    """A row of a run's log, without the values of its known keys that are of other types.
+    """Return a row of a run's log, without the values of its known keys that are of other types.
 
     Args:
         line: A line of metrics.jsonl, of which a kill may have cut off the end.

@@ -30,7 +30,7 @@ class Text(str):
 
 
 def read_assignments(texts: Iterable[str]) -> dict[str, Text]:
-    """Values by their keys, of texts such as `training.total_tokens=1e9`.
+    """Read values by their keys from texts such as `training.total_tokens=1e9`.
 
     Raises:
         SettingsError: A text has no key, or a key occurs twice.
@@ -49,7 +49,7 @@ def read_assignments(texts: Iterable[str]) -> dict[str, Text]:
 def overridden(
     mapping: Mapping[str, Any], values: Mapping[str, Any], *settings_classes: type
 ) -> dict[str, Any]:
-    """A copy of a recipe's mapping with other values.
+    """Return a copy of a recipe's mapping with other values.
 
     Args:
         mapping: The recipe, as its file has it.
@@ -109,7 +109,7 @@ def _place(key: str, places: Mapping[Place, tuple[Any, bool]]) -> Place:
         return found[0]
     if found:
         shown = ", ".join(map(".".join, found))
-        raise SettingsError(f"{key}: several settings are called so; expected one of {shown}")
+        raise SettingsError(f"{key}: several settings have this name; expected one of {shown}")
     names = sorted({each[-1] for each in places})
     close = difflib.get_close_matches(key, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else f"; expected one of {', '.join(names)}"

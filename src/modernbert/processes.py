@@ -152,7 +152,7 @@ class ProcessPool(Generic[W, M]):
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return RunError(
             f"a worker process died ({cause}; the machine may have run out of memory); "
-            "run the same command again to go on, perhaps with fewer workers"
+            "run the same command again to continue, perhaps with fewer workers"
         )
 
     def _stop(self) -> None:

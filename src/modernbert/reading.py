@@ -14,7 +14,7 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def is_pointer(content: bytes) -> bool:
-    """Whether a file begins as the pointers do that Git LFS leaves in the place of large files."""
+    """Return whether a file is a pointer that Git LFS leaves in the place of a large file."""
     return content.startswith(_POINTER)
 
 
@@ -53,13 +53,13 @@ def read_text(path: Path) -> str:
 
 
 def cache_folder(name: str) -> Path:
-    """Where this package keeps what it can make or fetch again, in the user's cache folder."""
+    """Return the folder of what can be made or fetched again, in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "modernbert" / name
 
 
 def user_path(path: Path | str) -> Path:
-    """The path that a user means, `~` being a home folder.
+    """Return the path that a user means, `~` being a home folder.
 
     Raises:
         InputError: A path that the system cannot have, or the home of a user whom it does not know.

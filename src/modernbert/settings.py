@@ -148,7 +148,7 @@ def _check_bounds(metadata: Iterable[Any], value: Any, name: str) -> None:
 
 
 def fields_of(settings_class: type) -> list[Field]:
-    """The fields of a settings class in their order, with their descriptions."""
+    """Return the fields of a settings class in their order, with their descriptions."""
     plain = typing.get_type_hints(settings_class)
     found = []
     for field in dataclasses.fields(settings_class):
@@ -162,7 +162,7 @@ def fields_of(settings_class: type) -> list[Field]:
 
 
 def without_none(hint: Any) -> Any:
-    """The type `X` of `X | None`, and any other type as it is."""
+    """Return the type `X` of `X | None`, and any other type as it is."""
     if typing.get_origin(hint) in (Union, types.UnionType):
         (hint,) = (each for each in typing.get_args(hint) if each is not types.NoneType)
     return hint
@@ -251,7 +251,7 @@ def check_keys(mapping: Mapping[str, Any], known: Iterable[str], *, where: str) 
 
 
 def to_mapping(settings: Any) -> dict[str, Any]:
-    """Plain dictionaries and lists of a settings object; fields that are None are left out."""
+    """Turn settings into plain dictionaries and lists, without the fields that are None."""
     mapping = {
         field.name: _plain(value)
         for field in dataclasses.fields(settings)
@@ -262,7 +262,7 @@ def to_mapping(settings: Any) -> dict[str, Any]:
 
 
 def to_toml(settings: Any) -> str:
-    """The settings as TOML text that `load` reads back to an equal object."""
+    """Return the settings as TOML text that `load` reads back to an equal object."""
     return tomli_w.dumps(to_mapping(settings))
 
 

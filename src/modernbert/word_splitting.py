@@ -95,7 +95,7 @@ class WordSplitting:
             )
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """The start and the end of each word, in characters."""
+        """Return the start and the end of each word, in characters."""
         letters = text.translate(_LETTERS)
         if self.at != "punctuation":
             word = r"\S+" if self.at == "blanks" else rf"\S{_JOINED}*"
@@ -104,7 +104,7 @@ class WordSplitting:
         return list(chain(*(self._parts(text, *span) for span in found)))
 
     def words(self, text: str) -> list[str]:
-        """The words themselves."""
+        """Return the words themselves."""
         return [text[start:end] for start, end in self.spans(text)]
 
     @classmethod
@@ -153,7 +153,7 @@ class WordSplitting:
         return cls(at=at, **{key: tuple(published.get(key, "").split()) for key in names[1:]})
 
     def published(self) -> Mapping[str, str]:
-        """What a config.json says under `word_splitting`: lists as words with blanks between."""
+        """Return what config.json says under `word_splitting`, with lists as words with blanks."""
         lists = {each.name: " ".join(getattr(self, each.name)) for each in fields(self)[1:]}
         return {"at": self.at, **{name: words for name, words in lists.items() if words}}
 

@@ -594,7 +594,7 @@ def test_pieces_of_long_texts_are_found(
         patch.setattr(EmbeddingJob, "append", append)
         patch.setattr(job_module, "_SECONDS_BETWEEN_SAVES", 0.0)
         stopped = embed(run, models, source, tmp_path / "out.index", *options)
-    assert stopped.exit_code == 2 and "run the same command to go on" in stopped.stderr
+    assert stopped.exit_code == 2 and "run the same command to continue" in stopped.stderr
     answer = embed(run, models, source, tmp_path / "out.index", *options)
     assert answer.exit_code == 0 and "going on after" in answer.stderr, answer.stderr
     chunks = ChunkSettings(by=by, num_tokens=12)

@@ -117,7 +117,7 @@ class _InOrderOfUse(TyperGroup):
         except KeyboardInterrupt:
             if hasattr(signal, "setitimer"):  # it was seen; see `__main__`
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            tell("stopped; what was finished is kept: run the same command to go on or begin again")
+            tell("stopped; what was finished is kept: run the same command to continue or restart")
             raise typer.Exit(_STOPPED) from None
 
 

@@ -76,7 +76,7 @@ class DemoChoice:
         return int(min(most, max(least, _EVALUATION_SHARE * self.total_tokens)))
 
     def as_recipe(self) -> dict[str, str]:
-        """The values of the recipe that depend on the choice, by their names in its template."""
+        """Return the values that depend on the choice, by their names in the recipe's template."""
         steps = self.total_tokens // _STEP_TOKENS
         return {
             "model": self.model.sizes,

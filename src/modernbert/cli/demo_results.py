@@ -39,7 +39,7 @@ def report_results(recipe: "PretrainingRecipe", recipe_path: Path) -> None:
 
 
 def held_out_baseline(recipe: "PretrainingRecipe") -> "Baseline":
-    """The unigram distribution of the training shards on the held-out masked tokens."""
+    """Return the unigram distribution of the training shards on the held-out masked tokens."""
     import numpy as np
 
     from modernbert.data.shards import ShardFolder
@@ -55,7 +55,7 @@ def held_out_baseline(recipe: "PretrainingRecipe") -> "Baseline":
 
 
 def figures(evaluations: list[Mapping[str, Any]], baseline: "Baseline") -> Iterator[str]:
-    """A table: loss and accuracy on held-out masked tokens, without and with training."""
+    """Yield a table of loss and accuracy on held-out masked tokens, without and with training."""
     yield ""
     yield f"{'masked tokens of held-out files':<36}{'loss':>6}{'accuracy':>11}"
     rows = [
@@ -73,7 +73,7 @@ def figures(evaluations: list[Mapping[str, Any]], baseline: "Baseline") -> Itera
 
 
 def examples(recipe: "PretrainingRecipe") -> Iterator[str]:
-    """What the model fills in for [MASK], before and after training."""
+    """Yield what the model fills in for [MASK], before and after training."""
     from modernbert.inference.fill_mask import FillMask
     from modernbert.tasks.pretraining.pretrain import build_model
     from modernbert.tokenizer.tokenizer import Tokenizer

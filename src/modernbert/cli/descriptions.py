@@ -33,7 +33,7 @@ def describe(path: Path) -> Description:
 
 
 def describe_recipe(path: Path) -> Description:
-    """The resolved settings of a recipe, the size of its model, and what the training costs."""
+    """Describe a recipe: its resolved settings, the size of its model and the cost of training."""
     from modernbert.errors import TokenizerError
     from modernbert.settings import load, to_mapping
     from modernbert.tasks.pretraining.data import model_config
@@ -62,7 +62,7 @@ def describe_recipe(path: Path) -> Description:
 
 
 def describe_training(phase: "PhaseRecipe", config: "EncoderConfig") -> Description:
-    """Steps and arithmetic of a phase, as if every sequence were as long as the longest."""
+    """Describe the steps and the arithmetic of a phase whose sequences are all of full length."""
     from modernbert.model.config import flops_per_token
 
     bin_tokens, total_tokens = phase.packing.bin_tokens, phase.training.total_tokens
@@ -93,7 +93,7 @@ def describe_model(path: Path) -> Description:
 
 
 def describe_config(config: "EncoderConfig") -> Description:
-    """The numbers of a model."""
+    """Describe the numbers of a model."""
     from modernbert.model.config import flops_per_token
 
     return {
@@ -116,7 +116,7 @@ def describe_config(config: "EncoderConfig") -> Description:
 
 
 def describe_shards(path: Path) -> Description:
-    """Documents, tokens and lengths of a shard folder."""
+    """Describe a shard folder: its documents, tokens and lengths."""
     from modernbert.data.shards import ShardFolder
 
     folder = ShardFolder.open(path)
@@ -161,7 +161,7 @@ def _histogram(lengths: "np.ndarray") -> dict[str, int]:
 
 
 def describe_tokenizer(path: Path) -> Description:
-    """Sizes and special tokens of a tokenizer's folder."""
+    """Describe the sizes and the special tokens of a tokenizer's folder."""
     from modernbert.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_pretrained(path)

@@ -307,7 +307,7 @@ def _check_index(output: Path, index: IndexSettings) -> "Index | None":
         raise InputError("--field, --bm25 and --add: have no effect without an .index as --output")
     if index.add:
         if address_of(output):
-            raise InputError("--add: needs an index on this machine, and no address")
+            raise InputError("--add: needs an index on this machine, not an address")
         if index.bm25 or index.kind or index.faiss or index.clusters:
             raise InputError(
                 "--add: the index is as it was built; leave out --bm25, --kind, --clusters, --faiss"
@@ -338,7 +338,7 @@ def _kind(index: IndexSettings, output: Path, *, multi: bool) -> "IndexKind":
         raise InputError("--kind: has no effect without an .index as --output")
     if index.faiss:
         if output.suffix != ".index" or multi or address_of(output):
-            raise InputError("--faiss: needs an .index with one vector per text, and no address")
+            raise InputError("--faiss: needs an .index with one vector per text, on this machine")
         import_extra("faiss")
     chosen: IndexKind = index.kind or ("float16" if multi else "float32")
     require_one_of("--kind", chosen, KINDS[multi])

@@ -199,7 +199,7 @@ class EmbeddingJob(Job):
         return ([text] for text in self._texts()) if is_multi else self._blocks()
 
     def blocks_of_texts(self, num_texts: int) -> Iterator[list["np.ndarray"]]:
-        """The vectors of each text that is kept, so many texts at a time; of a multi-vector job."""
+        """Yield the vectors of each text of a multi-vector job, so many texts at a time."""
         texts = self._texts() if self.num_done else iter(())
         while block := list(islice(texts, num_texts)):
             yield block
@@ -231,12 +231,12 @@ class EmbeddingJob(Job):
 
 
 def ids_beside(output: Path) -> Path:
-    """Where the ids of a .npy file are, a line each."""
+    """Return where the ids of a .npy file are, a line each."""
     return output.with_suffix(".ids.jsonl")
 
 
 def hashes_beside(output: Path) -> Path:
-    """Where the hashes of a file of vectors, and of its ids, are."""
+    """Return where the hashes of a file of vectors, and of its ids, are."""
     return output.with_name(f"{output.name}.hashes.json")
 
 
@@ -275,7 +275,7 @@ class ChunkInput:
                 yield row
 
     def borders(self, row: InputRow) -> "list[Span]":
-        """The start and end of each piece of a text, in characters.
+        """Return the start and end of each piece of a text, in characters.
 
         Raises:
             InputError: The column of the row holds no such list, or no part of the text.
@@ -303,7 +303,7 @@ def _spans(value: Any) -> "list[Span]":
 
 
 def names_of(name: str, borders: "Sequence[Span]") -> list[str]:
-    """The ids of the pieces of a text: its own, and their characters as in RFC 5147.
+    """Return the ids of the pieces of a text: its own, and their characters as in RFC 5147.
 
     >>> names_of("a", [(0, 120), (121, 240)])
     ['a#char=0,120', 'a#char=121,240']

@@ -126,14 +126,14 @@ class TuningWatch:
 
 
 def scores_of(figures: Mapping[str, Any]) -> str:
-    """Scores beside each other."""
+    """Write scores beside each other."""
     besides = ("kind", "step", "phase", "tokens", "seconds")
     named = [f"{name} {value:.4f}" for name, value in figures.items() if name not in besides]
     return "  ".join(named)
 
 
 def result_lines(results: "Results") -> Iterator[str]:
-    """The table of all runs when there are several, and the best scores."""
+    """Yield the table of all runs when there are several, and the best scores."""
     if len(results.outcomes) > 1:
         yield f"{'learning rate':>13}  {'weight decay':>12}  {'epochs':>6}  {results.metric}"
         for each in results.combinations:

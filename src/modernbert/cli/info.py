@@ -15,7 +15,7 @@ _SECONDS = 0.3
 
 
 def describe_this_machine() -> dict[str, Any]:
-    """What this machine computes with, and the speeds that its products reach here and now."""
+    """Describe what this machine computes with, and the speeds that it reaches now."""
     import torch
 
     from modernbert.devices import best_device

@@ -49,7 +49,7 @@ class MiningJob(LinesJob):
         self._num_embeddings = self._num_texts_embedded = 0
 
     def vectors_of(self, retriever: "Retriever", observer: "Observer") -> "Vectors":
-        """What computes the vectors of texts, as far as an earlier start has not."""
+        """Return what computes the vectors of texts, as far as an earlier start has not."""
 
         def vectors(texts: Sequence[str], side: "Side") -> Iterator[list["np.ndarray"]]:
             self._num_embeddings += 1
@@ -121,7 +121,7 @@ def description_of(
     teacher: str | None,
     precision: str,
 ) -> dict[str, Any]:
-    """Everything that decides the rows, as JSON values."""
+    """Return everything that decides the rows, as JSON values."""
     from modernbert.inference.loading import folder_fingerprint
     from modernbert.model.config_file import find_model
 

@@ -51,7 +51,7 @@ def echo_json(value: Any) -> None:
 
 
 def example(arguments: str) -> str:
-    """The last line of a verb's help."""
+    """Return the last line of a verb's help."""
     return f"Example: `modernbert {arguments}`"
 
 
@@ -93,7 +93,7 @@ class SettingOption:
         return not any(self.default is nothing for nothing in (MISSING, None, (), False))
 
     def parameter(self) -> inspect.Parameter:
-        """The parameter of a command from which typer makes the option."""
+        """Return the parameter of a command from which typer makes the option."""
         option = typer.Option(
             *self.flags,
             help=self.doc.text,

@@ -19,7 +19,7 @@ _DROPOUT = 0.1  # how much does not matter to the speed
 def phases_of(
     recipe: "PretrainingRecipe", *, preset: str | None, mean_document_tokens: float | None
 ) -> "list[Phase]":
-    """The phases of a recipe, in their order.
+    """Return the phases of a recipe, in their order.
 
     Args:
         recipe: The recipe; its shards need not exist.
@@ -59,7 +59,7 @@ def _phase(
 
 
 def model_of(recipe: "PhaseRecipe", tokenizer: str, preset: str | None) -> "EncoderConfig":
-    """The model's numbers, with the vocabulary of the tokenizer where that is there already.
+    """Return the model's numbers, with the vocabulary of the tokenizer where that is there already.
 
     Raises:
         ModelFolderError: The model of `start` cannot be read.
@@ -83,7 +83,7 @@ def model_of(recipe: "PhaseRecipe", tokenizer: str, preset: str | None) -> "Enco
 
 
 def lengths_of(recipe: "PhaseRecipe", mean_document_tokens: float | None) -> "DocumentLengths":
-    """How long the documents are: as given, as in the shards, or as on the web.
+    """Return how long the documents are: as given, as in the shards, or as on the web.
 
     Raises:
         ShardError: Shards that are there cannot be used.
@@ -103,7 +103,7 @@ def lengths_of(recipe: "PhaseRecipe", mean_document_tokens: float | None) -> "Do
 
 
 def _measured(folder: str) -> "DocumentLengths":
-    """Those of a folder's first shard: documents are shuffled over all of them."""
+    """Measure the lengths in a folder's first shard, as documents are shuffled over all."""
     import numpy as np
 
     from modernbert.data.shards import ShardFolder

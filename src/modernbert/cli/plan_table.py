@@ -21,7 +21,7 @@ class PlanLine(NamedTuple):
 
 
 def table(plans: "Sequence[PhasePlan]", data: "DataPlan", sources: dict[str, Any]) -> Iterator[str]:
-    """The plan, a column for each phase; what all phases take together, and their data."""
+    """Yield the plan, a column for each phase; what all phases take together, and their data."""
     yield machine_line(plans[0], sources)
     yield ""
     names = [plan.phase.name for plan in plans]
@@ -40,7 +40,7 @@ def table(plans: "Sequence[PhasePlan]", data: "DataPlan", sources: dict[str, Any
 
 
 def machine_line(plan: "PhasePlan", sources: dict[str, Any]) -> str:
-    """Which processes these are.
+    """Return which processes these are.
 
     The peak is that of the format in which the first phase computes.
     """
@@ -58,7 +58,7 @@ def machine_line(plan: "PhasePlan", sources: dict[str, Any]) -> str:
 
 
 def byte_count(number: float) -> str:
-    """Bytes in three digits, in powers of 1,000.
+    """Write bytes in three digits, in powers of 1,000.
 
     >>> byte_count(598_620_928), byte_count(3_999_000_000_000), byte_count(12)
     ('599 MB', '4.00 TB', '12 bytes')
@@ -164,7 +164,7 @@ def _totals(plans: "Sequence[PhasePlan]") -> Iterator[list[str]]:
 
 
 def total_of(plans: "Sequence[PhasePlan]") -> dict[str, Any]:
-    """Sums over the phases."""
+    """Add up the phases."""
     costs = [plan.cost for plan in plans if plan.cost is not None]
     return {
         "tokens": sum(plan.phase.total_tokens for plan in plans),
@@ -202,7 +202,7 @@ def _aligned(cells: list[list[str]]) -> Iterator[str]:
 def as_mapping(
     plans: "Sequence[PhasePlan]", data: "DataPlan", sources: dict[str, Any]
 ) -> dict[str, Any]:
-    """The plan as JSON values."""
+    """Return the plan as JSON values."""
     machine = plans[0].machine
     return {
         "machine": {**asdict(machine), "chip": asdict(machine.chip)},

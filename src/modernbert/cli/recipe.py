@@ -25,7 +25,7 @@ Name = Annotated[
 
 
 def find_recipe(given: Path) -> Path:
-    """The file of a recipe: the one that is named, or the one of this name in the package.
+    """Return the file of a recipe: the one that is named, or the one of this name in the package.
 
     Raises:
         SettingsError: There is neither.
@@ -42,7 +42,7 @@ def find_recipe(given: Path) -> Path:
 
 
 def recipe_files() -> list[Path]:
-    """The recipes of the package, by name."""
+    """Return the recipes of the package, by name."""
     return sorted(RECIPES.glob("*.toml"))
 
 

@@ -90,7 +90,7 @@ _UNWANTED_BUT_COLORS = re.compile(rf"(?!\x1b\[[0-9;]*m){_CONTROLS}")
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that speaks: alone, or number 0 under torchrun."""
+    """Return whether this process is the one that speaks: alone, or number 0 under torchrun."""
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0"
 
 
@@ -137,7 +137,7 @@ def visible_output() -> Iterator[None]:
 
 
 def tell(message: str = "") -> None:
-    """One line for the person at the terminal or notebook, from the first process alone."""
+    """Tell the person at the terminal or notebook a line, from the first process alone."""
     if is_first_process():  # a notebook shows what is on stderr as if it were an error
         stream = sys.stdout if in_notebook() else sys.stderr
         print(visible(message), file=stream, flush=True)
@@ -190,7 +190,7 @@ class Meter:
 
 
 def short_count(number: float) -> str:
-    """A large number in three digits.
+    """Write a large number in three digits.
 
     >>> short_count(949), short_count(3_412_000), short_count(149_655_232), short_count(1.719e12)
     ('949', '3.41M', '150M', '1.72T')
@@ -205,7 +205,7 @@ def short_count(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Minutes and seconds, with hours and days when there are any.
+    """Write minutes and seconds, with hours and days when there are any.
 
     >>> duration(65), duration(3725), duration(200_000)
     ('1:05', '1:02:05', '2d 7:33:20')
@@ -219,7 +219,7 @@ def duration(seconds: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun.
+    """Write a number with its noun.
 
     >>> counted(1, "document"), counted(1200, "document")
     ('1 document', '1,200 documents')

@@ -265,7 +265,7 @@ class _Columns:
 def files_of_share(
     files: "Sequence[CorpusFile]", task: int, num_tasks: int
 ) -> "Sequence[CorpusFile] | None":
-    """The files of one task: some next to one another, so that the shares in turn are all files.
+    """Return the files of one task, which lie next to one another in the order of all files.
 
     Args:
         files: All files, in their order.
@@ -290,7 +290,7 @@ def files_of_share(
 
 
 def rows_of_share(num_rows: int, task: int, num_tasks: int) -> tuple[int, int]:
-    """Where the rows of one task begin and end, among all rows.
+    """Return where the rows of one task begin and end, among all rows.
 
     >>> [rows_of_share(10, task, 3) for task in range(3)]
     [(0, 3), (3, 6), (6, 10)]

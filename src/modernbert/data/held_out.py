@@ -14,7 +14,7 @@ _MOST = 0.5
 
 
 def share_of(text: str | None) -> float | None:
-    """The share that a text such as "10%" names; None for anything else, such as a path.
+    """Return the share that a text such as "10%" names; None for anything else, such as a path.
 
     Raises:
         SettingsError: The share is 0, or more than half, or has no %.

@@ -59,7 +59,7 @@ class PrepareResult(Shown):
     already_finished: bool
 
     def table(self) -> Table:
-        """A row for each folder of shards."""
+        """Return a row for each folder of shards."""
         folders = [each for each in (self.train, self.held_out) if each is not None]
         rows = [[str(each.path), each.num_documents, each.num_tokens] for each in folders]
         return Table(("folder", "documents", "tokens"), rows)

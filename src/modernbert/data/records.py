@@ -108,7 +108,7 @@ class RecordRules:
         self.skipped.add(where, reason, detail)
 
     def text(self, value: object, where: Where) -> str | None:
-        """The text of a value that holds one; otherwise None, and the record is skipped."""
+        """Return the text of a value that holds one; otherwise None, and the record is skipped."""
         if isinstance(value, bytes):
             try:
                 value = value.decode()

@@ -48,7 +48,7 @@ class FetchSettings(Settings):
 
 
 def is_remote(path: Path | str) -> bool:
-    """Whether it is an address such as s3://bucket/folder, not a path.
+    """Return whether it is an address such as s3://bucket/folder, not a path.
 
     >>> is_remote("s3://bucket/shards"), is_remote("shards/books")
     (True, False)
@@ -57,7 +57,7 @@ def is_remote(path: Path | str) -> bool:
 
 
 def address_of(path: Path | str) -> str | None:
-    """The address that a path stands for, though `Path` has joined its slashes; None for a path.
+    """Return the address that a path stands for, as `Path` joins its slashes; None for a path.
 
     >>> address_of(Path("s3://bucket/texts")), address_of(Path("texts/a.csv"))
     ('s3://bucket/texts', None)
@@ -70,13 +70,13 @@ def address_of(path: Path | str) -> str | None:
 
 
 def full_address(url: str) -> str:
-    """An address as the storage writes it, with which the addresses of files in it begin."""
+    """Return an address as the storage writes it, with which the addresses of files in it begin."""
     filesystem, path = _filesystem(url)
     return str(filesystem.unstrip_protocol(path))
 
 
 def list_remote(url: str) -> list[tuple[str, int]]:
-    """The files below an address, or the one that it names, sorted, each with its size in bytes.
+    """List the files below an address, or the one that it names, sorted, with sizes in bytes.
 
     Raises:
         InputError: They cannot be listed.
@@ -117,7 +117,7 @@ def remove_remote(url: str) -> None:
 
 
 def read_remote(url: str, settings: FetchSettings) -> bytes:
-    """The content of a small file.
+    """Return the content of a small file.
 
     Raises:
         ShardError: It is not there, or cannot be read.
@@ -207,7 +207,7 @@ class _Watch:
             raise _GivenUp
 
     def chunks(self, url: str) -> Any:
-        """The bytes of a file, a chunk at a time."""
+        """Return the bytes of a file, a chunk at a time."""
         filesystem, path = _filesystem(url)
         with filesystem.open(path, "rb") as file:
             while chunk := file.read(_CHUNK_BYTES):

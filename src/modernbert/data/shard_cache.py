@@ -80,7 +80,7 @@ class _Open:
 
 @lru_cache
 def cache_of(settings: CacheSettings) -> "ShardCache":
-    """The one cache of these settings in this process."""
+    """Return the one cache of these settings in this process."""
     return ShardCache(settings)
 
 
@@ -94,7 +94,7 @@ class ShardCache:
         self._mutex = threading.RLock()
 
     def map(self, url: str, record: FileRecord, dtype: str) -> np.ndarray:
-        """A file's content, mapped; fetched from `url` if it is not there.
+        """Return a file's content, mapped; fetched from `url` if it is not there.
 
         Raises:
             ShardError: It cannot be fetched, is not what was written, or there is no room for it.

@@ -74,7 +74,7 @@ class Manifest:
 
 
 def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
-    """The narrower of the two types that holds every id of the vocabulary.
+    """Return the narrower of the two types that holds every id of the vocabulary.
 
     >>> token_dtype(50_368), token_dtype(65_536), token_dtype(65_537)
     ('uint16', 'uint16', 'uint32')
@@ -97,7 +97,7 @@ def check_special_tokens(special_token_ids: SpecialTokens, vocab_size: int) -> N
 
 
 def read_manifest(path: Path) -> tuple[Manifest, str]:
-    """The manifest of a finished shard folder, and its sha256.
+    """Return the manifest of a finished shard folder, and its sha256.
 
     Raises:
         ShardError: There is none, or none that can be used.
@@ -114,7 +114,7 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
 
 
 def parse_manifest(content: bytes, name: str) -> tuple[Manifest, str]:
-    """The manifest in a file's content, and its sha256; `name` is that of the file.
+    """Return the manifest in a file's content, and its sha256; `name` is that of the file.
 
     Raises:
         ShardError: It cannot be used.

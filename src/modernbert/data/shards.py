@@ -39,10 +39,10 @@ class ShardFiles(Protocol):
     """
 
     def name_of(self, file: FileRecord) -> str:
-        """What to call a file in a message."""
+        """Return what to call a file in a message."""
 
     def map(self, file: FileRecord, dtype: str) -> np.ndarray:
-        """A file's content, mapped; its hash is checked at the first touch in this process.
+        """Return a file's content, mapped; its hash is checked at the first touch in this process.
 
         Raises:
             ShardError: The bytes are not those that were written, or cannot be had.
@@ -137,7 +137,7 @@ class RemoteFiles:
         self.map(file, "u1")  # it was hashed when it came
 
     def read_manifest(self) -> bytes:
-        """The content of the manifest.
+        """Return the content of the manifest.
 
         Raises:
             ShardError: It cannot be had.

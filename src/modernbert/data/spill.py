@@ -47,11 +47,11 @@ class Spill:
         self._dtype = np.dtype(dtype).newbyteorder("<")
 
     def as_tokens(self, token_ids: np.ndarray) -> np.ndarray:
-        """The ids, which must be in the vocabulary, in the type of the tokens."""
+        """Return the ids, which must be in the vocabulary, in the type of the tokens."""
         return token_ids.astype(self._dtype, copy=False)
 
     def runs(self, unit: int) -> list[SpilledRun]:
-        """The unit's runs that are on the disk, from the first one on."""
+        """Return the unit's runs that are on the disk, from the first one on."""
         runs: list[SpilledRun] = []
         while (path := self._path(unit, len(runs), "json")).exists():
             runs.append(read_settings(SpilledRun, path, error=RunError))
@@ -68,7 +68,7 @@ class Spill:
         write_whole(self._path(run.unit, run.number, "json"), facts)
 
     def finished(self, unit: int) -> Skipped | None:
-        """What the unit skipped, when it is finished; otherwise None."""
+        """Return what the unit skipped, when it is finished; otherwise None."""
         path = self._finished_path(unit)
         return read_settings(Skipped, path, error=RunError) if path.exists() else None
 
@@ -77,7 +77,7 @@ class Spill:
         write_whole(self._finished_path(unit), json.dumps(asdict(skipped)).encode())
 
     def read(self, run: SpilledRun, first: int, stop: int, first_token: int) -> "Slice":
-        """The run's documents from `first` to before `stop`; the first begins at a token."""
+        """Return the run's documents from `first` to before `stop`; the first begins at a token."""
         lengths = self._map(run, "<u4", 8 * run.num_documents, run.num_documents)[first:stop]
         num_tokens = int(lengths.sum(dtype=np.int64))
         at = 12 * run.num_documents + first_token * self._dtype.itemsize
@@ -90,7 +90,7 @@ class Spill:
         )
 
     def count_below(self, run: SpilledRun, key: int) -> int:
-        """How many of the run's documents have a smaller key."""
+        """Return how many of the run's documents have a smaller key."""
         if key >= 1 << 64:
             return run.num_documents
         keys = self._map(run, "<u8", 0, run.num_documents)
@@ -134,7 +134,7 @@ def document_keys(seed: int, unit: int, first: int, stop: int) -> np.ndarray:
 
 
 def shuffled(spill: Spill, runs: Sequence[SpilledRun]) -> Iterator[tuple[SpilledRun, np.ndarray]]:
-    """All documents of the runs, as run and tokens, in the order of their keys.
+    """Yield all documents of the runs, as run and tokens, in the order of their keys.
 
     Equal keys are kept in the order of the runs. Reads as many documents at once as hold about
     `BUCKET_TOKENS` tokens.

@@ -109,7 +109,7 @@ def _pieces(documents: Iterable[Document]) -> Iterator[_Piece]:
 
 
 def cut_before_space(text: str, start: int, limit: int) -> int:
-    """The last place up to `limit` where a word ends and a space or a line end follows.
+    """Return the last place up to `limit` where a word ends and a space or a line end follows.
 
     Without one it is `limit` itself.
 

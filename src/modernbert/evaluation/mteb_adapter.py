@@ -53,7 +53,7 @@ class MtebEncoder(_Named):
         self.embedder = embedder
 
     def encode(self, inputs: Batches, *, prompt_type: Any = None, **_: Any) -> np.ndarray:
-        """The vectors of all texts of all batches, (num_texts, dim) float32.
+        """Return the vectors of all texts of all batches, (num_texts, dim) float32.
 
         Args:
             inputs: The files and folders of the corpus.
@@ -65,11 +65,11 @@ class MtebEncoder(_Named):
         return vectors
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """How alike each of the first is to each of the second."""
+        """Return how alike each of the first is to each of the second."""
         return self.embedder.similarity(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """How alike the first of the one is to the first of the other, and so on."""
+        """Return how alike the first of the one is to the first of the other, and so on."""
         pairs = zip(embeddings1, embeddings2, strict=True)
         values = [float(self.embedder.similarity(first, second)) for first, second in pairs]
         return Tensor(values)
@@ -128,13 +128,13 @@ class MtebReranker(_Named):
         self.reranker = reranker
 
     def predict(self, inputs1: Batches, inputs2: Batches, **_: Any) -> np.ndarray:
-        """The score of each query with the document at its place, (num_pairs,) float32."""
+        """Return the score of each query with the document at its place, (num_pairs,) float32."""
         pairs = zip(texts_of(inputs1), texts_of(inputs2), strict=True)
         return self.reranker.scores(list(pairs))
 
 
 def texts_of(batches: Batches) -> list[str]:
-    """The texts of all batches, in their order.
+    """Return the texts of all batches, in their order.
 
     Raises:
         InputError: A batch without texts, such as one of images.

@@ -98,7 +98,7 @@ def retrieval_scores(
     *,
     on_progress: Observer | None = None,
 ) -> dict[str, float]:
-    """The mean of each metric over all judged queries.
+    """Return the mean of each metric over all judged queries.
 
     Raises:
         InputError: An unknown metric, or no judgements.

@@ -82,7 +82,7 @@ class TaskSettings:
 
     @classmethod
     def unfold(cls, mapping: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """The mapping of a file with its table `training` read as that of the kind's recipe."""
+        """Read the table `training` of a file's mapping as that of the kind's recipe."""
         values, kind = dict(mapping), mapping.get("kind")
         if "training" in values and kind in VERBS:
             training = VERBS[kind].training_class
@@ -119,7 +119,7 @@ class TaskSettings:
         return values
 
     def recipe(self, model: str, output: Path, data: Path) -> TuningRecipe:
-        """The fine-tuning of a task that is learnt.
+        """Return the fine-tuning of a task that is learnt.
 
         Args:
             model: To begin with.
@@ -184,7 +184,7 @@ class Suite:
         )
 
     def in_order(self) -> list[TaskSettings]:
-        """The tasks, each behind the one that it starts from."""
+        """Return the tasks, each behind the one that it starts from."""
         done: list[TaskSettings] = []
         names = {task.name: task for task in self.tasks}
 
@@ -227,12 +227,12 @@ def read_suite(path_or_name: str) -> Suite:
 
 
 def suite_names() -> list[str]:
-    """The suites of the package."""
+    """Return the suites of the package."""
     return sorted(path.stem for path in _SUITES.glob("*.toml"))
 
 
 def find_table(folder: Path, name: str) -> Path:
-    """A file of rows by its path, whose ending may be left out.
+    """Return a file of rows by its path, whose ending may be left out.
 
     Raises:
         InputError: It is not there.

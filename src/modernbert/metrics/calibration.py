@@ -56,7 +56,7 @@ def calibration_bins(confidences: npt.ArrayLike, is_right: npt.ArrayLike) -> lis
 
 
 def calibration_error(bins: Sequence[CalibrationBin]) -> float:
-    """The expected calibration error: the mean distance of confidence and accuracy.
+    """Return the expected calibration error: the mean distance of confidence and accuracy.
 
     >>> calibration_error([CalibrationBin(0.9, 1.0, 10, 0.95, 0.75)])
     0.2

@@ -98,7 +98,7 @@ def confusion_matrix(predicted: npt.ArrayLike, expected: npt.ArrayLike, num_labe
 def confusion_of(
     predicted: npt.ArrayLike, expected: npt.ArrayLike, labels: Sequence[str]
 ) -> list[list[int]] | None:
-    """The confusion matrix as lists; None with too many labels for a person to look at."""
+    """Return the confusion matrix as lists; None with too many labels for a person to look at."""
     if len(labels) > _MATRIX_LABELS:
         return None
     found: list[list[int]] = confusion_matrix(predicted, expected, len(labels)).tolist()
@@ -263,13 +263,13 @@ def regression_scores(predicted: npt.ArrayLike, expected: npt.ArrayLike) -> dict
 
 
 def pearson(first: Numbers, second: Numbers) -> float:
-    """The correlation of two rows of numbers; 0 when one of them is constant."""
+    """Return the correlation of two rows of numbers; 0 when one of them is constant."""
     first, second = _of_size_one(first - first.mean()), _of_size_one(second - second.mean())
     return float(np.clip(first @ second, -1.0, 1.0))
 
 
 def ranks(numbers: Numbers) -> Numbers:
-    """The rank of each number, from 1; equal ones share the mean of theirs.
+    """Return the rank of each number, from 1; equal ones share the mean of theirs.
 
     >>> ranks(np.array([3.0, 1.0, 3.0])).tolist()
     [2.5, 1.0, 2.5]

@@ -24,7 +24,7 @@ _ENDS = ("E", "L", "S", "U")
 
 
 def kind_of(label: str) -> tuple[str, str]:
-    """The mark of a label, one of B, I, E, L, S, U or nothing, and its kind.
+    """Return the mark of a label, one of B, I, E, L, S, U or nothing, and its kind.
 
     >>> kind_of("B-PER"), kind_of("M-PER"), kind_of("PER")
     (('B', 'PER'), ('I', 'PER'), ('', 'PER'))
@@ -34,7 +34,7 @@ def kind_of(label: str) -> tuple[str, str]:
 
 
 def entity_spans(labels: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """The kind, first word and end (exclusive) of each entity, in their order.
+    """Yield the kind, first word and end (exclusive) of each entity, in their order.
 
     >>> list(entity_spans(["B-PER", "I-PER", "O", "B-LOC", "B-LOC"]))
     [('PER', 0, 2), ('LOC', 3, 4), ('LOC', 4, 5)]

@@ -14,7 +14,7 @@ Judgements = Mapping[str, int]
 
 
 def ranked(scores: Mapping[str, float]) -> list[str]:
-    """The ids of documents, the best score first.
+    """Return the ids of documents, the best score first.
 
     >>> ranked({"a": 1.0, "b": 3.0, "c": 1.0})
     ['b', 'c', 'a']
@@ -41,7 +41,7 @@ def ndcg(ranking: Sequence[str], judgements: Judgements, k: int) -> float:
 
 
 def recall(ranking: Sequence[str], judgements: Judgements, k: int) -> float:
-    """The share of the relevant documents that are among the first `k`."""
+    """Return the share of the relevant documents that are among the first `k`."""
     relevant = {document for document, each in judgements.items() if each > 0}
     return len(relevant.intersection(ranking[:k])) / len(relevant) if relevant else 0.0
 
@@ -55,7 +55,7 @@ def reciprocal_rank(ranking: Sequence[str], judgements: Judgements, k: int) -> f
 
 
 def average_precision(ranking: Sequence[str], judgements: Judgements, k: int) -> float:
-    """The mean, over the relevant documents, of the precision at each one's rank."""
+    """Return the mean, over the relevant documents, of the precision at each one's rank."""
     num_relevant = sum(each > 0 for each in judgements.values())
     found, total = 0, 0.0
     for rank, document in enumerate(ranking[:k], start=1):
@@ -78,7 +78,7 @@ def ranking_scores(
     judgements: Mapping[str, Judgements],
     metrics: Sequence[str] = ("ndcg@10", "recall@100", "mrr@10"),
 ) -> dict[str, float]:
-    """The mean of each metric over all queries with judgements; one without a ranking counts 0.
+    """Return the mean of each metric over all judged queries; one without a ranking counts 0.
 
     Args:
         rankings: For each query, the ids of documents, the best first.

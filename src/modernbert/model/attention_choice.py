@@ -19,7 +19,7 @@ _HOPPER = (9, 0)
 
 
 def choose_attention(choice: AttentionChoice, device: torch.device) -> AttentionChoice:
-    """The same choice, once it is sure that the device can do it.
+    """Return the same choice, once it is sure that the device can do it.
 
     Raises:
         ConfigError: No such back end, or one that this device or this installation lacks.
@@ -40,13 +40,13 @@ def choose_attention(choice: AttentionChoice, device: torch.device) -> Attention
 
 
 def has_varlen(device: torch.device) -> bool:
-    """Whether `varlen` runs on a device."""
+    """Return whether `varlen` runs on a device."""
     return is_since_ampere(device)
 
 
 @functools.cache
 def has_flash3(device: torch.device) -> bool:
-    """Whether `flash3` runs on a device: its kernels are for Hopper, and have to be installed."""
+    """Return whether `flash3` runs on a device: on Hopper, where its kernels are installed."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) != _HOPPER:
         return False
     try:
@@ -57,7 +57,7 @@ def has_flash3(device: torch.device) -> bool:
 
 
 def describe_attention(device: torch.device) -> str:
-    """What `auto` takes on a device in half precision, in words."""
+    """Return what `auto` takes on a device in half precision, in words."""
     if not has_varlen(device):
         return "the C kernels, or blocks" if device.type == "cpu" else "blocks"
     everywhere = "flash3" if has_flash3(device) else "varlen"

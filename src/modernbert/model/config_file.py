@@ -91,7 +91,7 @@ def find_model(
 
 
 def read_config_file(folder: Path) -> dict[str, Any]:
-    """The content of a folder's config.json, which must be a ModernBERT's.
+    """Return the content of a folder's config.json, which must be a ModernBERT's.
 
     Raises:
         ModelFolderError: No such file, or none that can be read.
@@ -124,7 +124,7 @@ def naming(folder: Path) -> Iterator[None]:
 
 
 def encoder_numbers(published: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an EncoderConfig. Where a key is absent, transformers' default counts.
+    """Return the fields of an EncoderConfig. Where a key is absent, transformers' default counts.
 
     Raises:
         ConfigError: Contradictions, wrong types, or what this package does not compute.
@@ -159,7 +159,7 @@ def encoder_numbers(published: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def classifier_fields(published: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a ClassifierSettings.
+    """Return the fields of a ClassifierSettings.
 
     Raises:
         ConfigError: Labels that contradict each other, or an unknown pooling or problem.

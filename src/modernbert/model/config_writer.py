@@ -48,7 +48,7 @@ def published_config(
     architecture: str,
     classifier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of a config.json.
+    """Return the content of a config.json.
 
     Args:
         config: The config of the model.
@@ -86,7 +86,7 @@ def published_config(
 
 
 def global_every(kinds: tuple[LayerKind, ...]) -> int | None:
-    """The n of a pattern with global layers at 0, n, 2n, ...; None for any other pattern.
+    """Return the n of a pattern with global layers at 0, n, 2n, ...; None for any other pattern.
 
     >>> global_every(("global", "local", "global", "local")), global_every(("local", "global"))
     (2, None)
@@ -116,7 +116,7 @@ def _rope_keys(config: EncoderConfig) -> dict[str, Any]:
 
 
 def calibration_keys(temperature: float, thresholds: Sequence[float] | None) -> dict[str, Any]:
-    """What config.json says of probabilities; nothing where outputs are taken as they are."""
+    """Return what config.json says of probabilities; nothing if outputs are taken as they are."""
     if temperature == 1.0 and thresholds is None:
         return {}
     values: dict[str, Any] = {"temperature": temperature}

@@ -39,7 +39,7 @@ class Dropout:
         self._num_tokens_each = list(num_tokens_each)
 
     def draw(self, hidden: Tensor, layer: int) -> "Draws":
-        """What one layer drops of the output of its attention.
+        """Return what one layer drops of the output of its attention.
 
         Args:
             hidden: (total_tokens, hidden_size), for its shape and device alone.

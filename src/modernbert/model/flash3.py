@@ -18,7 +18,7 @@ def flash3(
     before: int,
     after: int,
 ) -> tuple[Tensor, Tensor]:
-    """Every token attends to those of its own sequence that are near enough.
+    """Let every token attend to those of its own sequence that are near enough.
 
     Args:
         query: (total_tokens, num_heads, head_size) float16 or bfloat16, rotated already.
@@ -69,7 +69,7 @@ def flash3_backward(
     before: int,
     after: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of query, key and value: (total_tokens, num_heads, head_size) each."""
+    """Return the gradients of query, key and value: (total_tokens, num_heads, head_size) each."""
     d_attended, query, key, value = (_by_heads(x) for x in (d_attended, query, key, value))
     d_query, d_key, d_value = (
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)

@@ -21,7 +21,7 @@ BLOCK = 128
 
 
 def block_mask(batch: PackedBatch, window: int | None, *, is_causal: bool = False) -> "BlockMask":
-    """Which pairs of tokens may see one another: those of a sequence, at most `window` apart.
+    """Return which pairs of tokens see one another: those of a sequence, `window` apart at most.
 
     Args:
         batch: The sequences, packed one after another.

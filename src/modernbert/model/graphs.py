@@ -57,7 +57,7 @@ class Graph:
         self._hidden, self._replay = record(run)
 
     def takes(self, batch: PackedBatch) -> bool:
-        """Whether a batch fits, with what fills it up as one more sequence."""
+        """Return whether a batch fits, with what fills it up as one more sequence."""
         fits = batch.total_tokens <= self.num_tokens
         return fits and batch.num_sequences < self.num_sequences
 

@@ -173,7 +173,7 @@ def grow(
 
 
 def centre_indices(old: int, new: int) -> list[int]:
-    """Which of `old` entries each of `new` ones takes: all in the middle, and around it again.
+    """Return which of `old` entries each of `new` ones takes: all in the middle, then around.
 
     >>> centre_indices(3, 7)
     [1, 2, 0, 1, 2, 0, 1]
@@ -184,7 +184,7 @@ def centre_indices(old: int, new: int) -> list[int]:
 def layer_indices(
     old: Sequence[LayerKind], new: Sequence[LayerKind], layer_map: LayerMap
 ) -> list[int]:
-    """Which old layer each new one starts from; within a kind, in the old order.
+    """Return which old layer each new one starts from; within a kind, in the old order.
 
     >>> layer_indices(["global", "local"], ["global", "local", "global", "local"], "kind")
     [0, 1, 0, 1]

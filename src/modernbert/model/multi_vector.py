@@ -125,7 +125,7 @@ class MultiVectorModel(nn.Module):
         return self.project(self.encoder(batch, dropout=dropout))
 
     def project(self, hidden: Tensor) -> Tensor:
-        """The vectors of tokens from their hidden states, (total_tokens, hidden_size)."""
+        """Return the vectors of tokens from their hidden states, (total_tokens, hidden_size)."""
         vectors = hidden
         for layer in self.projections:
             vectors = layer(vectors)
@@ -134,7 +134,7 @@ class MultiVectorModel(nn.Module):
 
 
 def projection(in_features: int, out_features: int, *, seed: int) -> Projection:
-    """A new projection without a bias; equal seeds give equal weights."""
+    """Return a new projection without a bias; equal seeds give equal weights."""
     made = Projection(ProjectionSettings(in_features=in_features, out_features=out_features))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

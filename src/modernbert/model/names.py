@@ -36,7 +36,7 @@ _ROOMS = ("encoder.", "head.", "decoder_", "decoder.", "classifier.")
 
 
 def to_foreign(name: str, *, alone: bool = False) -> str:
-    """The name that a folder has for one of our parameters, named as in a model with a head.
+    """Return the name that a folder has for one of our parameters, named as in a model with a head.
 
     >>> to_foreign("encoder.final_norm.weight"), to_foreign("encoder.final_norm.weight", alone=True)
     ('model.final_norm.weight', 'final_norm.weight')
@@ -64,7 +64,7 @@ def from_foreign(name: str) -> str:
 
 
 def is_passed_over(name: str) -> bool:
-    """Whether one of our names is of a tensor that no model needs.
+    """Return whether one of our names is of a tensor that no model needs.
 
     Such are tables that follow from the config, and what a training kept beside the model, such as
     the weights of its loss.
@@ -78,5 +78,5 @@ def is_passed_over(name: str) -> bool:
 
 
 def belongs_to_a_head(name: str) -> bool:
-    """Whether one of our names is a head's, which an encoder alone can do without."""
+    """Return whether one of our names is a head's, which an encoder alone can do without."""
     return name.startswith(("head.", "classifier.", "decoder_"))

@@ -15,7 +15,7 @@ PrecisionChoice = Literal["auto", "float32", "bfloat16", "int8"]
 def choose_precision(
     config: EncoderConfig, precision: PrecisionChoice, device: torch.device
 ) -> tuple[Precision, bool]:
-    """The precision to compute in, and whether the C kernels can do it here.
+    """Return the precision to compute in, and whether the C kernels can do it here.
 
     Raises:
         ConfigError: No such precision, or int8 where the CPU or the sizes do not allow it.

@@ -70,7 +70,7 @@ class SavedModel(nn.Module):
 
     @classmethod
     def architecture(cls) -> str:
-        """What config.json calls a model of this kind."""
+        """Return what config.json calls a model of this kind."""
         named = MODELS[cls.kind].architecture
         assert named is not None
         return named
@@ -117,7 +117,7 @@ class SavedModel(nn.Module):
 
     @classmethod
     def from_published(cls, published: Mapping[str, Any]) -> Self:
-        """A model of the shape that a config.json tells; its weights are to be read.
+        """Return a model of the shape that a config.json tells; its weights are to be read.
 
         Raises:
             ConfigError: A config that contradicts itself, or that this model does not compute.
@@ -125,12 +125,12 @@ class SavedModel(nn.Module):
         return cls(EncoderConfig(**encoder_numbers(published)))
 
     def classifier_fields(self) -> Mapping[str, Any] | None:
-        """What config.json says about labels, for a model that has some."""
+        """Return what config.json says about labels, for a model that has some."""
         return None
 
 
 def load(cls: type[M], folder_or_hub_id: Path | str) -> M:
-    """A model read from a folder, or from the hub, in float32.
+    """Return a model read from a folder, or from the hub, in float32.
 
     Raises:
         ModelFolderError: No such model, or tensors that are missing or do not fit.

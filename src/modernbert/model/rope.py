@@ -22,7 +22,7 @@ class RotaryTable(NamedTuple):
 def rotary_table(
     position_ids: Tensor, head_size: int, theta: float, scaling: RopeScaling | None = None
 ) -> RotaryTable:
-    """The table of tokens at the given positions of their sequences.
+    """Return the table of tokens at the given positions of their sequences.
 
     Args:
         position_ids: (total_tokens,) int64.

@@ -65,7 +65,7 @@ class RopeScaling:
 
 
 def read_scaling(entry: Mapping[str, Any], where: str, max_seqlen: int) -> RopeScaling | None:
-    """The scaling that an entry of `rope_parameters` asks for.
+    """Return the scaling that an entry of `rope_parameters` asks for.
 
     Args:
         entry: The entry, or the `rope_scaling` of transformers 4.
@@ -100,7 +100,7 @@ def read_scaling(entry: Mapping[str, Any], where: str, max_seqlen: int) -> RopeS
 
 
 def written_scaling(scaling: RopeScaling | None) -> dict[str, Any]:
-    """What an entry of `rope_parameters` says about a scaling."""
+    """Return what an entry of `rope_parameters` says about a scaling."""
     if scaling is None:
         return {"rope_type": "default"}
     if scaling.kind == "linear":

@@ -33,7 +33,7 @@ class TensorHeader(NamedTuple):
 
 
 def read_headers(folder: Path) -> list[TensorHeader]:
-    """All tensors of a model folder; no value is read.
+    """Return all tensors of a model folder; no value is read.
 
     Raises:
         ModelFolderError: No weights, weights in pickles alone, or a file that is damaged.
@@ -42,7 +42,7 @@ def read_headers(folder: Path) -> list[TensorHeader]:
 
 
 def read_tensors(headers: Mapping[str, TensorHeader]) -> dict[str, Tensor]:
-    """The tensors themselves under the given names, in float32 and memory of their own.
+    """Return the tensors themselves under the given names, in float32 and memory of their own.
 
     Raises:
         ModelFolderError: A file that is damaged.

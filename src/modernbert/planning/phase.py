@@ -19,7 +19,7 @@ NETWORK_GB_PER_SECOND = 50.0  # of each GPU: 400 Gbit/s, as in NVIDIA's DGX H100
 
 
 def layer_matrices(config: EncoderConfig) -> Iterator[tuple[int, int]]:
-    """The shapes of one layer's matrices, in the parts in which Muon takes them."""
+    """Yield the shapes of one layer's matrices, in the parts in which Muon takes them."""
     width, inner = config.hidden_size, config.intermediate_size
     yield from [(width, width)] * 4  # queries, keys, values, and the attention's output
     yield from [(inner, width)] * 2
@@ -27,7 +27,7 @@ def layer_matrices(config: EncoderConfig) -> Iterator[tuple[int, int]]:
 
 
 def num_matrix_parameters(config: EncoderConfig) -> int:
-    """The parameters of all layers' matrices."""
+    """Return the parameters of all layers' matrices."""
     return config.num_layers * sum(rows * columns for rows, columns in layer_matrices(config))
 
 

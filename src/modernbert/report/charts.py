@@ -142,7 +142,7 @@ class Chart(ABC):
 
     @abstractmethod
     def is_empty(self) -> bool:
-        """Whether there is no point to draw."""
+        """Return whether there is no point to draw."""
 
     @abstractmethod
     def draw(self, axes: Any) -> None:
@@ -174,7 +174,7 @@ class Chart(ABC):
 
 
 def charts_html(charts: Sequence[Chart]) -> list[Html]:
-    """The charts that have a point, as figures of a page; a line of text without matplotlib."""
+    """Return the charts with points as figures of a page; a line of text without matplotlib."""
     if charts and not is_installed("matplotlib"):
         return [element("p", f"The charts are not drawn: {missing('matplotlib')}")]
     return [html for chart in charts if (html := chart.html())]

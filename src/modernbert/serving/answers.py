@@ -43,12 +43,12 @@ class Lazy:
 def json_response(
     value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A response with a small value."""
+    """Return a response with a small value."""
     return Response(msgspec.json.encode(value), status, media_type=JSON, headers=headers)
 
 
 def error_response(refusal: Refusal, *, is_openai: bool = False) -> Response:
-    """A response that says why there is no result."""
+    """Return a response that says why there is no result."""
     headers = {}
     if refusal.retry_after is not None:
         headers["retry-after"] = str(refusal.retry_after)

@@ -46,7 +46,7 @@ class Speed:
         self._cost_and_seconds = old_cost * kept + cost, old_seconds * kept + seconds
 
     def seconds(self, cost: float) -> float:
-        """How many seconds this much work takes; 0 before the first batch."""
+        """Return how many seconds this much work takes; 0 before the first batch."""
         known_cost, known_seconds = self._cost_and_seconds
         return cost * known_seconds / known_cost if known_cost else 0.0
 
@@ -85,7 +85,7 @@ class BatchEngine:
             self._thread.join()
 
     def seconds_of_work(self) -> float:
-        """How long everything that has been admitted will take."""
+        """Return how long everything that has been admitted will take."""
         cost = sum(admission.cost for admission in self._admissions)
         return self.speed.seconds(cost + self.queue.cost + self._running_cost)
 

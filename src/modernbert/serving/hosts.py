@@ -62,7 +62,7 @@ def _name_of(address: str, form: re.Pattern[str]) -> str:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a host name or an address can mean nothing but this machine.
+    """Return whether a host name or an address can mean nothing but this machine.
 
     >>> [is_loopback(name) for name in ("localhost", "127.0.0.2", "::1", "example.org")]
     [True, True, True, False]

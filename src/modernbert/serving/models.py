@@ -53,7 +53,7 @@ class ServedModel:
     _lanes: dict[Hashable, Lane] = field(default_factory=dict, repr=False)
 
     def can(self, abilities: Sequence[type]) -> bool:
-        """Whether it has one of these abilities, or none is needed."""
+        """Return whether it has one of these abilities, or none is needed."""
         return not abilities or any(ability in self.parts for ability in abilities)
 
     def part(self, ability: type[P]) -> P:

@@ -125,7 +125,7 @@ class JobQueue:
             return [] if oldest is None else self._take(oldest, self.batch_tokens // _PAUSE_SHARE)
 
     def is_long(self, job: QueuedJob) -> bool:
-        """Whether short jobs should not have to wait for it."""
+        """Return whether short jobs should not have to wait for it."""
         return max(job.num_tokens, job.request_tokens) > self.batch_tokens // _LONG_SHARE
 
     def close(self) -> None:

@@ -144,7 +144,7 @@ def _with_output(verb: str, mapping: dict[str, Any]) -> dict[str, Any]:
 
 
 def default_output(verb: str, train: str) -> str:
-    """The folder for the results where none is named."""
+    """Return the folder for the results where none is named."""
     return f"runs/{verb}-{Path(train).name.split('.')[0]}"
 
 
@@ -169,14 +169,14 @@ def open_job(verb: str, recipe: TuningRecipe) -> "TuningJob":
     """Read, check and encode everything that a verb's recipe names.
 
     Raises:
-        ModernBertError: Something of it cannot be used.
+        ModernBertError: Something that it names cannot be used.
     """
     job: TuningJob = find_verb(verb).open(recipe)
     return job
 
 
 def find_verb(name: str) -> Verb:
-    """A verb by its name.
+    """Return a verb by its name.
 
     Raises:
         SettingsError: There is none.

@@ -159,7 +159,7 @@ class Group:
             )
 
     def part(self, count: int) -> range:
-        """Which of `count` things are this process's: every `size`-th.
+        """Return which of `count` things are this process's: every `size`-th.
 
         >>> list(Group(rank=1, size=3).part(5))
         [1, 4]

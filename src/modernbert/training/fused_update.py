@@ -20,7 +20,7 @@ NUM_WARPS = 8
 
 
 def suits(updates: Sequence[Any]) -> bool:
-    """Whether the kernels take such tensors."""
+    """Return whether the kernels take such tensors."""
     return all(
         values.is_contiguous() and values.dtype is torch.float32
         for each in updates

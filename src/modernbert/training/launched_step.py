@@ -53,7 +53,7 @@ class Stopwatch:
 def step_record(
     launched: LaunchedStep, loss: float, gradient_norm: float, verdict: Verdict, watch: Stopwatch
 ) -> dict[str, Any]:
-    """What the log is told of a step that is over now."""
+    """Return what the log is told of a step that is over now."""
     step = launched.step
     seconds, tokens_per_second = watch.lap(launched)
     return {

@@ -96,12 +96,12 @@ class TensorBoardLog:
 
 
 def tensorboard_log(folder: Path) -> list[Observer]:
-    """A `TensorBoardLog` in a list, or an empty one where tensorboard is not installed."""
+    """Return a `TensorBoardLog` in a list, or an empty one where tensorboard is not installed."""
     return [TensorBoardLog(folder)] if find_spec("tensorboard") is not None else []
 
 
 def read_metrics(path: Path) -> Iterator[Record]:
-    """The rows of a metrics file, one by one; an unfinished line is passed over."""
+    """Yield the rows of a metrics file, one by one; an unfinished line is passed over."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -116,7 +116,7 @@ def _has_begun(phase: str | None, resume: Record) -> bool:
 
 
 def numbers_of(record: Record) -> Iterator[tuple[str, float]]:
-    """The names and values of a record's numbers, without its step."""
+    """Yield the names and values of a record's numbers, without its step."""
     for name, value in record.items():
         if name not in ("step", "kind") and isinstance(value, int | float):
             yield name, value
@@ -150,7 +150,7 @@ def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory that this process has had so far: of the device, or resident on a CPU."""
+    """Return the peak memory of this process in bytes: of the device, or resident on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if device.type == "mps":
@@ -162,7 +162,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """The device, its threads on a CPU, and the versions, as JSON values."""
+    """Return the device, its threads on a CPU, and the versions, as JSON values."""
     is_gpu = device.type != "cpu"
     return {
         "device": _device_name(device),

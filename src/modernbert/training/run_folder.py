@@ -24,13 +24,13 @@ _CONTENTS = {"examples": "the training, dev or test rows", "model": "the weights
 
 
 def plain(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity as JSON gives it back, so that tuples equal the lists they become."""
+    """Return an identity as JSON gives it back, so that tuples equal the lists they become."""
     result: dict[str, Any] = json.loads(json.dumps(identity))
     return result
 
 
 def first_difference(stored: Any, given: Any, key: str = "") -> str | None:
-    """The first key at which two identities differ, with both values; None when they are equal.
+    """Return the first key at which two identities differ, with both values; None if equal.
 
     >>> first_difference({"seed": 1, "model": {"layers": 6}}, {"seed": 1, "model": {"layers": 8}})
     'model.layers is 6 there and 8 here'

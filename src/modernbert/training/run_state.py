@@ -143,7 +143,7 @@ class RunState:
             )
 
     def seconds_since_save(self) -> float:
-        """How long ago the newest checkpoint of this start was begun, or the run itself."""
+        """Return how long ago the newest checkpoint of this start was begun, or the run itself."""
         return time.monotonic() - self._saved_at
 
     def save(self) -> None:
@@ -160,7 +160,7 @@ class RunState:
         self.saved_step, self._saved_at = self.progress.step, time.monotonic()
 
     def finished_saves(self, *, wait: bool = False) -> Sequence[Saved]:
-        """The saves that have come to their end since this was last asked.
+        """Return the saves that have come to their end since this was last asked.
 
         Args:
             wait: For the one that is on its way.

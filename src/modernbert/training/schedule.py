@@ -63,7 +63,7 @@ class ScheduleSettings(Settings):
 
 
 def learning_rate(settings: ScheduleSettings, tokens: int, total_tokens: int) -> float:
-    """The rate of the step that ENDS at `tokens`, of a phase of `total_tokens`.
+    """Return the rate of the step that ENDS at `tokens`, of a phase of `total_tokens`.
 
     Counting a step's own tokens gives the first step of a warm-up a rate above 0 and the last of
     a decay exactly `final_fraction` of the peak. With n tokens, N in total, N_c of decay and the

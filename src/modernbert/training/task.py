@@ -52,10 +52,10 @@ class Task(Protocol):
     """What a module is trained for."""
 
     def steps(self, progress: Progress) -> Iterator[Step]:
-        """The steps from a place on, without end and always the same; may work ahead."""
+        """Return the steps from a place on, without end and always the same; may work ahead."""
 
     def loss(self, module: nn.Module, micro_batch: Any, *, step: int) -> Tensor:
-        """The SUM of the losses of a micro-batch's targets, a scalar; called under autocast."""
+        """Return the SUM of the losses of a micro-batch's targets, a scalar; under autocast."""
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
         """Figures on held-out data; empty without any. The module is in evaluation mode."""
@@ -173,15 +173,15 @@ class Phases(Sequence[Phase]):
         return self._ends[-1]
 
     def tokens_in(self, progress: Progress) -> int:
-        """How many tokens of its own phase a place has behind it."""
+        """Return how many tokens of its own phase a place has behind it."""
         return progress.tokens - (self._ends[progress.phase - 1] if progress.phase else 0)
 
     def is_over(self, progress: Progress) -> bool:
-        """Whether all tokens of the place's phase were seen."""
+        """Return whether all tokens of the place's phase were seen."""
         return progress.tokens >= self._ends[progress.phase]
 
     def is_source(self, index: int) -> bool:
-        """Whether a later phase starts from the end of this one."""
+        """Return whether a later phase starts from the end of this one."""
         return any(phase.start_from == self._phases[index].name for phase in self._phases)
 
 

@@ -20,7 +20,7 @@ from modernbert.training.distributed import Group
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether this process holds only a part of the tensor's values."""
+    """Return whether this process holds only a part of the tensor's values."""
     return hasattr(tensor, "full_tensor")  # not by its class, which takes a second to import
 
 
@@ -31,7 +31,7 @@ def local(tensor: Any) -> Tensor:
 
 
 def whole(tensor: Any) -> Tensor:
-    """All values of a tensor; where it is sharded, all processes must ask for it."""
+    """Return all values of a tensor; where it is sharded, all processes must ask for it."""
     values: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor
     return values
 

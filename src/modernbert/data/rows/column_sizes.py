@@ -19,7 +19,7 @@ _VALUES_PER_BYTE = 1000
 
 
 def pieces(batch: Any) -> Iterator[tuple[Any, int]]:
-    """The parts of a batch that take little room each, and how much: one row takes what it takes.
+    """Divide a batch into parts that take little room; a single row takes what it takes.
 
     Args:
         batch: A batch of an Arrow file, checked, or of a Parquet file.
@@ -110,7 +110,7 @@ def _numbers(array: Any) -> np.ndarray:
 
 
 def repeated_beyond_reason(metadata: Any) -> str | None:
-    """The column of lists of a Parquet file whose values take a thousandth of a byte each, if any.
+    """Find a column of lists in a Parquet file whose values take a thousandth of a byte each.
 
     A row of lists is read as a whole, so a billion values of one row would be.
 

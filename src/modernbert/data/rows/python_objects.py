@@ -17,7 +17,7 @@ _HUB_SECONDS = 5.0
 
 
 def table_of_object(source: Any) -> Table:
-    """The rows of a frame, a table, a data set, a dictionary of columns, or of dictionaries.
+    """Return the rows of a frame, a table, a data set, a dictionary of columns, or of dictionaries.
 
     Raises:
         DocumentError: It is nothing of the kind, or its columns differ in length.
@@ -45,13 +45,13 @@ def table_of_object(source: Any) -> Table:
 
 
 def is_frame(value: object) -> bool:
-    """Whether an object is a data frame of pandas or polars."""
+    """Return whether an object is a data frame of pandas or polars."""
     library, name = type(value).__module__.partition(".")[0], type(value).__name__
     return library in ("pandas", "polars") and (name == "LazyFrame" or hasattr(value, "columns"))
 
 
 def table_of_data_set(source: Any, name: str) -> Table:
-    """The rows of a `datasets.Dataset`, labels by their names."""
+    """Return the rows of a `datasets.Dataset`, labels by their names."""
     labels = names_of_features(source.features.to_dict() if source.features else {})
     # One that is streamed, or whose rows are computed when they are asked for.
     if not hasattr(source, "num_rows") or source.format["type"] == "custom":
@@ -155,7 +155,7 @@ def _cell(value: Any) -> Any:
 
 
 def read_hub(name: str, split: str | None) -> Table:
-    """A data set of the hub: `name`, `owner/name` or `owner/name/config`, each with `@revision`.
+    """Read a data set of the hub: `name`, `owner/name` or `owner/name/config`, and `@revision`.
 
     Raises:
         DocumentError: `datasets` is not installed, or cannot get it; or no split is meant.
@@ -209,7 +209,7 @@ def _reached_or_cached(hub_id: str) -> Iterator[Exception | None]:
 
 
 def chosen_split(name: str, split: str | None, splits: Sequence[str]) -> str:
-    """The split that is asked for, or the only one.
+    """Return the split that is asked for, or the only one.
 
     Raises:
         DocumentError: There is no such split, or several and none is asked for.
@@ -225,6 +225,6 @@ def chosen_split(name: str, split: str | None, splits: Sequence[str]) -> str:
 
 
 def may_be_hub_id(name: str) -> bool:
-    """Whether a name that is no path here reads as a data set's."""
+    """Return whether a name that is no path here reads as a data set's."""
     parts = name.split("/")
     return 1 <= len(parts) <= 3 and all(part and part[0] not in ".~" for part in parts)

@@ -65,7 +65,7 @@ def write_rows(source: Any, path: Path) -> None:
     """Write the rows of an object of Python as JSON Lines, for code that reads files.
 
     Args:
-        source: See above.
+        source: The object; see `read_table`.
         path: The file, which may be there already with the same rows.
 
     Raises:

@@ -18,12 +18,12 @@ MAX_TOKENS = 64 * 65_535  # that it takes: a program has 64 rows, and a grid 65,
 
 
 def is_ready(values: Tensor) -> bool:
-    """Whether the kernels take a tensor like this one."""
+    """Return whether the kernels take a tensor like this one."""
     return values.is_cuda and values.dtype in HALF and has_kernels(values.device)
 
 
 def has_kernels(device: torch.device) -> bool:
-    """Whether the kernels run on a device; they are imported then.
+    """Return whether the kernels run on a device; they are imported then.
 
     To be asked before a compiled function, not in it.
     """

@@ -58,7 +58,7 @@ def _(
 def add_norm_backward(
     d_total: Tensor, d_normed: Tensor, total: Tensor, weight: Tensor, mean: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the stream in float32 and of what is added in half, and of the weight."""
+    """Return the gradients of the stream (float32), of what is added (half) and of the weight."""
     d_total, d_normed = d_total.contiguous(), d_normed.contiguous()
     d_hidden, d_added = torch.empty_like(total), torch.empty_like(d_normed)
     rows, width = total.shape

@@ -31,7 +31,7 @@ def _(halves: Tensor) -> Tensor:
 
 @torch.library.custom_op("modernbert::geglu_backward", mutates_args=())
 def geglu_backward(d_gated: Tensor, halves: Tensor) -> Tensor:
-    """The gradients of the halves: (rows, 2 x width)."""
+    """Return the gradients of the halves: (rows, 2 x width)."""
     d_gated, halves = d_gated.contiguous(), halves.contiguous()
     rows, width = d_gated.shape
     d_halves = torch.empty_like(halves)

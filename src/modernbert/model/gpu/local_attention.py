@@ -23,7 +23,7 @@ _BACKWARD = {"ROWS": 64, "COLUMNS": 64, "num_warps": 4, "num_stages": 1}
 def local_attention(
     query: Tensor, key: Tensor, value: Tensor, firsts: Tensor, ends: Tensor, back: int, ahead: int
 ) -> tuple[Tensor, Tensor]:
-    """Every token attends to itself and to the nearest ones of its own sequence.
+    """Let every token attend to itself and to the nearest ones of its own sequence.
 
     Args:
         query: (total_tokens, num_heads, head_size), rotated already.
@@ -73,7 +73,7 @@ def local_attention_backward(
     back: int,
     ahead: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of query, key and value: (total_tokens, num_heads, head_size) each."""
+    """Return the gradients of query, key and value: (total_tokens, num_heads, head_size) each."""
     d_attended, query, key, value = (_by_rows(x) for x in (d_attended, query, key, value))
     total, num_heads, size = query.shape
     d_query, d_key, d_value = (

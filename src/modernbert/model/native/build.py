@@ -149,19 +149,19 @@ def build(folder: Path = SOURCES) -> BuildReport:
 
 
 def has_sources() -> bool:
-    """Whether the sources lie here; a wheel carries objects alone."""
+    """Return whether the sources lie here; a wheel carries objects alone."""
     return bool(_sources())
 
 
 def is_fresh(variant: Variant, path: Path) -> bool:
-    """Whether an object is there and of the sources, if these lie here."""
+    """Return whether an object is there and of the sources, if these lie here."""
     if not path.exists():
         return False
     return not has_sources() or bytes.fromhex(_build_id(variant)) in path.read_bytes()
 
 
 def needed_glibc(path: Path) -> tuple[int, int]:
-    """The newest version of the C library whose symbols an object takes."""
+    """Return the newest version of the C library whose symbols an object takes."""
     versions = re.findall(rb"GLIBC_(\d+)\.(\d+)", path.read_bytes())
     return max(((int(major), int(minor)) for major, minor in versions), default=(0, 0))
 

@@ -33,7 +33,7 @@ _PAUSE = ctypes.CFUNCTYPE(ctypes.c_int)
 
 
 def supports(config: EncoderConfig, precision: Precision) -> bool:
-    """Whether an encoder of these sizes can run here in this precision."""
+    """Return whether an encoder of these sizes can run here in this precision."""
     available = {"float32": library() is not None, "bfloat16": has_bfloat16(), "int8": has_int8()}
     sizes_fit = config.head_size == HEAD_SIZE and config.intermediate_size % 32 == 0
     has_biases = config.attention_bias or config.mlp_bias or config.norm_bias
@@ -143,7 +143,7 @@ class PackedWeights:
         return packed
 
     def multiply(self, rows: Tensor) -> Tensor:
-        """The product `rows @ weight.T` alone.
+        """Return the product `rows @ weight.T` alone.
 
         Args:
             rows: (num_rows, depth) float32.
@@ -166,7 +166,7 @@ class PackedWeights:
         return out
 
     def describe(self) -> _Weights:
-        """What the C code is told."""
+        """Return what the C code is told."""
         return _Weights(
             panels=self.panels.data_ptr(),
             scales=self.scales.data_ptr(),

@@ -39,12 +39,12 @@ class _AttentionInput(ctypes.Structure):
 
 
 def supports_attention(qkv: Tensor, num_heads: int) -> bool:
-    """Whether `attend` can take (total_tokens, 3 x num_heads x head_size) of this type."""
+    """Return whether `attend` can take (total_tokens, 3 x num_heads x head_size) of this type."""
     return qkv.shape[1] == 3 * num_heads * HEAD_SIZE and _supports(qkv)
 
 
 def supports_geglu(halves: Tensor) -> bool:
-    """Whether `geglu` can take (rows, 2 x width) of this type."""
+    """Return whether `geglu` can take (rows, 2 x width) of this type."""
     return halves.shape[1] % (2 * _LANES) == 0 and _supports(halves)
 
 
@@ -82,7 +82,7 @@ def geglu(halves: Tensor) -> Tensor:
 
 
 def weighted_rows(rows: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """The sum of some rows, each times a weight; by torch where there are no kernels.
+    """Return the sum of some rows, each times a weight; by torch where there are no kernels.
 
     Args:
         rows: (num_rows, width) int8; a row may be on the disk, mapped into memory.
@@ -147,7 +147,7 @@ def max_sim(
 
 
 def quantize(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row in int8 with a scale of its own, as unsigned numbers of which 128 stands for 0.
+    """Round each row to int8 with a scale of its own, as unsigned numbers; 128 stands for 0.
 
     Args:
         rows: (num_rows, width), float32 or bfloat16; x86 alone.

@@ -47,7 +47,7 @@ class HostCpu:
     remedy: str = "run `make kernels`"
 
     def variants(self) -> list[Variant]:
-        """Those that exist for the architecture, from the plainest to the best."""
+        """Return those that exist for the architecture, from the plainest to the best."""
         return [variant for variant in VARIANTS if variant.architecture == self.architecture]
 
     def objection(self, variant: Variant) -> str:
@@ -61,7 +61,7 @@ class HostCpu:
         return "" if is_fresh else f"the sources of {variant.name} have changed; {self.remedy}"
 
     def usable(self) -> list[Variant]:
-        """Those that can be used, from the plainest to the best."""
+        """Return those that can be used, from the plainest to the best."""
         return [variant for variant in self.variants() if not self.objection(variant)]
 
 
@@ -90,7 +90,7 @@ class Choice:
 
 
 def choose(machine: HostCpu, environment: Mapping[str, str]) -> Choice:
-    """The best variant that a machine has, within the limits that the user has set.
+    """Return the best variant that a machine has, within the limits that the user has set.
 
     Raises:
         ConfigError: `MODERNBERT_NATIVE` asks for what is not there.
@@ -134,7 +134,7 @@ def _best(machine: HostCpu) -> Choice:
 
 
 def this_machine() -> HostCpu:
-    """The CPU of this process, and the objects beside this file."""
+    """Return the CPU of this process, and the objects beside this file."""
     architecture, system = platform.machine(), platform.system()
     return HostCpu(
         architecture=architecture if system == "Linux" else f"{system} on {architecture}",
@@ -161,7 +161,7 @@ def _cpu_features() -> frozenset[str]:
 
 @functools.cache
 def choice() -> Choice:
-    """What is used in this process.
+    """Return what is used in this process.
 
     Raises:
         ConfigError: `MODERNBERT_NATIVE` asks for what is not there.
@@ -171,7 +171,7 @@ def choice() -> Choice:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The kernels that are used in this process; None where torch's do all the work.
+    """Return the kernels that are used in this process; None where torch's do all the work.
 
     What is amiss is told once, as a `NativeKernelsWarning`.
     """
@@ -197,22 +197,22 @@ def describe(chosen: Choice) -> str:
 
 
 def variant_name() -> str:
-    """The name of the variant in use, `amx`, or `torch` where torch's kernels do all the work."""
+    """Return the name of the variant in use, such as `amx`; `torch` for torch's own kernels."""
     return "torch" if library() is None else choice().name
 
 
 def takes_onednn() -> bool:
-    """Whether oneDNN does the products of inference."""
+    """Return whether oneDNN does the products of inference."""
     return library() is not None and choice().takes_onednn and torch.backends.mkldnn.is_available()
 
 
 def has_bfloat16() -> bool:
-    """Whether the kernels exist here and can compute in bfloat16."""
+    """Return whether the kernels exist here and can compute in bfloat16."""
     return _computes("bfloat16")
 
 
 def has_int8() -> bool:
-    """Whether the kernels exist here and can compute in int8."""
+    """Return whether the kernels exist here and can compute in int8."""
     return _computes("int8")
 
 

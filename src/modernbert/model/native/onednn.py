@@ -21,7 +21,7 @@ _ZERO = 128  # what stands for 0 in oneDNN's unsigned rows
 
 
 def engine_for(encoder: Any, precision: Precision) -> "Engine | OneDnnEngine":
-    """The engine that suits the CPU: see `Engine` for the arguments."""
+    """Return the engine that suits the CPU: see `Engine` for the arguments."""
     is_geglu = encoder.config.activation == "gelu"
     if precision != "float32" and is_geglu and takes_onednn():
         return OneDnnEngine(encoder, precision)

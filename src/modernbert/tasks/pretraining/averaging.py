@@ -35,7 +35,7 @@ M = TypeVar("M", bound=SavedModel)
 
 @torch.no_grad()
 def average(models: Iterable[tuple[M, float]]) -> M:
-    """The weighted mean of some models, each with its weight; they are asked for one by one.
+    """Return the weighted mean of some models, each with its weight; they are asked for one by one.
 
     Sums are float64 where the device has it, so that the order leaves no trace. The result is the
     first model, changed.
@@ -144,7 +144,7 @@ class Candidates:
 
 
 def candidates(folder: Path) -> list[AveragedPart]:
-    """Those that a run has kept, in the order of their steps."""
+    """Return those that a run has kept, in the order of their steps."""
     return [
         AveragedPart(folder=each, figures=read_object(each / EVALUATION_FILE, RunError))
         for each in sorted(folder.glob("step-*"))
@@ -152,7 +152,7 @@ def candidates(folder: Path) -> list[AveragedPart]:
 
 
 def average_parts(parts: Sequence[AveragedPart]) -> MaskedLanguageModel:
-    """The mean of their weights, read one after another.
+    """Return the mean of their weights, read one after another.
 
     Raises:
         ModelFolderError: A part that is no masked language model.
@@ -164,7 +164,7 @@ def average_parts(parts: Sequence[AveragedPart]) -> MaskedLanguageModel:
 
 
 def measured(parts: Sequence[AveragedPart], held_out: "HeldOut") -> list[AveragedPart]:
-    """The parts with the figures that they reach on held-out shards.
+    """Return the parts with the figures that they reach on held-out shards.
 
     Raises:
         ModelFolderError: A part that is no masked language model.
@@ -180,7 +180,7 @@ def measured(parts: Sequence[AveragedPart], held_out: "HeldOut") -> list[Average
 
 
 def best(parts: Sequence[AveragedPart], number: int) -> list[AveragedPart]:
-    """Those with the lowest held-out losses, in the order in which they came.
+    """Return those with the lowest held-out losses, in the order in which they came.
 
     Raises:
         InputError: More than there are, or parts that were not evaluated.
@@ -243,7 +243,7 @@ def write_model(
 
 
 def parts_of(paths: Sequence[Path], weights: Sequence[float] = ()) -> list[AveragedPart]:
-    """The models that some paths lead to: model folders, checkpoints, or folders that hold such.
+    """Find the models that paths lead to: model folders, checkpoints, or folders of such.
 
     Of a run's folder these are the states that were kept for its average, else its checkpoints.
 

@@ -35,7 +35,7 @@ def step_flops(config: EncoderConfig, bins: Sequence[Bin], *, masked_share: floa
 def description(
     config: EncoderConfig, recipe: PretrainingRecipe, device: torch.device
 ) -> Callable[[], dict[str, Any]]:
-    """A function that tells of the model and the machine, which it measures, as JSON values."""
+    """Return a function that describes the model and the measured machine as JSON values."""
     return partial(_describe, config, recipe, device)
 
 
@@ -73,7 +73,7 @@ def pretraining_card(
     figures: Mapping[str, float],
     parts: Sequence[AveragedPart] = (),
 ) -> str:
-    """The card of the model after a phase, as Markdown.
+    """Return the card of the model after a phase, as Markdown.
 
     Args:
         recipe: The recipe of the whole run.
@@ -97,7 +97,7 @@ def pretraining_card(
 def average_card(
     config: EncoderConfig, figures: Mapping[str, float], parts: Sequence[AveragedPart], *, name: str
 ) -> str:
-    """The card of a mean of states of which no recipe is known, as Markdown."""
+    """Return the card of a mean of states of which no recipe is known, as Markdown."""
     return _card(name, config, figures, parts)
 
 

@@ -82,11 +82,11 @@ class PretrainingData:
         )
 
     def bins(self) -> BinStream:
-        """The endless row of the bins to train on."""
+        """Return the endless row of the bins to train on."""
         return BinStream(self.sources, self.phase.packing, seed=self.seed)
 
     def held_out_batches(self, group: Group = ALONE) -> Iterator[MaskedBatch]:
-        """The batches of an evaluation, each time the same; none without held-out shards.
+        """Return the batches of an evaluation, each time the same; none without held-out shards.
 
         Args:
             group: Each of its processes gets its share, and all get as many.
@@ -140,7 +140,7 @@ class PretrainingData:
 
 
 def model_config(phase: PhaseRecipe, tokenizer: Tokenizer | None) -> EncoderConfig:
-    """The numbers of the model in a phase.
+    """Return the numbers of the model in a phase.
 
     Args:
         phase: The phase, which may change the model's numbers.

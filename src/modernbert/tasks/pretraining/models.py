@@ -27,7 +27,7 @@ from modernbert.training.tensors import gathered, is_sharded
 
 
 def starting_model(data: PretrainingData) -> MaskedLanguageModel:
-    """The model before a run's first step, each time the same.
+    """Return the model before a run's first step, each time the same.
 
     Args:
         data: Of the first phase.
@@ -77,7 +77,7 @@ def draw_new_tokens(model: MaskedLanguageModel, start: str, tokenizer: Tokenizer
 
 
 def first_weights(settings: ModelSettings) -> Any:
-    """What those weights depend on, besides the model's numbers, as JSON values."""
+    """Return what those weights depend on, besides the model's numbers, as JSON values."""
     if settings.grow_from is not None:
         return {"grown_from": settings.grow_from}
     return settings.start or {"seed": settings.seed}
@@ -87,12 +87,12 @@ _RECIPE_FILE = "recipe.toml"
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder is a run's checkpoint."""
+    """Return whether a folder is a run's checkpoint."""
     return (folder / checkpoint.MANIFEST).is_file() and not (folder / "config.json").exists()
 
 
 def load_model(folder: Path) -> MaskedLanguageModel:
-    """The model of a model folder, or of a checkpoint, which is verified first.
+    """Return the model of a model folder, or of a checkpoint, which is verified first.
 
     Raises:
         ModelFolderError: A model folder that cannot be used.
@@ -110,7 +110,7 @@ def load_model(folder: Path) -> MaskedLanguageModel:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a model folder, or of the run that a checkpoint is of.
+    """Return the tokenizer of a model folder, or of the run that a checkpoint is of.
 
     Raises:
         TokenizerError: No usable tokenizer.

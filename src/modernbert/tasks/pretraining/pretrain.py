@@ -148,7 +148,7 @@ def _tensorboard(recipe: PretrainingRecipe) -> list[Observer]:
 
 
 def build_model(recipe: PretrainingRecipe) -> MaskedLanguageModel:
-    """The model before its first step, each time the same.
+    """Return the model before its first step, each time the same.
 
     Raises:
         ModernBertError: As `PretrainingData.open`.
@@ -157,7 +157,7 @@ def build_model(recipe: PretrainingRecipe) -> MaskedLanguageModel:
 
 
 def held_out_batches(recipe: PretrainingRecipe, index: int = 0) -> Iterator[MaskedBatch]:
-    """The batches of every evaluation in a phase; none where it has no evaluation.
+    """Return the batches of every evaluation in a phase; none where it has no evaluation.
 
     Raises:
         ModernBertError: As `PretrainingData.open`.
@@ -166,7 +166,7 @@ def held_out_batches(recipe: PretrainingRecipe, index: int = 0) -> Iterator[Mask
 
 
 def model_folder(recipe: PretrainingRecipe, index: int) -> Path:
-    """Where the model is after a phase: `model` after the last, else under the phase's name."""
+    """Return where the model of a phase is: `model` for the last one, else the phase's name."""
     last = index == len(recipe.phases) - 1
     return recipe.output / (MODEL_FOLDER if last else recipe.phases[index].name)
 
@@ -228,7 +228,7 @@ class Pretraining:
         self._bins = data.bins()
 
     def steps(self, progress: Progress) -> Iterator[Step]:
-        """The steps from a place on, made ahead in a thread and copied ahead to a GPU."""
+        """Yield the steps from a place on, made ahead in a thread and copied ahead to a GPU."""
         made = _steps(self.data, self._bins, progress, self.group)
         with prefetch(map(self._ready, made), _STEPS_AHEAD) as ahead:
             yield from copied_ahead(ahead, self._on_device, self.device)
@@ -257,7 +257,7 @@ class Pretraining:
         return batch.to(self.device, non_blocking=self.device.type == "cuda")
 
     def loss(self, module: nn.Module, micro_batch: MaskedBatch, *, step: int) -> Tensor:
-        """The sum of the losses of the masked tokens; the others cost nothing after the encoder."""
+        """Return the sum of the masked tokens' losses; others cost nothing after the encoder."""
         assert isinstance(module, MaskedLanguageModel)
         module.encoder.float8 = self.phase.training.precision == "float8"
         batch = self._copied(micro_batch)

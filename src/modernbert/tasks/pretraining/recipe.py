@@ -222,7 +222,7 @@ class AveragingSettings(Settings):
             )
 
     def chosen(self, losses: Mapping[str, float]) -> set[str]:
-        """The names of the states to average, of those evaluated so far.
+        """Return the names of the states to average, of those evaluated so far.
 
         What is not chosen is not chosen later either, when there are more states.
 
@@ -318,7 +318,7 @@ class PretrainingRecipe(Settings):
         return names.index(name)
 
     def phase_before(self, index: int) -> int | None:
-        """The number of the phase whose last state a phase starts from; None for the first."""
+        """Return the phase whose last state a phase starts from, by number; None for the first."""
         names = [phase.name for phase in self.phases]
         start_from = self.phases[index].start_from
         if start_from is not None:
@@ -326,7 +326,7 @@ class PretrainingRecipe(Settings):
         return index - 1 if index else None
 
     def data_begins(self, index: int) -> int:
-        """The number of the phase in which the row of a phase's data begins.
+        """Return the number of the phase in which the row of a phase's data begins.
 
         A phase with the sources, packing and seed of the phase that it starts from goes on where
         that one ended; any other has a row of its own, in an order of its own.

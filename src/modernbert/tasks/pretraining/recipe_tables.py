@@ -126,7 +126,7 @@ class ModelSettings(Settings):
         return EncoderConfig.preset(self.preset, **numbers)
 
     def with_same_weights(self) -> "ModelSettings":
-        """The same without what leaves the weights their shapes: length and angles."""
+        """Return the same without what leaves the weights their shapes: length and angles."""
         return replace(self, max_seqlen=None, global_theta=None, local_theta=None)
 
     def _given(self, names: tuple[str, ...]) -> dict[str, Any]:
@@ -210,7 +210,7 @@ PhaseTable = dict[str, Any]
 
 
 def merged(common: Mapping[str, Any], phases: Any, *, where: str) -> list[tuple[str, PhaseTable]]:
-    """Each phase's whole table, and how an error names it.
+    """Return each phase's whole table, and how an error names it.
 
     Args:
         common: The tables that all phases share.
@@ -229,7 +229,7 @@ def merged(common: Mapping[str, Any], phases: Any, *, where: str) -> list[tuple[
 
 
 def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> PhaseTable:
-    """A table with another laid over it.
+    """Return a table with another laid over it.
 
     >>> merge({"a": 1, "t": {"x": 1, "y": 2}}, {"t": {"y": 3}, "b": 4})
     {'a': 1, 't': {'x': 1, 'y': 3}, 'b': 4}
@@ -244,7 +244,7 @@ def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> PhaseTable:
 
 
 def parted(tables: Sequence[PhaseTable], own: Sequence[str]) -> tuple[PhaseTable, list[PhaseTable]]:
-    """The reverse of `merge`: what all tables have in common, and what is left of each.
+    """Return the reverse of `merge`: what all tables have in common, and what is left of each.
 
     >>> parted([{"name": "a", "t": {"x": 1, "y": 2}}, {"name": "b", "t": {"x": 1}}], ["name"])
     ({'t': {'x': 1}}, [{'name': 'a', 't': {'y': 2}}, {'name': 'b'}])

@@ -128,7 +128,7 @@ def try_training(settings: TrialSettings) -> Trial:
 
 
 def robust_rate(amounts: Sequence[float], seconds: Sequence[float]) -> float:
-    """The rate of most of the time: the median over parts of a second or more.
+    """Return the rate of most of the time: the median over parts of a second or more.
 
     A pause of the machine spoils one part and not the rate; steps much shorter than a part are
     averaged within it.
@@ -181,7 +181,7 @@ class _Watch:
             raise _Enough
 
     def result(self) -> Trial:
-        """The speed of the steps that were measured."""
+        """Return the speed of the steps that were measured."""
         used = time.process_time() - self._begin
         seconds = sum(self._seconds)
         return Trial(
@@ -217,7 +217,7 @@ class _RandomText:
             )
 
     def loss(self, module: nn.Module, micro_batch: MaskedBatch, *, step: int) -> Tensor:
-        """The sum of the losses of the masked tokens."""
+        """Return the sum of the losses of the masked tokens."""
         assert isinstance(module, MaskedLanguageModel)
         dropout = None
         if self._settings.dropout:

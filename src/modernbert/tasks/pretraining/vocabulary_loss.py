@@ -38,7 +38,7 @@ def vocabulary_cross_entropy(
     *,
     max_logits_bytes: int = MAX_LOGITS_BYTES,
 ) -> Tensor:
-    """The sum of the losses of predicting `labels` by `hidden @ weight.T + bias`.
+    """Return the sum of the losses of predicting `labels` by `hidden @ weight.T + bias`.
 
     Args:
         hidden: (num_rows, hidden_size); of rows after the last label nothing is asked.
@@ -72,7 +72,7 @@ def loss_and_hits(
     *,
     max_logits_bytes: int = MAX_LOGITS_BYTES,
 ) -> tuple[Tensor, Tensor]:
-    """The sum of the losses without gradients, and how many labels have the highest logit.
+    """Return the sum of the losses without gradients, and how many labels have the highest logit.
 
     The arguments are those of `vocabulary_cross_entropy`.
     """

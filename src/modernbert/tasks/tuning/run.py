@@ -168,7 +168,7 @@ class BestModel:
         return self.figures[self._best][1] if self.figures else {}
 
     def out_of_patience(self) -> bool:
-        """Whether too many evaluations in a row were no better."""
+        """Return whether too many evaluations in a row were no better."""
         if self.patience is None or not self.figures:
             return False
         return len(self.figures) - 1 - self._best >= self.patience

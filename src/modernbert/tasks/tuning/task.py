@@ -58,7 +58,7 @@ class Epochs:
     weights: Sequence[float] = (1.0,)
 
     def steps(self, position: int = 0) -> Iterator[StepRows]:
-        """The steps from a place on, without end.
+        """Yield the steps from a place on, without end.
 
         >>> epochs = Epochs(lengths=[1, 1, 1], batch_size=2)
         >>> steps = epochs.steps(position=3)
@@ -229,7 +229,7 @@ def _gathered(
 
 
 def epochs_of(job: TuningJob, settings: RunSettings | None = None, seed: int = 0) -> Epochs:
-    """The rows of a job, in steps as its recipe or other settings have them."""
+    """Return the rows of a job, in steps as its recipe or other settings have them."""
     settings = settings or job.recipe.training
     return Epochs(
         lengths=job.objective.lengths,
