@@ -1,43 +1,80 @@
-"""What the scripts' command lines share."""
+"""What the scripts share: options, a result with what stands beside it, and processes."""
 
 import argparse
+import json
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks import results
 from benchmarks.models import CACHE, Model, random_model, trained_model
 from modernbert.model.config import PRESETS
 
 
-def parser(
-    description: str, *, rounds: int, seconds: float | None = None
-) -> argparse.ArgumentParser:
-    """Options of every script: how long to measure, with how many threads, and where to write."""
+def bare_parser(description: str | None, **options: tuple[Any, str]) -> argparse.ArgumentParser:
+    """A command line that shows its script's docstring; see `add` for the options."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--rounds", type=int, default=rounds, help="turns of everyone, at most")
-    if seconds is not None:
-        text = f"no new round that would end after these ({seconds:g})"
-        made.add_argument("--seconds", type=float, default=seconds, help=text)
-    made.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of everyone")
-    text = "count the CPU's time and not the clock's: for a machine with other work, one thread"
-    made.add_argument("--cpu-time", action="store_true", help=text)
-    made.add_argument("--out", type=Path, help="file of the result; by the row's name when absent")
-    made.add_argument("--cache", type=Path, default=CACHE, help="folder of models and exports")
+    add(made, **options)
     return made
+
+
+def parser(
+    description: str | None,
+    *,
+    rounds: int,
+    seconds: float | None = None,
+    **options: tuple[Any, str],
+) -> argparse.ArgumentParser:
+    """`bare_parser` with the options of every script: how long, with what, and where to write."""
+    made = bare_parser(description, rounds=(rounds, "turns of everyone, at most"))
+    if seconds is not None:
+        add(made, seconds=(seconds, f"no new round that would end after these ({seconds:g})"))
+    add(
+        made,
+        threads=(os.cpu_count(), "threads of everyone"),
+        cpu_time=(
+            False,
+            "count the CPU's time and not the clock's: for a machine with other work, one thread",
+        ),
+        cache=(CACHE, "folder of models, exports and data that are made once"),
+    )
+    made.add_argument("--out", "--output", type=Path, help="file of the result")
+    add(made, **options)
+    return made
+
+
+def add(made: argparse.ArgumentParser, **options: tuple[Any, str]) -> None:
+    """Add options by their names, each with its default, whose type it takes, and its help.
+
+    A type alone has no default, and False is a switch.
+    """
+    for name, (default, text) in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if default is False:
+            made.add_argument(flag, action="store_true", help=text)
+        elif isinstance(default, type):
+            made.add_argument(flag, type=default, help=text)
+        else:
+            kind = Path if isinstance(default, Path) else type(default)
+            made.add_argument(flag, type=kind, default=default, help=text)
 
 
 def add_model(made: argparse.ArgumentParser, *, layers: int) -> None:
     """Options that say which model."""
     sizes = [name for name in PRESETS if name in ("tiny", "17m", "32m", "68m", "base", "large")]
     made.add_argument("--size", choices=sizes, default="base", help="widths of the model")
-    made.add_argument("--layers", type=int, default=layers, help="layers, every third global")
-    made.add_argument(
-        "--model", type=Path, help="a trained model folder in place of random weights"
+    add(
+        made,
+        layers=(layers, "layers, every third global"),
+        model=(Path, "a trained model folder in place of random weights"),
     )
 
 
@@ -48,11 +85,87 @@ def model_of(options: argparse.Namespace) -> Model:
     return random_model(options.size, options.layers, options.cache)
 
 
-def use_threads(options: argparse.Namespace) -> None:
-    """Let torch, and with it our kernels, use the threads asked for."""
-    torch.set_num_threads(options.threads)
-
-
 def clock(options: argparse.Namespace) -> Callable[[], float]:
     """What seconds are counted by: the clock, or this process's use of the CPU."""
     return time.process_time if options.cpu_time else time.perf_counter
+
+
+def measured(
+    name: str,
+    measure: Callable[[argparse.Namespace], Mapping[str, Any]],
+    options: argparse.Namespace,
+    path: Path | None = None,
+) -> dict[str, Any]:
+    """Measure with the threads asked for, and write the result if there is a place for it.
+
+    path: where a result is written that no option gives a place; None writes none.
+    """
+    torch.set_num_threads(options.threads)
+    around = results.surroundings(num_threads=options.threads)  # before anything is measured
+    result = {"benchmark": name, **around, **measure(options)}
+    if (place := options.out or path) is not None:
+        results.write(place, result)
+    return result
+
+
+def in_a_process(module: str, *arguments: object, timeout: float | None = None) -> Any:
+    """What a module of this package prints as JSON in its last line, in a process of its own.
+
+    Raises:
+        RuntimeError: The process ended with an error, whose last lines the message has.
+        subprocess.TimeoutExpired: It took too long.
+    """
+    command = [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    if answer.returncode:
+        raise RuntimeError(answer.stderr.strip()[-2_000:] or f"exit status {answer.returncode}")
+    return json.loads(answer.stdout.strip().splitlines()[-1])
+
+
+class Job(NamedTuple):
+    """A command that leaves a file when it ends.
+
+    needs: files without which it cannot begin.
+    seconds: that it takes, for a plan.
+    """
+
+    name: str
+    command: list[str]
+    out: Path
+    needs: tuple[Path, ...] = ()
+
+
+def run_missing(jobs: Iterable[Job], *, minutes: float, side_by_side: int = 1) -> int:
+    """Run the jobs whose files are not there, in their order; how many failed.
+
+    Everything can be stopped at any moment and taken up by the same call. What a job prints goes
+    into a log beside its file.
+
+    minutes: no job begins after these.
+    side_by_side: how many run at once, each with its share of the cores.
+    """
+    end, failed = time.monotonic() + 60 * minutes, 0
+    waiting = [job for job in jobs if not job.out.exists()]
+    running: dict[subprocess.Popen[bytes], Job] = {}
+    threads = max(1, (os.cpu_count() or 1) // side_by_side)
+    while waiting or running:
+        for process in [each for each in running if each.poll() is not None]:
+            failed += process.returncode != 0
+            print(f"{running.pop(process).name}: ended with {process.returncode}", flush=True)
+        ready = next((job for job in waiting if all(each.exists() for each in job.needs)), None)
+        is_over = time.monotonic() > end or ready is None
+        if ready is not None and not is_over and len(running) < side_by_side:
+            waiting.remove(ready)
+            ready.out.parent.mkdir(parents=True, exist_ok=True)
+            environment = (
+                {**os.environ, "OMP_NUM_THREADS": str(threads)} if side_by_side > 1 else None
+            )
+            with ready.out.with_suffix(".log").open("wb") as log:
+                running[
+                    subprocess.Popen(ready.command, stdout=log, stderr=log, env=environment)
+                ] = ready
+        elif is_over and not running:
+            break
+        else:
+            time.sleep(0.2)
+    return failed

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from benchmarks.models import Model, draw_weights
 from benchmarks.workloads import Workload
 
 Builder = Callable[[Model, int], Engine]
+E = TypeVar("E")
 
 # Above so many columns an engine gives its scratch memory back after each batch: with several
 # engines in one process the attention scores of each would not fit beside one another.
@@ -68,6 +69,24 @@ def build(name: str, model: Model, num_threads: int) -> Engine:
         ImportError: the peer is not installed.
     """
     return BUILDERS[name](model, num_threads)
+
+
+def built(makers: Mapping[str, Callable[[], E]]) -> tuple[dict[str, E], dict[str, str]]:
+    """What can be built, and why the rest cannot."""
+    found: dict[str, E] = {}
+    absent: dict[str, str] = {}
+    for name, make in makers.items():
+        try:
+            found[name] = make()
+        except Exception as error:  # whatever another library raises
+            absent[name] = reason(error)
+    return found, absent
+
+
+def reason(error: Exception) -> str:
+    """The kind of an error and its first line."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"[:200]
 
 
 def _ours(model: Model, num_threads: int, *, name: str, precision: Precision) -> Engine:

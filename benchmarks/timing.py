@@ -69,3 +69,18 @@ def best_batch_size(encode: Callable[[B], object], sizes: Sequence[B]) -> B:
 def fastest(seconds: Mapping[str, Sequence[float]]) -> str:
     """The name with the smallest median."""
     return min(seconds, key=lambda name: median(seconds[name]))
+
+
+def by_both_clocks(
+    turns: Mapping[str, Callable[[], object]], *, rounds: int = 1
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of one call of each for every round, A B C A B C, by the clock and by the CPU's."""
+    wall: dict[str, list[float]] = {name: [] for name in turns}
+    cpu: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(rounds):
+        for name, call in turns.items():
+            begin, begin_cpu = time.perf_counter(), time.process_time()
+            call()
+            wall[name].append(time.perf_counter() - begin)
+            cpu[name].append(time.process_time() - begin_cpu)
+    return wall, cpu

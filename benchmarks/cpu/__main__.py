@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import results
+from benchmarks.command import bare_parser
 
 # A row that takes so many times its estimate is stopped; with --cpu-time others work beside it.
 _OVERRUN, _OVERRUN_BESIDE_OTHERS = 2, 20
@@ -55,55 +56,44 @@ class Row:
         return [*start, *self.arguments.split(), *more, "--out", str(self.out)]
 
 
+def _row(name: str, script: str, arguments: str, minutes: float) -> Row:
+    return Row(name=name, script=script, arguments=arguments, minutes=minutes)
+
+
 def _encoding(name: str, arguments: str, minutes: float) -> Row:
-    return Row(name=name, script="encoding", arguments=arguments, minutes=minutes)
+    return _row(name, "encoding", f"--workload {arguments}", minutes)
+
+
+def _blocks(name: str, size: str, minutes: float) -> Row:
+    arguments = f"--batch blocks --update --size {size} --rounds 5 --seconds 90"
+    return _row(f"training-step-{name}", "training_step", arguments, minutes)
 
 
 LONG = "--layers 10 --rounds 2"
 SMALL = "--size 32m --layers 10 --rounds 5"
 
 ROWS = (
-    _encoding("512-fixed", "--workload 512-fixed --rounds 4 --seconds 150", 4.5),
-    _encoding("512-ragged", "--workload 512-ragged --rounds 4 --seconds 120", 4.5),
-    _encoding("uniform-padded", "--workload uniform-padded --rounds 3 --seconds 140", 3.5),
-    _encoding("8192-fixed", f"--workload 8192-fixed {LONG} --seconds 300", 6),
-    _encoding("8192-ragged", f"--workload 8192-ragged {LONG} --seconds 170", 4),
-    _encoding("8192-padded", "--workload 8192-padded --layers 5 --rounds 1", 4),
-    Row(name="ceiling", script="ceiling", arguments="--rounds 5 --seconds 60", minutes=1.5),
-    Row(name="memory", script="memory", arguments="--layers 10", minutes=2),
-    Row(
-        name="training-step-ragged",
-        script="training_step",
-        arguments="--batch ragged --rounds 3 --seconds 130",
-        minutes=3.5,
-    ),
-    *(
-        Row(
-            name=f"training-step-{name}",
-            script="training_step",
-            arguments=f"--batch blocks --update --size {size} --rounds 5 --seconds 90",
-            minutes=minutes,
-        )
-        for name, size, minutes in (
-            ("tiny-blocks", "tiny", 1),
-            ("blocks", "384", 2),
-            ("base-blocks", "base", 3),
-        )
-    ),
-    Row(
-        name="training-step-long",
-        script="training_step",
-        arguments="--batch long --layers 4 --rounds 1",
-        minutes=3.5,
-    ),
-    _encoding("request-32", "--workload request-32 --rounds 7 --seconds 40", 1.5),
-    _encoding("request-8", "--workload request-8 --rounds 7 --seconds 40", 1.5),
-    _encoding("request-128", "--workload request-128 --rounds 7 --seconds 40", 1.5),
-    _encoding("request-512", "--workload request-512 --rounds 5 --seconds 60", 2),
-    _encoding("web", "--workload web --rounds 3 --seconds 130", 5),
-    Row(name="time-to-loss", script="time_to_loss", arguments="", minutes=24),
-    _encoding("32m-512-fixed", f"--workload 512-fixed {SMALL} --seconds 60", 2),
-    _encoding("32m-512-ragged", f"--workload 512-ragged {SMALL} --seconds 60", 2.5),
+    _encoding("512-fixed", "512-fixed --rounds 4 --seconds 150", 4.5),
+    _encoding("512-ragged", "512-ragged --rounds 4 --seconds 120", 4.5),
+    _encoding("uniform-padded", "uniform-padded --rounds 3 --seconds 140", 3.5),
+    _encoding("8192-fixed", f"8192-fixed {LONG} --seconds 300", 6),
+    _encoding("8192-ragged", f"8192-ragged {LONG} --seconds 170", 4),
+    _encoding("8192-padded", "8192-padded --layers 5 --rounds 1", 4),
+    _row("ceiling", "ceiling", "--rounds 5 --seconds 60", 1.5),
+    _row("memory", "memory", "--layers 10", 2),
+    _row("training-step-ragged", "training_step", "--batch ragged --rounds 3 --seconds 130", 3.5),
+    _blocks("tiny-blocks", "tiny", 1),
+    _blocks("blocks", "384", 2),
+    _blocks("base-blocks", "base", 3),
+    _row("training-step-long", "training_step", "--batch long --layers 4 --rounds 1", 3.5),
+    _encoding("request-32", "request-32 --rounds 7 --seconds 40", 1.5),
+    _encoding("request-8", "request-8 --rounds 7 --seconds 40", 1.5),
+    _encoding("request-128", "request-128 --rounds 7 --seconds 40", 1.5),
+    _encoding("request-512", "request-512 --rounds 5 --seconds 60", 2),
+    _encoding("web", "web --rounds 3 --seconds 130", 5),
+    _row("time-to-loss", "time_to_loss", "", 24),
+    _encoding("32m-512-fixed", f"512-fixed {SMALL} --seconds 60", 2),
+    _encoding("32m-512-ragged", f"512-ragged {SMALL} --seconds 60", 2.5),
 )
 
 # One for each model that the rows measure; long rows have exports of their own.
@@ -116,18 +106,18 @@ _PREPARATIONS = (
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    made = bare_parser(
+        __doc__,
+        minutes=(60.0, "no row that would end later"),
+        only=(str, "names of rows, by commas; they are run again"),
+        again=(False, "also rows that are there already"),
+        threads=(str, "threads of everyone; all cores when absent"),
+        cpu_time=(False, "see the scripts' own --help"),
+        list=(False, "show the rows and stop"),
+        prepare=(False, "make models and exports and stop"),
+        table=(False, "show targets and figures and stop"),
     )
-    made.add_argument("--minutes", type=float, default=60, help="no row that would end later")
-    made.add_argument("--only", help="names of rows, by commas; they are run again")
-    made.add_argument("--again", action="store_true", help="also rows that are there already")
     made.add_argument("--restrict", choices=results.RESTRICTIONS, help="instructions to keep to")
-    made.add_argument("--threads", help="threads of everyone; all cores when absent")
-    made.add_argument("--cpu-time", action="store_true", help="see the scripts' own --help")
-    made.add_argument("--list", action="store_true", help="show the rows and stop")
-    made.add_argument("--prepare", action="store_true", help="make models and exports and stop")
-    made.add_argument("--table", action="store_true", help="show targets and figures and stop")
     return made
 
 

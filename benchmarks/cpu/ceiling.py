@@ -44,8 +44,9 @@ _FORMATS: Mapping[Precision, torch.dtype] = {
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = command.parser(__doc__ or "", rounds=3, seconds=120)
-    made.add_argument("--cases", default=",".join(CASES), help="lengths, by commas")
+    made = command.parser(
+        __doc__, rounds=3, seconds=120, cases=(",".join(CASES), "lengths, by commas")
+    )
     command.add_model(made, layers=11)
     return made
 
@@ -53,18 +54,15 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write."""
     options = parser().parse_args(arguments)
-    command.use_threads(options)
-    around = results.surroundings(num_threads=options.threads)
-    model = command.model_of(options)
-    result = {
-        "benchmark": "ceiling",
-        **around,
-        "model": model.description,
-        "cases": {case: _measure(model, CASES[case], options) for case in options.cases.split(",")},
-    }
-    results.write(options.out or results.on_this_cpu("ceiling"), result)
-    _tell(result)
+    _tell(command.measured("ceiling", measure, options, results.on_this_cpu("ceiling")))
     return 0
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Every case of a model."""
+    model = command.model_of(options)
+    cases = {case: _measure(model, CASES[case], options) for case in options.cases.split(",")}
+    return {"model": model.description, "cases": cases}
 
 
 def _measure(model: Model, lengths: Sequence[int], options: argparse.Namespace) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+import torch
+
 from benchmarks import command, peers, results
 from benchmarks.cpu import products
 from benchmarks.engines import Distance, Engine, Sequences, distance
@@ -31,11 +33,15 @@ _TURN_SECONDS = 0.3  # short calls are repeated: requests, and products by thems
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = command.parser(__doc__ or "", rounds=5, seconds=240)
+    made = command.parser(
+        __doc__,
+        rounds=5,
+        seconds=240,
+        peers=(str, "some of the engines, by commas; all that fit when absent"),
+        sequences=(int, "the first so many of the workload, at most"),
+        prepare=(False, "only make the models and exports"),
+    )
     made.add_argument("--workload", choices=WORKLOADS, default="512-fixed")
-    made.add_argument("--peers", help="some of the engines, by commas; all that fit when absent")
-    made.add_argument("--sequences", type=int, help="the first so many of the workload, at most")
-    made.add_argument("--prepare", action="store_true", help="only make the models and exports")
     command.add_model(made, layers=11)
     return made
 
@@ -43,20 +49,23 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure one row and write it; 1 if an output of ours is not equal enough."""
     options = parser().parse_args(arguments)
-    command.use_threads(options)
-    workload = WORKLOADS[options.workload].first(options.sequences)
-    model = command.model_of(options)
-    around = results.surroundings(num_threads=options.threads)
-    names = options.peers.split(",") if options.peers else peers.engines_for(workload)
-    engines, absent = _build(names, model, options.threads)
-    absent |= {} if options.peers else peers.left_out(workload)
     if options.prepare:
+        *_, absent = _engines(options)
         print(*(f"{name}: {reason}" for name, reason in absent.items()), sep="\n")
         return 0
+    prefix = "" if options.size == "base" else f"{options.size}-"
+    path = results.on_this_cpu(f"{prefix}{options.workload}")
+    result = command.measured("encoding", measure_row, options, path)
+    _tell(result)
+    return 0 if all(result["checks"].values()) else 1
+
+
+def measure_row(options: argparse.Namespace) -> dict[str, Any]:
+    """Compare everyone's outputs, then time them if ours are equal enough."""
+    workload, model, engines, absent = _engines(options)
+    absent |= {} if options.peers else peers.left_out(workload)
     distances, checks = check(engines, workload, absent)
-    result = {
-        "benchmark": "encoding",
-        **around,
+    found = {
         "model": model.description,
         "workload": {**asdict(workload), "total_tokens": workload.total_tokens},
         "checks": checks,
@@ -66,12 +75,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "absent": absent,
         "not_restricted": peers.not_restricted(engines),
     }
-    if all(checks.values()):
-        result |= measure(engines, workload, model, options)
-    name = workload.name if options.size == "base" else f"{options.size}-{workload.name}"
-    results.write(options.out or results.on_this_cpu(name), result)
-    _tell(result)
-    return 0 if all(checks.values()) else 1
+    is_equal = all(checks.values())
+    return {**found, **measure(engines, workload, model, options)} if is_equal else found
+
+
+def _engines(
+    options: argparse.Namespace,
+) -> tuple[Workload, Model, dict[str, Engine], dict[str, str]]:
+    """What is encoded, the model, who encodes, and why others do not."""
+    torch.set_num_threads(options.threads)
+    workload = WORKLOADS[options.workload].first(options.sequences)
+    model = command.model_of(options)
+    names = options.peers.split(",") if options.peers else peers.engines_for(workload)
+    makers = {name: partial(peers.build, name, model, options.threads) for name in names}
+    return workload, model, *peers.built(makers)
 
 
 def check(
@@ -89,7 +106,7 @@ def check(
         try:
             outputs[name] = engines[name].encode(sequences, size)
         except Exception as error:  # whatever another library raises
-            absent[name] = _reason(error)
+            absent[name] = peers.reason(error)
             del engines[name]
     if REFERENCE not in outputs:
         return {}, {}
@@ -192,25 +209,6 @@ def _shares(
         for name, times in seconds.items()
         if name.startswith("ours")
     }
-
-
-def _build(
-    names: Sequence[str], model: Model, num_threads: int
-) -> tuple[dict[str, Engine], dict[str, str]]:
-    """Those that can be built, and why the others cannot."""
-    engines: dict[str, Engine] = {}
-    absent: dict[str, str] = {}
-    for name in names:
-        try:
-            engines[name] = peers.build(name, model, num_threads)
-        except Exception as error:  # whatever another library raises
-            absent[name] = _reason(error)
-    return engines, absent
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"[:200]
 
 
 def _tell(result: Mapping[str, Any]) -> None:

@@ -9,11 +9,13 @@ it held before it, weights included.
 import argparse
 import ctypes
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks import command, peers, results
 from benchmarks.workloads import token_ids
@@ -30,10 +32,14 @@ _TIMEOUT_SECONDS = 300
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = command.parser(__doc__ or "", rounds=1, seconds=300)
-    made.add_argument("--peers", default=",".join(NAMES), help="names of engines, by commas")
-    made.add_argument("--length", type=int, default=8_192, help="tokens of the one sequence")
-    made.add_argument("--only", help="measure this engine in this process and print a line of JSON")
+    made = command.parser(
+        __doc__,
+        rounds=1,
+        seconds=300,
+        peers=(",".join(NAMES), "names of engines, by commas"),
+        length=(8_192, "tokens of the one sequence"),
+        only=(str, "measure this engine in this process and print a line of JSON"),
+    )
     command.add_model(made, layers=10)
     return made
 
@@ -43,23 +49,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.only:
         print(json.dumps(measure(options)))
-        return 0
-    around = results.surroundings(num_threads=options.threads)
-    result = {
-        "benchmark": "memory",
-        **around,
-        "model": command.model_of(options).description,
-        "length": options.length,
-        "engines": {name: _in_a_process(name, options) for name in options.peers.split(",")},
-    }
-    results.write(options.out or results.on_this_cpu("memory"), result)
-    _tell(result)
+    else:
+        _tell(command.measured("memory", measure_all, options, results.on_this_cpu("memory")))
     return 0
+
+
+def measure_all(options: argparse.Namespace) -> dict[str, Any]:
+    """Every engine, or why there is no figure of it."""
+    names = ("size", "layers", "length", "threads", "cache", "model")
+    given = [(f"--{name}", value) for name in names if (value := getattr(options, name))]
+    makers = {
+        name: partial(
+            command.in_a_process,
+            "benchmarks.cpu.memory",
+            "--only",
+            name,
+            *(each for pair in given for each in pair),
+            timeout=_TIMEOUT_SECONDS,
+        )
+        for name in options.peers.split(",")
+    }
+    model = command.model_of(options).description  # made before the first engine
+    found, absent = peers.built(makers)
+    reasons = {name: {"absent": reason} for name, reason in absent.items()}
+    return {"model": model, "length": options.length, "engines": {**found, **reasons}}
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Megabytes of one engine: with its weights before a pass, and the most above that in it."""
-    command.use_threads(options)
+    torch.set_num_threads(options.threads)
     engine = peers.build(options.only, command.model_of(options), options.threads)
     engine.encode(token_ids([64]), None)
     ctypes.CDLL(None).malloc_trim(0)
@@ -67,28 +85,6 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     before = _status("VmRSS")
     engine.encode(token_ids([options.length]), None)
     return {"before_mb": before, "above_mb": _status("VmHWM") - before}
-
-
-def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    arguments = ["--only", name, "--size", options.size, "--layers", str(options.layers)]
-    arguments += ["--length", str(options.length), "--threads", str(options.threads)]
-    arguments += ["--cache", str(options.cache)]
-    if options.model:
-        arguments += ["--model", str(options.model)]
-    try:
-        answer = subprocess.run(
-            [sys.executable, "-m", __spec__.name, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        return {"absent": f"took more than {_TIMEOUT_SECONDS} seconds"}
-    if answer.returncode:
-        lines = answer.stderr.strip().splitlines()
-        return {"absent": (lines[-1] if lines else f"exit status {answer.returncode}")[:200]}
-    found: dict[str, Any] = json.loads(answer.stdout.strip().splitlines()[-1])
-    return found
 
 
 def _status(field: str) -> float:

@@ -18,12 +18,13 @@ so that the command can be stopped and goes on where it was.
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks import command, results
 from benchmarks.cpu.pretrainings import SYSTEMS, Budget, Trained
@@ -41,12 +42,15 @@ _STEP_SIZES = (2_048, 4_096)
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = command.parser(__doc__ or "", rounds=1, seconds=60 * 22)
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
-    made.add_argument("--minutes", type=float, default=_MINUTES, help="that set the loss")
-    made.add_argument("--tune", action="store_true", help="find the learning rates and stop")
-    made.add_argument("--tokens", type=int, default=400_000, help="of each run of --tune")
-    made.add_argument("--rates", type=Path, help="file of the rates, beside the results if absent")
+    made = command.parser(
+        __doc__,
+        rounds=1,
+        seconds=60 * 22,
+        minutes=(_MINUTES, "that set the loss"),
+        tune=(False, "find the learning rates and stop"),
+        tokens=(400_000, "of each run of --tune"),
+        rates=(Path, "file of the rates, beside the results if absent"),
+    )
     made.add_argument("--one", help=argparse.SUPPRESS)  # a run in this process, as JSON
     return made
 
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.one:
         text = Text.prepare(options.cache / "text")
-        command.use_threads(options)
+        torch.set_num_threads(options.threads)
         name, budget = json.loads(options.one)
         print(json.dumps(asdict(SYSTEMS[name](text, Budget(**budget)))))
         return 0
@@ -200,14 +204,10 @@ def describe(run: Mapping[str, Any]) -> str:
 
 def _in_a_process(name: str, budget: Budget, options: argparse.Namespace) -> dict[str, Any]:
     """`Trained` as a mapping."""
-    start = [sys.executable, "-W", "ignore", "-m", "benchmarks.cpu.time_to_loss"]
-    arguments = ["--one", json.dumps([name, asdict(budget)]), "--threads", str(options.threads)]
-    answer = subprocess.run(
-        [*start, *arguments, "--cache", str(options.cache)], capture_output=True, text=True
+    given = ["--one", json.dumps([name, asdict(budget)]), "--threads", options.threads]
+    trained: dict[str, Any] = command.in_a_process(
+        "benchmarks.cpu.time_to_loss", *given, "--cache", options.cache
     )
-    if answer.returncode:
-        raise RuntimeError(f"{name}: {answer.stderr[-2_000:]}")
-    trained: dict[str, Any] = json.loads(answer.stdout.strip().splitlines()[-1])
     assert trained.keys() == Trained.__dataclass_fields__.keys()
     return trained
 

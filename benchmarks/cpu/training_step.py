@@ -100,12 +100,16 @@ def their_step(model: Any, example: Example, dtype: torch.dtype) -> Tensor:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = command.parser(__doc__ or "", rounds=3, seconds=240)
+    made = command.parser(
+        __doc__,
+        rounds=3,
+        seconds=240,
+        layers=(int, "layers; by the size when absent"),
+        update=(False, "with everyone's optimizer"),
+        peers=(str, "some of the names, by commas; all that fit when absent"),
+    )
     made.add_argument("--batch", choices=BATCHES, default="ragged")
     made.add_argument("--size", choices=SIZES, default="384", help="width, heads and vocabulary")
-    made.add_argument("--layers", type=int, help="layers; by the size when absent")
-    made.add_argument("--update", action="store_true", help="with everyone's optimizer")
-    made.add_argument("--peers", help="some of the names, by commas; all that fit when absent")
     return made
 
 
@@ -113,15 +117,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure one batch and write it; 1 if the losses or gradients are not equal."""
     options = parser().parse_args(arguments)
     options.layers = options.layers or SIZES[options.size][1]
-    command.use_threads(options)
-    around = results.surroundings(num_threads=options.threads)
+    size = "" if options.size == "384" else f"-{options.size}"
+    path = results.on_this_cpu(f"training-step{size}-{options.batch}")
+    result = command.measured("training_step", measure, options, path)
+    _tell(result)
+    return 0 if all(result["checks"].values()) else 1
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Compare a step of both sides, then time everyone's if they are equal."""
     config = _config(options)
-    given = partial(example, blocks=options.batch == "blocks", vocab_size=config.vocab_size)
-    batch = given(BATCHES[options.batch])
+    batch = example(
+        BATCHES[options.batch], blocks=options.batch == "blocks", vocab_size=config.vocab_size
+    )
     checks = check(options)
-    result = {
-        "benchmark": "training_step",
-        **around,
+    found = {
         "model": f"width {config.hidden_size}, {options.layers} layers, vocabulary "
         f"{config.vocab_size:,}, random weights",
         "with_update": options.update,
@@ -134,14 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         },
         "checks": checks,
     }
-    if all(checks.values()):
-        result |= _measure(_steps(options), batch, options)
-    size = "" if options.size == "384" else f"-{options.size}"
-    results.write(
-        options.out or results.on_this_cpu(f"training-step{size}-{options.batch}"), result
-    )
-    _tell(result)
-    return 0 if all(checks.values()) else 1
+    is_equal = all(checks.values())
+    return {**found, **_measure(_steps(options), batch, options)} if is_equal else found
 
 
 def _steps(options: argparse.Namespace) -> dict[str, Callable[[Example], object]]:

@@ -11,14 +11,11 @@ two rounds the place in the data moves on, over borders of blocks too.
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any
 
-import torch
-
-from benchmarks import results
-from benchmarks.command import parser
+from benchmarks import command, results
 from benchmarks.data.shards import web_shards
 from benchmarks.masked_step import masked_step
 from modernbert.data.collate import MaskedBatch, collate
@@ -55,22 +52,19 @@ def training_speed(model: MaskedLanguageModel, batch: MaskedBatch) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write; 1 if the loader is not fast enough for a size."""
-    made = parser(__doc__ or "", rounds=3)
-    made.add_argument("--sizes", default="tiny,32m,base", help="by commas")
-    made.add_argument("--tokens", type=int, default=40_000_000, help="of the shards")
-    made.add_argument("--batches", type=int, default=400, help="of the loader in a round")
-    made.add_argument("--bin-tokens", type=int, default=8192, help="of a batch")
-    options = made.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    result = {
-        "benchmark": "loader",
-        **results.surroundings(num_threads=options.threads),
-        "batch_tokens": options.bin_tokens,
-        "shard_tokens": options.tokens,
-        **measure(options),
-    }
-    results.write(options.out or results.FOLDER / "data" / "loader.json", result)
-    _tell(result)
+    options = command.parser(
+        __doc__,
+        rounds=3,
+        sizes=("tiny,32m,base", "by commas"),
+        tokens=(40_000_000, "of the shards"),
+        batches=(400, "of the loader in a round"),
+        bin_tokens=(8192, "of a batch"),
+    ).parse_args(arguments)
+    result = command.measured("loader", measure, options, results.FOLDER / "data" / "loader.json")
+    print(f"loader: {median(result['loader_tokens_per_second']):,.0f} tokens/s in one thread")
+    for size, each in result["sizes"].items():
+        speed = median(each["training_tokens_per_second"])
+        print(f"  {size:5s} {speed:10,.0f} tokens/s of training: {each['times']:.0f} times")
     return int(min(each["times"] for each in result["sizes"].values()) < WANTED)
 
 
@@ -97,22 +91,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for size, model in models.items():
             training[size].append(training_speed(model, batch))
     return {
+        "batch_tokens": options.bin_tokens,
+        "shard_tokens": options.tokens,
         "loader_tokens_per_second": loading,
         "sizes": {
-            size: {
-                "training_tokens_per_second": speeds,
-                "times": median(loading) / median(speeds),
-            }
+            size: {"training_tokens_per_second": speeds, "times": median(loading) / median(speeds)}
             for size, speeds in training.items()
         },
     }
-
-
-def _tell(result: Mapping[str, Any]) -> None:
-    print(f"loader: {median(result['loader_tokens_per_second']):,.0f} tokens/s in one thread")
-    for size, each in result["sizes"].items():
-        speed = median(each["training_tokens_per_second"])
-        print(f"  {size:5s} {speed:10,.0f} tokens/s of training: {each['times']:.0f} times")
 
 
 if __name__ == "__main__":

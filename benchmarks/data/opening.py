@@ -7,16 +7,16 @@ The shards hold random tokens; their pages are in the memory of the system if th
 time includes hashing the files that the batch is from, but no imports.
 """
 
+import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from benchmarks import results
-from benchmarks.command import parser
+from benchmarks import command, results
 from benchmarks.data.shards import web_shards
 
 WANTED_SECONDS = 1.0
@@ -41,39 +41,40 @@ def seconds_to_first_batch(folder: Path, place_tokens: int) -> dict[str, float]:
     return {"opened": opened, "found": found, "first_batch": time.perf_counter() - began}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and write; 1 if it takes longer."""
-    made = parser(__doc__ or "", rounds=5)
-    made.add_argument(
-        "--tokens", type=int, default=PLACE_TOKENS + 200_000_000, help="of the shards"
-    )
-    made.add_argument("--place", type=int, default=PLACE_TOKENS, help="the token to begin at")
-    made.add_argument("--once", action="store_true", help="measure once, here, and print")
-    options = made.parse_args(arguments)
-    folder = options.cache / f"web-{options.tokens}"
-    if options.once:
-        print(json.dumps(seconds_to_first_batch(folder, options.place)))
-        return 0
-    web_shards(folder, options.tokens)
-    command = [sys.executable, "-m", "benchmarks.data.opening", "--once"]
-    command += ["--cache", str(options.cache), "--tokens", str(options.tokens)]
-    command += ["--place", str(options.place)]
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """The seconds of every round, and their medians."""
+    web_shards(options.cache / f"web-{options.tokens}", options.tokens)
+    given = ["--cache", options.cache, "--tokens", options.tokens, "--place", options.place]
     rounds = [
-        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        command.in_a_process("benchmarks.data.opening", "--once", *given)
         for _ in range(options.rounds)
     ]
-    result = {
-        "benchmark": "opening",
-        **results.surroundings(num_threads=options.threads),
+    return {
         "shard_tokens": options.tokens,
         "place_tokens": options.place,
         "rounds": rounds,
         "seconds": {name: median(each[name] for each in rounds) for name in rounds[0]},
     }
-    results.write(options.out or results.FOLDER / "data" / "opening.json", result)
-    for name, seconds in result["seconds"].items():
-        print(f"{name.replace('_', ' '):12s} after {seconds:.3f} s")
-    return int(result["seconds"]["first_batch"] > WANTED_SECONDS)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and write; 1 if it takes longer."""
+    options = command.parser(
+        __doc__,
+        rounds=5,
+        tokens=(PLACE_TOKENS + 200_000_000, "of the shards"),
+        place=(PLACE_TOKENS, "the token to begin at"),
+        once=(False, "measure once, here, and print"),
+    ).parse_args(arguments)
+    if options.once:
+        folder = options.cache / f"web-{options.tokens}"
+        print(json.dumps(seconds_to_first_batch(folder, options.place)))
+        return 0
+    path = results.FOLDER / "data" / "opening.json"
+    seconds = command.measured("opening", measure, options, path)["seconds"]
+    for name, each in seconds.items():
+        print(f"{name.replace('_', ' '):12s} after {each:.3f} s")
+    return int(seconds["first_batch"] > WANTED_SECONDS)
 
 
 if __name__ == "__main__":

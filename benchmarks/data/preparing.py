@@ -8,21 +8,23 @@ The corpus is the text of the Python installation, as often as it takes, each ti
 once as many files, which processes share, and once as one, which threads share.
 """
 
+import argparse
 import json
+import math
 import os
 import random
 import shutil
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from tokenizers import Tokenizer as Library
 
-from benchmarks import results
-from benchmarks.command import parser
+from benchmarks import command, results
+from benchmarks.timing import interleave, speedup
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
 from modernbert.data.python_corpus import collect
@@ -71,67 +73,50 @@ def batches(texts: Path) -> list[list[str]]:
     return found
 
 
-def library_seconds(library: Library, given: Sequence[Sequence[str]]) -> float:
-    """The time that the library takes by itself."""
-    began = time.perf_counter()
+def encode_all(library: Library, given: Sequence[Sequence[str]]) -> None:
+    """Encode everything by the library alone."""
     for batch in given:
         library.encode_batch_fast(batch, add_special_tokens=False)
-    return time.perf_counter() - began
 
 
-def prepare_seconds(texts: Path, tokenizer: Path, output: Path) -> float:
-    """The time from files to shards."""
-    shutil.rmtree(output, ignore_errors=True)
-    began = time.perf_counter()
-    prepare_shards([texts], output, tokenizer, PrepareSettings())
-    seconds = time.perf_counter() - began
-    shutil.rmtree(output)
-    return seconds
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and write; 1 if it is slower."""
-    made = parser(__doc__ or "", rounds=3)
-    made.add_argument("--bytes", type=int, default=200_000_000, help="of the corpus, about")
-    options = made.parse_args(arguments)
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and megabytes a second of everyone, and our share of the library's speed."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     texts, tokenizer = corpus(options.cache, options.bytes)
     given = batches(texts / "one")
     num_bytes = sum(len(text.encode(errors="replace")) for batch in given for text in batch)
-    around = results.surroundings(num_threads=options.threads)
-    turns = {
-        "library": partial(
-            library_seconds, Library.from_file(str(tokenizer / "tokenizer.json")), given
-        ),
-        **{
-            name: partial(prepare_seconds, texts / name, tokenizer, options.cache / "shards")
-            for name in ("many", "one")
-        },
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(options.rounds):
-        for name, turn in turns.items():
-            seconds[name].append(turn())
-    share = {
-        name: median(a / b for a, b in zip(seconds["library"], seconds[name], strict=True))
-        for name in ("many", "one")
-    }
-    result = {
-        "benchmark": "preparing",
-        **around,
+    library = Library.from_file(str(tokenizer / "tokenizer.json"))
+    turns: dict[str, Callable[[], object]] = {"library": partial(encode_all, library, given)}
+    output = options.cache / "shards"
+    for name in ("many", "one"):
+        turns[name] = partial(prepare_shards, [texts / name], output, tokenizer, PrepareSettings())
+
+    def settle(_: float) -> None:
+        shutil.rmtree(output, ignore_errors=True)
+
+    seconds = interleave(turns, rounds=options.rounds, budget_seconds=math.inf, settle=settle)
+    return {
         "text_bytes": num_bytes,
         "seconds": seconds,
         "megabytes_per_second": {
             name: num_bytes / 1e6 / median(times) for name, times in seconds.items()
         },
-        "share_of_the_library": share,
+        "share_of_the_library": {
+            name: speedup(seconds[name], seconds["library"]) for name in ("many", "one")
+        },
     }
-    results.write(options.out or results.FOLDER / "data" / "preparing.json", result)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and write; 1 if it is slower."""
+    made = command.parser(__doc__, rounds=3, bytes=(200_000_000, "of the corpus, about"))
+    path = results.FOLDER / "data" / "preparing.json"
+    result = command.measured("preparing", measure, made.parse_args(arguments), path)
     for name, speed in result["megabytes_per_second"].items():
         print(f"{name:8s} {speed:6.1f} MB/s")
-    for name, each in share.items():
-        print(f"preparing, files: {name}, runs at {each:.0%} of the library's speed")
-    return int(min(share.values()) < WANTED_SHARE)
+    for name, share in result["share_of_the_library"].items():
+        print(f"preparing, files: {name}, runs at {share:.0%} of the library's speed")
+    return int(min(result["share_of_the_library"].values()) < WANTED_SHARE)
 
 
 if __name__ == "__main__":

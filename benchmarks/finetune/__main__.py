@@ -8,70 +8,52 @@ up by the same command.
 """
 
 import argparse
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.command import Job, bare_parser, run_missing
 from benchmarks.finetune.comparison import write_results
 from benchmarks.finetune.runs import SEEDS, competitors, result_file
-from benchmarks.finetune.workloads import WORKLOADS, Workload, prepare
+from benchmarks.finetune.workloads import WORKLOADS, prepare
 from modernbert.files import remove_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; the number of runs that failed."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    made = bare_parser(
+        __doc__,
+        data=(Path, "folder with a folder for each labelled set"),
+        model=(str, "folder to start from"),
+        minutes=(90.0, "no run begins after these"),
+        only=(str, "names of workloads, by commas"),
+        table=(False, "compare what is there and stop"),
     )
-    made.add_argument("--data", type=Path, help="folder with a folder for each labelled set")
-    made.add_argument("--model", help="folder to start from")
     made.add_argument("--work", type=Path, required=True, help="folder of the runs")
-    made.add_argument("--minutes", type=float, default=90, help="no run begins after these")
-    made.add_argument("--only", help="names of workloads, by commas")
-    made.add_argument("--table", action="store_true", help="compare what is there and stop")
     options = made.parse_args(arguments)
     if options.table:
         print(write_results(options.work))
         return 0
-    return run_all(options)
+    jobs = list(_runs(options))
+    for job in jobs:  # of a run that was killed nothing is kept: it is timed whole
+        if not job.out.exists() and (left := job.out.with_suffix("")).exists():
+            remove_folder(left)
+    return run_missing(jobs, minutes=options.minutes)
 
 
-def run_all(options: argparse.Namespace) -> int:
-    """All runs that are missing, seed by seed, so that a stopped table has whole rows."""
-    end = time.monotonic() + 60 * options.minutes
+def _runs(options: argparse.Namespace) -> Iterator[Job]:
+    """All runs, seed by seed, so that a stopped table has whole rows."""
     names = options.only.split(",") if options.only else [each.name for each in WORKLOADS]
-    failed = 0
-    for workload in WORKLOADS:
-        if workload.name not in names:
-            continue
+    for workload in (each for each in WORKLOADS if each.name in names):
         folder = prepare(workload, options.data, options.work / "data")
-        commands = [("linear", None)]
-        commands += [(script, seed) for seed in SEEDS for script in competitors(workload)]
-        for script, seed in commands:
+        scripts: list[tuple[str, int | None]] = [("linear", None)]
+        scripts += [(script, seed) for seed in SEEDS for script in competitors(workload)]
+        for script, seed in scripts:
             out = result_file(options.work, workload, script, seed)
-            if not out.exists() and time.monotonic() < end:
-                failed += not _run(script, seed, workload, folder, out, options.model)
-    return failed
-
-
-def _run(
-    script: str, seed: int | None, workload: Workload, folder: Path, out: Path, model: str
-) -> bool:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if (left := out.with_suffix("")).exists():  # of a run that was killed: it is timed whole
-        remove_folder(left)
-    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.finetune.{script}"]
-    command += [workload.name, str(folder), str(out)]
-    if seed is not None:
-        command += ["--model", model, "--seed", str(seed)]
-    begin = time.monotonic()
-    with out.with_suffix(".log").open("wb") as log:
-        ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
-    seconds = time.monotonic() - begin
-    print(f"{workload.name} {script} {seed}: {seconds:.0f} s, exit {ended}", flush=True)
-    return ended == 0
+            start = [sys.executable, "-W", "ignore", "-m", f"benchmarks.finetune.{script}"]
+            trained = [] if seed is None else ["--model", options.model, "--seed", str(seed)]
+            given = [workload.name, str(folder), str(out), *trained]
+            yield Job(f"{workload.name} {script} {seed}", [*start, *given], out)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from benchmarks import results
 from benchmarks.finetune.runs import LEARNING_RATE, SEEDS, competitors, result_file
 from benchmarks.finetune.workloads import WORKLOADS, Workload
@@ -67,7 +65,7 @@ def _verdicts(workload: Workload, sides: Mapping[str, Mapping[str, Any]]) -> dic
 
 
 def write_results(work: Path) -> str:
-    """Write the result file and the picture; the table in Markdown."""
+    """Write the result file; the table in Markdown."""
     rows = {each.name: row(each, work) for each in WORKLOADS}
     result = {
         "benchmark": "finetune",
@@ -76,9 +74,6 @@ def write_results(work: Path) -> str:
         "rows": rows,
     }
     results.write(FOLDER / "finetune.json", result)
-    known = {name: found for name, found in rows.items() if found}
-    if known:
-        _draw(known).savefig(FOLDER / "finetune.png")
     return table(rows)
 
 
@@ -101,28 +96,3 @@ def table(rows: Mapping[str, Mapping[str, Any] | None]) -> str:
             f"| {found['speedup']:.1f} | {found['memory_ratio']:.2f} | {missed} |"
         )
     return "\n".join(lines)
-
-
-def _draw(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Scores beside the peer's, and how many times as fast."""
-    figure = Figure(figsize=(10, 0.45 * len(rows) + 1.6), layout="constrained", dpi=130)
-    scores, speeds = figure.subplots(1, 2, sharey=True)
-    places = range(len(rows))
-    for place, found in zip(places, rows.values(), strict=True):
-        for side, colour, shift in (("theirs", "#3b6ea5", 0.15), ("ours", "#d1603d", -0.15)):
-            each = found[side]
-            height = place + shift
-            scores.plot(each["scores"], [height] * len(each["scores"]), ".", color=colour)
-            scores.plot(each["mean"], height, "o", color=colour)
-        if found["linear"] is not None:
-            scores.plot(found["linear"], place, "|", color="#555555", markersize=14)
-    speeds.barh(places, [found["speedup"] for found in rows.values()], color="#d1603d")
-    speeds.axvline(1, color="#333333", linewidth=1)
-    scores.set_yticks(places, [f"{name}, {rows[name]['metric']}" for name in rows])
-    scores.invert_yaxis()
-    scores.set_xlabel("score: ours red, the peer's blue, the linear model's a bar")
-    speeds.set_xlabel("times as fast as the peer at equal steps")
-    for axes in (scores, speeds):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="x", color="#e6e6e6")
-    return figure

@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
-from benchmarks.finetune.runs import one_run
+from benchmarks.finetune.runs import ndcg_at_10, one_run
 from benchmarks.finetune.workloads import Row, Workload, read
 
 
@@ -92,18 +92,11 @@ def _word_features(row: Row) -> list[dict[str, Any]]:
 def _retrieve(workload: Workload, folder: Path) -> float:
     """Cosines of TF-IDF vectors."""
     del workload
-    from benchmarks.finetune.ranking import ndcg_at_10
-
     corpus, queries = read(folder / "corpus.jsonl"), read(folder / "queries.jsonl")
     vectorizer = TfidfVectorizer(sublinear_tf=True)
     documents = vectorizer.fit_transform([row["text"] for row in corpus])
     scores = (vectorizer.transform([row["text"] for row in queries]) @ documents.T).toarray()
-    return ndcg_at_10(
-        scores,
-        [row["_id"] for row in queries],
-        [row["_id"] for row in corpus],
-        read(folder / "qrels.jsonl"),
-    )
+    return ndcg_at_10(scores, queries, corpus, folder)
 
 
 _MODELS: dict[str, Callable[[Workload, Path], float]] = {

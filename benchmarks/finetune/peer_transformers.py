@@ -5,7 +5,6 @@ and decay. Precision bfloat16 by autocast where the CPU has it, its faster one h
 """
 
 import argparse
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,8 @@ from transformers import (
     default_data_collator,
 )
 
-from benchmarks.finetune.runs import one_run
+from benchmarks.finetune.runs import Watch, one_run
 from benchmarks.finetune.workloads import Row, Workload, read
-from modernbert.training.log import peak_memory_bytes
 
 WARMUP_SHARE = 0.1
 _STRIDE = 128
@@ -54,7 +52,7 @@ def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[s
         workload, options.model, tokenizer, train
     )
     encoded = Rows([each for row in train for each in encode(row)])
-    before = peak_memory_bytes(torch.device("cpu"))
+    watch = Watch()
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -65,20 +63,10 @@ def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[s
         train_dataset=encoded,
         data_collator=collate,
     )
-    started = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - started
-    peak = peak_memory_bytes(torch.device("cpu"))
-    started = time.perf_counter()
-    value = score(trainer, test)
-    return {
-        "score": value,
-        "seconds": seconds,
-        "steps": trainer.state.global_step,
-        "peak_bytes": peak,
-        "peak_bytes_above_start": peak - before,
-        "scoring_seconds": time.perf_counter() - started,
-    }
+    with watch:
+        trainer.train()
+    watch.steps = trainer.state.global_step
+    return {"score": score(trainer, test), **watch.figures}
 
 
 def arguments(workload: Workload, options: argparse.Namespace, num_rows: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _LONG_BOOK_CHARACTERS = 200_000
 _MARGIN_CHARACTERS = 5_000
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Workload:
     """One labelled set and how to train on it; the same for everyone.
 
@@ -51,34 +51,17 @@ class Workload:
         return self.name in ("imdb", "authors")
 
 
-_Numbers = int | None
-
-
-def _workload(
-    name: str, verb: Verb, metric: str, train: _Numbers, test: _Numbers, epochs: int, **more: int
-) -> Workload:
-    return Workload(
-        name=name,
-        verb=verb,
-        metric=metric,
-        num_train=train,
-        num_test=test,
-        epochs=epochs,
-        **more,
-    )
-
-
 WORKLOADS = (
-    _workload("sst2", "classify", "accuracy", 8_000, None, 2),
-    _workload("cola", "classify", "matthews", None, None, 2),
-    _workload("mrpc", "classify", "accuracy", None, None, 2),
-    _workload("rte", "classify", "accuracy", None, None, 2),
-    _workload("stsb", "regress", "spearman", None, None, 2),
-    _workload("conll2003", "tag", "entity_f1", 6_000, 1_500, 3),
-    _workload("subjqa", "answer", "f1", 2_000, 500, 2),
-    _workload("nfcorpus", "retrieve", "ndcg@10", 2_000, None, 1),
-    _workload("imdb", "classify", "accuracy", 800, 800, 2, batch_size=16, max_tokens=2_048),
-    _workload("authors", "classify", "accuracy", 24, 16, 1, batch_size=4, max_tokens=8_192),
+    Workload("sst2", "classify", "accuracy", 8_000, None, 2),
+    Workload("cola", "classify", "matthews", None, None, 2),
+    Workload("mrpc", "classify", "accuracy", None, None, 2),
+    Workload("rte", "classify", "accuracy", None, None, 2),
+    Workload("stsb", "regress", "spearman", None, None, 2),
+    Workload("conll2003", "tag", "entity_f1", 6_000, 1_500, 3),
+    Workload("subjqa", "answer", "f1", 2_000, 500, 2),
+    Workload("nfcorpus", "retrieve", "ndcg@10", 2_000, None, 1),
+    Workload("imdb", "classify", "accuracy", 800, 800, 2, batch_size=16, max_tokens=2_048),
+    Workload("authors", "classify", "accuracy", 24, 16, 1, batch_size=4, max_tokens=8_192),
 )
 
 

@@ -9,31 +9,29 @@ equal to 1e-5 at every real token; a forward and backward pass gains too.
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks import command
+from benchmarks.engines import pad
 from benchmarks.models import random_model
-from benchmarks.results import surroundings, write
 from benchmarks.timing import interleave, speedup
 from benchmarks.workloads import WORKLOADS, Workload, token_ids
 from modernbert import accelerate
 
 WITHIN = 1e-5
+_ROUNDS = 9
 DEFAULT = ("request-32", "512-ragged", "uniform-padded", "web", "512-fixed")
 Batch = dict[str, Tensor]
 
 
 def padded(workload: Workload) -> Batch:
     """All sequences in one batch, padded on the right: (rows, columns) int64 both."""
-    ids = token_ids(workload.lengths)
-    columns = max(workload.lengths)
-    rows = [row + [0] * (columns - len(row)) for row in ids]
-    mask = torch.arange(columns) < torch.tensor(workload.lengths)[:, None]
-    return {"input_ids": torch.tensor(rows), "attention_mask": mask.long()}
+    ids, mask = pad(token_ids(workload.lengths))
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def largest_difference(before: Any, after: Any, batch: Batch) -> float:
@@ -81,7 +79,7 @@ def measure(models: dict[str, Any], workload: Workload, seconds: float) -> dict[
         turns = {key: made(model, batch) for key, model in models.items()}
         for call in turns.values():
             call()
-        times = interleave(turns, rounds=9, budget_seconds=seconds, min_turn_seconds=0.1)
+        times = interleave(turns, rounds=_ROUNDS, budget_seconds=seconds, min_turn_seconds=0.1)
         row[name] = {
             **{f"{key}_seconds": round(median(value), 5) for key, value in times.items()},
             "speedup": round(speedup(times["accelerated"], times["transformers"]), 2),
@@ -89,26 +87,30 @@ def measure(models: dict[str, Any], workload: Workload, seconds: float) -> dict[
     return row
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print a line for each workload, and write them all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--workloads", default=",".join(DEFAULT))
-    parser.add_argument("--layers", type=int, default=11)
-    parser.add_argument("--seconds", type=float, default=20, help="for each figure")
-    parser.add_argument("--output", type=Path)
-    chosen = parser.parse_args(arguments)
-    around = surroundings(num_threads=torch.get_num_threads())
+def measure_all(options: argparse.Namespace) -> dict[str, Any]:
+    """Two copies of one model, of which one is accelerated, on every workload."""
     from transformers import AutoModel
 
-    source = random_model("base", chosen.layers)
+    source = random_model("base", options.layers, options.cache)
     loaded = [AutoModel.from_pretrained(source.folder).eval() for _ in range(2)]
     models = {"transformers": loaded[0], "accelerated": accelerate(loaded[1])}
     rows = {}
-    for name in chosen.workloads.split(","):
-        rows[name] = measure(models, WORKLOADS[name], chosen.seconds)
+    for name in options.workloads.split(","):
+        rows[name] = measure(models, WORKLOADS[name], options.seconds)
         print(name, rows[name])
-    if chosen.output is not None:
-        write(chosen.output, {**around, "model": source.description, "workloads": rows})
+    return {"model": source.description, "workloads": rows}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print a line for each workload, and write them all."""
+    options = command.parser(
+        __doc__,
+        rounds=_ROUNDS,
+        seconds=20,
+        workloads=(",".join(DEFAULT), "by commas"),
+        layers=(11, "layers, every third global"),
+    ).parse_args(arguments)
+    command.measured("accelerate", measure_all, options)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import exports, peers
+from benchmarks import command, exports, peers
 from benchmarks.engines import Precision
-from benchmarks.models import CACHE, Model
-from benchmarks.results import surroundings, write
+from benchmarks.models import Model
 from benchmarks.serving.texts import model_folder, ragged_texts
 from benchmarks.timing import best_batch_size, interleave, speedup
 from modernbert.inference.embedder import Embedder
@@ -162,41 +161,38 @@ def summary(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print a line for each, and write them all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--layers", type=int, help="fewer than base has, for a quick look")
-    parser.add_argument("--texts", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=600, help="no round that would end later")
-    parser.add_argument("--only", help="some of them, by commas")
-    chosen = parser.parse_args(arguments)
-    around = surroundings(num_threads=torch.get_num_threads())
-    folder = model_folder(chosen.data, size="base", num_layers=chosen.layers)
-    cache = CACHE / f"{folder.name}-exports"
+def measure_all(options: argparse.Namespace) -> dict[str, Any]:
+    """Everyone who can be built, and why the others cannot."""
+    folder = model_folder(options.data, size="base", num_layers=options.layers, cache=options.cache)
+    cache = options.cache / f"{folder.name}-exports"
     cache.mkdir(parents=True, exist_ok=True)
     model = Model(folder=folder, description=f"{folder.name}, random weights", cache=cache)
-    texts = ragged_texts(chosen.data, count=chosen.texts)
+    texts = ragged_texts(options.data, count=options.texts)
     lengths = [len(ids) for ids in Tokenizer.from_pretrained(folder).encode_batch(texts)]
-    makers = builders(model, torch.get_num_threads())
-    names = chosen.only.split(",") if chosen.only else list(makers)
-    encodings, absent = {}, {}
-    for name in names:
-        try:
-            encodings[name] = makers[name]()
-        except Exception as error:  # whatever another library raises
-            absent[name] = f"{type(error).__name__}: {error}"[:200]
-    rows = measure(encodings, texts, sum(lengths), rounds=chosen.rounds, seconds=chosen.seconds)
+    makers = builders(model, options.threads)
+    names = options.only.split(",") if options.only else list(makers)
+    encodings, absent = peers.built({name: makers[name] for name in names})
+    rows = measure(encodings, texts, sum(lengths), rounds=options.rounds, seconds=options.seconds)
     for name, row in rows.items():
-        print(
-            f"{name:32s} {row['tokens_per_second']:7.0f} tokens/s, cosine {row['min_cosine']:.5f}"
-        )
-    result = {"model": model.description, "lengths": lengths, "absent": absent, "rows": rows}
-    print(*absent.items(), result.setdefault("summary", summary(rows)), sep="\n")
-    if chosen.output is not None:
-        write(chosen.output, {**around, **result})
+        speed, cosine = row["tokens_per_second"], row["min_cosine"]
+        print(f"{name:32s} {speed:7.0f} tokens/s, cosine {cosine:.5f}")
+    found = {"lengths": lengths, "absent": absent, "rows": rows, "summary": summary(rows)}
+    print(*absent.items(), found["summary"], sep="\n")
+    return {"model": model.description, **found}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print a line for each, and write them all."""
+    made = command.parser(
+        __doc__,
+        rounds=3,
+        seconds=600,
+        layers=(int, "fewer than base has, for a quick look"),
+        texts=(64, "how many"),
+        only=(str, "some of them, by commas"),
+    )
+    made.add_argument("data", type=Path)
+    command.measured("embedding", measure_all, made.parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ random.
 """
 
 import argparse
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,9 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks.results import surroundings, write
+from benchmarks import command
+from benchmarks.timing import by_both_clocks
 from modernbert.inference.index import Index
 from modernbert.inference.similarity import Fusion
 
@@ -98,7 +97,7 @@ def agreement(these: Scores, those: Scores) -> float:
     return float(np.mean([len(a) == len(b) and np.allclose(a, b, rtol=1e-3) for a, b in pairs]))
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Compare the rankings, then time everyone in turn, one query and all queries at a time."""
     count, num_queries = options.documents, options.queries
     if options.texts is None:
@@ -127,47 +126,41 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             4,
         ),
     }
-    seconds: dict[str, list[list[float]]] = {name: [[], [], [], []] for name in turns}
-    for _ in range(options.rounds):
-        for name, each in turns.items():
-            begin, begin_cpu = time.perf_counter(), time.process_time()
-            each.search(queries, asked)
-            seconds[name][0].append(time.perf_counter() - begin)
-            seconds[name][1].append(time.process_time() - begin_cpu)
-        for row in range(num_queries):
-            for name, each in turns.items():
-                begin, begin_cpu = time.perf_counter(), time.process_time()
-                each.search(queries[row : row + 1], asked[row : row + 1])
-                seconds[name][2].append(time.perf_counter() - begin)
-                seconds[name][3].append(time.process_time() - begin_cpu)
-    for name, (batch, batch_cpu, one, one_cpu) in seconds.items():
+    every = {name: partial(each.search, queries, asked) for name, each in turns.items()}
+    wall, cpu = by_both_clocks(every, rounds=options.rounds)
+    ones = [
+        by_both_clocks(
+            {
+                name: partial(each.search, queries[row : row + 1], asked[row : row + 1])
+                for name, each in turns.items()
+            }
+        )
+        for _ in range(options.rounds)
+        for row in range(num_queries)
+    ]
+    for name in turns:
         result[name] = {
-            "queries_per_second": round(num_queries / median(batch), 1),
-            "queries_per_cpu_second": round(num_queries / median(batch_cpu), 1),
-            "median_wall_ms": round(1e3 * median(one), 2),
-            "median_cpu_ms": round(1e3 * median(one_cpu), 2),
+            "queries_per_second": round(num_queries / median(wall[name]), 1),
+            "queries_per_cpu_second": round(num_queries / median(cpu[name]), 1),
+            "median_wall_ms": round(1e3 * median(one[name][0] for one, _ in ones), 2),
+            "median_cpu_ms": round(1e3 * median(one[name][0] for _, one in ones), 2),
         }
+    print(result)
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--documents", type=int, default=100_000)
-    parser.add_argument("--queries", type=int, default=64)
-    parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--texts", type=Path, help="a text a line, in place of those made here")
-    parser.add_argument("--output", type=Path)
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    around = surroundings(num_threads=options.threads)
+    options = command.parser(
+        __doc__,
+        rounds=3,
+        documents=(100_000, "how many"),
+        queries=(64, "how many"),
+        dim=(256, "numbers of a vector"),
+        texts=(Path, "a text a line, in place of those made here"),
+    ).parse_args(arguments)
     with TemporaryDirectory() as folder:
-        result = measure(options, Path(folder))
-    print(result)
-    if options.output is not None:
-        write(options.output, {**around, **result})
+        command.measured("hybrid", partial(measure, Path(folder)), options)
 
 
 if __name__ == "__main__":

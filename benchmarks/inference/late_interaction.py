@@ -9,6 +9,7 @@ best documents by exhaustive MaxSim of the stored vectors.
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.results import surroundings, write
+from benchmarks import command
+from benchmarks.timing import by_both_clocks
 from modernbert.inference.index import Index
 
 Found = dict[str, list[list[int]]]
@@ -49,19 +51,18 @@ def in_turn(
 ) -> tuple[Found, dict[str, dict[str, float]]]:
     """What each finds, and the median times of a query by the clock and by the CPU."""
     found: Found = {name: [] for name in turns}
-    clock: dict[str, list[float]] = {name: [] for name in turns}
-    cpu: dict[str, list[float]] = {name: [] for name in turns}
-    for query in queries:
-        for name, call in turns.items():
-            begin, begin_cpu = time.perf_counter(), time.process_time()
-            found[name].append(call(query))
-            clock[name].append(time.perf_counter() - begin)
-            cpu[name].append(time.process_time() - begin_cpu)
+
+    def search(name: str, query: np.ndarray) -> None:
+        found[name].append(turns[name](query))
+
+    times = [
+        by_both_clocks({name: partial(search, name, query) for name in turns}) for query in queries
+    ]
     return found, {
         name: {
-            "median_wall_ms": round(1e3 * median(clock[name]), 2),
-            "fastest_wall_ms": round(1e3 * min(clock[name]), 2),
-            "median_cpu_ms": round(1e3 * median(cpu[name]), 2),
+            "median_wall_ms": round(1e3 * median(wall[name][0] for wall, _ in times), 2),
+            "fastest_wall_ms": round(1e3 * min(wall[name][0] for wall, _ in times), 2),
+            "median_cpu_ms": round(1e3 * median(cpu[name][0] for _, cpu in times), 2),
         }
         for name in turns
     }
@@ -122,26 +123,22 @@ def size_of(folder: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    made = command.parser(
+        __doc__,
+        rounds=1,
+        documents_count=(100_000, "the first so many"),
+        num_queries=(50, "the first so many"),
+        clusters=(1024, "of the encodings"),
+        top_k=(100, "documents that are sought"),
+        plaid=(False, "beside fast-plaid"),
+    )
     for name in ("documents", "lengths", "queries", "query-lengths"):
-        parser.add_argument(f"--{name}", type=Path, required=True, help="a .npy file")
-    parser.add_argument("--documents-count", type=int, default=100_000)
-    parser.add_argument("--num-queries", type=int, default=50)
-    parser.add_argument("--clusters", type=int, default=1024)
-    parser.add_argument("--oversample", type=int, nargs="+", default=[16, 32, 64])
-    parser.add_argument("--top-k", type=int, default=100)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--plaid", action="store_true", help="beside fast-plaid")
-    parser.add_argument("--work", type=Path, required=True, help="a folder for indexes")
-    parser.add_argument("--output", type=Path)
-    options = parser.parse_args(arguments)
+        made.add_argument(f"--{name}", type=Path, required=True, help="a .npy file")
+    made.add_argument("--oversample", type=int, nargs="+", default=[16, 32, 64])
+    made.add_argument("--work", type=Path, required=True, help="a folder for indexes")
+    options = made.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(options.threads)
-    around = surroundings(num_threads=options.threads)
-    result = measure(options)
-    print(result)
-    if options.output is not None:
-        write(options.output, {**around, **result})
+    print(command.measured("late_interaction", measure, options))
 
 
 if __name__ == "__main__":

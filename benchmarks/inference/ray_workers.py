@@ -17,8 +17,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from benchmarks import results
+from benchmarks import command, results
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "ray_embed.py"
 
@@ -60,23 +61,24 @@ for begin in range(0, len(share), int(size)):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure both sides in turn and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("texts", type=Path)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args(arguments)
+    made = command.parser(__doc__, rounds=3, batch_size=(512, "texts that a worker is given"))
+    made.add_argument("texts", type=Path)
+    made.add_argument("model", type=Path)
+    options = made.parse_args(arguments)
+    options.threads = 1  # of each worker
+    found = command.measured("ray_workers", measure, options, results.on_this_cpu("ray-workers"))
+    print(f"Ray's two workers have {found['ratio']:.2f} of the speed of two processes")
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Both sides in every round, and the median of their ratios."""
     given = [str(options.texts.resolve()), str(options.model.resolve())]
     rounds = []
     for _ in range(options.rounds):
         rounds.append({side: _run(side, given, options.batch_size) for side in ("ray", "alone")})
         print(json.dumps(rounds[-1]), flush=True)
     ratio = median(each["ray"]["texts_per_s"] / each["alone"]["texts_per_s"] for each in rounds)
-    print(f"Ray's two workers have {ratio:.2f} of the speed of two processes")
-    results.write(
-        results.on_this_cpu("ray-workers"),
-        {"ratio": round(ratio, 3), "rounds": rounds, **results.surroundings(num_threads=1)},
-    )
+    return {"ratio": round(ratio, 3), "rounds": rounds}
 
 
 def _run(side: str, given: Sequence[str], size: int) -> dict[str, float]:

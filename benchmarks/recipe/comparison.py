@@ -132,9 +132,7 @@ def read_scores(runs: Path) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def write_results(runs: Path) -> str:
-    """Write the result file and the pictures; a table of the claims in Markdown."""
-    from benchmarks.recipe.plots import draw
-
+    """Write the result file; a table of the claims in Markdown."""
     scores = read_scores(runs)
     claims = {each.name: compare(each, scores) for each in CLAIMS}
     result = {
@@ -145,7 +143,6 @@ def write_results(runs: Path) -> str:
         "scores": scores,
     }
     results.write(FOLDER / "recipe.json", result)
-    draw(result, FOLDER)
     return table(claims)
 
 

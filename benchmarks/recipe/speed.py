@@ -7,14 +7,14 @@ tiny size of the other claims and at the 32M size, in turn A B A B.
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
+from typing import Any
 
 import torch
 
-from benchmarks import results
+from benchmarks import command, results
 from benchmarks.masked_step import masked_batch, masked_step
 from benchmarks.timing import interleave
 from modernbert.model.config import EncoderConfig, layer_kinds
@@ -36,16 +36,8 @@ def _case(size: str, *, every: int, length: int) -> Callable[[], object]:
     return partial(masked_step, model, batch, torch.bfloat16)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and write the figures."""
-    made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("--rounds", type=int, default=5)
-    made.add_argument("--seconds", type=float, default=120)
-    made.add_argument("--sizes", default="tiny,32m")
-    made.add_argument("--threads", type=int, default=2)
-    options = made.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    around = results.surroundings(num_threads=options.threads)
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of a step of every size, length and pattern of layers."""
     cases = {
         f"{size}, {'every third' if every == 3 else 'all'} global, {length}": _case(
             size, every=every, length=length
@@ -58,17 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     speeds = {name: _BIN_TOKENS / median(each) for name, each in timings.items()}
     for name, speed in speeds.items():
         print(f"{name:40s} {speed:8,.0f} tokens/s")
-    result = {
-        "benchmark": "speed",
-        **around,
-        "precision": "bfloat16",
-        "bin_tokens": _BIN_TOKENS,
-        "seconds": timings,
-        "tokens_per_second": speeds,
-    }
-    results.write(results.FOLDER / "recipe" / "speed.json", result)
-    return 0
+    found = {"precision": "bfloat16", "bin_tokens": _BIN_TOKENS}
+    return {**found, "seconds": timings, "tokens_per_second": speeds}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write the figures."""
+    made = command.parser(__doc__, rounds=5, seconds=120, sizes=("tiny,32m", "by commas"))
+    path = results.FOLDER / "recipe" / "speed.json"
+    command.measured("speed", measure, made.parse_args(arguments), path)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,7 +5,6 @@
 The scores are in `scores.json` of the run's folder; a run that was stopped goes on.
 """
 
-import argparse
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import modernbert.tasks.pretraining.pretrain as pretraining
+from benchmarks.command import bare_parser
 from benchmarks.recipe.arms import ARMS, Arm, shared_recipe
 from modernbert.data.collate import MaskedBatch, collate
 from modernbert.data.loader import held_out_batches
@@ -25,6 +25,7 @@ from modernbert.data.packing import PackingSettings
 from modernbert.data.shards import ShardFolder
 from modernbert.errors import GrowthWarning
 from modernbert.files import write_whole
+from modernbert.model.config import layer_kinds
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import grow
 from modernbert.settings import parse
@@ -83,18 +84,12 @@ def _grown(arm: Arm, small: Path, sizes: Mapping[str, Any], folder: Path) -> Pat
         model = MaskedLanguageModel.from_pretrained(small)
         config = replace(
             model.config,
-            layer_kinds=_kinds(sizes["num_layers"]),
+            layer_kinds=layer_kinds(sizes["num_layers"]),
             **{k: sizes[k] for k in ("hidden_size", "intermediate_size", "num_heads")},
         )
         grow(model, config, layer_map=arm.layer_map).save_pretrained(made)
         Tokenizer.from_pretrained(small).save_pretrained(made)
     return made
-
-
-def _kinds(num_layers: int) -> Any:
-    from modernbert.model.config import layer_kinds
-
-    return layer_kinds(num_layers)
 
 
 def _collate_joined(*args: Any, **kwargs: Any) -> MaskedBatch:
@@ -179,12 +174,11 @@ def _mean(losses: torch.Tensor) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, score and write the scores."""
-    made = argparse.ArgumentParser(description=__doc__)
+    made = bare_parser(__doc__, scale=(1.0, "of the tokens, for a trial"))
     made.add_argument("arm", choices=[arm.name for arm in ARMS])
     made.add_argument("seed", type=int)
     made.add_argument("--corpora", type=Path, required=True)
     made.add_argument("--runs", type=Path, required=True)
-    made.add_argument("--scale", type=float, default=1.0, help="of the tokens, for a trial")
     options = made.parse_args(arguments)
     arm = next(each for each in ARMS if each.name == options.arm)
     warnings.simplefilter("ignore", GrowthWarning)

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import surroundings, write
+from benchmarks.command import bare_parser
+from benchmarks.results import FOLDER, surroundings, write
 from benchmarks.serving.load import Answer, Ask, closed_loop, open_loop
 from benchmarks.serving.servers import infinity, ours, sentence_transformers
 from benchmarks.serving.texts import model_folder, ragged, short_and_long
@@ -192,18 +193,20 @@ def _servers(folder: Path, infinity_program: Path | None) -> dict[str, Start]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/serving/base.json"))
-    parser.add_argument("--size", default="base")
-    parser.add_argument("--layers", type=int, help="fewer than the size has, for a quick look")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=60, help="of each of the three parts")
-    parser.add_argument("--texts", type=int, default=2000)
-    parser.add_argument("--threads", type=int, default=0, help="what the results say; 0 for all")
-    parser.add_argument("--servers", nargs="*", help="only these")
-    parser.add_argument("--infinity", type=Path, help="the program infinity_emb, if there is one")
-    return parser.parse_args()
+    made = bare_parser(
+        __doc__,
+        output=(FOLDER / "serving" / "base.json", "file of the result"),
+        size=("base", "a preset"),
+        layers=(int, "fewer than the size has, for a quick look"),
+        rounds=(2, "turns of every server"),
+        seconds=(60.0, "of each of the three parts"),
+        texts=(2000, "that are sent again and again"),
+        threads=(0, "what the results say; 0 for all"),
+        infinity=(Path, "the program infinity_emb, if there is one"),
+    )
+    made.add_argument("data", type=Path)
+    made.add_argument("--servers", nargs="*", help="only these")
+    return made.parse_args()
 
 
 if __name__ == "__main__":

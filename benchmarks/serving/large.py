@@ -24,19 +24,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.models import CACHE, draw_weights
-from benchmarks.results import surroundings, write
+from benchmarks.command import bare_parser
+from benchmarks.results import FOLDER, surroundings, write
 from benchmarks.serving.__main__ import latencies
 from benchmarks.serving.load import Answer, Ask, Connection, closed_loop, embed_ask, open_loop
 from benchmarks.serving.servers import free_port, ours, running
-from benchmarks.serving.texts import model_folder, ragged_texts, short_and_long
-from modernbert.files import new_folder
-from modernbert.model.config import PRESETS, EncoderConfig, layer_kinds
-from modernbert.model.heads import ClassifierSettings, SequenceClassifier
+from benchmarks.serving.texts import (
+    model_folder,
+    ragged_texts,
+    reranker_folder,
+    short_and_long,
+)
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 _TIMEOUT_SECONDS = 1800.0  # of a request of many texts; the peer of base size takes minutes
-_OUTPUT = Path("benchmarks/results/serving/large.json")
 
 Start = Callable[[], AbstractContextManager[str]]
 
@@ -45,7 +46,7 @@ def main() -> None:
     """Measure and write."""
     arguments = _arguments()
     folder = model_folder(arguments.data, size=arguments.size, num_layers=arguments.layers)
-    reranker = _reranker(arguments.data, arguments.size, arguments.layers)
+    reranker = reranker_folder(arguments.data, size=arguments.size, num_layers=arguments.layers)
     asks = _Asks(arguments.data, Tokenizer.from_pretrained(folder), arguments.texts)
     result: dict[str, Any] = {
         "surroundings": surroundings(num_threads=0),
@@ -177,39 +178,22 @@ def _servers(folder: Path, reranker: Path, dtype: str, python: str) -> dict[str,
     return {"ours": lambda: ours(folder, options=options), "peer": peer}
 
 
-def _reranker(data: Path, size: str, num_layers: int | None, cache: Path = CACHE) -> Path:
-    """A reranker of a size with random weights, made once."""
-    layers = num_layers or len(PRESETS[size]["layer_kinds"])
-    folder = cache / f"reranking-{size}-{layers}"
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        config = EncoderConfig.preset(size, layer_kinds=layer_kinds(layers))
-        head = ClassifierSettings(labels=("LABEL_0",), pooling="mean", problem="regression")
-        model = SequenceClassifier(config, head)
-        draw_weights(model)
-        tokenizer = Tokenizer.from_file(data / "tokenizer" / "modernbert.json")
-        with new_folder(folder) as made:
-            model.save_pretrained(made)
-            tokenizer.save_pretrained(made)
-    return folder
-
-
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument(
-        "--output", type=Path, default=Path("benchmarks/results/serving/large.json")
+    made = bare_parser(
+        __doc__,
+        output=(FOLDER / "serving" / "large.json", "file of the result"),
+        peer_python=(sys.executable, "with FastAPI, for the peer"),
+        size=("base", "a preset"),
+        layers=(int, "fewer than the size has, for a quick look"),
+        rounds=(2, "turns of both servers"),
+        texts=(500, "in each request of many"),
+        requests=(2, "of many texts, by each client"),
+        seconds=(60.0, "of the mix"),
+        query_rate=(2.0, "queries a second in the mix"),
     )
-    parser.add_argument("--peer-python", default=sys.executable, help="with FastAPI, for the peer")
-    parser.add_argument("--size", default="base")
-    parser.add_argument("--layers", type=int, help="fewer than the size has, for a quick look")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--texts", type=int, default=500, help="in each request of many")
-    parser.add_argument("--requests", type=int, default=2, help="of many texts, by each client")
-    parser.add_argument("--seconds", type=float, default=60, help="of the mix")
-    parser.add_argument("--query-rate", type=float, default=2.0, help="queries a second in the mix")
-    parser.add_argument("--precisions", nargs="*", default=["float32", "bfloat16"])
-    return parser.parse_args()
+    made.add_argument("data", type=Path)
+    made.add_argument("--precisions", nargs="*", default=["float32", "bfloat16"])
+    return made.parse_args()
 
 
 if __name__ == "__main__":

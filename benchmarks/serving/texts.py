@@ -2,7 +2,7 @@
 
 import json
 import lzma
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from modernbert.files import new_folder
 from modernbert.inference.embedder import Embedder
 from modernbert.model.config import PRESETS, EncoderConfig, layer_kinds
 from modernbert.model.encoder import Encoder
+from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 _LONG_TOKENS = 8_192
@@ -31,14 +32,39 @@ def model_folder(data: Path, *, size: str, num_layers: int | None, cache: Path =
 
     data: the folder of real corpora, which has the published tokenizer.
     """
+
+    def write(config: EncoderConfig, tokenizer: Tokenizer, folder: Path) -> None:
+        Embedder(draw_weights(Encoder(config)), tokenizer).save_pretrained(folder)
+
+    return _made_once("serving", write, data, size, num_layers, cache)
+
+
+def reranker_folder(data: Path, *, size: str, num_layers: int | None, cache: Path = CACHE) -> Path:
+    """A reranker of a size with random weights, made once."""
+
+    def write(config: EncoderConfig, tokenizer: Tokenizer, folder: Path) -> None:
+        head = ClassifierSettings(labels=("LABEL_0",), pooling="mean", problem="regression")
+        draw_weights(SequenceClassifier(config, head)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return _made_once("reranking", write, data, size, num_layers, cache)
+
+
+def _made_once(
+    name: str,
+    write: Callable[[EncoderConfig, Tokenizer, Path], None],
+    data: Path,
+    size: str,
+    num_layers: int | None,
+    cache: Path,
+) -> Path:
     layers = num_layers or len(PRESETS[size]["layer_kinds"])
-    folder = cache / f"serving-{size}-{layers}"
+    folder = cache / f"{name}-{size}-{layers}"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         config = EncoderConfig.preset(size, layer_kinds=layer_kinds(layers))
-        tokenizer = Tokenizer.from_file(data / "tokenizer" / "modernbert.json")
         with new_folder(folder) as made:
-            Embedder(draw_weights(Encoder(config)), tokenizer).save_pretrained(made)
+            write(config, Tokenizer.from_file(data / "tokenizer" / "modernbert.json"), made)
     return folder
 
 

@@ -8,7 +8,6 @@ which it stops the training, and what the steps beside it take longer than those
 """
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -17,11 +16,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import torch
-
-from benchmarks import results
+from benchmarks import command, results
 from benchmarks.masked_step import masked_batch, masked_step
-from modernbert.model.config import PRESETS, EncoderConfig
+from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.model.initialize import initialize
 from modernbert.training import checkpoint
@@ -29,7 +26,7 @@ from modernbert.training.background import BackgroundSaver
 from modernbert.training.computation import compute_dtype
 from modernbert.training.optimizer import StableAdamW, parameter_groups
 
-RESULT = Path("benchmarks/results/training/checkpoint_cost.json")
+RESULT = results.FOLDER / "training" / "checkpoint_cost.json"
 
 
 class Save(NamedTuple):
@@ -53,33 +50,34 @@ class Save(NamedTuple):
         return self.paused_seconds + slower
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("--size", choices=list(PRESETS), default="base")
-    made.add_argument("--tokens", type=int, default=1024, help="of a step, in one sequence")
-    made.add_argument("--minutes", type=float, default=5.0, help="no new save after these")
-    made.add_argument("--quiet-steps", type=int, default=8, help="before each save")
-    made.add_argument("--interval", type=float, default=600.0, help="seconds from save to save")
-    made.add_argument("--threads", type=int, default=os.cpu_count())
-    made.add_argument("--folder", type=Path, help="where to save; a temporary one when absent")
-    made.add_argument("--out", type=Path, default=RESULT)
-    return made
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write."""
-    options = parser().parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    around = results.surroundings(num_threads=options.threads)
+    options = command.parser(
+        __doc__,
+        rounds=1,
+        size=("base", "a preset"),
+        tokens=(1024, "of a step, in one sequence"),
+        minutes=(5.0, "no new save after these"),
+        quiet_steps=(8, "before each save"),
+        interval=(600.0, "seconds from save to save"),
+        folder=(Path, "where to save; a temporary one when absent"),
+    ).parse_args(arguments)
+    found = command.measured("checkpoint_cost", measure, options, RESULT)
+    paused = median(save["paused_seconds"] for save in found["saves"])
+    print(
+        f"{options.size}: {found['checkpoint_bytes'] / 1e9:.2f} GB, a save costs "
+        f"{found['cost_seconds']:.2f} s ({paused:.2f} s of them still), every "
+        f"{options.interval:.0f} s {found['share']:.2%}; {len(found['saves'])} saves"
+    )
+    return 0
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """The saves and their cost."""
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        saves, num_bytes = measure(options, Path(folder))
+        saves, num_bytes = saved(options, Path(folder))
     cost = median(save.cost_seconds for save in saves)
-    result = {
-        "benchmark": "checkpoint_cost",
-        **around,
+    return {
         "model": options.size,
         "tokens_a_step": options.tokens,
         "checkpoint_bytes": num_bytes,
@@ -88,16 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "interval_seconds": options.interval,
         "share": cost / options.interval,
     }
-    results.write(options.out, result)
-    print(
-        f"{options.size}: {num_bytes / 1e9:.2f} GB, a save costs {cost:.2f} s "
-        f"({median(save.paused_seconds for save in saves):.2f} s of them still), "
-        f"every {options.interval:.0f} s {cost / options.interval:.2%}; {len(saves)} saves"
-    )
-    return 0
 
 
-def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Save], int]:
+def saved(options: argparse.Namespace, folder: Path) -> tuple[list[Save], int]:
     """The saves that fit into the time, one at least, and the size of a checkpoint."""
     model, optimizer, step = training(options.size, options.tokens)
     saver = BackgroundSaver(folder, {})
@@ -111,14 +102,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Save], int]
         beside: list[float] = []
         while not (found := saver.finished()):
             beside.append(seconds(step))
-        saves.append(
-            Save(
-                quiet_seconds=quiet,
-                paused_seconds=found[0].paused_seconds,
-                beside_seconds=beside,
-                seconds=found[0].seconds,
-            )
-        )
+        saves.append(Save(quiet, found[0].paused_seconds, beside, found[0].seconds))
     # The first save also makes the memory that the later ones use again.
     return saves[1:] or saves, sum(path.stat().st_size for path in place.iterdir())
 

@@ -9,7 +9,6 @@ corpus is the one of `time_to_loss`, its tokenizer has all of base's entries.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,46 +18,40 @@ from typing import Any
 
 import tomli_w
 
-from benchmarks import results
-from benchmarks.models import CACHE
+from benchmarks import command, results
 from benchmarks.python_text import Text
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
 from modernbert.data.settings import PrepareSettings
 
-RESULT = Path("benchmarks/results/training/memory.json")
+RESULT = results.FOLDER / "training" / "memory.json"
 WITHIN = 0.15
 VOCAB_SIZE = 50_368
 # Longest sequence, tokens of a bin, activations computed again.
 CASES = ((1_024, 4_096, False), (8_192, 8_192, False), (8_192, 8_192, True))
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("--size", default="base", help="a preset")
-    made.add_argument("--vocab-size", type=int, default=VOCAB_SIZE)
-    made.add_argument("--steps", type=int, default=6, help="of each run")
-    made.add_argument("--cache", type=Path, default=CACHE, help="folder of corpus and shards")
-    made.add_argument("--out", type=Path, default=RESULT)
-    return made
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write; 1 if a prediction is too far off."""
-    options = parser().parse_args(arguments)
-    around = results.surroundings(num_threads=os.cpu_count() or 1)
-    corpus = prepare(options.cache, options.vocab_size)
-    cases = []
+    options = command.parser(
+        __doc__,
+        rounds=1,
+        size=("base", "a preset"),
+        vocab_size=(VOCAB_SIZE, "entries of the tokenizer"),
+        steps=(6, "of each run"),
+    ).parse_args(arguments)
+    result = command.measured("memory_as_planned", measure_all, options, RESULT)
+    return int(max(abs(each["ratio"] - 1) for each in result["cases"]) > WITHIN)
+
+
+def measure_all(options: argparse.Namespace) -> dict[str, Any]:
+    """Every case, each printed when it is done."""
+    corpus, cases = prepare(options.cache, options.vocab_size), []
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
             cases.append(measure(options, corpus, Path(folder), *case))
-        found = {**around, "benchmark": "memory_as_planned", "model": options.size, "cases": cases}
-        results.write(options.out, found)
         print(describe(cases[-1]), flush=True)
-    return int(max(abs(each["ratio"] - 1) for each in cases) > WITHIN)
+    return {"model": options.size, "cases": cases}
 
 
 def prepare(cache: Path, vocab_size: int) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.cpu import __main__ as driver
-from benchmarks.cpu import plots, targets
+from benchmarks.cpu import targets
 from benchmarks.cpu.training_step import BATCHES, check, example
 from benchmarks.peers import BUILDERS, engines_for, left_out
 from benchmarks.workloads import WORKLOADS
@@ -21,7 +21,6 @@ SCRIPTS = (
     "ceiling",
     "memory",
     "time_to_loss",
-    "plots",
     "__main__",
 )
 
@@ -90,13 +89,6 @@ def test_rows_that_are_there_are_done(tmp_path: Path, monkeypatch: pytest.Monkey
     assert row.is_done()
 
 
-def speeds(**tokens_per_second: float) -> dict[str, dict[str, float]]:
-    return {
-        name.replace("_", " "): {"tokens_per_second": speed}
-        for name, speed in tokens_per_second.items()
-    }
-
-
 def test_targets_take_the_best_peer_and_leave_bert_aside(tmp_path: Path) -> None:
     against = {"transformers float32": 2.0, "openvino float32": 0.9, "bert float32": 0.5}
     results.write(tmp_path / "512-fixed.json", {"speedups": {"ours float32": against}})
@@ -111,35 +103,6 @@ def test_memory_is_better_when_less(tmp_path: Path) -> None:
     results.write(tmp_path / "memory.json", {"engines": engines})
     line = "| memory | transformers | float32 | at most 0.25 | 0.10 | met |"
     assert line in targets.table(tmp_path).splitlines()
-
-
-def test_every_kind_of_result_is_drawn(tmp_path: Path) -> None:
-    timings = speeds(ours_float32=10, transformers_float32=5, transformers_autocast=7)
-    model = {"model": "some model"}
-    parts = {name: {"share_of_time": 0.25} for name in plots._PARTS}
-    case = {"product_gflops": {}, "precisions": {"float32": {"parts": parts}}}
-    case["precisions"]["float32"]["share_of_ceiling"] = 0.8
-    written = {
-        "encoding": {"timings": timings, "workload": {"description": "some texts"}},
-        "training_step": {"timings": timings, "batch": {"name": "x", "total_tokens": 9}},
-        "ceiling": {"cases": {"512": case}},
-        "memory": {
-            "length": 9,
-            "engines": {"ours int8": {"above_mb": 1.0}, "x y": {"absent": "-"}},
-        },
-        "time_to_loss": {
-            "runs": {
-                "ours 0.25": {"points": [[0, 0, 9.0], [10, 99, 5.0]]},
-                "transformers padded 1": {"points": [[20, 99, 5.5], [40, 199, 5.1]]},
-            },
-            "loss": 5.1,
-        },
-    }
-    for kind, result in written.items():
-        results.write(tmp_path / f"{kind}.json", {"benchmark": kind, **model, **result})
-    results.write(tmp_path / "failed.json", {"benchmark": "encoding", **model, "checks": {}})
-    assert plots.main(["--folder", str(tmp_path)]) == 0
-    assert {path.stem for path in tmp_path.glob("*.png")} == written.keys()
 
 
 def test_surroundings_tell_the_machine() -> None:

@@ -40,7 +40,7 @@ def test_opening(cache: Path, tmp_path: Path) -> None:
     assert 0 < seconds["opened"] < seconds["found"] < seconds["first_batch"]
 
 
-def test_preparing_compares_the_same_texts(cache: Path) -> None:
+def test_preparing_compares_the_same_texts(cache: Path, tmp_path: Path) -> None:
     texts, tokenizer = cache / "corpus-1", cache / "tokenizer"
     (cache / "python").mkdir(parents=True)
     lines = [json.dumps({"text": f"the text of number {number}"}) for number in range(50)]
@@ -49,4 +49,7 @@ def test_preparing_compares_the_same_texts(cache: Path) -> None:
     for name in ("many", "one"):
         given = preparing.batches(texts / name)
         assert sum(len(batch) for batch in given) == 50
-        assert preparing.prepare_seconds(texts / name, tokenizer, cache / "shards") > 0
+    out = tmp_path / "r.json"
+    preparing.main(f"--bytes 1 --rounds 2 --cache {cache} --out {out}".split())
+    seconds = json.loads(out.read_text())["seconds"]
+    assert seconds.keys() == {"library", "many", "one"} and min(map(len, seconds.values())) == 2
