@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from benchmarks import results
+from benchmarks.command import bare_parser
 from benchmarks.cuda import anchors, equality, libraries, optimizers, parts, speeds
 from benchmarks.cuda.bench import SIZES, Bench, Rows, versions
 from benchmarks.cuda.contrastive import contrastive
@@ -86,19 +87,19 @@ _MOST_MINUTES = 3.0
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    made = bare_parser(
+        __doc__,
+        device=("cuda", "cuda, or cpu to try the code"),
+        seconds=(2.0, "that a measurement is repeated"),
+        tiny=(False, "small models and batches"),
+        recipe=(RECIPE, "of the section mini"),
+        minutes=(float, "run the sections in order for so long"),
+        out=(Path, "the JSON; that of the day when absent"),
     )
     made.add_argument(
         "--section", action="append", choices=SECTIONS, help="one of several; all but mini if none"
     )
-    made.add_argument("--device", default="cuda", help="cuda, or cpu to try the code")
-    made.add_argument("--seconds", type=float, default=2.0, help="that a measurement is repeated")
     made.add_argument("--size", action="append", choices=SIZES, help="of the models; both if none")
-    made.add_argument("--tiny", action="store_true", help="small models and batches")
-    made.add_argument("--recipe", type=Path, default=RECIPE, help="of the section mini")
-    made.add_argument("--minutes", type=float, help="run the sections in order for so long")
-    made.add_argument("--out", type=Path, help="the JSON; that of the day when absent")
     return made
 
 

@@ -9,7 +9,6 @@ around though a core was free for it, which also counts other threads that held 
 That one is an upper bound: a thread that holds the interpreter may be waiting for a core itself.
 """
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -23,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import bare_parser
 from benchmarks.serving.hostile import connected, hostile_bodies
 
 MOST_MS = 100.0
@@ -280,10 +280,11 @@ def measured(only: str = "") -> Iterator[dict[str, Any]]:
 
 def main() -> int:
     """Print a line for each request; 1 where one of them held the loop for too long."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="requests with this in their name")
-    parser.add_argument("--most-ms", type=float, default=MOST_MS)
-    arguments = parser.parse_args()
+    arguments = bare_parser(
+        __doc__,
+        only=("", "requests with this in their name"),
+        most_ms=(MOST_MS, "that the loop may be held"),
+    ).parse_args()
     slow = 0
     for found in measured(arguments.only):
         is_slow = found["longest_callback_cpu_ms"] > arguments.most_ms

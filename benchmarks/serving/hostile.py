@@ -8,7 +8,6 @@ Claim: connections that idle or drip, bodies made to be slow, and readers that d
 Each attack is bounded in number and time, and goes to a server on this machine alone.
 """
 
-import argparse
 import json
 import resource
 import socket
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from benchmarks.command import bare_parser
 from benchmarks.serving.servers import ours
 from benchmarks.serving.soak import metrics
 
@@ -256,11 +256,11 @@ def raise_descriptor_limit() -> None:
 
 def main() -> None:
     """Attack a server of a model, and print what came out as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--connections", type=int, default=2000)
-    parser.add_argument("--seconds", type=float, default=15)
-    arguments = parser.parse_args()
+    made = bare_parser(
+        __doc__, connections=(2000, "idle or dripping ones"), seconds=(15.0, "of each attack")
+    )
+    made.add_argument("model", type=Path)
+    arguments = made.parse_args()
     raise_descriptor_limit()
     with ours(arguments.model) as address:
         for name, found in attack(

@@ -7,7 +7,6 @@ request must be answered exactly once, with its own text's vector or with a refu
 own counts must agree; and its memory must not grow after the first quarter.
 """
 
-import argparse
 import json
 import urllib.request
 from collections import Counter
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.command import bare_parser
 from benchmarks.serving.load import Answer, Ask, Connection, closed_loop, embed_ask
 from benchmarks.serving.servers import ours
 
@@ -119,10 +119,9 @@ def _problem(answer: Answer, expected: np.ndarray) -> str:
 
 def main() -> None:
     """Run it and print what came out as JSON; leaves with 1 if something is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--minutes", type=float, default=30)
-    arguments = parser.parse_args()
+    made = bare_parser(__doc__, minutes=(30.0, "of load"))
+    made.add_argument("model", type=Path)
+    arguments = made.parse_args()
     texts = [f"{'word ' * length}number {length}" for length in (1, 3, 9, 30, 90, 200, 300)]
     with ours(arguments.model, options=(f"--max-concurrent-requests={ADMITTED}",)) as address:
         outcome = soak(address, texts, seconds=60 * arguments.minutes, num_clients=2 * ADMITTED)

@@ -86,8 +86,8 @@ class RankingExamples(Generic[H]):
         data, held = training_data(rows)
         kept, loss, notes, dropped = prepared(rows, data, training.loss, plain=plain)
         splits = {"dev": rows.dev_split, "test": rows.test_split}
-        named = {name: each for name, each in rows.sources.items() if name in splits}
-        sources = named if held is None else {"dev": held, **named}
+        sources: dict[str, RetrievalData | str] = {} if held is None else {"dev": held}
+        sources |= {name: each for name, each in rows.sources.items() if name in splits}
         held_out = {name: read(each, splits[name]) for name, each in sources.items()}
         return cls(
             rows=rows, data=kept, loss=loss, held_out=held_out, notes=notes, num_dropped=dropped
