@@ -23,7 +23,7 @@ from modernbert.tasks.ranking.recipe import RankedRows, RerankTraining, VectorTr
 from modernbert.tasks.tuning.job import Objective, RowMixture
 from modernbert.tasks.tuning.recipe import TuningRecipe
 
-H = TypeVar("H", JudgedTexts, RetrievalData)
+H = TypeVar("H", bound=JudgedTexts | RetrievalData)
 
 
 class RankingObjective(Objective, Protocol):
