@@ -225,7 +225,12 @@ class PackedBatch:
         )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "PackedBatch":
-        """Copy the batch to another device."""
+        """Copy the batch to a device.
+
+        Args:
+            device: The device, such as "cuda".
+            non_blocking: Whether the CPU may continue before the copy is done; see `pin_memory`.
+        """
         indices = self.padded_indices
         return replace(
             self,

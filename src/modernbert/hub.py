@@ -73,6 +73,10 @@ def split_revision(folder_or_hub_id: str) -> tuple[str, str | None]:
 def at_revision(hub_id: str, revision: str) -> str:
     """Return the name of a hub model at a commit, a tag or a branch.
 
+    Args:
+        hub_id: The id of the model, without a revision.
+        revision: The commit, the tag or the branch.
+
     Raises:
         HubError: It is not an id of the hub, or names a revision already.
     """

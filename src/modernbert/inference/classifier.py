@@ -112,7 +112,17 @@ class Classifier(TextModel[SequenceClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[list[LabelScore]]:
-        """Predict labels as `classify` does, for any number of texts in bounded memory."""
+        """Predict labels as `classify` does, for any number of texts in bounded memory.
+
+        Args:
+            texts: Texts or pairs of texts, which are read as the results are taken.
+            top_k: The number of labels to yield for each text; all by default.
+            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
+            on_progress: Called with the progress after every batch.
+
+        Raises:
+            InputError: Something is not a text or a pair of texts, or an option is not valid.
+        """
         require_list(texts, "texts")
         blocks = self.blocks(
             self.use(top_k=top_k), texts, batch_tokens=batch_tokens, on_progress=on_progress
@@ -126,7 +136,19 @@ class Classifier(TextModel[SequenceClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[Tensor]:
-        """Compute the model's outputs, in blocks of rows, (num_texts, num_labels) float32."""
+        """Compute the model's outputs before they become probabilities.
+
+        Args:
+            texts: Texts or pairs of texts, which are read as the results are taken.
+            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
+            on_progress: Called with the progress after every batch.
+
+        Yields:
+            (num_texts, num_labels) float32, the next texts in each block.
+
+        Raises:
+            InputError: Something is not a text or a pair of texts.
+        """
         require_list(texts, "texts")
         blocks = self.blocks(
             self.logits_use(), texts, batch_tokens=batch_tokens, on_progress=on_progress
@@ -191,7 +213,13 @@ class Classifier(TextModel[SequenceClassifier]):
         top_k: int | None = None,
         thresholds: Sequence[float] | None = None,
     ) -> list[LabelScore]:
-        """Sort the labels of one text by their scores, (num_labels,), best first."""
+        """Sort the labels of one text by their scores, best first.
+
+        Args:
+            scores: (num_labels,).
+            top_k: The number of labels to return; all by default.
+            thresholds: The least score of each label that a text has, if it may have several.
+        """
         order = scores.argsort(descending=True, stable=True)[:top_k].tolist()
         values = scores.tolist()
         chosen = [

@@ -341,7 +341,17 @@ class Embedder(TextModel[Encoder]):
         borders: Iterable[Sequence[Span]] | None = None,
         **options: Unpack[StreamOptions],
     ) -> Iterator[Chunks]:
-        """Compute what `encode_chunks` returns for any number of texts in bounded memory."""
+        """Compute what `encode_chunks` returns for any number of texts in bounded memory.
+
+        Args:
+            texts: Any number of texts, which are read as the results are taken.
+            chunks: As in `encode_chunks`.
+            borders: As in `encode_chunks`, for each text.
+            **options: As in `StreamOptions`.
+
+        Raises:
+            InputError: See `encode_chunks`.
+        """
         require_list(texts, "texts")
         check_options(options, self.dim, self.device)
         if chunks is not None and borders is not None:

@@ -140,7 +140,17 @@ class FillMask(TextModel[MaskedLanguageModel]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[list[list[Prediction]]]:
-        """Predict tokens as `fill` does, for any number of texts in bounded memory."""
+        """Predict tokens as `fill` does, for any number of texts in bounded memory.
+
+        Args:
+            texts: Any number of texts, which are read as the results are taken.
+            top_k: The number of tokens for each [MASK], best first.
+            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
+            on_progress: Called with the progress after every batch.
+
+        Raises:
+            InputError: A text has no [MASK] or is too long, or an option is not valid.
+        """
         require_list(texts, "texts")
         use = self.use(top_k=top_k)
         strict = replace(use, encode=lambda items: self._whole(items, use.encode(items)))

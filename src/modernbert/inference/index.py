@@ -103,7 +103,19 @@ class Index:
     ) -> "Index":
         """Write an index of documents that come in blocks, and open it.
 
-        See `build_index` for the arguments.
+        Args:
+            folder: A new folder, which appears when the index is complete.
+            blocks: Arrays (n, dim) of documents with one vector each; or lists of arrays
+                (num_vectors, dim), a document each.
+            ids: One for each document, by which it can be replaced and deleted; by default their
+                numbers from 0.
+            texts: What each document says, to be shown with what is found and searched by words.
+            fields: More to show of each document, such as its title.
+            **options: How the index is built; see `IndexOptions`.
+
+        Raises:
+            InputError: The folder exists, there are no documents, their vectors are not finite or
+                differ in size, or an option is not valid.
         """
         build_index(folder, blocks, ids=ids, texts=texts, fields=fields, **options)
         return cls.open(folder)
@@ -119,10 +131,21 @@ class Index:
     ) -> int:
         """Add documents; one whose id is there already takes the place of the earlier one.
 
-        See `add_documents` for the arguments. Others see all of the documents or none.
+        Other processes see all of the documents or none.
+
+        Args:
+            blocks: As in `build`.
+            ids: One for each document, all different.
+            texts: One for each document, if the index keeps texts.
+            fields: One for each document, if the index keeps fields.
+            model: The fingerprint of the model of the vectors; empty for no check.
 
         Returns:
             How many documents were added.
+
+        Raises:
+            InputError: The documents are of another kind than those of the index, or not valid.
+            InUseError: Another process is changing the index.
         """
         num_added = add_documents(
             self.folder, blocks, ids=ids, texts=texts, fields=fields, model=model

@@ -210,7 +210,16 @@ class MultiVectorEmbedder(TextModel[Encoder]):
         return scores
 
     def hidden(self, batch: PackedBatch, side: Side) -> Tensor:
-        """Compute the encoder's output for one side, (total_tokens, hidden_size)."""
+        """Compute the encoder's output for one side, with gradients if they are enabled.
+
+        Args:
+            batch: The encoded texts.
+            side: Whether they are queries or documents; [MASK]s that fill up queries may be unseen
+                by the other tokens.
+
+        Returns:
+            (total_tokens, hidden_size).
+        """
         expansion = self.settings.expansion if side == "query" else None
         if expansion is None or expansion.attend:
             plain: Tensor = self.model(batch)

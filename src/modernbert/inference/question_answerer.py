@@ -263,7 +263,17 @@ class QuestionAnswerer(TextModel[SpanClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[Answer]:
-        """Answer questions as `answer` does, for any number of them in bounded memory."""
+        """Answer questions as `answer` does, for any number of them in bounded memory.
+
+        Args:
+            pairs: Pairs of a question and a text, which are read as the results are taken.
+            must_answer: As in `__call__`.
+            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
+            on_progress: Called with the progress after every batch; it counts windows.
+
+        Raises:
+            InputError: Something is not a pair of texts, or an option is not valid.
+        """
         blocks = self.blocks(
             self.use(must_answer=must_answer),
             pairs,

@@ -22,12 +22,16 @@ Retriever = Embedder | MultiVectorEmbedder
 
 
 def load_retriever(folder_or_hub_id: Path | str, precision: PrecisionChoice = "auto") -> Retriever:
-    """Load a model of the kind that its folder says; one vector a text when it says nothing.
+    """Load a retriever of the kind that its folder says, or of one vector per text.
+
+    Args:
+        folder_or_hub_id: The folder of the model or of a run, or a hub id.
+        precision: The precision to compute in.
 
     Raises:
-        ModelFolderError: No such model, or one that cannot be used.
-        TokenizerError: No tokenizer beside it, or one that cannot be used.
-        ConfigError: A setting that is not supported, or a precision that cannot be had here.
+        ModelFolderError: There is no such model, or it cannot be used.
+        TokenizerError: The model has no tokenizer, or it cannot be used.
+        ConfigError: A setting is not supported, or the device does not support the precision.
     """
     folder = find_model(folder_or_hub_id, weights=True)
     if model_kind(folder) == "multi_vector":
@@ -43,12 +47,20 @@ def text_vectors(
     batch_tokens: int | None = None,
     on_progress: Observer | None = None,
 ) -> Iterator[list[np.ndarray]]:
-    """Yield the vectors of any number of texts of one side, for MaxSim: (num_vectors, dim) each.
+    """Yield the vectors of any number of texts of one side, as MaxSim compares them.
 
-    One vector a text is of length 1 where cosines compare.
+    Args:
+        retriever: The model; a single vector of a text has length 1 if cosines compare them.
+        texts: Any number of texts.
+        side: Whether the texts are queries or documents.
+        batch_tokens: The most tokens to compute at once.
+        on_progress: Called with the progress after every batch.
+
+    Yields:
+        (num_vectors, dim) float32 for each text, in lists.
 
     Raises:
-        InputError: Something else than texts, or a model whose vectors are compared by distances.
+        InputError: Something is not a text, or the model's vectors are compared by distances.
     """
     if isinstance(retriever, MultiVectorEmbedder):
         yield from retriever.stream(texts, side, batch_tokens=batch_tokens, on_progress=on_progress)

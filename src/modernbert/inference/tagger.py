@@ -123,7 +123,21 @@ class Tagger(TextModel[TokenClassifier]):
         stride: int | None = None,
         splitting: WordSplitting | None = None,
     ) -> "Tagger":
-        """Load a model that labels words, and its tokenizer; see `TextModel`."""
+        """Load a model that labels words, and its tokenizer.
+
+        Args:
+            folder_or_hub_id: The folder of the model or of a run, or a hub id.
+            precision: The precision to compute in.
+            max_seqlen: As in the constructor.
+            stride: As in the constructor.
+            splitting: As in the constructor.
+
+        Raises:
+            ModelFolderError: There is no such model, it has another kind, or it cannot be used.
+            TokenizerError: The model has no tokenizer, or it cannot be used.
+            ConfigError: The device does not support the precision.
+            InputError: The tokenizer has another vocabulary, or an option is not valid.
+        """
         loaded = load_for_inference(TokenClassifier, folder_or_hub_id, precision, cls.kinds)
         return cls(*loaded, max_seqlen=max_seqlen, stride=stride, splitting=splitting)
 
@@ -139,7 +153,7 @@ class Tagger(TextModel[TokenClassifier]):
     def __call__(self, text: list[TextOrWords]) -> list[list[Entity]]: ...
 
     def __call__(self, text: str | list[TextOrWords]) -> list[Entity] | list[list[Entity]]:
-        """The entities of one text, in their order; of a list those of each, as `tag`.
+        """Return the entities of one text, in their order; for a list what `tag` returns.
 
         Args:
             text: A text. A list is a batch, in which a list of words is a text too.
@@ -163,8 +177,11 @@ class Tagger(TextModel[TokenClassifier]):
 
         Args:
             texts: Texts, or texts that are split into words already.
-            batch_tokens: The most tokens that are computed at once.
-            on_progress: Is told after every batch.
+            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
+            on_progress: Called with the progress after every batch.
+
+        Returns:
+            The entities of each text, in the order of the texts.
 
         Raises:
             InputError: Something is not a text or a list of words, or an option is not valid.
@@ -178,7 +195,16 @@ class Tagger(TextModel[TokenClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[list[Entity]]:
-        """Find entities as `tag` does, for any number of texts in bounded memory."""
+        """Find entities as `tag` does, for any number of texts in bounded memory.
+
+        Args:
+            texts: Texts or lists of words, which are read as the results are taken.
+            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
+            on_progress: Called with the progress after every batch.
+
+        Raises:
+            InputError: Something is not a text or a list of words, or an option is not valid.
+        """
         require_list(texts, "texts")
         blocks = self.blocks(self.use(), texts, batch_tokens=batch_tokens, on_progress=on_progress)
         return (entities for block in blocks for entities in block)
@@ -190,7 +216,16 @@ class Tagger(TextModel[TokenClassifier]):
         batch_tokens: int | None = None,
         on_progress: Observer | None = None,
     ) -> Iterator[list[LabelledSpan]]:
-        """Yield the words of each text with their most likely labels."""
+        """Yield the words of each text with their most likely labels.
+
+        Args:
+            texts: Texts or lists of words, which are read as the results are taken.
+            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
+            on_progress: Called with the progress after every batch.
+
+        Raises:
+            InputError: Something is not a text or a list of words, or an option is not valid.
+        """
         require_list(texts, "texts")
         entities: Use[Any, Any, Any, Any] = self.use()
         use = replace(entities, finish=self._labelled)

@@ -182,7 +182,15 @@ class SequenceClassifier(_Classifier):
     is_of_texts = True
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
-        """Compute logits, or the numbers of a regression: (num_sequences, num_labels)."""
+        """Compute the logits of each sequence, or the numbers of a regression.
+
+        Args:
+            batch: The sequences, packed one after another.
+            dropout: What to drop; nothing by default.
+
+        Returns:
+            (num_sequences, num_labels).
+        """
         hidden = self.encoder(batch, dropout=dropout)
         return self.logits(pool(hidden, batch, self.settings.pooling))
 
@@ -193,7 +201,15 @@ class TokenClassifier(_Classifier):
     kind = "tagger"
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
-        """Compute logits: (total_tokens, num_labels)."""
+        """Compute the logits of each token.
+
+        Args:
+            batch: The sequences, packed one after another.
+            dropout: What to drop; nothing by default.
+
+        Returns:
+            (total_tokens, num_labels).
+        """
         return self.logits(self.encoder(batch, dropout=dropout))
 
 
@@ -211,7 +227,15 @@ class SpanClassifier(_Classifier):
         super().__init__(config, settings)
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
-        """Compute the logits of the beginning and of the end: (total_tokens, 2)."""
+        """Compute, for each token, the logits that an answer begins and ends there.
+
+        Args:
+            batch: The sequences, packed one after another.
+            dropout: What to drop; nothing by default.
+
+        Returns:
+            (total_tokens, 2).
+        """
         return self.logits(self.encoder(batch, dropout=dropout))
 
 

@@ -341,7 +341,18 @@ class Tokenizer:
     def decode_batch(
         self, batch: Iterable[Iterable[int]], *, skip_special_tokens: bool = False
     ) -> list[str]:
-        """Decode many rows of token ids on all cores, each as in `decode`."""
+        """Decode many rows of token ids on all cores.
+
+        Args:
+            batch: Rows of token ids, each as in `decode`.
+            skip_special_tokens: Whether to leave out special tokens.
+
+        Returns:
+            The text of each row.
+
+        Raises:
+            InputError: An id is not an integer, or it is outside the vocabulary.
+        """
         rows = [
             require_token_ids(row, self.vocab_size, f"batch[{index}]")
             for index, row in enumerate(batch)

@@ -99,6 +99,11 @@ def _as_json(value: Any) -> Any:
 def head_of(source: str, settings: FileSettings, asked: Sequence[str] = ()) -> Table | None:
     """Return the first rows of a file, which show its columns; None if the source is no file.
 
+    Args:
+        source: A path, or the id of a data set.
+        settings: The encoding of text, and whether tables have a header.
+        asked: As in `read_table`.
+
     Raises:
         DocumentError: There is no such file, or these rows cannot be read.
     """
