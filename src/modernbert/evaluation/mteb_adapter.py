@@ -97,7 +97,7 @@ class MtebSearcher(_Named):
         top_ranked: Mapping[str, Sequence[str]] | None = None,
         **_: Any,
     ) -> dict[str, dict[str, float]]:
-        """For each query, rows of `id` and `text`, the best documents with their scores.
+        """Find the best documents of each query, with their scores.
 
         Args:
             queries: Rows with the `id` and the `text` of a query.

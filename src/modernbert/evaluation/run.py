@@ -47,7 +47,7 @@ def rank_judged(
     top_k: int = _DEPTH,
     on_progress: Observer | None = None,
 ) -> dict[str, dict[str, float]]:
-    """For each query the best documents with their scores, by either kind of retriever.
+    """Find the best documents of each query, with scores, by either kind of retriever.
 
     A document that is the query itself, by its id, is left out, as BEIR does.
 
@@ -148,16 +148,16 @@ class Watcher(Protocol):
     """Hears what is going on."""
 
     def begins(self, task: TaskSettings) -> None:
-        """A task begins."""
+        """Be told that a task begins."""
 
     def record(self, run: str, record: Record) -> None:
-        """One record of a fine-tuning."""
+        """Take a record of a fine-tuning."""
 
     def embedded(self, progress: Progress) -> None:
-        """How far documents are embedded."""
+        """Be told how far documents are embedded."""
 
     def ends(self, result: TaskResult) -> None:
-        """A task is done, now or before."""
+        """Be told that a task is done, now or before."""
 
 
 class Nobody:

@@ -168,7 +168,7 @@ class Suite:
             raise SettingsError("tasks: a name occurs twice")
 
     def only(self, names: Sequence[str]) -> "Suite":
-        """Some of the tasks; all when there are no names.
+        """Return some of the tasks, or all when there are no names.
 
         Raises:
             InputError: A name that no task has.
@@ -203,7 +203,7 @@ class Suite:
 
 
 def suite_of_folder(folder: Path, split: str) -> Suite:
-    """One task of retrieval without training: a folder of judged texts."""
+    """Make a suite of one task, retrieval without training in a folder of judged texts."""
     name = folder.resolve().name
     task = TaskSettings(name=name, kind=UNTRAINED, metric="ndcg@10", data=str(folder), split=split)
     return Suite(name=name, tasks=(task,))

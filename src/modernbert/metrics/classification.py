@@ -80,7 +80,7 @@ class LabelFigures:
 
 
 def confusion_matrix(predicted: npt.ArrayLike, expected: npt.ArrayLike, num_labels: int) -> Indices:
-    """(num_labels, num_labels) int64: rows that have the first label and were given the second.
+    """Count the rows that have a label and were given another: (num_labels, num_labels) int64.
 
     >>> confusion_matrix([0, 1, 1], [0, 0, 1], 2).tolist()
     [[1, 1], [0, 1]]
@@ -125,7 +125,7 @@ def _counts_of_each(
 def classification_scores(
     predicted: npt.ArrayLike, expected: npt.ArrayLike, num_labels: int
 ) -> dict[str, float]:
-    """Accuracy, F1 as the mean over labels, and Matthews' correlation; of two labels F1 as well.
+    """Compute accuracy, mean F1 over labels and Matthews' correlation; of two labels F1 as well.
 
     The F1 of two labels is that of the second one. A label that neither occurs nor is predicted
     does not count.
@@ -148,7 +148,7 @@ def classification_scores(
 
 
 def matthews(right: Numbers, given: Numbers, wanted: Numbers) -> float:
-    """Matthews' correlation coefficient; 0 when one side is constant.
+    """Compute Matthews' correlation coefficient; 0 when one side is constant.
 
     Args:
         right: (num_labels,) float64: rows of each label that are given it.
@@ -191,14 +191,14 @@ def multi_label_scores(predicted: npt.ArrayLike, expected: npt.ArrayLike) -> dic
 def figures_of_labels(
     predicted: npt.ArrayLike, expected: npt.ArrayLike, labels: Sequence[str]
 ) -> list[LabelFigures]:
-    """Precision, recall and F1 of each label, where a row has one."""
+    """Compute precision, recall and F1 of each label, where a row has one."""
     return _figures(*_counts_of_each(predicted, expected, len(labels)), labels)
 
 
 def figures_of_decisions(
     predicted: npt.ArrayLike, expected: npt.ArrayLike, labels: Sequence[str]
 ) -> list[LabelFigures]:
-    """Precision, recall and F1 of each label where a row may have any number of them."""
+    """Compute precision, recall and F1 of each label where a row may have several."""
     given, wanted = _as_decisions(predicted, expected)
     return _figures(*_decisions_of_each(given, wanted), labels)
 
@@ -242,7 +242,7 @@ def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Numbers:
 
 
 def regression_scores(predicted: npt.ArrayLike, expected: npt.ArrayLike) -> dict[str, float]:
-    """Correlations after Pearson and Spearman, and the root of the mean squared error.
+    """Compute the correlations of Pearson and Spearman, and the root of the mean squared error.
 
     >>> scores = regression_scores([1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
     >>> {name: round(score, 3) for name, score in scores.items()}

@@ -89,7 +89,7 @@ def entity_scores(
 def figures_of_kinds(
     predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]
 ) -> list[LabelFigures]:
-    """Precision, recall and F1 of each kind of entity, sorted by its name.
+    """Compute precision, recall and F1 of each kind of entity, sorted by name.
 
     Raises:
         InputError: As `entity_scores`.

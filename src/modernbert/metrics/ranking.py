@@ -29,7 +29,7 @@ def ranked(scores: Mapping[str, float]) -> list[str]:
 
 
 def ndcg(ranking: Sequence[str], judgements: Judgements, k: int) -> float:
-    """Normalised discounted cumulative gain of the first `k` documents.
+    """Compute the normalised discounted cumulative gain of the first `k` documents.
 
     >>> round(ndcg(["x", "a", "b"], {"a": 2, "b": 1}, 10), 4)
     0.6697
@@ -47,7 +47,7 @@ def recall(ranking: Sequence[str], judgements: Judgements, k: int) -> float:
 
 
 def reciprocal_rank(ranking: Sequence[str], judgements: Judgements, k: int) -> float:
-    """1 over the rank of the first relevant document; 0 when it is not among the first `k`."""
+    """Return 1 over the rank of the first relevant document; 0 if it is not among `k`."""
     for rank, document in enumerate(ranking[:k], start=1):
         if judgements.get(document, 0) > 0:
             return 1 / rank

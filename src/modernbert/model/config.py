@@ -20,7 +20,7 @@ _MAX_SEQLEN = 1 << 24
 
 
 def layer_kinds(num_layers: int, *, global_every: int = 3) -> tuple[LayerKind, ...]:
-    """Global attention in layers 0, n, 2n, ..., local in the others (P section 2.1.2).
+    """Give layers 0, n, 2n, ... global attention and the others local (P section 2.1.2).
 
     >>> layer_kinds(5, global_every=3)
     ('global', 'local', 'local', 'global', 'local')

@@ -52,7 +52,7 @@ def block_mask(batch: PackedBatch, window: int | None, *, is_causal: bool = Fals
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: "BlockMask") -> Tensor:
-    """(total_tokens, num_heads, head_size) each and of the result.
+    """Compute attention: (total_tokens, num_heads, head_size) for each input and the result.
 
     Raises:
         InputError: Gradients on a CPU, where torch has none of this.

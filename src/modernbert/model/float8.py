@@ -22,7 +22,7 @@ _MULTIPLE = 16  # of both sides of a matrix
 def linear(
     hidden: Tensor, weight: Tensor, bias: Tensor | None = None, *, float8: bool = False
 ) -> Tensor:
-    """`hidden @ weight.T + bias`, in float8 on request where the matrix is fit for it.
+    """Compute `hidden @ weight.T + bias`, in float8 on request if the matrix is fit for it.
 
     Args:
         hidden: (num_rows, depth), any float type.

@@ -78,7 +78,7 @@ class Projection(nn.Module):
             self.residual = nn.Identity() if same else nn.Linear(*widths, bias=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(rows, in_features) to (rows, out_features)."""
+        """Project vectors (rows, in_features) to (rows, out_features)."""
         projected: Tensor = self.activation(self.linear(vectors))
         return projected if self.residual is None else projected + self.residual(vectors)
 
@@ -121,7 +121,7 @@ class MultiVectorModel(nn.Module):
         return cls(encoder, [projection(encoder.config.hidden_size, dim, seed=seed)])
 
     def forward(self, batch: PackedBatch, *, dropout: Dropout | None = None) -> Tensor:
-        """(total_tokens, dim) float32."""
+        """Compute the vector of every token, (total_tokens, dim) float32."""
         return self.project(self.encoder(batch, dropout=dropout))
 
     def project(self, hidden: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def to_foreign(name: str, *, alone: bool = False) -> str:
 
 
 def from_foreign(name: str) -> str:
-    """Our name for a tensor of a folder of either kind; unknown names stay as they are.
+    """Return our name for a tensor of a folder of either kind; unknown names stay unchanged.
 
     >>> from_foreign("layers.1.attn.Wo.weight"), from_foreign("decoder.bias")
     ('encoder.layers.1.attn.Wo.weight', 'decoder_bias')

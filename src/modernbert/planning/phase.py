@@ -32,7 +32,7 @@ def num_matrix_parameters(config: EncoderConfig) -> int:
 
 
 def orthogonalizing_flops(config: EncoderConfig) -> float:
-    """Operations of Muon's products in one step: each iteration has three for each matrix."""
+    """Count the operations of Muon's products in a step, three a matrix in each iteration."""
     flops = 0.0
     for shape in layer_matrices(config):
         short, long = sorted(shape)

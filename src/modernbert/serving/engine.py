@@ -175,7 +175,7 @@ class Admission:
         self._engine.queue.put(jobs)
 
     def close(self) -> None:
-        """Queue no more."""
+        """Stop queueing."""
         self._engine._admissions.discard(self)
 
 

@@ -74,7 +74,7 @@ async def predict(call: Call, request: schemas.PredictRequest) -> Any:
 
 
 async def predict_or_classify(call: Call, request: schemas.PredictOrClassifyRequest) -> Any:
-    """`predict`; for a request with `parameters`, a list for each text, as the hub answers."""
+    """Do as `predict`; for a request with `parameters`, answer a list per text, as the hub does."""
     parameters = request.parameters
     if parameters is None:
         return await predict(call, request)

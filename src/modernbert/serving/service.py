@@ -229,7 +229,7 @@ class Call:
         return Truncation(self.settings.auto_truncate if said is None else said, side)
 
     def right_alone(self, request: Truncating) -> Truncation:
-        """As `truncation`, for a use that can truncate texts only on the right.
+        """Do as `truncation`, for a use that can truncate texts only on the right.
 
         Raises:
             Refusal: The request asks for truncation on the left.

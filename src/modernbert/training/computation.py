@@ -201,7 +201,7 @@ def seed_step(seed: int, step: int, rank: int = 0) -> None:
 
 @contextmanager
 def undisturbed(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode without gradients; modes and random states are put back afterwards."""
+    """Evaluate without gradients in here; modes and random states are put back afterwards."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:

@@ -41,7 +41,7 @@ class Stopwatch:
         self._laps: deque[tuple[int, float]] = deque(maxlen=_WINDOW_STEPS)
 
     def lap(self, launched: LaunchedStep) -> tuple[float, float]:
-        """Seconds of a step that is over now, and tokens a second over the last steps together."""
+        """Return the seconds of the step that is over, and the tokens a second of the last ones."""
         now = time.perf_counter()
         seconds = now - max(launched.started, self._last)
         self._last = now

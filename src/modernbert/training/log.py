@@ -130,7 +130,7 @@ _CPU_SIZE = 1536
 
 @lru_cache
 def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second that matrix products reach by themselves, here and now.
+    """Measure the operations a second that matrix products reach by themselves, here and now.
 
     The best of all that fit into half a second, once in a process: what a step is compared to.
     """
@@ -195,7 +195,7 @@ def _cpu_name() -> str:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Of those that are installed; code that is run from its folder is not."""
+    """Return the versions of installed packages; code that is run from its folder is not one."""
     found = {}
     for name in packages:
         try:

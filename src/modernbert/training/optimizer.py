@@ -275,7 +275,7 @@ def clip_gradients(module: nn.Module, norm: Tensor, most: float) -> None:
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups of a module's trainable parameters: matrices, which decay, and the rest.
+    """Divide a module's trainable parameters into matrices, which decay, and the rest.
 
     Norms and biases (parameters of one dimension) have no weight decay (P appendix "Weight
     Decay"); embeddings have. A parameter that several modules share is listed once.

@@ -58,7 +58,7 @@ class Task(Protocol):
         """Return the SUM of the losses of a micro-batch's targets, a scalar; under autocast."""
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """Figures on held-out data; empty without any. The module is in evaluation mode."""
+        """Return figures on held-out data, if there are any; the module is in evaluation mode."""
 
 
 @dataclass(frozen=True, kw_only=True)

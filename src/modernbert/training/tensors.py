@@ -25,7 +25,7 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def local(tensor: Any) -> Tensor:
-    """This process's part of a tensor: all of it unless it is sharded."""
+    """Return this process's part of a tensor: all of it unless it is sharded."""
     part: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
     return part
 
@@ -37,7 +37,7 @@ def whole(tensor: Any) -> Tensor:
 
 
 def own_part(values: Tensor, like: Any) -> Tensor:
-    """This process's part of values that every process has whole, spread as `like` is."""
+    """Return this process's part of values that all have whole, spread as `like` is."""
     if not is_sharded(like):
         return values
     from torch.distributed.tensor import DTensor, Replicate
@@ -56,7 +56,7 @@ def sum_over_shards(values: Tensor, like: Any) -> Tensor:
 
 @torch.no_grad()
 def gathered(tensors: Mapping[str, Tensor], group: Group) -> dict[str, Tensor]:
-    """Tensors whole, contiguous and on the host, in process 0 alone; all processes must ask."""
+    """Gather whole tensors on the host of process 0, contiguous; all processes must ask."""
     found = {}
     for name, tensor in tensors.items():
         values = whole(tensor.detach())  # one at a time, and let go where it is not wanted

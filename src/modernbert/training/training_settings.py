@@ -107,7 +107,7 @@ class TrainingSettings(Settings):
 
     @classmethod
     def unfold(cls, mapping: Mapping[str, Any], _where: str) -> dict[str, Any]:
-        """From a file, perhaps of a version that had `update_clipping` in place of `optimizer`.
+        """Read a file, perhaps of a version that had `update_clipping` in place of `optimizer`.
 
         Such a file did not clip gradients unless it said so.
         """

@@ -40,7 +40,7 @@ class MultiLabelledText:
 
 
 def flags_of(examples: Sequence[MultiLabelledText], num_labels: int) -> Tensor:
-    """(examples, num_labels) float32: 1 where the text has the label."""
+    """Return (num_examples, num_labels) float32, 1 where the text has the label."""
     flags = torch.zeros(len(examples), num_labels)
     for row, example in zip(flags, examples, strict=True):
         row[list(example.labels)] = 1

@@ -101,7 +101,7 @@ class AveragedPart:
     figures: Figures
 
     def as_mapping(self) -> dict[str, Any]:
-        """Name, weight and figures, as JSON values."""
+        """Return name, weight and figures as JSON values."""
         return {"name": self.folder.name, "weight": self.weight, **self.figures}
 
 
@@ -206,7 +206,7 @@ class HeldOut:
             raise ShardError(f"{shards}: made with another tokenizer than that of the models")
 
     def figures(self, model: MaskedLanguageModel) -> Figures:
-        """Loss and accuracy of a model on pieces as long as it reads."""
+        """Compute loss and accuracy of a model on pieces as long as it reads."""
         longest = model.config.max_seqlen
         packing = PackingSettings(
             max_seqlen=longest, bin_tokens=max(longest, PackingSettings().bin_tokens)
@@ -223,7 +223,7 @@ def write_model(
     tokenizer: Tokenizer,
     files: Mapping[str, Any] | None = None,
 ) -> None:
-    """A model's folder with its tokenizer and some other files, whole or not at all.
+    """Write a model's folder with its tokenizer and other files, whole or not at all.
 
     Args:
         folder: The folder to write, which may be there already.

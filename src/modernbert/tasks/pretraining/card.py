@@ -23,7 +23,7 @@ _BACKWARD = 2  # so many times the arithmetic of a forward
 
 
 def step_flops(config: EncoderConfig, bins: Sequence[Bin], *, masked_share: float) -> float:
-    """Floating-point operations of a step over these bins, forward and backward."""
+    """Count the operations of a step over these bins, forward and backward."""
     lengths, counts = np.unique(np.concatenate([each.lengths for each in bins]), return_counts=True)
     forward = sum(
         float(count * length) * flops_per_token(config, length, masked_share=masked_share)

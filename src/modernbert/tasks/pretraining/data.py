@@ -97,7 +97,7 @@ class PretrainingData:
         return self._evaluation_batches(self.held_out, self.phase.objective, group)
 
     def general_batches(self, group: Group = ALONE) -> Iterator[MaskedBatch]:
-        """As `held_out_batches`, of the general text, always with masks."""
+        """Return what `held_out_batches` does, of the general text and always with masks."""
         return self._evaluation_batches(self.general, "masked", group)
 
     def _evaluation_batches(

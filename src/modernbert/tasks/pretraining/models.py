@@ -159,7 +159,7 @@ class InFirstProcess:
 
 
 def whole_model(module: nn.Module, group: Group) -> nn.Module:
-    """In process 0 the model with all of its weights, a copy of it on the host if it is sharded."""
+    """Return, in process 0, the model with all weights: a copy on the host if it is sharded."""
     if not any(is_sharded(parameter) for parameter in module.parameters()):
         return module
     assert isinstance(module, MaskedLanguageModel)

@@ -267,7 +267,7 @@ class Pretraining:
         )
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """Mean loss and accuracy on the masked tokens of the held-out batches.
+        """Compute mean loss and accuracy on the masked tokens of the held-out batches.
 
         Where the recipe names general text, on its masked tokens as well.
 

@@ -278,7 +278,7 @@ class PretrainingRecipe(Settings):
 
     @classmethod
     def unfold(cls, mapping: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """From a recipe's file: what stands above the phases goes into each of them.
+        """Read a recipe's file, in which what stands above the phases belongs to each of them.
 
         Raises:
             SettingsError: An unknown key, or a phase that does not fit; it is named.
@@ -295,7 +295,7 @@ class PretrainingRecipe(Settings):
         return {**shared, "phases": tuple(phases)}
 
     def fold(self, mapping: dict[str, Any]) -> dict[str, Any]:
-        """To a recipe's file: what all phases have in common stands above them."""
+        """Write a recipe's file, in which what all phases have in common stands above them."""
         common, rests = recipe_tables.parted(mapping["phases"], PHASES_OWN)
         folded = {key: value for key, value in mapping.items() if key != "phases"} | common
         if rests != [{"name": ONLY_PHASE}]:
@@ -339,7 +339,7 @@ class PretrainingRecipe(Settings):
         return self.data_begins(before) if same else index
 
     def tokens_before(self, index: int) -> int:
-        """Tokens of all phases before one."""
+        """Return the tokens of all phases before one."""
         return sum(phase.training.total_tokens for phase in self.phases[:index])
 
 

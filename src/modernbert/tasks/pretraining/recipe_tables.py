@@ -177,7 +177,7 @@ class BatchSettings(Settings):
             )
 
     def bins_at(self, tokens: int) -> int:
-        """Bins of the step that begins when so many tokens of the phase were seen.
+        """Return the bins of the step that begins when so many tokens of the phase were seen.
 
         With the same number of steps at each size, the tokens at a size are as the size is.
 
@@ -197,7 +197,7 @@ class BatchSettings(Settings):
         return self.bins_per_step
 
     def num_steps(self, tokens: int, bin_tokens: int) -> int:
-        """Steps that see so many tokens if every bin is full."""
+        """Return how many steps see so many tokens if every bin is full."""
         steps = 0
         if self.ramp is not None:
             sizes = range(self.ramp.first_bins, self.bins_per_step, self.ramp.increment_bins)

@@ -200,7 +200,7 @@ class _RandomText:
         self._batch = _random_batch(settings)
 
     def steps(self, progress: Progress) -> Iterator[Step]:
-        """Steps without end, all of them alike."""
+        """Yield steps without end, all of them alike."""
         count = self._settings.micro_batches
         num_tokens = count * self._batch.batch.total_tokens
         while True:
@@ -231,7 +231,7 @@ class _RandomText:
         )
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """Nothing: a trial is not about quality."""
+        """Return nothing, as a trial is not about quality."""
         del module
         return {}
 

@@ -203,7 +203,7 @@ def held_out_figures(
     max_logits_bytes: int = MAX_LOGITS_BYTES,
     group: Group = ALONE,
 ) -> dict[str, float]:
-    """Mean loss and accuracy over the masked tokens of all batches, those of all processes.
+    """Compute mean loss and accuracy over the masked tokens of all batches of all processes.
 
     Args:
         model: In evaluation mode, on its device.
@@ -228,7 +228,7 @@ def held_out_figures(
 
 
 def predictions(model: MaskedLanguageModel, batch: MaskedBatch, dropout: Dropout | None) -> Tensor:
-    """(num_masked, hidden_size). What the head makes of the masked tokens.
+    """Return what the head makes of the masked tokens, (num_masked, hidden_size).
 
     On a CPU a few rows may follow, of which nothing is asked: see `model.cpu_shapes`.
     """

@@ -48,7 +48,7 @@ RunObserver = Callable[[str, Record], None]
 
 
 def nobody(_run: str, _record: Record) -> None:
-    """Hears of nothing."""
+    """Ignore a record."""
 
 
 def run_all(

@@ -153,7 +153,7 @@ class Pack(NamedTuple):
 
 
 def shared_packs(lengths: Sequence[int], batch_tokens: int, group: Group) -> list[Pack]:
-    """This process's packs of at most so many tokens, but one sequence in any case.
+    """Return this process's packs of at most so many tokens, but one sequence in any case.
 
     >>> shared_packs([2, 9, 4, 3], 8, Group(rank=1, size=2))
     [Pack(places=[2, 0], counts=True), Pack(places=[0], counts=False)]
