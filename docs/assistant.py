@@ -22,7 +22,7 @@ ABOUT = """\
 - A model is a folder, or an id on the hub such as `answerdotai/ModernBERT-base`, optionally with `@REVISION`. The same
   folders load in transformers and sentence-transformers. Pickled weights are refused.
 - Rows are read from CSV, TSV, JSON Lines, JSON, Parquet, Arrow, CoNLL, SQuAD and BEIR files, saved datasets and
-  datasets of the hub. Columns are found by their usual names (text, label; tokens, tags; question, context,
+  datasets on the hub. Columns are found by their usual names (text, label; tokens, tags; question, context,
   answers; query, positive, negative, scores); name others with `--text`, `--label` and so on.
 - Data goes to stdout, progress and messages to stderr. `--json` gives results as JSON.
 - A verb that was stopped or killed is continued by the same command; it ends with the same result. Do not delete its

@@ -59,7 +59,7 @@ def find_folder(
 
 
 def split_revision(folder_or_hub_id: str) -> tuple[str, str | None]:
-    """Return an id of the hub without its revision, and the revision; a folder stays as it is.
+    """Return a hub id without its revision, and the revision; a folder stays as it is.
 
     >>> split_revision("owner/model@v1.0")
     ('owner/model', 'v1.0')
@@ -78,12 +78,12 @@ def at_revision(hub_id: str, revision: str) -> str:
         revision: The commit, the tag or the branch.
 
     Raises:
-        HubError: It is not an id of the hub, or names a revision already.
+        HubError: It is not a hub id, or names a revision already.
     """
     if "@" in hub_id and split_revision(hub_id)[1] is not None:
         raise HubError(f"{hub_id}: names a revision already; leave out --revision")
     if user_path(hub_id).exists() or not _may_be_hub_id(hub_id):
-        raise HubError(f"{hub_id}: is no id of the hub, which alone have revisions")
+        raise HubError(f"{hub_id}: is not a hub id, and only these have revisions")
     return f"{hub_id}@{revision}"
 
 
@@ -91,7 +91,7 @@ def require_model(folder_or_hub_id: Path | str, wanted: tuple[ModelKind, ...] = 
     """Check that a model is there and of a kind, before anything slow is imported.
 
     Args:
-        folder_or_hub_id: A folder, also that of a run, or an id of the hub, whose configuration
+        folder_or_hub_id: A folder, also that of a run, or a hub id, whose configuration
             is fetched.
         wanted: What the model is to be for; anything when empty.
 

@@ -1,4 +1,4 @@
-"""`--revision` pins the model of the hub that a verb names."""
+"""`--revision` pins the model on the hub that a verb names."""
 
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def test_every_verb_that_takes_a_model_has_it() -> None:
     ("arguments", "message"),
     [
         ("fill-mask owner/name@v1 text --revision v2", "names a revision already"),
-        ("fill-mask rows.csv text --revision v2", "is no id of the hub"),
+        ("fill-mask rows.csv text --revision v2", "is not a hub id"),
         ("serve owner/a owner/b --revision v2", "of several write ID@REVISION each"),
         ("finetune classify --train rows.csv --revision v2", "needs --model"),
         ("fill-mask owner/name text --revision ../x", "expected a commit, a tag or a branch"),

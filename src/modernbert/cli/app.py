@@ -95,7 +95,7 @@ _VERBS: dict[str, tuple[Callable[..., Any] | typer.Typer, str]] = {
     "push": (export.push, "runs/labels/model owner/name"),
 }
 
-# The parameter of each verb that may name a model or a tokenizer of the hub, for `--revision`.
+# The parameter of each verb that may name a model or a tokenizer on the hub, for `--revision`.
 _USES = ("fill-mask", "embed", "search", "classify", "tag", "answer", "rerank", "mine")
 _REVISIONS = {
     "prepare": "tokenizer",

@@ -53,11 +53,11 @@ def evaluate(
 ) -> None:
     """Score a model on a folder, a file or a suite of tasks.
 
-    A fine-tuned model is scored on labelled rows, and any model for retrieval on a BEIR folder, as
-    they are. BM25 is scored beside the latter if the extra `search` is installed. For
-    the tasks of a suite the model is fine-tuned first. A table goes to stdout, and all results of a
-    suite or a folder to results.json in the output folder. You can stop it at any moment: the same
-    command continues where it stopped.
+    A fine-tuned model is scored as it is on labelled rows, and a model for retrieval on a BEIR
+    folder, beside BM25 if the extra `search` is installed. For the tasks of a suite the model is
+    fine-tuned first. A table goes to stdout, and all results of a suite or a folder to results.json
+    in the output folder. You can stop it at any moment: the same command continues where it
+    stopped.
     """
     from modernbert.data.judged_texts import is_judged_folder
     from modernbert.evaluation.suite import read_suite, suite_of_folder

@@ -37,7 +37,7 @@ Revision = Annotated[
     str | None,
     typer.Option(
         metavar="REVISION",
-        help="A commit, tag or branch of a model of the hub; the same as NAME@REVISION.",
+        help="A commit, tag or branch of a model on the hub; the same as NAME@REVISION.",
         show_default=False,
     ),
 ]
@@ -192,11 +192,11 @@ def refuse_unused(settings: Any, used: Collection[str], what: str) -> None:
 
 
 def takes_revision(command: Callable[..., Any], name: str = "model") -> Callable[..., Any]:
-    """Give a command `--revision`, which pins the model of the hub that a parameter names.
+    """Give a command `--revision`, which pins the model on the hub that a parameter names.
 
     Args:
         command: The command.
-        name: The parameter, which holds a folder or an id of the hub; or several.
+        name: The parameter, which holds a folder or a hub id; or several.
     """
     option = inspect.Parameter(
         "revision", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Revision
@@ -221,7 +221,7 @@ def _pinned(named: str | list[str] | None, revision: str) -> Any:
         serving_name, separator, model = named[0].rpartition("=")
         return [f"{serving_name}{separator}{at_revision(model, revision)}"]
     if named is None:
-        raise SettingsError("--revision: needs --model, an id of the hub")
+        raise SettingsError("--revision: needs --model, a hub id")
     return at_revision(named, revision)
 
 

@@ -94,7 +94,7 @@ def score_rows(
     """Score a model on rows as those that its verb of `finetune` reads.
 
     Args:
-        model: A folder, or an id of the hub.
+        model: A folder, or a hub id.
         source: A file or folder of labelled rows.
         columns: Which columns they have, by the names of the recipe's data.
         calibrate: Whether to find a temperature, and thresholds where a text may have several
@@ -118,7 +118,7 @@ def score_rows(
         assert isinstance(module, SequenceClassifier) and isinstance(job.objective, LabelObjective)
         if calibrate:
             if not Path(model).exists():
-                raise InputError(f"{model}: is a model of the hub; calibrate a folder of your own")
+                raise InputError(f"{model}: is a model on the hub; calibrate a folder of your own")
             found = _calibrate(module, job.objective)
             _store(folder, found)
         if isinstance(criterion := job.objective.criterion, MultiLabel):

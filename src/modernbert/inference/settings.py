@@ -49,8 +49,8 @@ class IndexSettings(Settings):
     add: Annotated[
         bool,
         Doc(
-            "Add the texts to an existing .index, with its options; a text whose id it has "
-            "replaces the old one."
+            "Add the texts to an existing .index, with its options; a text with the id of an old "
+            "one replaces it."
         ),
     ] = False
 

@@ -79,7 +79,7 @@ class SavedModel(nn.Module):
     def from_pretrained(
         cls, folder_or_hub_id: Path | str, *, precision: PrecisionChoice | None = None
     ) -> Self:
-        """Read a model folder, or a model of the hub.
+        """Read a model folder, or a model on the hub.
 
         An encoder is read from the folder of any model that has one, a head from its own kind.
 

@@ -87,7 +87,7 @@ def load(
     precision: PrecisionChoice = "auto",
     compile: bool = False,
 ) -> ServedModel:
-    """Load the model of a folder or of the hub, with all abilities of its kind.
+    """Load the model of a folder or from the hub, with all abilities of its kind.
 
     A classifier with one label can also rank; a masked language model can also embed.
 

@@ -155,7 +155,7 @@ def _cell(value: Any) -> Any:
 
 
 def read_hub(name: str, split: str | None) -> Table:
-    """Read a data set of the hub: `name`, `owner/name` or `owner/name/config`, and `@revision`.
+    """Read a data set on the hub: `name`, `owner/name` or `owner/name/config`, and `@revision`.
 
     Raises:
         DocumentError: `datasets` is not installed, or cannot get it; or no split is meant.
@@ -164,7 +164,7 @@ def read_hub(name: str, split: str | None) -> Table:
         datasets: Any = import_module("datasets")
     except ImportError:
         raise DocumentError(
-            f"{name}: no such file; to load a dataset of the hub, run "
+            f"{name}: no such file; to load a dataset from the hub, run "
             "`pip install 'modernbert[datasets]'`"
         ) from None
     hub_id, _, revision = name.partition("@")

@@ -3,7 +3,7 @@
     a file                     see `data.rows.formats`
     a folder                   a data set that `datasets` has saved; or folders of text files, the
                                name of each being the label of its texts
-    owner/name[/config][@rev]  a data set of the hub, through `datasets`
+    owner/name[/config][@rev]  a data set on the hub, through `datasets`
     an object                  a frame of pandas or polars, a table of pyarrow, a data set, a
                                dictionary of columns, or any number of dictionaries
 
@@ -114,7 +114,7 @@ def head_of(source: str, settings: FileSettings, asked: Sequence[str] = ()) -> T
 
 
 def _must_be_path(path: Path) -> bool:
-    """Return whether a name that is no path here cannot be a data set of the hub either."""
+    """Return whether a name that is no path here cannot be a data set on the hub either."""
     name = str(path).partition("@")[0]
     return bool(Path(name).suffix) or not may_be_hub_id(name)
 

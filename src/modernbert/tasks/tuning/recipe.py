@@ -1,6 +1,6 @@
 """`TuningRecipe`: everything that decides a fine-tuning, whichever verb it belongs to.
 
-    model = "runs/books/model"               # a folder, or an id of the hub
+    model = "runs/books/model"               # a folder, or a hub id
     output = "runs/reviews"                  # the result will be runs/reviews/model
 
     [data]
@@ -45,7 +45,7 @@ class RowSettings(FileSettings):
 
     train: Annotated[
         str,
-        Doc("Rows to learn from: CSV, TSV, JSON, Parquet, a saved dataset or one of the hub."),
+        Doc("Rows to learn from: CSV, TSV, JSON, Parquet, a saved dataset or one on the hub."),
     ]
     dev: Annotated[
         str | None,
