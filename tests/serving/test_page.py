@@ -120,9 +120,20 @@ def test_masks_are_filled() -> None:
 
 
 @needs_node
+def test_a_mask_of_another_name() -> None:
+    asked = _in_node(
+        'maskToken = "<mask>"; const view = VIEWS["/fill-mask"];'
+        "console.log(JSON.stringify(view.body(firstValues(view))));"
+    )
+    assert asked["inputs"] == ["The <mask> was closed, so they went home."]
+
+
+@needs_node
 def test_labels_ranks_and_words_have_their_scores() -> None:
     label = {"label": "good", "score": 0.75, "chosen": True}
     assert "good  ✓" in _shown("/predict", {"inputs": [["a", "b"]]}, [[label]])["text"]
+    none = [{"label": name, "score": 0.25, "chosen": False} for name in ("good", "bad")]
+    assert "No label reaches" in _shown("/predict", {"inputs": [["a"]]}, [none])["text"]
     number = {"label": "stars", "score": 0.8}  # of a regression: no probability
     body = {"inputs": [["a"]], "raw_scores": True}
     assert "0.800" in _shown("/predict", body, [[number]])["text"]

@@ -353,6 +353,8 @@ def test_the_model_of_a_request(client: httpx.Client) -> None:
         "tagger": "tagger",
         "masked": "masked_lm",
     }
+    described = client.get("/masked/info").json()["model_type"]
+    assert described == {"masked_lm": {"mask_token": "[MASK]"}}
 
 
 def test_one_model_alone_takes_requests_for_any(serve: Serve) -> None:
@@ -478,13 +480,14 @@ def test_pieces_of_texts_have_vectors(client: httpx.Client, by_name: dict[str, A
     refused(client, "/embed", 400, inputs=[[5, 6]], chunks={})
 
 
-def test_labels_of_a_calibrated_model_are_chosen_by_its_thresholds(
-    folders: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize("thresholds", [[0.0, 1.0, 0.5], None])
+def test_labels_are_chosen_by_their_thresholds(
+    folders: dict[str, Path], tmp_path: Path, thresholds: list[float] | None
 ) -> None:
     shutil.copytree(folders["classifier"], tmp_path / "labels")
     path = tmp_path / "labels" / "config.json"
     config = json.loads(path.read_text())
-    calibration = {"temperature": 2.0, "thresholds": [0.0, 1.0, 0.5]}
+    calibration = {"temperature": 2.0, **({"thresholds": thresholds} if thresholds else {})}
     problem = "multi_label_classification"
     path.write_text(json.dumps({**config, "problem_type": problem, "calibration": calibration}))
     plain = Classifier.from_pretrained(tmp_path / "labels", precision="float32")
@@ -492,6 +495,7 @@ def test_labels_of_a_calibrated_model_are_chosen_by_its_thresholds(
     with serving(Service([load(tmp_path / "labels", precision="float32")])) as address:
         (first, *others) = httpx.post(f"{address}/predict", json={"inputs": "12"}).json()
     got = {each["label"]: each for each in (first, *others)}
-    assert got["bad"]["chosen"] is True and got["good"]["chosen"] is False
+    least = dict(zip(("bad", "good", "fair"), thresholds or [0.5] * 3, strict=True))
+    assert all(each["chosen"] is (each["score"] >= least[label]) for label, each in got.items())
     chances = dict(zip(("bad", "good", "fair"), (logits / 2).sigmoid().tolist(), strict=True))
     assert {label: each["score"] for label, each in got.items()} == pytest.approx(chances, abs=1e-5)

@@ -200,12 +200,8 @@ async def _labels(
     call.hold.add(_BYTES_OF_A_SCORE * scores)
     use = classifier.use(top_k=top_k, activate=activate, cut=truncation.side)
     found = await call.run(use, texts, "inputs", truncation)
-    has_thresholds = classifier.model.settings.thresholds is not None
     return [
-        [
-            schemas.Prediction(each.score, each.label, each.is_chosen if has_thresholds else None)
-            for each in labels
-        ]
+        [schemas.Prediction(each.score, each.label, each.is_chosen) for each in labels]
         for labels in found
     ]
 

@@ -72,6 +72,8 @@ class ServedModel:
             return {"embedding": {"pooling": self.part(Embedder).settings.pooling}}
         if self.kind in _POOLINGS:
             return {"embedding": {"pooling": _POOLINGS[self.kind]}}
+        if FillMask in self.parts:
+            return {self.kind: {"mask_token": self.part(FillMask).tokenizer.mask_token}}
         labels = next((each.labels for each in self.parts.values() if hasattr(each, "labels")), ())
         names = {
             "id2label": {str(index): label for index, label in enumerate(labels)},

@@ -53,8 +53,8 @@ function field([name, label, value]) {
   const isLong = name === "texts" || name === "pairs" || name === "context";
   const rows = Math.max(2, Math.min(8, value.split("\n").length + 1));
   const input = isLong ? element("textarea", {name, rows}) : element("input", {name});
-  input.value = value;
-  return element("label", {}, label, input);
+  input.value = withMask(value);
+  return element("label", {}, withMask(label), input);
 }
 
 function setBody(body) {
@@ -99,6 +99,7 @@ async function meet() {
   const info = await answer.json();
   routes = info.routes;
   givesNumber = "reranker" in info.model_type;
+  maskToken = info.model_type.masked_lm?.mask_token ?? "[MASK]";
   const kind = Object.keys(info.model_type)[0].replace("_lm", "_language_model").replaceAll("_", " ");
   $("about").textContent = `${info.model_id}: ${kind}, computed in ${info.model_dtype}, ` +
     `texts of up to ${count(info.max_input_length, "token")}`;

@@ -99,7 +99,7 @@ class PredictRequest(Truncating, kw_only=True):
 
 
 class Prediction(Struct, omit_defaults=True):
-    """A label; `chosen` only where the model has thresholds, for any number of labels a text."""
+    """A label; `chosen` only where a text may have any number of labels."""
 
     score: float
     label: str

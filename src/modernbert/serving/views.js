@@ -2,6 +2,7 @@
 "use strict";
 const MOST = 24;  // bars, rows or columns that are shown
 let givesNumber = false;  // whether the model gives one number, which is no probability
+let maskToken = "[MASK]";  // as the model's tokenizer writes it
 
 // ---- Parts of a page -----------------------------------------------------------------------
 
@@ -143,6 +144,7 @@ function showLabels(body, answer) {
   return list(Array.isArray(answer[0]) ? answer : [answer]).flatMap((labels, place) => [
     element("h3", {}, list(texts[place]).join("  |  ")),
     ...bars(labels.map(each => [each.label, each.score, each.chosen]), body.raw_scores),
+    ...(labels.every(each => each.chosen === false) ? [quiet("No label reaches its threshold.")] : []),
   ]);
 }
 
@@ -185,7 +187,7 @@ function showFilled(body, answer) {
   const answers = Array.isArray(body.inputs) ? answer : [answer];
   return list(body.inputs).flatMap((text, place) => {
     const masks = Array.isArray(answers[place][0]) ? answers[place] : [answers[place]];
-    const pieces = text.split("[MASK]").map(piece => Array.from(piece));
+    const pieces = text.split(maskToken).map(piece => Array.from(piece));
     let filled = [...pieces[0]];
     const spans = masks.map((mask, number) => {
       const token = Array.from(mask[0].token_str.trim() || mask[0].token_str);
@@ -194,7 +196,7 @@ function showFilled(body, answer) {
       return {start, end: start + token.length, kind: number % 6};
     });
     return [marked(filled.join(""), spans), ...masks.flatMap((mask, number) => [
-      ...(masks.length > 1 ? [element("h3", {}, `[MASK] ${number + 1}`)] : []),
+      ...(masks.length > 1 ? [element("h3", {}, `${maskToken} ${number + 1}`)] : []),
       ...bars(mask.map(each => [each.token_str.trim() || JSON.stringify(each.token_str), each.score])),
     ])];
   });
@@ -302,4 +304,6 @@ function showRankedDocuments(body, {results}) {
   }));
 }
 
-const firstValues = view => Object.fromEntries(view.fields.map(([name, , value]) => [name, value]));
+const withMask = text => text.replaceAll("[MASK]", maskToken);
+const firstValues = view =>
+  Object.fromEntries(view.fields.map(([name, , value]) => [name, withMask(value)]));

@@ -234,7 +234,8 @@ def _curves(history: RunHistory, results: Results, epoch: int) -> list[Html]:
             if len(curve.values) < 2:  # the result says as much
                 continue
             score = [_series("", curve, epoch, colour=1, kind="dots")]
-            charts.append(LineChart(title=name, series=score, x=x, y=Axis(), marks=marks))
+            y = Axis(high=1.0) if max(curve.values) == 1.0 else Axis()  # no score is above 1
+            charts.append(LineChart(title=name, series=score, x=x, y=y, marks=marks))
     rate = [_series("", history.curve("learning_rate"), epoch, colour=2)]
     norm = [_series("", history.curve("gradient_norm"), epoch, colour=3)]
     charts.append(LineChart(title="Learning rate", series=rate, x=x, y=Axis(low=0.0)))
