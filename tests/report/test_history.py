@@ -99,7 +99,7 @@ def test_phases_in_the_order_of_their_steps() -> None:
 
 
 def test_a_missing_log_is_a_run_error(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="not a readable log"):
+    with pytest.raises(RunError, match="no such file; give the folder of a run"):
         RunHistory.read(tmp_path / "metrics.jsonl")
 
 
