@@ -52,7 +52,8 @@ def test_the_papers_base(run: Run, base: Path) -> None:
     )
     shown = values(answer.stdout)
     assert shown["tokens a step"] == "4,718,592" and shown["steps"] == "364,304"
-    assert shown["parameters"] == "149,655,232"
+    assert shown["vocabulary size"] == "50,368" and shown["parameters"] == "149,655,232"
+    assert "50,368  assumed, as nowhere/tokenizer does not exist" in answer.stdout
     assert (shown["hours"], shown["GPU hours"], shown["cost"]) == ("191.1", "1,528.8", "3,058")
     assert shown["share of peak"] == "25.7%"
     assert shown["weights"] == "599 MB"

@@ -117,7 +117,7 @@ def plan(
 
     recipe, given = find_recipe(recipe), read_assignments(values or [])
     load_mapping(recipe)  # a missing file is told of before torch is imported
-    from modernbert.cli.plan_recipe import phases_of
+    from modernbert.cli.plan_recipe import phases_of, vocabulary_source
     from modernbert.cli.plan_table import as_mapping, table
     from modernbert.planning import Machine, find_chip, plan_phase
     from modernbert.planning.plan import nearest_run
@@ -146,6 +146,7 @@ def plan(
     )
     fitted_to = nearest.size if share is None else None
     sources = _sources(machine, fitted_to, assumed.tokenize_rate, assumed.cores)
+    sources["vocabulary_size"] = vocabulary_source(settings, assumed.preset)
     machines = [machine] * len(phases)
     if peak_measured:
         sources["peak"] = "measured here, all cores"

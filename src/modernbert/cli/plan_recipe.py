@@ -82,6 +82,16 @@ def model_of(recipe: "PhaseRecipe", tokenizer: str, preset: str | None) -> "Enco
         ) from None
 
 
+def vocabulary_source(recipe: "PretrainingRecipe", preset: str | None) -> str:
+    """Where `model_of` has the size of the vocabulary from, in words for the plan's table."""
+    if Path(recipe.tokenizer).is_dir():
+        return recipe.tokenizer
+    start = recipe.phases[0].model.start
+    if start is not None and preset is None:
+        return str(start)
+    return f"assumed, as {recipe.tokenizer} does not exist"
+
+
 def lengths_of(recipe: "PhaseRecipe", mean_document_tokens: float | None) -> "DocumentLengths":
     """Return how long the documents are: as given, as in the shards, or as on the web.
 

@@ -79,6 +79,9 @@ def _rows(first: "PhasePlan", sources: dict[str, Any]) -> Iterator[PlanLine]:
     )
     yield PlanLine("steps", lambda p: f"{p.phase.num_steps:,}", "tokens / tokens a step")
     yield PlanLine(
+        "vocabulary size", lambda p: f"{p.phase.config.vocab_size:,}", sources["vocabulary_size"]
+    )
+    yield PlanLine(
         "parameters", lambda p: f"{p.phase.config.num_parameters(head=True):,}", "the model's sizes"
     )
     yield PlanLine(
