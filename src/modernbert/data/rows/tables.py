@@ -142,7 +142,7 @@ def _read_files(
     asked: Sequence[str] = (),
     most: int | None = None,
 ) -> Table:
-    """Yield the rows of files, one after the other, at most a number of each."""
+    """Read the rows of files, one after the other, at most a number of each."""
     rules = RecordRules(skipped=Skipped(), strict=True, remedy=_REMEDY)
     rows: list[Row] = []
     columns: dict[str, None] = {}
