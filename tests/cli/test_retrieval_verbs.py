@@ -117,8 +117,24 @@ def test_what_an_index_has_no_use_for(run: Run, start: Path, tmp_path: Path) -> 
     index, latin = tmp_path / "texts.index", tmp_path / "latin.txt"
     latin.write_bytes(b"caf\xe9\n")
     assert run("embed", rows, start, "-o", index).exit_code == 0
+    rows_with_ids = lines(tmp_path / "more.jsonl", [{"_id": "a", "text": "A.", "title": "T"}])
+    add = ("embed", rows_with_ids, start, "-o", index, "--add")
+    kept, bare = tmp_path / "kept.index", tmp_path / "bare.index"
+    field = ("--field", "title")
+    assert run("embed", rows_with_ids, start, "-o", kept, *field).exit_code == 0
+    assert run("embed", rows_with_ids, start, "-o", bare, "--no-texts").exit_code == 0
     for arguments, message in (
         (("embed", rows, start, "-o", index, "--add"), "has no column of ids"),
+        ((*add, *field), f"--field: got title, expected none, which {index} keeps"),
+        (
+            ("embed", rows_with_ids, start, "-o", kept, "--add"),
+            f"--field: got none, expected title, which {kept} keeps",
+        ),
+        ((*add, "--no-texts"), f"--add: {index} keeps texts; leave out --no-texts"),
+        (
+            ("embed", rows_with_ids, start, "-o", bare, "--add"),
+            f"--add: {bare} keeps no texts; give --no-texts",
+        ),
         (("embed", rows, start, "-o", tmp_path / "a.npy", "--add"), "have no effect without"),
         (("embed", rows, start, "-o", tmp_path / "b.index", "--field", "no"), "no column 'no'"),
         (("search", index, start, "x", "--by", "bm25"), "was built without BM25"),

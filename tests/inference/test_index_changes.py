@@ -200,6 +200,9 @@ def test_what_cannot_be_added(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             index.add(blocks, **options)
     assert len(Index.open(tmp_path / "index")) == 2
+    titled = Index.build(tmp_path / "titled", [row], ids=["a"], fields=[{"title": 1, "url": 2}])
+    with pytest.raises(InputError, match="keeps fields title, url; give them"):
+        titled.add([row], ids=["b"])
     Index.build(tmp_path / "plain", [row])
     with pytest.raises(InputError, match="plain: has no ids; build it with ids to change it"):
         Index.open(tmp_path / "plain").delete(["0"])

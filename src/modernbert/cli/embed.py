@@ -312,12 +312,24 @@ def _check_index(output: Path, index: IndexSettings) -> "Index | None":
             raise InputError(
                 "--add: the index is as it was built; leave out --bm25, --kind, --clusters, --faiss"
             )
-        return Index.open(output)
+        opened = Index.open(output)
+        _require_same_parts(output, index, opened)
+        return opened
     if index.bm25:
         if not index.texts:
             raise InputError("--bm25: needs the texts; leave out --no-texts")
         words_of(index.bm25)
     return None
+
+
+def _require_same_parts(output: Path, index: IndexSettings, opened: "Index") -> None:
+    """Refuse to keep other parts of the new texts than the index keeps of the others."""
+    if index.texts != opened.keeps_texts:
+        said = "no texts; give --no-texts" if index.texts else "texts; leave out --no-texts"
+        raise InputError(f"--add: {output} keeps {said}")
+    if set(index.fields) != set(opened.field_names):
+        got, kept = (", ".join(names) or "none" for names in (index.fields, opened.field_names))
+        raise InputError(f"--field: got {got}, expected {kept}, which {output} keeps")
 
 
 def _refuse_for_one_vector(work: _Work, *, multi: bool) -> None:

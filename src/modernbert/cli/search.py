@@ -146,7 +146,7 @@ def _shown(hit: "Hit", name: str) -> str:
     """One field of a hit."""
     if name == "score":
         return f"{hit.score:.4f}"
-    value = getattr(hit, name) if name in ("id", "row", "text") else (hit.fields or {})[name]
+    value = getattr(hit, name) if name in ("id", "row", "text") else (hit.fields or {}).get(name)
     if name == "id":
         return json.dumps(value, ensure_ascii=False)[1:-1]
     return "" if value is None else _shortened(str(value))

@@ -244,16 +244,25 @@ class Index:
             for pair in zip(by_vectors, self._by_words(asked, depth), strict=True)
         ]
 
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether the texts of the documents are kept."""
+        return self._segments[0].texts is not None
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """The names of the fields that are kept of each document."""
+        return self._segments[0].field_names
+
     def require_fields(self, names: Iterable[str]) -> None:
         """Refuse to show what the index does not keep; a text that is absent is passed over.
 
         Raises:
             InputError: Naming the fields that there are.
         """
-        (first,) = (self._segments[0].fields and self._segments[0].fields.of([0])) or [{}]
         for name in names:
-            if name != "text" and name not in first:
-                known = ", ".join(("score", "id", "row", "text", *first))
+            if name != "text" and name not in self.field_names:
+                known = ", ".join(("score", "id", "row", "text", *self.field_names))
                 raise InputError(f"{self.folder}: keeps no field {name!r}; it has {known}")
 
     def _by_vectors(self, queries: Queries, top_k: int, oversample: int | None) -> Iterator[Found]:

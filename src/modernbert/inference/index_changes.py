@@ -351,7 +351,8 @@ def _require_same_parts(segment: Segment, **given: Any) -> None:
     for name, values in given.items():
         kept = getattr(segment, name) is not None
         if kept != (values is not None):
-            said = f"keeps {name}; give them" if kept else f"keeps no {name}; leave them out"
+            names = f" {', '.join(segment.field_names)}" if kept and name == "fields" else ""
+            said = f"keeps {name}{names}; give them" if kept else f"keeps no {name}; leave them out"
             raise InputError(f"{segment.folder.parent}: {said}")
 
 

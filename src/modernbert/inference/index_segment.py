@@ -68,6 +68,12 @@ class Segment:
         return len(self) - (0 if self.dead is None else int(self.dead.sum()))
 
     @property
+    def field_names(self) -> tuple[str, ...]:
+        """The names of the fields that are kept of each document."""
+        (first,) = (self.fields and self.fields.of([0])) or [{}]
+        return tuple(first)
+
+    @property
     def bm25(self) -> Bm25:
         """The words of the texts.
 
