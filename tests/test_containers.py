@@ -37,6 +37,18 @@ def test_the_image_for_cpus_has_no_compiler() -> None:
     assert "gcc" not in text[text.rindex("FROM ") :]
 
 
+def test_no_kernels_of_another_machine_come_into_an_image() -> None:
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert {"**/*.so", ".venv"} <= set(ignored)
+
+
+def test_the_dashboard_asks_the_data_source_that_there_is() -> None:
+    sources = yaml.safe_load((DOCKER / "grafana" / "datasource.yml").read_text(encoding="utf-8"))
+    known = {each["uid"] for each in sources["datasources"]}
+    board = json.loads((DOCKER / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
+    assert {panel["datasource"]["uid"] for panel in board["panels"]} <= known
+
+
 def test_files_of_the_composition_are_there() -> None:
     found = yaml.safe_load((DOCKER / "compose.yml").read_text(encoding="utf-8"))
     for service in found["services"].values():
