@@ -4,14 +4,13 @@
     python examples/ray_embed.py texts.parquet runs/retriever/model vectors --workers 2
 
 The input is Parquet, CSV or JSON Lines, a file or a folder, also in object storage; the output a
-folder of Parquet files with every column of the input and `vector`. Ray gives the batches of a
-worker that dies to another one, so that no row is lost or written twice.
+folder of Parquet files with a column `vector`. Another worker takes the batches of one that dies.
 """
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
 
+import pyarrow
 import ray
 
 READERS = {"csv": ray.data.read_csv, "jsonl": ray.data.read_json, "json": ray.data.read_json}
@@ -28,9 +27,11 @@ class Embed:
         torch.set_num_threads(threads)
         self.embedder, self.text = Embedder.from_pretrained(model), text
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
         """The batch with its vectors."""
-        return {**batch, "vector": self.embedder.encode(list(batch[self.text]))}
+        vectors = self.embedder.encode(batch[self.text].to_pylist())
+        column = pyarrow.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])
+        return batch.append_column("vector", column)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=512, help="texts that are sent at once")
     options = parser.parse_args(arguments)
     read = READERS.get(options.input.rpartition(".")[2], ray.data.read_parquet)
-    texts = read(options.input).repartition(target_num_rows_per_block=options.batch_size)
-    texts.map_batches(
+    read(options.input).repartition(target_num_rows_per_block=options.batch_size).map_batches(
         Embed,
         fn_constructor_args=(options.model, options.text, options.threads),
         batch_size=options.batch_size,
+        batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=options.workers),
         num_cpus=options.threads / 2,  # the rest is for tasks that read and write files
     ).write_parquet(options.output)

@@ -52,10 +52,10 @@ ALONE = """
 import pyarrow.parquet as parquet
 path, model, output, size = arguments
 worker = Embed(model, "text", 1)
-table = parquet.read_table(path).to_pydict()["text"]
-share = table[int(side)::2]
+table = parquet.read_table(path)
+share = table.take(list(range(int(side), len(table), 2)))
 for begin in range(0, len(share), int(size)):
-    worker({"text": share[begin:begin + int(size)]})
+    worker(share.slice(begin, int(size)))
 """
 
 
