@@ -157,7 +157,9 @@ def test_a_long_batch_that_nobody_waits_for_stops() -> None:
     jobs = job(long, 70)
     engine = started(jobs)
     assert began.wait(SECONDS)
-    jobs[0].abandon()
+    engine.queue.pause_wanted.value = 0
+    engine.give_up(jobs)
+    assert engine.queue.pause_wanted.value
     gone.set()
     assert isinstance(jobs[0].future.exception(SECONDS), Refusal)
     engine.close()

@@ -59,6 +59,18 @@ def test_a_pause_gets_few_short_ones() -> None:
     assert lengths(queue.take()) == [50]
 
 
+def test_a_pause_is_wanted_while_short_ones_may_wait() -> None:
+    queue = queue_of(job(50))
+    assert not queue.pause_wanted.value
+    queue.put([job(11), job(9)])
+    assert queue.pause_wanted.value
+    queue.put([job(60)])
+    while batch := queue.take_short():
+        assert lengths(batch) == [9]
+    assert not queue.pause_wanted.value
+    assert lengths(queue.take()) == [50, 11]
+
+
 def test_leaving_frees_the_place() -> None:
     jobs = [job(5), job(6), job(7)]
     queue = queue_of(*jobs)

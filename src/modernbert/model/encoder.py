@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from ctypes import c_int
 from typing import Any, Self
 
 import torch
@@ -51,9 +52,9 @@ class Encoder(SavedModel):
     float8: whether the large products of the layers are in float8, in training.
     narrow_stream: whether the residual stream is kept in bfloat16, in training under autocast. It
         moves fewer bytes and rounds each of the layers' sums; it has not been measured on a GPU.
-    pause: called, if set, before each layer of a forward, and by the C kernels within those of many
-        tokens too. A server computes short batches here, with the same encoder, while a long one
-        is under way; it changes no result.
+    pause: called, if set, before each layer of a forward. A server computes short batches here,
+        with the same encoder, while a long one is under way; it changes no result.
+    pause_wanted: while it is not 0, the C kernels call `pause` within layers of many tokens too.
 
     >>> from modernbert.model.initialize import initialize
     >>> encoder = initialize(Encoder(EncoderConfig.preset("tiny", vocab_size=512)), seed=0)
@@ -75,6 +76,7 @@ class Encoder(SavedModel):
         self.is_causal = False
         self.fuses = self.float8 = self.narrow_stream = False
         self.pause: Callable[[], None] | None = None
+        self.pause_wanted = c_int(1)
         self.graphs: Graphs | None = None
         self._autocasts = False
 
@@ -96,7 +98,7 @@ class Encoder(SavedModel):
         if self.engine is not None:
             if dropout is not None:
                 raise InputError("dropout: this model is packed for inference and cannot train")
-            return self.engine(batch, self.pause)
+            return self.engine(batch, self.pause, self.pause_wanted)
         if self.graphs is not None and dropout is None:
             replayed = self.graphs(batch)
             if replayed is not None:

@@ -113,6 +113,16 @@ class BatchEngine:
         self._admissions.add(admission)
         return admission
 
+    def give_up(self, jobs: Sequence[QueuedJob]) -> None:
+        """Compute no more of jobs that nobody waits for; a batch under way stops at its next pause.
+
+        Args:
+            jobs: All jobs of one request.
+        """
+        for job in jobs:
+            job.abandon()
+        self.queue.pause_wanted.value = 1
+
     def _run(self) -> None:
         while (jobs := self.queue.take()) is not None:
             pauses = _Pauses(self, jobs) if self.queue.is_long(jobs[0]) else None

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from ctypes import c_int
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count
@@ -83,6 +84,10 @@ class JobQueue:
 
     Args:
         batch_tokens: The most tokens to compute at once; a batch has at least one sequence.
+
+    Attributes:
+        pause_wanted: Not 0 if a long batch should pause soon: a short job may be waiting, or
+            nobody may be waiting for the long one any longer.
     """
 
     def __init__(self, *, batch_tokens: int) -> None:
@@ -92,6 +97,7 @@ class JobQueue:
         self._waiting: dict[QueuedJob, float] = {}
         self._changed = Condition()
         self._is_closed = False
+        self.pause_wanted = c_int(0)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -103,6 +109,8 @@ class JobQueue:
                 self._waiting[job] = job.cost
                 self.cost += self._waiting[job]
             self.num_tokens += sum(job.num_tokens for job in jobs)
+            if not all(map(self.is_long, jobs)):
+                self.pause_wanted.value = 1
             self._changed.notify()
         for job in jobs:
             job.future.add_done_callback(partial(self._leave, job))
@@ -121,7 +129,8 @@ class JobQueue:
         """Take a small batch of short jobs, to compute in a pause of a long one; or None."""
         with self._changed:
             short = (job for job in self._waiting if not self.is_long(job))
-            oldest = next(short, None)
+            oldest, another = next(short, None), next(short, None)
+            self.pause_wanted.value = int(another is not None)
             return [] if oldest is None else self._take(oldest, self.batch_tokens // _PAUSE_SHARE)
 
     def is_long(self, job: QueuedJob) -> bool:

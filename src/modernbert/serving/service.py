@@ -70,6 +70,8 @@ class Service:
             max_tokens=self.settings.max_queue_tokens,
             max_wait_seconds=self.settings.max_wait_seconds,
         )
+        for model in models:
+            model.encoder.pause_wanted = self.engine.queue.pause_wanted
         self.threads = ThreadPoolExecutor(self.settings.tokenization_workers, "tokenization")
         # Texts that take seconds have a thread of their own, and keep no others waiting.
         self.thread_of_long = ThreadPoolExecutor(1, "long texts")
@@ -272,8 +274,7 @@ class Call:
         try:
             results = await self._in_parts(admission, jobs)
         except BaseException:  # another of its texts failed, or nobody waits any more
-            for job in jobs:
-                job.abandon()
+            self.service.engine.give_up(jobs)
             raise
         finally:
             admission.close()

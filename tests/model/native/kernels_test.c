@@ -444,7 +444,7 @@ static void check_encoder(int kind, const int32_t *borders, long count) {
     float *stream = malloc(total * HIDDEN * 4), *attention = malloc(total * 3 * HIDDEN * 4);
     modernbert_embed(&shape, embedding, first_norm, ids, total, stream);
     failures += modernbert_layers(&shape, layers, NUM_LAYERS, 0, NUM_LAYERS, &batch, stream,
-                                  attention, NULL);
+                                  attention, NULL, NULL);
     modernbert_normalize(&shape, last_norm, total, stream);
     double *line = malloc(total * HIDDEN * 8), lowest = 1;
     for (long row = 0; row < total; row++) {

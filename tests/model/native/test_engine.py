@@ -1,5 +1,6 @@
 """The encoder in C against the encoder in torch: every variant, every precision."""
 
+import ctypes
 from typing import get_args
 
 import pytest
@@ -324,8 +325,9 @@ class TestForInference:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("lengths", [[700, 3], [2500, 1800], [5]], ids=str)
+@pytest.mark.parametrize("wanted", [0, 1])
 def test_pauses_change_no_bit(
-    encoder: Encoder, engines: dict[str, Engine], precision: str, lengths: list[int]
+    encoder: Encoder, engines: dict[str, Engine], precision: str, lengths: list[int], wanted: int
 ) -> None:
     """Even when other batches, and longer ones, are computed in them."""
     if precision not in engines:
@@ -334,10 +336,15 @@ def test_pauses_change_no_bit(
     others = [batch_of([2]), batch_of([1500, 40])]
     expected_long, *expected_others = (engines[precision](batch) for batch in (long, *others))
     nested: list[Tensor] = []
-    hidden = engine(long, lambda: nested.append(engine(others[len(nested) % 2])))
+    hidden = engine(
+        long, lambda: nested.append(engine(others[len(nested) % 2])), ctypes.c_int(wanted)
+    )
     assert torch.equal(hidden, expected_long)
-    assert len(nested) >= encoder.config.num_layers
-    assert (len(nested) > 3 * encoder.config.num_layers) == (sum(lengths) > 4000)
+    fewest = encoder.config.num_layers
+    if wanted:
+        assert len(nested) > (3 * fewest if sum(lengths) > 4000 else fewest)
+    else:
+        assert len(nested) == fewest
     for place, result in enumerate(nested):
         assert torch.equal(result, expected_others[place % 2])
 

@@ -29,8 +29,6 @@ typedef int (*Pause)(void);
 enum { DONE, NO_MEMORY, STOPPED };
 
 #define FEW_ROWS 96     /* for each thread: below this many, columns are shared */
-#define PAUSE_ROWS 512  /* at most so many between two pauses */
-#define PAUSE_TASKS 4   /* of a global attention, for each thread, between two pauses */
 
 INLINE void normalize_row(const float *row, long width, const float *weight, float eps,
                           float *out) {
@@ -89,7 +87,8 @@ typedef struct {
     const Batch *batch;
     float *stream;   /* [total][hidden] */
     void *attention; /* [total][3 hidden], float32 or bfloat16; attention writes over the queries */
-    Pause pause;     /* NULL for none */
+    Pause pause;       /* NULL for none */
+    const int *wanted; /* not 0 while a pause is wanted; NULL where none ever is */
 } Pass;
 
 static int stops(const Pass *pass) { return pass->pause && pass->pause(); }
@@ -182,7 +181,6 @@ static void complete(const Pass *pass, const Layer *layer, long first, long end,
              layer->out.panels);
 }
 
-/* Where there are pauses, a few tasks at a time. */
 static int attend_in_place(const Pass *pass, const Layer *layer) {
     const Shape *s = pass->shape;
     long size = VALUE_SIZE(s->kind), count;
@@ -201,35 +199,35 @@ static int attend_in_place(const Pass *pass, const Layer *layer) {
     };
     Piece *pieces = pieces_of(&input, &count);
     if (!pieces) return NO_MEMORY;
-    long tasks = count * s->num_heads, failed = DONE;
-    long many = pass->pause && layer->is_global ? PAUSE_TASKS * s->num_threads : tasks;
-    for (long first = 0; first < tasks && !failed; first += many) {
-        long end = first + many < tasks ? first + many : tasks;
-        if (first && stops(pass)) failed = STOPPED;
-        else if (attend_tasks(&input, pieces, first, end, queries, 3 * s->hidden, NULL))
+    long next = 0, end = count * s->num_heads;
+    int failed = DONE;
+    while (next < end && !failed) {
+        if (next && stops(pass)) failed = STOPPED;
+        else if (attend_tasks(&input, pieces, &next, end, pass->wanted, queries, 3 * s->hidden,
+                              NULL))
             failed = NO_MEMORY;
     }
     free(pieces);
     return failed;
 }
 
-/* Blocks of `rows` rows in [begin, end): `before` NULL for the first layer's projection, `after` NULL
-   at the end. */
+/* Blocks of `rows` rows from `next` on, until a pause is wanted; `next` becomes the first that is left.
+   `before` is NULL for the first layer's projection, `after` at the end. */
 static int blocks_of_rows(const Pass *pass, const Layer *before, const Layer *after, long rows,
-                          long begin, long end_of_all) {
+                          long *next) {
     const Shape *s = pass->shape;
+    long total = pass->batch->total, count = (total + rows - 1) / rows, block;
     int failed = DONE;
-#pragma omp parallel num_threads(s->num_threads)
+#pragma omp parallel num_threads(s->num_threads) private(block)
     {
+        int is_first = 1;
         char *memory = memory_of_thread(workspace_bytes(s, rows));
         if (!memory) {
 #pragma omp atomic write
             failed = NO_MEMORY;
         }
-#pragma omp for schedule(dynamic, 1)
-        for (long first = begin; first < end_of_all; first += rows) {
-            if (!memory) continue;
-            long end = first + rows < end_of_all ? first + rows : end_of_all;
+        while (memory && take_task(next, count, pass->wanted, &is_first, &block)) {
+            long first = block * rows, end = first + rows < total ? first + rows : total;
             Workspace w = lay_out(s, memory, rows, first);
             if (before) complete(pass, before, first, end, &w);
             if (after) project(pass, after, first, end, &w);
@@ -243,12 +241,9 @@ static int layer_by_rows(const Pass *pass, const Layer *before, const Layer *aft
     long total = pass->batch->total, blocks = (total + MOST_ROWS - 1) / MOST_ROWS;
     blocks = (blocks + s->num_threads - 1) / s->num_threads * s->num_threads;
     long rows = ((total + blocks - 1) / blocks + PRODUCT_ROWS - 1) / PRODUCT_ROWS * PRODUCT_ROWS;
-    long turns = PAUSE_ROWS / (rows * s->num_threads); /* blocks of each thread between pauses */
-    long many = pass->pause ? (turns ? turns : 1) * s->num_threads * rows : total;
-    for (long begin = 0; begin < total; begin += many) {
-        if (begin && stops(pass)) return STOPPED;
-        long end = begin + many < total ? begin + many : total;
-        int failed = blocks_of_rows(pass, before, after, rows, begin, end);
+    for (long next = 0; next * rows < total;) {
+        if (next && stops(pass)) return STOPPED;
+        int failed = blocks_of_rows(pass, before, after, rows, &next);
         if (failed) return failed;
     }
     return DONE;
@@ -334,11 +329,12 @@ void modernbert_embed(const Shape *shape, const float *embeddings, const float *
 }
 
 /* Layers [first, end) of `num_layers`. `attention`, [total][3 hidden], carries the projections of
-   layer `end` over to the next call. `pause` is called before each layer, and within those of many
-   rows; it may make passes of its own. Returns DONE, NO_MEMORY or STOPPED. */
+   layer `end` over to the next call. `pause` is called before each layer, and as soon as it can be
+   while `wanted` is not 0; it may make passes of its own. Returns DONE, NO_MEMORY or STOPPED. */
 int modernbert_layers(const Shape *shape, const Layer *layers, long num_layers, long first,
-                      long end, const Batch *batch, float *stream, void *attention, Pause pause) {
-    Pass pass = {shape, batch, stream, attention, pause};
+                      long end, const Batch *batch, float *stream, void *attention, Pause pause,
+                      const int *wanted) {
+    Pass pass = {shape, batch, stream, attention, pause, pause ? wanted : NULL};
     int failed = DONE;
     if (first == 0) failed = stops(&pass) ? STOPPED : between_attentions(&pass, NULL, layers);
     for (long i = first; i < end && !failed; i++) {

@@ -30,6 +30,7 @@ _ACTIVATIONS: dict[Activation, int] = {
 }
 _FIRST_ANGLES = 1024
 _PAUSE = ctypes.CFUNCTYPE(ctypes.c_int)
+_ALWAYS = ctypes.c_int(1)
 
 
 def supports(config: EncoderConfig, precision: Precision) -> bool:
@@ -200,13 +201,20 @@ class Engine:
         self._layers = (_Layer * config.num_layers)(*map(self._pack, encoder.layers))
         self._angles: dict[LayerKind, Tensor] = {}
 
-    def __call__(self, batch: PackedBatch, pause: Callable[[], None] | None = None) -> Tensor:
+    def __call__(
+        self,
+        batch: PackedBatch,
+        pause: Callable[[], None] | None = None,
+        wanted: ctypes.c_int = _ALWAYS,
+    ) -> Tensor:
         """(total_tokens, hidden_size) float32. The hidden state of every token.
 
         Args:
             batch: The sequences, packed one after another.
-            pause: Called before each layer, and within those of many tokens; it may compute other
-                batches with this engine, and what it raises ends the pass.
+            pause: Called before each layer; it may compute other batches with this engine, and
+                what it raises ends the pass.
+            wanted: While it is not 0, `pause` is called within layers of many tokens too, as soon
+                as each thread has done what it has begun. Any thread may set it.
 
         Raises:
             InputError: No token.
@@ -239,6 +247,7 @@ class Engine:
             _at(stream),
             _at(attention),
             pauses.function,
+            ctypes.byref(wanted),
         )
         if pauses.error is not None:
             raise pauses.error

@@ -128,6 +128,15 @@ static Scratch *scratch_of_thread(void) {
     return kept = made;
 }
 
+/* Take the next of the tasks that threads share, if one is left. Where a pause is wanted, each thread
+   takes no more than its first. */
+static int take_task(long *next, long end, const int *wanted, int *is_first, long *task) {
+    if (!*is_first && wanted && __atomic_load_n(wanted, __ATOMIC_RELAXED)) return 0;
+    *is_first = 0;
+    *task = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
+    return *task < end;
+}
+
 /* The tasks of a batch: pieces of its sequences. */
 typedef struct {
     long start; /* of the sequence in the batch */
@@ -184,25 +193,25 @@ static Piece *pieces_of(const AttentionInput *in, long *count) {
 }
 
 /* Tasks [first, end), each one head of one piece; they know nothing of each other. */
-static int attend_tasks(const AttentionInput *in, const Piece *pieces, long first, long end,
-                        void *out, long out_step, float *log_sums) {
-    long total = in->borders[in->num_sequences];
+/* The tasks from `next` on, until a pause is wanted; `next` becomes the first that is left. */
+static int attend_tasks(const AttentionInput *in, const Piece *pieces, long *next, long end,
+                        const int *wanted, void *out, long out_step, float *log_sums) {
+    long total = in->borders[in->num_sequences], task;
     int failed = 0;
-#pragma omp parallel num_threads(in->num_threads)
+#pragma omp parallel num_threads(in->num_threads) private(task)
     {
         Scratch *scratch = scratch_of_thread();
+        int is_first = 1;
         if (!scratch) {
 #pragma omp atomic write
             failed = 1;
         }
-#pragma omp for schedule(dynamic, 1)
-        for (long task = first; task < end; task++) {
+        while (scratch && take_task(next, end, wanted, &is_first, &task)) {
             const Piece *piece = pieces + task / in->num_heads;
             long head = task % in->num_heads;
             long at = piece->start * in->step + head * HEAD;
             void *target = AT(out, in, piece->start * out_step + head * HEAD);
             float *sums = log_sums ? log_sums + head * total + piece->start : NULL;
-            if (!scratch) continue;
             PICK(in,
                  attend_f32(&piece->span, AT(in->query, in, at), AT(in->key, in, at),
                             AT(in->value, in, at), in->step, target, out_step, sums, scratch),
@@ -219,7 +228,8 @@ int modernbert_attend(const AttentionInput *in, void *out, long out_step, float 
     long count;
     Piece *pieces = pieces_of(in, &count);
     if (!pieces) return 1;
-    int failed = attend_tasks(in, pieces, 0, count * in->num_heads, out, out_step, log_sums);
+    long next = 0, end = count * in->num_heads;
+    int failed = attend_tasks(in, pieces, &next, end, NULL, out, out_step, log_sums);
     free(pieces);
     return failed;
 }

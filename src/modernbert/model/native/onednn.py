@@ -1,6 +1,7 @@
 """`OneDnnEngine`: the forward pass with oneDNN's products, for CPUs with AMX."""
 
 from collections.abc import Callable
+from ctypes import c_int
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,13 +96,19 @@ class OneDnnEngine:
         self._layers = [self._pack(layer) for layer in encoder.layers]
 
     @torch.no_grad()
-    def __call__(self, batch: PackedBatch, pause: Callable[[], None] | None = None) -> Tensor:
+    def __call__(
+        self,
+        batch: PackedBatch,
+        pause: Callable[[], None] | None = None,
+        wanted: c_int | None = None,  # noqa: ARG002
+    ) -> Tensor:
         """(total_tokens, hidden_size) float32. The hidden state of every token.
 
         Args:
             batch: At least one token.
             pause: Called before each layer; it may compute other batches with this engine, and
                 what it raises ends the pass.
+            wanted: As for `Engine`, and without effect here: no pause comes within a layer.
 
         Raises:
             InputError: No token.
