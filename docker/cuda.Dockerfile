@@ -7,9 +7,10 @@ FROM python:3.11-slim
 # gcc is for torch.compile, which `--compile` uses.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
-COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY pyproject.toml hatch_build.py constraints.txt README.md LICENSE ./
 COPY src src
-RUN pip install --no-cache-dir ".[serve]" && useradd --system --uid 10001 --no-create-home modernbert
+RUN pip install --no-cache-dir -c constraints.txt ".[serve]" \
+    && useradd --system --uid 10001 --no-create-home modernbert
 USER 10001
 WORKDIR /tmp
 ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1
