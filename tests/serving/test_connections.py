@@ -19,6 +19,7 @@ from benchmarks.serving.hostile import (
     readers_that_do_not_read,
 )
 from modernbert.serving.connections import allowed_connections
+from modernbert.serving.server import bind
 
 HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
@@ -49,6 +50,14 @@ def test_a_request_that_has_arrived_is_not_given_up_for_another(blocked: Any) ->
         assert health(str(client.base_url)) > 0
         block.go.set()
         assert status(first) == 200
+
+
+def test_connections_send_at_once() -> None:
+    """An answer's body does not wait for the acknowledgement of its head (Nagle's algorithm)."""
+    with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_connections_that_wait_for_a_head_or_stay_idle_are_closed(serve: Serve) -> None:

@@ -24,14 +24,20 @@ _CLOSING_SECONDS = 2.0
 def bind(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0 chooses any free port.
 
+    Its connections send what they have at once. asyncio arranges that for sockets that it makes
+    itself; without it an answer on a kept connection waits 40 ms for the client's acknowledgement
+    of its head.
+
     Raises:
         InputError: The address cannot be used.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise InputError(f"{host}:{port}: cannot listen there: {error}") from None
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 class Server(uvicorn.Server):
