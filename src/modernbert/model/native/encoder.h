@@ -238,7 +238,9 @@ static int blocks_of_rows(const Pass *pass, const Layer *before, const Layer *af
 
 static int layer_by_rows(const Pass *pass, const Layer *before, const Layer *after) {
     const Shape *s = pass->shape;
-    long total = pass->batch->total, blocks = (total + MOST_ROWS - 1) / MOST_ROWS;
+    /* Where short batches may come between, blocks of half the rows cost next to nothing. */
+    long total = pass->batch->total, most = pass->wanted ? MOST_ROWS / 2 : MOST_ROWS;
+    long blocks = (total + most - 1) / most;
     blocks = (blocks + s->num_threads - 1) / s->num_threads * s->num_threads;
     long rows = ((total + blocks - 1) / blocks + PRODUCT_ROWS - 1) / PRODUCT_ROWS * PRODUCT_ROWS;
     for (long next = 0; next * rows < total;) {

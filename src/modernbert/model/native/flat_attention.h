@@ -192,8 +192,8 @@ static Piece *pieces_of(const AttentionInput *in, long *count) {
     return pieces;
 }
 
-/* Tasks [first, end), each one head of one piece; they know nothing of each other. */
-/* The tasks from `next` on, until a pause is wanted; `next` becomes the first that is left. */
+/* Tasks, each one head of one piece, from `next` on, until a pause is wanted; `next` becomes the first
+   that is left. They know nothing of each other. */
 static int attend_tasks(const AttentionInput *in, const Piece *pieces, long *next, long end,
                         const int *wanted, void *out, long out_step, float *log_sums) {
     long total = in->borders[in->num_sequences], task;
