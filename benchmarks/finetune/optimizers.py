@@ -1,4 +1,4 @@
-"""Which optimizer fine-tuning should have: each at its best rate of four, three seeds.
+"""Which optimizer fine-tuning should have: each at its best rate of three, three seeds.
 
     python -m benchmarks.finetune.optimizers --data SHARED_DATA --model START --work FOLDER
 
@@ -21,8 +21,8 @@ from modernbert.tasks.finetune import finetune
 from modernbert.tasks.tuning.job import Outcome
 
 OPTIMIZERS = ("adamw", "stable-adamw", "muon")
-RATES = (2.25e-4, 4.5e-4, 9e-4, 1.8e-3)  # around what `modernbert finetune` takes for this width
-NUM_ROWS = {"sst2": 2_000, "stsb": 2_000, "conll2003": 1_500}
+RATES = (2e-4, 4.5e-4, 1e-3)  # around what `modernbert finetune` takes for this width
+NUM_ROWS = {"sst2": 1_000, "stsb": 1_000, "conll2003": 1_000}
 SEEDS = (0, 1, 2)
 
 
