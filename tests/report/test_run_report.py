@@ -30,7 +30,7 @@ def test_a_run_without_a_step_has_a_page_alone(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_log(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="not a readable log"):
+    with pytest.raises(RunError, match="give the folder of a run"):
         write_report(tmp_path)
 
 
