@@ -1,9 +1,11 @@
 """Fill-mask: the likeliest tokens, and what is said about texts that cannot be filled."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.rounding import assert_equal_but_for_rounding, terms_of_encoder
 
 from modernbert.batch import PackedBatch
@@ -120,6 +122,22 @@ def test_a_tokenizer_of_another_vocabulary(tokenizer: Tokenizer) -> None:
     ids = dict.fromkeys(names, 3)
     with pytest.raises(InputError, match=r"^tokenizer: its vocab_size is 448, .* model's is 128"):
         FillMask(model_for(tokenizer, vocab_size=128, **ids), tokenizer)
+
+
+def test_a_small_vocabulary_whose_config_does_not_name_the_mask(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """So transformers writes it; files of a compiled model have a prefix before the names."""
+    model = model_for(tokenizer)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["mask_token_id"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({f"_orig_mod.{x}": y for x, y in tensors.items()}, tmp_path / "model.safetensors")
+    loaded = FillMask.from_pretrained(tmp_path, precision="float32")
+    assert loaded(TEXT) == FillMask(model, tokenizer)(TEXT)
 
 
 def test_a_vocabulary_that_is_padded_beyond_the_tokenizer(tokenizer: Tokenizer) -> None:

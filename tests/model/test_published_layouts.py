@@ -27,6 +27,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "gelu by tanh": {"activation": "gelu_tanh", "head_activation": "gelu_tanh"},
     "relu": {"activation": "relu", "head_activation": "gelu"},
     "squared relu": {"activation": "relu2", "head_activation": "relu2"},
+    "a linear head": {"head_activation": "linear"},
+    "a head with tanh": {"head_activation": "tanh"},
     "biases": {"attention_bias": True, "mlp_bias": True, "head_bias": True},
     "norms with biases": {"norm_bias": True},
     "a decoder of its own": {"tied_decoder": False},

@@ -13,7 +13,7 @@ from modernbert.errors import InputError
 from modernbert.inference.batching import Observer
 from modernbert.inference.inputs import CutSide, EncodedText, TextEncoder, require_list
 from modernbert.inference.text_model import TextModel, Use
-from modernbert.model.config import EncoderConfig
+from modernbert.model.config_file import unnamed_token_id
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.tokenizer.tokenizer import Tokenizer
 
@@ -79,9 +79,10 @@ class FillMask(TextModel[MaskedLanguageModel]):
         self, model: MaskedLanguageModel, tokenizer: Tokenizer, *, max_seqlen: int | None = None
     ) -> None:
         super().__init__(model, tokenizer, max_seqlen=max_seqlen)
-        # Foreign configs do not name the mask: theirs is the default, which says nothing.
-        named, default = model.config.mask_token_id, EncoderConfig().mask_token_id
-        if named not in (tokenizer.mask_token_id, default):
+        # Foreign configs do not name the mask: theirs is a stand-in, which says nothing.
+        named = model.config.mask_token_id
+        unnamed = unnamed_token_id("mask_token_id", model.config.vocab_size)
+        if named not in (tokenizer.mask_token_id, unnamed):
             raise InputError(
                 f"tokenizer: its mask_token_id is {tokenizer.mask_token_id}, but the model's is "
                 f"{named}; use the tokenizer that the model was trained with"

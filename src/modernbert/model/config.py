@@ -11,6 +11,7 @@ from modernbert.model.rope_scaling import RopeScaling
 
 LayerKind = Literal["global", "local"]
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "relu2"]
+HeadActivation = Activation | Literal["linear", "tanh"]
 
 # Above these a config is a mistake or an attack: the weights would be terabytes.
 _MAX_VOCAB_SIZE = 1 << 24
@@ -78,7 +79,7 @@ class EncoderConfig:
     pad_token_id: int = 50_283
     mask_token_id: int = 50_284
     activation: Activation = "gelu"
-    head_activation: Activation = "gelu"
+    head_activation: HeadActivation = "gelu"
     attention_bias: bool = False
     mlp_bias: bool = False
     norm_bias: bool = False

@@ -41,6 +41,8 @@ ACTIVATION_NAMES = {
     "relu": ("relu",),
     "relu2": ("relu2",),
 }
+# Those that only the block before a head's last layer may have.
+HEAD_ACTIVATION_NAMES = {**ACTIVATION_NAMES, "linear": ("linear",), "tanh": ("tanh",)}
 
 # Models with ModernBERT's layers that are no encoders, and what to say of them.
 _SIBLINGS = {
@@ -129,7 +131,7 @@ def encoder_numbers(published: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: Contradictions, wrong types, or what this package does not compute.
     """
-    _refuse_decoders(published)
+    _refuse_others(published)
     vocab_size = integer(published, "vocab_size", 50_368)
     hidden_size = integer(published, "hidden_size", 768)
     num_heads = integer(published, "num_attention_heads", 12)
@@ -148,8 +150,8 @@ def encoder_numbers(published: Mapping[str, Any]) -> dict[str, Any]:
         "window": window,
         "norm_eps": norm_eps,
         "max_seqlen": integer(published, "max_position_embeddings", 8_192),
-        "activation": _activation(published, "hidden_activation"),
-        "head_activation": _activation(published, "classifier_activation"),
+        "activation": _activation(published, "hidden_activation", ACTIVATION_NAMES),
+        "head_activation": _activation(published, "classifier_activation", HEAD_ACTIVATION_NAMES),
         "tied_decoder": flag(published, "tie_word_embeddings", default=True),
         **{own: flag(published, key, default=False) for own, key in BIASES.items()},
         **_thetas(published),
@@ -273,21 +275,27 @@ def _scalings(published: Mapping[str, Any]) -> dict[str, RopeScaling | None]:
     }
 
 
-def _activation(published: Mapping[str, Any], key: str) -> str:
+def _activation(
+    published: Mapping[str, Any], key: str, table: Mapping[str, tuple[str, ...]]
+) -> str:
     name = published.get(key)
     if name is None:
         return "gelu"
-    for own, names in ACTIVATION_NAMES.items():
+    for own, names in table.items():
         if name in names:
             return own
-    known = ", ".join(name for names in ACTIVATION_NAMES.values() for name in names)
+    known = ", ".join(name for names in table.values() for name in names)
     raise ConfigError(f"{key}: {name!r} is not supported; {known} are")
 
 
-def _refuse_decoders(published: Mapping[str, Any]) -> None:
+def _refuse_others(published: Mapping[str, Any]) -> None:
     if published.get("is_causal") or published.get("is_decoder"):
         key = "is_causal" if published.get("is_causal") else "is_decoder"
         raise ConfigError(f"{key}: a causal model; this package runs encoders")
+    if published.get("quantization_config"):
+        raise ConfigError(
+            "quantization_config: quantized weights are not read; save the model in bfloat16"
+        )
 
 
 def _token_ids(published: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
@@ -297,11 +305,16 @@ def _token_ids(published: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
     of one that is too small for them: there they count as absent, and the first ids stand in.
     """
     ids = {}
-    for index, (key, usual) in enumerate(PUBLISHED_IDS.items()):
+    for key, usual in PUBLISHED_IDS.items():
         token_id = integer(published, key, usual)
-        absent = token_id == usual and token_id >= vocab_size
-        ids[key] = index if absent else token_id
+        ids[key] = unnamed_token_id(key, vocab_size) if token_id == usual else token_id
     return ids
+
+
+def unnamed_token_id(key: str, vocab_size: int) -> int:
+    """The id of a special token that a config does not name, in a vocabulary of this size."""
+    usual = PUBLISHED_IDS[key]
+    return usual if usual < vocab_size else list(PUBLISHED_IDS).index(key)
 
 
 def _labels(published: Mapping[str, Any]) -> tuple[str, ...]:
@@ -311,6 +324,8 @@ def _labels(published: Mapping[str, Any]) -> tuple[str, ...]:
         if not 1 <= count <= _MAX_LIST:
             raise ConfigError(f"num_labels: got {count}, expected 1 to {_MAX_LIST}")
         names = {str(i): f"LABEL_{i}" for i in range(count)}
+    if isinstance(names, dict):  # whole numbers are names too
+        names = {key: str(x) if type(x) is int else x for key, x in names.items()}
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise ConfigError("id2label: expected an object of names")
     if names.keys() != {str(i) for i in range(len(names))}:

@@ -11,6 +11,7 @@ from modernbert.model.config import EncoderConfig, LayerKind, layer_kinds
 from modernbert.model.config_file import (
     ACTIVATION_NAMES,
     BIASES,
+    HEAD_ACTIVATION_NAMES,
     LAYER_KINDS,
     PROBLEMS,
     PUBLISHED_IDS,
@@ -64,7 +65,7 @@ def published_config(
         **_rope_keys(config),
         "architectures": [architecture],
         "bos_token_id": config.cls_token_id,
-        "classifier_activation": ACTIVATION_NAMES[config.head_activation][0],
+        "classifier_activation": HEAD_ACTIVATION_NAMES[config.head_activation][0],
         "classifier_pooling": "mean",
         "dtype": COMPUTED_IN,
         "eos_token_id": config.sep_token_id,

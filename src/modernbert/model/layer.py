@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modernbert.model.attention import Attention
-from modernbert.model.config import Activation, EncoderConfig
+from modernbert.model.config import Activation, EncoderConfig, HeadActivation
 from modernbert.model.dropout import Draws, drop
 from modernbert.model.float8 import linear
 from modernbert.model.gpu import HALF
@@ -23,12 +23,14 @@ def relu_squared(values: Tensor) -> Tensor:
     return functional.relu(values).square()
 
 
-ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: Mapping[HeadActivation, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "gelu_tanh": partial(functional.gelu, approximate="tanh"),
     "silu": functional.silu,
     "relu": functional.relu,
     "relu2": relu_squared,
+    "linear": nn.Identity(),
+    "tanh": torch.tanh,
 }
 
 

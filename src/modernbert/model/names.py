@@ -54,9 +54,12 @@ def to_foreign(name: str, *, alone: bool = False) -> str:
 def from_foreign(name: str) -> str:
     """Return our name for a tensor of a folder of either kind; unknown names stay unchanged.
 
-    >>> from_foreign("layers.1.attn.Wo.weight"), from_foreign("decoder.bias")
+    What torch puts before the names of a compiled module, or of one of several GPUs, is left out.
+
+    >>> from_foreign("layers.1.attn.Wo.weight"), from_foreign("_orig_mod.decoder.bias")
     ('encoder.layers.1.attn.Wo.weight', 'decoder_bias')
     """
+    name = name.removeprefix("module.").replace("_orig_mod.", "")
     for own, foreign in (*_WITH_HEAD, *_ALONE):
         if name.startswith(foreign):
             return own + name.removeprefix(foreign)
