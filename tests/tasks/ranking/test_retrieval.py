@@ -234,6 +234,9 @@ def test_a_folder_of_judged_texts(tmp_path: Path, start: Path) -> None:
     settings = parse(type(made.data), data, where="test")
     results = finetune("retrieve", replace(made, data=settings))
     assert results.best.dev["ndcg@10"] > 0.6
+    share = parse(type(made.data), {"train": str(folder), "dev": "25%"}, where="test")
+    held = open_job("retrieve", replace(made, data=share)).objective.held_out["dev"]
+    assert len(held.queries) == 2 and len(held.documents) == len(NAMES)  # all are searched
 
 
 BAD = [

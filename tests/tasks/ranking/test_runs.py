@@ -88,6 +88,20 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_share_of_the_queries_is_held_out(tmp_path: Path, start: Path, kind: str) -> None:
+    made = recipe(start, tmp_path, kind=kind, epochs=1)
+    job = open_job(kind, replace(made, data=replace(made.data, dev="25%")))
+    num_queries = len({row["query"] for row in rows(160, seed=0)})
+    held = job.objective.held_out["dev"]
+    queries = held.queries.values() if kind != "rerank" else [each.query for each in held]
+    learnt = {each.query for each in job.objective.data.examples}
+    assert len(set(queries)) == num_queries // 4 and learnt.isdisjoint(queries)
+    assert job.splits["dev"].startswith("25% of ") and "test" not in job.splits
+    module = job.first(0)
+    assert 0 <= job.objective.evaluate(module, "dev", ALONE)["ndcg@10"] <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_step_of_so_many_tokens(tmp_path: Path, start: Path, kind: str) -> None:
     """A query stays with its documents, and an epoch has all of them."""
     job = open_job(kind, recipe(start, tmp_path, kind=kind, batch_tokens=150))
