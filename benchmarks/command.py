@@ -125,21 +125,21 @@ def in_a_process(module: str, *arguments: object, timeout: float | None = None) 
 class Job(NamedTuple):
     """A command that leaves a file when it ends.
 
+    log: the file of what it prints.
     needs: files without which it cannot begin.
-    seconds: that it takes, for a plan.
     """
 
     name: str
     command: list[str]
     out: Path
+    log: Path
     needs: tuple[Path, ...] = ()
 
 
 def run_missing(jobs: Iterable[Job], *, minutes: float, side_by_side: int = 1) -> int:
     """Run the jobs whose files are not there, in their order; how many failed.
 
-    Everything can be stopped at any moment and taken up by the same call. What a job prints goes
-    into a log beside its file.
+    Everything can be stopped at any moment and taken up by the same call.
 
     minutes: no job begins after these.
     side_by_side: how many run at once, each with its share of the cores.
@@ -156,11 +156,11 @@ def run_missing(jobs: Iterable[Job], *, minutes: float, side_by_side: int = 1) -
         is_over = time.monotonic() > end or ready is None
         if ready is not None and not is_over and len(running) < side_by_side:
             waiting.remove(ready)
-            ready.out.parent.mkdir(parents=True, exist_ok=True)
+            ready.log.parent.mkdir(parents=True, exist_ok=True)
             environment = (
                 {**os.environ, "OMP_NUM_THREADS": str(threads)} if side_by_side > 1 else None
             )
-            with ready.out.with_suffix(".log").open("wb") as log:
+            with ready.log.open("wb") as log:
                 running[
                     subprocess.Popen(ready.command, stdout=log, stderr=log, env=environment)
                 ] = ready

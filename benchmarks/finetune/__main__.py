@@ -53,7 +53,9 @@ def _runs(options: argparse.Namespace) -> Iterator[Job]:
             start = [sys.executable, "-W", "ignore", "-m", f"benchmarks.finetune.{script}"]
             trained = [] if seed is None else ["--model", options.model, "--seed", str(seed)]
             given = [workload.name, str(folder), str(out), *trained]
-            yield Job(f"{workload.name} {script} {seed}", [*start, *given], out)
+            yield Job(
+                f"{workload.name} {script} {seed}", [*start, *given], out, out.with_suffix(".log")
+            )
 
 
 if __name__ == "__main__":

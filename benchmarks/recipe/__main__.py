@@ -78,6 +78,7 @@ def _runs(options: argparse.Namespace) -> Iterator[Job]:
                 f"{arm.name}/{seed}",
                 [*start, arm.name, str(seed), *paths, "--scale", str(options.scale)],
                 scores(arm.name, seed),
+                options.runs / arm.name / f"{seed}.log",
                 (scores(arm.start, seed),) if arm.start else (),
             )
 
