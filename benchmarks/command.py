@@ -112,13 +112,14 @@ def in_a_process(module: str, *arguments: object, timeout: float | None = None) 
     """What a module of this package prints as JSON in its last line, in a process of its own.
 
     Raises:
-        RuntimeError: The process ended with an error, whose last lines the message has.
+        RuntimeError: The process ended with an error, whose last line the message begins with.
         subprocess.TimeoutExpired: It took too long.
     """
     command = [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     if answer.returncode:
-        raise RuntimeError(answer.stderr.strip()[-2_000:] or f"exit status {answer.returncode}")
+        said = answer.stderr.strip() or f"exit status {answer.returncode}"
+        raise RuntimeError(f"{said.splitlines()[-1]}\n{said[-2_000:]}")
     return json.loads(answer.stdout.strip().splitlines()[-1])
 
 
