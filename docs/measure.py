@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SUFFIXES = (".py", ".c", ".h", ".toml", ".html", ".css")
 
 # What in the source belongs to one head, one loss or one format that exists.
@@ -84,6 +85,7 @@ class Source:
         found = {
             "files": f"{len(self.files(*SUFFIXES))}, {len(self.files('.py'))} of them Python",
             "lines of Python": f"{num_lines:,}",
+            "of them docstrings; blank": self.filling(),
             "public classes and functions per 1,000 lines": f"{1000 * num_public / num_lines:.1f}",
             "names of public types defined in several files": str(len(types)),
         }
@@ -93,6 +95,18 @@ class Source:
             )
             found[f"files that name {what}"] = str(num_files)
         return found
+
+    def filling(self) -> str:
+        """How many lines are in docstrings, and how many are blank, in docstrings too."""
+        num_docstring_lines = num_blank = 0
+        for path in self.files(".py"):
+            text = path.read_text(encoding="utf-8")
+            num_blank += sum(not line.strip() for line in text.splitlines())
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+                    docstring = node.body[0]
+                    num_docstring_lines += (docstring.end_lineno or 0) - docstring.lineno + 1
+        return f"{num_docstring_lines:,}; {num_blank:,}"
 
     def lines_by_room(self) -> dict[str, str]:
         """Files and lines of Python of each room, the largest first."""
