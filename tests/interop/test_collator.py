@@ -159,6 +159,8 @@ def test_bad_packed_batches(make: Make) -> None:
             model(ids, cu_seq_lens_q=torch.tensor(borders))
     with pytest.raises(InputError, match="expected one row"):
         model(ids.view(2, 2), cu_seq_lens_q=torch.tensor([0, 4]))
+    with pytest.raises(InputError, match="expected one row"):
+        model(ids, cu_seq_lens_q=torch.tensor([], dtype=torch.int32))
     with pytest.raises(InputError, match="output_attentions"):
         model(ids, cu_seq_lens_q=torch.tensor([0, 4]), output_attentions=True)
 

@@ -87,7 +87,8 @@ class Inputs:
 
     def _flat(self, token_ids: Tensor) -> PackedBatch:
         borders = self.options[BORDERS]
-        if not isinstance(borders, Tensor) or borders.ndim != 1 or token_ids.shape[0] != 1:
+        is_row = isinstance(borders, Tensor) and borders.ndim == 1 and len(borders) > 0
+        if not is_row or token_ids.shape[0] != 1:
             raise InputError(
                 f"packed batch: got input_ids {tuple(token_ids.shape)}, expected one row, and in "
                 f"{BORDERS} the borders of its sequences, (num_sequences + 1,)"
