@@ -103,6 +103,26 @@ def test_a_long_batch_pauses_before_each_layer_for_short_ones() -> None:
     assert ENCODER.pause is None
 
 
+def test_a_pause_lasts_until_no_short_ones_wait() -> None:
+    events: list[str] = []
+    first = job(lambda batch: events.append("first") or sums(batch), 5)
+    second = job(lambda batch: events.append("second") or sums(batch), 6)
+
+    def long(batch: PackedBatch) -> Sequence[int]:
+        assert ENCODER.pause is not None
+        ENCODER.pause()
+        events.append("long")
+        return sums(batch)
+
+    long_jobs = job(long, 70)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_module, "monotonic", Clock())
+        engine = started(long_jobs, first, second)
+        assert values([*long_jobs, *first, *second]) == [70, 5, 6]
+    engine.close()
+    assert events == ["first", "second", "long"]
+
+
 def test_short_ones_get_no_more_than_their_share() -> None:
     """A pause of 10 seconds is paid for by 5 seconds of the long batch."""
     clock, reached, computed = Clock(), [], []

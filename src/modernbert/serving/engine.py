@@ -160,9 +160,11 @@ class BatchEngine:
             else:
                 job.future.set_result(Computed(outcome[place], began - job.arrived, seconds))
 
-    def _compute_short(self) -> None:
+    def _compute_short(self) -> bool:
+        """Compute a small batch of short jobs, if any wait; return whether any did."""
         if short := self.queue.take_short():
             self._compute(short)
+        return bool(short)
 
 
 class Admission:
@@ -200,10 +202,11 @@ class _Pauses:
     def __call__(self) -> None:
         if all(job.is_abandoned for job in self._jobs):
             raise _AbandonedError
-        paused = monotonic()
-        own_seconds = paused - self._began - self.seconds
-        if self.seconds <= _SHORT_SHARE * own_seconds:
-            self._engine._compute_short()
+        own_seconds = monotonic() - self._began - self.seconds
+        while self.seconds <= _SHORT_SHARE * own_seconds:
+            paused = monotonic()
+            if not self._engine._compute_short():
+                break
             self.seconds += monotonic() - paused
 
 

@@ -197,7 +197,8 @@ static int attend_in_place(const Pass *pass, const Layer *layer) {
         .is_bf16 = IS_NARROW(s->kind),
         .num_threads = s->num_threads,
     };
-    Piece *pieces = pieces_of(&input, &count);
+    long most = pass->wanted && layer->is_global ? MAX_ROWS / 2 : MAX_ROWS;
+    Piece *pieces = pieces_of(&input, most, &count);
     if (!pieces) return NO_MEMORY;
     long next = 0, end = count * s->num_heads;
     int failed = DONE;

@@ -143,10 +143,10 @@ typedef struct {
     Span span;
 } Piece;
 
-static long cut(const int32_t *borders, long num_sequences, long back, long ahead,
+static long cut(const int32_t *borders, long num_sequences, long back, long ahead, long most,
                 Piece *pieces) {
     /* So many that a local piece and its surroundings fit into one chunk. */
-    long most = MAX_ROWS, count = 0;
+    long count = 0;
     if (back < CHUNK / 4) most = CHUNK - back - ahead - 2;
     if (most > MAX_ROWS) most = MAX_ROWS;
     most = most / STRIP * STRIP;
@@ -184,11 +184,12 @@ typedef struct {
 #define AT(pointer, input, offset) \
     ((void *)((char *)(pointer) + (offset) * ((input)->is_bf16 ? sizeof(bf16) : sizeof(float))))
 
-static Piece *pieces_of(const AttentionInput *in, long *count) {
+/* Pieces of at most `most` rows, a multiple of STRIP. */
+static Piece *pieces_of(const AttentionInput *in, long most, long *count) {
     long back = in->window < 0 ? UNBOUNDED : in->window, ahead = in->is_causal ? 0 : back;
-    *count = cut(in->borders, in->num_sequences, back, ahead, NULL);
+    *count = cut(in->borders, in->num_sequences, back, ahead, most, NULL);
     Piece *pieces = malloc((*count + 1) * sizeof(Piece));
-    if (pieces) cut(in->borders, in->num_sequences, back, ahead, pieces);
+    if (pieces) cut(in->borders, in->num_sequences, back, ahead, most, pieces);
     return pieces;
 }
 
@@ -226,7 +227,7 @@ static int attend_tasks(const AttentionInput *in, const Piece *pieces, long *nex
    Returns 0, or 1 when there is no memory. */
 int modernbert_attend(const AttentionInput *in, void *out, long out_step, float *log_sums) {
     long count;
-    Piece *pieces = pieces_of(in, &count);
+    Piece *pieces = pieces_of(in, MAX_ROWS, &count);
     if (!pieces) return 1;
     long next = 0, end = count * in->num_heads;
     int failed = attend_tasks(in, pieces, &next, end, NULL, out, out_step, log_sums);
@@ -243,7 +244,7 @@ int modernbert_attend_backward(const AttentionInput *in, const void *out, const 
                                void *value_gradient, long gradients_step) {
     long count, total = in->borders[in->num_sequences];
     int failed = 0;
-    Piece *pieces = pieces_of(in, &count);
+    Piece *pieces = pieces_of(in, MAX_ROWS, &count);
     if (!pieces) return 1;
 #pragma omp parallel num_threads(in->num_threads)
     {
