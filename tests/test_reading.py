@@ -3,11 +3,13 @@
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from modernbert.errors import InputError
-from modernbert.reading import read_text
+from modernbert import Embedder
+from modernbert.errors import InputError, ModelFolderError
+from modernbert.reading import read_text, user_path
 
 
 @pytest.mark.parametrize("content", [b"caf\xe9\n", b"\xff\xfea\0", b"a\xed\xa0\x80"])
@@ -27,3 +29,14 @@ def test_a_pipe_of_the_user_is_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     threading.Thread(target=(tmp_path / "pipe").write_text, args=("a\nb\n",)).start()
     assert read_text(tmp_path / "pipe") == "a\nb\n"
+
+
+@pytest.mark.parametrize("given", ["", None, 5])
+def test_what_is_no_path(given: Any) -> None:
+    with pytest.raises(InputError, match=r"^got .*, expected the path of a file or folder$"):
+        user_path(given)
+
+
+def test_an_address_is_no_model() -> None:
+    with pytest.raises(ModelFolderError, match=r"^https://.*: is an address; name a model of the"):
+        Embedder.from_pretrained("https://example.org/owner/name")

@@ -52,6 +52,8 @@ def find_folder(
         raise error(f"{folder}: is a file; expected a folder with {content}")
     hub_id, revision = split_revision(str(folder_or_hub_id))
     if isinstance(folder_or_hub_id, Path) or not _may_be_hub_id(hub_id):
+        if "://" in (address := str(folder_or_hub_id)):
+            raise error(f"{address}: is an address; name a model of the hub as OWNER/NAME")
         raise error(f"{folder}: no such folder")
     if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
         raise error(f"{folder_or_hub_id}: expected a commit, a tag or a branch after the @")

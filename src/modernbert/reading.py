@@ -62,8 +62,11 @@ def user_path(path: Path | str) -> Path:
     """Return the path that a user means, `~` being a home folder.
 
     Raises:
-        InputError: A path that the system cannot have, or the home of a user whom it does not know.
+        InputError: No path, one that the system cannot have, or the home of a user whom it does not
+            know.
     """
+    if path == "" or not isinstance(path, str | Path):
+        raise InputError(f"got {path!r}, expected the path of a file or folder")
     try:
         expanded = Path(path).expanduser()
         expanded.exists()

@@ -281,6 +281,8 @@ def test_twice_is_as_once(make: Make) -> None:
 def test_models_that_cannot_be(make: Make) -> None:
     with pytest.raises(InputError, match="got a Linear, which contains no ModernBERT"):
         accelerate(nn.Linear(2, 2))
+    with pytest.raises(InputError, match="got a str, which contains no ModernBERT"):
+        accelerate("answerdotai/ModernBERT-base")  # type: ignore[type-var]
     with pytest.raises(ConfigError, match="accelerate: hidden_activation: 'mish' is not supported"):
         accelerate(make("Model", hidden_activation="mish"))
 

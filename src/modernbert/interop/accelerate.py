@@ -40,7 +40,8 @@ def accelerate(model: M) -> M:
         ConfigError: A part of it is not supported by the kernels, or transformers is too old.
     """
     packed = _packed_models()
-    parts = [part for part in model.modules() if packed.original_of(part) is not None]
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    parts = [part for part in modules if packed.original_of(part) is not None]
     encoders = [part for part in parts if packed.is_encoder(part)]
     if not encoders:
         raise InputError(
