@@ -96,6 +96,15 @@ def ids_in(path: Path) -> list[str]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_a_file_without_texts_is_told(
+    run: Callable[..., Any], models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.txt").touch()
+    answer = run("classify", models / "classifier", "-i", tmp_path / "empty.txt", *FLOAT32)
+    assert (answer.exit_code, answer.stdout) == (0, "")
+    assert answer.stderr == f"{tmp_path / 'empty.txt'}: has no text\n"
+
+
 def test_embed_to_npy(
     run: Callable[..., Any], models: Path, texts_file: Path, embedder: Embedder, tmp_path: Path
 ) -> None:

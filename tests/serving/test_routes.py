@@ -241,6 +241,12 @@ def test_numbers_that_are_not_finite_are_refused(
         assert "not finite" in refused(client, "/", 424, **body)
 
 
+def test_two_models_of_one_name(folders: dict[str, Path]) -> None:
+    model = load(folders["tagger"], precision="float32")
+    with pytest.raises(InputError, match=r"^models: 2 are named 'tagger'; write NAME=MODEL"):
+        Service([model, model])
+
+
 def test_fill_mask(client: httpx.Client, by_name: dict[str, Any]) -> None:
     filler = by_name["masked"].part(FillMask)
     text, two = "the square of [MASK] is 12", "[MASK] and [MASK]"

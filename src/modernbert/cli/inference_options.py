@@ -135,9 +135,14 @@ def records_of(
         yield from (InputRow(str(number), text) for number, text in enumerate(given, start=1))
         return
     reader = TextInput(input_file, settings, kind=kind)
-    yield from reader
+    is_empty = True
+    for row in reader:
+        is_empty = False
+        yield row
     if str(reader.skipped):
         tell(str(reader.skipped))
+    elif is_empty:
+        tell(f"{input_file}: has no text")
 
 
 def results_of(

@@ -1,7 +1,7 @@
 """`Service`: the models, the engine and the threads behind the routes."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -59,8 +59,11 @@ class Service:
     ) -> None:
         self.settings = settings or ServingSettings()
         self.models = {model.name: model for model in models}
-        if not models or len(self.models) < len(models):
-            raise InputError("models: expected one or more, each with its own name")
+        if not models:
+            raise InputError("models: expected one or more")
+        (name, count), *_ = Counter(model.name for model in models).most_common(1)
+        if count > 1:
+            raise InputError(f"models: {count} are named {name!r}; write NAME=MODEL to name them")
         self.telemetry = Telemetry()
         self.device: torch.device = device_of(models[0].encoder)
         self.batch_tokens = batch_tokens_for(self.device, self.settings.batch_tokens)
