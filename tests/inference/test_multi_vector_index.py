@@ -126,6 +126,14 @@ def test_bad_calls_are_named(tmp_path: Path) -> None:
         Index.open(tmp_path / "index")
 
 
+def test_a_count_that_no_list_has(tmp_path: Path) -> None:
+    build_index(tmp_path / "index", [texts([2, 3])])
+    manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
+    (tmp_path / "index" / "manifest.json").write_text(json.dumps(manifest | {"count": 10**19}))
+    with pytest.raises(InputError, match="does not lead in 10000000000000000000 steps"):
+        Index.open(tmp_path / "index")
+
+
 @pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
 def test_a_folder_of_before(tmp_path: Path, kind: Any) -> None:
     """The manifest of version 1 had fewer fields."""

@@ -145,12 +145,12 @@ class Segment:
 
     def _read_borders(self) -> np.ndarray:
         """(count + 1,) int64. Where the vectors of each document begin, and the end."""
-        path = self.folder / "ends.npy"
+        path, count = self.folder / "ends.npy", self.manifest.count  # len() cannot be any number
         borders = np.concatenate([[0], read_vectors(path)[:, 0]])
         ascend = bool((np.diff(borders) > 0).all())
-        if len(borders) != len(self) + 1 or borders[-1] != len(self._exact) or not ascend:
+        if len(borders) != count + 1 or borders[-1] != len(self._exact) or not ascend:
             raise InputError(
-                f"{path}: does not lead in {len(self)} steps from 0 to {len(self._exact)}; build "
+                f"{path}: does not lead in {count} steps from 0 to {len(self._exact)}; build "
                 "the index anew"
             )
         return borders
