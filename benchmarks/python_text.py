@@ -18,7 +18,7 @@ from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
 from modernbert.data.mixture import Documents
 from modernbert.data.packing import Bin, Stretch, split_documents
-from modernbert.data.python_corpus import collect
+from modernbert.data.python_corpus import collect_python_corpus
 from modernbert.data.settings import PrepareSettings
 from modernbert.data.shards import ShardFolder
 from modernbert.files import new_folder
@@ -52,7 +52,7 @@ class Text:
         text = cls(folder)
         corpus = folder / "corpus"
         if documents is None and not (corpus / "train.jsonl").exists():  # written last
-            collect(corpus)
+            collect_python_corpus(corpus)
         train = [corpus / "train.jsonl"] if documents is None else list(documents)
         if not (text.tokenizer / "tokenizer_config.json").exists():
             train_on(train, VOCAB_SIZE).save_pretrained(text.tokenizer)

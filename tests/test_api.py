@@ -9,6 +9,7 @@ import pytest
 
 import modernbert
 from modernbert.errors import InputError, SettingsError
+from modernbert.tokenizer.train import train
 from modernbert.training.interruption import Interrupted
 
 TEXTS = ["a good film, well told", "a bad film", "a fine story, good to read", "a dull story"] * 30
@@ -41,6 +42,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert made.train.num_documents + made.held_out.num_documents == len(TEXTS)
     return world
+
+
+def test_a_tokenizer_is_extended_in_python(world: Path, tmp_path: Path) -> None:
+    tokenizer = modernbert.Tokenizer.from_pretrained(world / "tokenizer")
+    assert tokenizer.fingerprint == train(TEXTS, vocab_size=448).fingerprint
+    extended = modernbert.extend_tokenizer(world / "tokenizer", ["[CODE]"], tmp_path / "extended")
+    saved = modernbert.Tokenizer.from_pretrained(tmp_path / "extended")
+    assert saved.vocab_size == tokenizer.vocab_size and tokenizer.token_to_id("[CODE]") is None
+    assert saved.token_to_id("[CODE]") == extended.token_to_id("[CODE]") is not None
+    assert modernbert.extend_tokenizer(tokenizer, ["[CODE]"]).fingerprint == extended.fingerprint
 
 
 def pretrain(world: Path, output: Path, **options: Any) -> Any:

@@ -27,7 +27,7 @@ from benchmarks import command, results
 from benchmarks.timing import interleave, speedup
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
-from modernbert.data.python_corpus import collect
+from modernbert.data.python_corpus import collect_python_corpus
 from modernbert.data.settings import PrepareSettings
 from modernbert.files import new_folder
 
@@ -41,7 +41,7 @@ def corpus(folder: Path, num_bytes: int) -> tuple[Path, Path]:
     """A folder of JSON Lines of about so many bytes, and of a tokenizer; made once."""
     texts, tokenizer = folder / f"corpus-{num_bytes}", folder / "tokenizer"
     if not (folder / "python" / "train.jsonl").exists():
-        collect(folder / "python")
+        collect_python_corpus(folder / "python")
     if not (tokenizer / "tokenizer_config.json").exists():
         train_on([folder / "python" / "train.jsonl"], _VOCAB_SIZE).save_pretrained(tokenizer)
     if not texts.exists():

@@ -10,12 +10,12 @@ import os
 import sysconfig
 from pathlib import Path
 
-from modernbert.data.python_corpus import collect
+from modernbert import collect_python_corpus
 
 small = os.environ.get("MODERNBERT_TUTORIAL") == "small"  # as the tests run it, in seconds
 
 library = Path(sysconfig.get_path("stdlib"), "email" if small else "")
-corpus = collect("corpus", library=library)
+corpus = collect_python_corpus("corpus", library=library)
 print(f"{sum(path.stat().st_size for path in corpus.train) / 1e6:.1f} MB to train on")
 
 # %% [markdown]
@@ -26,12 +26,12 @@ print(f"{sum(path.stat().st_size for path in corpus.train) / 1e6:.1f} MB to trai
 # %%
 import json
 
-from modernbert.tokenizer.train import train
+from modernbert import train_tokenizer
 
 (train_file,) = corpus.train
 texts = [json.loads(line)["text"] for line in train_file.read_text(encoding="utf-8").splitlines()]
-tokenizer = train(texts[:300] if small else texts, vocab_size=1024 if small else 8192)
-tokenizer.save_pretrained("tokenizer")
+rows = {"text": texts[:300] if small else texts}
+tokenizer = train_tokenizer(rows, "tokenizer", vocab_size=1024 if small else 8192)
 print(len(tokenizer.encode("import collections")), "tokens of", tokenizer.vocab_size)
 
 # %% [markdown]

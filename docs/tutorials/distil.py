@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 import modernbert
-from modernbert.data.python_corpus import collect
+from modernbert import collect_python_corpus
 
 small = os.environ.get("MODERNBERT_TUTORIAL") == "small"  # as the tests run it, in seconds
 start = os.environ.get("MODERNBERT_START", "benchmarks/finetune/start")
 
 library = Path(sysconfig.get_path("stdlib"), "email" if small else "")
-corpus = collect("corpus", library=library)
+corpus = collect_python_corpus("corpus", library=library)
 pairs = []
 for path in (*corpus.train, *corpus.held_out):
     for line in path.read_text(encoding="utf-8").splitlines():

@@ -14,13 +14,13 @@ from collections import Counter
 from pathlib import Path
 
 import modernbert
-from modernbert.data.python_corpus import collect
+from modernbert import collect_python_corpus
 
 small = os.environ.get("MODERNBERT_TUTORIAL") == "small"  # as the tests run it, in seconds
 start = os.environ.get("MODERNBERT_START", "benchmarks/finetune/start")
 
 library = Path(sysconfig.get_path("stdlib"), "email" if small else "")
-corpus = collect("corpus", library=library)
+corpus = collect_python_corpus("corpus", library=library)
 (train_file,), held_out_files = corpus.train, corpus.held_out
 if small:
     lines = train_file.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -47,10 +47,9 @@ words = sorted(saved, key=lambda word: -saved[word])[:80]
 print(words[:10])
 
 # %%
-from modernbert.tokenizer.derive import extend
+from modernbert import extend_tokenizer
 
-extended = extend(tokenizer, words)
-extended.save_pretrained("tokenizer")
+extended = extend_tokenizer(tokenizer, words, "tokenizer")
 held_out = [
     json.loads(line)["text"]
     for file in held_out_files

@@ -14,7 +14,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from modernbert.data.python_corpus import collect
+from modernbert import collect_python_corpus
 
 small = os.environ.get("MODERNBERT_TUTORIAL") == "small"  # as the tests run it, in seconds
 start = os.environ.get("MODERNBERT_START", "benchmarks/finetune/start")
@@ -44,7 +44,7 @@ def sentences(path: Path) -> list[list[tuple[str, str]]]:
 
 
 library = Path(sysconfig.get_path("stdlib"), "email" if small else "")
-corpus = collect("corpus", library=library)
+corpus = collect_python_corpus("corpus", library=library)
 train, test = sentences(corpus.train[0]), sentences(corpus.held_out[0])
 train = train[: 60 if small else 2000]
 test = test[: 20 if small else 300]

@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING, Any
 from modernbert import threads
 
 if TYPE_CHECKING:
-    from modernbert.api import evaluate, finetune, prepare, pretrain, train_tokenizer
+    from modernbert.api import (
+        evaluate,
+        extend_tokenizer,
+        finetune,
+        prepare,
+        pretrain,
+        train_tokenizer,
+    )
     from modernbert.batch import PackedBatch
+    from modernbert.data.python_corpus import collect_python_corpus
     from modernbert.errors import ModernBertError
     from modernbert.export.gguf_export import export_gguf
     from modernbert.export.narrow_weights import export_weights
@@ -80,11 +88,13 @@ __all__ = [
     "Tokenizer",
     "__version__",
     "accelerate",
+    "collect_python_corpus",
     "evaluate",
     "export_gguf",
     "export_onnx",
     "export_openvino",
     "export_weights",
+    "extend_tokenizer",
     "finetune",
     "load",
     "prepare",
@@ -125,11 +135,13 @@ _HOMES = {
     "TokenClassifier": "modernbert.model.heads",
     "Tokenizer": "modernbert.tokenizer.tokenizer",
     "accelerate": "modernbert.interop.accelerate",
+    "collect_python_corpus": "modernbert.data.python_corpus",
     "evaluate": "modernbert.api",
     "export_gguf": "modernbert.export.gguf_export",
     "export_onnx": "modernbert.export.onnx_export",
     "export_openvino": "modernbert.export.openvino_export",
     "export_weights": "modernbert.export.narrow_weights",
+    "extend_tokenizer": "modernbert.api",
     "finetune": "modernbert.api",
     "load": "modernbert.inference.loading",
     "prepare": "modernbert.api",

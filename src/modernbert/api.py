@@ -70,6 +70,35 @@ def train_tokenizer(
     return tokenizer
 
 
+def extend_tokenizer(
+    tokenizer: "Tokenizer | Path | str", tokens: Sequence[str], output: Path | str | None = None
+) -> "Tokenizer":
+    """Add tokens in the unused slots of a vocabulary, which keeps its size.
+
+    The model needs no change. Pretrain it further with the new tokenizer to learn the new tokens.
+
+    Args:
+        tokenizer: A tokenizer, which is not changed, or its folder or hub id, also a model's.
+        tokens: The names of the new tokens.
+        output: The folder to write it to; none to only return it.
+
+    Returns:
+        The extended tokenizer.
+
+    Raises:
+        TokenizerError: There is no such tokenizer, a name is empty or already a token, or there are
+            too few unused slots.
+    """
+    from modernbert.tokenizer.derive import extend
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    given = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_pretrained(tokenizer)
+    extended = extend(given, tokens)
+    if output is not None:
+        extended.save_pretrained(output)
+    return extended
+
+
 def prepare(
     corpus: Any,
     output: Path | str,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modernbert.data import python_corpus
-from modernbert.data.python_corpus import CorpusFiles, collect
+from modernbert.data.python_corpus import CorpusFiles, collect_python_corpus
 from modernbert.errors import DocumentError
 
 
@@ -17,7 +17,7 @@ def records_of(paths: tuple[Path, ...]) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusFiles:
-    return collect(tmp_path_factory.mktemp("python"))
+    return collect_python_corpus(tmp_path_factory.mktemp("python"))
 
 
 def test_size_and_share(corpus: CorpusFiles) -> None:
@@ -69,8 +69,8 @@ def make_library(folder: Path) -> Path:
 
 def test_other_library(tmp_path: Path) -> None:
     library = make_library(tmp_path / "library")
-    first = collect(tmp_path / "a", library=library)
-    second = collect(tmp_path / "b", library=library)
+    first = collect_python_corpus(tmp_path / "a", library=library)
+    second = collect_python_corpus(tmp_path / "b", library=library)
     for one, other in zip(
         first.train + first.held_out, second.train + second.held_out, strict=True
     ):
@@ -89,8 +89,8 @@ def test_other_library(tmp_path: Path) -> None:
 
 
 def test_python_without_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = collect(tmp_path / "topics", library=tmp_path / "nowhere")
+    files = collect_python_corpus(tmp_path / "topics", library=tmp_path / "nowhere")
     assert all(record["source"].startswith("topic ") for record in records_of(files.train))
     monkeypatch.setattr(python_corpus, "_topics", lambda: iter(()))
     with pytest.raises(DocumentError, match="lacks its sources"):
-        collect(tmp_path / "nothing", library=tmp_path / "nowhere")
+        collect_python_corpus(tmp_path / "nothing", library=tmp_path / "nowhere")

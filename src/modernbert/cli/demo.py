@@ -116,9 +116,9 @@ def demo(
 def _collect(folder: DemoFolder) -> None:
     # The training part is written last, so that both are there when it is.
     if not folder.train_text.exists():
-        from modernbert.data.python_corpus import collect
+        from modernbert.data.python_corpus import collect_python_corpus
 
-        collect(folder.train_text.parent)
+        collect_python_corpus(folder.train_text.parent)
     num_bytes = sum(path.stat().st_size for path in (folder.train_text, folder.held_out_text))
     _stage(1, "corpus", f"{num_bytes / 1e6:.1f} MB of code and documentation from Python itself")
 

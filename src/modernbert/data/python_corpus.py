@@ -51,7 +51,7 @@ class _Text:
         return number < HELD_OUT_FRACTION * 2**64
 
 
-def collect(output: Path | str, *, library: Path | None = None) -> CorpusFiles:
+def collect_python_corpus(output: Path | str, *, library: Path | None = None) -> CorpusFiles:
     """Write the corpus into a folder; the same Python version gives the same bytes.
 
     Args:

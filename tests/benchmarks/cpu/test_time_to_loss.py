@@ -22,7 +22,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
     """The real thing with a small corpus and vocabulary."""
     folder = tmp_path_factory.mktemp("text")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmarks.python_text.collect", _few_documents)
+        patch.setattr("benchmarks.python_text.collect_python_corpus", _few_documents)
         patch.setattr("benchmarks.python_text.VOCAB_SIZE", 512)
         patch.setattr("benchmarks.python_text.HELD_OUT_TOKENS", 2_000)
         yield Text.prepare(folder)
