@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DemoFolder:
         for file, seed in ((folder.held_out_text, 1), (folder.train_text, 2)):
             write_corpus(file, [*EXAMPLES, *texts(200, seed=seed)])
 
-    monkeypatch.setattr(python_corpus, "collect", collect)
+    monkeypatch.setattr(python_corpus, "collect_python_corpus", collect)
     monkeypatch.setattr(demo_verb, "VOCAB_SIZE", 448)
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))  # as many threads as there are
     folder.path.mkdir()
