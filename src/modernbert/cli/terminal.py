@@ -221,10 +221,11 @@ def duration(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """Write a number with its noun.
 
-    >>> counted(1, "document"), counted(1200, "document")
-    ('1 document', '1,200 documents')
+    >>> counted(1, "document"), counted(1200, "document"), counted(2, "query")
+    ('1 document', '1,200 documents', '2 queries')
     """
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    several = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else several}"
 
 
 def lines(description: Mapping[str, Any], *, indent: str = "") -> Iterator[str]:
