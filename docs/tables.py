@@ -3,7 +3,7 @@
 - The tables of files in docs/architecture.md: each file with the first line of its docstring, or of
   the comment that it begins with.
 - The tables of keys in docs/recipes.md, from the fields of the settings classes.
-- The tables of docs/learning.md, from benchmarks/results/learning.
+- The tables of docs/learning.md, from benchmarks/results.
 - llms.txt as a whole; see `docs.assistant`.
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. `tests/test_docs.py`
@@ -11,6 +11,7 @@ checks that nothing is out of date.
 """
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from typing import Any, get_args, get_origin
 
 import tomli_w
 
+from benchmarks.finetune import optimizers
 from benchmarks.learning import standings
 from docs import assistant
 from modernbert.settings import Field, fields_of, without_none
@@ -200,9 +202,14 @@ def race() -> str:
     return standings.report(*standings.read_result(ROOT / standings.FOLDER / standings.RESULT_FILE))
 
 
+def tuned() -> str:
+    """The optimizers of fine-tuning side by side."""
+    return optimizers.table(json.loads((ROOT / optimizers.RESULT).read_text())["rows"])
+
+
 GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "docs/architecture.md": {"files": file_tables},
-    "docs/learning.md": {"results": race},
+    "docs/learning.md": {"results": race, "fine-tuning": tuned},
     "docs/recipes.md": {
         f"keys {name}".strip(): partial(table_of_keys, name) for name in RECIPE_TABLES
     },

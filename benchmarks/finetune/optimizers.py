@@ -2,9 +2,10 @@
 
     python -m benchmarks.finetune.optimizers --data SHARED_DATA --model START --work FOLDER
 
-On a few rows of three sets. Every rate is tried with one seed; the best then has two more. The rate
+On a few rows of two sets. Every rate is tried with one seed; the best then has two more. The rate
 is chosen on the rows that are scored, for all optimizers alike. The command can be stopped, and the
-same one goes on; with all runs there it writes benchmarks/results/finetune/optimizers.json.
+same one goes on; with all runs there it writes benchmarks/results/finetune/optimizers.json,
+which docs/learning.md shows (`python -m docs.tables`).
 """
 
 import argparse
@@ -22,8 +23,9 @@ from modernbert.tasks.tuning.job import Outcome
 
 OPTIMIZERS = ("adamw", "stable-adamw", "muon")
 RATES = (2e-4, 4.5e-4, 1e-3)  # around what `modernbert finetune` takes for this width
-NUM_ROWS = {"sst2": 1_000, "stsb": 1_000, "conll2003": 1_000}
+NUM_ROWS = {"sst2": 1_000, "conll2003": 600}
 SEEDS = (0, 1, 2)
+RESULT = results.FOLDER / "finetune" / "optimizers.json"
 
 
 def scores(
@@ -86,8 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows[workload.name] = {
                 each: scores(fewer, folder, options, each) for each in OPTIMIZERS
             }
-    path = results.FOLDER / "finetune" / "optimizers.json"
-    results.write(path, {"benchmark": "finetune.optimizers", **around, "rows": rows})
+    results.write(RESULT, {"benchmark": "finetune.optimizers", **around, "rows": rows})
     print(table(rows))
 
 

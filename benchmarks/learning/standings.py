@@ -77,17 +77,22 @@ def table(runs: Mapping[str, Mapping[int, Points]], tokens: int) -> str:
 
 
 def catching_up(runs: Runs) -> list[str]:
-    """A table of when the record of each budget has the loss that a peer ends with; or none."""
-    heads = ("budget", "peer at its best rate", "loss", "CPU seconds", "record")
-    lines = ["| " + " | ".join([*heads, "tokens to that loss", "CPU seconds", "share"]) + " |"]
+    """A table of who first has the loss that a peer ends with, by the CPU's seconds; or none."""
+    heads = ("budget", "peer at its best rate", "loss", "CPU seconds", "soonest there")
+    lines = ["| " + " | ".join([*heads, "tokens by then", "CPU seconds", "share"]) + " |"]
     lines += ["|---" * 8 + "|"]
     for tokens in sorted(runs, reverse=True):
-        ours = [name for name in standings(runs[tokens]) if not is_peer(name)]
-        for peer in best_peers(runs[tokens]) if ours else []:
-            _, seconds, loss = mean_curve(runs[tokens][peer])[-1]
-            ended = f"`{peer}` | {loss:.3f} | {seconds:.0f} | `{ours[0]}`"
-            reached = _reached(mean_curve(runs[tokens][ours[0]]), loss, seconds)
-            lines.append(f"| {tokens:,} | {ended} | {reached} |")
+        curves = {name: mean_curve(each) for name, each in runs[tokens].items()}
+        for peer in best_peers(runs[tokens]):
+            _, seconds, loss = curves[peer][-1]
+            ours = {name: _reached(curves[name], loss) for name in curves if not is_peer(name)}
+            there = {name: place for name, place in ours.items() if place}
+            ended = f"| {tokens:,} | `{peer}` | {loss:.3f} | {seconds:.0f} |"
+            if there:
+                first = min(there, key=lambda name: there[name][1])
+                at, spent, _ = there[first]
+                ended += f" `{first}` | {at:,.0f} | {spent:.0f} | {spent / seconds:.2f} |"
+            lines.append(ended)
     return ["\n".join(lines)] if len(lines) > 2 else []
 
 
@@ -97,14 +102,13 @@ def best_peers(runs: Mapping[str, Mapping[int, Points]]) -> list[str]:
     return [names[0] for names in found if names]
 
 
-def _reached(curve: Sequence[tuple[float, ...]], loss: float, seconds: float) -> str:
-    """Where a curve has a loss, and its CPU seconds by then beside others."""
+def _reached(curve: Sequence[tuple[float, ...]], loss: float) -> list[float]:
+    """Tokens, CPU seconds and loss where a curve has a loss, between two points; empty if never."""
     for before, after in pairwise(curve):
         if after[-1] <= loss:
             share = max(0.0, (before[-1] - loss) / (before[-1] - after[-1]))
-            tokens, spent, _ = (a + share * (b - a) for a, b in zip(before, after, strict=True))
-            return f"{tokens:,.0f} | {spent:.0f} | {spent / seconds:.2f}"
-    return "never | |"
+            return [a + share * (b - a) for a, b in zip(before, after, strict=True)]
+    return []
 
 
 def mean_curve(runs: Mapping[int, Points]) -> list[tuple[float, ...]]:
