@@ -165,7 +165,7 @@ def test_mistakes_on_the_command_line(
     missing = run("serve", tmp_path / "none", "--port", 0)
     assert missing.exit_code == 2 and "none" in missing.stderr
     twice = run("serve", folders["embedder"], folders["embedder"], "--port", 0)
-    assert twice.exit_code == 2 and "its own name" in twice.stderr
+    assert twice.exit_code == 2 and "2 are named 'embedder'; write NAME=MODEL" in twice.stderr
     empty = run("serve", folders["embedder"], "--api-key", "", "--port", 0)
     assert empty.exit_code == 2 and "--api-key: got" in empty.stderr
     monkeypatch.setenv("MODERNBERT_API_KEY", "\udcff\udcfe")

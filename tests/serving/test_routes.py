@@ -390,8 +390,8 @@ def test_names_of_models(folders: dict[str, Path], models: list[ServedModel]) ->
     assert load(folders["tagger"], name="other").name == "other"
     with pytest.raises(InputError, match="NAME=MODEL"):
         load(folders["tagger"], name="a/b")
-    for wrong in ([], [models[0], models[0]]):
-        with pytest.raises(InputError, match="its own name"):
+    for wrong, message in (([], "expected one or more"), ([models[0], models[0]], "2 are named")):
+        with pytest.raises(InputError, match=message):
             Service(wrong)
 
 
