@@ -1,4 +1,5 @@
-"""Metrics: scores of labels, numbers, entities, answers and rankings.
+"""Metrics: scores of labels, numbers, entities, answers and rankings; and the plain model.
 
-Everything is plain NumPy and checked against scikit-learn, scipy, seqeval and ir-measures.
+Scores are plain NumPy, checked against scikit-learn, scipy, seqeval and ir-measures. The plain
+model is the floor that a classifier's scores stand beside.
 """

@@ -18,11 +18,17 @@ from modernbert.metrics.classification import (
     confusion_of,
     figures_of_labels,
 )
+from modernbert.metrics.plain_model import plain_outputs
 from modernbert.model.heads import ClassifierSettings
 from modernbert.tasks.labels.few_shot import few_shot_job
 from modernbert.tasks.labels.multi_label import flags_of_columns, listed_labels_job, multi_label_job
-from modernbert.tasks.labels.objective import Judged, Split, judged_rows, text_job
-from modernbert.tasks.labels.plain_model import plain_scores
+from modernbert.tasks.labels.objective import (
+    Judged,
+    LabelObjective,
+    Split,
+    judged_rows,
+    text_job,
+)
 from modernbert.tasks.labels.recipe import LABELS, ClassifyRecipe
 from modernbert.tasks.labels.rows import (
     LabelledTables,
@@ -33,7 +39,7 @@ from modernbert.tasks.labels.rows import (
     read_label_names,
     shortened,
 )
-from modernbert.tasks.tuning.job import Review, TuningJob
+from modernbert.tasks.tuning.job import Objective, Review, TuningJob
 
 
 @dataclass(frozen=True)
@@ -157,8 +163,25 @@ def _single_label(source: LabelledTables, recipe: ClassifyRecipe, column: str) -
         notes=[f"{source.train.source}: {doubt}"] if doubt else [],
         facts={"label": column, "labels": counts_of(names["train"], labels)},
     )
-    job = replace(job, plain=lambda: plain_scores(job.objective))
+    job = replace(job, plain=lambda: _plain_scores(job.objective, len(labels)))
     return few_shot_job(job) if recipe.training.few_shot else job
+
+
+def _plain_scores(objective: Objective, num_labels: int) -> dict[str, dict[str, float]]:
+    """The scores of the plain model on each held-out split; none where it takes minutes."""
+    assert isinstance(objective, LabelObjective)
+    splits = dict(objective.splits)
+    train = splits.pop("train")
+    outputs = plain_outputs(
+        train.shown,
+        torch.tensor([each.label for each in train.examples]),
+        num_labels,
+        {name: split.shown for name, split in splits.items()},
+    )
+    return {
+        name: objective.criterion.scores(list(found), splits[name].examples)
+        for name, found in outputs.items()
+    }
 
 
 def _doubtful_labels(labels: Sequence[str]) -> str:

@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from modernbert.batch import PackedBatch
 from modernbert.inference.batching import batch_tokens_for
+from modernbert.metrics.plain_model import logistic_regression
 from modernbert.model.heads import SequenceClassifier
 from modernbert.model.pooling import pool
 from modernbert.tasks.labels.objective import LabelObjective, outputs_of, packed, rows_of_each
-from modernbert.tasks.labels.plain_model import logistic_regression
 from modernbert.tasks.tuning.job import HeldOutSplit, Review, TuningJob
 from modernbert.tasks.tuning.task import Pack, computed_together, own_rows
 from modernbert.training.distributed import Group

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from modernbert.tasks.labels.plain_model import (
+from modernbert.metrics.plain_model import (
     _features,
     _inverse_frequencies,
     _words,

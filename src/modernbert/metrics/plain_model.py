@@ -1,4 +1,4 @@
-"""The plain model, TF-IDF of words and logistic regression: its scores beside a classifier's."""
+"""The plain model that classifiers are compared with: TF-IDF of words and logistic regression."""
 
 import math
 import re
@@ -9,41 +9,41 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modernbert.tasks.labels.objective import LabelObjective
-from modernbert.tasks.tuning.job import Objective
-
 _PENALTY = 1.0  # on the weights' squares, against the sum of the losses; C = 1 of scikit-learn
 _ITERATIONS = 200
 _WORD = re.compile(r"\w\w+")
-_MOST_ROWS, _MOST_WEIGHTS = 10_000, 10_000_000  # of the plain model: seconds of learning
+_MOST_ROWS, _MOST_WEIGHTS = 10_000, 10_000_000  # seconds of learning
 
 
-def plain_scores(labels: Objective) -> dict[str, dict[str, float]]:
-    """Compute the scores of the plain model on each held-out split.
+def plain_outputs(
+    texts: Sequence[str],
+    labels: Tensor,
+    num_labels: int,
+    held_out: Mapping[str, Sequence[str]],
+) -> dict[str, Tensor]:
+    """Learn the plain model, and compute its outputs for held-out texts.
 
     Args:
-        labels: The `LabelObjective`, with one label per text.
+        texts: The training texts.
+        labels: (num_texts,) int64. The label of each.
+        num_labels: The number of labels.
+        held_out: The texts of each split.
 
     Returns:
-        The scores by split and name; none where learning them would take minutes.
+        (num_texts of the split, num_labels) float64 for each split; nothing where learning would
+        take minutes.
     """
-    assert isinstance(labels, LabelObjective)
-    train = labels.splits["train"]
-    if len(train.examples) > _MOST_ROWS:
+    if len(texts) > _MOST_ROWS:
         return {}
-    words = [_words(text) for text in train.shown]
+    words = [_words(text) for text in texts]
     weights = _inverse_frequencies(words)
-    targets = torch.tensor([each.label for each in train.examples])
-    num_labels = len(getattr(labels.criterion, "labels", ())) or int(targets.max()) + 1
     if num_labels * len(weights) > _MOST_WEIGHTS:
         return {}
-    weight, bias = logistic_regression(_features(words, weights), targets, num_labels)
+    weight, bias = logistic_regression(_features(words, weights), labels, num_labels)
     found = {}
-    for name, split in labels.splits.items():
-        if name != "train":
-            features = _features([_words(text) for text in split.shown], weights)
-            outputs = features @ weight.t() + bias
-            found[name] = labels.criterion.scores(list(outputs), split.examples)
+    for name, split in held_out.items():
+        features = _features([_words(text) for text in split], weights)
+        found[name] = features @ weight.t() + bias
     return found
 
 
