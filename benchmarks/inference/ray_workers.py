@@ -2,9 +2,10 @@
 
     python -m benchmarks.inference.ray_workers TEXTS.parquet MODEL
 
-Both sides run `examples/ray_embed.py`'s worker, one thread each, in turn. A side's speed is the
-sum of its workers' texts a second, each from the end of its first batch to the end of its last:
-starting Ray or Python is not part of it, and is reported as the whole time.
+Both sides run `examples/ray_embed.py`'s worker, one thread each, in turn, and write the vectors as
+Parquet. A side's speed is the sum of its workers' texts a second, each from the end of its first
+batch to the end of its last: starting Ray or Python is not part of it, and is reported as the whole
+time.
 """
 
 import argparse
@@ -54,8 +55,12 @@ path, model, output, size = arguments
 worker = Embed(model, "text", 1)
 table = parquet.read_table(path)
 share = table.take(list(range(int(side), len(table), 2)))
+writer = None
 for begin in range(0, len(share), int(size)):
-    worker(share.slice(begin, int(size)))
+    found = worker(share.slice(begin, int(size)))
+    writer = writer or parquet.ParquetWriter(output + side, found.schema)
+    writer.write_table(found)
+writer.close()
 """
 
 
