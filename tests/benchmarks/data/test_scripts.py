@@ -40,7 +40,10 @@ def test_opening(cache: Path, tmp_path: Path) -> None:
     assert 0 < seconds["opened"] < seconds["found"] < seconds["first_batch"]
 
 
-def test_preparing_compares_the_same_texts(cache: Path, tmp_path: Path) -> None:
+def test_preparing_compares_the_same_texts(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")  # it sets this: gone after the test
     texts, tokenizer = cache / "corpus-1", cache / "tokenizer"
     (cache / "python").mkdir(parents=True)
     lines = [json.dumps({"text": f"the text of number {number}"}) for number in range(50)]
