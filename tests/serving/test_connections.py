@@ -72,7 +72,7 @@ def test_connections_that_wait_for_a_head_or_stay_idle_are_closed(serve: Serve) 
         assert used.recv(1000).startswith(b"HTTP/1.1 200")
         used.sendall(b"GET")
         assert is_closed(used)
-    assert service.num_running == 0
+    until(lambda: service.num_running == 0)
 
 
 def test_descriptors(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -102,7 +102,7 @@ def test_readers_that_do_not_read_are_counted_and_cut_off(serve: Serve) -> None:
         assert service.num_running == service.num_computing == 1
         assert service.memory.num_bytes > 1_000_000
         until(lambda: service.num_running == 0)
-    assert service.memory.num_bytes == 0
+    until(lambda: service.memory.num_bytes == 0)  # the client may have the answer sooner
     assert 'te_request_failure{err="disconnected"} 1.0' in client.get("/metrics").text
 
 
@@ -113,7 +113,7 @@ def test_answers_are_held_within_a_limit(serve: Serve) -> None:
     assert int(answer.headers["retry-after"]) >= 1
     assert "bodies" in refused(client.post("/embed", json={"inputs": "a" * 300_000}), 429)
     assert client.post("/embed", json={"inputs": "a"}).status_code == 200
-    assert service.memory.num_bytes == 0
+    until(lambda: service.memory.num_bytes == 0)  # the client may have the answer sooner
     outcome = readers_that_do_not_read(str(client.base_url), number=3, seconds=0.5)
     assert outcome.failures == 0
 
