@@ -249,6 +249,13 @@ def test_bfloat16_weights(config: EncoderConfig) -> None:
     assert similarity.min() > 0.995
 
 
+@pytest.mark.parametrize("wrong", [[5, 6], torch.tensor([[5, 6]]), "text"])
+def test_refuses_what_is_no_packed_batch(wrong: object) -> None:
+    encoder = with_random_weights(Encoder(small_config()))
+    with pytest.raises(InputError, match=r"^batch: got \w+, expected a PackedBatch"):
+        encoder(wrong)
+
+
 @pytest.mark.parametrize("wrong", [-1, 128, 10**12])
 def test_refuses_ids_outside_the_vocabulary(wrong: int) -> None:
     encoder = with_random_weights(Encoder(small_config()))

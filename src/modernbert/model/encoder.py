@@ -92,7 +92,8 @@ class Encoder(SavedModel):
             (total_tokens, hidden_size).
 
         Raises:
-            InputError: A token id is outside the vocabulary, or the borders do not fit the tokens.
+            InputError: No packed batch, a token id outside the vocabulary, or borders that do not
+                fit the tokens.
         """
         _check(batch, self.config.vocab_size)
         if self.engine is not None:
@@ -212,6 +213,11 @@ class Encoder(SavedModel):
 
 def _check(batch: PackedBatch, vocab_size: int) -> None:
     """Check a batch on the CPU; on other devices this would wait, and they check by themselves."""
+    if not isinstance(batch, PackedBatch):
+        raise InputError(
+            f"batch: got {type(batch).__name__}, expected a PackedBatch; make one of token ids by "
+            "PackedBatch.from_sequences([[5, 6, 7]])"
+        )
     if batch.token_ids.device.type != "cpu" or torch.compiler.is_compiling():
         return
     borders, total_tokens = batch.cu_seqlens, batch.total_tokens
