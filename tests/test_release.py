@@ -130,7 +130,7 @@ def test_what_is_in_the_archives(built: Path) -> None:
 
 @pytest.mark.slow
 def test_the_install_is_light(environment: Path) -> None:
-    program = (ROOT / "benchmarks" / "install_size.py").read_text()
+    program = (ROOT / "tests" / "installed_bytes.py").read_text()
     said = subprocess.run(
         [environment / "python", "-c", program], capture_output=True, text=True, check=True
     ).stdout

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 import modernbert
-from benchmarks import results, speed_picture
-from docs import commands, python_reference, settings_reference, site
+from benchmarks import results
+from docs import commands, python_reference, settings_reference, site, speed_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 

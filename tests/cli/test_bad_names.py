@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from tests.cli.test_app import VERBS, command_of
-
-from benchmarks.reliability.samples import write_corpus, write_samples
-from benchmarks.reliability.verbs import write_labels, write_pairs
+from tests.reliability.samples import write_corpus, write_samples
+from tests.reliability.verbs import write_labels, write_pairs
 
 NAMES = {"a user that is not there": "~nosuchuser/x", "long": "n" * 5000, "NUL": "a\0b"}
 _TRAINS = ("demo", "finetune")

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-
-from benchmarks.reliability.kills import Verb
-from benchmarks.reliability.samples import write_samples
-from benchmarks.reliability.verbs import all_verbs
+from tests.reliability.kills import Verb
+from tests.reliability.samples import write_samples
+from tests.reliability.verbs import all_verbs
 
 _PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # making it smaller takes minutes
 _EXAMPLES = int(os.environ.get("MODERNBERT_TEST_EXAMPLES", "12"))

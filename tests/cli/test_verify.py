@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.reliability.samples import write_corpus, write_samples
 
-from benchmarks.reliability.samples import write_corpus, write_samples
 from modernbert.hashes import HASHES_FILE
 
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.serving.conftest import Serve, connect, text_of
-from tests.serving.test_http import blocked as blocked
-from tests.serving.test_http import refused, send, status, until
-
-from benchmarks.serving.hostile import (
+from tests.reliability.hostile import (
     connected,
     health,
     many_connections,
     readers_that_do_not_read,
 )
+from tests.serving.conftest import Serve, connect, text_of
+from tests.serving.test_http import blocked as blocked
+from tests.serving.test_http import refused, send, status, until
+
 from modernbert.serving.connections import allowed_connections
 from modernbert.serving.server import bind
 

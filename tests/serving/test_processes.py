@@ -17,11 +17,11 @@ import httpx
 import pytest
 from tests.cli.conftest import Run
 from tests.cli.conftest import run as run
+from tests.reliability.soak import metrics, soak
 from tests.serving.conftest import text_of
 
 from benchmarks.serving.load import Answer, Ask, Connection, closed_loop, embed_ask
 from benchmarks.serving.servers import free_port, ours, running
-from benchmarks.serving.soak import metrics, soak
 from modernbert.cli.serve import _log_visibly
 
 SOAK_SECONDS = float(os.environ.get("MODERNBERT_SOAK_SECONDS", "30"))

@@ -11,7 +11,6 @@ import pytest
 
 from benchmarks.serving.__main__ import latencies, summary
 from benchmarks.serving.load import Answer, Connection, closed_loop, embed_ask, open_loop
-from benchmarks.serving.soak import Outcome
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -112,10 +111,3 @@ def test_medians_of_rounds() -> None:
     found = summary(rounds)
     assert found["tokens_per_second"] == found["short_p99_beside_long_seconds"] == 2
     assert math.isnan(found["long_median_seconds"])
-
-
-def test_growth_is_told_after_the_first_quarter() -> None:
-    flat = Outcome(resident_bytes=[1, 50, 99, 100, 100, 100, 100, 101])
-    assert flat.growth_bytes == 1
-    growing = Outcome(resident_bytes=[float(10 * index) for index in range(40)])
-    assert growing.growth_bytes == 200

@@ -1,6 +1,6 @@
 """Claim: what inference and serving need beside torch takes less than 150 MB on the disk.
 
-    python -m benchmarks.install_size      # in the environment that is to be measured
+    python tests/installed_bytes.py      # in the environment that is to be measured
 
 Prints the bytes of each installed package but torch, what torch needs, and pip and setuptools. It
 imports nothing else, so that it also runs in an environment without this repository.

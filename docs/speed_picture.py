@@ -1,7 +1,7 @@
-"""The picture of the README and of the site's start page: `python -m benchmarks.speed_picture`.
+"""The picture of the README and of the site's start page: `python -m docs.speed_picture`.
 
-It shows the tokens per second of `results/cpu/zen5/512-ragged.json`, once for light pages and once
-for dark ones. Texts stay texts, so that the figures can be read and tested.
+It shows the tokens per second of `benchmarks/results/cpu/zen5/512-ragged.json`, once for light
+pages and once for dark ones. Texts stay texts, so that the figures can be read and tested.
 """
 
 import re
@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from benchmarks import results
 
-RESULT = Path(__file__).parent / "results" / "cpu" / "zen5" / "512-ragged.json"
-FOLDER = Path(__file__).parents[1] / "docs" / "images"
+RESULT = Path(__file__).parents[1] / "benchmarks/results/cpu/zen5/512-ragged.json"
+FOLDER = Path(__file__).parent / "images"
 # The bars of each number format, by their names in the result and on the picture.
 BARS = {
     "float32": {

@@ -1,6 +1,6 @@
 """Claim: no request within the limits holds the event loop for more than a tenth of a second.
 
-    python -m benchmarks.serving.held_loop
+    python -m tests.reliability.held_loop
 
 A server with a tiny model of every kind is sent the worst bodies that were found for each route,
 one at a time. Two times are taken of each: the CPU time of the longest callback of the event loop,
@@ -22,8 +22,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from tests.reliability.hostile import connected, hostile_bodies
+
 from benchmarks.command import bare_parser
-from benchmarks.serving.hostile import connected, hostile_bodies
 
 MOST_MS = 100.0
 _TICK_SECONDS = 0.002
@@ -239,7 +240,8 @@ def serve(folder: Path, watch: Watch, listener: socket.socket) -> None:
     import gc
     import sys
 
-    from benchmarks.reliability.samples import write_samples
+    from tests.reliability.samples import write_samples
+
     from modernbert.serving import server as serving
     from modernbert.serving.models import load
     from modernbert.serving.service import Service

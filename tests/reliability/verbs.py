@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.reliability.flips import verify
+from tests.reliability.kills import Verb
+from tests.reliability.samples import TEXTS, write_corpus
 
-from benchmarks.reliability.flips import verify
-from benchmarks.reliability.kills import Verb
-from benchmarks.reliability.samples import TEXTS, write_corpus
 from modernbert.files import updated_folder
 
 _PRECISION = ("--precision", "float32")

@@ -1,8 +1,8 @@
 """Count what is lost or wrong after kills, signals, flipped bits, crafted folders and corpora.
 
-    python -m benchmarks.reliability                      # all of it
-    python -m benchmarks.reliability --only flips corpora
-    python -m benchmarks.reliability --only kills --verbs "embed -o" --places 1000
+    python -m tests.reliability                      # all of it
+    python -m tests.reliability --only flips corpora
+    python -m tests.reliability --only kills --verbs "embed -o" --places 1000
 
 Everything is made from nothing in a temporary folder, and no network is used. All of it takes more
 than an hour; each call adds to the results of those before. Ends with exit code 1 where anything
@@ -54,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import torch
-
-    from benchmarks.reliability.samples import write_samples
+    from tests.reliability.samples import write_samples
 
     torch.set_num_threads(1)
     options = parser().parse_args(arguments)
@@ -112,7 +111,7 @@ class Record:
 def _parts(
     options: argparse.Namespace, samples: dict[str, Path], home: Path, record: Record
 ) -> dict[str, Callable[[], dict[str, Any]]]:
-    from benchmarks.reliability import corpora, crafted, flips
+    from tests.reliability import corpora, crafted, flips
 
     values = crafted.VALUES if options.all_values else _SHORT_VALUES
     return {
@@ -128,7 +127,7 @@ def _parts(
 
 def _held() -> dict[str, Any]:
     """Send a server the worst requests that are known, and take how long each holds its loop."""
-    from benchmarks.serving import held_loop
+    from tests.reliability import held_loop
 
     requests = {found.pop("request"): found for found in held_loop.measured()}
     times = {name: found["longest_callback_cpu_ms"] for name, found in requests.items()}
@@ -144,7 +143,8 @@ def _held() -> dict[str, Any]:
 
 def _connections(model: Path) -> dict[str, Any]:
     """Attack a server, and count the times that `/health` was asked, and not answered, beside."""
-    from benchmarks.serving import hostile
+    from tests.reliability import hostile
+
     from benchmarks.serving.servers import ours
 
     hostile.raise_descriptor_limit()
@@ -161,7 +161,7 @@ def _connections(model: Path) -> dict[str, Any]:
 def _kills(
     options: argparse.Namespace, samples: dict[str, Path], home: Path, record: Record
 ) -> dict[str, Any]:
-    from benchmarks.reliability import kills, verbs
+    from tests.reliability import kills, verbs
 
     total: dict[str, Any] = {"kills": 0, "faults": []}
     for verb in verbs.all_verbs(samples, options.verbs):
@@ -180,7 +180,7 @@ def _kills(
 
 def _stops(options: argparse.Namespace, samples: dict[str, Path], home: Path) -> dict[str, Any]:
     """Ask every verb to stop, in every way, at some of its places and at random times."""
-    from benchmarks.reliability import kills, verbs
+    from tests.reliability import kills, verbs
 
     counts: dict[str, Any] = {how: {"verbs": 0, "chosen": 0, "random": 0} for how in _STOPS}
     faults: list[str] = []

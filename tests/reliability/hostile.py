@@ -3,7 +3,7 @@
 Claim: connections that idle or drip, bodies made to be slow, and readers that do not read leave
 `/health` quick, and the server's memory bounded.
 
-    python -m benchmarks.serving.hostile MODEL --connections 2000
+    python -m tests.reliability.hostile MODEL --connections 2000
 
 Each attack is bounded in number and time, and goes to a server on this machine alone.
 """
@@ -23,10 +23,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from tests.reliability.soak import metrics
 
 from benchmarks.command import bare_parser
 from benchmarks.serving.servers import ours
-from benchmarks.serving.soak import metrics
 
 _HEAD = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 _WORD = "a" * 1_900_000

@@ -1,6 +1,6 @@
 """A server under twice the load that it takes: nothing is lost, nothing grows.
 
-    python -m benchmarks.serving.soak MODEL --minutes 30
+    python -m tests.reliability.soak MODEL --minutes 30
 
 More clients than the server admits at once ask again as soon as they are answered or refused. Each
 request must be answered exactly once, with its own text's vector or with a refusal; the server's

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reliability.kills import run_child
+from tests.reliability.kills import run_child
 
 _TEXT = "The square of number 5 is 25, and nothing else is. "
 

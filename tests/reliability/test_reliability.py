@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.reliability import corpora, crafted, flips, kills, samples, soak, verbs
 
-from benchmarks.reliability import corpora, crafted, flips, kills, samples, verbs
 from modernbert.model import config_file
 
 NUMBERS = (
@@ -194,3 +194,10 @@ def test_hostile_corpora(
 ) -> None:
     monkeypatch.setattr(corpora, "CORPORA", {name: corpora.CORPORA[name]})
     assert corpora.run(made, tmp_path / "corpora").faults == []
+
+
+def test_growth_is_told_after_the_first_quarter() -> None:
+    flat = soak.Outcome(resident_bytes=[1, 50, 99, 100, 100, 100, 100, 101])
+    assert flat.growth_bytes == 1
+    growing = soak.Outcome(resident_bytes=[float(10 * index) for index in range(40)])
+    assert growing.growth_bytes == 200

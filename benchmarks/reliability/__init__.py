@@ -1,1 +1,0 @@
-"""What is lost or wrong after kills, flipped bits, crafted folders and hostile corpora."""
