@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks import results
-from benchmarks.models import CACHE, Model, random_model, trained_model
+from benchmarks.models import CACHE, Model, random_model
 from modernbert.model.config import PRESETS
 
 
@@ -71,17 +71,11 @@ def add_model(made: argparse.ArgumentParser, *, layers: int) -> None:
     """Options that say which model."""
     sizes = [name for name in PRESETS if name in ("tiny", "17m", "32m", "68m", "base", "large")]
     made.add_argument("--size", choices=sizes, default="base", help="widths of the model")
-    add(
-        made,
-        layers=(layers, "layers, every third global"),
-        model=(Path, "a trained model folder in place of random weights"),
-    )
+    add(made, layers=(layers, "layers, every third global"))
 
 
 def model_of(options: argparse.Namespace) -> Model:
     """The model that the options ask for."""
-    if options.model is not None:
-        return trained_model(options.model, options.cache)
     return random_model(options.size, options.layers, options.cache)
 
 

@@ -3,9 +3,7 @@
 - ONNX by torch's exporter, with free numbers of rows and columns;
 - its int8 copy by ONNX Runtime's dynamic quantisation, a scale for each column of a weight;
 - OpenVINO's int8: weights alone by NNCF (activations are then quantised as they come), and all of
-  it with fixed scales from calibration, which is faster;
-- OpenVINO's own trace of the torch model, whose fused attention is faster on long input and gives
-  NaN where a padded row sees nothing, so that it is for batches without padding.
+  it with fixed scales from calibration, which is faster.
 """
 
 from collections.abc import Callable
@@ -38,18 +36,6 @@ def onnx_int8_file(model: Model) -> Path:
     return _kept(model.cache / "int8.onnx", quantize)
 
 
-def openvino_traced(model: Model) -> Path:
-    """model.xml from torch, float32, for batches without padding."""
-
-    def convert(path: Path) -> None:
-        import openvino
-
-        converted = openvino.convert_model(_HiddenStates(model), example_input=_example())
-        openvino.save_model(converted, path, compress_to_fp16=False)
-
-    return _kept(model.cache / "traced.xml", convert)
-
-
 def openvino_int8_weights(model: Model) -> Path:
     """Weights in int8, a scale for each column."""
 
@@ -64,11 +50,9 @@ def openvino_int8_weights(model: Model) -> Path:
     return _kept(model.cache / "int8-weights.xml", compress)
 
 
-def openvino_int8_static(model: Model, *, traced: bool) -> Path:
+def openvino_int8_static(model: Model) -> Path:
     """Weights and activations in int8, with the activations' scales fixed beforehand."""
-    source = openvino_traced if traced else onnx_file
-    name = f"int8-static{'-traced' if traced else ''}.xml"
-    return _kept(model.cache / name, lambda path: _calibrate(source(model), path))
+    return _kept(model.cache / "int8-static.xml", lambda path: _calibrate(onnx_file(model), path))
 
 
 class _HiddenStates(nn.Module):

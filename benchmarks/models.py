@@ -1,4 +1,4 @@
-"""The models that are measured: equal random weights for everyone, or a trained folder."""
+"""The models that are measured: equal random weights for everyone."""
 
 import tempfile
 from dataclasses import dataclass
@@ -54,13 +54,6 @@ def random_model(size: str, num_layers: int, cache: Path = CACHE) -> Model:
         f"{size} width, {num_layers} of {whole} layers ({num_global} global), random weights"
     )
     return Model(folder=home / "model", description=description, cache=home)
-
-
-def trained_model(folder: Path, cache: Path = CACHE) -> Model:
-    """A model folder of one's own."""
-    home = cache / folder.resolve().as_posix().strip("/").replace("/", "-")
-    home.mkdir(parents=True, exist_ok=True)
-    return Model(folder=folder, description=f"the trained model {folder.name}", cache=home)
 
 
 @torch.no_grad()

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import exports, restricted_peers, results
 from benchmarks.engines import Engine, Ours, Padded, Precision, Sequences
-from benchmarks.models import Model, draw_weights
+from benchmarks.models import Model
 from benchmarks.workloads import Workload
 
-Builder = Callable[[Model, int], Engine]
 E = TypeVar("E")
 
 # Above so many columns an engine gives its scratch memory back after each batch: with several
@@ -25,9 +24,8 @@ _LEFT_OUT_WHEN_LONG = {
     "fastembed": "it runs ONNX Runtime",
     "onnxruntime": "keeps the scores of all heads at once: 17 GB at 8,192 tokens",
     "openvino": "its CPU plugin ends the process at 8,192 tokens (2026.4.1); --peers tries again",
-    "bert": "its positions end at 512",
 }
-_BERT_LAYERS_EACH = 12 / 22  # BERT-base has 12 layers where ModernBERT-base has 22
+_NOT_RESTRICTED = ("onnxruntime", "openvino", "fastembed")
 
 
 def engines_for(workload: Workload) -> list[str]:
@@ -35,14 +33,14 @@ def engines_for(workload: Workload) -> list[str]:
 
     Nobody in bfloat16 where the CPU has no units for it: emulated it takes minutes.
     """
-    names = [*OURS, *TRANSFORMERS]
-    if not workload.is_long:  # benchmarks/README.md says why not the others
-        names += [*TEXT_LIBRARIES, *RUNTIMES, *BERT]
     narrow = () if results.has_bfloat16_units() else ("bfloat16", "autocast")
-    return [name for name in names if not name.endswith(narrow)]
+    absent = tuple(left_out(workload))
+    return [name for name in BUILDERS if not name.endswith(narrow) and not name.startswith(absent)]
 
 
-RUNTIMES_BY_THEMSELVES = ("onnxruntime", "openvino", "fastembed")
+def left_out(workload: Workload) -> dict[str, str]:
+    """Who is not asked, and why."""
+    return dict(_LEFT_OUT_WHEN_LONG) if workload.is_long else {}
 
 
 def not_restricted(names: Iterable[str]) -> list[str]:
@@ -53,12 +51,7 @@ def not_restricted(names: Iterable[str]) -> list[str]:
     """
     if results.restriction() is None or restricted_peers.are_in_use():
         return []
-    return [name for name in names if name.startswith(RUNTIMES_BY_THEMSELVES)]
-
-
-def left_out(workload: Workload) -> dict[str, str]:
-    """Who is not asked, and why."""
-    return dict(_LEFT_OUT_WHEN_LONG) if workload.is_long else {}
+    return [name for name in names if name.startswith(_NOT_RESTRICTED)]
 
 
 def build(name: str, model: Model, num_threads: int) -> Engine:
@@ -68,7 +61,7 @@ def build(name: str, model: Model, num_threads: int) -> Engine:
         KeyError: no such name.
         ImportError: the peer is not installed.
     """
-    return BUILDERS[name](model, num_threads)
+    return BUILDERS[name](name, model, num_threads)
 
 
 def built(makers: Mapping[str, Callable[[], E]]) -> tuple[dict[str, E], dict[str, str]]:
@@ -89,56 +82,36 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"[:200]
 
 
-def _ours(model: Model, num_threads: int, *, name: str, precision: Precision) -> Engine:
-    del name, num_threads  # it has its own name and takes torch's threads
-    return Ours(model, precision)
+def _precision(name: str) -> Precision:
+    """What an engine computes in, by its name."""
+    known: tuple[Precision, ...] = ("float32", "int8")
+    return next((each for each in known if each in name), "bfloat16")
 
 
-def _transformers(
-    model: Model, num_threads: int, *, name: str, dtype: torch.dtype, autocast: bool = False
-) -> Engine:
-    del num_threads  # torch's own
+def _ours(name: str, model: Model, _: int) -> Engine:
+    return Ours(model, _precision(name))  # it takes torch's threads, as transformers does
+
+
+def _transformers(name: str, model: Model, _: int) -> Engine:
     from transformers import AutoModel
 
-    read = AutoModel.from_pretrained(model.folder, attn_implementation="sdpa", dtype=dtype)
-    precision: Precision = "bfloat16" if autocast or dtype is torch.bfloat16 else "float32"
-    return Padded(name=name, precision=precision, run=_torch_run(read.eval(), autocast))
+    dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
+    read = AutoModel.from_pretrained(model.folder, attn_implementation="sdpa", dtype=dtype).eval()
 
-
-def _torch_run(module: Any, autocast: bool) -> Callable[[Tensor, Tensor], Tensor]:
     @torch.inference_mode()
     def run(ids: Tensor, mask: Tensor) -> Tensor:
         context: AbstractContextManager[object] = nullcontext()
-        if autocast:
+        if name.endswith("autocast"):
             context = torch.autocast("cpu", torch.bfloat16)
         with context:
-            states: Tensor = module(input_ids=ids, attention_mask=mask).last_hidden_state
+            states: Tensor = read(input_ids=ids, attention_mask=mask).last_hidden_state
         return states
 
-    return run
-
-
-def _bert(model: Model, num_threads: int, *, name: str, dtype: torch.dtype) -> Engine:
-    """BERT-base's widths, with as large a part of its layers as the model has of its own."""
-    del num_threads
-    from transformers import BertConfig, BertModel
-
-    config = BertConfig(
-        num_hidden_layers=round(model.config.num_layers * _BERT_LAYERS_EACH),
-        max_position_embeddings=1_024,
-    )
-    module: nn.Module = draw_weights(BertModel(config, add_pooling_layer=False))
-    precision: Precision = "bfloat16" if dtype is torch.bfloat16 else "float32"
-    return Padded(name=name, precision=precision, run=_torch_run(module.eval().to(dtype), False))
+    return Padded(name=name, precision=_precision(name), run=run)
 
 
 def _onnxruntime(
-    model: Model,
-    num_threads: int,
-    *,
-    name: str,
-    precision: Precision,
-    file: Callable[[Model], Path],
+    name: str, model: Model, num_threads: int, *, file: Callable[[Model], Path]
 ) -> Engine:
     import onnxruntime
 
@@ -156,25 +129,19 @@ def _onnxruntime(
         chosen = frugal if ids.shape[1] > _MANY_COLUMNS else None
         return torch.from_numpy(session.run(None, inputs, chosen)[0])
 
-    return Padded(name=name, precision=precision, run=run)
+    return Padded(name=name, precision=_precision(name), run=run)
 
 
 def _openvino(
-    model: Model,
-    num_threads: int,
-    *,
-    name: str,
-    precision: Precision,
-    file: Callable[[Model], Path],
-    hint: str,
+    name: str, model: Model, num_threads: int, *, file: Callable[[Model], Path]
 ) -> Engine:
     import openvino
 
-    if hint == "bf16" and not results.has_bfloat16_units():
-        hint = "f32"  # what int8 leaves over
+    precision = _precision(name)
+    narrow = precision != "float32" and results.has_bfloat16_units()  # or what int8 leaves over
     settings = {
         "INFERENCE_NUM_THREADS": num_threads,
-        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_PRECISION_HINT": "bf16" if narrow else "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
     compiled = openvino.Core().compile_model(file(model), "CPU", settings)
@@ -196,13 +163,12 @@ class _SentenceTransformers:
     The look-up of the words takes less than a hundredth of the time.
     """
 
-    name = "sentence-transformers float32"
     precision: Precision = "float32"
 
-    def __init__(self, model: Model, num_threads: int) -> None:
-        del num_threads
+    def __init__(self, name: str, model: Model, _: int) -> None:
         from sentence_transformers import SentenceTransformer, models
 
+        self.name = name
         words = models.Transformer(str(_with_words(model)), max_seq_length=8_192)
         pooling = models.Pooling(model.config.hidden_size, pooling_mode="mean")
         self._model = SentenceTransformer(modules=[words, pooling], device="cpu")
@@ -221,10 +187,10 @@ class _SentenceTransformers:
 class _Fastembed:
     """A custom local model; batches as they come, padded to their longest."""
 
-    name = "fastembed float32"
     precision: Precision = "float32"
 
-    def __init__(self, model: Model, num_threads: int) -> None:
+    def __init__(self, name: str, model: Model, num_threads: int) -> None:
+        self.name = name
         self._model = fastembed_model(model, _with_words(model, onnx=True), num_threads)
 
     def encode(self, sequences: Sequences, batch_size: int | None) -> list[Tensor]:
@@ -289,54 +255,18 @@ def _with_words(model: Model, *, onnx: bool = False) -> Path:
     return folder
 
 
-OURS = ("ours float32", "ours bfloat16", "ours int8")
-TRANSFORMERS = ("transformers float32", "transformers bfloat16", "transformers autocast")
-TEXT_LIBRARIES = ("sentence-transformers float32", "fastembed float32")
-RUNTIMES = (
-    "onnxruntime float32",
-    "onnxruntime int8",
-    "openvino float32",
-    "openvino bfloat16",
-    "openvino int8",
-    "openvino int8 static",
-)
-BERT = ("bert float32", "bert bfloat16")
-
-
-def _named(builder: Callable[..., Engine], name: str, **settings: Any) -> tuple[str, Builder]:
-    return name, partial(builder, name=name, **settings)
-
-
-def _runtime(name: str, file: Callable[[Model], Path], hint: str | None = None) -> tuple[str, Any]:
-    """ONNX Runtime, or OpenVINO where there is a hint of the precision to compute in."""
-    precision = next(word for word in ("float32", "bfloat16", "int8") if word in name)
-    if hint is None:
-        return _named(_onnxruntime, name, precision=precision, file=file)
-    return _named(_openvino, name, precision=precision, file=file, hint=hint)
-
-
-_static = partial(exports.openvino_int8_static, traced=False)
-_static_traced = partial(exports.openvino_int8_static, traced=True)
-
-_BUILDERS: tuple[tuple[str, Builder], ...] = (
-    _named(_ours, "ours float32", precision="float32"),
-    _named(_ours, "ours bfloat16", precision="bfloat16"),
-    _named(_ours, "ours int8", precision="int8"),
-    _named(_transformers, "transformers float32", dtype=torch.float32),
-    _named(_transformers, "transformers bfloat16", dtype=torch.bfloat16),
-    _named(_transformers, "transformers autocast", dtype=torch.float32, autocast=True),
-    ("sentence-transformers float32", _SentenceTransformers),
-    ("fastembed float32", _Fastembed),
-    _runtime("onnxruntime float32", exports.onnx_file),
-    _runtime("onnxruntime int8", exports.onnx_int8_file),
-    _runtime("openvino float32", exports.onnx_file, "f32"),
-    _runtime("openvino bfloat16", exports.onnx_file, "bf16"),
-    _runtime("openvino int8", exports.openvino_int8_weights, "bf16"),
-    _runtime("openvino int8 static", _static, "bf16"),
-    _runtime("openvino traced float32", exports.openvino_traced, "f32"),
-    _runtime("openvino traced bfloat16", exports.openvino_traced, "bf16"),
-    _runtime("openvino traced int8 static", _static_traced, "bf16"),
-    _named(_bert, "bert float32", dtype=torch.float32),
-    _named(_bert, "bert bfloat16", dtype=torch.bfloat16),
-)
-BUILDERS: Mapping[str, Builder] = dict(_BUILDERS)
+BUILDERS: Mapping[str, Callable[[str, Model, int], Engine]] = {
+    **dict.fromkeys(("ours float32", "ours bfloat16", "ours int8"), _ours),
+    "transformers float32": _transformers,
+    "transformers bfloat16": _transformers,
+    "transformers autocast": _transformers,
+    "sentence-transformers float32": _SentenceTransformers,
+    "fastembed float32": _Fastembed,
+    "onnxruntime float32": partial(_onnxruntime, file=exports.onnx_file),
+    "onnxruntime int8": partial(_onnxruntime, file=exports.onnx_int8_file),
+    "openvino float32": partial(_openvino, file=exports.onnx_file),
+    "openvino bfloat16": partial(_openvino, file=exports.onnx_file),
+    "openvino int8": partial(_openvino, file=exports.openvino_int8_weights),
+    "openvino int8 static": partial(_openvino, file=exports.openvino_int8_static),
+}
+RUNTIMES = [name for name in BUILDERS if name.startswith(("onnxruntime", "openvino"))]

@@ -1,4 +1,4 @@
-"""What `time_to_loss` trains on: a text that every machine has, and one first model for everyone.
+"""What pretrainings are compared on: a text of every machine, and one first model for everyone.
 
 The sources, docstrings and manual of the Python installation, a tokenizer of 16,384 entries
 learned from them, and token shards; files that are held out are seen by nobody in training.

@@ -8,8 +8,7 @@
     python -m benchmarks.cpu --table          the targets beside what was measured
 
 Each row is a process of its own and writes its result when it ends, so that all can be stopped at
-any time and taken up by the same command. `time-to-loss` takes several calls: it keeps each of its
-runs, and does as many as fit into its 24 minutes.
+any time and taken up by the same command.
 """
 
 import argparse
@@ -18,27 +17,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import results
 from benchmarks.command import bare_parser
+from benchmarks.cpu.targets import table
 
 # A row that takes so many times its estimate is stopped; with --cpu-time others work beside it.
 _OVERRUN, _OVERRUN_BESIDE_OTHERS = 2, 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(NamedTuple):
     """One command.
 
     minutes: that it takes on a quiet machine of two cores.
+    script: and its arguments.
     """
 
     name: str
-    script: str
-    arguments: str
     minutes: float
+    script: str
 
     @property
     def out(self) -> Path:
@@ -51,66 +50,49 @@ class Row:
 
     def command(self, *more: str) -> list[str]:
         """What is run."""
-        module = f"benchmarks.cpu.{self.script}"
-        start = [sys.executable, "-W", "ignore", "-m", module]
-        return [*start, *self.arguments.split(), *more, "--out", str(self.out)]
+        return [*_command(self.script), *more, "--out", str(self.out)]
 
 
-def _row(name: str, script: str, arguments: str, minutes: float) -> Row:
-    return Row(name=name, script=script, arguments=arguments, minutes=minutes)
+def _command(script: str) -> list[str]:
+    name, *arguments = script.split()
+    return [sys.executable, "-W", "ignore", "-m", f"benchmarks.cpu.{name}", *arguments]
 
 
-def _encoding(name: str, arguments: str, minutes: float) -> Row:
-    return _row(name, "encoding", f"--workload {arguments}", minutes)
-
-
-def _blocks(name: str, size: str, minutes: float) -> Row:
-    arguments = f"--batch blocks --update --size {size} --rounds 5 --seconds 90"
-    return _row(f"training-step-{name}", "training_step", arguments, minutes)
-
-
-LONG = "--layers 10 --rounds 2"
-SMALL = "--size 32m --layers 10 --rounds 5"
+_BLOCKS = "training_step --batch blocks --update --rounds 5 --seconds 90 --size"
+_LONG = "--layers 10 --rounds 2"
 
 ROWS = (
-    _encoding("512-fixed", "512-fixed --rounds 4 --seconds 150", 4.5),
-    _encoding("512-ragged", "512-ragged --rounds 4 --seconds 120", 4.5),
-    _encoding("uniform-padded", "uniform-padded --rounds 3 --seconds 140", 3.5),
-    _encoding("8192-fixed", f"8192-fixed {LONG} --seconds 300", 6),
-    _encoding("8192-ragged", f"8192-ragged {LONG} --seconds 170", 4),
-    _encoding("8192-padded", "8192-padded --layers 5 --rounds 1", 4),
-    _row("ceiling", "ceiling", "--rounds 5 --seconds 60", 1.5),
-    _row("memory", "memory", "--layers 10", 2),
-    _row("training-step-ragged", "training_step", "--batch ragged --rounds 3 --seconds 130", 3.5),
-    _blocks("tiny-blocks", "tiny", 1),
-    _blocks("blocks", "384", 2),
-    _blocks("base-blocks", "base", 3),
-    _row("training-step-long", "training_step", "--batch long --layers 4 --rounds 1", 3.5),
-    _encoding("request-32", "request-32 --rounds 7 --seconds 40", 1.5),
-    _encoding("request-8", "request-8 --rounds 7 --seconds 40", 1.5),
-    _encoding("request-128", "request-128 --rounds 7 --seconds 40", 1.5),
-    _encoding("request-512", "request-512 --rounds 5 --seconds 60", 2),
-    _encoding("web", "web --rounds 3 --seconds 130", 5),
-    _row("time-to-loss", "time_to_loss", "", 24),
-    _encoding("32m-512-fixed", f"512-fixed {SMALL} --seconds 60", 2),
-    _encoding("32m-512-ragged", f"512-ragged {SMALL} --seconds 60", 2.5),
+    Row("512-fixed", 4.5, "encoding --workload 512-fixed --rounds 4 --seconds 150"),
+    Row("512-ragged", 4.5, "encoding --workload 512-ragged --rounds 4 --seconds 120"),
+    Row("uniform-padded", 3.5, "encoding --workload uniform-padded --rounds 3 --seconds 140"),
+    Row("8192-fixed", 6, f"encoding --workload 8192-fixed {_LONG} --seconds 300"),
+    Row("8192-ragged", 4, f"encoding --workload 8192-ragged {_LONG} --seconds 170"),
+    Row("8192-padded", 4, "encoding --workload 8192-padded --layers 5 --rounds 1"),
+    Row("memory", 2, "memory --layers 10"),
+    Row("training-step-ragged", 3.5, "training_step --batch ragged --rounds 3 --seconds 130"),
+    Row("training-step-tiny-blocks", 1, f"{_BLOCKS} tiny"),
+    Row("training-step-blocks", 2, f"{_BLOCKS} 384"),
+    Row("training-step-base-blocks", 3, f"{_BLOCKS} base"),
+    Row("training-step-long", 3.5, "training_step --batch long --layers 4 --rounds 1"),
+    Row("request-32", 1.5, "encoding --workload request-32 --rounds 7 --seconds 40"),
+    Row("request-8", 1.5, "encoding --workload request-8 --rounds 7 --seconds 40"),
+    Row("request-128", 1.5, "encoding --workload request-128 --rounds 7 --seconds 40"),
+    Row("request-512", 2, "encoding --workload request-512 --rounds 5 --seconds 60"),
 )
 
 # One for each model that the rows measure; long rows have exports of their own.
 _PREPARATIONS = (
-    "--workload 512-fixed --prepare",
-    "--workload 8192-fixed --layers 10 --prepare",
-    "--workload 512-fixed --size 32m --layers 10 --prepare",
+    "encoding --workload 512-fixed --prepare",
+    "encoding --workload 8192-fixed --layers 10 --prepare",
 )
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is asked for; the number of rows that failed."""
     made = bare_parser(
         __doc__,
         minutes=(60.0, "no row that would end later"),
         only=(str, "names of rows, by commas; they are run again"),
-        again=(False, "also rows that are there already"),
         threads=(str, "threads of everyone; all cores when absent"),
         cpu_time=(False, "see the scripts' own --help"),
         list=(False, "show the rows and stop"),
@@ -118,37 +100,27 @@ def parser() -> argparse.ArgumentParser:
         table=(False, "show targets and figures and stop"),
     )
     made.add_argument("--restrict", choices=results.RESTRICTIONS, help="instructions to keep to")
-    return made
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is asked for; the number of rows that failed."""
-    options = parser().parse_args(arguments)
+    options = made.parse_args(arguments)
     if options.restrict:  # for this process, whose name of the machine follows, and for the rows
         os.environ |= results.RESTRICTIONS[options.restrict]
+    if options.prepare:
+        return sum(subprocess.run(_command(each)).returncode != 0 for each in _PREPARATIONS)
     if options.list:
         for row in ROWS:
-            print(f"{row.name:22s} {row.minutes:4.1f} min  {' '.join(row.command()[3:])}")
-        return 0
-    if options.table:
-        from benchmarks.cpu.targets import table
-
+            print(f"{row.name:26s} {row.minutes:4.1f} min  {row.script}")
+    elif options.table:
         print(table(results.on_this_cpu("").parent))
-        return 0
-    if options.prepare:
-        commands = [[*ROWS[0].command()[:5], *each.split()] for each in _PREPARATIONS]
-        return sum(subprocess.run(command).returncode != 0 for command in commands)
-    return run(options)
+    else:
+        return run(options)
+    return 0
 
 
 def run(options: argparse.Namespace) -> int:
     """Rows in their order, as long as each fits into the time that is left."""
-    end = time.monotonic() + 60 * options.minutes
-    names = options.only.split(",") if options.only else [row.name for row in ROWS]
-    failed = 0
+    end, failed = time.monotonic() + 60 * options.minutes, 0
+    only = options.only.split(",") if options.only else []
     for row in ROWS:
-        again = options.again or (options.only and row.name != "time-to-loss")
-        if row.name not in names or (row.is_done() and not again):
+        if row.name not in only if only else row.is_done():
             continue
         left = (end - time.monotonic()) / 60
         if row.minutes > left:
@@ -158,18 +130,13 @@ def run(options: argparse.Namespace) -> int:
     return failed
 
 
-def _passed_on(options: argparse.Namespace) -> list[str]:
-    """What the scripts are told besides a row's own arguments."""
-    threads = ["--threads", options.threads] if options.threads else []
-    return [*threads, *(["--cpu-time"] if options.cpu_time else [])]
-
-
 def _run(row: Row, options: argparse.Namespace) -> bool:
+    threads = ["--threads", options.threads] if options.threads else []
+    command = row.command(*threads, *(["--cpu-time"] if options.cpu_time else []))
     overrun = _OVERRUN_BESIDE_OTHERS if options.cpu_time else _OVERRUN
     print(f"== {row.name}", flush=True)
     begin = time.monotonic()
     try:
-        command = row.command(*_passed_on(options))
         ended = subprocess.run(command, timeout=60 * overrun * row.minutes).returncode
     except subprocess.TimeoutExpired:
         ended = 124

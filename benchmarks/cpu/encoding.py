@@ -110,11 +110,7 @@ def check(
             del engines[name]
     if REFERENCE not in outputs:
         return {}, {}
-    distances = {
-        name: distance(output, outputs[REFERENCE])
-        for name, output in outputs.items()
-        if not name.startswith("bert")
-    }
+    distances = {name: distance(output, outputs[REFERENCE]) for name, output in outputs.items()}
     return distances, _checks(distances)
 
 

@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure_all(options: argparse.Namespace) -> dict[str, Any]:
     """Every engine, or why there is no figure of it."""
-    names = ("size", "layers", "length", "threads", "cache", "model")
-    given = [(f"--{name}", value) for name in names if (value := getattr(options, name))]
+    names = ("size", "layers", "length", "threads", "cache")
+    given = [(f"--{name}", getattr(options, name)) for name in names]
     makers = {
         name: partial(
             command.in_a_process,

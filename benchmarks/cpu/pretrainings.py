@@ -1,4 +1,4 @@
-"""The pretrainings that `time_to_loss` compares, each behind one call.
+"""The pretrainings that are compared, each behind one call.
 
 Everyone begins with the same weights, on the same text, with 30% of the tokens masked, and is
 evaluated with 15% masked on the same batches by the same code. Only training counts as time: the

@@ -1,7 +1,4 @@
-"""Section `mini`: the real model of recipes/mini.toml, some minutes at a time.
-
-`benchmarks.cuda.carrying` brings its weights back in parts.
-"""
+"""Section `mini`: the real model of recipes/mini.toml, some minutes at a time."""
 
 import signal
 import time

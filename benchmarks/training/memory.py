@@ -4,7 +4,7 @@
 
 For each case a recipe is planned and then trained for a few steps, both by the command line, each
 in a process of its own. What is compared is the most memory that the process had resident; the
-corpus is the one of `time_to_loss`, its tokenizer has all of base's entries.
+corpus is the one of `python_text`, its tokenizer has all of base's entries.
 """
 
 import argparse
