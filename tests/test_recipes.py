@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from modernbert.cli.plan_recipe import phases_of
+from modernbert.cli.plan import phases_of
 from modernbert.cli.recipe import RECIPES as FOLDER
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel

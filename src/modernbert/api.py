@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from modernbert.cli.finetune import TuningWatch, tell_of_job
-from modernbert.cli.prepare import show_progress
+from modernbert.cli.prepare import show_progress, tokenizer_arguments
 from modernbert.cli.pretrain import PretrainingWatch
 from modernbert.cli.recipe import find_recipe
 from modernbert.cli.terminal import Meter
@@ -108,7 +108,7 @@ def prepare(
     progress: bool | None = None,
     **settings: Any,
 ) -> "PrepareResult":
-    """Make token shards of a corpus; see `modernbert.tasks.prepare`.
+    """Make token shards of a corpus; a call that was stopped is continued by the same call.
 
     Args:
         corpus: As in `train_tokenizer`. Rows are written to `OUTPUT.jsonl`, where a later call
@@ -125,12 +125,21 @@ def prepare(
     Raises:
         ModernBertError: Something that was named cannot be used.
     """
-    from modernbert.tasks.prepare import prepare as run
+    from modernbert.data import prepare as preparation
+    from modernbert.data.settings import PrepareSettings
+    from modernbert.settings import parse
 
     files = _corpus_files(corpus, user_path(f"{output}.jsonl"))
     with _meter("tokenizing", progress) as meter:
         observer = None if meter is None else partial(show_progress, meter)
-        return run(files, output, tokenizer, workers=workers, on_progress=observer, **settings)
+        return preparation.prepare(
+            files,
+            output,
+            **tokenizer_arguments(tokenizer),
+            settings=parse(PrepareSettings, settings, where="prepare"),
+            workers=workers,
+            on_progress=observer,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -9,7 +9,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.tasks.pretraining.small import World
 
-from modernbert.cli.plan_recipe import lengths_of, phases_of
+from modernbert.cli.plan import lengths_of, phases_of
 from modernbert.data.shards import ShardFolder
 from modernbert.settings import parse, to_toml
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe

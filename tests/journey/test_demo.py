@@ -9,7 +9,6 @@ from tests.journey.command_line import succeed, write_corpus, write_recipe
 from tests.tasks.pretraining.small import World, texts
 
 from modernbert.cli import demo as demo_verb
-from modernbert.cli import demo_budget
 from modernbert.cli.demo import DemoFolder
 from modernbert.cli.demo_results import EXAMPLES
 from modernbert.data import python_corpus
@@ -99,7 +98,7 @@ def own_recipe(
         return Trial(flops_per_second=flops / seconds, num_steps=3, seconds=6.0)
 
     monkeypatch.setattr("modernbert.tasks.pretraining.trial.try_training", slow)
-    demo_verb._choose_recipe(folder, lambda: demo_budget.TOTAL_SECONDS - elapsed)
+    demo_verb._choose_recipe(folder, lambda: demo_verb.TOTAL_SECONDS - elapsed)
     assert not list(tried)
     return folder, load(PretrainingRecipe, folder.recipe)
 
@@ -162,7 +161,7 @@ def test_it_ends_in_time_when_the_speed_stays(
         (phase,) = recipe.phases
         evaluated = 10 * (phase.evaluation.max_tokens or 0) if phase.evaluation else 0
         seconds = (phase.training.total_tokens + evaluated / 3) / speeds[-1]
-        assert 60 + seconds < demo_budget.TOTAL_SECONDS
+        assert 60 + seconds < demo_verb.TOTAL_SECONDS
         assert seconds > 100
 
 

@@ -29,13 +29,12 @@ from modernbert.cli import (
     prepare,
     pretrain,
     recipe,
-    report,
     search,
     serve,
     tokenizer,
     verify,
 )
-from modernbert.cli.inference_options import warnings_told
+from modernbert.cli.inference import warnings_told
 from modernbert.cli.options import example, takes_revision
 from modernbert.cli.terminal import tell, visible, visible_output
 from modernbert.errors import ModernBertError, ProcessError
@@ -78,7 +77,7 @@ _VERBS: dict[str, tuple[Callable[..., Any] | typer.Typer, str]] = {
     "finetune": (finetune.app, ""),
     "evaluate": (evaluate.evaluate, "runs/mine/model glue --data data/glue"),
     "score": (evaluate.score, "runs/labels/model new.csv"),
-    "report": (report.report, "runs/mine"),
+    "report": (pretrain.report, "runs/mine"),
     "fill-mask": (predict.fill_mask, 'runs/mine/model "The capital of France is [MASK]."'),
     "embed": (embed.embed, "texts.jsonl runs/retriever/model -o texts.index"),
     "search": (search.search, 'texts.index runs/retriever/model "Who wrote it?"'),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from modernbert.cli import report
 from modernbert.cli.predict import predictions_line
 from modernbert.cli.terminal import counted, duration, short_count
 from modernbert.extras import is_installed, missing
@@ -29,8 +28,10 @@ _SHOWN = 3
 
 def report_results(recipe: "PretrainingRecipe", recipe_path: Path) -> None:
     """Say how good the model has become, what it fills in, and where everything is."""
+    from modernbert.report.run_report import write_report
+
     baseline = held_out_baseline(recipe)
-    report.write(recipe.output, baseline.loss)
+    write_report(recipe.output, baseline=baseline.loss)
     history = _history(recipe.output)
     typer.echo("\n".join(figures(history.of_kind("evaluation"), baseline)))
     typer.echo("\n".join(_given(history)))

@@ -10,26 +10,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli.embedding_job import ChunkInput, EmbeddingJob, ids_beside, names_of
-from modernbert.cli.inference_options import (
+from modernbert.cli.embedding_job import (
+    ChunkInput,
+    EmbeddingJob,
+    IndexSettings,
+    VectorSettings,
+    ids_beside,
+    names_of,
+)
+from modernbert.cli.inference import (
     BatchTokens,
     Compile,
     Model,
     PrecisionName,
     PrecisionOption,
+    description_of,
     look_at,
+    report_texts,
     speed_of,
     warnings_told,
+    write_results,
 )
 from modernbert.cli.job import kept_when_stopped
 from modernbert.cli.options import AsJson, echo_json, takes_settings
-from modernbert.cli.results import description_of, report_texts, write_results
 from modernbert.cli.terminal import Meter, counted, tell
 from modernbert.cli.text_input import InputRow, TextInput
 from modernbert.data.remote_files import address_of
 from modernbert.data.settings import InputSettings, ShareSettings
 from modernbert.errors import InputError
-from modernbert.inference.settings import IndexSettings, VectorSettings
 
 if TYPE_CHECKING:
     from modernbert.inference.index import Index

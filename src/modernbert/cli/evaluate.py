@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modernbert.cli.finetune import TuningWatch
-from modernbert.cli.inference_options import (
+from modernbert.cli.inference import (
     Model,
     PrecisionName,
     PrecisionOption,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modernbert.cli.inference_options import Model, look_at
+from modernbert.cli.inference import Model, look_at
 from modernbert.cli.options import AsJson, echo_json, example, takes_revision, takes_settings
 from modernbert.cli.terminal import tell
 from modernbert.errors import InputError

@@ -3,12 +3,20 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from modernbert.cli.options import AsJson, echo_json
 from modernbert.cli.terminal import lines
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from modernbert.kinds import Kind
+    from modernbert.model.config import EncoderConfig
+    from modernbert.tasks.pretraining.recipe import PhaseRecipe
+
 
 _ROWS, _DEPTH, _COLUMNS = 512, 768, 2304  # 512 tokens through the first matrix of base
 _SECONDS = 0.3
@@ -121,6 +129,261 @@ def info(
 
 
 def _describe(path: Path | None) -> dict[str, Any]:
-    from modernbert.cli.descriptions import describe
 
     return describe_this_machine() if path is None else describe(path)
+
+
+Description = dict[str, Any]
+
+_FLOPS_LENGTHS = (512, 1024, 8192)
+_FORWARDS_A_STEP = 3  # a backward costs as much as two
+_PERCENTILES = (5, 25, 50, 75, 95, 99)
+_FIRST_LENGTH_BORDER = 128
+_LAST_LENGTH_BORDER = 8192
+
+
+def describe(path: Path) -> Description:
+    """Tell what a folder, or a file, holds.
+
+    Raises:
+        ModernBertError: Nothing is there, nothing that is known, or something broken.
+    """
+    from modernbert.kinds import kind_of
+
+    kind = kind_of(path)
+    return _DESCRIPTIONS.get(kind, describe_model)(path)
+
+
+def describe_recipe(path: Path) -> Description:
+    """Describe a recipe: its resolved settings, the size of its model and the cost of training."""
+    from modernbert.errors import TokenizerError
+    from modernbert.settings import load, to_mapping
+    from modernbert.tasks.pretraining.data import model_config
+    from modernbert.tasks.pretraining.recipe import PretrainingRecipe
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    recipe = load(PretrainingRecipe, path)
+    note: Description = {}
+    try:
+        tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)
+    except TokenizerError as error:
+        tokenizer = None
+        note = {"tokenizer": f"{error}; sizes as with the published vocabulary"}
+    configs = [model_config(phase, tokenizer) for phase in recipe.phases]
+    training = {
+        phase.name: describe_training(phase, config)
+        for phase, config in zip(recipe.phases, configs, strict=True)
+    }
+    return {
+        "kind": "recipe",
+        **note,
+        "model": describe_config(configs[-1]),
+        "training": training if len(training) > 1 else training[recipe.phases[0].name],
+        "settings": to_mapping(recipe),
+    }
+
+
+def describe_training(phase: "PhaseRecipe", config: "EncoderConfig") -> Description:
+    """Describe the steps and the arithmetic of a phase whose sequences are all of full length."""
+    from modernbert.model.config import flops_per_token
+
+    bin_tokens, total_tokens = phase.packing.bin_tokens, phase.training.total_tokens
+    forward = flops_per_token(config, phase.packing.max_seqlen, masked_share=phase.predicted_share)
+    flops = round(_FORWARDS_A_STEP * forward)
+    return {
+        "tokens_a_step": phase.batch.bins_per_step * bin_tokens,
+        "steps": phase.batch.num_steps(total_tokens, bin_tokens),
+        "flops_a_token": flops,
+        "flops": flops * total_tokens,
+    }
+
+
+def describe_model(path: Path) -> Description:
+    """Describe a model by its settings alone: its use, sizes, layers, parameters and FLOPs."""
+    from modernbert.kinds import NAMES, model_kind, read_modules
+    from modernbert.model.config import EncoderConfig
+    from modernbert.model.config_file import read_config_file
+
+    steps = read_modules(path)
+    folder = path / steps[0].path if steps else path
+    use: Description = {"use": NAMES[model_kind(path)]}
+    if steps:
+        use["steps"] = [step.kind for step in steps]
+    if isinstance(labels := read_config_file(folder).get("id2label"), dict):
+        use["labels"] = list(labels.values())
+    return {"kind": "model", **use, **describe_config(EncoderConfig.from_pretrained(folder))}
+
+
+def describe_config(config: "EncoderConfig") -> Description:
+    """Describe the numbers of a model."""
+    from modernbert.model.config import flops_per_token
+
+    return {
+        "parameters": config.num_parameters(head=False),
+        "parameters_with_head": config.num_parameters(head=True),
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "heads": config.num_heads,
+        "layers": config.num_layers,
+        "layer_kinds": list(config.layer_kinds),
+        "window": config.window,
+        "global_theta": config.global_theta,
+        "local_theta": config.local_theta,
+        "longest_sequence": config.max_seqlen,
+        "forward_flops_a_token": {
+            str(length): round(flops_per_token(config, length)) for length in _FLOPS_LENGTHS
+        },
+    }
+
+
+def describe_shards(path: Path) -> Description:
+    """Describe a shard folder: its documents, tokens and lengths."""
+    from modernbert.data.shards import ShardFolder
+
+    folder = ShardFolder.open(path)
+    return {
+        "kind": "token shards",
+        "shards": len(folder.shards),
+        "documents": folder.num_documents,
+        "tokens": folder.num_tokens,
+        "vocab_size": folder.vocab_size,
+        "tokenizer": folder.tokenizer_fingerprint,
+        "fingerprint": folder.fingerprint,
+        "tokens_a_document": _lengths([shard.offsets for shard in folder.shards]),
+        "sources": [
+            {"name": source.name, "documents": source.num_documents, "tokens": source.num_tokens}
+            for source in folder.sources
+        ],
+    }
+
+
+def _lengths(offsets: "list[np.ndarray]") -> Description:
+    import numpy as np
+
+    lengths = np.concatenate([np.diff(each).astype(np.int64) for each in offsets])
+    percentiles = np.percentile(lengths, _PERCENTILES).round().astype(int).tolist()
+    named = {f"{p}th_percentile": n for p, n in zip(_PERCENTILES, percentiles, strict=True)}
+    return {
+        "mean": round(float(lengths.mean()), 1),
+        **named,
+        "longest": int(lengths.max()),
+        "documents_by_length": _histogram(lengths),
+    }
+
+
+def _histogram(lengths: "np.ndarray") -> dict[str, int]:
+    """How many documents have up to 128, 256, ..., 8192 tokens, and how many have more."""
+    counts, border, below = {}, _FIRST_LENGTH_BORDER, 0
+    while border <= _LAST_LENGTH_BORDER:
+        counts[f"{below + 1} to {border}"] = int(((lengths > below) & (lengths <= border)).sum())
+        border, below = 2 * border, border
+    counts[f"above {below}"] = int((lengths > below).sum())
+    return counts
+
+
+def describe_tokenizer(path: Path) -> Description:
+    """Describe the sizes and the special tokens of a tokenizer's folder."""
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_pretrained(path)
+    return {
+        "kind": "tokenizer",
+        "vocab_size": tokenizer.vocab_size,
+        "longest_sequence": tokenizer.model_max_length,
+        "fingerprint": tokenizer.fingerprint,
+        "special_tokens": {tokenizer.id_to_token(i): i for i in tokenizer.special_token_ids},
+    }
+
+
+def describe_run(path: Path) -> Description:
+    """Describe a run: how far it has come, and its last figures; of a sweep, its runs."""
+    from modernbert.kinds import CONFIG_FILE, RUN_MODEL
+    from modernbert.report.history import METRICS_FILE, RunHistory
+
+    described: Description = {
+        "kind": "run",
+        "finished": (path / RUN_MODEL / CONFIG_FILE).is_file(),
+        "model": str(path / RUN_MODEL),
+    }
+    if (path / METRICS_FILE).exists():
+        history = RunHistory.read(path / METRICS_FILE)
+        last = [history.last_step] if history.last_step else []
+        described["last_step"] = _figures(last)
+        described["last_evaluation"] = _figures(history.of_kind("evaluation"))
+    elif runs := sorted(each.parent.name for each in path.glob(f"runs/*/{METRICS_FILE}")):
+        described["runs"] = runs
+    return described
+
+
+def describe_index(path: Path) -> Description:
+    """Describe a search index by its manifest, and by its segments if it was changed."""
+    from dataclasses import asdict
+
+    from modernbert.inference.index import Index
+    from modernbert.inference.index_changes import IndexState
+    from modernbert.inference.index_folder import IndexManifest
+
+    state = IndexState.read(path)
+    index = Index.open(path) if state.change else None
+    said = asdict(IndexManifest.read(path) if index is None else index.manifest)
+    names = {"count": "documents", "num_vectors": "vectors", "dim": "dimensions", "kind": "stored"}
+    shown = {key: value for key, value in said.items() if key not in ("is_ragged", "format")}
+    told = {names.get(key, key): value for key, value in shown.items()}
+    if index is not None:
+        told |= {"documents": len(index), "segments": len(state.segments), "changes": state.change}
+    return {"kind": "search index", **told}
+
+
+def describe_vectors(path: Path) -> Description:
+    """Describe a file of vectors."""
+    from modernbert.inference.index_files import read_vectors
+
+    vectors = read_vectors(path)
+    rows, dimensions = vectors.shape
+    return {
+        "kind": "vectors",
+        "vectors": rows,
+        "dimensions": dimensions,
+        "dtype": str(vectors.dtype),
+    }
+
+
+def describe_checkpoint(path: Path) -> Description:
+    """Describe a checkpoint: how far the run was, and how large its files are."""
+    from modernbert.json_files import read_object
+
+    progress = read_object(path / "progress.json")
+    numbers = {key: value for key, value in progress.items() if isinstance(value, int | float)}
+    sizes = {file.name: file.stat().st_size for file in sorted(path.iterdir())}
+    return {"kind": "checkpoint", **numbers, "bytes": sizes}
+
+
+def describe_evaluation(path: Path) -> Description:
+    """Describe the results of `modernbert evaluate`."""
+    from modernbert.json_files import read_object
+
+    results = read_object(path / "results.json")
+    scores = {task["name"]: task["score"] for task in results.get("tasks", [])}
+    return {
+        "kind": "evaluation",
+        "model": results.get("model"),
+        "average": results.get("average"),
+        "scores": scores,
+    }
+
+
+def _figures(rows: "list[Any]") -> Description:
+    return {name: value for name, value in rows[-1].items() if name != "kind"} if rows else {}
+
+
+_DESCRIPTIONS: "dict[Kind, Callable[[Path], Description]]" = {
+    "recipe": describe_recipe,
+    "shards": describe_shards,
+    "tokenizer": describe_tokenizer,
+    "run": describe_run,
+    "index": describe_index,
+    "vectors": describe_vectors,
+    "checkpoint": describe_checkpoint,
+    "evaluation": describe_evaluation,
+}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modernbert.cli.embedding_job import EmbeddingJob
-from modernbert.cli.inference_options import (
+from modernbert.cli.inference import (
     Model,
     PrecisionName,
     PrecisionOption,

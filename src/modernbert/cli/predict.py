@@ -9,25 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli.inference_options import (
+from modernbert.cli.inference import (
     BatchTokens,
     InputFile,
     Model,
     PrecisionName,
     PrecisionOption,
-    TextArguments,
-    look_at,
-    records_of,
-    results_of,
-)
-from modernbert.cli.options import AsJson, echo_json, takes_settings
-from modernbert.cli.results import (
     ResultsFile,
+    TextArguments,
     deliver,
     description_of,
+    look_at,
+    records_of,
     require_output,
+    results_of,
     write_results,
 )
+from modernbert.cli.options import AsJson, echo_json, takes_settings
 from modernbert.cli.terminal import tell
 from modernbert.cli.text_input import InputRow, TextInput
 from modernbert.data.settings import (

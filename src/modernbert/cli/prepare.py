@@ -1,6 +1,6 @@
 """`modernbert prepare`: tokenizes a corpus into shards."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,7 +103,6 @@ def prepare_shards(
 ) -> "PrepareResult":
     """Prepare a corpus with a tokenizer, with the progress on stderr."""
     from modernbert.data import prepare as preparation
-    from modernbert.tasks.prepare import tokenizer_arguments
 
     with Meter("tokenizing") as meter:
         result = preparation.prepare(
@@ -119,6 +118,33 @@ def prepare_shards(
     return result
 
 
+def tokenizer_arguments(tokenizer: Path | str) -> dict[str, Any]:
+    """Return what `data.prepare`, which does not know the tokenizer, needs of one."""
+    from modernbert.data.shards import SpecialTokens
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    loaded = Tokenizer.from_pretrained(tokenizer)
+    return {
+        "encoder_factory": partial(_make_encoder, str(tokenizer)),
+        "vocab_size": loaded.vocab_size,
+        "special_token_ids": SpecialTokens(
+            cls=loaded.cls_token_id,
+            sep=loaded.sep_token_id,
+            pad=loaded.pad_token_id,
+            mask=loaded.mask_token_id,
+            unk=loaded.unk_token_id,
+        ),
+        "tokenizer_fingerprint": loaded.fingerprint,
+    }
+
+
+def _make_encoder(tokenizer: str) -> Callable[[Sequence[str]], list[list[int]]]:
+    """Make the function that encodes texts, in each worker process."""
+    from modernbert.tokenizer.tokenizer import Tokenizer
+
+    return partial(Tokenizer.from_pretrained(tokenizer).encode_batch, special_tokens=False)
+
+
 def _import_datatrove(
     corpus: Sequence[Path],
     output: Path,
@@ -127,7 +153,6 @@ def _import_datatrove(
     end_token: str | None,
 ) -> "PrepareResult":
     from modernbert.data import prepare as preparation
-    from modernbert.tasks.prepare import tokenizer_arguments
     from modernbert.tokenizer.tokenizer import Tokenizer
 
     loaded = Tokenizer.from_pretrained(tokenizer)
@@ -168,7 +193,6 @@ def _prepare_share(
     as_json: bool,
 ) -> None:
     from modernbert.data.prepare import prepare_share
-    from modernbert.tasks.prepare import tokenizer_arguments
 
     if task is None or tasks is None:
         raise InputError("--task and --tasks: got only one of them, expected both or neither")

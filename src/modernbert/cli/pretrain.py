@@ -1,4 +1,4 @@
-"""`modernbert pretrain`: trains a model as a recipe describes."""
+"""`modernbert pretrain`: trains a model as a recipe describes; `report`: its page and plots."""
 
 import shlex
 from collections.abc import Callable
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli import report
 from modernbert.cli.options import AsJson, Values, echo_json
 from modernbert.cli.recipe import find_recipe
 from modernbert.cli.terminal import Meter, duration, is_first_process, short_count, tell
+from modernbert.errors import RunError
+from modernbert.extras import import_extra
 from modernbert.overrides import read_assignments
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def train(recipe: "PretrainingRecipe", *, go_on: str) -> "Result":
     Raises:
         typer.Exit: A signal stopped the run, which is saved.
     """
+    from modernbert.report.run_report import write_report
     from modernbert.tasks.pretraining.pretrain import pretrain as run
 
     with Meter("pretraining") as meter:
@@ -88,7 +90,7 @@ def train(recipe: "PretrainingRecipe", *, go_on: str) -> "Result":
         tell(f"stopped at step {result.progress.step:,} and saved; to continue:\n  {go_on}")
         raise typer.Exit(result.exit_code)
     if is_first_process():
-        report.write(recipe.output)
+        write_report(recipe.output)
     return result
 
 
@@ -164,3 +166,34 @@ _LINES: dict[str, Callable[[dict[str, Any]], str]] = {
         f"{record['skipped_steps']} skipped steps"
     ),
 }
+
+
+def report(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="The folder of a pretraining or a fine-tuning run.",
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """Write the page and the plots of a run into its folder.
+
+    A pretraining run writes them itself, while it trains and at its end. This command writes them
+    again from the log, for example after a run was killed. The page of a fine-tuning run is written
+    once, at its end, as it shows the mistakes of the best model. The path of the page goes to
+    stdout.
+    """
+    from modernbert.report.run_report import write_report
+
+    import_extra("matplotlib")
+    page = run / "report.html"
+    if not (run / "runs").is_dir():  # which a fine-tuning run has
+        write_report(run)
+    elif not page.exists():
+        raise RunError(
+            f"{run}: this fine-tuning run has not ended, and its page is written at the end; "
+            "repeat the command that began it"
+        )
+    typer.echo(page)

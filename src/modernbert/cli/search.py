@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli.inference_options import (
+from modernbert.cli.inference import (
     InputFile,
     Model,
     PrecisionName,

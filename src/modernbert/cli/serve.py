@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modernbert.cli.inference_options import Compile, PrecisionName, PrecisionOption, look_at
+from modernbert.cli.inference import Compile, PrecisionName, PrecisionOption, look_at
 from modernbert.cli.options import takes_settings
 from modernbert.cli.terminal import counted, tell, visible
 from modernbert.extras import import_extra
