@@ -23,7 +23,7 @@ from modernbert.data.settings import PrepareSettings
 from modernbert.data.shards import ShardFolder
 from modernbert.files import new_folder
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.names import from_foreign
+from modernbert.model.pretrained import from_foreign
 from modernbert.settings import parse
 from modernbert.tasks.pretraining.data import PretrainingData
 from modernbert.tasks.pretraining.pretrain import Pretraining, build_model

@@ -16,11 +16,10 @@ from modernbert.data.collate import MaskedBatch
 from modernbert.devices import DEVICE_VARIABLE, best_device, to_host, widest_dtype
 from modernbert.errors import SettingsError
 from modernbert.inference.batching import launch
-from modernbert.model.attention_choice import AttentionChoice
+from modernbert.model.choices import AttentionChoice, choose_precision
 from modernbert.model.dropout import Dropout
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.precision import choose_precision
 from modernbert.tasks.pretraining.pretrain import masked_token_loss
 from modernbert.training.computation import autocast, compute_dtype
 from modernbert.training.muon import Muon, matrix_groups

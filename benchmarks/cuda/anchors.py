@@ -20,10 +20,10 @@ from benchmarks.models import draw_weights
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import EmbedderSettings
 from modernbert.inference.reranker import Reranker
+from modernbert.model.choices import PrecisionChoice
 from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
-from modernbert.model.precision import PrecisionChoice
 from modernbert.planning.chips import find_chip
 from modernbert.tokenizer.tokenizer import Tokenizer
 

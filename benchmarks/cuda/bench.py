@@ -12,7 +12,7 @@ import torch
 from benchmarks.models import draw_weights
 from modernbert.batch import PackedBatch
 from modernbert.data.collate import MaskedBatch
-from modernbert.model.attention_choice import AttentionChoice, has_flash3, has_varlen
+from modernbert.model.choices import AttentionChoice, has_flash3, has_varlen
 from modernbert.model.config import EncoderConfig, flops_per_token, layer_kinds
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel

@@ -20,9 +20,9 @@ from modernbert.batch import PackedBatch
 from modernbert.devices import Underway, compile_layer, to_host
 from modernbert.inference.batching import launch, packs
 from modernbert.interop.accelerate import accelerate
+from modernbert.model.choices import PrecisionChoice
 from modernbert.model.encoder import Encoder
 from modernbert.model.pooling import pool
-from modernbert.model.precision import PrecisionChoice
 
 Batches = Sequence[Sequence[list[int]]]
 Vectors = Callable[[Batches], list[Tensor]]

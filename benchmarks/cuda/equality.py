@@ -10,8 +10,8 @@ from torch import Tensor
 
 from benchmarks.cuda.bench import Bench, Figures, Mix, Rows, TrainingStep, real_tokens
 from modernbert.batch import PackedBatch
-from modernbert.model.attention_choice import AttentionChoice
-from modernbert.model.kernels import attend
+from modernbert.model.attention import attend
+from modernbert.model.choices import AttentionChoice
 from modernbert.model.layout import Layout
 
 _HEADS, _SIZE, _WINDOW = 2, 64, 64

@@ -14,7 +14,7 @@ from benchmarks.cuda.bench import (
     TrainingStep,
     forward_flops,
 )
-from modernbert.model.kernels import attend
+from modernbert.model.attention import attend
 from modernbert.model.layout import Layout
 from modernbert.planning.chips import find_chip
 from modernbert.planning.memory import plan_memory

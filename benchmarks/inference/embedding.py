@@ -28,7 +28,7 @@ from benchmarks.serving.texts import model_folder, ragged_texts
 from benchmarks.timing import best_batch_size, interleave, speedup
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.loading import device_of
-from modernbert.model.precision import PrecisionChoice, choose_precision
+from modernbert.model.choices import PrecisionChoice, choose_precision
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 REFERENCE = "sentence-transformers float32"

@@ -28,8 +28,7 @@ from modernbert.data.records import Document
 from modernbert.data.settings import PrepareSettings
 from modernbert.data.shards import ShardFolder
 from modernbert.data.spill import document_keys
-from modernbert.data.tokenize_units import PrepareProgress
-from modernbert.data.tokenizing import _pieces, cut_before_space
+from modernbert.data.tokenizing import PrepareProgress, _pieces, cut_before_space
 from modernbert.errors import DocumentError, InputError, RunError, SettingsError
 from modernbert.files import TEMPORARY_PREFIX
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modernbert.data import shard_writer
+from modernbert.data import shard_files
 from modernbert.data import shards as shards_module
-from modernbert.data.shard_manifest import token_dtype
+from modernbert.data.shard_files import token_dtype
 from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialTokens
 from modernbert.errors import InputError, ShardError
 from modernbert.files import TEMPORARY_PREFIX
@@ -101,7 +101,7 @@ def test_width_follows_the_vocabulary(tmp_path: Path, vocab_size: int, expected:
 def test_large_documents_are_flushed_piece_by_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_writer, "_FLUSH_TOKENS", 4)
+    monkeypatch.setattr(shard_files, "_FLUSH_TOKENS", 4)
     documents = [[5] * length for length in (1, 3, 4, 7, 2)]
     folder = write(tmp_path, documents, shard_tokens=100)
     folder.verify()

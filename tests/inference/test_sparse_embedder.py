@@ -13,9 +13,8 @@ from modernbert.batch import PackedBatch
 from modernbert.errors import InputError, ModelFolderError
 from modernbert.inference.sparse_embedder import SparseEmbedder, SparseSettings
 from modernbert.model.config import EncoderConfig
-from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.heads import MaskedLanguageModel, token_weights
 from modernbert.model.initialize import initialize
-from modernbert.model.splade import token_weights
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 TEXTS = ["the square of number 3", "", "Root AND sum " * 20, "not less"]

@@ -10,7 +10,7 @@ from tests.rounding import assert_equal_but_for_rounding, terms_of_encoder
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
-from modernbert.model import attention_choice, kernels
+from modernbert.model import attention, choices
 from modernbert.model import encoder as encoders
 from modernbert.model import layout as layouts
 from modernbert.model.config import LayerKind
@@ -71,10 +71,10 @@ def dense_varlen(
 
 @pytest.fixture
 def varlen_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (attention_choice, layouts):
+    for module in (choices, layouts):
         monkeypatch.setattr(module, "has_varlen", lambda _: True)
-    monkeypatch.setattr(kernels, "_varlen", dense_varlen)
-    monkeypatch.setattr(kernels, "HALF", (torch.float32, torch.bfloat16))
+    monkeypatch.setattr(attention, "_varlen", dense_varlen)
+    monkeypatch.setattr(attention, "HALF", (torch.float32, torch.bfloat16))
 
 
 @pytest.mark.usefixtures("varlen_on_a_cpu")
@@ -148,7 +148,7 @@ def test_for_inference_a_graph_a_kind_for_batches_of_all_shapes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without filling up: tokens, sequences and the longest one all vary."""
-    monkeypatch.setattr(kernels, "_varlen", opaque_varlen)
+    monkeypatch.setattr(attention, "_varlen", opaque_varlen)
     counter = Counter()
     plain, compiled = encoder(), encoder().compile_layers(counter, dynamic=True)
     plain.attention = compiled.attention = "varlen"

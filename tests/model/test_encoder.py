@@ -20,7 +20,7 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import ConfigError, InputError
-from modernbert.model.attention_choice import AttentionChoice
+from modernbert.model.choices import AttentionChoice
 from modernbert.model.config import EncoderConfig, LayerKind
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel

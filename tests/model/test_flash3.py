@@ -6,14 +6,14 @@ from types import ModuleType
 
 import pytest
 import torch
-from tests.model.test_kernels import Case
+from tests.model.test_attention import Case
 from torch import Tensor
 
 from modernbert.errors import ConfigError
-from modernbert.model import attention_choice, kernels, layout
-from modernbert.model.attention_choice import describe_attention, has_flash3
+from modernbert.model import attention, choices, layout
+from modernbert.model.attention import attend
+from modernbert.model.choices import describe_attention, has_flash3
 from modernbert.model.flash3 import flash3
-from modernbert.model.kernels import attend
 from modernbert.model.layout import Layout
 
 GPU = torch.device("cuda", 0)
@@ -90,13 +90,13 @@ def test_attends_with_equal_gradients(
     installed: list[dict], window: int | None, is_causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = Case([9, 1, 30, 4], torch.float64, size=16)
-    monkeypatch.setattr(kernels, "HALF", (torch.float64,))
+    monkeypatch.setattr(attention, "HALF", (torch.float64,))
     for name in ("has_varlen", "has_flash3"):
         monkeypatch.setattr(layout, name, lambda _: True)
     results = []
-    for attention in ("auto", "blocks"):
+    for back_end in ("auto", "blocks"):
         inputs = [x.detach().clone().requires_grad_() for x in case.tensors[:3]]
-        borders = Layout(case.batch, 5, attention=attention, is_causal=is_causal)
+        borders = Layout(case.batch, 5, attention=back_end, is_causal=is_causal)
         output = attend(*inputs, borders, window=window)
         results.append([output, *torch.autograd.grad(output.square().sum(), inputs)])
     assert len(installed) == 2  # forward and backward
@@ -132,7 +132,7 @@ def test_not_where_it_is_absent_or_empty(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setitem(sys.modules, "flash_attn_interface", module)
     assert not has_flash3.__wrapped__(GPU)
-    monkeypatch.setattr(attention_choice, "has_flash3", lambda _: False)
+    monkeypatch.setattr(choices, "has_flash3", lambda _: False)
     assert describe_attention(GPU).startswith("varlen")
     with pytest.raises(ConfigError, match="flash_attn_interface of FlashAttention 3"):
-        attention_choice.choose_attention("flash3", GPU)
+        choices.choose_attention("flash3", GPU)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from modernbert.errors import SettingsError
 from modernbert.model.encoder import Encoder
-from modernbert.model.float8 import linear
+from modernbert.model.products import linear
 from modernbert.tasks.pretraining.pretrain import pretrain
 from modernbert.training import computation
 from modernbert.training.log import read_metrics

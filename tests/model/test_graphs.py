@@ -10,7 +10,7 @@ from tests.model.examples import largest_difference, ragged_batch, small_config,
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
-from modernbert.model import attention_choice, kernels, layout
+from modernbert.model import attention, choices, layout
 from modernbert.model import encoder as encoders
 from modernbert.model.encoder import Encoder
 from modernbert.model.graphs import SIZES, Graph, Graphs
@@ -114,10 +114,10 @@ def test_an_encoder_takes_them(model: Encoder) -> None:
 
 def test_nothing_of_a_forward_asks_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors without data stand for a device that must not be waited for while recording."""
-    for module in (attention_choice, layout, encoders):
+    for module in (choices, layout, encoders):
         monkeypatch.setattr(module, "has_varlen", lambda _: True)
-    monkeypatch.setattr(kernels, "_varlen", lambda query, *_: query)
-    monkeypatch.setattr(kernels, "HALF", (torch.float32,))
+    monkeypatch.setattr(attention, "_varlen", lambda query, *_: query)
+    monkeypatch.setattr(attention, "HALF", (torch.float32,))
     meta = torch.device("meta")
     unseen = Encoder(small_config()).to(meta)
     graph = Graph(unseen._compute, 32, meta, lambda function: (function(), lambda: None))

@@ -10,7 +10,7 @@ from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import ClassifierSettings, MaskedLanguageModel, SequenceClassifier
 from modernbert.model.initialize import initialize
-from modernbert.model.names import to_foreign
+from modernbert.model.pretrained import to_foreign
 
 CONFIG = EncoderConfig.preset("tiny", vocab_size=512)  # 6 layers of width 256
 SMALL_SIGMA = 0.02 / 12**0.5

@@ -6,7 +6,7 @@ from tests.model.examples import small_config
 
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import ClassifierSettings, MaskedLanguageModel, SequenceClassifier
-from modernbert.model.names import belongs_to_a_head, from_foreign, to_foreign
+from modernbert.model.pretrained import belongs_to_a_head, from_foreign, to_foreign
 
 PUBLISHED = [
     "model.embeddings.tok_embeddings.weight",

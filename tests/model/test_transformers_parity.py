@@ -14,7 +14,7 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.model.config import EncoderConfig
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.names import to_foreign
+from modernbert.model.pretrained import to_foreign
 
 Pair = tuple[MaskedLanguageModel, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from modernbert.data.shard_writer import ShardWriter
+from modernbert.data.shard_files import ShardWriter
 from modernbert.data.shards import SpecialTokens
 from modernbert.inference.embedder import Embedder, EmbedderSettings
 from modernbert.inference.index import Index, write_faiss

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from modernbert.inference.index_folder import IndexKind, IndexOptions
     from modernbert.inference.retriever import Retriever
     from modernbert.inference.sparse_embedder import SparseVector
-    from modernbert.model.precision import PrecisionChoice
+    from modernbert.model.choices import PrecisionChoice
     from modernbert.tokenizer.spans import Span
 
 

@@ -27,10 +27,9 @@ def describe_this_machine() -> dict[str, Any]:
     import torch
 
     from modernbert.devices import best_device
-    from modernbert.model.attention_choice import describe_attention
+    from modernbert.model.choices import choose_precision, describe_attention
     from modernbert.model.config import EncoderConfig
     from modernbert.model.native import loading
-    from modernbert.model.precision import choose_precision
     from modernbert.training.log import describe_machine
 
     cpu = torch.device("cpu")

@@ -15,7 +15,7 @@ from modernbert.errors import InputError
 if TYPE_CHECKING:
     from modernbert.data.prepare import PrepareResult, ShareResult
     from modernbert.data.shards import ShardFolder
-    from modernbert.data.tokenize_units import PrepareProgress
+    from modernbert.data.tokenizing import PrepareProgress
 
 _DEFAULTS = PrepareSettings(held_out=0.01)
 _STOPPED = 130  # what a shell expects after Ctrl-C

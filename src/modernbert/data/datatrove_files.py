@@ -14,9 +14,9 @@ import numpy as np
 from modernbert.data.corpus_files import CorpusFile, find_files
 from modernbert.data.documents import WorkUnit
 from modernbert.data.records import RecordRules, Skipped
-from modernbert.data.shard_manifest import SpecialTokens
+from modernbert.data.shard_files import SpecialTokens
 from modernbert.data.spill import Spill, SpilledRun, document_keys
-from modernbert.data.tokenize_units import OnProgress, PrepareProgress
+from modernbert.data.tokenizing import OnProgress, PrepareProgress
 from modernbert.errors import DocumentError, InputError
 
 Reencode = Callable[[list[int]], list[int]]

@@ -30,11 +30,16 @@ from modernbert.data.documents import (
 from modernbert.data.prepare_folder import PrepareFolder, claim_folder, share_folder
 from modernbert.data.records import RecordRules, Skipped
 from modernbert.data.settings import FileSettings, PrepareSettings
-from modernbert.data.shard_manifest import check_special_tokens, token_dtype
+from modernbert.data.shard_files import check_special_tokens, token_dtype
 from modernbert.data.shards import ShardFolder, ShardWriter, Source, SpecialTokens
 from modernbert.data.spill import RUN_TOKENS, Spill, SpilledRun, shuffled
-from modernbert.data.tokenize_units import OnProgress, PrepareProgress, tokenize_units
-from modernbert.data.tokenizing import Encode, TokenizingRules
+from modernbert.data.tokenizing import (
+    Encode,
+    OnProgress,
+    PrepareProgress,
+    TokenizingRules,
+    tokenize_units,
+)
 from modernbert.display import Shown, Table
 from modernbert.errors import DocumentError, InputError
 from modernbert.settings import to_mapping

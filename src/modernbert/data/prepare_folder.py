@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert.data.records import Skipped
-from modernbert.data.shard_manifest import MANIFEST
+from modernbert.data.shard_files import MANIFEST
 from modernbert.errors import InUseError, RunError
 from modernbert.files import PATIENCE_SECONDS, TEMPORARY_PREFIX, locked, write_whole
 from modernbert.json_files import read_object, read_settings

@@ -21,7 +21,7 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from modernbert.data.remote_files import FetchSettings, fetch
-from modernbert.data.shard_manifest import FileRecord
+from modernbert.data.shard_files import FileRecord
 from modernbert.errors import ShardError
 from modernbert.files import locks
 from modernbert.reading import cache_folder

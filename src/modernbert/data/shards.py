@@ -16,17 +16,17 @@ import numpy as np
 
 from modernbert.data.remote_files import is_remote, read_remote
 from modernbert.data.shard_cache import CacheSettings, cache_of
-from modernbert.data.shard_manifest import (
+from modernbert.data.shard_files import (
     LITTLE_ENDIAN,
     MANIFEST,
     FileRecord,
     ShardRecord,
+    ShardWriter,
     Source,
     SpecialTokens,
     parse_manifest,
     read_manifest,
 )
-from modernbert.data.shard_writer import ShardWriter
 from modernbert.errors import ShardError
 
 _verified: set[tuple[str, int, int, str]] = set()

@@ -30,8 +30,8 @@ from modernbert.inference.retriever import Retriever, load_retriever, text_vecto
 from modernbert.inference.similarity import rank_documents
 from modernbert.json_files import read_settings
 from modernbert.metrics.ranking import ranking_scores
+from modernbert.model.choices import PrecisionChoice
 from modernbert.model.config_file import find_model
-from modernbert.model.precision import PrecisionChoice
 from modernbert.tasks.finetune import finetune
 from modernbert.tasks.tuning.sweep import MODEL_FOLDER
 from modernbert.training.log import Record

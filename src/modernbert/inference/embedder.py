@@ -48,11 +48,11 @@ from modernbert.inference.loading import load_for_inference
 from modernbert.inference.similarity import Vectors, similarity
 from modernbert.inference.text_model import TextModel, Use
 from modernbert.kinds import ModelKind
+from modernbert.model.choices import PrecisionChoice
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import Projection
 from modernbert.model.pooling import TextPooling, pool
-from modernbert.model.precision import PrecisionChoice
 from modernbert.reading import user_path
 from modernbert.tokenizer.spans import Span
 from modernbert.tokenizer.tokenizer import Tokenizer

@@ -16,9 +16,9 @@ from modernbert.hub import find_folder
 from modernbert.inference.index import Index
 from modernbert.inference.index_files import read_vectors
 from modernbert.kinds import MODELS, Kind, ModelKind, kind_of, model_folder, model_kind
+from modernbert.model.choices import PrecisionChoice
 from modernbert.model.config import EncoderConfig
 from modernbert.model.config_file import find_model
-from modernbert.model.precision import PrecisionChoice
 from modernbert.model.pretrained import SavedModel
 from modernbert.reading import user_path
 from modernbert.tokenizer.tokenizer import Tokenizer

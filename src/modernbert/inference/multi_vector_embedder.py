@@ -27,10 +27,10 @@ from modernbert.inference.multi_vector_inputs import (
 )
 from modernbert.inference.similarity import max_sim
 from modernbert.inference.text_model import TextModel, Use
+from modernbert.model.choices import PrecisionChoice
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import MultiVectorModel
-from modernbert.model.precision import PrecisionChoice
 from modernbert.reading import user_path
 from modernbert.tokenizer.tokenizer import Tokenizer
 

@@ -13,8 +13,8 @@ from modernbert.inference.batching import InWindows, Observer
 from modernbert.inference.inputs import num_characters
 from modernbert.inference.loading import load_for_inference, window_overlap
 from modernbert.inference.text_model import TextModel, Use
+from modernbert.model.choices import PrecisionChoice
 from modernbert.model.heads import SpanClassifier
-from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.spans import Span
 from modernbert.tokenizer.tokenizer import Tokenizer
 

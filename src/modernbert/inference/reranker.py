@@ -29,12 +29,12 @@ from modernbert.inference.loading import load_for_inference
 from modernbert.inference.text_model import Use
 from modernbert.json_files import read_object, read_settings
 from modernbert.kinds import CONFIG_FILE, SETTINGS_FILE, TRANSFORMER_FILE, ModelKind, read_modules
+from modernbert.model.choices import PrecisionChoice
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
 from modernbert.model.multi_vector import DenseActivation
 from modernbert.model.pooling import Poolings, pool
-from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 

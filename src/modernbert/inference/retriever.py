@@ -15,8 +15,8 @@ from modernbert.inference.index import Hit, Index
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.similarity import Fusion
 from modernbert.kinds import model_kind
+from modernbert.model.choices import PrecisionChoice
 from modernbert.model.config_file import find_model
-from modernbert.model.precision import PrecisionChoice
 
 Retriever = Embedder | MultiVectorEmbedder
 

@@ -34,11 +34,15 @@ from modernbert.kinds import (
     Module,
     read_modules,
 )
+from modernbert.model.choices import PrecisionChoice
 from modernbert.model.config_file import find_model
-from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.precision import PrecisionChoice
-from modernbert.model.splade import SparseActivation, SparsePooling, token_weights
+from modernbert.model.heads import (
+    MaskedLanguageModel,
+    SparseActivation,
+    token_weights,
+)
 from modernbert.reading import user_path
+from modernbert.settings import SparsePooling
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 _POOLING_FOLDER = "1_SpladePooling"

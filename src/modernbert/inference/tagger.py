@@ -16,8 +16,8 @@ from modernbert.inference.loading import load_for_inference, window_overlap
 from modernbert.inference.text_model import TextModel, Use
 from modernbert.inference.words import EncodedWords, TextOrWords, encode, num_characters
 from modernbert.metrics.entities import entity_spans
+from modernbert.model.choices import PrecisionChoice
 from modernbert.model.heads import TokenClassifier
-from modernbert.model.precision import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.word_splitting import WordSplitting
 

@@ -25,8 +25,8 @@ from modernbert.inference.loading import (
     require_same_vocabulary,
 )
 from modernbert.kinds import ModelKind
+from modernbert.model.choices import PrecisionChoice
 from modernbert.model.encoder import Encoder
-from modernbert.model.precision import PrecisionChoice
 from modernbert.model.pretrained import SavedModel
 from modernbert.tokenizer.tokenizer import Tokenizer
 

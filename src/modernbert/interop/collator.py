@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modernbert.data.masking import mask_tokens
-from modernbert.data.shard_manifest import SpecialTokens
+from modernbert.data.shard_files import SpecialTokens
 from modernbert.errors import InputError
 from modernbert.interop.inputs import BORDERS, LONGEST
 

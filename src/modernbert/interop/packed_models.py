@@ -15,8 +15,14 @@ from transformers.models.modernbert import modeling_modernbert as theirs
 
 from modernbert.errors import InputError
 from modernbert.interop.inputs import PACKED_KEYS, Inputs, has_padding
-from modernbert.interop.their_layers import forget, hidden_from_copy, hidden_states
-from modernbert.interop.their_parts import can_run, encoder_config, unknown_part
+from modernbert.interop.their_layers import (
+    can_run,
+    encoder_config,
+    forget,
+    hidden_from_copy,
+    hidden_states,
+    unknown_part,
+)
 
 C = TypeVar("C", bound=type)
 

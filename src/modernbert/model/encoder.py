@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from modernbert.batch import PackedBatch
 from modernbert.devices import compile_layer
 from modernbert.errors import ConfigError, InputError
-from modernbert.model.attention_choice import AttentionChoice, has_varlen
+from modernbert.model.choices import (
+    AttentionChoice,
+    PrecisionChoice,
+    choose_precision,
+    has_varlen,
+)
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.graphs import Graphs
@@ -19,7 +24,6 @@ from modernbert.model.layer import Layer, add_and_norm, norm_for
 from modernbert.model.layout import Layout
 from modernbert.model.native.engine import Engine
 from modernbert.model.native.onednn import OneDnnEngine, engine_for
-from modernbert.model.precision import PrecisionChoice, choose_precision
 from modernbert.model.pretrained import SavedModel
 from modernbert.model.rope import rotary_table
 

@@ -11,10 +11,10 @@ from torch.nn import functional
 from modernbert.model.attention import Attention
 from modernbert.model.config import Activation, EncoderConfig, HeadActivation
 from modernbert.model.dropout import Draws, drop
-from modernbert.model.float8 import linear
 from modernbert.model.gpu import HALF
 from modernbert.model.layout import Layout
 from modernbert.model.native import functions as native
+from modernbert.model.products import linear
 from modernbert.model.rope import RotaryTable
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.model import flex
-from modernbert.model.attention_choice import (
+from modernbert.model.choices import (
     AttentionChoice,
     choose_attention,
     has_flash3,

@@ -14,7 +14,7 @@ import numpy as np
 
 from modernbert.data.packing import NUM_SPECIAL
 from modernbert.data.settings import DEFAULT_SHARD_TOKENS
-from modernbert.data.shard_manifest import token_dtype
+from modernbert.data.shard_files import token_dtype
 from modernbert.errors import InputError
 
 # Assumed wherever lengths are lognormal: with it about a third of a web corpus's tokens stand in

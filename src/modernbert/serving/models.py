@@ -17,9 +17,9 @@ from modernbert.inference.loading import class_for, device_of
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.reranker import Reranker
 from modernbert.kinds import ModelKind, model_kind
+from modernbert.model.choices import PrecisionChoice, choose_precision
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
-from modernbert.model.precision import PrecisionChoice, choose_precision
 from modernbert.serving.queue import Lane
 from modernbert.tokenizer.tokenizer import Tokenizer
 

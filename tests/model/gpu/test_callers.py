@@ -6,14 +6,14 @@ from tests.model.examples import largest_difference, ragged_batch, small_config,
 from tests.model.gpu import stand_ins
 
 from modernbert.batch import PackedBatch
-from modernbert.model import attention, kernels, layer, layout
+from modernbert.model import attention, layer, layout
 from modernbert.model.encoder import Encoder
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(layout, "has_kernels", lambda _: True)
-    for module in (attention, kernels, layer):
+    for module in (attention, layer):
         monkeypatch.setattr(module, "HALF", (torch.float64,))
     return stand_ins.put(monkeypatch)
 
@@ -75,6 +75,6 @@ def test_not_for_other_formats_and_sizes(calls: list[str]) -> None:
     assert not calls
     for name, value in (("HEAD_SIZES", (64,)), ("MAX_TOKENS", 14)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(kernels, name, value)
+            patch.setattr(attention, name, value)
             model.double()(ragged_batch([3, 12]))
     assert set(calls) == {"geglu", "turn"}

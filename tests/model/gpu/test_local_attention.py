@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
-from modernbert.model.kernels import attend
+from modernbert.model.attention import attend
 from modernbert.model.layout import Layout
 
 pytestmark = pytest.mark.gpu

@@ -313,7 +313,7 @@ class TestForInference:
 
     @pytest.mark.parametrize("precision", ["auto", "bfloat16", "float32"])
     def test_without_the_kernels(self, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("modernbert.model.precision.supports", lambda *_: False)
+        monkeypatch.setattr("modernbert.model.choices.supports", lambda *_: False)
         encoder = small_encoder()
         batch = batch_of([30, 70])
         reference = expected(encoder, batch)

@@ -35,7 +35,7 @@ from modernbert.devices import copied_ahead
 from modernbert.errors import RunError
 from modernbert.files import write_whole
 from modernbert.hub import CARD
-from modernbert.model.attention_choice import choose_attention
+from modernbert.model.choices import choose_attention
 from modernbert.model.dropout import Dropout
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import MaskedLanguageModel

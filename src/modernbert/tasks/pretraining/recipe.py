@@ -54,7 +54,7 @@ from modernbert.data.mixture import NUM_SEEDS
 from modernbert.data.packing import PackingSettings
 from modernbert.data.shard_cache import CacheSettings
 from modernbert.errors import SettingsError
-from modernbert.model.attention_choice import AttentionChoice
+from modernbert.model.choices import AttentionChoice
 from modernbert.overrides import overridden
 from modernbert.settings import (
     Doc,

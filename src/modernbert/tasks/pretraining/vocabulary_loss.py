@@ -19,7 +19,7 @@ from modernbert.errors import SettingsError, ShardError
 from modernbert.model.dropout import Dropout
 from modernbert.model.gpu import is_ready
 from modernbert.model.heads import MaskedLanguageModel
-from modernbert.model.native.products import product
+from modernbert.model.products import product
 from modernbert.training.distributed import ALONE, Group
 
 MAX_LOGITS_BYTES = 1 << 29

@@ -29,9 +29,8 @@ from modernbert.inference.sparse_embedder import SparseEmbedder, SparseSettings,
 from modernbert.kinds import model_kind, read_modules
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
-from modernbert.model.heads import MaskedLanguageModel
+from modernbert.model.heads import MaskedLanguageModel, token_weights
 from modernbert.model.multi_vector import MultiVectorModel, projection
-from modernbert.model.splade import token_weights
 from modernbert.tasks.ranking.recipe import LateInteractionRecipe, RetrieveRecipe, SparseRecipe
 from modernbert.tokenizer.tokenizer import Tokenizer
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.errors import ConfigError, InputError
 from modernbert.model import flex
-from modernbert.model.attention_choice import AttentionChoice
-from modernbert.model.kernels import attend
+from modernbert.model.attention import attend
+from modernbert.model.choices import AttentionChoice
 from modernbert.model.layout import Layout
 
 HEADS, SIZE = 2, 8

@@ -1,4 +1,10 @@
-"""Products of matrices in training: by the C kernels in float32 on a CPU, by torch otherwise."""
+"""Products of matrices in training: by the C kernels in float32 on a CPU, by torch otherwise.
+
+On request a product is computed in float8, and so are the gradients of its inputs. Numbers are
+e4m3, scaled by the largest of each row that is summed over, so that a token's result does not
+depend on the other tokens. The gradients of the weights, which add up over all tokens, are
+products in bfloat16.
+"""
 
 import ctypes
 import threading
@@ -14,6 +20,11 @@ from modernbert.model.native.loading import library
 _MIN_SIDE, _MIN_ENTRIES = 32, 128 * 64
 _rooms = threading.local()
 
+_DTYPE = torch.float8_e4m3fn
+_LARGEST = torch.finfo(_DTYPE).max
+_SMALLEST_ROW = 1e-12  # a row of zeros is divided by this
+_MULTIPLE = 16  # of both sides of a matrix in float8
+
 
 class _Factor(ctypes.Structure):
     _fields_ = (
@@ -23,17 +34,24 @@ class _Factor(ctypes.Structure):
     )
 
 
-def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None = None, *, float8: bool = False
+) -> Tensor:
     """`hidden @ weight.T + bias`, with gradients of all.
 
     Args:
         hidden: (num_rows, depth), any float type.
         weight: (num_columns, depth).
         bias: (num_columns,), or None.
+        float8: Whether to multiply in float8 if the matrix is fit for it; the result is bfloat16
+            then.
 
     Returns:
         (num_rows, num_columns), of the type that autocast or the arguments ask for.
     """
+    if float8 and len(hidden) and not any(side % _MULTIPLE for side in weight.shape):
+        narrow: Tensor = _Float8Linear.apply(hidden, weight)  # type: ignore[no-untyped-call]
+        return narrow if bias is None else narrow + bias.to(narrow.dtype)
     if _suits(hidden, weight) and not torch.is_autocast_enabled("cpu"):
         result: Tensor = _Linear.apply(hidden, weight, bias)  # type: ignore[no-untyped-call]
         return result
@@ -134,3 +152,39 @@ def _room(kernels: ctypes.CDLL, num_columns: int) -> Tensor:
     if room is None or len(room) < needed:
         room = _rooms.room = torch.empty(needed)
     return room
+
+
+class _Float8Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> Tensor:
+        narrow = hidden.bfloat16()
+        ctx.save_for_backward(narrow, weight)
+        ctx.dtype = hidden.dtype
+        return _float8_product(narrow, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        narrow, weight = ctx.saved_tensors
+        gradient = gradient.bfloat16()
+        d_hidden = _float8_product(gradient, weight.t()).to(ctx.dtype)
+        return d_hidden, (gradient.t() @ narrow).to(weight.dtype)
+
+
+def _float8_product(rows: Tensor, columns: Tensor) -> Tensor:
+    """`rows @ columns.T` of (num_rows, depth) and (num_columns, depth), in bfloat16."""
+    (left, left_scale), (right, right_scale) = _scaled(rows), _scaled(columns)
+    return torch._scaled_mm(
+        left,
+        right.t(),
+        scale_a=left_scale,
+        scale_b=right_scale.t(),
+        out_dtype=torch.bfloat16,
+        use_fast_accum=True,
+    )
+
+
+def _scaled(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row in float8, and what it is to be multiplied by, (num_rows, 1) float32."""
+    scale = values.abs().amax(1, keepdim=True).float().clamp(min=_SMALLEST_ROW) / _LARGEST
+    return (values.float() / scale).to(_DTYPE).contiguous(), scale

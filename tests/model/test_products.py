@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from tests.rounding import assert_equal_but_for_rounding
 from torch import Tensor
 
-from modernbert.model.native import products
+from modernbert.model import products
 from modernbert.model.native.loading import library
-from modernbert.model.native.products import linear, product
+from modernbert.model.products import linear, product
 
 needs_kernels = pytest.mark.skipif(library() is None, reason="no C kernels on this machine")
 sizes = st.integers(1, 40) | st.sampled_from([95, 96, 97, 128, 129, 383, 384, 385, 400])
