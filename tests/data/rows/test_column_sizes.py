@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modernbert.data.rows import column_files, tables
-from modernbert.data.rows.column_files import pieces, row_bytes
+from modernbert.data.rows import column_sizes, tables
+from modernbert.data.rows.column_sizes import pieces, row_bytes
 from modernbert.data.rows.tables import read_table
 from modernbert.errors import DocumentError
 
@@ -72,7 +72,7 @@ def test_texts_at_any_depth_come_as_they_are(tmp_path: Path) -> None:
 
 
 def test_pieces_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(column_files, "_PIECE_BYTES", 250)
+    monkeypatch.setattr(column_sizes, "_PIECE_BYTES", 250)
     batch = pa.record_batch({"a": _repeated(7, "x" * 100), "b": pa.array(range(7))})
     found = [(piece.column("b").to_pylist(), size) for piece, size in pieces(batch)]
     assert [row for rows, _ in found for row in rows] == list(range(7))
@@ -94,7 +94,7 @@ def test_a_row_that_no_memory_holds(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_list_of_more_numbers_than_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(column_files, "_FEW_VALUES", 1000)
+    monkeypatch.setattr(column_sizes, "_FEW_VALUES", 1000)
     values = pa.array(np.zeros(1_000_000, np.int8))
     table = pa.table({"text": ["a"], "more": pa.ListArray.from_arrays([0, len(values)], values)})
     pq.write_table(table, tmp_path / "rows.parquet", compression="zstd")
