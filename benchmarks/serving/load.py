@@ -2,9 +2,9 @@
 
 import http.client
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from threading import Lock, Thread
 from time import monotonic, sleep
 from typing import Any, Self
@@ -48,7 +48,7 @@ class Answer:
 class Connection:
     """One client's connection, opened anew after an error."""
 
-    def __init__(self, address: str, timeout: float = 300.0) -> None:
+    def __init__(self, address: str, timeout: float = 1_800.0) -> None:
         parts = urlsplit(address)
         self._http = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
 
@@ -89,7 +89,7 @@ def embed_ask(kind: str, path: str, inputs: Any, num_tokens: int) -> Ask:
 
 def closed_loop(
     address: str,
-    next_ask: Callable[[int], Ask],
+    asks: Sequence[Ask],
     *,
     num_clients: int,
     seconds: float,
@@ -97,20 +97,19 @@ def closed_loop(
 ) -> None:
     """Clients that each send the next request when the one before is answered.
 
-    next_ask: the request of a number; numbers are given out once each.
+    asks: sent in their order, again and again.
     on_answer: is called from the clients' threads.
     """
-    numbers, lock, end = iter(range(1 << 62)), Lock(), monotonic() + seconds
+    waiting, lock, end = cycle(asks), Lock(), monotonic() + seconds
 
     def client() -> None:
         with Connection(address) as connection:
             while monotonic() < end:
                 with lock:
-                    number = next(numbers)
-                on_answer(connection.send(next_ask(number)))
+                    ask = next(waiting)
+                on_answer(connection.send(ask))
 
-    with _running([Thread(target=client) for _ in range(num_clients)]):
-        pass
+    _run(client, num_clients)
 
 
 def open_loop(
@@ -137,15 +136,13 @@ def open_loop(
                 sleep(max(0.0, due - monotonic()))
                 answers.append(connection.send(ask, due))
 
-    with _running([Thread(target=client) for _ in range(num_clients)]):
-        pass
+    _run(client, num_clients)
     return answers
 
 
-@contextmanager
-def _running(threads: Sequence[Thread]) -> Iterator[None]:
+def _run(client: Callable[[], None], num_clients: int) -> None:
+    threads = [Thread(target=client) for _ in range(num_clients)]
     for thread in threads:
         thread.start()
-    yield
     for thread in threads:
         thread.join()

@@ -1,51 +1,68 @@
-"""A server of sentence-transformers in the obvious form: a function for each request, in a thread.
+"""sentence-transformers behind FastAPI in the obvious form: an embedder and a reranker.
 
-    python -m benchmarks.serving.peer MODEL PORT float32
+    python peer.py EMBEDDER RERANKER PORT float32
 
-It works as a FastAPI application with `def embed(...)` would: requests run side by side in the
-threads of the framework, and each is encoded by itself.
+It imports nothing of this repository, so any environment with these packages runs it.
 """
 
 import argparse
-import json
 
 import torch
 import uvicorn
-from sentence_transformers import SentenceTransformer
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from fastapi import FastAPI
+from pydantic import BaseModel
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
 
-def make_app(model: SentenceTransformer) -> Starlette:
-    """The application."""
+class EmbedRequest(BaseModel):
+    """Texts to embed."""
 
-    async def embed(request: Request) -> Response:
-        inputs = json.loads(await request.body())["inputs"]
-        texts = [inputs] if isinstance(inputs, str) else inputs
-        vectors = await run_in_threadpool(
-            model.encode, texts, normalize_embeddings=True, show_progress_bar=False
-        )
-        return JSONResponse(vectors.astype("float32").tolist())
+    inputs: str | list[str]
 
-    async def health(_: Request) -> Response:
-        return Response()
 
-    return Starlette(routes=[Route("/embed", embed, methods=["POST"]), Route("/health", health)])
+class RerankRequest(BaseModel):
+    """A query, and texts that may answer it."""
+
+    query: str
+    texts: list[str]
+
+
+def make_app(embedder: SentenceTransformer, reranker: CrossEncoder) -> FastAPI:
+    """The application; FastAPI runs these functions in threads."""
+    app = FastAPI()
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {}
+
+    @app.post("/embed")
+    def embed(request: EmbedRequest) -> list[list[float]]:
+        texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
+        vectors = embedder.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+        return vectors.astype("float32").tolist()  # type: ignore[no-any-return]
+
+    @app.post("/rerank")
+    def rerank(request: RerankRequest) -> list[dict[str, float]]:
+        pairs = [(request.query, text) for text in request.texts]
+        scores = reranker.predict(pairs, show_progress_bar=False).tolist()
+        ranks = sorted(range(len(scores)), key=lambda index: -scores[index])
+        return [{"index": index, "score": scores[index]} for index in ranks]
+
+    return app
 
 
 def main() -> None:
-    """Serve a folder."""
-    made = argparse.ArgumentParser(description="Serve a folder with sentence-transformers.")
-    made.add_argument("model", help="folder of the model")
+    """Serve two folders."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("embedder")
+    made.add_argument("reranker")
     made.add_argument("port", type=int)
     made.add_argument("dtype", choices=("float32", "bfloat16"))
     options = made.parse_args()
     dtype = {"dtype": getattr(torch, options.dtype)}
-    model = SentenceTransformer(options.model, device="cpu", model_kwargs=dtype)
-    uvicorn.run(make_app(model), port=options.port, log_level="warning")
+    embedder = SentenceTransformer(options.embedder, device="cpu", model_kwargs=dtype)
+    reranker = CrossEncoder(options.reranker, device="cpu", model_kwargs=dtype)
+    uvicorn.run(make_app(embedder, reranker), port=options.port, log_level="warning")
 
 
 if __name__ == "__main__":

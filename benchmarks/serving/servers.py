@@ -26,29 +26,20 @@ def ours(
 
 
 def sentence_transformers(
-    model: Path, *, dtype: str, environment: Mapping[str, str] | None = None
+    embedder: Path, reranker: Path, python: str, *, dtype: str
 ) -> AbstractContextManager[str]:
-    """The server of `peer.py`."""
-    port = free_port()
-    command = [sys.executable, "-m", "benchmarks.serving.peer", str(model), str(port), dtype]
-    return running(command, f"http://127.0.0.1:{port}", "/health", environment)
+    """The server of `peer.py`, in an environment with FastAPI."""
+    port, script = free_port(), Path(__file__).with_name("peer.py")
+    command = [python, str(script), str(embedder), str(reranker), str(port), dtype]
+    return running(command, f"http://127.0.0.1:{port}", "/health", {"PYTHONPATH": ""})
 
 
-def infinity(
-    model: Path,
-    program: Path,
-    *,
-    dtype: str,
-    environment: Mapping[str, str] | None = None,
-) -> AbstractContextManager[str]:
-    """infinity-emb of an environment of its own.
-
-    program: its `infinity_emb`.
-    """
+def infinity(model: Path, program: Path) -> AbstractContextManager[str]:
+    """infinity-emb of an environment of its own, whose `infinity_emb` is the program."""
     port = free_port()
     command = [str(program), "v2", "--model-id", str(model), f"--port={port}", "--device=cpu"]
-    command += ["--engine=torch", f"--dtype={dtype}", "--host=127.0.0.1", "--no-bettertransformer"]
-    return running(command, f"http://127.0.0.1:{port}", "/health", environment)
+    command += ["--engine=torch", "--dtype=float32", "--host=127.0.0.1", "--no-bettertransformer"]
+    return running(command, f"http://127.0.0.1:{port}", "/health")
 
 
 @contextmanager

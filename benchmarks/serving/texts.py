@@ -2,7 +2,7 @@
 
 import json
 import lzma
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -27,44 +27,32 @@ _SOURCES = (
 )
 
 
-def model_folder(data: Path, *, size: str, num_layers: int | None, cache: Path = CACHE) -> Path:
-    """An embedder of a size with random weights, made once.
+def model_folder(
+    data: Path,
+    *,
+    size: str,
+    num_layers: int | None,
+    cache: Path = CACHE,
+    is_reranker: bool = False,
+) -> Path:
+    """An embedder or a reranker of a size with random weights, made once.
 
     data: the folder of real corpora, which has the published tokenizer.
     """
-
-    def write(config: EncoderConfig, tokenizer: Tokenizer, folder: Path) -> None:
-        Embedder(draw_weights(Encoder(config)), tokenizer).save_pretrained(folder)
-
-    return _made_once("serving", write, data, size, num_layers, cache)
-
-
-def reranker_folder(data: Path, *, size: str, num_layers: int | None, cache: Path = CACHE) -> Path:
-    """A reranker of a size with random weights, made once."""
-
-    def write(config: EncoderConfig, tokenizer: Tokenizer, folder: Path) -> None:
-        head = ClassifierSettings(labels=("LABEL_0",), pooling="mean", problem="regression")
-        draw_weights(SequenceClassifier(config, head)).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-    return _made_once("reranking", write, data, size, num_layers, cache)
-
-
-def _made_once(
-    name: str,
-    write: Callable[[EncoderConfig, Tokenizer, Path], None],
-    data: Path,
-    size: str,
-    num_layers: int | None,
-    cache: Path,
-) -> Path:
     layers = num_layers or len(PRESETS[size]["layer_kinds"])
-    folder = cache / f"{name}-{size}-{layers}"
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        config = EncoderConfig.preset(size, layer_kinds=layer_kinds(layers))
-        with new_folder(folder) as made:
-            write(config, Tokenizer.from_file(data / "tokenizer" / "modernbert.json"), made)
+    folder = cache / f"{'reranking' if is_reranker else 'serving'}-{size}-{layers}"
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config = EncoderConfig.preset(size, layer_kinds=layer_kinds(layers))
+    tokenizer = Tokenizer.from_file(data / "tokenizer" / "modernbert.json")
+    with new_folder(folder) as made:
+        if is_reranker:
+            head = ClassifierSettings(labels=("LABEL_0",), pooling="mean", problem="regression")
+            draw_weights(SequenceClassifier(config, head)).save_pretrained(made)
+            tokenizer.save_pretrained(made)
+        else:
+            Embedder(draw_weights(Encoder(config)), tokenizer).save_pretrained(made)
     return folder
 
 
@@ -84,6 +72,23 @@ def ragged_texts(data: Path, *, count: int, seed: int = 0) -> list[str]:
         texts += islice(_texts(data / name), count * share // shares + 1)
     order = np.random.default_rng(seed).permutation(len(texts))[:count]
     return [texts[place] for place in order]
+
+
+def requests(data: Path, tokenizer: Tokenizer, *, num_texts: int) -> tuple[list[Ask], list[Ask]]:
+    """Four requests of many texts to embed, and five of a query and 100 texts to rerank."""
+    texts = ragged_texts(data, count=4 * num_texts)
+    lengths = map(len, tokenizer.encode_batch(texts))
+    kept = [pair for pair in zip(texts, lengths, strict=True) if pair[1] < 1_024]
+    many = [
+        embed_ask("many", "/embed", [text for text, _ in part], sum(n for _, n in part))
+        for part in (kept[start::4] for start in range(4))
+    ]
+    passages = [text for text, length in kept if length < 256]
+    reranks = [
+        {"query": passages[number], "texts": passages[number + 1 : number + 101]}
+        for number in range(5)
+    ]
+    return many, [Ask("rerank", "/rerank", json.dumps(each).encode(), 0) for each in reranks]
 
 
 def short_and_long(

@@ -85,7 +85,7 @@ def soak(address: str, texts: Sequence[str], *, seconds: float, num_clients: int
 
     closed_loop(
         address,
-        lambda number: asks[number % len(asks)],
+        asks,
         num_clients=num_clients,
         seconds=seconds,
         on_answer=look,

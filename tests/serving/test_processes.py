@@ -131,7 +131,7 @@ def test_killed_under_load_and_started_again(folders: dict[str, Path]) -> None:
         _until_answered(address, ask)
         load = Thread(
             target=closed_loop,
-            args=(address, lambda _: ask),
+            args=(address, [ask]),
             kwargs={"num_clients": 3, "seconds": 1.0, "on_answer": answers.append},
         )
         load.start()

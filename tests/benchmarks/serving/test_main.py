@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.serving.__main__ import ratios
+from benchmarks.serving.__main__ import ratios, summary
 
 
 def figures(tokens: float, seconds: float) -> dict[str, Any]:
@@ -27,3 +27,13 @@ def test_ratios_are_medians_of_the_ratios_within_rounds() -> None:
     row = found["ours float32 over sentence-transformers float32"]
     assert row["tokens_per_second"] == 2
     assert row["short_p99_beside_long_seconds"] == pytest.approx(0.25)
+
+
+def test_large_requests_have_no_latency_at_half_load() -> None:
+    rounds = [figures(tokens, 1) for tokens in (300, 100)]
+    for each in rounds:
+        del each["half"]
+    assert summary(rounds)["tokens_per_second"] == 200
+    names = ratios({"ours float32": rounds, "sentence-transformers float32": rounds})
+    (row,) = names.values()
+    assert row["short_p99_beside_long_seconds"] == 1 and "half_p99_seconds" not in row
