@@ -38,7 +38,6 @@ FOLDER = results.FOLDER / "gpu"
 SECTIONS: Mapping[str, Callable[[Bench], Rows]] = {
     "correctness": equality.correctness,
     "ceilings": speeds.ceilings,
-    "forward": speeds.forward,
     "training": speeds.training,
     "fused": speeds.fused,
     "optimizer": optimizers.optimizer,
@@ -77,7 +76,6 @@ IN_ORDER: Sequence[tuple[str, ...]] = (
     ("memory", "large"),
     ("training", "large"),
     ("transformers", "large"),
-    ("forward", "base"),
     ("flex", "base"),
 )
 """Sections with the size that they are run for, by their worth."""

@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,8 @@ from modernbert.training.computation import compute_dtype
 
 FOLDER = Path("benchmarks/results")
 _PACKAGES = (
-    "torch",
-    "transformers",
-    "sentence-transformers",
-    "onnxruntime",
-    "onnx",
-    "openvino",
-    "nncf",
-    "fastembed",
-    "numpy",
+    *("torch", "triton", "flash-attn-3", "numpy", "transformers", "sentence-transformers"),
+    *("fastembed", "onnx", "onnxruntime", "openvino", "nncf"),
 )
 _FLAGS = ("avx2", "fma", "avx_vnni", "amx_bf16", "amx_int8", "amx_tile")
 # Cores by vendor, family and the first and last model, all as /proc/cpuinfo counts them.
@@ -74,7 +68,7 @@ def surroundings(*, num_threads: int) -> dict[str, Any]:
         "num_threads": num_threads,
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
-        "packages": _versions(),
+        "packages": versions(),
     }
 
 
@@ -167,14 +161,13 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+def versions() -> dict[str, str]:
+    """Of the packages that are compared, and of torch."""
+    found = {}
     for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _git(*arguments: str) -> str:

@@ -1,19 +1,24 @@
 """What all sections share: device and sizes, batches, models, a step of training, and timing."""
 
+import platform
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks import results
+from benchmarks.masked_step import masked_batch
 from benchmarks.models import draw_weights
-from modernbert.batch import PackedBatch
 from modernbert.data.collate import MaskedBatch
 from modernbert.model.choices import AttentionChoice, has_flash3, has_varlen
-from modernbert.model.config import EncoderConfig, flops_per_token, layer_kinds
+from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.dropout import Dropout
 from modernbert.model.heads import MaskedLanguageModel
 from modernbert.tasks.pretraining.pretrain import masked_token_loss
@@ -157,17 +162,7 @@ class Bench:
         """A filled-up batch of a mix on the device, with 30% of its tokens to predict."""
         total = total or self.tokens(size)
         vocab_size = self.config(size).vocab_size
-        packed = PackedBatch.from_sequences(self.sequences(mix.lengths(total), vocab_size))
-        generator = torch.Generator().manual_seed(_SEED)
-        drawn = torch.rand(packed.total_tokens, generator=generator) < MASKED_SHARE
-        rows = drawn.nonzero().flatten()
-        masked = MaskedBatch(
-            batch=packed,
-            masked_indices=rows,
-            labels=packed.token_ids[rows],
-            bin_ids=(0,),
-            bin_tokens_each=(packed.total_tokens,),
-        )
+        masked = masked_batch(mix.lengths(total), share=MASKED_SHARE, vocab_size=vocab_size)
         return masked.filled_up(total, max_seqlen=mix.longest, token_id=_FILLING).to(self.device)
 
     def synchronize(self) -> None:
@@ -234,26 +229,38 @@ def real_tokens(batch: MaskedBatch) -> int:
     return sum(batch.bin_tokens_each[:-1])
 
 
-def forward_flops(
-    config: EncoderConfig, lengths: Sequence[int], masked_share: float = 0.0
-) -> float:
-    """Of all sequences."""
-    return sum(
-        length * flops_per_token(config, length, masked_share=masked_share) for length in lengths
-    )
+def theirs(bench: Bench, model: Any, kind: str, **settings: Any) -> Any:
+    """A model of transformers with the weights of ours, on scaled dot-product attention.
+
+    kind: the name of the class that reads it, such as `AutoModel`.
+    """
+    import transformers
+
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(Path(folder) / "model")
+        read = getattr(transformers, kind).from_pretrained(
+            Path(folder) / "model", attn_implementation="sdpa", **settings
+        )
+    return read.to(bench.device)
+
+
+def fastest(seconds: Callable[[int], float], choices: Sequence[int]) -> tuple[int, float]:
+    """The choice that takes the least time, and its seconds; larger ones may not fit the memory."""
+    tried: dict[int, float] = {}
+    for choice in choices:
+        try:
+            tried[choice] = seconds(choice)
+        except torch.OutOfMemoryError:
+            break
+    if not tried:
+        raise torch.OutOfMemoryError(f"not even {choices[0]} texts fit the memory")
+    best = min(tried, key=lambda choice: tried[choice])
+    return best, tried[best]
 
 
 def versions(bench: Bench) -> dict[str, Any]:
     """The GPU, its clocks and the versions."""
-    import importlib.metadata
-    import platform
-
-    found: dict[str, Any] = {"torch": torch.__version__, "python": platform.python_version()}
-    for name in ("transformers", "triton", "flash-attn-3"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found: dict[str, Any] = {**results.versions(), "python": platform.python_version()}
     if bench.is_cuda:
         properties = torch.cuda.get_device_properties(bench.device)
         found |= {
@@ -267,8 +274,6 @@ def versions(bench: Bench) -> dict[str, Any]:
 
 def _clocks() -> str:
     """Of the GPU now and at most, power and driver, as nvidia-smi tells them."""
-    import subprocess
-
     fields = "clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,driver_version"
     try:
         return subprocess.run(

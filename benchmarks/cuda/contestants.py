@@ -4,16 +4,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.cuda.bench import Bench, Figures
+from benchmarks.cuda.bench import Bench, Figures, fastest, theirs
 from benchmarks.engines import groups, pad
 from benchmarks.timing import interleave, speedup
 from modernbert.batch import PackedBatch
@@ -43,7 +41,9 @@ class Contestants:
 
     def __init__(self, bench: Bench, size: str) -> None:
         self.bench = bench
-        encoder, eager = pair(bench, size)
+        encoder = bench.model(size, compiled=False).encoder
+        dtype = torch.bfloat16 if bench.is_cuda else torch.float32
+        eager = theirs(bench, encoder, "AutoModel", dtype=dtype).eval().requires_grad_(False)
         compiled, packed = deepcopy(eager), accelerate(deepcopy(eager))
         for layer in compiled.layers:
             compile_layer(layer, "inductor" if bench.is_cuda else "eager", dynamic=True)
@@ -79,13 +79,19 @@ class Contestants:
         """
         lengths = [len(each) for each in sequences]
         own = groups(lengths, rows) if rows else list(packs(lengths, tokens or 32_768))
-        turns: dict[str, Callable[[], list[Tensor]]] = {}
-        for name, encode in self.packed.items():
-            turns[name] = partial(encode, _batches(sequences, own))
-        for name, encode in self.padded.items():
-            turns[name] = partial(encode, self._best(name, encode, sequences, rows))
+        turns: dict[str, Callable[[], list[Tensor]]] = {
+            **{
+                name: partial(encode, _batches(sequences, own))
+                for name, encode in self.packed.items()
+            },
+            **{
+                name: partial(encode, self._best(encode, sequences, rows))
+                for name, encode in self.padded.items()
+            },
+        }
         found: Figures = {}
-        vectors = {name: _in_order(call()) for name, call in turns.items()}
+        # Everybody sorts texts by length in the same way.
+        vectors = {name: torch.cat(call()) for name, call in turns.items()}
         agreed = all(_agree(each, vectors["eager"], cosine) for each in vectors.values())
         seconds = self._in_turn(turns)
         for name, each in seconds.items():
@@ -110,39 +116,20 @@ class Contestants:
             min_turn_seconds=0.0 if bench.tiny else bench.seconds / 5,
         )
 
-    def _best(
-        self, name: str, encode: Vectors, sequences: Sequence[list[int]], rows: int | None
-    ) -> Batches:
+    def _best(self, encode: Vectors, sequences: Sequence[list[int]], rows: int | None) -> Batches:
         """Batches of so many texts, or of as many as one pass is fastest with."""
         lengths = [len(each) for each in sequences]
-        choices = (rows,) if rows else ROWS[: 1 if self.bench.tiny else None]
-        made = [_batches(sequences, groups(lengths, each)) for each in choices]
-        if len(made) == 1:
-            return made[0]
-        tried: list[float] = []
-        for batches in made:
-            try:
-                encode(batches[:2])  # to warm up: the longest texts
-                tried.append(self.bench.once(partial(encode, batches)))
-            except torch.OutOfMemoryError:
-                break
-        assert tried, f"{name}: not even {choices[0]} texts fit the memory"
-        return made[tried.index(min(tried))]
 
+        def batches_of(size: int) -> Batches:
+            return _batches(sequences, groups(lengths, size))
 
-def pair(bench: Bench, size: str) -> tuple[Encoder, Any]:
-    """Our encoder in float32, and transformers' in bfloat16 on a GPU, with the same weights."""
-    from transformers import AutoModel
+        def seconds(size: int) -> float:
+            batches = batches_of(size)
+            encode(batches[:2])  # to warm up: the longest texts
+            return self.bench.once(partial(encode, batches))
 
-    encoder = bench.model(size, compiled=False).encoder
-    with TemporaryDirectory() as folder:
-        encoder.save_pretrained(Path(folder) / "model")
-        theirs = AutoModel.from_pretrained(
-            Path(folder) / "model",
-            attn_implementation="sdpa",
-            dtype=torch.bfloat16 if bench.is_cuda else torch.float32,
-        )
-    return encoder, theirs.to(bench.device).eval().requires_grad_(False)
+        choices = ROWS[: 1 if self.bench.tiny else None]
+        return batches_of(rows or fastest(seconds, choices)[0])
 
 
 def packed_vectors(bench: Bench, encoder: Encoder, batches: Batches) -> list[Tensor]:
@@ -176,11 +163,6 @@ def padded_vectors(bench: Bench, model: Any, batches: Batches) -> list[Tensor]:
 
 def _batches(sequences: Sequence[list[int]], places: Sequence[Sequence[int]]) -> Batches:
     return [[sequences[place] for place in batch] for batch in places]
-
-
-def _in_order(vectors: list[Tensor]) -> Tensor:
-    """All vectors; everybody sorts texts by length in the same way."""
-    return torch.cat(vectors)
 
 
 def _agree(vectors: Tensor, expected: Tensor, cosine: float) -> bool:

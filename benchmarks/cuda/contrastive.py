@@ -9,7 +9,6 @@ fit the memory, it gets half as many queries.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.cuda.anchors import Anchor, lognormal
-from benchmarks.cuda.bench import Bench, Figures, Rows
+from benchmarks.cuda.bench import Bench, Figures, Rows, theirs
 from benchmarks.engines import pad
 from modernbert.batch import PackedBatch
 from modernbert.model.encoder import Encoder
@@ -174,22 +173,7 @@ def _ours(bench: Bench) -> tuple[nn.Module, Flat]:
 
 def _theirs(bench: Bench) -> tuple[nn.Module, Flat]:
     """Transformers' encoder with float32 weights under autocast, and the vectors of real tokens."""
-    from transformers import AutoModel, ModernBertConfig
-
-    ours = bench.config(bench.sizes[0])
-    numbers = {"hidden_size": ours.hidden_size, "intermediate_size": ours.intermediate_size}
-    config = ModernBertConfig(
-        **numbers,
-        vocab_size=ours.vocab_size,
-        num_hidden_layers=ours.num_layers,
-        num_attention_heads=ours.num_heads,
-        pad_token_id=ours.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=None,
-        cls_token_id=ours.cls_token_id,
-        sep_token_id=ours.sep_token_id,
-    )
-    model: Any = AutoModel.from_config(config, attn_implementation="sdpa").to(bench.device).train()
+    model = theirs(bench, bench.model(bench.sizes[0], compiled=False).encoder, "AutoModel").train()
 
     def flat(texts: Texts) -> Tensor:
         ids, mask = (each.to(bench.device) for each in pad(texts))

@@ -2,16 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from benchmarks.cuda.bench import MASKED_SHARE, Bench, Figures, Mix, Rows, TrainingStep
+from benchmarks.cuda.bench import (
+    MASKED_SHARE,
+    Bench,
+    Figures,
+    Mix,
+    Rows,
+    TrainingStep,
+    fastest,
+    theirs,
+)
 from benchmarks.cuda.contestants import ROWS, Contestants
 from benchmarks.engines import groups, pad
-from modernbert.model.heads import MaskedLanguageModel
 
 _INFERENCE_MIXES = ("512 fixed", "512 ragged", "8192 fixed", "8192 ragged")
 _BATCHES = 4
@@ -21,15 +27,15 @@ def transformers(bench: Bench) -> Rows:
     """Training steps of transformers' padded model at its best batch size, beside ours."""
     rows = bench.rows()
     for size in bench.sizes:
-        ours, theirs = _pair(bench, size)
-        step, their_step = TrainingStep(bench, ours), _TheirStep(theirs)
+        model = bench.model(size)
+        step = TrainingStep(bench, model)
+        their_step = _TheirStep(theirs(bench, model, "AutoModelForMaskedLM"))
         for name, mix in bench.mixes("1024 ragged", "8192 ragged").items():
             lengths = mix.lengths(bench.tokens(size))
             own = sum(lengths) / bench.time(partial(step, bench.batch(size, mix)))
             sequences = bench.sequences(lengths, bench.config(size).vocab_size)
-            best = _best(bench, their_step, sequences)
-            rows[f"{size} {name}"] = _compared(own, best)
-        del step, their_step, ours, theirs
+            rows[f"{size} {name}"] = _compared(own, *_best(bench, their_step, sequences))
+        del step, their_step, model
     return rows
 
 
@@ -52,54 +58,32 @@ def inference(bench: Bench) -> Rows:
     return rows
 
 
-def _compared(own: float, best: tuple[float, int]) -> Figures:
-    speed, rows = best
+def _compared(own: float, rows: int, speed: float) -> Figures:
     return {
         "ours tokens/s": own,
         "transformers tokens/s": speed,
         "rows a batch": rows,
-        "ratio": own / speed if speed else float("inf"),
+        "ratio": own / speed,
     }
-
-
-def _pair(bench: Bench, size: str) -> tuple[MaskedLanguageModel, Any]:
-    """Our model, and transformers' with the same weights on scaled dot-product attention."""
-    from transformers import AutoModelForMaskedLM
-
-    model = bench.model(size)
-    with TemporaryDirectory() as folder:
-        model.save_pretrained(Path(folder) / "model")
-        theirs = AutoModelForMaskedLM.from_pretrained(
-            Path(folder) / "model", attn_implementation="sdpa"
-        )
-    return model, theirs.to(bench.device)
 
 
 def _best(
     bench: Bench,
     run: Callable[[torch.Tensor, torch.Tensor], object],
     sequences: Sequence[Sequence[int]],
-) -> tuple[float, int]:
-    """Real tokens a second with the batch size that is fastest, and that size."""
-    found = [(0.0, 0)]
+) -> tuple[int, float]:
+    """The batch size that is fastest, and real tokens a second with it."""
     lengths = [len(sequence) for sequence in sequences]
-    for size in ROWS[: 1 if bench.tiny else None]:
+
+    def seconds(size: int) -> float:
         batches = [
             tuple(each.to(bench.device) for each in pad([sequences[place] for place in places]))
             for places in groups(lengths, size)
         ]
+        return bench.time(lambda: [run(*each) for each in batches], warm_up=1)
 
-        def all_batches(batches: Any = batches) -> None:
-            for ids, mask in batches:
-                run(ids, mask)
-
-        try:
-            found.append((sum(lengths) / bench.time(all_batches, warm_up=1), size))
-        except torch.OutOfMemoryError:
-            break
-        if found[-1] < max(found):  # more rows only cost more padding
-            break
-    return max(found)
+    size, best = fastest(seconds, ROWS[: 1 if bench.tiny else None])
+    return size, sum(lengths) / best
 
 
 class _TheirStep:

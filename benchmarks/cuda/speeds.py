@@ -1,4 +1,4 @@
-"""Sections `ceilings`, `forward`, `training`, `fused`, `memory` and `flex`."""
+"""Sections `ceilings`, `training`, `fused`, `memory` and `flex`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,9 +12,9 @@ from benchmarks.cuda.bench import (
     Mix,
     Rows,
     TrainingStep,
-    forward_flops,
 )
 from modernbert.model.attention import attend
+from modernbert.model.config import flops_per_token
 from modernbert.model.layout import Layout
 from modernbert.planning.chips import find_chip
 from modernbert.planning.memory import plan_memory
@@ -64,23 +64,6 @@ def best_product(bench: Bench, size: str) -> float:
     return 1e12 * max(float(speed) for speed in speeds)
 
 
-def forward(bench: Bench) -> Rows:
-    """Encoding in bfloat16: tokens a second and share of the ceiling."""
-    rows = bench.rows()
-    for size in bench.sizes:
-        model, ceiling = bench.model(size).eval(), best_product(bench, size)
-        for name, mix in bench.mixes().items():
-            call = partial(_encode, bench, model.encoder, bench.batch(size, mix).batch)
-            rows[f"{size} {name}"] = _speed(bench, call, size, mix, ceiling)
-    return rows
-
-
-@torch.no_grad()
-def _encode(bench: Bench, encoder: Callable[..., object], batch: object) -> None:
-    with torch.autocast(bench.device.type, torch.bfloat16):
-        encoder(batch)
-
-
 def training(bench: Bench) -> Rows:
     """Whole steps, update included: tokens a second and share of the ceiling."""
     rows = bench.rows()
@@ -88,7 +71,7 @@ def training(bench: Bench) -> Rows:
         step, ceiling = TrainingStep(bench, bench.model(size)), best_product(bench, size)
         for name, mix in bench.mixes("1024 fixed", "1024 ragged", "8192 ragged").items():
             call = partial(step, bench.batch(size, mix))
-            rows[f"{size} {name}"] = _speed(bench, call, size, mix, ceiling, training=True)
+            rows[f"{size} {name}"] = _speed(bench, call, size, mix, ceiling)
         del step
     return rows
 
@@ -112,7 +95,7 @@ def fused(bench: Bench) -> Rows:
                     setattr(model.encoder, switch, True)
                 step = TrainingStep(bench, model)
                 losses = [step(batch) for _ in range(3 if bench.tiny else _COMPARED_STEPS)]
-                speed = _speed(bench, partial(step, batch), size, mix, ceiling, training=True)
+                speed = _speed(bench, partial(step, batch), size, mix, ceiling)
                 rows[f"{size} {name}, {switch}"] = {
                     **speed,
                     f"loss after {len(losses)} steps": float(losses[-1]),
@@ -121,18 +104,14 @@ def fused(bench: Bench) -> Rows:
 
 
 def _speed(
-    bench: Bench,
-    call: Callable[[], object],
-    size: str,
-    mix: Mix,
-    ceiling: float,
-    *,
-    training: bool = False,
+    bench: Bench, call: Callable[[], object], size: str, mix: Mix, ceiling: float
 ) -> Figures:
-    seconds = bench.time(call)
+    """Of a training step: three times the forward's operations."""
+    seconds, config = bench.time(call), bench.config(size)
     lengths = mix.lengths(bench.tokens(size))
-    operations = forward_flops(bench.config(size), lengths, MASKED_SHARE if training else 0.0)
-    operations *= 3 if training else 1
+    operations = 3 * sum(
+        length * flops_per_token(config, length, masked_share=MASKED_SHARE) for length in lengths
+    )
     return {
         "tokens/s": sum(lengths) / seconds,
         "TFLOP/s": operations / seconds / 1e12,

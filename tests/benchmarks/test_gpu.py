@@ -65,13 +65,13 @@ def test_sections_run_in_order_while_there_is_time(
 
     monkeypatch.setattr(subprocess, "run", process)
     monkeypatch.setattr(
-        gpu, "IN_ORDER", (("flex", "base"), ("memory", "large"), ("forward",), ("answers",))
+        gpu, "IN_ORDER", (("flex", "base"), ("memory", "large"), ("training",), ("answers",))
     )
     results.write(out, {"benchmark": "gpu", "sections": {"flex base": {}}})
     common = ["--device", "cpu", "--tiny", "--out", str(out)]
     assert gpu.main([*common, "--minutes", "14"]) == 1
-    assert [each[0] for each in ran] == ["memory", "forward", "answers"]
-    assert "forward: stopped" in capsys.readouterr().out
+    assert [each[0] for each in ran] == ["memory", "training", "answers"]
+    assert "training: stopped" in capsys.readouterr().out
     assert gpu.main([*common, "--minutes", "0"]) == 0
     assert "no time for answers" in capsys.readouterr().out and len(ran) == 3
 
@@ -86,15 +86,15 @@ def test_a_section_that_is_stopped_leaves_what_it_has_found(
         rows["first"] = {"ms": 1}
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(gpu, "SECTIONS", {"flex": stopped, "forward": stopped})
-    monkeypatch.setattr(gpu, "IN_ORDER", (("flex",), ("forward",)))
+    monkeypatch.setattr(gpu, "SECTIONS", {"flex": stopped, "training": stopped})
+    monkeypatch.setattr(gpu, "IN_ORDER", (("flex",), ("training",)))
     with pytest.raises(KeyboardInterrupt):
         run("flex", out)
     section = results.read(out)["sections"]["flex"]
     assert section["unfinished"] and section["rows"] == {"first": {"ms": 1}}
     monkeypatch.setattr(gpu, "_run", lambda *given: ran.append(given[2]) or True)
     assert gpu.main(["--device", "cpu", "--tiny", "--out", str(out), "--minutes", "1"]) == 0
-    assert ran == ["forward", "flex"]  # again, after those that were not tried
+    assert ran == ["training", "flex"]  # again, after those that were not tried
 
 
 def test_every_section_in_order_exists() -> None:
