@@ -24,7 +24,7 @@ from modernbert.model.choices import PrecisionChoice
 from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.encoder import Encoder
 from modernbert.model.heads import ClassifierSettings, SequenceClassifier
-from modernbert.planning.chips import find_chip
+from modernbert.planning.phase import find_chip
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 TOKENIZER = Path("benchmarks/finetune/start")

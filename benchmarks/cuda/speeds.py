@@ -16,9 +16,8 @@ from benchmarks.cuda.bench import (
 from modernbert.model.attention import attend
 from modernbert.model.config import flops_per_token
 from modernbert.model.layout import Layout
-from modernbert.planning.chips import find_chip
 from modernbert.planning.memory import plan_memory
-from modernbert.planning.phase import Machine, Phase
+from modernbert.planning.phase import Machine, Phase, find_chip
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES
 
 _COPY_BYTES = 1 << 30

@@ -236,7 +236,7 @@ def _best_answer(model: Any, row: Row, encoded: Any) -> str:
 
 
 def _answer_f1(found: str, row: Row) -> float:
-    from modernbert.metrics.answers import overlap_f1
+    from modernbert.metrics.spans import overlap_f1
 
     return overlap_f1(found, [answer["text"] for answer in row["answers"]])
 

@@ -89,8 +89,8 @@ def extend_tokenizer(
         TokenizerError: There is no such tokenizer, a name is empty or already a token, or there are
             too few unused slots.
     """
-    from modernbert.tokenizer.derive import extend
     from modernbert.tokenizer.tokenizer import Tokenizer
+    from modernbert.tokenizer.train import extend
 
     given = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_pretrained(tokenizer)
     extended = extend(given, tokens)

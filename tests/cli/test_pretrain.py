@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from modernbert.cli.pretrain import PretrainingWatch
 from modernbert.cli.terminal import Meter
-from modernbert.training.schedule import ScheduleSettings
 from modernbert.training.trainer import Phase, Progress, Step, Trainer, TrainingSettings
+from modernbert.training.training_settings import ScheduleSettings
 
 
 class Regression:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modernbert.inference.tagger import LabelledSpan, merged
-from modernbert.metrics.entities import kind_of
+from modernbert.metrics.spans import kind_of
 
 
 def spans(labels: list[str]) -> list[LabelledSpan]:

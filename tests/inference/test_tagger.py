@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
-from modernbert.inference.tagger import Tagger, merged
-from modernbert.inference.words import encode
+from modernbert.inference.tagger import Tagger, encode, merged
 from modernbert.model.heads import TokenClassifier
 from modernbert.tokenizer.tokenizer import Tokenizer
 from modernbert.word_splitting import WordSplitting

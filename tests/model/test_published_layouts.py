@@ -10,7 +10,7 @@ from tests.model.examples import largest_difference, ragged, with_random_weights
 from tests.model.test_transformers_parity import as_theirs
 
 from modernbert.batch import PackedBatch
-from modernbert.export.padded_model import padded_hidden
+from modernbert.export.source import padded_hidden
 from modernbert.interop import accelerate as accelerating
 from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder

@@ -4,8 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from modernbert.model.config import EncoderConfig
-from modernbert.planning.chips import CHIPS
-from modernbert.planning.phase import Machine, Phase
+from modernbert.planning.phase import CHIPS, Machine, Phase
 
 PHASE = Phase(
     name="pretraining",

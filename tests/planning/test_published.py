@@ -11,9 +11,8 @@ from itertools import permutations
 import pytest
 
 from modernbert.model.config import EncoderConfig
-from modernbert.planning.chips import CHIPS
 from modernbert.planning.lengths import LONG, WEB, DocumentLengths
-from modernbert.planning.phase import Machine
+from modernbert.planning.phase import CHIPS, Machine
 from modernbert.planning.plan import PublishedRun, nearest_run, plan_phase, published_runs
 
 FULL = DocumentLengths.lognormal(1 << 22, 0.0, source="every sequence as long as can be")

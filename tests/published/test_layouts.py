@@ -13,7 +13,7 @@ from tests.published.twins import TWINS, Keys, Twin, peer_of
 
 from modernbert import Encoder, PackedBatch, Tokenizer, accelerate, load
 from modernbert.errors import ConfigError
-from modernbert.export.padded_model import padded_hidden
+from modernbert.export.source import padded_hidden
 from modernbert.model.heads import (
     MaskedLanguageModel,
     SequenceClassifier,

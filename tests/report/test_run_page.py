@@ -11,7 +11,7 @@ from tests.report.html_tree import Node, parse
 from modernbert.kinds import MODEL_KINDS
 from modernbert.report.charts import LineChart
 from modernbert.report.history import RunHistory
-from modernbert.report.next_commands import commands_of, go_on
+from modernbert.report.page import commands_of, go_on
 from modernbert.report.run_charts import (
     phase_accounts,
     phase_spans,

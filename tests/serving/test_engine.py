@@ -11,9 +11,9 @@ from modernbert.batch import PackedBatch
 from modernbert.model.config import EncoderConfig
 from modernbert.model.encoder import Encoder
 from modernbert.serving import engine as engine_module
+from modernbert.serving.answers import Refusal
 from modernbert.serving.engine import BatchEngine, Speed
 from modernbert.serving.queue import JobQueue, Lane, QueuedJob
-from modernbert.serving.refusal import Refusal
 
 ENCODER = Encoder(EncoderConfig.preset("tiny", vocab_size=512))
 BATCH_TOKENS = 80

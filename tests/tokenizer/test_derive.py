@@ -7,8 +7,8 @@ import pytest
 import tokenizers
 
 from modernbert.errors import TokenizerError
-from modernbert.tokenizer.derive import PUBLISHED_FINGERPRINT, derive
 from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.tokenizer.train import PUBLISHED_FINGERPRINT, derive
 
 
 @pytest.fixture(scope="module")

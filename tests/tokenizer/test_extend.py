@@ -6,8 +6,8 @@ import pytest
 from tests.tasks.pretraining.small import make_tokenizer
 
 from modernbert.errors import TokenizerError
-from modernbert.tokenizer.derive import extend, named_slots
 from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.tokenizer.train import extend, named_slots
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modernbert.errors import SettingsError
-from modernbert.training.schedule import ScheduleSettings, learning_rate
+from modernbert.training.training_settings import ScheduleSettings, learning_rate
 
 SCHEDULE = ScheduleSettings(
     peak_learning_rate=8e-4, warmup_tokens=3_000, decay="1-sqrt", decay_tokens=50_000

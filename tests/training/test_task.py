@@ -19,9 +19,9 @@ from tests.training.toy import (
 from modernbert.errors import CheckpointError, RunError, SettingsError
 from modernbert.training import checkpoint
 from modernbert.training.optimizer import StableAdamW
-from modernbert.training.schedule import ScheduleSettings, learning_rate
 from modernbert.training.task import Phases
 from modernbert.training.trainer import Phase, Progress, Trainer, TrainingSettings
+from modernbert.training.training_settings import ScheduleSettings, learning_rate
 
 
 class Watching(ToyTask):

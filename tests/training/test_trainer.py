@@ -32,8 +32,8 @@ from modernbert.settings import load, to_toml
 from modernbert.training import checkpoint
 from modernbert.training.log import read_metrics
 from modernbert.training.optimizer import parameter_groups
-from modernbert.training.schedule import learning_rate
 from modernbert.training.trainer import Progress, Step, Trainer, TrainingSettings
+from modernbert.training.training_settings import learning_rate
 
 Record = dict[str, Any]
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from modernbert.files import TEMPORARY_PREFIX
 from modernbert.training import checkpoint
-from modernbert.training.schedule import ScheduleSettings
 from modernbert.training.trainer import Phase, Progress, Step, Trainer, TrainingSettings
+from modernbert.training.training_settings import ScheduleSettings
 
 VOCABULARY, WIDTH = 16, 8
 TOKENS_A_STEP = 32

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from modernbert.inference.retriever import Retriever
     from modernbert.inference.sparse_embedder import SparseVector
     from modernbert.model.choices import PrecisionChoice
-    from modernbert.tokenizer.spans import Span
+    from modernbert.tokenizer.texts import Span
 
 
 _ROWS = InputSettings()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from modernbert.inference.chunks import ChunkSettings
     from modernbert.inference.index_files import GrowingFile
     from modernbert.inference.index_folder import IndexOptions
-    from modernbert.tokenizer.spans import Span
+    from modernbert.tokenizer.texts import Span
     from modernbert.tokenizer.tokenizer import Tokenizer
 
 

@@ -74,7 +74,7 @@ def derive(
     output: TokenizerOutput,
 ) -> None:
     """Derive ModernBERT's own tokenizer from OLMo's."""
-    from modernbert.tokenizer.derive import derive as derive_tokenizer
+    from modernbert.tokenizer.train import derive as derive_tokenizer
 
     tokenizer = derive_tokenizer(olmo_json)
     tokenizer.save_pretrained(output)
@@ -98,8 +98,8 @@ def extend(
     The vocabulary keeps its size, so the model needs no change. Pretrain it further with the new
     tokenizer to learn the new tokens.
     """
-    from modernbert.tokenizer.derive import extend as name_slots
     from modernbert.tokenizer.tokenizer import Tokenizer
+    from modernbert.tokenizer.train import extend as name_slots
 
     extended = name_slots(Tokenizer.from_pretrained(tokenizer), token)
     extended.save_pretrained(output)

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from modernbert.export.formats import FORMATS
-from modernbert.export.padded_model import INPUTS, example_inputs
 from modernbert.export.quality import (
     FLOAT16_TOLERANCE,
     ExportReport,
@@ -30,7 +29,9 @@ from modernbert.export.quality import (
     sample_texts,
 )
 from modernbert.export.source import (
+    INPUTS,
     ExportSource,
+    example_inputs,
     exported_folder,
     open_source,
     quiet,

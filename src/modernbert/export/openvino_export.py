@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from modernbert.export.formats import FORMATS
-from modernbert.export.padded_model import INPUTS, example_inputs
 from modernbert.export.quality import (
     ExportReport,
     Quality,
@@ -28,7 +27,9 @@ from modernbert.export.quality import (
     sample_texts,
 )
 from modernbert.export.source import (
+    INPUTS,
     ExportSource,
+    example_inputs,
     exported_folder,
     open_source,
     quiet,

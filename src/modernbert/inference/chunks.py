@@ -21,7 +21,7 @@ from modernbert.errors import InputError
 from modernbert.inference.batching import InWindows
 from modernbert.inference.inputs import EncodedText
 from modernbert.settings import Doc, Settings
-from modernbert.tokenizer.spans import Span
+from modernbert.tokenizer.texts import Span
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 # A full stop or its like, closing quotes, and a space before anything but a small letter.

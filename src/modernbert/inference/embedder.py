@@ -54,7 +54,7 @@ from modernbert.model.encoder import Encoder
 from modernbert.model.multi_vector import Projection
 from modernbert.model.pooling import TextPooling, pool
 from modernbert.reading import user_path
-from modernbert.tokenizer.spans import Span
+from modernbert.tokenizer.texts import Span
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 _EMBEDDING_KINDS: tuple[ModelKind, ...] = (

@@ -15,7 +15,7 @@ from modernbert.inference.loading import load_for_inference, window_overlap
 from modernbert.inference.text_model import TextModel, Use
 from modernbert.model.choices import PrecisionChoice
 from modernbert.model.heads import SpanClassifier
-from modernbert.tokenizer.spans import Span
+from modernbert.tokenizer.texts import Span
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 MAX_ANSWER_TOKENS = 100

@@ -5,10 +5,9 @@ Everything here is arithmetic on numbers. A `Phase` holds those of a model and o
 allocated, and no data is read.
 """
 
-from modernbert.planning.chips import CHIPS, Chip, find_chip
 from modernbert.planning.lengths import LONG, WEB, DataPlan, DocumentLengths, plan_data
 from modernbert.planning.memory import Memory, plan_memory
-from modernbert.planning.phase import Machine, Phase
+from modernbert.planning.phase import CHIPS, Chip, Machine, Phase, find_chip
 from modernbert.planning.plan import Communication, PhasePlan, plan_communication, plan_phase
 
 __all__ = [

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from modernbert.model.config import EncoderConfig
-from modernbert.planning.chips import CHIPS
 from modernbert.planning.lengths import LONG, WEB, DocumentLengths
 from modernbert.planning.memory import Memory, averages_bytes, plan_memory
-from modernbert.planning.phase import Machine, Phase, num_matrix_parameters
+from modernbert.planning.phase import CHIPS, Machine, Phase, num_matrix_parameters
 
 _FLOAT = 4
 _SHARE_OF_LINK = 0.75  # that large collectives reach of a datasheet's rate: assumed

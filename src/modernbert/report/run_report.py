@@ -16,13 +16,14 @@ from modernbert.reading import read_regular
 from modernbert.report.charts import charts_html, save_png
 from modernbert.report.formats import compact, duration, num_bytes, percent
 from modernbert.report.history import METRICS_FILE, LogRow, RunHistory
-from modernbert.report.next_commands import commands_of, go_on
 from modernbert.report.page import (
     Html,
     code,
+    commands_of,
     details,
     element,
     facts,
+    go_on,
     grid,
     join,
     page,

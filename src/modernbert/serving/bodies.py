@@ -7,7 +7,7 @@ from typing import Any, Self
 import msgspec
 from starlette.requests import Request
 
-from modernbert.serving.refusal import Refusal, invalid, overloaded, too_large, too_many_tokens
+from modernbert.serving.answers import Refusal, invalid, overloaded, too_large, too_many_tokens
 from modernbert.serving.settings import ServingSettings
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from modernbert.errors import InputError
 from modernbert.inference.inputs import CutSide, EncodedText, Text, TextEncoder
-from modernbert.serving.refusal import empty, invalid, too_large
+from modernbert.serving.answers import empty, invalid, too_large
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 TextOrIds = str | list[int]

@@ -17,8 +17,8 @@ import torch
 from modernbert.inference.batching import launch
 from modernbert.inference.loading import device_of
 from modernbert.model.encoder import Encoder
+from modernbert.serving.answers import Refusal, overloaded, unavailable
 from modernbert.serving.queue import Computed, JobQueue, QueuedJob
-from modernbert.serving.refusal import Refusal, overloaded, unavailable
 
 _log = logging.getLogger(__name__)
 

@@ -17,11 +17,10 @@ from modernbert.inference.inputs import Text
 from modernbert.inference.multi_vector_embedder import MultiVectorEmbedder
 from modernbert.inference.question_answerer import QuestionAnswerer
 from modernbert.inference.reranker import Reranker
-from modernbert.inference.tagger import Entity, Tagger
-from modernbert.inference.words import TextOrWords
+from modernbert.inference.tagger import Entity, Tagger, TextOrWords
 from modernbert.serving import schemas
+from modernbert.serving.answers import empty, invalid, too_large
 from modernbert.serving.encoding import as_pairs
-from modernbert.serving.refusal import empty, invalid, too_large
 from modernbert.serving.service import Call
 
 _MAX_CHARACTERS = 32_000_000

@@ -12,8 +12,13 @@ import uvicorn
 
 from modernbert.errors import InputError
 from modernbert.serving.app import make_app
-from modernbert.serving.connections import Config, Connections, allowed_connections
-from modernbert.serving.hosts import ANY, is_loopback
+from modernbert.serving.connections import (
+    ANY,
+    Config,
+    Connections,
+    allowed_connections,
+    is_loopback,
+)
 from modernbert.serving.service import Service
 
 _BACKLOG = 2048

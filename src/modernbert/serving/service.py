@@ -17,12 +17,7 @@ from modernbert.inference.batching import Encoded, batch_tokens_for, by_item, se
 from modernbert.inference.inputs import CutSide
 from modernbert.inference.loading import device_of
 from modernbert.inference.text_model import Use
-from modernbert.serving.bodies import HeldMemory, Hold, num_bytes
-from modernbert.serving.encoding import Truncation, require_fit
-from modernbert.serving.engine import Admission, BatchEngine
-from modernbert.serving.models import ServedModel
-from modernbert.serving.queue import Computed, JobQueue, Lane, QueuedJob, all_done, parts_of
-from modernbert.serving.refusal import (
+from modernbert.serving.answers import (
     Refusal,
     empty,
     invalid,
@@ -31,6 +26,11 @@ from modernbert.serving.refusal import (
     unavailable,
     unsupported,
 )
+from modernbert.serving.bodies import HeldMemory, Hold, num_bytes
+from modernbert.serving.encoding import Truncation, require_fit
+from modernbert.serving.engine import Admission, BatchEngine
+from modernbert.serving.models import ServedModel
+from modernbert.serving.queue import Computed, JobQueue, Lane, QueuedJob, all_done, parts_of
 from modernbert.serving.schemas import SimilarityParameters, Truncating
 from modernbert.serving.settings import ServingSettings
 from modernbert.serving.telemetry import Telemetry, Timing

@@ -22,13 +22,16 @@ from modernbert.tokenizer.folder import (
     usual_roles,
     write_folder,
 )
-from modernbert.tokenizer.spans import Span, TextEncoding, WordEncoding, token_spans
 from modernbert.tokenizer.texts import (
+    Span,
+    TextEncoding,
+    WordEncoding,
     may_cut,
     pieces,
     require_text,
     require_texts,
     require_token_ids,
+    token_spans,
 )
 
 __all__ = ["MODEL_MAX_LENGTH", "TextEncoding", "Tokenizer", "WordEncoding"]

@@ -36,14 +36,13 @@ from modernbert.training.computation import (
     seed_step,
     undisturbed,
 )
+from modernbert.training.health import LaunchedStep, Stopwatch, step_record
 from modernbert.training.interruption import Interruption
-from modernbert.training.launched_step import LaunchedStep, Stopwatch, step_record
 from modernbert.training.log import MetricsLog, Observer, peak_memory_bytes
 from modernbert.training.optimizer import Update, clip_gradients
 from modernbert.training.run_state import RunState
-from modernbert.training.schedule import learning_rate
 from modernbert.training.task import Phase, Progress, Result, Step, Task
-from modernbert.training.training_settings import TrainingSettings
+from modernbert.training.training_settings import TrainingSettings, learning_rate
 
 __all__ = ["Phase", "Progress", "Result", "Step", "Task", "Trainer", "TrainingSettings"]
 

@@ -8,8 +8,8 @@ from tests.tasks.pretraining.small import World, texts, write_shards
 
 from modernbert.errors import ConfigError
 from modernbert.tasks.pretraining.pretrain import build_model, pretrain
-from modernbert.tokenizer.derive import extend
 from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.tokenizer.train import extend
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from modernbert.inference.question_answerer import (
     best_span,
     windows_of,
 )
-from modernbert.metrics.answers import answer_scores, overlap_f1
+from modernbert.metrics.spans import answer_scores, overlap_f1
 from modernbert.model.heads import ClassifierSettings, SpanClassifier
 from modernbert.tasks.labels.objective import Judged, Split, judged_rows, label_job, use_of
 from modernbert.tasks.labels.recipe import ANSWERS, CONTEXTS, QUESTIONS, AnswerRecipe

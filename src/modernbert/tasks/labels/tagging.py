@@ -16,13 +16,13 @@ from modernbert.batch import PackedBatch
 from modernbert.data.rows.table import Table
 from modernbert.data.rows.tagged import TAGS, TaggedColumns
 from modernbert.errors import InputError
-from modernbert.inference.words import first_tokens
+from modernbert.inference.tagger import first_tokens
 from modernbert.metrics.classification import (
     classification_scores,
     confusion_of,
     figures_of_labels,
 )
-from modernbert.metrics.entities import OUTSIDE, entity_scores, entity_spans, figures_of_kinds
+from modernbert.metrics.spans import OUTSIDE, entity_scores, entity_spans, figures_of_kinds
 from modernbert.model.heads import ClassifierSettings, TokenClassifier
 from modernbert.tasks.labels.objective import Judged, Split, judged_rows, label_job, use_of
 from modernbert.tasks.labels.recipe import TagRecipe

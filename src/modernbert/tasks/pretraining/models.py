@@ -19,8 +19,8 @@ from modernbert.settings import load, parse
 from modernbert.tasks.pretraining.data import PretrainingData
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 from modernbert.tasks.pretraining.recipe_tables import ModelSettings
-from modernbert.tokenizer.derive import is_unused, named_slots
 from modernbert.tokenizer.tokenizer import Tokenizer
+from modernbert.tokenizer.train import is_unused, named_slots
 from modernbert.training import checkpoint
 from modernbert.training.distributed import Group
 from modernbert.training.tensors import gathered, is_sharded

@@ -28,9 +28,9 @@ from modernbert.model.native.functions import update
 from modernbert.settings import TrainingPrecision
 from modernbert.tasks.pretraining.pretrain import masked_token_loss
 from modernbert.tasks.pretraining.vocabulary_loss import MAX_LOGITS_BYTES
-from modernbert.training.schedule import ScheduleSettings
 from modernbert.training.task import Progress, Step
 from modernbert.training.trainer import Phase, Trainer, TrainingSettings
+from modernbert.training.training_settings import ScheduleSettings
 
 _WARM_UP_STEPS, _WARM_UP_SECONDS = 3, 2.0
 _MIN_STEPS = 3

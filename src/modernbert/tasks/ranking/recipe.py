@@ -261,17 +261,17 @@ VERBS = {
     "retrieve": Verb(
         "Learn one vector per text, for retrieval.",
         RetrieveRecipe,
-        "ranking.retrievers:open_retrieve",
+        "ranking.retrieval:open_retrieve",
     ),
     "late-interaction": Verb(
         "Learn one vector per token, for retrieval (ColBERT).",
         LateInteractionRecipe,
-        "ranking.retrievers:open_late_interaction",
+        "ranking.retrieval:open_late_interaction",
     ),
     "sparse": Verb(
         "Learn sparse vectors over the vocabulary (SPLADE).",
         SparseRecipe,
-        "ranking.retrievers:open_sparse",
+        "ranking.retrieval:open_sparse",
     ),
     "rerank": Verb(
         "Learn to score a query and a document together.",

@@ -10,14 +10,15 @@ from modernbert.metrics.calibration import CalibrationBin, calibration_error
 from modernbert.report.charts import Axis, LineChart, Mark, Series, charts_html
 from modernbert.report.formats import compact, duration
 from modernbert.report.history import Curve, RunHistory, number
-from modernbert.report.next_commands import commands_of, go_on
 from modernbert.report.page import (
     Html,
     bullets,
     code,
+    commands_of,
     details,
     element,
     facts,
+    go_on,
     grid,
     header,
     matrix,

@@ -35,8 +35,12 @@ from modernbert.data.rows.table import Table
 from modernbert.data.settings import FileSettings
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, OptimizerName, Settings, TuningPrecision, to_mapping
-from modernbert.training.schedule import ScheduleSettings
-from modernbert.training.training_settings import ComputationSettings, LogSettings, TrainingSettings
+from modernbert.training.training_settings import (
+    ComputationSettings,
+    LogSettings,
+    ScheduleSettings,
+    TrainingSettings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Entities and their scores, against seqeval."""
+"""Scores of entities against hand-counted ones, and of answers as for SQuAD."""
 
 import warnings
 
@@ -9,7 +9,15 @@ from seqeval import metrics as reference
 from seqeval.metrics.sequence_labeling import get_entities
 
 from modernbert.errors import InputError
-from modernbert.metrics.entities import entity_scores, entity_spans, figures_of_kinds
+from modernbert.metrics.spans import (
+    answer_scores,
+    entity_scores,
+    entity_spans,
+    exact_match,
+    figures_of_kinds,
+    normalised,
+    overlap_f1,
+)
 
 LABELS = st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"])
 TEXTS = st.lists(st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=12), min_size=1)
@@ -84,3 +92,42 @@ def test_bmes_is_bioes() -> None:
     labels = ["B-PER", "M-PER", "E-PER", "S-LOC"]
     assert list(entity_spans(labels)) == [("PER", 0, 3), ("LOC", 3, 4)]
     assert entity_scores([labels], [labels])["f1"] == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("The  cat.", "cat"),
+        ("an Apple a day", "apple day"),
+        ("U.S.A.", "usa"),
+        ("theatre", "theatre"),
+        ("a.m.", "am"),
+        ("the", ""),
+    ],
+)
+def test_what_does_not_count(answer: str, expected: str) -> None:
+    assert normalised(answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("predicted", "answers", "exact", "f1"),
+    [
+        ("Denver Broncos", ["the Denver Broncos!"], 1, 1),
+        ("Broncos", ["Denver Broncos"], 0, 2 / 3),
+        ("new new york", ["new york"], 0, 0.8),
+        ("york", ["paris", "new york"], 0, 2 / 3),
+        ("", [], 1, 1),
+        ("something", [], 0, 0),
+        ("", ["something"], 0, 0),
+    ],
+)
+def test_one_answer(predicted: str, answers: list[str], exact: float, f1: float) -> None:
+    assert exact_match(predicted, answers) == exact
+    assert overlap_f1(predicted, answers) == pytest.approx(f1)
+
+
+def test_means_over_questions() -> None:
+    scores = answer_scores(["Broncos", ""], [["Denver Broncos"], []])
+    assert scores == pytest.approx({"exact_match": 0.5, "f1": 5 / 6})
+    with pytest.raises(InputError, match=r"^got 1 predictions for 2 rows"):
+        answer_scores([""], [[], []])
