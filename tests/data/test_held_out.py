@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modernbert.data.held_out import held_out, share_of
+from modernbert.data.rows.table import held_out, share_of
 from modernbert.errors import SettingsError
 
 

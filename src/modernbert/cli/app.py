@@ -16,7 +16,6 @@ import typer
 from typer.core import TyperGroup
 
 from modernbert.cli import (
-    average,
     demo,
     embed,
     evaluate,
@@ -73,7 +72,7 @@ _VERBS: dict[str, tuple[Callable[..., Any] | typer.Typer, str]] = {
     "recipe": (recipe.app, ""),
     "plan": (plan.plan, "base --gpus 8 --kind h100"),
     "pretrain": (pretrain.pretrain, "recipe.toml"),
-    "average": (average.average, "runs/mine --best 3 --held-out shards/held-out -o averaged"),
+    "average": (pretrain.average, "runs/mine --best 3 --held-out shards/held-out -o averaged"),
     "finetune": (finetune.app, ""),
     "evaluate": (evaluate.evaluate, "runs/mine/model glue --data data/glue"),
     "score": (evaluate.score, "runs/labels/model new.csv"),

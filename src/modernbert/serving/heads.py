@@ -20,7 +20,7 @@ from modernbert.inference.reranker import Reranker
 from modernbert.inference.tagger import Entity, Tagger, TextOrWords
 from modernbert.serving import schemas
 from modernbert.serving.answers import empty, invalid, too_large
-from modernbert.serving.encoding import as_pairs
+from modernbert.serving.bodies import as_pairs
 from modernbert.serving.service import Call
 
 _MAX_CHARACTERS = 32_000_000

@@ -20,7 +20,7 @@ from modernbert.inference.sparse_embedder import SparseEmbedder
 from modernbert.inference.text_model import Use
 from modernbert.serving import schemas
 from modernbert.serving.answers import Lazy, Refusal, empty, invalid, too_large, too_many_tokens
-from modernbert.serving.encoding import TextOrIds, Truncation, as_inputs, encode_ids_too
+from modernbert.serving.bodies import TextOrIds, Truncation, as_inputs, encode_ids_too
 from modernbert.serving.heads import HEAD_ROUTES, Route, predict_or_classify
 from modernbert.serving.service import Call
 from modernbert.tokenizer.texts import Span, TextEncoding

@@ -26,8 +26,7 @@ from modernbert.serving.answers import (
     unavailable,
     unsupported,
 )
-from modernbert.serving.bodies import HeldMemory, Hold, num_bytes
-from modernbert.serving.encoding import Truncation, require_fit
+from modernbert.serving.bodies import HeldMemory, Hold, Truncation, num_bytes, require_fit
 from modernbert.serving.engine import Admission, BatchEngine
 from modernbert.serving.models import ServedModel
 from modernbert.serving.queue import Computed, JobQueue, Lane, QueuedJob, all_done, parts_of

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modernbert.data.held_out import held_out
 from modernbert.data.rows.cells import are_flags, as_list, flag, is_missing, number, plain
-from modernbert.data.rows.table import IDS, Table
+from modernbert.data.rows.table import IDS, Table, held_out
 from modernbert.data.rows.tables import read_table
 from modernbert.errors import DocumentError, InputError
 from modernbert.model.config import EncoderConfig

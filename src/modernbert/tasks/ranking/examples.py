@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import Any, Generic, Protocol, TypeVar
 
-from modernbert.data.held_out import held_out
 from modernbert.data.judged_texts import JudgedTexts
+from modernbert.data.rows.table import held_out
 from modernbert.errors import InputError
 from modernbert.inference.inputs import EncodedText
 from modernbert.metrics.ranking import ranking_scores

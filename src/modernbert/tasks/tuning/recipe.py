@@ -30,8 +30,7 @@ from typing import Annotated, Any, ClassVar, get_type_hints
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
-from modernbert.data.held_out import share_of
-from modernbert.data.rows.table import Table
+from modernbert.data.rows.table import Table, share_of
 from modernbert.data.settings import FileSettings
 from modernbert.errors import SettingsError
 from modernbert.settings import Doc, OptimizerName, Settings, TuningPrecision, to_mapping
