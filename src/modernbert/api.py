@@ -202,7 +202,8 @@ def pretrain(
     from modernbert.training.interruption import Interrupted
 
     given = find_recipe(Path(recipe)) if isinstance(recipe, Path | str) else recipe or {}
-    settings = read_recipe(given, {**_sources(shards), **_evaluation(held_out), **options})
+    evaluation = {} if held_out is None else {"evaluation.shards": str(held_out)}
+    settings = read_recipe(given, {**_sources(shards), **evaluation, **options})
     with _meter("pretraining", progress) as meter:
         watches = [] if meter is None else [PretrainingWatch(meter)]
         result = run(settings, [*watches, *observers])
@@ -397,10 +398,6 @@ def _sources(shards: Any) -> dict[str, Any]:
         return {"sources": weighted}
     listed = [shards] if isinstance(shards, Path | str) else shards
     return {"sources": [{"shards": str(each)} for each in listed]}
-
-
-def _evaluation(held_out: Path | str | None) -> dict[str, Any]:
-    return {} if held_out is None else {"evaluation.shards": str(held_out)}
 
 
 def _last_evaluation(run: Path) -> dict[str, float]:

@@ -289,7 +289,9 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
     if origin is Literal:
         if value in arguments:
             return value
-        raise SettingsError(f"{where}: got {value!r}, expected one of {_list(arguments)}")
+        raise SettingsError(
+            f"{where}: got {value!r}, expected one of {', '.join(map(repr, arguments))}"
+        )
     if origin in (tuple, list):
         if not isinstance(value, list | tuple):
             raise SettingsError(f"{where}: got {value!r}, expected a list")
@@ -325,10 +327,6 @@ _KINDS: dict[Any, str] = {
     str: "a text in quotes",
     Path: "a path in quotes",
 }
-
-
-def _list(items: tuple[Any, ...]) -> str:
-    return ", ".join(repr(item) for item in items)
 
 
 Pooling = Literal["cls", "mean"]

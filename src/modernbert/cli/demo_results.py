@@ -28,11 +28,12 @@ _SHOWN = 3
 
 def report_results(recipe: "PretrainingRecipe", recipe_path: Path) -> None:
     """Say how good the model has become, what it fills in, and where everything is."""
+    from modernbert.report.history import METRICS_FILE, RunHistory
     from modernbert.report.run_report import write_report
 
     baseline = held_out_baseline(recipe)
     write_report(recipe.output, baseline=baseline.loss)
-    history = _history(recipe.output)
+    history = RunHistory.read(recipe.output / METRICS_FILE)
     typer.echo("\n".join(figures(history.of_kind("evaluation"), baseline)))
     typer.echo("\n".join(_given(history)))
     typer.echo("\n".join(examples(recipe)))
@@ -91,12 +92,6 @@ def examples(recipe: "PretrainingRecipe") -> Iterator[str]:
 def _first(predict: "FillMask", text: str) -> str:
     (predictions,) = predict(text, _SHOWN)
     return predictions_line(predictions)
-
-
-def _history(run: Path) -> "RunHistory":
-    from modernbert.report.history import METRICS_FILE, RunHistory
-
-    return RunHistory.read(run / METRICS_FILE)
 
 
 def _given(history: "RunHistory") -> Iterator[str]:

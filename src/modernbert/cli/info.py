@@ -120,16 +120,11 @@ def info(
     """Describe a model, tokenizer, data, index, run, recipe or machine."""
     if (path is None) is not machine:
         raise typer.BadParameter("give either a PATH or --machine")
-    description = _describe(path)
+    description = describe_this_machine() if path is None else describe(path)
     if as_json:
         echo_json(description)
     else:
         typer.echo("\n".join(lines(description)))
-
-
-def _describe(path: Path | None) -> dict[str, Any]:
-
-    return describe_this_machine() if path is None else describe(path)
 
 
 Description = dict[str, Any]

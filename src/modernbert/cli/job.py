@@ -194,17 +194,14 @@ class Job:
                     remove_folder(self.folder)
                     raise InputError(f"{self.output}: the input has no text; nothing was written")
                 make_output()
-            self._write_state(replace(self._state, is_complete=True, hashes=self._hashes()))
+            hashes = {name: FileHash.of(self.folder / name).sha256 for name in self._state.hashes}
+            self._write_state(replace(self._state, is_complete=True, hashes=hashes))
         if self.share.task is not None:
             self._deliver_share()
             return
         self._move_output()
         remove_folder(self.folder)
         self._remove_shares()
-
-    def _hashes(self) -> dict[str, str]:
-        """Of the whole files, which nobody adds to any more."""
-        return {name: FileHash.of(self.folder / name).sha256 for name in self._state.hashes}
 
     def __enter__(self) -> Self:
         return self

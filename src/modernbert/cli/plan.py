@@ -154,7 +154,9 @@ def plan(
         sources["peak"] = "measured here, all cores"
     if peak_measured and share is None:
         tell("measuring some steps of training on this machine")
-        trials = [_tried(phase) for phase in phases]
+        from modernbert.tasks.pretraining.trial import try_training
+
+        trials = [try_training(trial_of(phase)) for phase in phases]
         machines = [_as_fast_as(trial, machine) for trial in trials]
         if (share := min(trial.core_share for trial in trials)) < _IDLE_SHARE:
             tell(
@@ -190,12 +192,6 @@ def _measured_peak(phase: "Phase") -> float:
 
     dtype = torch.bfloat16 if phase.precision == "bfloat16" else torch.float32
     return matmul_flops_per_second(torch.device("cpu"), dtype) / 1e12
-
-
-def _tried(phase: "Phase") -> "Trial":
-    from modernbert.tasks.pretraining.trial import try_training
-
-    return try_training(trial_of(phase))
 
 
 def _as_fast_as(trial: "Trial", machine: "Machine") -> "Machine":

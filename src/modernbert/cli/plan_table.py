@@ -100,11 +100,14 @@ def _rows(first: "PhasePlan", sources: dict[str, Any]) -> Iterator[PlanLine]:
             "for the other processes: bytes / three quarters of the link",
         )
     yield PlanLine("tokens/s", lambda p: short_count(p.tokens_per_second), "peak x share / FLOPs")
-    yield PlanLine("tokens/s a GPU", lambda p: short_count(_per_gpu(p)), "")
+    yield PlanLine(
+        "tokens/s a GPU", lambda p: short_count(p.tokens_per_second / p.machine.num_gpus), ""
+    )
     yield PlanLine("hours", lambda p: f"{p.hours:,.1f}", "without evaluations and checkpoints")
     yield PlanLine("GPU hours", lambda p: f"{p.gpu_hours:,.1f}", "")
     if first.cost is not None:
-        yield PlanLine("cost", lambda p: f"{p.cost:,.0f}", f"{_price(first)} a GPU hour, given")
+        price = f"{first.machine.price_per_gpu_hour:g} a GPU hour, given"
+        yield PlanLine("cost", lambda p: f"{p.cost:,.0f}", price)
     yield from _memory_rows(first)
     yield PlanLine(
         "a checkpoint", lambda p: byte_count(p.checkpoint_bytes), "weights and optimizer"
@@ -146,14 +149,6 @@ def _available(plan: "PhasePlan") -> str:
     available = plan.machine.chip.memory_gb
     there = "what is there" if available is None else f"{available:g} GB"
     return f"{there}; the larger of backward and update"
-
-
-def _price(plan: "PhasePlan") -> str:
-    return f"{plan.machine.price_per_gpu_hour:g}"
-
-
-def _per_gpu(plan: "PhasePlan") -> float:
-    return plan.tokens_per_second / plan.machine.num_gpus
 
 
 def _totals(plans: "Sequence[PhasePlan]") -> Iterator[list[str]]:

@@ -13,7 +13,7 @@ from modernbert.data.settings import PrepareSettings
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:
-    from modernbert.data.prepare import PrepareResult, ShareResult
+    from modernbert.data.prepare import PrepareResult
     from modernbert.data.shards import ShardFolder
     from modernbert.data.tokenizing import PrepareProgress
 
@@ -208,19 +208,17 @@ def _prepare_share(
             on_progress=partial(show_progress, meter),
         )
     if as_json:
-        echo_json(_share_as_mapping(result))
+        echo_json(
+            {
+                "units": result.num_units,
+                "documents": result.num_documents,
+                "tokens": result.num_tokens,
+                "already_finished": result.already_finished,
+            }
+        )
     else:
         documents = counted(result.num_documents, "document")
         typer.echo(f"task {task} of {tasks}: {documents}, {result.num_tokens:,} tokens")
-
-
-def _share_as_mapping(result: "ShareResult") -> dict[str, Any]:
-    return {
-        "units": result.num_units,
-        "documents": result.num_documents,
-        "tokens": result.num_tokens,
-        "already_finished": result.already_finished,
-    }
 
 
 def show_progress(meter: Meter, progress: "PrepareProgress") -> None:

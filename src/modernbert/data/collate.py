@@ -103,7 +103,16 @@ def collate(
     if objective == "causal":
         masked = [_next_tokens(each) for each in bins]
     else:
-        masked = [_mask(each, vocab_size=vocab_size, rate=rate, seed=seed) for each in bins]
+        masked = [
+            mask_tokens(
+                each.read(),
+                special_token_ids=each.special_token_ids,
+                vocab_size=vocab_size,
+                rate=rate,
+                key=(seed, each.id),
+            )
+            for each in bins
+        ]
     sizes = [each.num_tokens for each in bins]
     firsts = np.cumsum([0, *sizes[:-1]])
     lengths = np.concatenate([each.lengths for each in bins])
@@ -118,16 +127,6 @@ def collate(
         labels=_join([part.labels for part in masked]),
         bin_ids=tuple(each.id for each in bins),
         bin_tokens_each=tuple(sizes),
-    )
-
-
-def _mask(each: Bin, *, vocab_size: int, rate: float, seed: int) -> MaskedTokens:
-    return mask_tokens(
-        each.read(),
-        special_token_ids=each.special_token_ids,
-        vocab_size=vocab_size,
-        rate=rate,
-        key=(seed, each.id),
     )
 
 

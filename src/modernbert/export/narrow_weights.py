@@ -116,13 +116,9 @@ def _parts(source: Path) -> dict[Path, list[Path]]:
     if not parts:
         read_headers(source)  # raises an error that says what is missing
     for part in parts:
-        if part == Path() or _is_model(source / part):
+        if part == Path() or "model_type" in read_object(source / part / CONFIG_FILE):
             read_config_file(source / part)
     return parts
-
-
-def _is_model(folder: Path) -> bool:
-    return "model_type" in read_object(folder / CONFIG_FILE)
 
 
 def _copy_others(source: Path, folder: Path) -> None:

@@ -104,7 +104,8 @@ def first_model(
     """
     source = _load_any(folder_or_hub_id)
     model = initialize(cls(source.config, settings), seed=seed)
-    known = _tensors(source)
+    prefix = "encoder." if isinstance(source, Encoder) else ""
+    known = {prefix + name: tensor for name, tensor in source.state_dict().items()}
     if type(source) is not type(model) or source.settings != settings:
         known = {name: each for name, each in known.items() if not name.startswith("classifier.")}
     own = model.state_dict()
@@ -122,11 +123,6 @@ def _load_any(folder_or_hub_id: str) -> Any:
         if cls.architecture() == named:
             return cls.from_pretrained(folder_or_hub_id)
     return Encoder.from_pretrained(folder_or_hub_id)
-
-
-def _tensors(source: SavedModel) -> dict[str, Tensor]:
-    prefix = "encoder." if isinstance(source, Encoder) else ""
-    return {prefix + name: tensor for name, tensor in source.state_dict().items()}
 
 
 LayerMap = Literal["kind", "paper"]

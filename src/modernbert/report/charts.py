@@ -156,7 +156,10 @@ class Chart(ABC):
         if self.unit:
             caption.append(element("span", self.unit, class_="unit"))
         if self.named:
-            names = [_legend_entry(line) for line in self.named]
+            names = [
+                element("span", element("i", class_=f"f{line.colour}"), line.label)
+                for line in self.named
+            ]
             caption.append(element("span", *names, class_="legend"))
         return element("figure", element("figcaption", *caption), Html(self._svg()))
 
@@ -391,10 +394,6 @@ def _drawable(values: Sequence[float] | np.ndarray, *, log: bool) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     fine = np.abs(array) < _HUGE
     return np.where(fine & (array > 1 / _HUGE) if log else fine, array, np.nan)
-
-
-def _legend_entry(line: Series) -> Html:
-    return element("span", element("i", class_=f"f{line.colour}"), line.label)
 
 
 def _for_page(svg: str, title: str) -> str:

@@ -134,7 +134,8 @@ def _totals(history: RunHistory) -> dict[str, str]:
         found["tokens a second, all steps"] = compact(tokens / seconds)
     if speed and total > tokens:
         found["left at this speed"] = duration((total - tokens) / max(1e-9, speed.values[-1]))
-    found["resumed"] = _times(len(history.of_kind("resume")))
+    resumed = len(history.of_kind("resume"))
+    found["resumed"] = {0: "never", 1: "once"}.get(resumed, f"{resumed:,} times")
     found["skipped steps"] = f"{len(history.of_kind('skipped')):,}"
     return found
 
@@ -148,10 +149,6 @@ def _evaluation_texts(evaluation: LogRow) -> Iterator[tuple[str, str]]:
         yield "loss on general text", f"{general:.3f}"
     if isinstance(general := evaluation.get("general_accuracy"), int | float):
         yield "accuracy on general text", percent(round(general, 4))
-
-
-def _times(number: int) -> str:
-    return {0: "never", 1: "once"}.get(number, f"{number:,} times")
 
 
 def _phases(history: RunHistory) -> Html:

@@ -87,13 +87,9 @@ def lowercased(definition: Mapping[str, Any]) -> dict[str, Any] | None:
     """Add lowercasing before the normalizers; return None if they lowercase already."""
     normalizer = definition.get("normalizer")
     steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
-    if any(_lowercases(step) for step in steps):
+    if any(step.get("type") == "Lowercase" or step.get("lowercase") for step in steps):
         return None
     return {**definition, "normalizer": {"type": "Sequence", "normalizers": [LOWERCASE, *steps]}}
-
-
-def _lowercases(step: Mapping[str, Any]) -> bool:
-    return step.get("type") == "Lowercase" or bool(step.get("lowercase"))
 
 
 def canonical(definition: Mapping[str, Any]) -> dict[str, Any]:
@@ -268,7 +264,8 @@ class Template:
         Raises:
             TokenizerError: No letter has a token, or special tokens are put inside a text.
         """
-        probe = next((text for text in _PROBES if _ids(backend, text)), None)
+        probes = (p for p in _PROBES if backend.encode(p, add_special_tokens=False).ids)
+        probe = next(probes, None)
         if probe is None:
             raise TokenizerError("the vocabulary has no token for any of a, 0, ., あ and א")
         (before, after), (pair_before, between, pair_after) = (
@@ -303,10 +300,6 @@ class Template:
         if self.after and tuple(ids[-len(self.after) :]) == self.after:
             ids = ids[: -len(self.after)]
         return ids
-
-
-def _ids(backend: tokenizers.Tokenizer, text: str) -> list[int]:
-    return list(backend.encode(text, add_special_tokens=False).ids)
 
 
 def _around(encoding: tokenizers.Encoding) -> list[tuple[int, ...]]:

@@ -165,7 +165,10 @@ def write_folder(
         TOKENIZER_FILE: definition,
         SPECIAL_TOKENS_FILE: _special_tokens_map(special_tokens, added.values()),
         CONFIG_FILE: {
-            "added_tokens_decoder": {str(i): _without_id(token) for i, token in added.items()},
+            "added_tokens_decoder": {
+                str(i): {key: value for key, value in token.items() if key != "id"}
+                for i, token in added.items()
+            },
             # Byte-level decoding is exact; cleaning up would remove spaces from the text.
             "clean_up_tokenization_spaces": False,
             **special_tokens,
@@ -190,7 +193,3 @@ def _special_tokens_map(special_tokens: Mapping[str, str], added: Any) -> dict[s
         name: {flag: by_content[token][flag] for flag in flags} if token in by_content else token
         for name, token in special_tokens.items()
     }
-
-
-def _without_id(token: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in token.items() if key != "id"}

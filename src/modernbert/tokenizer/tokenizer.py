@@ -101,7 +101,8 @@ class Tokenizer:
             self._backend = tokenizers.Tokenizer.from_str(self._json)
             vocab = self._backend.get_vocab()
             self.template = Template.of(self._backend)
-        self.roles: Roles = {**usual_roles(vocab), **_known(roles or {}, vocab)}
+        known = {role: token for role, token in (roles or {}).items() if token in vocab}
+        self.roles: Roles = {**usual_roles(vocab), **known}
         ids = {role: vocab[token] for role, token in self.roles.items()}
         self.vocab_size = 1 + max(vocab.values())
         self.cls_token_id = _first((*self.template.before, *_having(ids, "cls", "bos")), "cls")
@@ -449,11 +450,6 @@ class Tokenizer:
             return self._encode_with_spans(word)
         ids, spans = self._encode_with_spans(f" {word}")
         return ids, [(max(start - 1, 0), max(end - 1, 0)) for start, end in spans]
-
-
-def _known(roles: Roles, vocab: Mapping[str, int]) -> Roles:
-    """Return the roles whose token is in the vocabulary."""
-    return {role: token for role, token in roles.items() if token in vocab}
 
 
 def _having(ids: Mapping[str, int], *names: str, default: int | None = None) -> tuple[int, ...]:
