@@ -10,7 +10,6 @@ import typer
 from modernbert.cli.finetune import TuningWatch
 from modernbert.cli.inference import (
     Model,
-    PrecisionName,
     PrecisionOption,
     look_at,
     speed_of,
@@ -48,7 +47,7 @@ def evaluate(
         typer.Option("--output", "-o", help="Folder for the results.", show_default="runs/DATA"),
     ] = None,
     settings: EvaluateSettings = _SETTINGS,
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Score a model on a folder, a file or a suite of tasks.
@@ -92,7 +91,7 @@ def evaluate(
                 folder,
                 data=place,
                 starts=_starts(settings.starts),
-                precision=precision.value,
+                precision=precision,
                 watcher=_Watcher(meter),
             )
         except Interrupted as stopped:

@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -36,17 +35,8 @@ Model = Annotated[
 ]
 
 
-class PrecisionName(StrEnum):
-    """The number format in which a model computes."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    INT8 = "int8"
-
-
 PrecisionOption = Annotated[
-    PrecisionName,
+    Literal["auto", "float32", "bfloat16", "int8"],
     typer.Option("--precision", help="Number format to compute in; auto chooses the fastest here."),
 ]
 

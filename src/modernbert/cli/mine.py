@@ -14,7 +14,6 @@ import typer
 from modernbert.cli.embedding_job import EmbeddingJob
 from modernbert.cli.inference import (
     Model,
-    PrecisionName,
     PrecisionOption,
     look_at,
     speed_of,
@@ -178,7 +177,7 @@ def mine(
             show_default=False,
         ),
     ] = None,
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Find hard negatives for training a retriever.
@@ -198,9 +197,9 @@ def mine(
     from modernbert.tasks.ranking.mining import rows_of_examples
 
     tell(f"{len(data.known):,} queries, {counted(len(texts), 'document')}")
-    retriever = load_retriever(model, precision.value)
+    retriever = load_retriever(model, precision)
     scorer = None if teacher is None else Reranker.from_pretrained(teacher)
-    description = description_of(data, texts, settings, model, teacher, precision.value)
+    description = description_of(data, texts, settings, model, teacher, precision)
     job = MiningJob(output, description)
     with Meter("embedding") as meter, warnings_told(), kept_when_stopped(job), job:
         if not job.is_complete:

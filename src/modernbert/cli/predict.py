@@ -13,7 +13,6 @@ from modernbert.cli.inference import (
     BatchTokens,
     InputFile,
     Model,
-    PrecisionName,
     PrecisionOption,
     ResultsFile,
     TextArguments,
@@ -58,7 +57,7 @@ def fill_mask(
         ),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of predictions for each [MASK].")] = 5,
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Predict the most likely tokens for each [MASK] in a text.
@@ -68,7 +67,7 @@ def fill_mask(
     look_at(model, "masked_lm", "sparse")
     from modernbert.inference.fill_mask import FillMask
 
-    predict = FillMask.from_pretrained(model, precision=precision.value)
+    predict = FillMask.from_pretrained(model, precision=precision)
     for text in texts or _lines_of_stdin():
         masks = predict(text, top_k)
         if as_json:
@@ -107,7 +106,7 @@ def classify(
         int | None,
         typer.Option(min=1, help="Number of labels to show for each text.", show_default="all"),
     ] = None,
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = "auto",
     batch_tokens: BatchTokens = None,
     rows: PairInputSettings = _PAIRS,
     output: ResultsFile = None,
@@ -126,7 +125,7 @@ def classify(
     look_at(model, "classifier", "reranker", input_file=input_file, settings=rows, kind="pairs")
     from modernbert.inference.classifier import Classifier
 
-    classifier = Classifier.from_pretrained(model, precision=precision.value)
+    classifier = Classifier.from_pretrained(model, precision=precision)
 
     def run(given: Iterable[str]) -> "Iterator[list[LabelScore]]":
         return classifier.stream(given, top_k=top_k, batch_tokens=batch_tokens)
@@ -145,7 +144,7 @@ def classify(
         output=output,
         share=share,
         as_json=as_json,
-        options={"precision": precision.value, "top_k": top_k},
+        options={"precision": precision, "top_k": top_k},
     )
 
 
@@ -162,7 +161,7 @@ def tag(
     model: Model,
     texts: TextArguments = None,
     input_file: InputFile = None,
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = "auto",
     batch_tokens: BatchTokens = None,
     rows: InputSettings = _ROWS,
     output: ResultsFile = None,
@@ -179,7 +178,7 @@ def tag(
     look_at(model, "tagger", input_file=input_file, settings=rows, kind="words")
     from modernbert.inference.tagger import Tagger
 
-    tagger = Tagger.from_pretrained(model, precision=precision.value)
+    tagger = Tagger.from_pretrained(model, precision=precision)
     run = partial(tagger.stream, batch_tokens=batch_tokens)
     deliver(
         "tag",
@@ -195,7 +194,7 @@ def tag(
         output=output,
         share=share,
         as_json=as_json,
-        options={"precision": precision.value},
+        options={"precision": precision},
     )
 
 
@@ -262,7 +261,7 @@ def answer(
             show_default="128 or a quarter of a window",
         ),
     ] = None,
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = "auto",
     batch_tokens: BatchTokens = None,
     rows: QuestionInputSettings = _QUESTIONS,
     as_json: AsJson = False,
@@ -281,7 +280,7 @@ def answer(
     text = None if context is None else read_text(context)
     from modernbert.inference.question_answerer import QuestionAnswerer
 
-    answerer = QuestionAnswerer.from_pretrained(model, precision=precision.value, stride=stride)
+    answerer = QuestionAnswerer.from_pretrained(model, precision=precision, stride=stride)
     stream = partial(answerer.stream, must_answer=must_answer, batch_tokens=batch_tokens)
 
     def run(given: Iterable[Any]) -> "Iterator[Answer]":
@@ -310,7 +309,7 @@ def rerank(
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Number of documents to show.", show_default="all")
     ] = None,
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = "auto",
     batch_tokens: BatchTokens = None,
     rows: InputSettings = _ROWS,
     output: ResultsFile = None,
@@ -327,10 +326,10 @@ def rerank(
     look_at(model, "reranker", "classifier", input_file=input_file, settings=rows)
     from modernbert.inference.reranker import Reranker
 
-    reranker = Reranker.from_pretrained(model, precision=precision.value)
+    reranker = Reranker.from_pretrained(model, precision=precision)
     if output is not None and input_file is not None:
         reader = TextInput(input_file, rows, share=share)
-        options = description_of("rerank", model, rows, precision=precision.value, query=query)
+        options = description_of("rerank", model, rows, precision=precision, query=query)
         run = partial(_scores_of, reranker, query, batch_tokens)
         write_results(
             output, reader, options, run, _ranked_values, as_json=as_json, by="score", top_k=top_k

@@ -3,16 +3,14 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from modernbert.cli.inference import (
     InputFile,
     Model,
-    PrecisionName,
     PrecisionOption,
     TextArguments,
     look_at,
@@ -26,21 +24,6 @@ from modernbert.reading import read_text
 
 if TYPE_CHECKING:
     from modernbert.inference.index import Hit, Index
-
-
-class SearchByOption(StrEnum):
-    """What of queries and documents is compared."""
-
-    VECTORS = "vectors"
-    BM25 = "bm25"
-    HYBRID = "hybrid"
-
-
-class FusionOption(StrEnum):
-    """How a ranking by vectors and one by words are joined."""
-
-    RRF = "rrf"
-    SCORES = "scores"
 
 
 _ROWS = InputSettings()
@@ -62,16 +45,16 @@ def search(
     input_file: InputFile = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of hits for each query.")] = 10,
     by: Annotated[
-        SearchByOption | None,
+        Literal["vectors", "bm25", "hybrid"] | None,
         typer.Option(
             help="Compare vectors, words (bm25), or both (hybrid).",
             show_default="hybrid if the index was built with --bm25",
         ),
     ] = None,
     fusion: Annotated[
-        FusionOption,
+        Literal["rrf", "scores"],
         typer.Option(help="Join both rankings by reciprocal ranks (rrf) or by weighted scores."),
-    ] = FusionOption.RRF,
+    ] = "rrf",
     weight: Annotated[
         float, typer.Option(min=0, max=1, help="The share of the vectors in a hybrid search.")
     ] = 0.5,
@@ -92,7 +75,7 @@ def search(
         ),
     ] = None,
     rows: InputSettings = _ROWS,
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Find the texts of an index that answer a query best.
@@ -117,11 +100,11 @@ def search(
     folder = find_model(model, weights=True)
     if opened.manifest.model and opened.manifest.model != folder_fingerprint(folder):
         raise InputError(f"{model}: did not make the vectors of {index}; use that one")
-    chosen: SearchBy = by.value if by else "hybrid" if opened.manifest.bm25 else "vectors"
+    chosen: SearchBy = by or ("hybrid" if opened.manifest.bm25 else "vectors")
     names = [name for name in show.split(",") if name]
     opened.require_fields(name for name in names if name not in ("score", "id", "row"))
-    retriever = None if chosen == "bm25" else load_retriever(folder, precision.value)
-    joined = Fusion(method=fusion.value, weight=weight)
+    retriever = None if chosen == "bm25" else load_retriever(folder, precision)
+    joined = Fusion(method=fusion, weight=weight)
 
     def run(queries: Iterable[str]) -> "Iterator[list[Hit]]":
         return search_texts(

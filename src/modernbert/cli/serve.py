@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modernbert.cli.inference import Compile, PrecisionName, PrecisionOption, look_at
+from modernbert.cli.inference import Compile, PrecisionOption, look_at
 from modernbert.cli.options import takes_settings
 from modernbert.cli.terminal import counted, tell, visible
 from modernbert.extras import import_extra
@@ -30,7 +30,7 @@ def serve(
     ],
     address: AddressSettings,
     settings: ServingSettings,
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = "auto",
     compile: Compile = False,
 ) -> None:
     """Serve models over HTTP.
@@ -60,11 +60,11 @@ def serve(
         os._exit(0)
 
 
-def _load(argument: str, precision: PrecisionName, compile: bool) -> "ServedModel":
+def _load(argument: str, precision: PrecisionOption, compile: bool) -> "ServedModel":
     from modernbert.serving.models import load
 
     name, model = _name_and_model(argument)
-    loaded = load(model, name=name or None, precision=precision.value, compile=compile)
+    loaded = load(model, name=name or None, precision=precision, compile=compile)
     tell(f"{loaded.name}: {loaded.kind.replace('_', ' ')}, {loaded.dtype}")
     return loaded
 
