@@ -102,8 +102,8 @@ def measured(
     return result
 
 
-def in_a_process(module: str, *arguments: object, timeout: float | None = None) -> Any:
-    """What a module of this package prints as JSON in its last line, in a process of its own.
+def run_module(module: str, *arguments: object, timeout: float | None = None) -> str:
+    """What a module prints in a process of its own.
 
     Raises:
         RuntimeError: The process ended with an error, whose last line the message begins with.
@@ -114,7 +114,12 @@ def in_a_process(module: str, *arguments: object, timeout: float | None = None) 
     if answer.returncode:
         said = answer.stderr.strip() or f"exit status {answer.returncode}"
         raise RuntimeError(f"{said.splitlines()[-1]}\n{said[-2_000:]}")
-    return json.loads(answer.stdout.strip().splitlines()[-1])
+    return answer.stdout
+
+
+def in_a_process(module: str, *arguments: object, timeout: float | None = None) -> Any:
+    """What a module prints as JSON in its last line; see `run_module`."""
+    return json.loads(run_module(module, *arguments, timeout=timeout).strip().splitlines()[-1])
 
 
 class Job(NamedTuple):

@@ -10,30 +10,30 @@ machine; CPU time is not free of it either, so the least of several rounds count
 the largest sizes larger or smaller.
 """
 
+import argparse
 import gc
 import json
 import random
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from benchmarks import results
-from benchmarks.command import parser
+from benchmarks import command, results
 from modernbert import api
 from modernbert.data.rows.tables import read_table
+from modernbert.inference.embedder import Embedder
 from modernbert.inference.index import Index
 from modernbert.metrics.classification import classification_scores, figures_of_labels
 from modernbert.model.config import EncoderConfig, layer_kinds
 from modernbert.model.heads import MaskedLanguageModel
+from modernbert.tasks.finetune import open_job, read_recipe
 from modernbert.tokenizer.train import train
 
 WANTED_EXPONENT = 1.15
@@ -46,14 +46,8 @@ Prepare = Callable[[Path, int], Work]
 """Makes the inputs of a size in an empty folder, and returns the work to be measured."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One kind of cost.
-
-    Attributes:
-        unit: What is counted.
-        most: The largest size.
-    """
+class Row(NamedTuple):
+    """One kind of cost: what is counted, and the largest size."""
 
     unit: str
     most: int
@@ -121,13 +115,7 @@ def rows_of(model: Path) -> dict[str, Row]:
         path = write_lines(folder / "train.jsonl", train)
         recipe = {"model": str(model), "output": str(folder / "run")}
         recipe |= {"data.train": str(path), "data.dev": str(dev)}
-
-        def work() -> object:
-            from modernbert.tasks.finetune import open_job, read_recipe
-
-            return open_job("classify", read_recipe("classify", None, recipe))
-
-        return work
+        return lambda: open_job("classify", read_recipe("classify", None, recipe))
 
     def scored_labels(_folder: Path, size: int) -> Work:
         expected = np.random.default_rng(0).integers(0, size, 50_000)
@@ -165,25 +153,21 @@ def rows_of(model: Path) -> dict[str, Row]:
 
     def embedded(_folder: Path, size: int) -> Work:
         texts = [text_of(number) for number in range(size)]
-        from modernbert.inference.embedder import Embedder
-
         embedder = Embedder.from_pretrained(model)
         return lambda: embedder.encode(texts)
 
     return {
-        "prepare": Row(unit="files", most=32_000, prepare=files),
-        "read CSV": Row(unit="rows", most=160_000, prepare=csv_rows),
-        "finetune classify": Row(unit="rows", most=8_000, prepare=training_rows),
-        "finetune classify, a label a row": Row(
-            unit="labels", most=20_000, prepare=training_labels
-        ),
-        "open rows with several labels": Row(unit="labels", most=20_000, prepare=listed_labels),
-        "scores of 50,000 rows": Row(unit="labels", most=320_000, prepare=scored_labels),
-        "sweep": Row(unit="runs", most=32, prepare=runs),
-        "embed": Row(unit="texts", most=16_000, prepare=embedded),
-        "build an index": Row(unit="documents", most=160_000, prepare=documents),
-        "add to an index": Row(unit="documents", most=160_000, prepare=added),
-        "search an index": Row(unit="documents", most=320_000, prepare=searched),
+        "prepare": Row("files", 32_000, files),
+        "read CSV": Row("rows", 160_000, csv_rows),
+        "finetune classify": Row("rows", 8_000, training_rows),
+        "finetune classify, a label a row": Row("labels", 20_000, training_labels),
+        "open rows with several labels": Row("labels", 20_000, listed_labels),
+        "scores of 50,000 rows": Row("labels", 320_000, scored_labels),
+        "sweep": Row("runs", 32, runs),
+        "embed": Row("texts", 16_000, embedded),
+        "build an index": Row("documents", 160_000, documents),
+        "add to an index": Row("documents", 160_000, added),
+        "search an index": Row("documents", 320_000, searched),
     }
 
 
@@ -193,21 +177,10 @@ def cpu_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-@contextmanager
-def empty_folder(path: Path) -> Iterator[Path]:
-    """An empty folder that is removed again."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def measured(row: Row, size: int, folder: Path) -> tuple[float, float]:
+def measured(row: Row, size: int) -> tuple[float, float]:
     """CPU and clock seconds of the work at one size."""
-    with empty_folder(folder):
-        work = row.prepare(folder, size)
+    with TemporaryDirectory() as folder:
+        work = row.prepare(Path(folder), size)
         gc.collect()
         gc.freeze()  # or a full collection falls on one size and not on another
         before, began = cpu_seconds(), time.perf_counter()
@@ -224,38 +197,35 @@ def exponent_of(sizes: Sequence[int], seconds: Sequence[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(np.maximum(seconds, 1e-4)), 1)[0])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and write; 1 if a cost grows faster than its input."""
-    made = parser(__doc__ or "", rounds=1)
-    made.add_argument("--most", type=float, default=1.0, help="factor of the largest sizes")
-    made.add_argument("--only", default="", help="rows whose name has this text")
-    options = made.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    around = results.surroundings(num_threads=options.threads)
-    rows = rows_of(model_folder(options.cache))
-    found = {}
-    for name, row in rows.items():
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """The cost of every row at its sizes, and its exponent."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, row in rows_of(model_folder(options.cache)).items():
         if options.only not in name:
             continue
         most = max(1, round(row.most * options.most))
         sizes = sorted({max(1, most >> shift) for shift in range(_NUM_SIZES)})
-        folder = options.cache / "scaling"
-        measured(row, sizes[0], folder)  # what is done once is done now
-        turns = [[measured(row, size, folder) for size in sizes] for _ in range(options.rounds)]
+        measured(row, sizes[0])  # what is done once is done now
+        turns = [[measured(row, size) for size in sizes] for _ in range(options.rounds)]
         cpu, clock = np.array(turns).min(0).T.tolist()
-        exponent = exponent_of(sizes, cpu)
-        found[name] = {
-            "unit": row.unit,
-            "sizes": sizes,
-            "cpu_seconds": cpu,
-            "seconds": clock,
-            "exponent": exponent,
-        }
-        print(f"{name:34s} {sizes[-1]:9,} {row.unit:10s} {cpu[-1]:8.2f} s  exponent {exponent:.2f}")
-    worst = max(each["exponent"] for each in found.values())
-    result = {"benchmark": "scaling", **around, "rows": found, "largest_exponent": worst}
-    results.write(options.out or results.FOLDER / "data" / "scaling.json", result)
-    return int(worst > WANTED_EXPONENT)
+        costs = {"cpu_seconds": cpu, "seconds": clock, "exponent": exponent_of(sizes, cpu)}
+        found[name] = {"unit": row.unit, "sizes": sizes, **costs}
+        told = f"{sizes[-1]:9,} {row.unit:10s} {cpu[-1]:8.2f} s"
+        print(f"{name:34s} {told}  exponent {costs['exponent']:.2f}")
+    return {"rows": found, "largest_exponent": max(each["exponent"] for each in found.values())}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and write; 1 if a cost grows faster than its input."""
+    made = command.parser(
+        __doc__,
+        rounds=1,
+        most=(1.0, "factor of the largest sizes"),
+        only=("", "rows whose name has this text"),
+    )
+    path = results.FOLDER / "data" / "scaling.json"
+    result = command.measured("scaling", measure, made.parse_args(arguments), path)
+    return int(result["largest_exponent"] > WANTED_EXPONENT)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,17 @@ two rounds the place in the data moves on, over borders of blocks too.
 """
 
 import argparse
+import math
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
 from benchmarks import command, results
 from benchmarks.data.shards import web_shards
-from benchmarks.masked_step import masked_step
+from benchmarks.masked_step import masked_batch, masked_step
+from benchmarks.timing import interleave
 from modernbert.data.collate import MaskedBatch, collate
 from modernbert.data.packing import BinStream, PackingSettings
 from modernbert.model.config import EncoderConfig
@@ -34,20 +36,6 @@ def batches(stream: BinStream, position: int = 0) -> Iterator[MaskedBatch]:
     while True:
         bins, position = stream.take(position, 1)
         yield collate(bins, vocab_size=stream.vocab_size, rate=_RATE, seed=0)
-
-
-def loader_speed(source: Iterator[MaskedBatch], num_batches: int) -> float:
-    """Tokens a second of the loader alone."""
-    began = time.perf_counter()
-    tokens = sum(next(source).batch.total_tokens for _ in range(num_batches))
-    return tokens / (time.perf_counter() - began)
-
-
-def training_speed(model: MaskedLanguageModel, batch: MaskedBatch) -> float:
-    """Tokens a second of a forward and a backward."""
-    began = time.perf_counter()
-    masked_step(model, batch, compute_dtype("cpu", "auto"))
-    return batch.batch.total_tokens / (time.perf_counter() - began)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,21 +63,23 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         bin_tokens=options.bin_tokens, max_seqlen=min(1024, options.bin_tokens)
     )
     source = batches(BinStream([(folder, 1.0)], packing, seed=0))
-    models = {
-        size: initialize(MaskedLanguageModel(EncoderConfig.preset(size, vocab_size=50_368)), seed=0)
-        for size in options.sizes.split(",")
+    loaded: list[int] = []
+
+    def load() -> None:
+        loaded.append(sum(next(source).batch.total_tokens for _ in range(options.batches)))
+
+    batch, dtype = next(source), compute_dtype("cpu", "auto")
+    turns: dict[str, Callable[[], object]] = {"loader": load}
+    for size in options.sizes.split(","):
+        config = EncoderConfig.preset(size, vocab_size=folder.vocab_size)
+        model = initialize(MaskedLanguageModel(config), seed=0)
+        masked_step(model, masked_batch([128]), dtype)  # to warm up
+        turns[size] = partial(masked_step, model, batch, dtype)
+    seconds = interleave(turns, rounds=options.rounds, budget_seconds=math.inf)
+    loading = [tokens / each for tokens, each in zip(loaded, seconds.pop("loader"), strict=True)]
+    training = {
+        size: [batch.batch.total_tokens / each for each in times] for size, times in seconds.items()
     }
-    batch = next(source)
-    short = PackingSettings(bin_tokens=128, max_seqlen=128)
-    warm_up = next(batches(BinStream([(folder, 1.0)], short, seed=0)))
-    for model in models.values():
-        training_speed(model, warm_up)
-    loading: list[float] = []
-    training: dict[str, list[float]] = {size: [] for size in models}
-    for _ in range(options.rounds):
-        loading.append(loader_speed(source, options.batches))
-        for size, model in models.items():
-            training[size].append(training_speed(model, batch))
     return {
         "batch_tokens": options.bin_tokens,
         "shard_tokens": options.tokens,

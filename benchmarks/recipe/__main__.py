@@ -10,12 +10,11 @@ second thread. All can be stopped at any time and taken up by the same command.
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.command import Job, bare_parser, run_missing
+from benchmarks.command import Job, bare_parser, run_missing, run_module
 from benchmarks.recipe.arms import ARMS
 
 VOCAB_SIZE = 8_192
@@ -50,17 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def prepare(data: Path, corpora: Path) -> None:
     """A tokenizer of books and reviews, and the shards of both."""
-    verb = [sys.executable, "-m", "modernbert"]
     texts = {name: data / name for name in ("books", "reviews")}
-    train = [str(folder / "train.jsonl.xz") for folder in texts.values()]
-    tokenizer = str(corpora / "tokenizer")
-    made = [*verb, "tokenizer", "train", *train, tokenizer, "--vocab-size", str(VOCAB_SIZE)]
-    subprocess.run(made, check=True)
+    train = [folder / "train.jsonl.xz" for folder in texts.values()]
+    tokenizer = corpora / "tokenizer"
+    run_module("modernbert", "tokenizer", "train", *train, tokenizer, "--vocab-size", VOCAB_SIZE)
     for name, folder in texts.items():
         for part in ("train", "dev"):
-            text, shards = folder / f"{part}.jsonl.xz", corpora / "shards" / f"{name}-{part}"
-            paths = [str(text), str(shards), "--tokenizer", tokenizer, "--held-out", "0"]
-            subprocess.run([*verb, "prepare", *paths], check=True)
+            paths = (folder / f"{part}.jsonl.xz", corpora / "shards" / f"{name}-{part}")
+            options = ("--tokenizer", tokenizer, "--held-out", "0")
+            run_module("modernbert", "prepare", *paths, *options)
 
 
 def _runs(options: argparse.Namespace) -> Iterator[Job]:

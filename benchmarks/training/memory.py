@@ -9,7 +9,6 @@ corpus is the one of `python_text`, its tokenizer has all of base's entries.
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import tomli_w
 
 from benchmarks import command, results
+from benchmarks.command import run_module
 from benchmarks.python_text import Text
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
@@ -91,8 +91,8 @@ def measure(
             }
         )
     )
-    plan = json.loads(_run("plan", str(recipe), "--kind", "cpu", "--json"))
-    _run("pretrain", str(recipe))
+    plan = json.loads(run_module("modernbert", "plan", recipe, "--kind", "cpu", "--json"))
+    run_module("modernbert", "pretrain", recipe)
     records = map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines())
     real = max(each["memory_bytes"] for each in records if each["kind"] == "step")
     planned = plan["phases"][0]["memory_bytes"]["total"]
@@ -114,14 +114,6 @@ def describe(case: Mapping[str, Any]) -> str:
         f"{case['planned_bytes'] / 1e9:.2f} GB, real {case['real_bytes'] / 1e9:.2f} GB, "
         f"ratio {case['ratio']:.2f}"
     )
-
-
-def _run(*arguments: str) -> str:
-    command = [sys.executable, "-m", "modernbert", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"modernbert {arguments[0]}: {done.stderr[-2_000:]}")
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ def test_the_prediction_is_held_to_the_peak(
 ) -> None:
     asked = []
 
-    def run(verb: str, recipe: str, *_: str) -> str:
-        given = tomllib.loads(Path(recipe).read_text())
+    def run(_: str, verb: str, recipe: Path, *__: str) -> str:
+        given = tomllib.loads(recipe.read_text())
         if verb == "plan":
             asked.append((given["packing"]["max_seqlen"], given["computation"]["recompute"]))
             return json.dumps({"phases": [{"memory_bytes": {"total": 2_000}}]})
@@ -32,7 +32,7 @@ def test_the_prediction_is_held_to_the_peak(
         (folder / "metrics.jsonl").write_text(lines)
         return ""
 
-    monkeypatch.setattr(memory, "_run", run)
+    monkeypatch.setattr(memory, "run_module", run)
     monkeypatch.setattr(memory, "prepare", lambda *_: tmp_path)
     out = tmp_path / "memory.json"
     assert memory.main(["--out", str(out)]) == status
