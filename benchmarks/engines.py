@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,56 +14,52 @@ from modernbert.model.encoder import Encoder
 
 Precision = Literal["float32", "bfloat16", "int8"]
 Sequences = Sequence[Sequence[int]]
+Encode = Callable[[Sequences, int | None], list[Tensor]]
+"""Of each sequence the hidden states, (length, hidden_size), or their mean.
+
+The number is that of the sequences in a padded batch, sorted by length; None is all in one.
+"""
+
 PADDING_ID = 0
 
 
-class Engine(Protocol):
-    """Something that encodes."""
+def precision_of(name: str) -> Precision:
+    """What an engine computes in, by its name.
 
-    name: str
-    precision: Precision
-
-    def encode(self, sequences: Sequences, batch_size: int | None) -> list[Tensor]:
-        """Of each sequence the hidden states, (length, hidden_size), or their mean.
-
-        batch_size: sequences in a padded batch, sorted by length; None is all in one.
-        """
+    >>> precision_of("openvino int8 static"), precision_of("transformers autocast")
+    ('int8', 'bfloat16')
+    """
+    known: tuple[Precision, ...] = ("float32", "int8")
+    return next((each for each in known if each in name), "bfloat16")
 
 
-class Ours:
+def ours(model: Model, precision: Precision) -> Encode:
     """This package: one packed batch of all sequences, whatever the batch size."""
+    encoder = Encoder.from_pretrained(model.folder, precision=precision)
 
-    def __init__(self, model: Model, precision: Precision) -> None:
-        self.name, self.precision = f"ours {precision}", precision
-        self._encoder = Encoder.from_pretrained(model.folder, precision=precision)
-
-    def encode(self, sequences: Sequences, batch_size: int | None) -> list[Tensor]:
-        """(length, hidden_size) float32 of each."""
-        del batch_size
+    def encode(sequences: Sequences, _: int | None) -> list[Tensor]:
         batch = PackedBatch.from_sequences(sequences)
         with torch.inference_mode():
-            return list(batch.split(self._encoder(batch)))
+            return list(batch.split(encoder(batch)))
+
+    return encode
 
 
-@dataclass(kw_only=True)
-class Padded:
+def padded(run: Callable[[Tensor, Tensor], Tensor]) -> Encode:
     """A peer that takes padded batches.
 
     run: ids and mask, (rows, columns) int64 each, to (rows, columns, hidden_size).
     """
 
-    name: str
-    precision: Precision
-    run: Callable[[Tensor, Tensor], Tensor]
-
-    def encode(self, sequences: Sequences, batch_size: int | None) -> list[Tensor]:
-        """(length, hidden_size) of each."""
+    def encode(sequences: Sequences, batch_size: int | None) -> list[Tensor]:
         outputs: list[Tensor] = [torch.empty(0)] * len(sequences)
         for group in groups([len(sequence) for sequence in sequences], batch_size):
             ids, mask = pad([sequences[index] for index in group])
-            for index, states in zip(group, self.run(ids, mask), strict=True):
+            for index, states in zip(group, run(ids, mask), strict=True):
                 outputs[index] = states[: len(sequences[index])]
         return outputs
+
+    return encode
 
 
 def groups(lengths: Sequence[int], batch_size: int | None) -> list[list[int]]:

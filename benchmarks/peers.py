@@ -1,7 +1,6 @@
 """The peers, by name; each is built from the same model folder when it is asked for."""
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import exports, restricted_peers, results
-from benchmarks.engines import Engine, Ours, Padded, Precision, Sequences
+from benchmarks.engines import Encode, Sequences, ours, padded, precision_of
 from benchmarks.models import Model
 from benchmarks.workloads import Workload
 
@@ -54,7 +53,7 @@ def not_restricted(names: Iterable[str]) -> list[str]:
     return [name for name in names if name.startswith(_NOT_RESTRICTED)]
 
 
-def build(name: str, model: Model, num_threads: int) -> Engine:
+def build(name: str, model: Model, num_threads: int) -> Encode:
     """One engine, ready to encode.
 
     Raises:
@@ -82,17 +81,11 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"[:200]
 
 
-def _precision(name: str) -> Precision:
-    """What an engine computes in, by its name."""
-    known: tuple[Precision, ...] = ("float32", "int8")
-    return next((each for each in known if each in name), "bfloat16")
+def _ours(name: str, model: Model, _: int) -> Encode:
+    return ours(model, precision_of(name))  # it takes torch's threads, as transformers does
 
 
-def _ours(name: str, model: Model, _: int) -> Engine:
-    return Ours(model, _precision(name))  # it takes torch's threads, as transformers does
-
-
-def _transformers(name: str, model: Model, _: int) -> Engine:
+def _transformers(name: str, model: Model, _: int) -> Encode:
     from transformers import AutoModel
 
     dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
@@ -100,19 +93,16 @@ def _transformers(name: str, model: Model, _: int) -> Engine:
 
     @torch.inference_mode()
     def run(ids: Tensor, mask: Tensor) -> Tensor:
-        context: AbstractContextManager[object] = nullcontext()
-        if name.endswith("autocast"):
-            context = torch.autocast("cpu", torch.bfloat16)
-        with context:
+        with torch.autocast("cpu", torch.bfloat16, enabled=name.endswith("autocast")):
             states: Tensor = read(input_ids=ids, attention_mask=mask).last_hidden_state
         return states
 
-    return Padded(name=name, precision=_precision(name), run=run)
+    return padded(run)
 
 
 def _onnxruntime(
-    name: str, model: Model, num_threads: int, *, file: Callable[[Model], Path]
-) -> Engine:
+    _: str, model: Model, num_threads: int, *, file: Callable[[Model], Path]
+) -> Encode:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -129,15 +119,15 @@ def _onnxruntime(
         chosen = frugal if ids.shape[1] > _MANY_COLUMNS else None
         return torch.from_numpy(session.run(None, inputs, chosen)[0])
 
-    return Padded(name=name, precision=_precision(name), run=run)
+    return padded(run)
 
 
 def _openvino(
     name: str, model: Model, num_threads: int, *, file: Callable[[Model], Path]
-) -> Engine:
+) -> Encode:
     import openvino
 
-    precision = _precision(name)
+    precision = precision_of(name)
     narrow = precision != "float32" and results.has_bfloat16_units()  # or what int8 leaves over
     settings = {
         "INFERENCE_NUM_THREADS": num_threads,
@@ -154,28 +144,22 @@ def _openvino(
             compiled.release_memory()
         return states
 
-    return Padded(name=name, precision=precision, run=run)
+    return padded(run)
 
 
-class _SentenceTransformers:
+def _sentence_transformers(_: str, model: Model, __: int) -> Encode:
     """Sorting by length and padding as its `encode` does; ids go in as words that stand for them.
 
     The look-up of the words takes less than a hundredth of the time.
     """
+    from sentence_transformers import SentenceTransformer, models
 
-    precision: Precision = "float32"
+    words = models.Transformer(str(_with_words(model)), max_seq_length=8_192)
+    pooling = models.Pooling(model.config.hidden_size, pooling_mode="mean")
+    loaded = SentenceTransformer(modules=[words, pooling], device="cpu")
 
-    def __init__(self, name: str, model: Model, _: int) -> None:
-        from sentence_transformers import SentenceTransformer, models
-
-        self.name = name
-        words = models.Transformer(str(_with_words(model)), max_seq_length=8_192)
-        pooling = models.Pooling(model.config.hidden_size, pooling_mode="mean")
-        self._model = SentenceTransformer(modules=[words, pooling], device="cpu")
-
-    def encode(self, sequences: Sequences, batch_size: int | None) -> list[Tensor]:
-        """(hidden_size,) float32 of each: the mean of its hidden states."""
-        embeddings = self._model.encode(
+    def encode(sequences: Sequences, batch_size: int | None) -> list[Tensor]:
+        embeddings = loaded.encode(
             _as_texts(sequences),
             batch_size=batch_size or len(sequences),
             convert_to_tensor=True,
@@ -183,20 +167,18 @@ class _SentenceTransformers:
         )
         return list(embeddings)
 
+    return encode
 
-class _Fastembed:
+
+def _fastembed(_: str, model: Model, num_threads: int) -> Encode:
     """A custom local model; batches as they come, padded to their longest."""
+    loaded = fastembed_model(model, _with_words(model, onnx=True), num_threads)
 
-    precision: Precision = "float32"
-
-    def __init__(self, name: str, model: Model, num_threads: int) -> None:
-        self.name = name
-        self._model = fastembed_model(model, _with_words(model, onnx=True), num_threads)
-
-    def encode(self, sequences: Sequences, batch_size: int | None) -> list[Tensor]:
-        """(hidden_size,) float32 of each: the mean of its hidden states."""
-        embeddings = self._model.embed(_as_texts(sequences), batch_size or len(sequences))
+    def encode(sequences: Sequences, batch_size: int | None) -> list[Tensor]:
+        embeddings = loaded.embed(_as_texts(sequences), batch_size or len(sequences))
         return [torch.from_numpy(embedding) for embedding in embeddings]
+
+    return encode
 
 
 def fastembed_model(
@@ -255,13 +237,13 @@ def _with_words(model: Model, *, onnx: bool = False) -> Path:
     return folder
 
 
-BUILDERS: Mapping[str, Callable[[str, Model, int], Engine]] = {
+BUILDERS: Mapping[str, Callable[[str, Model, int], Encode]] = {
     **dict.fromkeys(("ours float32", "ours bfloat16", "ours int8"), _ours),
     "transformers float32": _transformers,
     "transformers bfloat16": _transformers,
     "transformers autocast": _transformers,
-    "sentence-transformers float32": _SentenceTransformers,
-    "fastembed float32": _Fastembed,
+    "sentence-transformers float32": _sentence_transformers,
+    "fastembed float32": _fastembed,
     "onnxruntime float32": partial(_onnxruntime, file=exports.onnx_file),
     "onnxruntime int8": partial(_onnxruntime, file=exports.onnx_int8_file),
     "openvino float32": partial(_openvino, file=exports.onnx_file),

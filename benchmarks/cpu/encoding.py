@@ -19,9 +19,10 @@ import torch
 
 from benchmarks import command, peers, results
 from benchmarks.cpu import products
-from benchmarks.engines import Distance, Engine, Sequences, distance
+from benchmarks.cpu.comparison import speedups, tell, timings
+from benchmarks.engines import Distance, Encode, Sequences, distance
 from benchmarks.models import Model
-from benchmarks.timing import best_batch_size, interleave, speedup
+from benchmarks.timing import best_batch_size, interleave
 from benchmarks.workloads import WORKLOADS, Workload, token_ids
 from modernbert.model.config import flops_per_token
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prefix = "" if options.size == "base" else f"{options.size}-"
     path = results.on_this_cpu(f"{prefix}{options.workload}")
     result = command.measured("encoding", measure_row, options, path)
-    _tell(result)
+    tell(f"{result['workload']['description']}; {result['model']}", result)
     return 0 if all(result["checks"].values()) else 1
 
 
@@ -81,7 +82,7 @@ def measure_row(options: argparse.Namespace) -> dict[str, Any]:
 
 def _engines(
     options: argparse.Namespace,
-) -> tuple[Workload, Model, dict[str, Engine], dict[str, str]]:
+) -> tuple[Workload, Model, dict[str, Encode], dict[str, str]]:
     """What is encoded, the model, who encodes, and why others do not."""
     torch.set_num_threads(options.threads)
     workload = WORKLOADS[options.workload].first(options.sequences)
@@ -92,7 +93,7 @@ def _engines(
 
 
 def check(
-    engines: dict[str, Engine], workload: Workload, absent: dict[str, str]
+    engines: dict[str, Encode], workload: Workload, absent: dict[str, str]
 ) -> tuple[dict[str, Distance], dict[str, bool]]:
     """Everyone's distance from transformers in float32, and whether ours is small enough.
 
@@ -104,7 +105,7 @@ def check(
     outputs = {}
     for name in list(engines):
         try:
-            outputs[name] = engines[name].encode(sequences, size)
+            outputs[name] = engines[name](sequences, size)
         except Exception as error:  # whatever another library raises
             absent[name] = peers.reason(error)
             del engines[name]
@@ -131,15 +132,16 @@ def _checks(distances: Mapping[str, Distance]) -> dict[str, bool]:
 
 
 def measure(
-    engines: Mapping[str, Engine], workload: Workload, model: Model, options: argparse.Namespace
+    engines: Mapping[str, Encode], workload: Workload, model: Model, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Times of everyone, with the batch size that each is fastest with."""
     sequences = token_ids(workload.lengths)
     sizes = {
-        name: _best_batch_size(engine, sequences, workload) for name, engine in engines.items()
+        name: _best_batch_size(name, engine, workload, sequences)
+        for name, engine in engines.items()
     }
     turns: dict[str, Callable[[], object]] = {
-        name: partial(engine.encode, sequences, sizes[name]) for name, engine in engines.items()
+        name: partial(engine, sequences, sizes[name]) for name, engine in engines.items()
     }
     all_seconds = interleave(
         turns | products.turns(model.config),
@@ -150,46 +152,22 @@ def measure(
     )
     seconds = products.without(all_seconds)
     speeds = products.gflops(all_seconds, model.config)
+    timed = timings(seconds, workload.total_tokens)
     return {
-        "timings": {
-            name: {
-                "precision": engines[name].precision,
-                "batch_size": sizes[name],
-                "seconds": times,
-                "tokens_per_second": workload.total_tokens / median(times),
-            }
-            for name, times in seconds.items()
-        },
-        "speedups": _speedups(seconds, engines),
+        "timings": {name: {**each, "batch_size": sizes[name]} for name, each in timed.items()},
+        "speedups": speedups(seconds),
         "product_gflops": speeds,
         "share_of_ceiling": _shares(seconds, workload, model, speeds),
     }
 
 
-def _best_batch_size(engine: Engine, sequences: Sequences, workload: Workload) -> int | None:
+def _best_batch_size(
+    name: str, engine: Encode, workload: Workload, sequences: Sequences
+) -> int | None:
     """Tried once each, after a short piece to warm up."""
-    engine.encode([sequences[0][:512]], None)
-    choices = (None,) if engine.name.startswith("ours") else workload.batch_sizes()
-    return best_batch_size(partial(engine.encode, sequences), choices)
-
-
-def _speedups(
-    seconds: Mapping[str, Sequence[float]], engines: Mapping[str, Engine]
-) -> dict[str, dict[str, float]]:
-    """Of each of ours over each peer of its precision; of int8 also over our bfloat16."""
-    found: dict[str, dict[str, float]] = {}
-    for name in (name for name in seconds if name.startswith("ours")):
-        precision = engines[name].precision
-        found[name] = {
-            other: speedup(seconds[name], seconds[other])
-            for other in seconds
-            if other != name
-            and (
-                (not other.startswith("ours") and engines[other].precision == precision)
-                or (precision == "int8" and other == "ours bfloat16")
-            )
-        }
-    return found
+    engine([sequences[0][:512]], None)
+    choices = (None,) if name.startswith("ours") else workload.batch_sizes()
+    return best_batch_size(partial(engine, sequences), choices)
 
 
 def _shares(
@@ -205,22 +183,6 @@ def _shares(
         for name, times in seconds.items()
         if name.startswith("ours")
     }
-
-
-def _tell(result: Mapping[str, Any]) -> None:
-    print(f"{result['workload']['description']}; {result['model']}")
-    for name, passed in result["checks"].items():
-        print(f"  {'equal' if passed else 'NOT EQUAL'}: {name}")
-    for name, reason in result["absent"].items():
-        print(f"  absent: {name}: {reason}")
-    for name, timing in result.get("timings", {}).items():
-        size = timing["batch_size"] or "all"
-        print(f"  {name:32s} {timing['tokens_per_second']:9.0f} tokens/s   batches of {size}")
-    for name, against in result.get("speedups", {}).items():
-        for other, factor in against.items():
-            print(f"  {name} over {other}: {factor:.2f}")
-    for name, share in result.get("share_of_ceiling", {}).items():
-        print(f"  {name}: {share:.0%} of the ceiling")
 
 
 if __name__ == "__main__":

@@ -79,11 +79,11 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     """Megabytes of one engine: with its weights before a pass, and the most above that in it."""
     torch.set_num_threads(options.threads)
     engine = peers.build(options.only, command.model_of(options), options.threads)
-    engine.encode(token_ids([64]), None)
+    engine(token_ids([64]), None)
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     before = _status("VmRSS")
-    engine.encode(token_ids([options.length]), None)
+    engine(token_ids([options.length]), None)
     return {"before_mb": before, "above_mb": _status("VmHWM") - before}
 
 

@@ -14,16 +14,16 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks import command, results
+from benchmarks.cpu.comparison import speedups, tell, timings
 from benchmarks.masked_step import masked_batch, masked_step
 from benchmarks.models import draw_weights
-from benchmarks.timing import interleave, speedup
+from benchmarks.timing import interleave
 from modernbert.data.collate import MaskedBatch
 from modernbert.files import new_folder
 from modernbert.model.config import EncoderConfig, layer_kinds
@@ -82,13 +82,10 @@ def example(
     )
 
 
-def our_step(model: MaskedLanguageModel, example: Example, dtype: torch.dtype) -> Tensor:
-    """The mean loss of the masked rows, with gradients left in the parameters."""
-    return masked_step(model, example.batch, dtype)
-
-
-def their_step(model: Any, example: Example, dtype: torch.dtype) -> Tensor:
-    """The same of transformers' model."""
+def step(model: Any, example: Example, dtype: torch.dtype) -> Tensor:
+    """The mean loss of the masked rows, ours or transformers', with gradients in the parameters."""
+    if isinstance(model, MaskedLanguageModel):
+        return masked_step(model, example.batch, dtype)
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
         loss: Tensor = model(
@@ -120,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = "" if options.size == "384" else f"-{options.size}"
     path = results.on_this_cpu(f"training-step{size}-{options.batch}")
     result = command.measured("training_step", measure, options, path)
-    _tell(result)
+    tell(f"{result['batch']['total_tokens']} tokens; {result['model']}", result)
     return 0 if all(result["checks"].values()) else 1
 
 
@@ -145,49 +142,43 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "checks": checks,
     }
     is_equal = all(checks.values())
-    return {**found, **_measure(_steps(options), batch, options)} if is_equal else found
+    return {**found, **_timed(_turns(batch, options), batch, options)} if is_equal else found
 
 
-def _steps(options: argparse.Namespace) -> dict[str, Callable[[Example], object]]:
-    """A call for everyone.
+def _turns(batch: Example, options: argparse.Namespace) -> dict[str, Callable[[], object]]:
+    """A call for everyone, which ends with the model's own optimizer where that is asked for.
 
     Dense logits of the long batch would take more memory than there is, and blocks have no padding.
     """
-    ours = _our_model(options)
-    names = ["sparse", "dense"] if options.batch not in ("long", "blocks") else ["sparse"]
-    theirs = {name: _their_model(options, sparse=name == "sparse") for name in names}
-    steps: dict[str, Callable[[Example], object]] = {}
+    names = ["sparse"] if options.batch in ("long", "blocks") else ["sparse", "dense"]
+    models: dict[str, Any] = {"ours": _our_model(options)}
+    models |= {
+        f"transformers {name}": _their_model(options, sparse=name == "sparse") for name in names
+    }
+    turns: dict[str, Callable[[], object]] = {}
     for label, dtype in _formats().items():
-        steps[f"ours {label}"] = _updated(options, ours, partial(our_step, ours, dtype=dtype))
-        for name, model in theirs.items():
-            step = partial(their_step, model, dtype=dtype)
-            steps[f"transformers {name} {label}"] = _updated(options, model, step)
-    wanted = options.peers.split(",") if options.peers else list(steps)
-    return {name: step for name, step in steps.items() if name in wanted}
+        for name, model in models.items():
+            turn = partial(step, model, batch, dtype)
+            turns[f"{name} {label}"] = _with_update(model, turn) if options.update else turn
+    wanted = options.peers.split(",") if options.peers else turns
+    return {name: turns[name] for name in wanted}
 
 
 def _formats() -> dict[str, torch.dtype]:
     """What is trained in here: bfloat16 only where the CPU has units for it."""
-    return {
-        "float32": torch.float32,
-        **({"bfloat16": torch.bfloat16} if results.has_bfloat16_units() else {}),
-    }
+    formats = {"float32": torch.float32}
+    return {**formats, "bfloat16": torch.bfloat16} if results.has_bfloat16_units() else formats
 
 
-def _updated(
-    options: argparse.Namespace, model: Any, step: Callable[[Example], object]
-) -> Callable[[Example], object]:
-    """The step, followed by the model's own optimizer where that is asked for."""
-    if not options.update:
-        return step
+def _with_update(model: Any, turn: Callable[[], object]) -> Callable[[], object]:
     update: Callable[[], object]
     if isinstance(model, MaskedLanguageModel):
         update = StableAdamW(parameter_groups(model, 1e-5), peak_learning_rate=1e-9).step
     else:
         update = torch.optim.AdamW(model.parameters(), lr=1e-9, fused=True).step
 
-    def whole(given: Example) -> None:
-        step(given)
+    def whole() -> None:
+        turn()
         update()
 
     return whole
@@ -197,17 +188,17 @@ def check(options: argparse.Namespace) -> dict[str, bool]:
     """Loss and gradients of a small batch against transformers in float32."""
     batch = example((150, 70, 9), seed=1, vocab_size=_config(options).vocab_size)
     ours, theirs = _our_model(options), _their_model(options, sparse=True)
-    expected = their_step(theirs, batch, torch.float32)
+    expected = step(theirs, batch, torch.float32)
     wanted = _gradients(theirs)
-    loss = our_step(ours, batch, torch.float32)
+    loss = step(ours, batch, torch.float32)
     checks = {
         "float32 loss within 1e-5": bool((loss - expected).abs() <= 1e-5 * expected.abs()),
         "float32 gradients within 1e-4": _difference(_gradients(ours), wanted) <= 1e-4,
     }
     if "bfloat16" in _formats():
-        our_step(ours, batch, torch.bfloat16)
+        step(ours, batch, torch.bfloat16)
         own = _difference(_gradients(ours), wanted)
-        their_step(theirs, batch, torch.bfloat16)
+        step(theirs, batch, torch.bfloat16)
         checks["bfloat16 gradients no further off than transformers"] = own <= _difference(
             _gradients(theirs), wanted
         )
@@ -254,51 +245,19 @@ def _their_model(options: argparse.Namespace, *, sparse: bool) -> Any:
     ).train()
 
 
-def _measure(
-    steps: Mapping[str, Callable[[Example], object]], batch: Example, options: argparse.Namespace
+def _timed(
+    turns: Mapping[str, Callable[[], object]], batch: Example, options: argparse.Namespace
 ) -> dict[str, Any]:
-    for step in steps.values():
-        step(batch)
-    turns: dict[str, Callable[[], object]] = {
-        name: partial(step, batch) for name, step in steps.items()
-    }
+    for turn in turns.values():
+        turn()
     seconds = interleave(
         turns,
         rounds=options.rounds,
         budget_seconds=options.seconds,
         clock=command.clock(options),
     )
-    return {
-        "timings": {
-            name: {
-                "seconds": times,
-                "median_seconds": median(times),
-                "tokens_per_second": batch.batch.batch.total_tokens / median(times),
-            }
-            for name, times in seconds.items()
-        },
-        "speedups": {
-            name: {
-                other: speedup(seconds[name], seconds[other])
-                for other in seconds
-                if not other.startswith("ours") and other.split()[-1] == name.split()[-1]
-            }
-            for name in seconds
-            if name.startswith("ours")
-        },
-    }
-
-
-def _tell(result: Mapping[str, Any]) -> None:
-    print(f"{result['batch']['total_tokens']} tokens; {result['model']}")
-    for name, passed in result["checks"].items():
-        print(f"  {'equal' if passed else 'NOT EQUAL'}: {name}")
-    for name, timing in result.get("timings", {}).items():
-        speed, seconds = timing["tokens_per_second"], timing["median_seconds"]
-        print(f"  {name:32s} {seconds:8.2f} s {speed:8,.0f} tokens/s")
-    for name, against in result.get("speedups", {}).items():
-        for other, factor in against.items():
-            print(f"  {name} over {other}: {factor:.2f}")
+    tokens = batch.batch.batch.total_tokens
+    return {"timings": timings(seconds, tokens), "speedups": speedups(seconds)}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import command, exports, peers
-from benchmarks.engines import Precision
+from benchmarks.engines import Precision, precision_of
 from benchmarks.models import Model
 from benchmarks.serving.texts import model_folder, ragged_texts
 from benchmarks.timing import best_batch_size, interleave, speedup
@@ -92,11 +92,11 @@ def runtime(model: Model, num_threads: int, name: str) -> Encoding:
     tokenizer = Tokenizer.from_pretrained(model.folder)
 
     def encode(texts: list[str], batch_size: int) -> Any:
-        states = engine.encode(tokenizer.encode_batch(texts), batch_size)
+        states = engine(tokenizer.encode_batch(texts), batch_size)
         means: Tensor = torch.stack([each.float().mean(0) for each in states])
         return torch.nn.functional.normalize(means).numpy()
 
-    return Encoding(engine.precision, encode)
+    return Encoding(precision_of(name), encode)
 
 
 def builders(model: Model, num_threads: int) -> dict[str, Callable[[], Encoding]]:

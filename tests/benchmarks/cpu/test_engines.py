@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.engines import Ours, Padded, distance, groups, pad
+from benchmarks.engines import distance, groups, ours, pad, padded
 from benchmarks.models import random_model
 from benchmarks.workloads import token_ids
 
@@ -23,9 +23,9 @@ def test_padding_is_on_the_right_and_masked() -> None:
 @pytest.mark.parametrize("batch_size", [None, 1, 2])
 def test_padded_engines_give_each_sequence_its_own(batch_size: int | None) -> None:
     """Whatever the order and the padding: a sequence's states are those of its own ids."""
-    engine = Padded(name="ids", precision="float32", run=lambda ids, mask: (ids * mask)[..., None])
+    encode = padded(lambda ids, mask: (ids * mask)[..., None])
     sequences = [[5, 6], [7], [8, 9, 10]]
-    outputs = engine.encode(sequences, batch_size)
+    outputs = encode(sequences, batch_size)
     assert [output.flatten().tolist() for output in outputs] == sequences
 
 
@@ -48,6 +48,6 @@ def test_means_are_compared_with_means() -> None:
 def test_ours_reads_the_model_that_peers_read(tmp_path: object) -> None:
     model = random_model("tiny", 2, cache=tmp_path)  # type: ignore[arg-type]
     assert random_model("tiny", 2, cache=tmp_path).folder == model.folder  # type: ignore[arg-type]
-    outputs = Ours(model, "float32").encode(token_ids((9, 4)), None)
+    outputs = ours(model, "float32")(token_ids((9, 4)), None)
     assert [tuple(output.shape) for output in outputs] == [(9, 256), (4, 256)]
     assert "2 of 6 layers (1 global)" in model.description
