@@ -15,7 +15,7 @@ from modernbert.model.encoder import Encoder
 Precision = Literal["float32", "bfloat16", "int8"]
 Sequences = Sequence[Sequence[int]]
 Encode = Callable[[Sequences, int | None], list[Tensor]]
-"""Of each sequence the hidden states, (length, hidden_size), or their mean.
+"""Of each sequence the hidden states, (length, hidden_size).
 
 The number is that of the sequences in a padded batch, sorted by length; None is all in one.
 """
@@ -83,7 +83,7 @@ def pad(sequences: Sequences) -> tuple[Tensor, Tensor]:
 class Distance:
     """How far an engine's output lies from the reference.
 
-    max_error, rms_error: over all entries; min_cosine: over all tokens, or means of sequences.
+    max_error, rms_error: over all entries; min_cosine: over all tokens.
     """
 
     max_error: float
@@ -92,14 +92,11 @@ class Distance:
 
 
 def distance(outputs: Sequence[Tensor], reference: Sequence[Tensor]) -> Distance:
-    """Compare hidden states, or means with the means of the reference."""
-    if outputs[0].ndim == 1:
-        reference = [states.mean(0) for states in reference]
-    ours = torch.cat([output.view(-1, output.shape[-1]).double() for output in outputs])
-    theirs = torch.cat([states.view(-1, states.shape[-1]).double() for states in reference])
-    error = ours - theirs
+    """Compare hidden states."""
+    found, expected = (torch.cat(list(each)).double() for each in (outputs, reference))
+    error = found - expected
     return Distance(
         max_error=float(error.abs().max()),
         rms_error=float(error.square().mean().sqrt()),
-        min_cosine=float(functional.cosine_similarity(ours, theirs, dim=1).min()),
+        min_cosine=float(functional.cosine_similarity(found, expected, dim=1).min()),
     )

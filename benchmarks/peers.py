@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from benchmarks import exports, restricted_peers, results
-from benchmarks.engines import Encode, Sequences, ours, padded, precision_of
+from benchmarks.engines import Encode, ours, padded, precision_of
 from benchmarks.models import Model
 from benchmarks.workloads import Workload
 
@@ -19,12 +19,9 @@ E = TypeVar("E")
 # engines in one process the attention scores of each would not fit beside one another.
 _MANY_COLUMNS = 2_048
 _LEFT_OUT_WHEN_LONG = {
-    "sentence-transformers": "its model is that of transformers",
-    "fastembed": "it runs ONNX Runtime",
     "onnxruntime": "keeps the scores of all heads at once: 17 GB at 8,192 tokens",
     "openvino": "its CPU plugin ends the process at 8,192 tokens (2026.4.1); --peers tries again",
 }
-_NOT_RESTRICTED = ("onnxruntime", "openvino", "fastembed")
 
 
 def engines_for(workload: Workload) -> list[str]:
@@ -50,7 +47,7 @@ def not_restricted(names: Iterable[str]) -> list[str]:
     """
     if results.restriction() is None or restricted_peers.are_in_use():
         return []
-    return [name for name in names if name.startswith(_NOT_RESTRICTED)]
+    return [name for name in names if name in RUNTIMES]
 
 
 def build(name: str, model: Model, num_threads: int) -> Encode:
@@ -147,103 +144,11 @@ def _openvino(
     return padded(run)
 
 
-def _sentence_transformers(_: str, model: Model, __: int) -> Encode:
-    """Sorting by length and padding as its `encode` does; ids go in as words that stand for them.
-
-    The look-up of the words takes less than a hundredth of the time.
-    """
-    from sentence_transformers import SentenceTransformer, models
-
-    words = models.Transformer(str(_with_words(model)), max_seq_length=8_192)
-    pooling = models.Pooling(model.config.hidden_size, pooling_mode="mean")
-    loaded = SentenceTransformer(modules=[words, pooling], device="cpu")
-
-    def encode(sequences: Sequences, batch_size: int | None) -> list[Tensor]:
-        embeddings = loaded.encode(
-            _as_texts(sequences),
-            batch_size=batch_size or len(sequences),
-            convert_to_tensor=True,
-            show_progress_bar=False,
-        )
-        return list(embeddings)
-
-    return encode
-
-
-def _fastembed(_: str, model: Model, num_threads: int) -> Encode:
-    """A custom local model; batches as they come, padded to their longest."""
-    loaded = fastembed_model(model, _with_words(model, onnx=True), num_threads)
-
-    def encode(sequences: Sequences, batch_size: int | None) -> list[Tensor]:
-        embeddings = loaded.embed(_as_texts(sequences), batch_size or len(sequences))
-        return [torch.from_numpy(embedding) for embedding in embeddings]
-
-    return encode
-
-
-def fastembed_model(
-    model: Model, folder: Path, num_threads: int, *, normalization: bool = False
-) -> Any:
-    """Load a local folder with a tokenizer and a model.onnx into fastembed, with mean pooling."""
-    from fastembed import TextEmbedding
-    from fastembed.common.model_description import ModelSource, PoolingType
-
-    known = f"benchmark/{model.cache.name}-{folder.name}"
-    if known not in {each["model"] for each in TextEmbedding.list_supported_models()}:
-        TextEmbedding.add_custom_model(
-            model=known,
-            pooling=PoolingType.MEAN,
-            normalization=normalization,
-            sources=ModelSource(hf=known),
-            dim=model.config.hidden_size,
-            model_file="model.onnx",
-        )
-    return TextEmbedding(known, threads=num_threads, specific_model_path=str(folder))
-
-
-def link_files(folder: Path, files: Iterable[Path]) -> None:
-    """Have a folder name files that lie elsewhere, in place of those that it named before."""
-    folder.mkdir(exist_ok=True)
-    for file in files:
-        link = folder / file.name
-        link.unlink(missing_ok=True)
-        link.symlink_to(file.resolve())
-
-
-def _as_texts(sequences: Sequences) -> list[str]:
-    return [" ".join(map(str, sequence)) for sequence in sequences]
-
-
-def _with_words(model: Model, *, onnx: bool = False) -> Path:
-    """The model's folder with a tokenizer whose words are the ids themselves."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    folder = model.cache / ("words-onnx" if onnx else "words")
-    folder.mkdir(exist_ok=True)
-    vocabulary = {str(index): index for index in range(model.config.vocab_size)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
-        pad_token="0",
-        unk_token="0",
-        model_max_length=8_192,
-        model_input_names=["input_ids", "attention_mask"],
-    ).save_pretrained(folder)
-    files = [model.folder / "config.json"]
-    files += [exports.onnx_file(model)] if onnx else [model.folder / "model.safetensors"]
-    link_files(folder, files)
-    return folder
-
-
 BUILDERS: Mapping[str, Callable[[str, Model, int], Encode]] = {
     **dict.fromkeys(("ours float32", "ours bfloat16", "ours int8"), _ours),
     "transformers float32": _transformers,
     "transformers bfloat16": _transformers,
     "transformers autocast": _transformers,
-    "sentence-transformers float32": _sentence_transformers,
-    "fastembed float32": _fastembed,
     "onnxruntime float32": partial(_onnxruntime, file=exports.onnx_file),
     "onnxruntime int8": partial(_onnxruntime, file=exports.onnx_int8_file),
     "openvino float32": partial(_openvino, file=exports.onnx_file),

@@ -24,7 +24,6 @@ BARS = {
         "openvino float32": "OpenVINO",
         "onnxruntime float32": "ONNX Runtime",
         "transformers float32": "transformers",
-        "sentence-transformers float32": "sentence-transformers",
     },
     "bfloat16": {
         "ours bfloat16": "modernbert",

@@ -4,7 +4,7 @@
 
 Everyone is built from the same weights. Before anything is timed each output is compared with
 transformers in float32; then all take turns. Times are those of whole calls: lists of token ids in,
-hidden states of every token (or, for libraries of embeddings, their means) out.
+hidden states of every token out. Libraries that take texts are in `inference/embedding.py`.
 """
 
 import argparse

@@ -79,14 +79,13 @@ def _pair(
 
 EVERYONE = over()
 TRANSFORMERS, OPENVINO = over("transformers"), over("openvino")
-LIBRARIES = over("transformers", "sentence-transformers")
-ENGINES, ONNX_INT8 = over("onnxruntime", "openvino", "fastembed"), over("onnxruntime int8")
+ENGINES, ONNX_INT8 = over("onnxruntime", "openvino"), over("onnxruntime int8")
 DENSE, SPARSE = over("transformers dense"), over("transformers sparse")
 
 AVX512 = (
     *_pair("512-fixed", "512 fixed", "transformers", 1.15, 1.4, TRANSFORMERS),
     *_pair("512-fixed", "512 fixed", "the best engine", 1.0, 1.15, EVERYONE),
-    *_pair("512-ragged", "512 ragged", "the libraries", 1.2, 1.5, LIBRARIES),
+    *_pair("512-ragged", "512 ragged", "transformers", 1.2, 1.5, TRANSFORMERS),
     *_pair("512-ragged", "512 ragged", "the best engine", 1.0, 1.15, EVERYONE),
     *_pair("uniform-padded", "16 to 512 padded", "transformers", 2.2, 2.2, TRANSFORMERS),
     *_pair("uniform-padded", "16 to 512 padded", "OpenVINO", 1.7, 1.7, OPENVINO),

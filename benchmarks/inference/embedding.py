@@ -74,11 +74,25 @@ def sentence_transformers(model: Model, precision: Precision) -> Encoding:
 
 
 def fastembed(model: Model, num_threads: int) -> Encoding:
-    """Its `embed` of a custom local model."""
-    folder = model.cache / "fastembed"
-    files = [file for file in model.folder.glob("*.json") if file.name != "modules.json"]
-    peers.link_files(folder, [*files, exports.onnx_file(model)])
-    loaded = peers.fastembed_model(model, folder, num_threads, normalization=True)
+    """Its `embed` of a custom local model, with mean pooling."""
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    folder, name = model.cache / "fastembed", f"benchmark/{model.cache.name}"
+    folder.mkdir(exist_ok=True)
+    for file in (*model.folder.glob("*.json"), exports.onnx_file(model)):
+        (folder / file.name).unlink(missing_ok=True)
+        if file.name != "modules.json":
+            (folder / file.name).symlink_to(file.resolve())
+    TextEmbedding.add_custom_model(
+        model=name,
+        pooling=PoolingType.MEAN,
+        normalization=True,
+        sources=ModelSource(hf=name),
+        dim=model.config.hidden_size,
+        model_file="model.onnx",
+    )
+    loaded = TextEmbedding(name, threads=num_threads, specific_model_path=str(folder))
 
     def encode(texts: list[str], batch_size: int) -> Any:
         return np.stack(list(loaded.embed(texts, batch_size)))

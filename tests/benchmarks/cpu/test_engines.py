@@ -40,11 +40,6 @@ def test_distance() -> None:
     assert found.min_cosine == pytest.approx(0)
 
 
-def test_means_are_compared_with_means() -> None:
-    reference = [torch.tensor([[3.0, 4.0], [1.0, 0.0]])]
-    assert distance([torch.tensor([2.0, 2.0])], reference).max_error == 0
-
-
 def test_ours_reads_the_model_that_peers_read(tmp_path: object) -> None:
     model = random_model("tiny", 2, cache=tmp_path)  # type: ignore[arg-type]
     assert random_model("tiny", 2, cache=tmp_path).folder == model.folder  # type: ignore[arg-type]
