@@ -72,15 +72,22 @@ def fastest(seconds: Mapping[str, Sequence[float]]) -> str:
 
 
 def by_both_clocks(
-    turns: Mapping[str, Callable[[], object]], *, rounds: int = 1
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds of one call of each for every round, A B C A B C, by the clock and by the CPU's."""
+    turns: Mapping[str, Sequence[Callable[[], object]]],
+) -> dict[str, dict[str, float]]:
+    """Milliseconds of a call of each, by the clock and of the CPU; in turn, A B A B."""
     wall: dict[str, list[float]] = {name: [] for name in turns}
     cpu: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(rounds):
-        for name, call in turns.items():
+    for calls in zip(*turns.values(), strict=True):
+        for name, call in zip(turns, calls, strict=True):
             begin, begin_cpu = time.perf_counter(), time.process_time()
             call()
-            wall[name].append(time.perf_counter() - begin)
-            cpu[name].append(time.process_time() - begin_cpu)
-    return wall, cpu
+            wall[name].append(1e3 * (time.perf_counter() - begin))
+            cpu[name].append(1e3 * (time.process_time() - begin_cpu))
+    return {
+        name: {
+            "median_wall_ms": round(median(wall[name]), 2),
+            "fastest_wall_ms": round(min(wall[name]), 2),
+            "median_cpu_ms": round(median(cpu[name]), 2),
+        }
+        for name in turns
+    }

@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -99,54 +98,52 @@ def agreement(these: Scores, those: Scores) -> float:
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Compare the rankings, then time everyone in turn, one query and all queries at a time."""
-    count, num_queries = options.documents, options.queries
     if options.texts is None:
-        texts = made_texts(count, 0)
+        texts = made_texts(options.documents, 0)
     else:
-        texts = options.texts.read_text(encoding="utf-8").splitlines()[:count]
-    draw = np.random.default_rng(1)
+        texts = options.texts.read_text(encoding="utf-8").splitlines()[: options.documents]
+    draw, count = np.random.default_rng(1), options.queries
     vectors = draw.standard_normal((len(texts), options.dim), np.float32)
-    chosen = draw.choice(len(texts), num_queries, replace=False)
+    chosen = draw.choice(len(texts), count, replace=False)
     asked = [" ".join(texts[row].split()[:4]) for row in chosen.tolist()]
-    queries = vectors[chosen] + draw.standard_normal((num_queries, options.dim), np.float32)
-    turns: dict[str, Ours | SideBySide] = {
+    queries = vectors[chosen] + draw.standard_normal((count, options.dim), np.float32)
+    sides: dict[str, Ours | SideBySide] = {
         "ours": Ours(folder / "both.index", vectors, texts),
         "bm25s + faiss": SideBySide(vectors, texts),
     }
-    scores = [each.scores(queries, asked) for each in turns.values()]
-    answers = [each.search(queries, asked) for each in turns.values()]
-    result: dict[str, Any] = {
+    scores = [each.scores(queries, asked) for each in sides.values()]
+    answers = [each.search(queries, asked) for each in sides.values()]
+    same = [len(set(a) & set(b)) / TOP_K for a, b in zip(*answers, strict=True)]
+    whole = by_both_clocks(
+        {
+            name: [partial(each.search, queries, asked)] * options.rounds
+            for name, each in sides.items()
+        }
+    )
+    ones = by_both_clocks(
+        {
+            name: [partial(each.search, queries[n : n + 1], asked[n : n + 1]) for n in range(count)]
+            * options.rounds
+            for name, each in sides.items()
+        }
+    )
+    speeds = {
+        name: {
+            "queries_per_second": round(1e3 * count / each["median_wall_ms"], 1),
+            "queries_per_cpu_second": round(1e3 * count / each["median_cpu_ms"], 1),
+            **ones[name],
+        }
+        for name, each in whole.items()
+    }
+    return {
         "documents": len(texts),
         "dim": options.dim,
-        "queries": num_queries,
-        "texts": "made" if options.texts is None else "sentences of books and reviews",
+        "queries": count,
+        "texts": "made" if options.texts is None else options.texts.name,
         "equal_rankings": round(agreement(*scores), 4),
-        "same_documents": round(
-            float(np.mean([len(set(a) & set(b)) / TOP_K for a, b in zip(*answers, strict=True)])),
-            4,
-        ),
+        "same_documents": round(float(np.mean(same)), 4),
+        **speeds,
     }
-    every = {name: partial(each.search, queries, asked) for name, each in turns.items()}
-    wall, cpu = by_both_clocks(every, rounds=options.rounds)
-    ones = [
-        by_both_clocks(
-            {
-                name: partial(each.search, queries[row : row + 1], asked[row : row + 1])
-                for name, each in turns.items()
-            }
-        )
-        for _ in range(options.rounds)
-        for row in range(num_queries)
-    ]
-    for name in turns:
-        result[name] = {
-            "queries_per_second": round(num_queries / median(wall[name]), 1),
-            "queries_per_cpu_second": round(num_queries / median(cpu[name]), 1),
-            "median_wall_ms": round(1e3 * median(one[name][0] for one, _ in ones), 2),
-            "median_cpu_ms": round(1e3 * median(one[name][0] for _, one in ones), 2),
-        }
-    print(result)
-    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -160,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         texts=(Path, "a text a line, in place of those made here"),
     ).parse_args(arguments)
     with TemporaryDirectory() as folder:
-        command.measured("hybrid", partial(measure, Path(folder)), options)
+        print(command.measured("hybrid", partial(measure, Path(folder)), options))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -49,23 +48,14 @@ def plaid(folder: Path, documents: Path, lengths: Path, count: int, top_k: int) 
 def in_turn(
     turns: dict[str, Callable[[np.ndarray], list[int]]], queries: Sequence[np.ndarray]
 ) -> tuple[Found, dict[str, dict[str, float]]]:
-    """What each finds, and the median times of a query by the clock and by the CPU."""
+    """What each finds, and the times of a query by the clock and of the CPU."""
     found: Found = {name: [] for name in turns}
 
     def search(name: str, query: np.ndarray) -> None:
         found[name].append(turns[name](query))
 
-    times = [
-        by_both_clocks({name: partial(search, name, query) for name in turns}) for query in queries
-    ]
-    return found, {
-        name: {
-            "median_wall_ms": round(1e3 * median(wall[name][0] for wall, _ in times), 2),
-            "fastest_wall_ms": round(1e3 * min(wall[name][0] for wall, _ in times), 2),
-            "median_cpu_ms": round(1e3 * median(cpu[name][0] for _, cpu in times), 2),
-        }
-        for name in turns
-    }
+    calls = {name: [partial(search, name, query) for query in queries] for name in turns}
+    return found, by_both_clocks(calls)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
