@@ -123,49 +123,28 @@ def in_a_process(module: str, *arguments: object, timeout: float | None = None) 
 
 
 class Job(NamedTuple):
-    """A command that leaves a file when it ends.
-
-    log: the file of what it prints.
-    needs: files without which it cannot begin.
-    """
+    """A command that leaves a file when it ends, and what it prints in another."""
 
     name: str
     command: list[str]
     out: Path
     log: Path
-    needs: tuple[Path, ...] = ()
 
 
-def run_missing(jobs: Iterable[Job], *, minutes: float, side_by_side: int = 1) -> int:
-    """Run the jobs whose files are not there, in their order; how many failed.
+def run_missing(jobs: Iterable[Job], *, minutes: float) -> int:
+    """Run the jobs whose files are not there, one after another; how many failed.
 
     Everything can be stopped at any moment and taken up by the same call.
 
     minutes: no job begins after these.
-    side_by_side: how many run at once, each with its share of the cores.
     """
     end, failed = time.monotonic() + 60 * minutes, 0
-    waiting = [job for job in jobs if not job.out.exists()]
-    running: dict[subprocess.Popen[bytes], Job] = {}
-    threads = max(1, (os.cpu_count() or 1) // side_by_side)
-    while waiting or running:
-        for process in [each for each in running if each.poll() is not None]:
-            failed += process.returncode != 0
-            print(f"{running.pop(process).name}: ended with {process.returncode}", flush=True)
-        ready = next((job for job in waiting if all(each.exists() for each in job.needs)), None)
-        is_over = time.monotonic() > end or ready is None
-        if ready is not None and not is_over and len(running) < side_by_side:
-            waiting.remove(ready)
-            ready.log.parent.mkdir(parents=True, exist_ok=True)
-            environment = (
-                {**os.environ, "OMP_NUM_THREADS": str(threads)} if side_by_side > 1 else None
-            )
-            with ready.log.open("wb") as log:
-                running[
-                    subprocess.Popen(ready.command, stdout=log, stderr=log, env=environment)
-                ] = ready
-        elif is_over and not running:
-            break
-        else:
-            time.sleep(0.2)
+    for job in jobs:
+        if job.out.exists() or time.monotonic() > end:
+            continue
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open("wb") as log:
+            ended = subprocess.run(job.command, stdout=log, stderr=log).returncode
+        print(f"{job.name}: ended with {ended}", flush=True)
+        failed += ended != 0
     return failed

@@ -10,35 +10,23 @@ from benchmarks import command
 from benchmarks.command import Job, bare_parser, run_missing
 
 
-def job(folder: Path, name: str, *needs: str, fails: bool = False) -> Job:
+def job(folder: Path, name: str, *, fails: bool = False) -> Job:
     out = folder / f"{name}.json"
     program = "raise SystemExit(1)" if fails else f"print(1); open({str(out)!r}, 'w').close()"
-    return Job(
-        name,
-        [sys.executable, "-c", program],
-        out,
-        folder / "logs" / f"{name}.log",
-        tuple(folder / f"{each}.json" for each in needs),
-    )
+    return Job(name, [sys.executable, "-c", program], out, folder / "logs" / f"{name}.log")
 
 
-@pytest.mark.parametrize("side_by_side", [1, 2])
-def test_jobs_run_once_and_after_what_they_need(
-    tmp_path: Path, side_by_side: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_jobs_run_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "there.json").touch()
     jobs = [
-        job(tmp_path, "last", "first", "there"),
-        job(tmp_path, "first"),
         job(tmp_path, "there", fails=True),
-        job(tmp_path, "without", "failed"),
         job(tmp_path, "failed", fails=True),
+        job(tmp_path, "last"),
     ]
-    assert run_missing(jobs, minutes=1, side_by_side=side_by_side) == 1
+    assert run_missing(jobs, minutes=1) == 1
     told = capsys.readouterr().out.splitlines()
-    assert sorted(told) == ["failed: ended with 1", "first: ended with 0", "last: ended with 0"]
+    assert told == ["failed: ended with 1", "last: ended with 0"]
     assert (tmp_path / "logs" / "last.log").read_text() == "1\n"
-    assert not (tmp_path / "without.json").exists()
 
 
 def test_nothing_begins_after_the_time(tmp_path: Path) -> None:

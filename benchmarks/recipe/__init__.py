@@ -1,1 +1,0 @@
-"""What of the recipe can be seen at a size that trains in minutes: paired runs, several seeds."""
