@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix, hstack
-from scipy.stats import spearmanr
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import accuracy_score, matthews_corrcoef
 
-from benchmarks.finetune.runs import ndcg_at_10, one_run
+from benchmarks.finetune.runs import agreement, ndcg_at_10, one_run
 from benchmarks.finetune.workloads import Row, Workload, read
 
 
@@ -26,21 +24,13 @@ def run(workload: Workload, folder: Path, _: argparse.Namespace) -> dict[str, An
     return {"score": score, "seconds": time.perf_counter() - started}
 
 
-def _classify(workload: Workload, folder: Path) -> float:
+def _predict(workload: Workload, folder: Path) -> float:
     train, test = read(folder / "train.jsonl"), read(folder / "test.jsonl")
     features = _features(train, test)
-    model = LogisticRegression(max_iter=2000).fit(features[0], [row["label"] for row in train])
-    found, wanted = model.predict(features[1]), [row["label"] for row in test]
-    measure = matthews_corrcoef if workload.metric == "matthews" else accuracy_score
-    return float(measure(wanted, found))
-
-
-def _regress(workload: Workload, folder: Path) -> float:
-    del workload
-    train, test = read(folder / "train.jsonl"), read(folder / "test.jsonl")
-    features = _features(train, test)
-    found = Ridge().fit(features[0], [row["score"] for row in train]).predict(features[1])
-    return float(spearmanr([row["score"] for row in test], found).statistic)
+    target = "label" if workload.verb == "classify" else "score"
+    model = LogisticRegression(max_iter=2000) if target == "label" else Ridge()
+    model.fit(features[0], [row[target] for row in train])
+    return agreement(workload.metric, [row[target] for row in test], model.predict(features[1]))
 
 
 def _features(train: Sequence[Row], test: Sequence[Row]) -> tuple[csr_matrix, csr_matrix]:
@@ -100,8 +90,8 @@ def _retrieve(workload: Workload, folder: Path) -> float:
 
 
 _MODELS: dict[str, Callable[[Workload, Path], float]] = {
-    "classify": _classify,
-    "regress": _regress,
+    "classify": _predict,
+    "regress": _predict,
     "tag": _tag,
     "retrieve": _retrieve,
 }

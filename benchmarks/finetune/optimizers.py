@@ -16,6 +16,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks import results
+from benchmarks.command import bare_parser
 from benchmarks.finetune.ours import METRICS
 from benchmarks.finetune.workloads import WORKLOADS, Workload, prepare
 from modernbert.tasks.finetune import finetune
@@ -72,9 +73,7 @@ def table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do the runs that are missing, write the result and print the table."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = bare_parser(__doc__)
     made.add_argument("--data", type=Path, required=True, help="folder with the labelled sets")
     made.add_argument("--model", required=True, help="folder to start from")
     made.add_argument("--work", type=Path, required=True, help="folder of the runs")

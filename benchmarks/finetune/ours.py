@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.finetune.runs import Watch, one_run, retrieval_score
+from benchmarks.finetune.runs import LEARNING_RATE, Watch, one_run, retrieval_score
 from benchmarks.finetune.workloads import Workload
 from modernbert.inference.embedder import Embedder
 from modernbert.tasks.finetune import finetune
@@ -36,7 +36,7 @@ def _recipe(
 ) -> dict[str, Any]:
     """A recipe as the mapping of its file."""
     numbers = {name: getattr(workload, name) for name in ("epochs", "batch_size")}
-    chosen = {name: getattr(options, name) for name in ("learning_rate", "precision")}
+    chosen = {"learning_rate": LEARNING_RATE, "precision": options.precision}
     train = {"train": str(folder / "train.jsonl"), "max_seqlen": workload.max_tokens}
     return {
         "model": options.model,

@@ -5,7 +5,7 @@ and decay. Precision bfloat16 by autocast where the CPU has it, its faster one h
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +23,13 @@ from transformers import (
     default_data_collator,
 )
 
-from benchmarks.finetune.runs import Watch, one_run
+from benchmarks.finetune.runs import LEARNING_RATE, Watch, agreement, one_run
 from benchmarks.finetune.workloads import Row, Workload, read
+from modernbert.metrics.spans import overlap_f1
 
 WARMUP_SHARE = 0.1
 _STRIDE = 128
 _ANSWER_TOKENS = 30
-
-
-class Rows(torch.utils.data.Dataset):
-    """Encoded rows in a list."""
-
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return self.rows[index]
 
 
 def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -51,14 +39,13 @@ def run(workload: Workload, folder: Path, options: argparse.Namespace) -> dict[s
     model, collate, encode, score = _SETUPS[workload.verb](
         workload, options.model, tokenizer, train
     )
-    encoded = Rows([each for row in train for each in encode(row)])
+    encoded = [each for row in train for each in encode(row)]
     watch = Watch()
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
             **arguments(workload, options, len(encoded)),
             per_device_eval_batch_size=workload.batch_size,
-            train_sampling_strategy="group_by_length" if options.grouped else "random",
         ),
         train_dataset=encoded,
         data_collator=collate,
@@ -76,7 +63,7 @@ def arguments(workload: Workload, options: argparse.Namespace, num_rows: int) ->
         "output_dir": str(options.out.with_suffix("")),
         "num_train_epochs": workload.epochs,
         "per_device_train_batch_size": workload.batch_size,
-        "learning_rate": options.learning_rate,
+        "learning_rate": LEARNING_RATE,
         "lr_scheduler_type": "linear",
         "warmup_steps": int(WARMUP_SHARE * num_steps),
         "weight_decay": 0.01,
@@ -106,9 +93,9 @@ def _sequence_setup(workload: Workload, model: str, tokenizer: Any, train: Seque
 
     def score(trainer: Trainer, test: Sequence[Row]) -> float:
         rows = [each for row in test for each in encode(row)]
-        found = trainer.predict(Rows(rows)).predictions
-        wanted = np.array([row["labels"] for row in rows])
-        return _SCORES[workload.metric](wanted, found)
+        found = trainer.predict(rows).predictions
+        found = found.argmax(-1) if labels else found[:, 0]
+        return agreement(workload.metric, [row["labels"] for row in rows], found)
 
     network = AutoModelForSequenceClassification.from_pretrained(
         model, num_labels=max(1, len(labels)), classifier_pooling="mean", dtype=torch.float32
@@ -135,7 +122,7 @@ def _tagging_setup(workload: Workload, model: str, tokenizer: Any, train: Sequen
         from seqeval.metrics import f1_score
 
         rows = [each for row in test for each in encode(row)]
-        found = trainer.predict(Rows(rows)).predictions.argmax(-1)
+        found = trainer.predict(rows).predictions.argmax(-1)
         pairs = [
             [
                 (tags[label], tags[tag])
@@ -192,9 +179,9 @@ def _answering_setup(workload: Workload, model: str, tokenizer: Any, train: Sequ
 
     def score(trainer: Trainer, test: Sequence[Row]) -> float:
         model = trainer.model.eval()
-        return float(
-            np.mean([_answer_f1(_best_answer(model, row, windows(row)), row) for row in test])
-        )
+        answers = [[answer["text"] for answer in row["answers"]] for row in test]
+        found = [_best_answer(model, row, windows(row)) for row in test]
+        return float(np.mean(list(map(overlap_f1, found, answers))))
 
     network = AutoModelForQuestionAnswering.from_pretrained(model, dtype=torch.float32)
     return network, collate, encode, score
@@ -234,34 +221,6 @@ def _best_answer(model: Any, row: Row, encoded: Any) -> str:
                 text = row["context"][offsets[first][0] : offsets[last][1]]
     return text.strip() if best > nothing else ""
 
-
-def _answer_f1(found: str, row: Row) -> float:
-    from modernbert.metrics.spans import overlap_f1
-
-    return overlap_f1(found, [answer["text"] for answer in row["answers"]])
-
-
-def _accuracy(wanted: np.ndarray, logits: np.ndarray) -> float:
-    return float((logits.argmax(-1) == wanted).mean())
-
-
-def _matthews(wanted: np.ndarray, logits: np.ndarray) -> float:
-    from sklearn.metrics import matthews_corrcoef
-
-    return float(matthews_corrcoef(wanted, logits.argmax(-1)))
-
-
-def _spearman(wanted: np.ndarray, logits: np.ndarray) -> float:
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(wanted, logits[:, 0]).statistic)
-
-
-_SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": _accuracy,
-    "matthews": _matthews,
-    "spearman": _spearman,
-}
 
 _SETUPS = {
     "classify": _sequence_setup,

@@ -51,12 +51,7 @@ def one_run(
     if precisions:
         made.add_argument("--model", required=True, help="folder to start from")
         made.add_argument("--precision", choices=precisions, default=precisions[0])
-        add(
-            made,
-            learning_rate=(LEARNING_RATE, "the highest of the schedule"),
-            seed=(0, "of the order of the rows"),
-            grouped=(False, "batches of similar lengths"),
-        )
+        add(made, seed=(0, "of the order of the rows"))
     options = made.parse_args(arguments)
     workload = next(each for each in WORKLOADS if each.name == options.workload)
     write_whole(options.out, json.dumps(run(workload, options.folder, options)).encode())
@@ -98,6 +93,16 @@ class Watch:
             "peak_bytes": self.peak,
             "peak_bytes_above_start": self.peak - self.before,
         }
+
+
+def agreement(metric: str, wanted: Sequence[Any], found: Sequence[Any]) -> float:
+    """Accuracy, or the correlation of Matthews or of ranks: the judge of everybody's outputs."""
+    from scipy.stats import spearmanr
+    from sklearn.metrics import accuracy_score, matthews_corrcoef
+
+    if metric == "spearman":
+        return float(spearmanr(wanted, found).statistic)
+    return float((matthews_corrcoef if metric == "matthews" else accuracy_score)(wanted, found))
 
 
 def retrieval_score(encode: Callable[[list[str]], np.ndarray], folder: Path) -> float:

@@ -14,13 +14,12 @@ that are missing. The text is that of the Python installation, or with `--docume
 """
 
 import argparse
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import results
+from benchmarks.command import Job, bare_parser, run_missing
 from benchmarks.learning.run import SCORES_FILE, run_folder
 from benchmarks.learning.standings import (
     FOLDER,
@@ -36,20 +35,20 @@ from benchmarks.python_text import Text
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    made = bare_parser(
+        __doc__,
+        names=("adamw-1k", "candidates, by commas"),
+        tokens=(400_000, "the budget"),
+        seeds=(1, "runs of each candidate"),
+        first_seed=(0, "of them"),
+        minutes=(60.0, "no run begins after these"),
+        threads=(1, "of each run"),
+        runs=(CACHE / "learning" / "runs", "folder of the runs"),
+        text=(CACHE / "text", "folder of the text"),
+        out=(FOLDER / RESULT_FILE, "file of the result"),
+        table=(False, "write the result of all runs and stop"),
     )
-    made.add_argument("--names", default="adamw-1k", help="candidates, by commas")
-    made.add_argument("--tokens", type=int, default=400_000, help="the budget")
-    made.add_argument("--seeds", type=int, default=1, help="runs of each candidate")
-    made.add_argument("--first-seed", type=int, default=0)
-    made.add_argument("--minutes", type=float, default=60, help="no run begins after these")
-    made.add_argument("--threads", type=int, default=1)
-    made.add_argument("--runs", type=Path, default=CACHE / "learning" / "runs")
-    made.add_argument("--text", type=Path, default=CACHE / "text", help="folder of the text")
     made.add_argument("--documents", type=Path, nargs="+", help="of another text, once")
-    made.add_argument("--out", type=Path, default=FOLDER / RESULT_FILE)
-    made.add_argument("--table", action="store_true", help="write the result of all runs and stop")
     return made
 
 
@@ -63,32 +62,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not Text(options.text).first_model.exists():  # made last
         Text.prepare(options.text, options.documents)
-    return sum(_run(options, name, seed) for seed, name in _missing(options))
+    return run_missing(_jobs(options), minutes=options.minutes)
 
 
-def _missing(options: argparse.Namespace) -> Sequence[tuple[int, str]]:
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    wanted = [(seed, name) for seed in seeds for name in options.names.split(",")]
-    return [
-        (seed, name)
-        for seed, name in wanted
-        if not (run_folder(options.runs, options.tokens, name, seed) / SCORES_FILE).exists()
-    ]
-
-
-_BEGUN = time.monotonic()
-
-
-def _run(options: argparse.Namespace, name: str, seed: int) -> bool:
-    """One run, if there is still time; whether it failed."""
-    if time.monotonic() - _BEGUN > 60 * options.minutes:
-        return False
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.learning.run", name]
+def _jobs(options: argparse.Namespace) -> Iterator[Job]:
+    """All runs, seed by seed."""
+    start = [sys.executable, "-W", "ignore", "-m", "benchmarks.learning.run"]
     places = ["--text", str(options.text), "--runs", str(options.runs)]
-    numbers = ["--tokens", str(options.tokens), "--seed", str(seed)]
-    ended = subprocess.run([*command, *numbers, *places, "--threads", str(options.threads)])
-    print(f"{name}, seed {seed}: {'failed' if ended.returncode else 'done'}", flush=True)
-    return ended.returncode != 0
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        for name in options.names.split(","):
+            folder = run_folder(options.runs, options.tokens, name, seed)
+            given = ["--tokens", str(options.tokens), "--seed", str(seed)]
+            command = [*start, name, *given, *places, "--threads", str(options.threads)]
+            yield Job(
+                f"{name}, seed {seed}", command, folder / SCORES_FILE, folder.with_suffix(".log")
+            )
 
 
 if __name__ == "__main__":

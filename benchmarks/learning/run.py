@@ -7,42 +7,29 @@ stopped begins anew. States are kept at even distances in tokens and scored afte
 by the same code on the same held-out batches, whatever packing or masks a candidate trains with.
 """
 
-import argparse
 import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.cpu.pretrainings import Budget, train_blocks, train_padded
+from benchmarks.command import bare_parser
 from benchmarks.learning.candidates import is_peer, named, recipe_table
+from benchmarks.learning.peers import NUM_POINTS, Score, train_peer
 from benchmarks.python_text import Text
 from modernbert.files import write_whole
 from modernbert.settings import parse
 from modernbert.tasks.pretraining.pretrain import pretrain
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
-_TRAIN = {"transformers-padded": train_padded, "transformers-blocks": train_blocks}
 SCORES_FILE = "scores.json"
-NUM_POINTS = 8
 _LONGEST = 8_192  # that a phase may have
 _ANGLES = ("global_theta", "local_theta")  # all that a candidate's model may change
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """A state of a run; seconds are those of training alone, by the clock and of the CPU."""
-
-    tokens: int
-    seconds: float
-    cpu_seconds: float | None
-    loss: float
-    accuracy: float | None = None
 
 
 def run_folder(runs: Path, tokens: int, name: str, seed: int) -> Path:
@@ -99,17 +86,6 @@ def candidate_recipe(
     return parse(PretrainingRecipe, {**table, **places}, where=name)
 
 
-def train_peer(name: str, tokens: int, seed: int, text: Text) -> list[Score]:
-    """Train one of transformers' Trainers with its own optimizer and schedule.
-
-    name: PEER@RATE or PEER@RATE@TOKENS_A_STEP.
-    """
-    peer, rate, *size = name.split("@")
-    step = {"tokens_a_step": int(*size)} if size else {}
-    budget = Budget(rate=float(rate), tokens=tokens, evaluations=NUM_POINTS, seed=seed, **step)
-    return [Score(**point._asdict()) for point in _TRAIN[peer](text, budget).points]
-
-
 def _score(text: Text, state: Path, clock: tuple[int, float, float]) -> Score:
     figures = text.held_out_figures(load_file(state / "model.safetensors"))
     tokens, seconds, cpu_seconds = clock
@@ -128,13 +104,15 @@ def _step(state: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, score, write the scores and throw the states away."""
-    made = argparse.ArgumentParser(description=__doc__)
+    made = bare_parser(
+        __doc__,
+        seed=(0, "of the order of the data and of the masks"),
+        threads=(1, "of torch"),
+    )
     made.add_argument("name", help="a candidate, a recipe file, or a peer@rate")
     made.add_argument("--tokens", type=int, required=True)
-    made.add_argument("--seed", type=int, default=0)
     made.add_argument("--text", type=Path, required=True, help="prepared before")
     made.add_argument("--runs", type=Path, required=True)
-    made.add_argument("--threads", type=int, default=1)
     options = made.parse_args(arguments)
     torch.set_num_threads(options.threads)
     text = Text(options.text)

@@ -1,4 +1,4 @@
-"""What the pretrainings of a race have in common: equal beginnings and equal text."""
+"""What peers of the race have in common with ours: equal beginnings and equal text."""
 
 from itertools import chain
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.cpu.pretrainings import SYSTEMS, Budget
+from benchmarks.learning.candidates import PEERS
+from benchmarks.learning.peers import train_peer
 from benchmarks.python_text import MAX_SEQLEN, Text
-
-OURS, _, BLOCKS = SYSTEMS
+from modernbert.model.heads import MaskedLanguageModel
 
 
 @pytest.fixture(scope="module")
@@ -47,29 +47,14 @@ def test_blocks_and_rows_hold_the_same_text(text: Text) -> None:
     assert sum(map(len, pieces)) == total
 
 
-def test_everyone_begins_alike_and_learns(text: Text) -> None:
-    """The loss before the first step is ours; after a few steps it is lower for all."""
+@pytest.mark.parametrize("peer", PEERS)
+def test_peers_begin_with_our_weights_and_learn(text: Text, peer: str) -> None:
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
-    weights = transformers.AutoModelForMaskedLM.from_pretrained(text.first_model).state_dict()
-    begin = text.held_out_figures(weights)["held_out_loss"]
-    budget = Budget(rate=4e-3, tokens=6_000, tokens_a_step=1_024, evaluations=2)
-    runs = {name: train(text, budget) for name, train in SYSTEMS.items()}
-    assert runs[OURS].points[0][:3] == pytest.approx((0, 0, begin), abs=1e-3)
-    for name, run in runs.items():
-        assert run.end.loss < begin - 0.5, name
-        assert 6_000 <= run.end.tokens < 7_500, name
-        assert 0 < run.points[-2].seconds <= run.end.seconds, name
-
-
-@pytest.mark.parametrize("name", [OURS, BLOCKS])
-def test_a_budget_of_seconds_ends_by_itself(text: Text, name: str) -> None:
-    if name != OURS:
-        pytest.importorskip("accelerate")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmarks.cpu.pretrainings._TRIAL_STEPS", 2)
-        patch.setattr("benchmarks.cpu.pretrainings._TRIAL_WARMUP_STEPS", 1)
-        run = SYSTEMS[name](text, Budget(rate=1e-3, seconds=0.1, tokens_a_step=1_024))
-    assert run.end.seconds > 0
-    assert run.end.tokens > 0
-    assert run.precision in ("auto", "float32", "bfloat16")
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(text.first_model).state_dict()
+    ours = MaskedLanguageModel.from_pretrained(text.first_model).state_dict()
+    begin = text.held_out_figures(theirs)["held_out_loss"]
+    assert begin == pytest.approx(text.held_out_figures(ours)["held_out_loss"], abs=1e-6)
+    *_, before, end = train_peer(f"{peer}@4e-3@1024", 6_000, 0, text)
+    assert end.loss < begin - 0.5 and 6_000 <= end.tokens < 7_500
+    assert 0 < before.seconds <= end.seconds
