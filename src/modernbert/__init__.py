@@ -46,11 +46,7 @@ if TYPE_CHECKING:
         TokenClassifier,
     )
     from modernbert.model.multi_vector import MultiVectorModel
-    from modernbert.sklearn import (
-        EmbeddingTransformer,
-        ModernBertClassifier,
-        ModernBertRegressor,
-    )
+    from modernbert.sklearn import EmbeddingTransformer, ModernBertClassifier, ModernBertRegressor
     from modernbert.tokenizer.tokenizer import Tokenizer
 
 __version__ = "0.1.0"

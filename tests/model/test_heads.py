@@ -2,12 +2,7 @@
 
 import pytest
 import torch
-from tests.model.examples import (
-    largest_difference,
-    ragged_batch,
-    small_config,
-    with_random_weights,
-)
+from tests.model.examples import largest_difference, ragged_batch, small_config, with_random_weights
 from tests.rounding import assert_equal_but_for_rounding, terms_of_encoder
 from torch.nn import functional
 

@@ -12,13 +12,7 @@ from modernbert.kinds import MODEL_KINDS
 from modernbert.report.charts import LineChart
 from modernbert.report.history import RunHistory
 from modernbert.report.page import commands_of, go_on
-from modernbert.report.run_charts import (
-    phase_accounts,
-    phase_spans,
-    ratio,
-    run_charts,
-    usual_curve,
-)
+from modernbert.report.run_charts import phase_accounts, phase_spans, ratio, run_charts, usual_curve
 from modernbert.report.run_report import run_page
 
 

@@ -8,12 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.reliability.hostile import (
-    connected,
-    health,
-    many_connections,
-    readers_that_do_not_read,
-)
+from tests.reliability.hostile import connected, health, many_connections, readers_that_do_not_read
 from tests.serving.conftest import Serve, connect, text_of
 from tests.serving.test_http import blocked as blocked
 from tests.serving.test_http import refused, send, status, until

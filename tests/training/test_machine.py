@@ -6,11 +6,7 @@ import pytest
 import torch
 
 from modernbert.training import log
-from modernbert.training.log import (
-    describe_machine,
-    matmul_flops_per_second,
-    peak_memory_bytes,
-)
+from modernbert.training.log import describe_machine, matmul_flops_per_second, peak_memory_bytes
 
 CPU = torch.device("cpu")
 

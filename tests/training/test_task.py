@@ -6,15 +6,7 @@ from typing import Any
 import pytest
 import torch
 from tests.training.test_trainer import rows
-from tests.training.toy import (
-    TOKENS_A_STEP,
-    ToyModule,
-    ToyTask,
-    phase,
-    phases,
-    settings,
-    weights,
-)
+from tests.training.toy import TOKENS_A_STEP, ToyModule, ToyTask, phase, phases, settings, weights
 
 from modernbert.errors import CheckpointError, RunError, SettingsError
 from modernbert.training import checkpoint

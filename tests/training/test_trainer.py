@@ -22,12 +22,7 @@ from tests.training.toy import (
     weights,
 )
 
-from modernbert.errors import (
-    CheckpointError,
-    RunError,
-    SettingsError,
-    TrainingError,
-)
+from modernbert.errors import CheckpointError, RunError, SettingsError, TrainingError
 from modernbert.settings import load, to_toml
 from modernbert.training import checkpoint
 from modernbert.training.log import read_metrics

@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modernbert.cli.finetune import TuningWatch
-from modernbert.cli.inference import (
-    Model,
-    PrecisionOption,
-    look_at,
-    speed_of,
-    warnings_told,
-)
+from modernbert.cli.inference import Model, PrecisionOption, look_at, speed_of, warnings_told
 from modernbert.cli.options import AsJson, echo_json, refuse_unused, takes_settings
 from modernbert.cli.terminal import Meter, duration, tell
 from modernbert.errors import InputError

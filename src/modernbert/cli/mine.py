@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modernbert.cli.embedding_job import EmbeddingJob
-from modernbert.cli.inference import (
-    Model,
-    PrecisionOption,
-    look_at,
-    speed_of,
-    warnings_told,
-)
+from modernbert.cli.inference import Model, PrecisionOption, look_at, speed_of, warnings_told
 from modernbert.cli.job import LinesJob, kept_when_stopped, require_unfinished
 from modernbert.cli.options import AsJson, echo_json, takes_settings
 from modernbert.cli.terminal import Meter, counted, tell

@@ -20,13 +20,7 @@ import numpy as np
 
 from modernbert.data.corpus_files import CorpusFile, find_files
 from modernbert.data.datatrove_files import Reencode, TokenFileImporter, find_token_files
-from modernbert.data.documents import (
-    FilePart,
-    WorkUnit,
-    even_unit_bytes,
-    plan_units,
-    share_of,
-)
+from modernbert.data.documents import FilePart, WorkUnit, even_unit_bytes, plan_units, share_of
 from modernbert.data.prepare_folder import PrepareFolder, claim_folder, share_folder
 from modernbert.data.records import RecordRules, Skipped
 from modernbert.data.settings import FileSettings, PrepareSettings

@@ -26,13 +26,7 @@ from modernbert.inference.index_changes import (
     starts_of,
 )
 from modernbert.inference.index_files import read_vectors
-from modernbert.inference.index_folder import (
-    Block,
-    IndexManifest,
-    IndexOptions,
-    build_index,
-    unit,
-)
+from modernbert.inference.index_folder import Block, IndexManifest, IndexOptions, build_index, unit
 from modernbert.inference.index_segment import Found
 from modernbert.inference.similarity import Fusion, check_vectors, runs
 from modernbert.reading import user_path

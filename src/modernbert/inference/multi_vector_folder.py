@@ -29,13 +29,7 @@ from modernbert.inference.foreign_files import (
 )
 from modernbert.inference.multi_vector_inputs import MultiVectorSettings, QueryExpansion
 from modernbert.json_files import read_object, read_settings
-from modernbert.kinds import (
-    CONFIG_FILE,
-    SETTINGS_FILE,
-    TRANSFORMER_FILE,
-    Module,
-    read_modules,
-)
+from modernbert.kinds import CONFIG_FILE, SETTINGS_FILE, TRANSFORMER_FILE, Module, read_modules
 from modernbert.model.multi_vector import Projection
 
 _SUPPORTED = "Transformer, one Dense or more, and then MultiVectorMask and Normalize, or not, are"

@@ -27,20 +27,10 @@ from modernbert.inference.inputs import CutSide, EncodedText, TextEncoder, requi
 from modernbert.inference.loading import load_for_inference
 from modernbert.inference.text_model import TextModel, Use
 from modernbert.json_files import read_settings
-from modernbert.kinds import (
-    CONFIG_FILE,
-    SETTINGS_FILE,
-    TRANSFORMER_FILE,
-    Module,
-    read_modules,
-)
+from modernbert.kinds import CONFIG_FILE, SETTINGS_FILE, TRANSFORMER_FILE, Module, read_modules
 from modernbert.model.choices import PrecisionChoice
 from modernbert.model.config_file import find_model
-from modernbert.model.heads import (
-    MaskedLanguageModel,
-    SparseActivation,
-    token_weights,
-)
+from modernbert.model.heads import MaskedLanguageModel, SparseActivation, token_weights
 from modernbert.reading import user_path
 from modernbert.settings import SparsePooling
 from modernbert.tokenizer.tokenizer import Tokenizer

@@ -11,12 +11,7 @@ from torch import Tensor, nn
 from modernbert.batch import PackedBatch
 from modernbert.devices import compile_layer
 from modernbert.errors import ConfigError, InputError
-from modernbert.model.choices import (
-    AttentionChoice,
-    PrecisionChoice,
-    choose_precision,
-    has_varlen,
-)
+from modernbert.model.choices import AttentionChoice, PrecisionChoice, choose_precision, has_varlen
 from modernbert.model.config import EncoderConfig
 from modernbert.model.dropout import Dropout
 from modernbert.model.graphs import Graphs

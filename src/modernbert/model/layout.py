@@ -8,12 +8,7 @@ from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.model import flex
-from modernbert.model.choices import (
-    AttentionChoice,
-    choose_attention,
-    has_flash3,
-    has_varlen,
-)
+from modernbert.model.choices import AttentionChoice, choose_attention, has_flash3, has_varlen
 from modernbert.model.gpu import has_kernels
 
 if TYPE_CHECKING:

@@ -27,19 +27,9 @@ from modernbert.json_files import flag
 from modernbert.kinds import CONFIG_FILE, MODELS, ModelKind
 from modernbert.model.choices import PrecisionChoice
 from modernbert.model.config import EncoderConfig
-from modernbert.model.config_file import (
-    encoder_numbers,
-    find_model,
-    naming,
-    read_config_file,
-)
+from modernbert.model.config_file import encoder_numbers, find_model, naming, read_config_file
 from modernbert.model.config_writer import published_config
-from modernbert.model.weights import (
-    TensorHeader,
-    read_headers,
-    read_tensors,
-    write_tensors,
-)
+from modernbert.model.weights import TensorHeader, read_headers, read_tensors, write_tensors
 from modernbert.reading import user_path
 
 # Beginnings of names of tensors: here, and in the folder of a model with a head.

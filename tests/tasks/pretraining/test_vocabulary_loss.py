@@ -11,10 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from modernbert.errors import SettingsError
 from modernbert.tasks.pretraining import vocabulary_loss
-from modernbert.tasks.pretraining.vocabulary_loss import (
-    loss_and_hits,
-    vocabulary_cross_entropy,
-)
+from modernbert.tasks.pretraining.vocabulary_loss import loss_and_hits, vocabulary_cross_entropy
 
 ROWS, VOCABULARY, WIDTH = 37, 211, 16
 

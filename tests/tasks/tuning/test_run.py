@@ -1,44 +1,24 @@
 """A run: the model it starts from, what is frozen, each layer's rate, and its best weights."""
 
 import json
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tests.tasks.labels import (
-    labelled,
-)
+from tests.tasks.labels import labelled
 
-from modernbert.errors import (
-    InputError,
-    SettingsError,
-    TrainingError,
-)
-from modernbert.model.encoder import (
-    Encoder,
-)
+from modernbert.errors import InputError, SettingsError, TrainingError
+from modernbert.model.encoder import Encoder
 from modernbert.model.heads import (
     ClassifierSettings,
     MaskedLanguageModel,
     SequenceClassifier,
     TokenClassifier,
 )
-from modernbert.model.initialize import (
-    first_model,
-)
-from modernbert.tasks.tuning.recipe import (
-    RunSettings,
-)
-from modernbert.tasks.tuning.run import (
-    BestModel,
-    freeze,
-    layer_groups,
-)
+from modernbert.model.initialize import first_model
+from modernbert.tasks.tuning.recipe import RunSettings
+from modernbert.tasks.tuning.run import BestModel, freeze, layer_groups
 
 AB = ClassifierSettings(labels=("a", "b"))
 

@@ -13,22 +13,12 @@ from modernbert.data.rows.cells import flag, looks_like_list
 from modernbert.data.rows.table import IDS, TextColumns
 from modernbert.errors import InputError
 from modernbert.metrics.calibration import calibration_bins
-from modernbert.metrics.classification import (
-    classification_scores,
-    confusion_of,
-    figures_of_labels,
-)
+from modernbert.metrics.classification import classification_scores, confusion_of, figures_of_labels
 from modernbert.metrics.plain_model import plain_outputs
 from modernbert.model.heads import ClassifierSettings
 from modernbert.tasks.labels.few_shot import few_shot_job
 from modernbert.tasks.labels.multi_label import flags_of_columns, listed_labels_job, multi_label_job
-from modernbert.tasks.labels.objective import (
-    Judged,
-    LabelObjective,
-    Split,
-    judged_rows,
-    text_job,
-)
+from modernbert.tasks.labels.objective import Judged, LabelObjective, Split, judged_rows, text_job
 from modernbert.tasks.labels.recipe import LABELS, ClassifyRecipe
 from modernbert.tasks.labels.rows import (
     LabelledTables,

@@ -16,18 +16,11 @@ from modernbert.data.rows.cells import are_flags, as_list, flag, looks_like_list
 from modernbert.data.rows.table import Table
 from modernbert.errors import DocumentError, InputError, SettingsError
 from modernbert.metrics.calibration import calibration_bins
-from modernbert.metrics.classification import (
-    figures_of_decisions,
-    multi_label_scores,
-)
+from modernbert.metrics.classification import figures_of_decisions, multi_label_scores
 from modernbert.model.heads import ClassifierSettings
 from modernbert.tasks.labels.objective import Judged, Split, judged_rows, text_job
 from modernbert.tasks.labels.recipe import ClassifyRecipe
-from modernbert.tasks.labels.rows import (
-    LabelledTables,
-    learn_labels,
-    row_label_names,
-)
+from modernbert.tasks.labels.rows import LabelledTables, learn_labels, row_label_names
 from modernbert.tasks.tuning.job import Review, TuningJob
 
 

@@ -17,12 +17,7 @@ from modernbert.data.rows.cells import as_list, as_object, is_missing, whole_num
 from modernbert.data.rows.table import Table
 from modernbert.errors import InputError
 from modernbert.inference.loading import window_overlap
-from modernbert.inference.question_answerer import (
-    Window,
-    best_of,
-    best_span,
-    windows_of,
-)
+from modernbert.inference.question_answerer import Window, best_of, best_span, windows_of
 from modernbert.metrics.spans import answer_scores, overlap_f1
 from modernbert.model.heads import ClassifierSettings, SpanClassifier
 from modernbert.tasks.labels.objective import Judged, Split, judged_rows, label_job, use_of

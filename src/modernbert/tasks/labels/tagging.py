@@ -17,11 +17,7 @@ from modernbert.data.rows.table import Table
 from modernbert.data.rows.tagged import TAGS, TaggedColumns
 from modernbert.errors import InputError
 from modernbert.inference.tagger import first_tokens
-from modernbert.metrics.classification import (
-    classification_scores,
-    confusion_of,
-    figures_of_labels,
-)
+from modernbert.metrics.classification import classification_scores, confusion_of, figures_of_labels
 from modernbert.metrics.spans import OUTSIDE, entity_scores, entity_spans, figures_of_kinds
 from modernbert.model.heads import ClassifierSettings, TokenClassifier
 from modernbert.tasks.labels.objective import Judged, Split, judged_rows, label_job, use_of
