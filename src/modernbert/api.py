@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from modernbert.cli.finetune import TuningWatch, tell_of_job
-from modernbert.cli.prepare import show_progress, tokenizer_arguments
+from modernbert.cli.prepare import corpus_tokenizer, show_progress
 from modernbert.cli.pretrain import PretrainingWatch
 from modernbert.cli.recipe import find_recipe
 from modernbert.cli.terminal import Meter
@@ -135,7 +135,7 @@ def prepare(
         return preparation.prepare(
             files,
             output,
-            **tokenizer_arguments(tokenizer),
+            corpus_tokenizer(tokenizer),
             settings=parse(PrepareSettings, settings, where="prepare"),
             workers=workers,
             on_progress=observer,

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.data import byte_encoder
 
 from modernbert.data import documents, spill
 from modernbert.data import prepare as prepare_module
-from modernbert.data.prepare import prepare, prepare_share
+from modernbert.data.prepare import CorpusTokenizer, prepare, prepare_share
 from modernbert.data.settings import PrepareSettings
 from modernbert.data.shards import SpecialTokens
 from modernbert.errors import ModernBertError
@@ -43,14 +44,22 @@ def kill_at_sync(number: int) -> None:
     os.fsync = counted
 
 
+def byte_tokenizer(
+    factory: Callable[[], Any] = byte_encoder.make_encode, fingerprint: str = "bytes"
+) -> CorpusTokenizer:
+    return CorpusTokenizer(
+        encoder_factory=factory,
+        vocab_size=256,
+        special_token_ids=SPECIAL,
+        fingerprint=fingerprint,
+    )
+
+
 def work(options: dict[str, Any]) -> int:
     """Prepare, or one share with `share` = [task, num_tasks]; the number of documents."""
     inputs = [Path(path) for path in options["inputs"]]
     arguments: dict[str, Any] = {
-        "encoder_factory": getattr(byte_encoder, options.get("encoder", "make_encode")),
-        "vocab_size": 256,
-        "special_token_ids": SPECIAL,
-        "tokenizer_fingerprint": "bytes",
+        "tokenizer": byte_tokenizer(getattr(byte_encoder, options.get("encoder", "make_encode"))),
         "settings": PrepareSettings(**options.get("settings", {})),
         "workers": options.get("workers", 1),
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.data.prepare_runner import SPECIAL
+from tests.data.prepare_runner import SPECIAL, byte_tokenizer
 
 from modernbert.data import prepare as prepare_module
 from modernbert.data.prepare import PrepareResult, import_datatrove
@@ -30,9 +30,7 @@ def run(folder: Path, output: Path, **changes: Any) -> PrepareResult:
     given: dict[str, Any] = {
         "reencode": lambda ids: ids,
         "end_token_id": None,
-        "vocab_size": 256,
-        "special_token_ids": SPECIAL,
-        "tokenizer_fingerprint": "bytes",
+        "tokenizer": byte_tokenizer(),
     }
     return import_datatrove([folder], output, **{**given, **changes})
 

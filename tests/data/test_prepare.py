@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.data import byte_encoder
-from tests.data.prepare_runner import SMALL, SPECIAL
+from tests.data.prepare_runner import SMALL, byte_tokenizer
 
 from modernbert.data import documents, spill
 from modernbert.data import prepare as prepare_module
@@ -56,10 +56,7 @@ def run(
     return prepare(
         inputs,
         output,
-        encoder_factory=factory,
-        vocab_size=256,
-        special_token_ids=SPECIAL,
-        tokenizer_fingerprint=fingerprint,
+        byte_tokenizer(factory, fingerprint),
         settings=PrepareSettings(**options),
         workers=workers,
         on_progress=on_progress,

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.data import byte_encoder
-from tests.data.prepare_runner import SMALL, SPECIAL
+from tests.data.prepare_runner import SMALL, byte_tokenizer
 
 from modernbert.data import documents, spill
 from modernbert.data import prepare as prepare_module
@@ -53,10 +53,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments() -> dict[str, Any]:
     return {
-        "encoder_factory": byte_encoder.make_encode,
-        "vocab_size": 256,
-        "special_token_ids": SPECIAL,
-        "tokenizer_fingerprint": "bytes",
+        "tokenizer": byte_tokenizer(),
         "settings": SETTINGS,
         "workers": 1,
     }
@@ -109,7 +106,9 @@ def test_a_missing_share_is_done_at_the_end(
 
 def test_a_share_is_not_tokenized_twice(corpus: Path, tmp_path: Path) -> None:
     first = share(corpus, tmp_path / "out", 0, 2)
-    again = share(corpus, tmp_path / "out", 0, 2, encoder_factory=byte_encoder.make_broken_encode)
+    again = share(
+        corpus, tmp_path / "out", 0, 2, tokenizer=byte_tokenizer(byte_encoder.make_broken_encode)
+    )
     assert again == first
     prepare([corpus], tmp_path / "out", **arguments())
     assert share(corpus, tmp_path / "out", 0, 2).already_finished

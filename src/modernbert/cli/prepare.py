@@ -13,7 +13,7 @@ from modernbert.data.settings import PrepareSettings
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:
-    from modernbert.data.prepare import PrepareResult
+    from modernbert.data.prepare import CorpusTokenizer, PrepareResult
     from modernbert.data.shards import ShardFolder
     from modernbert.data.tokenizing import PrepareProgress
 
@@ -108,7 +108,7 @@ def prepare_shards(
         result = preparation.prepare(
             corpus,
             output,
-            **tokenizer_arguments(tokenizer),
+            corpus_tokenizer(tokenizer),
             settings=settings,
             workers=workers,
             on_progress=partial(show_progress, meter),
@@ -118,24 +118,25 @@ def prepare_shards(
     return result
 
 
-def tokenizer_arguments(tokenizer: Path | str) -> dict[str, Any]:
+def corpus_tokenizer(tokenizer: Path | str) -> "CorpusTokenizer":
     """Return what `data.prepare`, which does not know the tokenizer, needs of one."""
+    from modernbert.data.prepare import CorpusTokenizer
     from modernbert.data.shards import SpecialTokens
     from modernbert.tokenizer.tokenizer import Tokenizer
 
     loaded = Tokenizer.from_pretrained(tokenizer)
-    return {
-        "encoder_factory": partial(_make_encoder, str(tokenizer)),
-        "vocab_size": loaded.vocab_size,
-        "special_token_ids": SpecialTokens(
+    return CorpusTokenizer(
+        encoder_factory=partial(_make_encoder, str(tokenizer)),
+        vocab_size=loaded.vocab_size,
+        special_token_ids=SpecialTokens(
             cls=loaded.cls_token_id,
             sep=loaded.sep_token_id,
             pad=loaded.pad_token_id,
             mask=loaded.mask_token_id,
             unk=loaded.unk_token_id,
         ),
-        "tokenizer_fingerprint": loaded.fingerprint,
-    }
+        fingerprint=loaded.fingerprint,
+    )
 
 
 def _make_encoder(tokenizer: str) -> Callable[[Sequence[str]], list[list[int]]]:
@@ -156,9 +157,6 @@ def _import_datatrove(
     from modernbert.tokenizer.tokenizer import Tokenizer
 
     loaded = Tokenizer.from_pretrained(tokenizer)
-    arguments = tokenizer_arguments(tokenizer)
-    del arguments["encoder_factory"]
-
     end_token_id = None if end_token is None else loaded.token_to_id(end_token)
     if end_token is not None and end_token_id is None:
         raise InputError(f"--end-token: got {end_token!r}, which the tokenizer does not have")
@@ -171,7 +169,7 @@ def _import_datatrove(
         result = preparation.import_datatrove(
             corpus,
             output,
-            **arguments,
+            corpus_tokenizer(tokenizer),
             reencode=reencode,
             end_token_id=end_token_id,
             settings=settings,
@@ -200,9 +198,9 @@ def _prepare_share(
         result = prepare_share(
             corpus,
             output,
+            corpus_tokenizer(tokenizer),
             task=task,
             num_tasks=tasks,
-            **tokenizer_arguments(tokenizer),
             settings=settings,
             workers=workers,
             on_progress=partial(show_progress, meter),

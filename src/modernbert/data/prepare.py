@@ -41,6 +41,30 @@ from modernbert.settings import to_mapping
 _WRITING_STEPS = 1000
 
 
+@dataclass(frozen=True, kw_only=True)
+class CorpusTokenizer:
+    """What is known here of a tokenizer.
+
+    Attributes:
+        encoder_factory: Makes the function from texts to their token ids, without special tokens;
+            called once in each worker process, so it must be picklable.
+        vocab_size: The number of tokens in the vocabulary.
+        special_token_ids: The ids of its special tokens.
+        fingerprint: Its fingerprint, by which shards are told apart from those of others.
+
+    Raises:
+        InputError: The vocabulary lacks a special token.
+    """
+
+    encoder_factory: Callable[[], Encode]
+    vocab_size: int
+    special_token_ids: SpecialTokens
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        check_special_tokens(self.special_token_ids, self.vocab_size)
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PrepareResult(Shown):
     """The shards that were prepared.
@@ -84,11 +108,8 @@ class ShareResult:
 def prepare(
     inputs: Sequence[Path | str],
     output: Path | str,
+    tokenizer: CorpusTokenizer,
     *,
-    encoder_factory: Callable[[], Encode],
-    vocab_size: int,
-    special_token_ids: SpecialTokens,
-    tokenizer_fingerprint: str,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
     on_progress: OnProgress | None = None,
@@ -102,11 +123,7 @@ def prepare(
     Args:
         inputs: The files and folders of the corpus.
         output: The folder to write to.
-        encoder_factory: Makes the function from texts to their token ids, without special tokens;
-            called once in each worker process, so it must be picklable.
-        vocab_size: The number of tokens in the vocabulary.
-        special_token_ids: The ids of the tokenizer's special tokens.
-        tokenizer_fingerprint: The fingerprint of the tokenizer.
+        tokenizer: What makes token ids of texts.
         settings: How the corpus is read, split and shuffled; the defaults when None.
         workers: Processes; None chooses as many as the cores and the files make useful. One works
             in the calling process.
@@ -119,27 +136,17 @@ def prepare(
             input has changed, the disk is full, or a worker process died.
     """
     progress = on_progress or _ignore
-    call = _TextCall.of(
-        inputs,
-        settings,
-        vocab_size,
-        special_token_ids,
-        tokenizer_fingerprint,
-        encoder_factory,
-        progress,
-    )
+    call = _TextCall.of(inputs, tokenizer, settings, progress)
     return _prepare(call, output, workers, progress)
 
 
 def import_datatrove(
     inputs: Sequence[Path | str],
     output: Path | str,
+    tokenizer: CorpusTokenizer,
     *,
     reencode: Reencode,
     end_token_id: int | None,
-    vocab_size: int,
-    special_token_ids: SpecialTokens,
-    tokenizer_fingerprint: str,
     settings: PrepareSettings | None = None,
     on_progress: OnProgress | None = None,
 ) -> PrepareResult:
@@ -148,35 +155,26 @@ def import_datatrove(
     Args:
         inputs: Folders of `.ds` files with their `.index`, or such files.
         output: The folder to write to.
+        tokenizer: The tokenizer that made the files, whose encoder is not used.
         reencode: From a document's ids to text and back, to find out whether these are the ids of
             the tokenizer that is given.
         end_token_id: The token that datatrove put after each document, besides [SEP]; None for
             none.
-        vocab_size: The number of tokens in the vocabulary.
-        special_token_ids: The ids of the tokenizer's special tokens.
-        tokenizer_fingerprint: The fingerprint of the tokenizer.
         settings: How the corpus is read, split and shuffled; the defaults when None.
         on_progress: Called with the progress after every batch.
 
     Raises:
         ModernBertError: As `prepare`; and for files that cannot be used.
     """
-    check_special_tokens(special_token_ids, vocab_size)
     call = _TokenFileCall(
         inputs=tuple(str(given) for given in inputs),
         files=tuple(find_token_files(inputs)),
         settings=settings or PrepareSettings(),
-        vocab_size=vocab_size,
-        special_token_ids=special_token_ids,
-        tokenizer_fingerprint=tokenizer_fingerprint,
+        tokenizer=tokenizer,
         reencode=reencode,
         end_token_id=end_token_id,
     )
     return _prepare(call, output, None, on_progress or _ignore)
-
-
-def _found(num_files: int) -> PrepareProgress:
-    return PrepareProgress(stage="finding files", done=num_files, total=None)
 
 
 def _ignore(_progress: PrepareProgress) -> None:
@@ -203,13 +201,10 @@ def _prepare(
 def prepare_share(
     inputs: Sequence[Path | str],
     output: Path | str,
+    tokenizer: CorpusTokenizer,
     *,
     task: int,
     num_tasks: int,
-    encoder_factory: Callable[[], Encode],
-    vocab_size: int,
-    special_token_ids: SpecialTokens,
-    tokenizer_fingerprint: str,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
     on_progress: OnProgress | None = None,
@@ -224,12 +219,9 @@ def prepare_share(
     Args:
         inputs: The files and folders of the corpus.
         output: The folder to write to.
+        tokenizer: As in `prepare`.
         task: The number of the share, from 0 to below `num_tasks`.
         num_tasks: The number of shares.
-        encoder_factory: Makes the function that encodes texts, once in each process.
-        vocab_size: The number of tokens in the vocabulary.
-        special_token_ids: The ids of the tokenizer's special tokens.
-        tokenizer_fingerprint: The fingerprint of the tokenizer.
         settings: How the corpus is read, split and shuffled; the defaults when None.
         workers: The number of processes.
         on_progress: Called with the progress after every batch.
@@ -241,15 +233,7 @@ def prepare_share(
     if not 0 <= task < num_tasks:
         raise InputError(f"task: got {task} of {num_tasks}, expected 0 to {num_tasks - 1}")
     progress = on_progress or _ignore
-    call = _TextCall.of(
-        inputs,
-        settings,
-        vocab_size,
-        special_token_ids,
-        tokenizer_fingerprint,
-        encoder_factory,
-        progress,
-    )
+    call = _TextCall.of(inputs, tokenizer, settings, progress)
     units = share_of(call.units, task, num_tasks)
     with share_folder(Path(output), call.identity, task=task, num_tasks=num_tasks) as folder:
         already_finished = folder.is_finished
@@ -273,9 +257,7 @@ class _Call(ABC):
     files: tuple[CorpusFile, ...]
     passed_over: Skipped = field(default_factory=Skipped)
     settings: PrepareSettings
-    vocab_size: int
-    special_token_ids: SpecialTokens
-    tokenizer_fingerprint: str
+    tokenizer: CorpusTokenizer
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -283,9 +265,9 @@ class _Call(ABC):
         return {
             "inputs": list(self.inputs),
             "settings": _without_defaults(to_mapping(self.settings)),
-            "tokenizer": self.tokenizer_fingerprint,
-            "vocab_size": self.vocab_size,
-            "special_token_ids": to_mapping(self.special_token_ids),
+            "tokenizer": self.tokenizer.fingerprint,
+            "vocab_size": self.tokenizer.vocab_size,
+            "special_token_ids": to_mapping(self.tokenizer.special_token_ids),
             "files": [[file.path, file.num_bytes, file.mtime_ns] for file in self.files],
         }
 
@@ -306,15 +288,15 @@ class _Call(ABC):
 
     def spill(self, folder: PrepareFolder) -> Spill:
         """Return the folder of the runs of all units."""
-        return Spill(folder.unfinished, token_dtype(self.vocab_size))
+        return Spill(folder.unfinished, token_dtype(self.tokenizer.vocab_size))
 
     def open_writer(self, path: Path) -> ShardWriter:
         """Return the writer of a new shard folder."""
         return ShardWriter(
             path,
-            vocab_size=self.vocab_size,
-            special_token_ids=self.special_token_ids,
-            tokenizer_fingerprint=self.tokenizer_fingerprint,
+            vocab_size=self.tokenizer.vocab_size,
+            special_token_ids=self.tokenizer.special_token_ids,
+            tokenizer_fingerprint=self.tokenizer.fingerprint,
             shard_tokens=self.settings.shard_tokens,
         )
 
@@ -323,37 +305,30 @@ class _Call(ABC):
 class _TextCall(_Call):
     """A call whose inputs are texts to tokenize."""
 
-    encoder_factory: Callable[[], Encode]
-
     @classmethod
     def of(
         cls,
         inputs: Sequence[Path | str],
+        tokenizer: CorpusTokenizer,
         settings: PrepareSettings | None,
-        vocab_size: int,
-        special_token_ids: SpecialTokens,
-        tokenizer_fingerprint: str,
-        encoder_factory: Callable[[], Encode],
         on_progress: OnProgress,
     ) -> Self:
-        check_special_tokens(special_token_ids, vocab_size)
         settings = settings or PrepareSettings()
         rules = RecordRules(skipped=Skipped(), strict=settings.strict)
         files = find_files(
             inputs,
             follow_links=settings.follow_links,
             pass_over=rules.skip,
-            on_found=lambda count: on_progress(_found(count)),
+            on_found=lambda count: on_progress(
+                PrepareProgress(stage="finding files", done=count, total=None)
+            ),
         )
         return cls(
             inputs=tuple(str(given) for given in inputs),
             files=tuple(files),
             passed_over=rules.skipped,
             settings=settings,
-            vocab_size=vocab_size,
-            special_token_ids=special_token_ids,
-            tokenizer_fingerprint=tokenizer_fingerprint,
-            encoder_factory=encoder_factory,
+            tokenizer=tokenizer,
         )
 
     @cached_property
@@ -373,11 +348,11 @@ class _TextCall(_Call):
             strict=self.settings.strict,
             files=FileSettings(encoding=self.settings.encoding, header=self.settings.header),
             seed=self.settings.seed,
-            vocab_size=self.vocab_size,
+            vocab_size=self.tokenizer.vocab_size,
             run_tokens=RUN_TOKENS,
         )
         spill = self.spill(folder)
-        tokenize_units(units, spill, rules, self.encoder_factory, workers, on_progress)
+        tokenize_units(units, spill, rules, self.tokenizer.encoder_factory, workers, on_progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -409,8 +384,8 @@ class _TokenFileCall(_Call):
             seed=self.settings.seed,
             strict=self.settings.strict,
             run_tokens=RUN_TOKENS,
-            vocab_size=self.vocab_size,
-            special_token_ids=self.special_token_ids,
+            vocab_size=self.tokenizer.vocab_size,
+            special_token_ids=self.tokenizer.special_token_ids,
             end_token_id=self.end_token_id,
             reencode=self.reencode,
         )
