@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -155,41 +156,26 @@ def _text(row: Any, place: int) -> Text:
     return texts[0] if len(texts) == 1 else (texts[0], texts[1])
 
 
+@dataclass(eq=False, repr=False)
 class _FineTuned(_TextEstimator):
     """Base of the estimators that fine-tune a model."""
 
     verb: ClassVar[str]
 
-    def __init__(
-        self,
-        model: Path | str = BASE,
-        *,
-        epochs: int = 3,
-        learning_rate: float | None = None,
-        weight_decay: float = 1e-6,
-        batch_size: int = 32,
-        max_seqlen: int | None = None,
-        pooling: str = "mean",
-        validation_fraction: float | None = None,
-        precision: str = "auto",
-        random_state: Any = 0,
-        output: Path | str | None = None,
-        settings: Mapping[str, Any] | None = None,
-        verbose: bool = False,
-    ) -> None:
-        self.model = model
-        self.epochs = epochs
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_seqlen = max_seqlen
-        self.pooling = pooling
-        self.validation_fraction = validation_fraction
-        self.precision = precision
-        self.random_state = random_state
-        self.output = output
-        self.settings = settings
-        self.verbose = verbose
+    model: Path | str = BASE
+    _: KW_ONLY
+    epochs: int = 3
+    learning_rate: float | None = None
+    weight_decay: float = 1e-6
+    batch_size: int = 32
+    max_seqlen: int | None = None
+    pooling: str = "mean"
+    validation_fraction: float | None = None
+    precision: str = "auto"
+    random_state: Any = 0
+    output: Path | str | None = None
+    settings: Mapping[str, Any] | None = None
+    verbose: bool = False
 
     def _finetune(self, texts: Sequence[Text], targets: Sequence[Any], **options: Any) -> None:
         """Learn the targets of texts, and keep the model."""
@@ -249,6 +235,7 @@ def _rows(texts: Sequence[Text], targets: Sequence[Any]) -> dict[str, list[Any]]
     return {"text": list(firsts), "text_pair": list(seconds), "label": list(targets)}
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ModernBertClassifier(ClassifierMixin, _FineTuned):  # type: ignore[misc]
     """Learns the labels of texts or of pairs of texts: one per text, or any number of them.
 
@@ -283,42 +270,8 @@ class ModernBertClassifier(ClassifierMixin, _FineTuned):  # type: ignore[misc]
 
     verb = "classify"
 
-    def __init__(
-        self,
-        model: Path | str = BASE,
-        *,
-        epochs: int = 3,
-        learning_rate: float | None = None,
-        weight_decay: float = 1e-6,
-        batch_size: int = 32,
-        max_seqlen: int | None = None,
-        pooling: str = "mean",
-        class_weight: str | None = None,
-        few_shot: bool = False,
-        validation_fraction: float | None = None,
-        precision: str = "auto",
-        random_state: Any = 0,
-        output: Path | str | None = None,
-        settings: Mapping[str, Any] | None = None,
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(
-            model,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            max_seqlen=max_seqlen,
-            pooling=pooling,
-            validation_fraction=validation_fraction,
-            precision=precision,
-            random_state=random_state,
-            output=output,
-            settings=settings,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight
-        self.few_shot = few_shot
+    class_weight: str | None = None
+    few_shot: bool = False
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -448,6 +401,7 @@ class ModernBertRegressor(RegressorMixin, _FineTuned):  # type: ignore[misc]
         return numbers
 
 
+@dataclass(eq=False, repr=False)
 class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _TextEstimator):  # type: ignore[misc]
     """Turns texts into vectors; it learns nothing.
 
@@ -464,24 +418,14 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _T
         model_: The `Embedder`.
     """
 
-    def __init__(
-        self,
-        model: Path | str = BASE,
-        *,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
-        normalize: bool = False,
-        truncate_dim: int | None = None,
-        pooling: str | None = None,
-        precision: str = "auto",
-    ) -> None:
-        self.model = model
-        self.prompt = prompt
-        self.prompt_name = prompt_name
-        self.normalize = normalize
-        self.truncate_dim = truncate_dim
-        self.pooling = pooling
-        self.precision = precision
+    model: Path | str = BASE
+    _: KW_ONLY
+    prompt: str | None = None
+    prompt_name: str | None = None
+    normalize: bool = False
+    truncate_dim: int | None = None
+    pooling: str | None = None
+    precision: str = "auto"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
