@@ -18,10 +18,9 @@ from pathlib import Path
 from string import Template
 from typing import Annotated
 
-import typer
-
 from modernbert.cli import pretrain
 from modernbert.cli.demo_results import report_results
+from modernbert.cli.options import argument
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.terminal import counted, duration, short_count, tell
 from modernbert.cli.tokenizer import train_on
@@ -209,12 +208,7 @@ class DemoFolder:
 
 
 def demo(
-    output: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT", help="The folder for everything that the demo makes.", show_default=False
-        ),
-    ],
+    output: Annotated[Path, argument("OUT", "The folder for everything that the demo makes.")],
 ) -> None:
     """Train a tiny model from the texts of this Python installation.
 

@@ -31,7 +31,7 @@ from modernbert.cli.inference import (
     write_results,
 )
 from modernbert.cli.job import kept_when_stopped
-from modernbert.cli.options import AsJson, echo_json, takes_settings
+from modernbert.cli.options import AsJson, argument, echo_json, takes_settings
 from modernbert.cli.terminal import Meter, counted, tell
 from modernbert.cli.text_input import InputRow, TextInput
 from modernbert.data.remote_files import address_of
@@ -59,11 +59,10 @@ _PROMPTS: dict[str, Any] = {"prompt": None, "prompt_name": None}
 def embed(
     input_file: Annotated[
         Path,
-        typer.Argument(
-            metavar="INPUT",
-            help="A file of texts or rows: CSV, TSV, JSON, Parquet, Arrow, or one text per line; a "
+        argument(
+            "INPUT",
+            "A file of texts or rows: CSV, TSV, JSON, Parquet, Arrow, or one text per line; a "
             "folder or an address of such files.",
-            show_default=False,
         ),
     ],
     model: Model,

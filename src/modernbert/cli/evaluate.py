@@ -9,7 +9,7 @@ import typer
 
 from modernbert.cli.finetune import TuningWatch
 from modernbert.cli.inference import Model, PrecisionOption, look_at, speed_of, warnings_told
-from modernbert.cli.options import AsJson, echo_json, refuse_unused, takes_settings
+from modernbert.cli.options import AsJson, argument, echo_json, refuse_unused, takes_settings
 from modernbert.cli.terminal import Meter, duration, tell
 from modernbert.errors import InputError
 from modernbert.evaluation.suite import ColumnSettings, EvaluateSettings
@@ -29,11 +29,10 @@ def evaluate(
     model: Model,
     suite: Annotated[
         str,
-        typer.Argument(
-            metavar="DATA",
-            help="A BEIR folder; rows as `finetune` reads them, for a model that is fine-tuned; or "
+        argument(
+            "DATA",
+            "A BEIR folder; rows as `finetune` reads them, for a model that is fine-tuned; or "
             "a suite: a .toml file, or one of glue, entities, answers, nfcorpus and long.",
-            show_default=False,
         ),
     ],
     output: Annotated[
@@ -163,10 +162,8 @@ def score(
     model: Model,
     rows: Annotated[
         str,
-        typer.Argument(
-            metavar="ROWS",
-            help="Labelled rows, as the verb of `finetune` that made the model reads them.",
-            show_default=False,
+        argument(
+            "ROWS", "Labelled rows, as the verb of `finetune` that made the model reads them."
         ),
     ],
     output: Annotated[

@@ -7,7 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from modernbert.cli.inference import Model, look_at
-from modernbert.cli.options import AsJson, echo_json, example, takes_revision, takes_settings
+from modernbert.cli.options import (
+    AsJson,
+    argument,
+    echo_json,
+    example,
+    takes_revision,
+    takes_settings,
+)
 from modernbert.cli.terminal import tell
 from modernbert.errors import InputError
 from modernbert.export.formats import FORMATS, Format
@@ -101,16 +108,9 @@ for _form in FORMATS.values():
 def push(
     folder: Annotated[
         Path,
-        typer.Argument(
-            metavar="FOLDER",
-            help="Folder of a model, a tokenizer, an export, token shards or an index.",
-            show_default=False,
-        ),
+        argument("FOLDER", "Folder of a model, a tokenizer, an export, token shards or an index."),
     ],
-    hub_id: Annotated[
-        str,
-        typer.Argument(metavar="OWNER/NAME", help="The repository on the hub.", show_default=False),
-    ],
+    hub_id: Annotated[str, argument("OWNER/NAME", "The repository on the hub.")],
     private: Annotated[
         bool, typer.Option("--private", help="Make the repository private if it is new.")
     ] = False,

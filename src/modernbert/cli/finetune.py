@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from modernbert.cli.options import echo_json
+from modernbert.cli.options import argument, echo_json
 from modernbert.cli.terminal import Meter, duration, is_first_process, tell
 
 if TYPE_CHECKING:
@@ -186,11 +186,10 @@ _SWEPT = {("training", name): place.partition(".")[2] for name, place in SWEPT.i
 
 Arguments = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="RECIPE.toml KEY=VALUE",
-        help="A recipe, and values that take the place of its own, such as training.epochs=2; "
+    argument(
+        "RECIPE.toml KEY=VALUE",
+        "A recipe, and values that take the place of its own, such as training.epochs=2; "
         "options take precedence over both.",
-        show_default=False,
     ),
 ]
 Seeds = Annotated[

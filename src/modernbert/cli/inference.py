@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from modernbert.cli.job import LinesJob, kept_when_stopped
-from modernbert.cli.options import echo_json
+from modernbert.cli.options import argument, echo_json
 from modernbert.cli.terminal import Meter, counted, short_count, tell
 from modernbert.cli.text_input import Given, InputRow, RowKind, TextInput
 from modernbert.data.settings import InputSettings, ShareSettings
@@ -27,12 +27,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL", help="Folder or hub id (NAME@REVISION) of the model.", show_default=False
-    ),
-]
+Model = Annotated[str, argument("MODEL", "Folder or hub id (NAME@REVISION) of the model.")]
 
 
 PrecisionOption = Annotated[

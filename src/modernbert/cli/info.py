@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.options import AsJson, argument, echo_json
 from modernbert.cli.terminal import lines
 
 if TYPE_CHECKING:
@@ -102,10 +102,8 @@ def _torch_product(precision: Any) -> Callable[[], object] | None:
 def info(
     path: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="PATH",
-            help="A folder of a model, a tokenizer, shards, an index or a run; or a recipe.",
-            show_default=False,
+        argument(
+            "PATH", "A folder of a model, a tokenizer, shards, an index or a run; or a recipe."
         ),
     ] = None,
     machine: Annotated[

@@ -14,7 +14,7 @@ import typer
 from modernbert.cli.embedding_job import EmbeddingJob
 from modernbert.cli.inference import Model, PrecisionOption, look_at, speed_of, warnings_told
 from modernbert.cli.job import LinesJob, kept_when_stopped, require_unfinished
-from modernbert.cli.options import AsJson, echo_json, takes_settings
+from modernbert.cli.options import AsJson, argument, echo_json, takes_settings
 from modernbert.cli.terminal import Meter, counted, tell
 from modernbert.errors import InputError
 from modernbert.files import remove_folder
@@ -139,11 +139,10 @@ def description_of(
 def mine(
     rows: Annotated[
         str,
-        typer.Argument(
-            metavar="ROWS",
-            help="Queries with documents that answer them: a file as `finetune retrieve` reads "
+        argument(
+            "ROWS",
+            "Queries with documents that answer them: a file as `finetune retrieve` reads "
             "it, or a BEIR folder.",
-            show_default=False,
         ),
     ],
     model: Model,

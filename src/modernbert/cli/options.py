@@ -14,23 +14,23 @@ import typer
 from modernbert.errors import InputError, SettingsError
 from modernbert.settings import Doc, fields_of, parse, without_none
 
+
+def argument(metavar: str, help: str) -> Any:
+    """Return an argument of a verb, for which no default is shown."""
+    return typer.Argument(metavar=metavar, help=help, show_default=False)
+
+
 Corpus = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="CORPUS",
-        help="Files and folders: text, Markdown, code, JSON Lines, Parquet or saved datasets, "
+    argument(
+        "CORPUS",
+        "Files and folders: text, Markdown, code, JSON Lines, Parquet or saved datasets, "
         "plain or compressed as .gz, .xz or .zst.",
-        show_default=False,
     ),
 ]
 
 Values = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE",
-        help="Values that take the place of the recipe's.",
-        show_default=False,
-    ),
+    list[str] | None, argument("KEY=VALUE", "Values that take the place of the recipe's.")
 ]
 
 Revision = Annotated[

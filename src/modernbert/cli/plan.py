@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from annotated_types import Ge, Gt, Interval
 
-from modernbert.cli.options import AsJson, Values, echo_json, takes_settings
+from modernbert.cli.options import AsJson, Values, argument, echo_json, takes_settings
 from modernbert.cli.recipe import find_recipe
 from modernbert.cli.terminal import tell
 from modernbert.errors import ModelFolderError, SettingsError
@@ -100,12 +100,7 @@ _ASSUMED = PlanSettings()
 @takes_settings
 def plan(
     recipe: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RECIPE",
-            help="The recipe to plan: a .toml file, or a name of `recipe list`.",
-            show_default=False,
-        ),
+        Path, argument("RECIPE", "The recipe to plan: a .toml file, or a name of `recipe list`.")
     ],
     values: Values = None,
     assumed: PlanSettings = _ASSUMED,

@@ -24,7 +24,7 @@ from modernbert.cli.inference import (
     results_of,
     write_results,
 )
-from modernbert.cli.options import AsJson, echo_json, takes_settings
+from modernbert.cli.options import AsJson, argument, echo_json, takes_settings
 from modernbert.cli.terminal import tell
 from modernbert.cli.text_input import InputRow, TextInput
 from modernbert.data.settings import (
@@ -298,12 +298,7 @@ def answer(
 @takes_settings
 def rerank(
     model: Model,
-    query: Annotated[
-        str,
-        typer.Argument(
-            metavar="QUERY", help="The query that the texts should answer.", show_default=False
-        ),
-    ],
+    query: Annotated[str, argument("QUERY", "The query that the texts should answer.")],
     texts: TextArguments = None,
     input_file: InputFile = None,
     top_k: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli.options import AsJson, Corpus, echo_json, takes_settings
+from modernbert.cli.options import AsJson, Corpus, argument, echo_json, takes_settings
 from modernbert.cli.terminal import Meter, counted, short_count, tell
 from modernbert.data.settings import PrepareSettings
 from modernbert.errors import InputError
@@ -26,11 +26,7 @@ def prepare(
     corpus: Corpus,
     output: Annotated[
         Path,
-        typer.Argument(
-            metavar="OUT",
-            help="The folder to write the shards to; held-out ones go to OUT/held-out.",
-            show_default=False,
-        ),
+        argument("OUT", "The folder to write the shards to; held-out ones go to OUT/held-out."),
     ],
     tokenizer: Annotated[
         str, typer.Option(help="Folder or hub id of the tokenizer.", show_default=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from annotated_types import Ge
 
-from modernbert.cli.options import AsJson, Values, echo_json, takes_settings
+from modernbert.cli.options import AsJson, Values, argument, echo_json, takes_settings
 from modernbert.cli.recipe import find_recipe
 from modernbert.cli.terminal import Meter, duration, is_first_process, short_count, tell
 from modernbert.errors import RunError, SettingsError
@@ -27,12 +27,7 @@ if TYPE_CHECKING:
 
 def pretrain(
     recipe: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RECIPE",
-            help="The recipe to run: a .toml file, or a name of `recipe list`.",
-            show_default=False,
-        ),
+        Path, argument("RECIPE", "The recipe to run: a .toml file, or a name of `recipe list`.")
     ],
     values: Values = None,
     as_json: AsJson = False,
@@ -175,14 +170,7 @@ _LINES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def report(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="The folder of a pretraining or a fine-tuning run.",
-            show_default=False,
-        ),
-    ],
+    run: Annotated[Path, argument("RUN", "The folder of a pretraining or a fine-tuning run.")],
 ) -> None:
     """Write the page and the plots of a run into its folder.
 
@@ -241,11 +229,7 @@ _AVERAGE = AverageSettings()
 def average(
     models: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="MODEL...",
-            help="Folders of models or checkpoints, or of runs that kept some.",
-            show_default=False,
-        ),
+        argument("MODEL...", "Folders of models or checkpoints, or of runs that kept some."),
     ],
     output: Annotated[
         Path,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from modernbert.cli.options import example
+from modernbert.cli.options import argument, example
 from modernbert.errors import InputError, SettingsError
 from modernbert.files import write_whole
 
@@ -19,9 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="The name of a recipe.", show_default=False)
-]
+Name = Annotated[str, argument("NAME", "The name of a recipe.")]
 
 
 def find_recipe(given: Path) -> Path:

@@ -16,7 +16,7 @@ from modernbert.cli.inference import (
     look_at,
     results_of,
 )
-from modernbert.cli.options import AsJson, echo_json, example, takes_settings
+from modernbert.cli.options import AsJson, argument, echo_json, example, takes_settings
 from modernbert.cli.terminal import counted
 from modernbert.data.settings import InputSettings
 from modernbert.errors import InputError
@@ -26,20 +26,15 @@ if TYPE_CHECKING:
     from modernbert.inference.index import Hit, Index
 
 
+Folder = Annotated[Path, argument("INDEX", "An index written by `modernbert embed -o NAME.index`.")]
+
 _ROWS = InputSettings()
 _SHOWN_CHARACTERS = 100
 
 
 @takes_settings
 def search(
-    index: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INDEX",
-            help="An index written by `modernbert embed -o NAME.index`.",
-            show_default=False,
-        ),
-    ],
+    index: Folder,
     model: Model,
     texts: TextArguments = None,
     input_file: InputFile = None,
@@ -146,15 +141,6 @@ index_app = typer.Typer(
     no_args_is_help=True,
     epilog=example("index delete texts.index 17 42"),
 )
-
-Folder = Annotated[
-    Path,
-    typer.Argument(
-        metavar="INDEX",
-        help="An index written by `modernbert embed -o NAME.index`.",
-        show_default=False,
-    ),
-]
 
 
 @index_app.command(epilog=example("index delete texts.index 17 42"))

@@ -5,10 +5,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from modernbert.cli.inference import Compile, PrecisionOption, look_at
-from modernbert.cli.options import takes_settings
+from modernbert.cli.options import argument, takes_settings
 from modernbert.cli.terminal import counted, tell, visible
 from modernbert.extras import import_extra
 from modernbert.serving.settings import AddressSettings, ServingSettings
@@ -21,11 +19,9 @@ if TYPE_CHECKING:
 def serve(
     models: Annotated[
         list[str],
-        typer.Argument(
-            metavar="MODEL...",
-            help="Folders or hub ids (ID@REVISION) of models; NAME=MODEL serves one under another "
-            "name.",
-            show_default=False,
+        argument(
+            "MODEL...",
+            "Folders or hub ids (ID@REVISION) of models; NAME=MODEL serves one under another name.",
         ),
     ],
     address: AddressSettings,

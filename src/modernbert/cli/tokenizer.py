@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modernbert.cli.options import Corpus, example, takes_revision, takes_settings
+from modernbert.cli.options import Corpus, argument, example, takes_revision, takes_settings
 from modernbert.cli.terminal import Meter, counted, short_count, tell
 from modernbert.data.settings import VocabularySettings
 from modernbert.errors import InputError
@@ -21,10 +21,7 @@ app = typer.Typer(
     epilog=example("tokenizer train corpus tokenizer"),
 )
 
-TokenizerOutput = Annotated[
-    Path,
-    typer.Argument(metavar="OUT", help="The folder to write the tokenizer to.", show_default=False),
-]
+TokenizerOutput = Annotated[Path, argument("OUT", "The folder to write the tokenizer to.")]
 
 _DOCUMENTS_BETWEEN_UPDATES = 64
 _VOCABULARY = VocabularySettings()
@@ -65,10 +62,9 @@ def train_on(corpus: Sequence[Path], vocab_size: int, *, text_field: str = "text
 def derive(
     olmo_json: Annotated[
         Path,
-        typer.Argument(
-            metavar="OLMO_TOKENIZER.json",
-            help="The file allenai_gpt-neox-olmo-dolma-v1_5.json, as OLMo published it.",
-            show_default=False,
+        argument(
+            "OLMO_TOKENIZER.json",
+            "The file allenai_gpt-neox-olmo-dolma-v1_5.json, as OLMo published it.",
         ),
     ],
     output: TokenizerOutput,
@@ -82,12 +78,7 @@ def derive(
 
 
 def extend(
-    tokenizer: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="Folder or hub id of a model or a tokenizer.", show_default=False
-        ),
-    ],
+    tokenizer: Annotated[str, argument("MODEL", "Folder or hub id of a model or a tokenizer.")],
     output: TokenizerOutput,
     token: Annotated[
         list[str], typer.Option(help="A token to add; may be repeated.", show_default=False)

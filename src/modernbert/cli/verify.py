@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modernbert.cli.options import AsJson, echo_json
+from modernbert.cli.options import AsJson, argument, echo_json
 from modernbert.cli.terminal import counted
 from modernbert.errors import InputError, ModernBertError
 
@@ -20,11 +20,9 @@ _DAMAGED = 2
 def verify(
     path: Annotated[
         Path,
-        typer.Argument(
-            metavar="PATH",
-            help="A folder that this program wrote, or one that holds several; or a file of "
-            "vectors.",
-            show_default=False,
+        argument(
+            "PATH",
+            "A folder that this program wrote, or one that holds several; or a file of vectors.",
         ),
     ],
     as_json: AsJson = False,
