@@ -169,7 +169,7 @@ class PackedBatch:
             )
         fill = range(self.total_tokens + max_seqlen, total_tokens, max_seqlen)
         borders = [*fill, total_tokens] if missing else []
-        num_sequences = _power_of_two(self.num_sequences + len(borders))
+        num_sequences = power_of_two(self.num_sequences + len(borders))
         borders += [total_tokens] * (num_sequences - self.num_sequences - len(borders))
         more = self.cu_seqlens.new_tensor(borders)
         return PackedBatch(
@@ -260,7 +260,7 @@ def _cumulative(lengths: Tensor) -> Tensor:
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(torch.int32)
 
 
-def _power_of_two(number: int) -> int:
+def power_of_two(number: int) -> int:
     """Return the lowest power of two that is not below `number`."""
     return 1 << (number - 1).bit_length()
 

@@ -99,7 +99,6 @@ def _is_table(kind: Any) -> bool:
 
 
 def _place(key: str, places: Mapping[Place, tuple[Any, bool]]) -> Place:
-    """The place that a key means."""
     place = tuple(key.split("."))
     if len(place) > 1 or place in places:
         return place

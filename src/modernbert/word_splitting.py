@@ -104,7 +104,6 @@ class WordSplitting:
         return list(chain(*(self._parts(text, *span) for span in found)))
 
     def words(self, text: str) -> list[str]:
-        """Return the words themselves."""
         return [text[start:end] for start, end in self.spans(text)]
 
     @classmethod

@@ -119,17 +119,14 @@ class _Watcher:
         self.embedded = speed_of(meter)
 
     def begins(self, task: "TaskSettings") -> None:
-        """A task begins."""
         self._meter.restart(task.name)
         self._watch = TuningWatch(self._meter, num_runs=task.seeds)
         self.embedded = speed_of(self._meter)
 
     def record(self, run: str, record: Mapping[str, Any]) -> None:
-        """One record of a fine-tuning."""
         self._watch(run, record)
 
     def ends(self, result: "TaskResult") -> None:
-        """A task is done."""
         tell(f"{result.name}: {result.metric} {result.score:.4f}, {duration(result.seconds)}")
 
 

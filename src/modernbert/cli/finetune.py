@@ -96,7 +96,6 @@ class TuningWatch:
         return bool(self._numbers)
 
     def __call__(self, run: str, record: Mapping[str, Any]) -> None:
-        """One record of a run."""
         kind = record["kind"]
         if kind in ("start", "resume"):
             self._begin(run, record)

@@ -328,7 +328,6 @@ def describe_index(path: Path) -> Description:
 
 
 def describe_vectors(path: Path) -> Description:
-    """Describe a file of vectors."""
     from modernbert.inference.index_files import read_vectors
 
     vectors = read_vectors(path)

@@ -66,7 +66,6 @@ def _load(argument: str, precision: PrecisionOption, compile: bool) -> "ServedMo
 
 
 def _name_and_model(argument: str) -> tuple[str, str]:
-    """The name that an argument gives a model, if any, and the model."""
     name, separator, model = argument.partition("=")
     return ("", argument) if not separator or Path(argument).exists() else (name, model)
 

@@ -35,7 +35,6 @@ class PrepareFolder:
 
     @property
     def held_out(self) -> Path:
-        """The folder of the held-out shards."""
         return self.path / _HELD_OUT
 
     @property

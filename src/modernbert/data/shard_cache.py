@@ -59,7 +59,6 @@ class CacheSettings(Settings):
 
     @property
     def place(self) -> Path:
-        """The folder."""
         if self.folder is not None:
             return self.folder
         return cache_folder("shards")

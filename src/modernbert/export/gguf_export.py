@@ -140,7 +140,6 @@ class GgufReport:
     same_tokens: int | None = None
 
     def lines(self) -> Iterator[str]:
-        """Yield what there is to say, a line at a time."""
         yield f"{self.kind}: {self.folder / self.file}, {self.num_tensors} tensors read back"
         if self.quality is None:
             yield "not run: pip install llama-cpp-python to have llama.cpp's outputs compared"
@@ -152,7 +151,6 @@ class GgufReport:
         )
 
     def content(self) -> dict[str, Any]:
-        """Return the report as JSON has it."""
         return {**asdict(self), "folder": str(self.folder), "file": self.file.as_posix()}
 
 

@@ -46,12 +46,10 @@ class WeightsReport:
     largest_relative_change: float
 
     def lines(self) -> Iterator[str]:
-        """Yield what there is to say, a line at a time."""
         yield f"{self.folder}: {self.source_megabytes} MB became {self.megabytes} MB"
         yield f"largest relative change of a weight: {self.largest_relative_change:.1e}"
 
     def content(self) -> dict[str, Any]:
-        """Return the report as JSON has it."""
         return {**vars(self), "folder": str(self.folder)}
 
 

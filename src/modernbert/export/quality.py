@@ -281,7 +281,6 @@ class ExportReport:
     float16: Quality | None = None
 
     def lines(self) -> Iterator[str]:
-        """Yield what there is to say, a line at a time."""
         yield f"{self.kind}: {self.folder / self.file}"
         yield f"largest difference from the model on ragged batches: {self.largest_difference:.1e}"
         for name, quality in (("int8", self.int8), ("float16", self.float16)):
@@ -293,7 +292,6 @@ class ExportReport:
                 )
 
     def content(self) -> dict[str, Any]:
-        """Return the report as JSON has it."""
         return {**asdict(self), "folder": str(self.folder), "file": self.file.as_posix()}
 
     def store(self, folder: Path, packages: Mapping[str, Any]) -> None:

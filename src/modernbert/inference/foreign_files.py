@@ -108,7 +108,6 @@ class PoolingFile:
 
     @property
     def poolings(self) -> tuple[TextPooling, ...]:
-        """All poolings, in their order."""
         if self.pooling_mode:
             return self.pooling_mode
         return tuple(mode for key, mode in POOLING_KEYS.items() if getattr(self, key)) or ("mean",)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from modernbert.batch import PackedBatch
+from modernbert.batch import PackedBatch, power_of_two
 from modernbert.model import flex
 from modernbert.model.choices import AttentionChoice, choose_attention, has_flash3, has_varlen
 from modernbert.model.gpu import has_kernels
@@ -54,7 +54,7 @@ class Layout:
         self.is_causal = is_causal
         self.window = window
         # A window may be wider than every text: what is allocated goes by the texts.
-        self.block = max(min(window, _power_of_two(batch.max_seqlen)), MIN_BLOCK)
+        self.block = max(min(window, power_of_two(batch.max_seqlen)), MIN_BLOCK)
         device = batch.token_ids.device
         self.attention = choose_attention(attention, device)
         self.has_varlen = has_varlen(device)
@@ -134,8 +134,3 @@ class Layout:
         if window not in self._flex_masks:
             self._flex_masks[window] = flex.block_mask(self.batch, window, is_causal=self.is_causal)
         return self._flex_masks[window]
-
-
-def _power_of_two(number: int) -> int:
-    """The next one, not below `number`: few sizes, so that little is compiled anew."""
-    return 1 << max(number - 1, 0).bit_length()

@@ -129,7 +129,6 @@ class DocumentLengths:
 
     @property
     def mean(self) -> float:
-        """The mean number of tokens of a document."""
         return float((self.lengths * self.shares).sum())
 
     def share_of_tokens_above(self, length: int) -> float:

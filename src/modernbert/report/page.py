@@ -46,7 +46,6 @@ def markup(value: object) -> Html:
 
 
 def join(values: Iterable[object], between: str = "") -> Html:
-    """Join values as HTML."""
     return Html(between.join(markup(value) for value in values))
 
 

@@ -65,7 +65,6 @@ class Hold:
 
     @property
     def num_bytes(self) -> int:
-        """The bytes that are held."""
         return self._num_bytes
 
     def shrink(self, num_bytes: int) -> None:

@@ -65,7 +65,6 @@ class Connections:
             self.evict(1)
 
     def closed(self, connection: "Connection") -> None:
-        """Forget a connection."""
         self._open.discard(connection)
         self._waiting.pop(connection, None)
 
@@ -145,7 +144,6 @@ class Connection(H11Protocol):
         self.config.connections.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
         self.config.connections.closed(self)
         _cancel(self._head_timer)
         self._head_timer = None

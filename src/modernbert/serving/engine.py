@@ -181,7 +181,6 @@ class Admission:
         self.num_tokens = sum(job.num_tokens for job in jobs)
 
     def queue(self, jobs: Sequence[QueuedJob]) -> None:
-        """Queue some of the jobs."""
         self.cost -= sum(job.cost for job in jobs)
         self.num_tokens -= sum(job.num_tokens for job in jobs)
         self._engine.queue.put(jobs)

@@ -83,7 +83,6 @@ class Service:
         self.is_draining = False
 
     def start(self) -> None:
-        """Start computing."""
         self.engine.start()
 
     def close(self, timeout_seconds: float | None = None) -> bool:

@@ -64,13 +64,11 @@ class RunState:
 
     @property
     def phase(self) -> Phase:
-        """The phase in which the run is."""
         phase: Phase = self.phases[self.progress.phase]
         return phase
 
     @property
     def settings(self) -> TrainingSettings:
-        """Those of the phase."""
         return self.phase.settings
 
     @property

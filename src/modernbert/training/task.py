@@ -169,7 +169,6 @@ class Phases(Sequence[Phase]):
 
     @property
     def total_tokens(self) -> int:
-        """Of all phases together."""
         return self._ends[-1]
 
     def tokens_in(self, progress: Progress) -> int:

@@ -114,7 +114,6 @@ class Trainer:
 
     @property
     def settings(self) -> TrainingSettings:
-        """Those of the phase."""
         return self.state.settings
 
     def run(self) -> Result:

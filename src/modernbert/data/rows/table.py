@@ -225,7 +225,6 @@ class TextColumns:
 
     @property
     def names(self) -> Sequence[str]:
-        """One name, or two."""
         return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
 
     def read(self, table: Table) -> list[str | tuple[str, str]]:

@@ -115,7 +115,6 @@ class BuildReport:
     error: str = ""
 
     def __str__(self) -> str:
-        """One line."""
         if self.error:
             return f"C kernels: not built, as {self.error}; the torch kernels will be used"
         parts = [f"built {', '.join(self.built)}"] if self.built else []

@@ -54,7 +54,6 @@ class SingleLabel:
     metric = "accuracy"
 
     def num_targets(self, _example: LabelledText, /) -> int:
-        """Return 1, as each text is one target."""
         return 1
 
     def loss(

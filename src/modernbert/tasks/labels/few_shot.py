@@ -66,7 +66,6 @@ class Likeness:
         return self._labels.metric
 
     def num_targets(self, _row: int) -> int:
-        """Return 1, as each text is one target."""
         return 1
 
     def loss(self, module: nn.Module, rows: Sequence[int], group: Group, _done: float, /) -> Tensor:

@@ -58,7 +58,6 @@ class MultiLabel:
         self.thresholds = torch.tensor(thresholds or [0.5] * len(self.labels))
 
     def num_targets(self, _example: MultiLabelledText, /) -> int:
-        """Return 1, as each text is one target."""
         return 1
 
     def loss(

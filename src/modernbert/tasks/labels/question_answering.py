@@ -54,7 +54,6 @@ class AnswerWindow:
 
     @property
     def token_ids(self) -> list[int]:
-        """The token ids of the window."""
         return self.window.token_ids
 
     def __repr__(self) -> str:
@@ -74,7 +73,6 @@ class QuestionAnswering:
         self.has_unanswerable = has_unanswerable
 
     def num_targets(self, _example: AnswerWindow, /) -> int:
-        """Return 1, as each window is one target."""
         return 1
 
     def loss(

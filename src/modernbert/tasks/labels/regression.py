@@ -34,7 +34,6 @@ class Regression:
     metric = "spearman"
 
     def num_targets(self, _example: ScoredText, /) -> int:
-        """Return 1, as each text is one target."""
         return 1
 
     def loss(

@@ -292,7 +292,6 @@ def shortened(labels: Sequence[str]) -> str:
 
 
 def counts_of(names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
-    """Count the rows of each label."""
     counted = Counter(names)
     return {label: counted[label] for label in labels}
 

@@ -118,7 +118,6 @@ class TextLearner(Learner):
         self.layers = embedder.layers  # whose parameters are trained too
 
     def forward(self, batch: PackedBatch, side: Side) -> RaggedVectors:
-        """Compute the vectors of a batch."""
         hidden = self.encoder(filled(batch))[: batch.total_tokens]
         num_left_out = self.embedder.num_left_out(self.sides.prompts[side])
         pooled = self.embedder.pooled(hidden, batch, num_left_out)[:, : self.dim]
@@ -144,7 +143,6 @@ class TokenLearner(Learner):
         }
 
     def forward(self, batch: PackedBatch, side: Side) -> RaggedVectors:
-        """Compute the vectors of a batch."""
         vectors = self.vectors_of.project(self.embedder.hidden(batch, side))
         keep = counted(batch, self._skipped[side].to(batch.token_ids.device))
         lengths = torch.zeros_like(batch.lengths).index_add(0, batch.sequence_ids, keep.long())

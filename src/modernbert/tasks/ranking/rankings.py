@@ -56,7 +56,6 @@ class Rankings:
         return ranking_scores(self.found, self.judgements, list(dict.fromkeys(metrics)))
 
     def score_of_each(self, metric: str) -> dict[str, float]:
-        """Return the score of each query."""
         return {
             query: ranking_scores({query: self.found[query]}, {query: judged}, [metric])[metric]
             for query, judged in self.judgements.items()

@@ -72,7 +72,6 @@ class Reranking:
         self.lengths = [sum(map(len, ids)) for ids in self._ids]
 
     def num_targets(self, _row: int) -> int:
-        """Return 1, as each query is one target."""
         return 1
 
     def loss(self, module: nn.Module, rows: Sequence[int], group: Group, _done: float, /) -> Tensor:

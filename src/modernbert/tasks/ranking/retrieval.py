@@ -117,7 +117,6 @@ class Retrieval:
         self.lengths = [self._num_tokens(each) for each in data.examples]
 
     def num_targets(self, _row: int) -> int:
-        """Return 1, as each query is one target."""
         return 1
 
     def loss(self, module: nn.Module, rows: Sequence[int], group: Group, done: float, /) -> Tensor:
@@ -262,7 +261,6 @@ def _cut(vectors: RaggedVectors, dim: int | None) -> RaggedVectors:
 
 
 def _encoded(encode: Sides, examples: Sequence[RankedTexts]) -> dict[str, dict[str, EncodedText]]:
-    """Encode each text of each side."""
     queries = list(dict.fromkeys(each.query for each in examples))
     documents = list(dict.fromkeys(text for each in examples for text in each.documents))
     return {

@@ -338,7 +338,6 @@ class Results(Shown):
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """The outcomes of all runs."""
         return [outcome for each in self.combinations for outcome in each.outcomes]
 
     @property
