@@ -85,7 +85,7 @@ class Source:
         found = {
             "files": f"{len(self.files(*SUFFIXES))}, {len(self.files('.py'))} of them Python",
             "lines of Python": f"{num_lines:,}",
-            "of them docstrings; blank": self.filling(),
+            **self.kinds_of_lines(),
             "public classes and functions per 1,000 lines": f"{1000 * num_public / num_lines:.1f}",
             "names of public types defined in several files": str(len(types)),
         }
@@ -96,17 +96,10 @@ class Source:
             found[f"files that name {what}"] = str(num_files)
         return found
 
-    def filling(self) -> str:
-        """How many lines are in docstrings, and how many are blank, in docstrings too."""
-        num_docstring_lines = num_blank = 0
-        for path in self.files(".py"):
-            text = path.read_text(encoding="utf-8")
-            num_blank += sum(not line.strip() for line in text.splitlines())
-            for node in ast.walk(ast.parse(text)):
-                if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
-                    docstring = node.body[0]
-                    num_docstring_lines += (docstring.end_lineno or 0) - docstring.lineno + 1
-        return f"{num_docstring_lines:,}; {num_blank:,}"
+    def kinds_of_lines(self) -> dict[str, str]:
+        """How many lines are statements, docstrings and so on, the most first."""
+        found = Counter(kind for path in self.files(".py") for kind in _kinds_of_lines(path))
+        return {f"of them {kind}": f"{count:,}" for kind, count in found.most_common()}
 
     def lines_by_room(self) -> dict[str, str]:
         """Files and lines of Python of each room, the largest first."""
@@ -145,6 +138,30 @@ class Source:
         ]
         rooms = Counter(path.parts[0] for path in inside if len(path.parts) > 1)
         return f"{len(inside)} ({', '.join(f'{r} {n}' for r, n in rooms.most_common(3))})"
+
+
+def _kinds_of_lines(path: Path) -> list[str]:
+    """What each line of a file belongs to."""
+    text = path.read_text(encoding="utf-8")
+    kinds = ["statements"] * len(text.splitlines())
+
+    def mark(kind: str, first: int, last: int) -> None:
+        kinds[first - 1 : last] = [kind] * (last - first + 1)
+
+    nodes = list(ast.walk(ast.parse(text)))
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            mark("imports", node.lineno, node.end_lineno or 0)
+        elif isinstance(node, DOCUMENTED[1:]):
+            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            mark("signatures and decorators", first, max(first, node.body[0].lineno - 1))
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            mark("comments" if line.strip() else "blank", number, number)
+    for node in nodes:
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            mark("docstrings", node.body[0].lineno, node.body[0].end_lineno or 0)
+    return kinds
 
 
 def _names(node: ast.stmt) -> Iterator[tuple[str, bool]]:

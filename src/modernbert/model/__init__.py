@@ -1,6 +1,6 @@
 """The model: config, encoder, heads and model folders.
 
-Read it top to bottom: config -> encoder -> layer -> attention -> kernels.
+Read it top to bottom: config -> encoder -> layer -> attention.
 """
 
 from modernbert.model.config import EncoderConfig
