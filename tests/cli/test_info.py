@@ -158,3 +158,14 @@ def test_the_use_of_a_model_and_the_folder_of_a_run(run: Run, tmp_path: Path) ->
     answer = run("classify", tmp_path / "run", "a text")
     assert str(tmp_path / "run" / "model") in answer.stderr
     assert "fine-tune it with `modernbert finetune classify`" in answer.stderr
+
+
+@pytest.mark.parametrize("tasks", ['{"name": "a"}', "[3]", "[{}]", "7"])
+def test_results_of_an_evaluation(run: Run, tmp_path: Path, tasks: str) -> None:
+    results = tmp_path / "results.json"
+    results.write_text('{"model": "m", "average": 0.5, "tasks": [{"name": "a", "score": 0.5}]}')
+    assert run("info", tmp_path).stdout.split()[-2:] == ["a", "0.5"]
+    results.write_text(f'{{"tasks": {tasks}}}')
+    answer = run("info", tmp_path)
+    assert answer.exit_code == 2
+    assert answer.stderr.endswith("results.json: tasks: expected a list of names with scores\n")

@@ -352,10 +352,16 @@ def describe_checkpoint(path: Path) -> Description:
 
 def describe_evaluation(path: Path) -> Description:
     """Describe the results of `modernbert evaluate`."""
+    from modernbert.errors import RunError
     from modernbert.json_files import read_object
 
     results = read_object(path / "results.json")
-    scores = {task["name"]: task["score"] for task in results.get("tasks", [])}
+    try:
+        scores = {str(task["name"]): task["score"] for task in results.get("tasks", [])}
+    except (TypeError, LookupError):
+        raise RunError(
+            f"{path / 'results.json'}: tasks: expected a list of names with scores"
+        ) from None
     return {
         "kind": "evaluation",
         "model": results.get("model"),
