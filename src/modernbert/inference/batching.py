@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import torch
 
@@ -107,6 +107,18 @@ class Progress:
 
 
 Observer = Callable[[Progress], None]
+
+
+class RunOptions(TypedDict, total=False):
+    """How many texts are run through a model.
+
+    Attributes:
+        batch_tokens: The most tokens to compute at once; by default as many as suit the device.
+        on_progress: Called with the progress after every batch.
+    """
+
+    batch_tokens: int | None
+    on_progress: Observer | None
 
 
 @dataclass(frozen=True, kw_only=True)

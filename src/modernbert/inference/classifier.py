@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
+from typing import Unpack, overload
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.devices import to_host
 from modernbert.errors import InputError
-from modernbert.inference.batching import Observer
+from modernbert.inference.batching import RunOptions
 from modernbert.inference.inputs import CutSide, EncodedText, Text, TextEncoder, require_list
 from modernbert.inference.text_model import TextModel, Use
 from modernbert.model.heads import ProblemType, SequenceClassifier
@@ -76,12 +76,7 @@ class Classifier(TextModel[SequenceClassifier]):
         return labels
 
     def classify(
-        self,
-        texts: Iterable[Text],
-        *,
-        top_k: int | None = None,
-        batch_tokens: int | None = None,
-        on_progress: Observer | None = None,
+        self, texts: Iterable[Text], *, top_k: int | None = None, **options: Unpack[RunOptions]
     ) -> list[list[LabelScore]]:
         """Predict the labels of many texts.
 
@@ -91,8 +86,7 @@ class Classifier(TextModel[SequenceClassifier]):
         Args:
             texts: Any number of texts or pairs of texts.
             top_k: The number of labels to return for each text; all by default.
-            batch_tokens: The most tokens to compute at once.
-            on_progress: Called with the progress after every batch.
+            **options: As in `RunOptions`.
 
         Returns:
             The labels of each text, best first, in the order of the texts.
@@ -100,48 +94,31 @@ class Classifier(TextModel[SequenceClassifier]):
         Raises:
             InputError: Something is not a text or a pair of texts, or an option is not valid.
         """
-        return list(
-            self.stream(texts, top_k=top_k, batch_tokens=batch_tokens, on_progress=on_progress)
-        )
+        return list(self.stream(texts, top_k=top_k, **options))
 
     def stream(
-        self,
-        texts: Iterable[Text],
-        *,
-        top_k: int | None = None,
-        batch_tokens: int | None = None,
-        on_progress: Observer | None = None,
+        self, texts: Iterable[Text], *, top_k: int | None = None, **options: Unpack[RunOptions]
     ) -> Iterator[list[LabelScore]]:
         """Predict labels as `classify` does, for any number of texts in bounded memory.
 
         Args:
             texts: Texts or pairs of texts, which are read as the results are taken.
             top_k: The number of labels to yield for each text; all by default.
-            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
-            on_progress: Called with the progress after every batch.
+            **options: As in `RunOptions`.
 
         Raises:
             InputError: Something is not a text or a pair of texts, or an option is not valid.
         """
         require_list(texts, "texts")
-        blocks = self.blocks(
-            self.use(top_k=top_k), texts, batch_tokens=batch_tokens, on_progress=on_progress
-        )
+        blocks = self.blocks(self.use(top_k=top_k), texts, **options)
         return (labels for block in blocks for labels in block)
 
-    def logits(
-        self,
-        texts: Iterable[Text],
-        *,
-        batch_tokens: int | None = None,
-        on_progress: Observer | None = None,
-    ) -> Iterator[Tensor]:
+    def logits(self, texts: Iterable[Text], **options: Unpack[RunOptions]) -> Iterator[Tensor]:
         """Compute the model's outputs before they become probabilities.
 
         Args:
             texts: Texts or pairs of texts, which are read as the results are taken.
-            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
-            on_progress: Called with the progress after every batch.
+            **options: As in `RunOptions`.
 
         Yields:
             (num_texts, num_labels) float32, the next texts in each block.
@@ -150,9 +127,7 @@ class Classifier(TextModel[SequenceClassifier]):
             InputError: Something is not a text or a pair of texts.
         """
         require_list(texts, "texts")
-        blocks = self.blocks(
-            self.logits_use(), texts, batch_tokens=batch_tokens, on_progress=on_progress
-        )
+        blocks = self.blocks(self.logits_use(), texts, **options)
         return (torch.stack(list(block)) for block in blocks)
 
     def logits_use(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, overload
+from typing import NamedTuple, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.devices import to_host
 from modernbert.errors import InputError
-from modernbert.inference.batching import Observer
+from modernbert.inference.batching import RunOptions
 from modernbert.inference.inputs import CutSide, EncodedText, TextEncoder, require_list
 from modernbert.inference.text_model import TextModel, Use
 from modernbert.model.config_file import unnamed_token_id
@@ -113,41 +113,29 @@ class FillMask(TextModel[MaskedLanguageModel]):
         return predictions
 
     def fill(
-        self,
-        texts: Iterable[str],
-        top_k: int = 5,
-        *,
-        batch_tokens: int | None = None,
-        on_progress: Observer | None = None,
+        self, texts: Iterable[str], top_k: int = 5, **options: Unpack[RunOptions]
     ) -> list[list[list[Prediction]]]:
         """Predict the most likely tokens for each [MASK] of many texts.
 
         Args:
             texts: Any number of texts.
             top_k: The number of tokens for each [MASK], best first.
-            batch_tokens: The most tokens to compute at once.
-            on_progress: Called with the progress after every batch.
+            **options: As in `RunOptions`.
 
         Returns:
             For each text, what `__call__` returns.
         """
-        return list(self.stream(texts, top_k, batch_tokens=batch_tokens, on_progress=on_progress))
+        return list(self.stream(texts, top_k, **options))
 
     def stream(
-        self,
-        texts: Iterable[str],
-        top_k: int = 5,
-        *,
-        batch_tokens: int | None = None,
-        on_progress: Observer | None = None,
+        self, texts: Iterable[str], top_k: int = 5, **options: Unpack[RunOptions]
     ) -> Iterator[list[list[Prediction]]]:
         """Predict tokens as `fill` does, for any number of texts in bounded memory.
 
         Args:
             texts: Any number of texts, which are read as the results are taken.
             top_k: The number of tokens for each [MASK], best first.
-            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
-            on_progress: Called with the progress after every batch.
+            **options: As in `RunOptions`.
 
         Raises:
             InputError: A text has no [MASK] or is too long, or an option is not valid.
@@ -155,7 +143,7 @@ class FillMask(TextModel[MaskedLanguageModel]):
         require_list(texts, "texts")
         use = self.use(top_k=top_k)
         strict = replace(use, encode=lambda items: self._whole(items, use.encode(items)))
-        blocks = self.blocks(strict, texts, batch_tokens=batch_tokens, on_progress=on_progress)
+        blocks = self.blocks(strict, texts, **options)
         return (
             [[Prediction(*each[:3]) for each in mask] for mask in masks]
             for block in blocks

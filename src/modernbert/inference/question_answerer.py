@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from modernbert.devices import to_host
 from modernbert.errors import InputError
-from modernbert.inference.batching import InWindows, Observer
+from modernbert.inference.batching import InWindows, RunOptions
 from modernbert.inference.inputs import num_characters
 from modernbert.inference.loading import load_for_inference, window_overlap
 from modernbert.inference.text_model import TextModel, Use
@@ -232,16 +233,14 @@ class QuestionAnswerer(TextModel[SpanClassifier]):
         pairs: Iterable[tuple[str, str]],
         *,
         must_answer: bool = False,
-        batch_tokens: int | None = None,
-        on_progress: Observer | None = None,
+        **options: Unpack[RunOptions],
     ) -> list[Answer]:
         """Answer many questions, each from its own text.
 
         Args:
             pairs: Any number of pairs of a question and a text.
             must_answer: As in `__call__`.
-            batch_tokens: The most tokens to compute at once.
-            on_progress: Called with the progress after every batch; it counts windows.
+            **options: As in `RunOptions`; the progress counts windows.
 
         Returns:
             The answers, in the order of the questions.
@@ -249,37 +248,26 @@ class QuestionAnswerer(TextModel[SpanClassifier]):
         Raises:
             InputError: Something is not a pair of texts, or an option is not valid.
         """
-        return list(
-            self.stream(
-                pairs, must_answer=must_answer, batch_tokens=batch_tokens, on_progress=on_progress
-            )
-        )
+        return list(self.stream(pairs, must_answer=must_answer, **options))
 
     def stream(
         self,
         pairs: Iterable[tuple[str, str]],
         *,
         must_answer: bool = False,
-        batch_tokens: int | None = None,
-        on_progress: Observer | None = None,
+        **options: Unpack[RunOptions],
     ) -> Iterator[Answer]:
         """Answer questions as `answer` does, for any number of them in bounded memory.
 
         Args:
             pairs: Pairs of a question and a text, which are read as the results are taken.
             must_answer: As in `__call__`.
-            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
-            on_progress: Called with the progress after every batch; it counts windows.
+            **options: As in `RunOptions`; the progress counts windows.
 
         Raises:
             InputError: Something is not a pair of texts, or an option is not valid.
         """
-        blocks = self.blocks(
-            self.use(must_answer=must_answer),
-            pairs,
-            batch_tokens=batch_tokens,
-            on_progress=on_progress,
-        )
+        blocks = self.blocks(self.use(must_answer=must_answer), pairs, **options)
         return (answer for block in blocks for answer in block)
 
     def use(

@@ -7,7 +7,7 @@ modules Pooling, Dense, LayerNorm, ..., of which the last returns one number.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Unpack, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from modernbert.batch import PackedBatch
 from modernbert.errors import ConfigError, InputError, ModelFolderError
-from modernbert.inference.batching import Observer
+from modernbert.inference.batching import RunOptions
 from modernbert.inference.classifier import Classifier
 from modernbert.inference.embedder_folder import Prompted, read_pooled_folder
 from modernbert.inference.foreign_files import (
@@ -235,8 +235,7 @@ class Reranker:
         *,
         is_raw: bool = False,
         prompt_name: str | None = None,
-        batch_tokens: int | None = None,
-        on_progress: Observer | None = None,
+        **options: Unpack[RunOptions],
     ) -> np.ndarray:
         """Compute the score of each pair of a query and a document.
 
@@ -245,8 +244,7 @@ class Reranker:
             is_raw: Whether to return the model's outputs unchanged, before any sigmoid. Losses of
                 distillation learn from these.
             prompt_name: The prompt to put before the queries; by default the model's default.
-            batch_tokens: The most tokens to compute at once.
-            on_progress: Called with the progress after every batch.
+            **options: As in `RunOptions`.
 
         Returns:
             (num_pairs,) float32.
@@ -255,13 +253,7 @@ class Reranker:
             InputError: Something is not a pair of texts, or an option is not valid.
         """
         require_list(pairs, "pairs")
-        found = self.stream(
-            pairs,
-            is_raw=is_raw,
-            prompt_name=prompt_name,
-            batch_tokens=batch_tokens,
-            on_progress=on_progress,
-        )
+        found = self.stream(pairs, is_raw=is_raw, prompt_name=prompt_name, **options)
         return np.fromiter(found, np.float32)
 
     def stream(
@@ -270,8 +262,7 @@ class Reranker:
         *,
         is_raw: bool = False,
         prompt_name: str | None = None,
-        batch_tokens: int | None = None,
-        on_progress: Observer | None = None,
+        **options: Unpack[RunOptions],
     ) -> Iterator[float]:
         """Compute the score of any number of pairs, in bounded memory.
 
@@ -279,17 +270,13 @@ class Reranker:
             pairs: Pairs of a query and a document, read when they are needed.
             is_raw: As `scores`.
             prompt_name: As `scores`.
-            batch_tokens: As `scores`.
-            on_progress: As `scores`.
+            **options: As in `RunOptions`.
 
         Yields:
             The score of each pair, in order.
         """
         blocks = self.classifier.blocks(
-            self.use(is_raw=is_raw, prompt_name=prompt_name),
-            map(_as_pair, pairs),
-            batch_tokens=batch_tokens,
-            on_progress=on_progress,
+            self.use(is_raw=is_raw, prompt_name=prompt_name), map(_as_pair, pairs), **options
         )
         for block in blocks:
             yield from block
@@ -327,8 +314,7 @@ class Reranker:
         documents: Sequence[str],
         *,
         top_k: int | None = None,
-        batch_tokens: int | None = None,
-        on_progress: Observer | None = None,
+        **options: Unpack[RunOptions],
     ) -> list[RankedDocument]:
         """Sort documents by how well they answer a query, best first.
 
@@ -336,8 +322,7 @@ class Reranker:
             query: What the documents should answer.
             documents: The texts to sort.
             top_k: The number of documents to return; all by default.
-            batch_tokens: The most tokens to compute at once.
-            on_progress: Called with the progress after every batch.
+            **options: As in `RunOptions`.
 
         Returns:
             The documents with their scores; of equal scores, the earlier document is first.
@@ -349,7 +334,7 @@ class Reranker:
             raise InputError(f"top_k: got {top_k}, expected 1 or more")
         require_list(documents, "documents")
         pairs = [(query, document) for document in documents]
-        scores = self.scores(pairs, batch_tokens=batch_tokens, on_progress=on_progress)
+        scores = self.scores(pairs, **options)
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [RankedDocument(int(index), float(scores[index])) for index in order]
 

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 from torch import Tensor
 
 from modernbert.batch import PackedBatch
 from modernbert.devices import to_host
 from modernbert.errors import InputError
-from modernbert.inference.batching import InWindows, Observer
+from modernbert.inference.batching import InWindows, RunOptions
 from modernbert.inference.inputs import require_list
 from modernbert.inference.loading import load_for_inference, window_overlap
 from modernbert.inference.text_model import TextModel, Use
@@ -267,18 +267,13 @@ class Tagger(TextModel[TokenClassifier]):
         return entities
 
     def tag(
-        self,
-        texts: Iterable[TextOrWords],
-        *,
-        batch_tokens: int | None = None,
-        on_progress: Observer | None = None,
+        self, texts: Iterable[TextOrWords], **options: Unpack[RunOptions]
     ) -> list[list[Entity]]:
         """Find the entities of many texts.
 
         Args:
             texts: Texts, or texts that are split into words already.
-            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
-            on_progress: Called with the progress after every batch.
+            **options: As in `RunOptions`.
 
         Returns:
             The entities of each text, in the order of the texts.
@@ -286,42 +281,32 @@ class Tagger(TextModel[TokenClassifier]):
         Raises:
             InputError: Something is not a text or a list of words, or an option is not valid.
         """
-        return list(self.stream(texts, batch_tokens=batch_tokens, on_progress=on_progress))
+        return list(self.stream(texts, **options))
 
     def stream(
-        self,
-        texts: Iterable[TextOrWords],
-        *,
-        batch_tokens: int | None = None,
-        on_progress: Observer | None = None,
+        self, texts: Iterable[TextOrWords], **options: Unpack[RunOptions]
     ) -> Iterator[list[Entity]]:
         """Find entities as `tag` does, for any number of texts in bounded memory.
 
         Args:
             texts: Texts or lists of words, which are read as the results are taken.
-            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
-            on_progress: Called with the progress after every batch.
+            **options: As in `RunOptions`.
 
         Raises:
             InputError: Something is not a text or a list of words, or an option is not valid.
         """
         require_list(texts, "texts")
-        blocks = self.blocks(self.use(), texts, batch_tokens=batch_tokens, on_progress=on_progress)
+        blocks = self.blocks(self.use(), texts, **options)
         return (entities for block in blocks for entities in block)
 
     def words(
-        self,
-        texts: Iterable[TextOrWords],
-        *,
-        batch_tokens: int | None = None,
-        on_progress: Observer | None = None,
+        self, texts: Iterable[TextOrWords], **options: Unpack[RunOptions]
     ) -> Iterator[list[LabelledSpan]]:
         """Yield the words of each text with their most likely labels.
 
         Args:
             texts: Texts or lists of words, which are read as the results are taken.
-            batch_tokens: The most tokens to compute at once; by default as many as suit the device.
-            on_progress: Called with the progress after every batch.
+            **options: As in `RunOptions`.
 
         Raises:
             InputError: Something is not a text or a list of words, or an option is not valid.
@@ -329,7 +314,7 @@ class Tagger(TextModel[TokenClassifier]):
         require_list(texts, "texts")
         entities: Use[Any, Any, Any, Any] = self.use()
         use = replace(entities, finish=self._labelled)
-        blocks = self.blocks(use, texts, batch_tokens=batch_tokens, on_progress=on_progress)
+        blocks = self.blocks(use, texts, **options)
         return (words for block in blocks for words in block)
 
     def use(self) -> Use[TextOrWords, EncodedWords, Labels, list[Entity]]:
