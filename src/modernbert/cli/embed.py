@@ -240,7 +240,7 @@ def _options(work: _Work, embedder: "Retriever") -> dict[str, Any]:
         factor = vectors.pool_factor or 1
         return {"side": "document"} | ({"pool_factor": factor} if factor > 1 else {})
     if work.output.suffix == ".index" and prompt is None and vectors.prompt_name is None:
-        prompt = embedder.settings.first_prompt(("document", "passage", "corpus"))
+        prompt = embedder.settings.side_prompt("document")
     return {
         "truncate_dim": vectors.truncate_dim,
         "normalize_embeddings": vectors.normalize,

@@ -3,7 +3,7 @@
 See `foreign_files` for the files. The steps are a transformer, a pooling, and any number of layers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -76,13 +76,9 @@ class Prompted:
             raise InputError(f"prompt_name: got {name!r}, but the model's prompts are: {known}")
         return "" if name is None else self.prompts[name]
 
-    def first_prompt(self, names: Iterable[str]) -> str:
-        """Return the first of these prompts that there is, or none; the default does not count."""
-        return next((self.prompts[name] for name in names if name in self.prompts), "")
-
     def side_prompt(self, side: Side) -> str:
         """Return the prompt of one side of a search; the default does not count."""
-        return self.first_prompt(_NAMES[side])
+        return next((self.prompts[name] for name in _NAMES[side] if name in self.prompts), "")
 
     def of_side(self, side: Side, options: Any) -> Any:
         """Return options with the prompt of one side, unless they name another."""

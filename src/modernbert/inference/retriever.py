@@ -44,7 +44,6 @@ def text_vectors(
     texts: Iterable[str],
     side: Side,
     *,
-    batch_tokens: int | None = None,
     on_progress: Observer | None = None,
 ) -> Iterator[list[np.ndarray]]:
     """Yield the vectors of any number of texts of one side, as MaxSim compares them.
@@ -53,7 +52,6 @@ def text_vectors(
         retriever: The model; a single vector of a text has length 1 if cosines compare them.
         texts: Any number of texts.
         side: Whether the texts are queries or documents.
-        batch_tokens: The most tokens to compute at once.
         on_progress: Called with the progress after every batch.
 
     Yields:
@@ -63,17 +61,15 @@ def text_vectors(
         InputError: Something is not a text, or the model's vectors are compared by distances.
     """
     if isinstance(retriever, MultiVectorEmbedder):
-        yield from retriever.stream(texts, side, batch_tokens=batch_tokens, on_progress=on_progress)
+        yield from retriever.stream(texts, side, on_progress=on_progress)
         return
     settings = retriever.settings
     if settings.similarity not in ("cosine", "dot"):
         raise InputError(f"similarity: got {settings.similarity}; search needs cosine or dot")
-    names = ("query",) if side == "query" else ("document", "passage", "corpus")
     for block in retriever.stream(
         texts,
-        prompt=settings.first_prompt(names),
+        prompt=settings.side_prompt(side),
         normalize_embeddings=settings.similarity == "cosine",
-        batch_tokens=batch_tokens,
         on_progress=on_progress,
     ):
         yield list(block[:, None, :])
