@@ -103,7 +103,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def updated_folder(path: Path) -> Iterator[Path]:
+def updated_folder(path: Path, *, error: type[ModernBertError] | None = None) -> Iterator[Path]:
     """Give a folder to fill, whose files go into `path` when the block ends well.
 
     Where `path` is new it appears at once and whole. Where it exists, its other files stay, and
@@ -111,7 +111,22 @@ def updated_folder(path: Path) -> Iterator[Path]:
     changes places with it. Where the system cannot do that, files are replaced one by one, each
     the whole old one or the whole new one. The hashes of all that was ever written so are kept in
     the folder's `hashes.json`. Within a folder that is being filled, files are written in place.
+
+    Args:
+        path: The folder.
+        error: The class to raise for an `OSError`, such as that of a full disk; none to leave it.
     """
+    try:
+        with _updated_folder(path) as folder:
+            yield folder
+    except OSError as failure:
+        if error is None:
+            raise
+        raise error(f"{path}: cannot be written: {failure}") from None
+
+
+@contextmanager
+def _updated_folder(path: Path) -> Iterator[Path]:
     if any(part.startswith(TEMPORARY_PREFIX) for part in path.parts):
         path.mkdir(parents=True, exist_ok=True)
         yield path

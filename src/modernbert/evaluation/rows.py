@@ -155,11 +155,8 @@ def _store(folder: Path, found: Calibration) -> None:
         **calibration_keys(found.temperature, found.thresholds),
     }
     text = json.dumps(published, indent=2, ensure_ascii=False) + "\n"
-    try:
-        with updated_folder(folder) as partial:
-            (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
+    with updated_folder(folder, error=ModelFolderError) as partial:
+        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
 def _verb_and_labels(folder: Path) -> tuple[str, dict[str, Any]]:

@@ -187,15 +187,12 @@ def export_gguf(
     _require_representable(source)
     name = Path(f"model-{_SHORT.get(precision, precision)}.gguf")
     quality, same_tokens = None, None
-    try:
-        with updated_folder(target) as partial:
-            _write(source, partial / name, precision)
-            num_tensors = _read_back(source, partial / name)
-            if is_installed("llama_cpp"):
-                texts = sample_texts(sample)
-                quality, same_tokens = _run(source, partial / name, precision, texts)
-    except OSError as error:
-        raise ExportError(f"{target}: cannot be written: {error}") from None
+    with updated_folder(target, error=ExportError) as partial:
+        _write(source, partial / name, precision)
+        num_tensors = _read_back(source, partial / name)
+        if is_installed("llama_cpp"):
+            texts = sample_texts(sample)
+            quality, same_tokens = _run(source, partial / name, precision, texts)
     return GgufReport(
         folder=target,
         file=name,

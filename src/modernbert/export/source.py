@@ -129,15 +129,12 @@ def exported_folder(source: ExportSource, target: Path, name: str) -> Iterator[P
     Raises:
         ExportError: The folder cannot be written.
     """
-    try:
-        with updated_folder(target) as partial:
-            if target.resolve() != source.folder.resolve():
-                copy_settings(source, partial)
-            place = partial / source.place / name
-            place.mkdir(parents=True, exist_ok=True)
-            yield place
-    except OSError as error:
-        raise ExportError(f"{target}: cannot be written: {error}") from None
+    with updated_folder(target, error=ExportError) as partial:
+        if target.resolve() != source.folder.resolve():
+            copy_settings(source, partial)
+        place = partial / source.place / name
+        place.mkdir(parents=True, exist_ok=True)
+        yield place
 
 
 def copy_settings(source: ExportSource, folder: Path) -> None:

@@ -6,7 +6,7 @@ Only one window of items is held at a time, so that an endless generator can be 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
@@ -119,6 +119,17 @@ class RunOptions(TypedDict, total=False):
 
     batch_tokens: int | None
     on_progress: Observer | None
+
+
+def require_known(options: Mapping[str, Any], known: type) -> None:
+    """Refuse options that a dictionary of options does not have.
+
+    Raises:
+        InputError: The first of them, and those that there are.
+    """
+    names = known.__annotations__
+    if unknown := [name for name in options if name not in names]:
+        raise InputError(f"{unknown[0]}: no such option; expected one of {', '.join(names)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,13 +151,10 @@ class Embedder(TextModel[Encoder]):
         packed_from = self._source if self.encoder.is_packed else None
         encoder = self.encoder if packed_from is None else Encoder.from_pretrained(packed_from)
         settings = replace(self.settings, max_seqlen=self.max_seqlen)
-        try:
-            with updated_folder(user_path(folder)) as whole:
-                encoder.save_pretrained(whole)
-                self.tokenizer.save_pretrained(whole, model_max_length=self.max_seqlen)
-                write_embedder(whole, settings, encoder.config.hidden_size, tuple(self.layers))
-        except OSError as error:
-            raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
+        with updated_folder(user_path(folder), error=ModelFolderError) as whole:
+            encoder.save_pretrained(whole)
+            self.tokenizer.save_pretrained(whole, model_max_length=self.max_seqlen)
+            write_embedder(whole, settings, encoder.config.hidden_size, tuple(self.layers))
 
     @overload
     def encode(

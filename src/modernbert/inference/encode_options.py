@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modernbert.display import open_bar
 from modernbert.errors import InputError
-from modernbert.inference.batching import Observer, Progress, batch_tokens_for
+from modernbert.inference.batching import Observer, Progress, batch_tokens_for, require_known
 
 OutputValue = Literal["sentence_embedding", "token_embeddings"]
 VectorPrecision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
@@ -82,9 +82,7 @@ def check_options(options: StreamOptions, dim: int, device: torch.device) -> Non
     Raises:
         InputError: An option is unknown or not valid.
     """
-    known = StreamOptions.__annotations__
-    if unknown := [name for name in options if name not in known]:
-        raise InputError(f"{unknown[0]}: no such option; expected one of {', '.join(known)}")
+    require_known(options, StreamOptions)
     if (width := options.get("truncate_dim")) is not None:
         check_dim(width, dim)
     if (size := options.get("batch_size")) is not None and size < 1:

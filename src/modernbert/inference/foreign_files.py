@@ -199,15 +199,12 @@ def write_files(folder: Path, modules: Sequence[Module], files: Mapping[str, Any
         {"idx": index, "name": str(index), "path": each.path, "type": each.type}
         for index, each in enumerate(modules)
     ]
-    try:
-        with updated_folder(folder) as partial:
-            for each in modules:
-                (partial / each.path).mkdir(exist_ok=True)
-            for name, content in {MODULES_FILE: listed, **files}.items():
-                text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-                (partial / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
+    with updated_folder(folder, error=ModelFolderError) as partial:
+        for each in modules:
+            (partial / each.path).mkdir(exist_ok=True)
+        for name, content in {MODULES_FILE: listed, **files}.items():
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (partial / name).write_text(text, encoding="utf-8")
 
 
 LAYERS = ("Dense", "LayerNorm", "Dropout", "Normalize")

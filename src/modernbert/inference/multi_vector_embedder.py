@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from modernbert.batch import PackedBatch
 from modernbert.errors import InputError, ModelFolderError
 from modernbert.files import updated_folder
-from modernbert.inference.batching import Observer
+from modernbert.inference.batching import RunOptions, require_known
 from modernbert.inference.embedder_folder import Side
 from modernbert.inference.inputs import EncodedText, require_list
 from modernbert.inference.loading import load_for_inference
@@ -35,17 +35,13 @@ from modernbert.reading import user_path
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 
-class MultiVectorOptions(TypedDict, total=False):
+class MultiVectorOptions(RunOptions, total=False):
     """How texts become vectors.
 
     Attributes:
-        batch_tokens: The most tokens to compute at once.
-        on_progress: Called with the progress after every batch.
         pool_factor: Of documents, keep one vector for so many; see `pooled`.
     """
 
-    batch_tokens: int | None
-    on_progress: Observer | None
     pool_factor: int
 
 
@@ -114,13 +110,10 @@ class MultiVectorEmbedder(TextModel[Encoder]):
         """
         settings = replace(self.settings, max_seqlen=self.max_seqlen)
         projections: Any = list(self.vectors_of.projections)
-        try:
-            with updated_folder(user_path(folder)) as whole:
-                self._trainable().save_pretrained(whole)
-                self.tokenizer.save_pretrained(whole, model_max_length=self.max_seqlen)
-                write_folder(whole, projections, settings)
-        except OSError as error:
-            raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
+        with updated_folder(user_path(folder), error=ModelFolderError) as whole:
+            self._trainable().save_pretrained(whole)
+            self.tokenizer.save_pretrained(whole, model_max_length=self.max_seqlen)
+            write_folder(whole, projections, settings)
 
     def encode_query(
         self, texts: str | Iterable[str], **options: Unpack[MultiVectorOptions]
@@ -168,9 +161,7 @@ class MultiVectorEmbedder(TextModel[Encoder]):
             InputError: As in `encode_query`.
         """
         require_list(texts, "texts")
-        if unknown := options.keys() - MultiVectorOptions.__annotations__:
-            known = ", ".join(MultiVectorOptions.__annotations__)
-            raise InputError(f"{min(unknown)}: no such option; expected one of {known}")
+        require_known(options, MultiVectorOptions)
         factor = options.get("pool_factor", 1)
         if factor < 1 or (factor > 1 and side == "query"):
             raise InputError(f"pool_factor: got {factor}, expected 1 or more, and 1 for queries")

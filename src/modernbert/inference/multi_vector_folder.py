@@ -168,12 +168,9 @@ def write_folder(
         files[f"{modules[-1].path}/{CONFIG_FILE}"] = tokens
     for module, each in zip(modules[1:], projections, strict=False):
         files[f"{module.path}/{CONFIG_FILE}"] = written_layer(each, "token_embeddings")[1]
-    try:
-        with updated_folder(folder) as partial:
-            for module, each in zip(modules[1:], projections, strict=False):
-                write_weights(each, partial / module.path)
-    except OSError as error:
-        raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
+    with updated_folder(folder, error=ModelFolderError) as partial:
+        for module, each in zip(modules[1:], projections, strict=False):
+            write_weights(each, partial / module.path)
     write_files(folder, modules, files)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from modernbert.batch import PackedBatch
 from modernbert.devices import to_host
 from modernbert.errors import InputError, ModelFolderError
 from modernbert.files import updated_folder
-from modernbert.inference.batching import Observer
+from modernbert.inference.batching import RunOptions, require_known
 from modernbert.inference.embedder_folder import Prompted
 from modernbert.inference.foreign_files import (
     SparseFile,
@@ -68,22 +68,18 @@ class SparseSettings(Prompted):
     max_seqlen: int | None = None
 
 
-class SparseOptions(TypedDict, total=False):
+class SparseOptions(RunOptions, total=False):
     """How texts become sparse vectors.
 
     Attributes:
         prompt: A text to put before each text; it takes precedence over `prompt_name`.
         prompt_name: The name of one of the model's prompts.
         max_active_dims: The number of tokens to keep, instead of the model's own number.
-        batch_tokens: The most tokens to compute at once.
-        on_progress: Called with the progress after every batch.
     """
 
     prompt: str | None
     prompt_name: str | None
     max_active_dims: int | None
-    batch_tokens: int | None
-    on_progress: Observer | None
 
 
 class SparseEmbedder(TextModel[MaskedLanguageModel]):
@@ -148,13 +144,10 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
         again = self._source if is_packed else None
         model = self.model if again is None else MaskedLanguageModel.from_pretrained(again)
         settings = replace(self.settings, max_seqlen=self.max_seqlen)
-        try:
-            with updated_folder(user_path(folder)) as whole:
-                model.save_pretrained(whole)
-                self.tokenizer.save_pretrained(whole, model_max_length=self.max_seqlen)
-                _write_files(whole, settings)
-        except OSError as error:
-            raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
+        with updated_folder(user_path(folder), error=ModelFolderError) as whole:
+            model.save_pretrained(whole)
+            self.tokenizer.save_pretrained(whole, model_max_length=self.max_seqlen)
+            _write_files(whole, settings)
 
     @property
     def dim(self) -> int:
@@ -199,9 +192,7 @@ class SparseEmbedder(TextModel[MaskedLanguageModel]):
     ) -> Iterator[SparseVector]:
         """Compute vectors as `encode` does, for any number of texts in bounded memory."""
         require_list(texts, "texts")
-        if unknown := options.keys() - SparseOptions.__annotations__:
-            known = ", ".join(SparseOptions.__annotations__)
-            raise InputError(f"{min(unknown)}: no such option; expected one of {known}")
+        require_known(options, SparseOptions)
         prompt = self.settings.prompt(options.get("prompt"), options.get("prompt_name"))
         blocks = self.blocks(
             self.use(prompt=prompt, max_active_dims=options.get("max_active_dims")),

@@ -242,13 +242,10 @@ def save(model: SavedModel, folder: Path | str) -> None:
         architecture=model.architecture(),
         classifier=model.classifier_fields(),
     )
-    try:
-        with updated_folder(user_path(folder)) as temporary:
-            text = json.dumps(published, indent=2, ensure_ascii=False) + "\n"
-            (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
-            write_tensors(temporary, tensors)
-    except OSError as error:
-        raise ModelFolderError(f"{folder}: cannot be written: {error}") from None
+    with updated_folder(user_path(folder), error=ModelFolderError) as temporary:
+        text = json.dumps(published, indent=2, ensure_ascii=False) + "\n"
+        (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
+        write_tensors(temporary, tensors)
 
 
 def _prefix(model: SavedModel) -> str:

@@ -177,13 +177,10 @@ def write_folder(
             "tokenizer_class": "PreTrainedTokenizerFast",
         },
     }
-    try:
-        with updated_folder(folder) as partial:
-            for name, content in files.items():
-                text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-                (partial / name).write_bytes(text.encode())
-    except OSError as error:
-        raise TokenizerError(f"{folder}: cannot be written: {error}") from None
+    with updated_folder(folder, error=TokenizerError) as partial:
+        for name, content in files.items():
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (partial / name).write_bytes(text.encode())
 
 
 def _special_tokens_map(special_tokens: Mapping[str, str], added: Any) -> dict[str, Any]:
