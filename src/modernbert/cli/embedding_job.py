@@ -178,11 +178,13 @@ class EmbeddingJob(Job):
             vectors: (num_vectors, dim).
             lengths: (num_texts, 1), how many vectors each text of a multi-vector model has.
         """
+        from modernbert.inference.index_files import line_of
+
         self._vectors.append(vectors)
         if self._lengths is not None:
             assert lengths is not None
             self._lengths.append(lengths)
-        self.add(list(map(_line, ids)))
+        self.add(list(map(line_of, ids)))
 
     @property
     def _num_rows(self) -> int:
@@ -333,10 +335,6 @@ def ids_beside(output: Path) -> Path:
 def hashes_beside(output: Path) -> Path:
     """Return where the hashes of a file of vectors, and of its ids, are."""
     return output.with_name(f"{output.name}.hashes.json")
-
-
-def _line(name: str) -> bytes:
-    return json.dumps(name, ensure_ascii=False).encode() + b"\n"
 
 
 class ChunkInput:

@@ -1,6 +1,5 @@
 """What the verbs that use a model share: options, texts that are read, results that are written."""
 
-import json
 import sys
 import warnings
 from collections import deque
@@ -335,11 +334,12 @@ def _compute(
     run: Callable[[Iterable[Any]], Iterator[R]],
     values: Callable[[InputRow, R], Mapping[str, Any]],
 ) -> None:
+    from modernbert.inference.index_files import line_of
+
     if job.num_done:
         tell(f"going on after {counted(job.num_done, 'text')}")
     waiting = islice(reader, job.num_done, None)
     with Meter("computing") as meter, warnings_told():
         for record, result in results_in_order(waiting, run):
-            line = json.dumps(values(record, result), ensure_ascii=False)
-            job.add([line.encode() + b"\n"])
+            job.add([line_of(values(record, result))])
             meter.update(job.num_done, None, counted(job.num_done, "text"))

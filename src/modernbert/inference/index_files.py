@@ -20,7 +20,6 @@ from modernbert.errors import InputError
 
 _WORD_BITS = 64
 _PIECE_BYTES = 1 << 20
-_BITS_OF_BYTE = np.array([value.bit_count() for value in range(256)], np.uint8)
 
 
 def to_int8(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,11 +76,7 @@ def count_bits(words: np.ndarray) -> np.ndarray:
     Args:
         words: (n, words) uint64.
     """
-    if hasattr(np, "bitwise_count"):  # since NumPy 2
-        counts = np.bitwise_count(words)
-    else:
-        counts = _BITS_OF_BYTE[np.ascontiguousarray(words).view(np.uint8)]
-    sums: np.ndarray = counts.sum(axis=1, dtype=np.float32)
+    sums: np.ndarray = np.bitwise_count(words).sum(axis=1, dtype=np.float32)
     return sums
 
 
