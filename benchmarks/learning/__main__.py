@@ -29,8 +29,8 @@ from benchmarks.learning.standings import (
     report,
     write_result,
 )
+from benchmarks.learning.text import Text
 from benchmarks.models import CACHE
-from benchmarks.python_text import Text
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.python_text import MASKED_SHARE, Text
+from benchmarks.learning.text import MASKED_SHARE, Text
 
 NUM_POINTS = 8
 _TOKENS_A_STEP = 2_048

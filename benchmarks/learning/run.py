@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from benchmarks.command import bare_parser
 from benchmarks.learning.candidates import is_peer, named, recipe_table
 from benchmarks.learning.peers import NUM_POINTS, Score, train_peer
-from benchmarks.python_text import Text
+from benchmarks.learning.text import Text
 from modernbert.files import write_whole
 from modernbert.settings import parse
 from modernbert.tasks.pretraining.pretrain import pretrain

@@ -4,7 +4,7 @@
 
 For each case a recipe is planned and then trained for a few steps, both by the command line, each
 in a process of its own. What is compared is the most memory that the process had resident; the
-corpus is the one of `python_text`, its tokenizer has all of base's entries.
+corpus is the text of the Python installation, the tokenizer has all of base's entries.
 """
 
 import argparse
@@ -19,9 +19,9 @@ import tomli_w
 
 from benchmarks import command, results
 from benchmarks.command import run_module
-from benchmarks.python_text import Text
 from modernbert.cli.prepare import prepare_shards
 from modernbert.cli.tokenizer import train_on
+from modernbert.data.python_corpus import collect_python_corpus
 from modernbert.data.settings import PrepareSettings
 
 RESULT = results.FOLDER / "training" / "memory.json"
@@ -56,8 +56,10 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
 
 def prepare(cache: Path, vocab_size: int) -> Path:
     """The folder of tokenizer and shards, made once."""
-    text = Text.prepare(cache / "text").folder / "corpus" / "train.jsonl"
     folder = cache / f"memory-{vocab_size}"
+    text = folder / "corpus" / "train.jsonl"
+    if not text.exists():
+        collect_python_corpus(folder / "corpus")
     if not (folder / "tokenizer" / "tokenizer_config.json").exists():
         train_on([text], vocab_size).save_pretrained(folder / "tokenizer")
     prepare_shards([text], folder / "shards", folder / "tokenizer", PrepareSettings())

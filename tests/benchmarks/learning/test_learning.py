@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.learning import candidates, run, standings
 from benchmarks.learning.__main__ import main
-from benchmarks.python_text import Text
+from benchmarks.learning.text import Text
 from modernbert.settings import load
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 
@@ -24,8 +24,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Text]:
     ]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmarks.python_text.VOCAB_SIZE", 400)
-        patch.setattr("benchmarks.python_text.HELD_OUT_TOKENS", 1_000)
+        patch.setattr("benchmarks.learning.text.VOCAB_SIZE", 400)
+        patch.setattr("benchmarks.learning.text.HELD_OUT_TOKENS", 1_000)
         yield Text.prepare(folder, [folder / "rows.jsonl"])
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.learning.candidates import PEERS
 from benchmarks.learning.peers import train_peer
-from benchmarks.python_text import MAX_SEQLEN, Text
+from benchmarks.learning.text import MAX_SEQLEN, Text
 from modernbert.model.heads import MaskedLanguageModel
 
 
@@ -17,9 +17,9 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
     """The real thing with a small corpus and vocabulary."""
     folder = tmp_path_factory.mktemp("text")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmarks.python_text.collect_python_corpus", _few_documents)
-        patch.setattr("benchmarks.python_text.VOCAB_SIZE", 512)
-        patch.setattr("benchmarks.python_text.HELD_OUT_TOKENS", 2_000)
+        patch.setattr("benchmarks.learning.text.collect_python_corpus", _few_documents)
+        patch.setattr("benchmarks.learning.text.VOCAB_SIZE", 512)
+        patch.setattr("benchmarks.learning.text.HELD_OUT_TOKENS", 2_000)
         yield Text.prepare(folder)
 
 

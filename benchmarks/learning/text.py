@@ -63,7 +63,7 @@ class Text:
             prepare_shards([corpus / "held-out.jsonl"], shards, text.tokenizer, PrepareSettings())
         if not text.first_model.exists():
             with new_folder(text.first_model) as fresh:
-                build_model(text.recipe(folder / "none")).save_pretrained(fresh)
+                build_model(text.recipe()).save_pretrained(fresh)
                 text.opened.tokenizer.save_pretrained(fresh, model_max_length=MAX_SEQLEN)
         return text
 
@@ -88,29 +88,18 @@ class Text:
         """The shards that everyone trains on."""
         return self.folder / "shards" / "train"
 
-    def recipe(
-        self, output: Path, tokens_a_step: int = 2_048, **training: Any
-    ) -> PretrainingRecipe:
-        """A recipe of ours; `training` replaces parts of that section.
-
-        tokens_a_step: in bins of 1,024, so that the held-out bins, which are the recipe's own, are
-            the same for any step.
-        """
-        bins = max(1, tokens_a_step // _BIN_TOKENS)
+    def recipe(self) -> PretrainingRecipe:
+        """What the first model and the held-out batches are made from."""
         numbers: Mapping[str, Any] = {
-            "output": str(output),
+            "output": str(self.folder / "none"),
             "tokenizer": str(self.tokenizer),
             "dropout": 0.0,  # as transformers has it
             "sources": [{"shards": str(self.train_shards)}],
             "model": {"preset": "tiny"},
             "packing": {"max_seqlen": MAX_SEQLEN, "bin_tokens": _BIN_TOKENS},
             "masking": {"rate": MASKED_SHARE},
-            "batch": {"bins_per_step": bins, "bins_per_micro_batch": bins},
-            "training": {
-                "total_tokens": 1,
-                "schedule": {"peak_learning_rate": 1e-3},
-                **training,
-            },
+            "batch": {"bins_per_step": 2},
+            "training": {"total_tokens": 1, "schedule": {"peak_learning_rate": 1e-3}},
             "evaluation": {
                 "shards": str(self.held_out_shards),
                 "max_tokens": HELD_OUT_TOKENS,
@@ -121,7 +110,7 @@ class Text:
     @cached_property
     def opened(self) -> PretrainingData:
         """Tokenizer and shards."""
-        return PretrainingData.open(self.recipe(self.folder / "none"))
+        return PretrainingData.open(self.recipe())
 
     def pieces(self) -> Iterator[list[int]]:
         """The training text as [CLS] ids [SEP], at most 512 long each."""
