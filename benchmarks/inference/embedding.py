@@ -15,65 +15,49 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks import command, exports, peers
-from benchmarks.engines import Precision, precision_of
+from benchmarks.engines import Precision
 from benchmarks.models import Model
 from benchmarks.serving.texts import model_folder, ragged_texts
 from benchmarks.timing import best_batch_size, interleave, speedup
 from modernbert.inference.embedder import Embedder
-from modernbert.inference.loading import device_of
-from modernbert.model.choices import PrecisionChoice, choose_precision
+from modernbert.model.choices import PrecisionChoice
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 REFERENCE = "sentence-transformers float32"
 COSINE_FROM = 0.99
 
 
-class Encoding(NamedTuple):
-    """Somebody who encodes.
+Encode = Callable[[list[str], int], Any]
+"""Texts and a batch size to unit vectors, (texts, hidden_size) float32."""
 
-    encode: texts and a batch size to unit vectors, (texts, hidden_size) float32.
-    batch_sizes: that may be chosen from.
-    """
-
-    precision: Precision
-    encode: Callable[[list[str], int], Any]
-    batch_sizes: tuple[int, ...] = (1, 4, 16)
+_BATCH_SIZES = (1, 4, 16)
 
 
-def ours(model: Model, choice: PrecisionChoice) -> Encoding:
+def ours(model: Model, precision: PrecisionChoice) -> Encode:
     """`Embedder`, which chooses its batches by itself."""
-    embedder = Embedder.from_pretrained(model.folder, precision=choice)
-
-    def encode(texts: list[str], _: int) -> Any:
-        return embedder.encode(texts, normalize_embeddings=True)
-
-    precision, _ = choose_precision(embedder.encoder.config, choice, device_of(embedder.encoder))
-    return Encoding(precision, encode, (1,))
+    embedder = Embedder.from_pretrained(model.folder, precision=precision)
+    return lambda texts, _: embedder.encode(texts, normalize_embeddings=True)
 
 
-def sentence_transformers(model: Model, precision: Precision) -> Encoding:
+def sentence_transformers(model: Model, precision: Precision) -> Encode:
     """Its `encode`, with weights in that precision."""
     from sentence_transformers import SentenceTransformer
 
     kwargs = {"dtype": getattr(torch, precision)}
     loaded = SentenceTransformer(str(model.folder), device="cpu", model_kwargs=kwargs)
-
-    def encode(texts: list[str], batch_size: int) -> Any:
-        return loaded.encode(
-            texts, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
-        )
-
-    return Encoding(precision, encode)
+    return lambda texts, batch_size: loaded.encode(
+        texts, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
+    )
 
 
-def fastembed(model: Model, num_threads: int) -> Encoding:
+def fastembed(model: Model, num_threads: int) -> Encode:
     """Its `embed` of a custom local model, with mean pooling."""
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
@@ -93,14 +77,10 @@ def fastembed(model: Model, num_threads: int) -> Encoding:
         model_file="model.onnx",
     )
     loaded = TextEmbedding(name, threads=num_threads, specific_model_path=str(folder))
-
-    def encode(texts: list[str], batch_size: int) -> Any:
-        return np.stack(list(loaded.embed(texts, batch_size)))
-
-    return Encoding("float32", encode)
+    return lambda texts, batch_size: np.stack(list(loaded.embed(texts, batch_size)))
 
 
-def runtime(model: Model, num_threads: int, name: str) -> Encoding:
+def runtime(model: Model, num_threads: int, name: str) -> Encode:
     """ONNX Runtime or OpenVINO, sorted by length, padded, averaged and normalised here."""
     engine = peers.build(name, model, num_threads)
     tokenizer = Tokenizer.from_pretrained(model.folder)
@@ -110,10 +90,10 @@ def runtime(model: Model, num_threads: int, name: str) -> Encoding:
         means: Tensor = torch.stack([each.float().mean(0) for each in states])
         return torch.nn.functional.normalize(means).numpy()
 
-    return Encoding(precision_of(name), encode)
+    return encode
 
 
-def builders(model: Model, num_threads: int) -> dict[str, Callable[[], Encoding]]:
+def builders(model: Model, num_threads: int) -> dict[str, Callable[[], Encode]]:
     """Everyone, ours first."""
     choices: tuple[PrecisionChoice, ...] = ("auto", "float32", "int8")
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
@@ -129,29 +109,25 @@ def builders(model: Model, num_threads: int) -> dict[str, Callable[[], Encoding]
 
 
 def measure(
-    encodings: Mapping[str, Encoding],
-    texts: list[str],
-    num_tokens: int,
-    *,
-    rounds: int,
-    seconds: float,
+    encodings: Mapping[str, Encode], texts: list[str], num_tokens: int, options: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
     """Of everyone the quality, the batch size that was fastest in a trial, and the speed."""
     few = texts[: max(1, len(texts) // 3)]
+    turns: dict[str, Callable[[], Any]] = {}
     rows: dict[str, dict[str, Any]] = {}
-    for name, each in encodings.items():
-        each.encode(few[:2], 1)  # to warm up
-        size = best_batch_size(partial(each.encode, few), each.batch_sizes)
-        rows[name] = {"precision": each.precision, "batch_size": size}
-    vectors = {
-        name: np.asarray(each.encode(texts, rows[name]["batch_size"]))
-        for name, each in encodings.items()
-    }
-    turns: dict[str, Callable[[], object]] = {
-        name: partial(each.encode, texts, rows[name]["batch_size"])
-        for name, each in encodings.items()
-    }
-    times = interleave(turns, rounds=rounds, budget_seconds=seconds)
+    for name, encode in encodings.items():
+        encode(few[:2], 1)  # to warm up
+        choices = (1,) if name.startswith("ours") else _BATCH_SIZES
+        size = best_batch_size(partial(encode, few), choices)
+        turns[name] = partial(encode, texts, size)
+        rows[name] = {"precision": name.split()[1], "batch_size": size}
+    vectors = {name: np.asarray(turn()) for name, turn in turns.items()}
+    times = interleave(
+        turns,
+        rounds=options.rounds,
+        budget_seconds=options.seconds,
+        clock=command.clock(options),
+    )
     for name, row in rows.items():
         row["min_cosine"] = float((vectors[name] * vectors[REFERENCE]).sum(1).min())
         row["largest_difference"] = float(np.abs(vectors[name] - vectors[REFERENCE]).max())
@@ -186,7 +162,7 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
     makers = builders(model, options.threads)
     names = options.only.split(",") if options.only else list(makers)
     encodings, absent = peers.built({name: makers[name] for name in names})
-    rows = measure(encodings, texts, sum(lengths), rounds=options.rounds, seconds=options.seconds)
+    rows = measure(encodings, texts, sum(lengths), options)
     for name, row in rows.items():
         speed, cosine = row["tokens_per_second"], row["min_cosine"]
         print(f"{name:32s} {speed:7.0f} tokens/s, cosine {cosine:.5f}")

@@ -215,10 +215,16 @@ def _asks(options: argparse.Namespace, tokenizer: Tokenizer) -> Asks:
 
 
 def _sent_to(name: str, asks: Asks) -> Asks:
-    """The requests under the path that a server has for them."""
+    """The requests as a server wants them."""
     if not name.startswith("infinity"):
         return asks
-    return {kind: [replace(ask, path="/embeddings") for ask in each] for kind, each in asks.items()}
+    return {
+        kind: [
+            replace(ask, path="/embeddings", body=ask.body.replace(b"inputs", b"input", 1))
+            for ask in each
+        ]
+        for kind, each in asks.items()
+    }
 
 
 def _servers(models: Sequence[Path], options: argparse.Namespace) -> dict[str, Start]:

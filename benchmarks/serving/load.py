@@ -15,12 +15,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Ask:
-    """One request that can be sent.
+    """One request that can be sent."""
 
-    kind: what its latency is counted under.
-    """
-
-    kind: str
     path: str
     body: bytes
     num_tokens: int
@@ -80,11 +76,9 @@ class Connection:
         self._http.close()
 
 
-def embed_ask(kind: str, path: str, inputs: Any, num_tokens: int) -> Ask:
-    """A request to embed, in the words of the API that the path belongs to."""
-    name = "input" if path.endswith("embeddings") else "inputs"
-    body = json.dumps({name: inputs}).encode()
-    return Ask(kind, path, body, num_tokens)
+def embed_ask(inputs: Any, num_tokens: int) -> Ask:
+    """A request to embed."""
+    return Ask("/embed", json.dumps({"inputs": inputs}).encode(), num_tokens)
 
 
 def closed_loop(

@@ -56,12 +56,12 @@ def model_folder(
     return folder
 
 
-def ragged(data: Path, tokenizer: Tokenizer, *, count: int, seed: int = 0) -> list[Ask]:
+def ragged(data: Path, tokenizer: Tokenizer, *, count: int) -> list[Ask]:
     """Requests of one real text each, in random order."""
-    return [_ask("ragged", text, tokenizer) for text in ragged_texts(data, count=count, seed=seed)]
+    return [_ask(text, tokenizer) for text in ragged_texts(data, count=count)]
 
 
-def ragged_texts(data: Path, *, count: int, seed: int = 0) -> list[str]:
+def ragged_texts(data: Path, *, count: int) -> list[str]:
     """Real texts of all lengths, in random order.
 
     data: the folder of real corpora.
@@ -70,7 +70,7 @@ def ragged_texts(data: Path, *, count: int, seed: int = 0) -> list[str]:
     texts: list[str] = []
     for name, share in _SOURCES:
         texts += islice(_texts(data / name), count * share // shares + 1)
-    order = np.random.default_rng(seed).permutation(len(texts))[:count]
+    order = np.random.default_rng(0).permutation(len(texts))[:count]
     return [texts[place] for place in order]
 
 
@@ -80,7 +80,7 @@ def requests(data: Path, tokenizer: Tokenizer, *, num_texts: int) -> tuple[list[
     lengths = map(len, tokenizer.encode_batch(texts))
     kept = [pair for pair in zip(texts, lengths, strict=True) if pair[1] < 1_024]
     many = [
-        embed_ask("many", "/embed", [text for text, _ in part], sum(n for _, n in part))
+        embed_ask([text for text, _ in part], sum(n for _, n in part))
         for part in (kept[start::4] for start in range(4))
     ]
     passages = [text for text, length in kept if length < 256]
@@ -88,7 +88,7 @@ def requests(data: Path, tokenizer: Tokenizer, *, num_texts: int) -> tuple[list[
         {"query": passages[number], "texts": passages[number + 1 : number + 101]}
         for number in range(5)
     ]
-    return many, [Ask("rerank", "/rerank", json.dumps(each).encode(), 0) for each in reranks]
+    return many, [Ask("/rerank", json.dumps(each).encode(), 0) for each in reranks]
 
 
 def short_and_long(
@@ -106,16 +106,16 @@ def short_and_long(
     lengths = np.random.default_rng(0).integers(*_SHORT_TOKENS, num_short)
     short = [ids[place * 71 :][: int(length)] for place, length in enumerate(lengths)]
     return (
-        [_ask("short", tokenizer.decode(each), tokenizer) for each in short],
-        [_ask("long", tokenizer.decode(each), tokenizer) for each in long],
+        [_ask(tokenizer.decode(each), tokenizer) for each in short],
+        [_ask(tokenizer.decode(each), tokenizer) for each in long],
     )
 
 
-def _ask(kind: str, text: str, tokenizer: Tokenizer) -> Ask:
+def _ask(text: str, tokenizer: Tokenizer) -> Ask:
     ids: Sequence[int] = tokenizer.encode(text)
     if len(ids) > _LONG_TOKENS:
         text = tokenizer.decode(ids[1 : _LONG_TOKENS - 64])
-    return embed_ask(kind, "/embed", text, min(len(ids), _LONG_TOKENS))
+    return embed_ask(text, min(len(ids), _LONG_TOKENS))
 
 
 def _texts(path: Path) -> Iterator[str]:

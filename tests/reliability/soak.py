@@ -63,7 +63,7 @@ class Outcome:
 
 def soak(address: str, texts: Sequence[str], *, seconds: float, num_clients: int) -> Outcome:
     """Put a server of one embedder under load, and watch it."""
-    asks = [embed_ask("text", "/embed", text, 0) for text in texts]
+    asks = [embed_ask(text, 0) for text in texts]
     expected = _alone(address, asks)
     outcome, lock = Outcome(), Lock()
     next_look = monotonic()

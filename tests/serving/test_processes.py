@@ -123,7 +123,7 @@ def test_killed_under_load_and_started_again(folders: dict[str, Path]) -> None:
     port = free_port()
     command = [sys.executable, "-m", "modernbert", "serve", str(folders["embedder"])]
     command.append(f"--port={port}")
-    address, ask = f"http://127.0.0.1:{port}", embed_ask("text", "/embed", text_of(9), 0)
+    address, ask = f"http://127.0.0.1:{port}", embed_ask(text_of(9), 0)
     answers: list[Answer] = []
     environment = {**os.environ, **ONE_THREAD}
     first = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)

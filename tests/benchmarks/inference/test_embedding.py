@@ -1,12 +1,13 @@
 """What is compared, and whose figures count."""
 
+from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.inference.embedding import REFERENCE, Encoding, measure, summary
+from benchmarks.inference.embedding import REFERENCE, measure, summary
 
 TEXTS = ["one", "two", "three", "four"]
 UNIT = np.eye(4, dtype=np.float32)
@@ -25,13 +26,12 @@ def test_everyone_is_compared_with_the_reference() -> None:
     turned = np.roll(UNIT, 1, axis=1) * 0.6 + UNIT * 0.8
     rows = measure(
         {
-            "ours auto": Encoding("bfloat16", encoder(turned, asked["ours auto"]), (1,)),
-            REFERENCE: Encoding("float32", encoder(UNIT, asked[REFERENCE])),
+            "ours auto": encoder(turned, asked["ours auto"]),
+            REFERENCE: encoder(UNIT, asked[REFERENCE]),
         },
         TEXTS,
         100,
-        rounds=2,
-        seconds=10,
+        Namespace(rounds=2, seconds=10, cpu_time=False),
     )
     assert rows["ours auto"]["min_cosine"] == pytest.approx(0.8)
     assert rows["ours auto"]["largest_difference"] == pytest.approx(0.6)

@@ -54,7 +54,7 @@ def address() -> Iterator[str]:
 
 
 def test_a_connection_that_was_closed_while_it_was_idle_is_opened_anew() -> None:
-    ask = embed_ask("text", "/embed", "a text", 2)
+    ask = embed_ask("a text", 2)
     with served(Brief) as address, Connection(address) as connection:
         assert connection.send(ask).status == 200
         sleep(0.1)
@@ -64,12 +64,12 @@ def test_a_connection_that_was_closed_while_it_was_idle_is_opened_anew() -> None
 def test_a_server_that_is_gone_gives_the_status_0() -> None:
     with served(Echo) as address, Connection(address) as connection:
         pass
-    assert connection.send(embed_ask("text", "/embed", "a text", 2)).status == 0
+    assert connection.send(embed_ask("a text", 2)).status == 0
 
 
 def test_every_request_is_sent_once_and_answered(address: str) -> None:
     answers: list[Answer] = []
-    asks = [embed_ask("text", "/embed", f"text {number}", 3) for number in range(20_000)]
+    asks = [embed_ask(f"text {number}", 3) for number in range(20_000)]
     closed_loop(
         address,
         asks,
@@ -83,7 +83,7 @@ def test_every_request_is_sent_once_and_answered(address: str) -> None:
 
 
 def test_requests_are_due_at_random_times_of_a_rate(address: str) -> None:
-    asks = [embed_ask("text", "/embed", text, 1) for text in ("a", "refuse", "b") * 20]
+    asks = [embed_ask(text, 1) for text in ("a", "refuse", "b") * 20]
     answers = open_loop(address, asks, rate=200, num_clients=8)
     assert sorted(answer.content for answer in answers) == sorted(ask.body for ask in asks)
     due = sorted(answer.due for answer in answers)
@@ -96,7 +96,7 @@ def test_requests_are_due_at_random_times_of_a_rate(address: str) -> None:
 
 def test_a_server_that_is_gone() -> None:
     with Connection("http://127.0.0.1:9") as connection:
-        assert connection.send(embed_ask("text", "/embed", "a", 1)).status == 0
+        assert connection.send(embed_ask("a", 1)).status == 0
 
 
 def test_medians_of_rounds() -> None:
