@@ -11,7 +11,7 @@ _LOWEST_ID, _HIGHEST_ID = 1_000, 30_000
 _SEED = 20_261_124
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Workload:
     """Lengths in tokens, and how a peer that pads may batch them.
 
@@ -72,38 +72,32 @@ def _uniform(low: int, high: int, count: int) -> tuple[int, ...]:
     return tuple(int(length) for length in drawn)
 
 
-# Name, description, lengths.
-_BEST = (
-    ("512-fixed", "8 sequences of 512 tokens", (512,) * 8),
-    ("8192-fixed", "one sequence of 8,192 tokens", (8_192,)),
-    *((f"request-{n}", f"one request of {n} tokens", (n,)) for n in (8, 32, 128, 512)),
-    ("512-ragged", "16 lengths of N(256, 64) within 16 to 512", _normal(256, 64, 512, 16)),
-    (
+_WORKLOADS = (
+    Workload("512-fixed", "8 sequences of 512 tokens", (512,) * 8),
+    Workload("8192-fixed", "one sequence of 8,192 tokens", (8_192,)),
+    *(Workload(f"request-{n}", f"one request of {n} tokens", (n,)) for n in (8, 32, 128, 512)),
+    Workload("512-ragged", "16 lengths of N(256, 64) within 16 to 512", _normal(256, 64, 512, 16)),
+    Workload(
         "8192-ragged",
         "2 lengths of N(4096, 1024) within 16 to 8,192",
         _normal(4_096, 1_024, 8_192, 2),
     ),
-    (
+    Workload(
         "web",
         "24 lognormal lengths of median 120 within 8 to 1,024",
         _lognormal(120, 1.0, 1_024, 24),
     ),
-)
-_ONE = (
-    (
+    Workload(
         "uniform-padded",
         "16 uniform lengths from 16 to 512 in one padded batch",
         _uniform(16, 512, 16),
+        batching="one",
     ),
-    (
+    Workload(
         "8192-padded",
         "8,192 + 3,000 + 1,200 + 500 tokens in one padded batch",
         (8_192, 3_000, 1_200, 500),
+        batching="one",
     ),
 )
-
-WORKLOADS: Mapping[str, Workload] = {
-    name: Workload(name=name, description=about, lengths=lengths, batching=batching)
-    for rows, batching in ((_BEST, "best"), (_ONE, "one"))
-    for name, about, lengths in rows
-}
+WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in _WORKLOADS}

@@ -6,7 +6,7 @@ the peaks of both chips' matrix products in bfloat16, which favours a chip with 
 its products.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cuda.bench import Bench, Figures, Rows
-from benchmarks.cuda.contestants import DOCUMENT_COSINE, Contestants
+from benchmarks.cuda.contestants import COSINE, DOCUMENT_COSINE, Contestants
 from benchmarks.models import draw_weights
 from modernbert.inference.embedder import Embedder
 from modernbert.inference.embedder_folder import EmbedderSettings
@@ -85,13 +85,40 @@ def lognormal(mean: float, sigma: float, low: int, high: int, count: int) -> lis
 def queries(bench: Bench) -> Rows:
     """256 queries of at most 128 tokens, 8 at a time, sorted; with graphs where they are faster."""
     lengths = lognormal(70, 0.5, 8, 128, 16 if bench.tiny else 256)
+    targets = {"eager": EAGER_QUERIES, "compiled": COMPILED_QUERIES}
+    return _compared(bench, lengths, 8, targets, cosine=COSINE)
+
+
+def documents(bench: Bench) -> Rows:
+    """256 documents of at most 2,048 tokens and about 1,500, 8 at a time, sorted."""
+    return _compared(bench, _document_lengths(bench), 8, {"eager": EAGER_DOCUMENTS})
+
+
+def indexing(bench: Bench) -> Rows:
+    """The same documents, 128 at a time."""
+    return _compared(bench, _document_lengths(bench), 128, {"eager": EAGER_INDEXING})
+
+
+def _document_lengths(bench: Bench) -> list[int]:
+    longest = 256 if bench.tiny else 2_048
+    return lognormal(1_886, 0.8, 64, longest, 16 if bench.tiny else 256)
+
+
+def _compared(
+    bench: Bench,
+    lengths: Sequence[int],
+    rows_each: int,
+    targets: Mapping[str, Anchor],
+    *,
+    cosine: float = DOCUMENT_COSINE,
+) -> Rows:
     rows = bench.rows()
     for size in bench.sizes:
         contestants = Contestants(bench, size)
-        found = contestants.compare(_ids(bench, size, lengths), rows=8)
-        rows[size] = found
-        rows[f"{size} to eager"] = EAGER_QUERIES.beside(float(found["ours to eager"]))
-        rows[f"{size} to compiled"] = COMPILED_QUERIES.beside(float(found["ours to compiled"]))
+        sequences = bench.sequences(lengths, bench.config(size).vocab_size)
+        rows[size] = found = contestants.compare(sequences, rows=rows_each, cosine=cosine)
+        for other, anchor in targets.items():
+            rows[f"{size} to {other}"] = anchor.beside(float(found[f"ours to {other}"]))
         rows |= _graphs(size, contestants.ours)
     return rows
 
@@ -104,28 +131,6 @@ def _graphs(size: str, encoder: Encoder) -> Rows:
         f"{size} {tokens} tokens": {"plain ms": 1e3 * plain, "graph ms": 1e3 * graph}
         for tokens, (plain, graph) in encoder.graphs.seconds.items()
     }
-
-
-def documents(bench: Bench) -> Rows:
-    """256 documents of at most 2,048 tokens and about 1,500, 8 at a time, sorted."""
-    return _documents(bench, 8, EAGER_DOCUMENTS)
-
-
-def indexing(bench: Bench) -> Rows:
-    """The same documents, 128 at a time."""
-    return _documents(bench, 128, EAGER_INDEXING)
-
-
-def _documents(bench: Bench, rows_each: int, anchor: Anchor) -> Rows:
-    longest = 256 if bench.tiny else 2_048
-    lengths = lognormal(1_886, 0.8, 64, longest, 16 if bench.tiny else 256)
-    rows = bench.rows()
-    for size in bench.sizes:
-        sequences = _ids(bench, size, lengths)
-        found = Contestants(bench, size).compare(sequences, rows=rows_each, cosine=DOCUMENT_COSINE)
-        rows[size] = found
-        rows[f"{size} to eager"] = anchor.beside(float(found["ours to eager"]))
-    return rows
 
 
 def answers(bench: Bench) -> Rows:
@@ -176,10 +181,6 @@ def _config(size: str) -> EncoderConfig:
     """A size with the vocabulary of the paper, which is larger than the tokenizer's."""
     changes: dict[str, Any] = {"layer_kinds": layer_kinds(2)} if size == "tiny" else {}
     return EncoderConfig.preset(size, **changes)
-
-
-def _ids(bench: Bench, size: str, lengths: Sequence[int]) -> list[list[int]]:
-    return bench.sequences(lengths, bench.config(size).vocab_size)
 
 
 def _texts(tokenizer: Tokenizer, lengths: Sequence[int]) -> list[str]:

@@ -1,9 +1,9 @@
-"""Texts to vectors, in whole calls: `Embedder.encode` beside everyone else who does it.
+"""Claim: `Embedder.encode` has at least twice the throughput of the best peer in float32.
 
     python -m benchmarks.inference.embedding DATA
 
-Claim: in `auto` precision at least twice the throughput of the best peer in float32, and 1.2 times
-that of the best in any precision whose vectors have a cosine of 0.99 with those of float32.
+In `auto` precision, that is; and 1.2 times that of the best peer in any precision whose vectors
+have a cosine of 0.99 with those of float32.
 
 DATA is the folder of real corpora: sentences, abstracts and reviews come in random order.
 Tokenizing, sorting, padding, pooling and normalising are timed with the rest. ONNX Runtime and

@@ -11,7 +11,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -90,44 +90,30 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def saved(options: argparse.Namespace, folder: Path) -> tuple[list[Save], int]:
     """The saves that fit into the time, one at least, and the size of a checkpoint."""
-    model, optimizer, step = training(options.size, options.tokens)
-    saver = BackgroundSaver(folder, {})
-    saves: list[Save] = []
+    model = initialize(MaskedLanguageModel(EncoderConfig.preset(options.size)), seed=0)
+    optimizer = StableAdamW(parameter_groups(model, 1e-5), peak_learning_rate=1e-4)
+    batch, dtype = masked_batch([options.tokens]), compute_dtype("cpu", "auto")
+
+    def seconds() -> float:
+        """Of a step of pretraining on random tokens."""
+        started = time.perf_counter()
+        masked_step(model, batch, dtype)
+        optimizer.step()
+        return time.perf_counter() - started
+
+    saver, saves = BackgroundSaver(folder, {}), []
     end = time.monotonic() + 60 * options.minutes
-    step()  # makes the optimizer's state
+    seconds()  # makes the optimizer's state
     while not saves or time.monotonic() < end:
-        quiet = median(seconds(step) for _ in range(options.quiet_steps))
+        quiet = median(seconds() for _ in range(options.quiet_steps))
         place = checkpoint.folder_of(folder, len(saves))
         saver.save(place, model, optimizer, {"step": len(saves)}, keep=1)
         beside: list[float] = []
         while not (found := saver.finished()):
-            beside.append(seconds(step))
+            beside.append(seconds())
         saves.append(Save(quiet, found[0].paused_seconds, beside, found[0].seconds))
     # The first save also makes the memory that the later ones use again.
     return saves[1:] or saves, sum(path.stat().st_size for path in place.iterdir())
-
-
-def training(
-    size: str, num_tokens: int
-) -> tuple[MaskedLanguageModel, StableAdamW, Callable[[], Any]]:
-    """A model, its optimizer, and a step of pretraining on random tokens."""
-    config = EncoderConfig.preset(size)
-    model = initialize(MaskedLanguageModel(config), seed=0)
-    optimizer = StableAdamW(parameter_groups(model, 1e-5), peak_learning_rate=1e-4)
-    batch = masked_batch([num_tokens])
-
-    def step() -> None:
-        masked_step(model, batch, compute_dtype("cpu", "auto"))
-        optimizer.step()
-
-    return model, optimizer, step
-
-
-def seconds(step: Callable[[], Any]) -> float:
-    """How long a step takes."""
-    started = time.perf_counter()
-    step()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
