@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from modernbert.inference.sparse_embedder import SparseEmbedder
     from modernbert.inference.tagger import Tagger
     from modernbert.interop.accelerate import accelerate, restore
-    from modernbert.interop.collator import DataCollatorWithPacking
+    from modernbert.interop.batches import DataCollatorWithPacking
     from modernbert.model.config import EncoderConfig
     from modernbert.model.encoder import Encoder
     from modernbert.model.heads import (
@@ -105,7 +105,7 @@ __all__ = [
 _HOMES = {
     "ChunkSettings": "modernbert.inference.chunks",
     "Classifier": "modernbert.inference.classifier",
-    "DataCollatorWithPacking": "modernbert.interop.collator",
+    "DataCollatorWithPacking": "modernbert.interop.batches",
     "Embedder": "modernbert.inference.embedder",
     "EmbeddingTransformer": "modernbert.sklearn",
     "Encoder": "modernbert.model.encoder",

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.models.modernbert import modeling_modernbert as theirs
 
 from modernbert.errors import InputError
-from modernbert.interop.inputs import PACKED_KEYS, Inputs, has_padding
+from modernbert.interop.batches import PACKED_KEYS, Inputs, has_padding
 from modernbert.interop.their_layers import (
     can_run,
     encoder_config,

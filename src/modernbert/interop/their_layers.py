@@ -20,7 +20,7 @@ from torch.nn import functional
 from transformers.models.modernbert import modeling_modernbert as theirs
 
 from modernbert.batch import PackedBatch
-from modernbert.interop.inputs import PACKED_KEYS
+from modernbert.interop.batches import PACKED_KEYS
 from modernbert.model.attention import attend_rotated
 from modernbert.model.choices import choose_precision
 from modernbert.model.config import EncoderConfig
