@@ -200,6 +200,8 @@ def pretrain(
     from modernbert.tasks.pretraining.pretrain import pretrain as run
     from modernbert.tasks.pretraining.recipe import read_recipe
     from modernbert.training.interruption import Interrupted
+    from modernbert.training.log import read_evaluations
+    from modernbert.training.trainer import METRICS_FILE
 
     given = find_recipe(Path(recipe)) if isinstance(recipe, Path | str) else recipe or {}
     evaluation = {} if held_out is None else {"evaluation.shards": str(held_out)}
@@ -209,11 +211,13 @@ def pretrain(
         result = run(settings, [*watches, *observers])
     if result.status == "interrupted":
         raise Interrupted(result.exit_code)
+    evaluations = read_evaluations(settings.output / METRICS_FILE)
+    last = evaluations[-1][1] if evaluations else {}
     return PretrainingResult(
         status=result.status,
         steps=result.progress.step,
         tokens=result.progress.tokens,
-        evaluation=result.evaluation or _last_evaluation(settings.output),
+        evaluation=result.evaluation or last,
         model=settings.output / MODEL_FOLDER,
         report=settings.output / "report.html",
     )
@@ -398,16 +402,3 @@ def _sources(shards: Any) -> dict[str, Any]:
         return {"sources": weighted}
     listed = [shards] if isinstance(shards, Path | str) else shards
     return {"sources": [{"shards": str(each)} for each in listed]}
-
-
-def _last_evaluation(run: Path) -> dict[str, float]:
-    """The figures of the last evaluation in a run's log."""
-    from modernbert.training.log import read_metrics
-    from modernbert.training.trainer import METRICS_FILE
-
-    figures: dict[str, float] = {}
-    for row in read_metrics(run / METRICS_FILE):
-        if row["kind"] == "evaluation":
-            besides = ("kind", "step", "phase", "tokens", "seconds")
-            figures = {name: value for name, value in row.items() if name not in besides}
-    return figures

@@ -110,6 +110,16 @@ def read_metrics(path: Path) -> Iterator[Record]:
                 yield row
 
 
+def read_evaluations(path: Path) -> list[tuple[int, dict[str, float]]]:
+    """Return the step and the figures of each evaluation in a run's log."""
+    besides = ("kind", "step", "phase", "tokens", "seconds")
+    return [
+        (row["step"], {name: value for name, value in row.items() if name not in besides})
+        for row in read_metrics(path)
+        if row["kind"] == "evaluation"
+    ]
+
+
 def _has_begun(phase: str | None, resume: Record) -> bool:
     """Whether a row's phase is the one that is resumed, or an earlier one."""
     return phase is None or "phases" not in resume or phase in resume["phases"]

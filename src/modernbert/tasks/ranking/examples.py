@@ -234,28 +234,19 @@ def prepared(
                     f"{data.source}, example {row}: the loss {loss!r} needs scores of a positive "
                     f"and of one negative or more; take {plain!r}, or add them"
                 )
-    most = settings.num_negatives
-    kept = [
-        each if most is None else each.first(each.relevant + most)
-        for each in data.examples
-        if _has_use(each, loss)
-    ]
-    if not kept:
+    used = [each for each in data.examples if _has_use(each, loss)]
+    if not used:
         needs = "a document that answers it"
         if loss in LISTWISE:
             needs = f"documents of different labels or scores, from which {loss!r} learns"
         raise InputError(f"{data.source}: no query has {needs}")
-    notes = list(data.notes)
-    used = [each for each in data.examples if _has_use(each, loss)]
+    most, notes = settings.num_negatives, list(data.notes)
+    kept = used if most is None else [each.first(each.relevant + most) for each in used]
     if left := len(data.examples) - len(used):
         without = "different labels or scores" if loss in LISTWISE else "an answer"
         notes.append(f"{data.source}: {left:,} queries without {without} are left out")
-    beyond = sum(map(_num_documents, used)) - sum(map(_num_documents, kept))
+    beyond = sum(len(each.documents) for each in used) - sum(len(each.documents) for each in kept)
     return replace(data, examples=kept), loss, notes, (left, beyond)
-
-
-def _num_documents(example: RankedTexts) -> int:
-    return len(example.documents)
 
 
 def _has_use(example: RankedTexts, loss: str) -> bool:

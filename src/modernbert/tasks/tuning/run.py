@@ -35,7 +35,7 @@ from modernbert.training import checkpoint
 from modernbert.training.computation import autocast, prepare, undisturbed
 from modernbert.training.distributed import ALONE, Group
 from modernbert.training.interruption import Interrupted
-from modernbert.training.log import Observer, read_metrics
+from modernbert.training.log import Observer, read_evaluations, read_metrics
 from modernbert.training.optimizer import parameter_groups
 from modernbert.training.tensors import gathered, is_sharded
 from modernbert.training.trackers import tracking
@@ -137,8 +137,8 @@ class BestModel:
 
     def restore(self, evaluated_step: int) -> None:
         """Restore what a resumed run had found up to the evaluation of a step."""
-        rows = self._group.first(lambda: list(_evaluations(self._log, evaluated_step)))
-        self.figures = [(step, figures) for step, figures in rows]
+        rows = self._group.first(lambda: read_evaluations(self._log))
+        self.figures = [(step, figures) for step, figures in rows if step <= evaluated_step]
 
     def evaluated(self, model: nn.Module, step: int, figures: Mapping[str, float]) -> None:
         """Take one evaluation; the model is kept if it is the best so far.
@@ -341,13 +341,3 @@ def _seconds(folder: Path) -> float:
     return sum(
         float(row.get("seconds", 0)) for row in rows if row["kind"] in ("step", "evaluation")
     )
-
-
-def _evaluations(log: Path, last_step: int) -> Sequence[tuple[int, Mapping[str, float]]]:
-    """Return the step and the scores of each evaluation in a run's log."""
-    besides = ("kind", "step", "phase", "tokens", "seconds")
-    return [
-        (row["step"], {name: value for name, value in row.items() if name not in besides})
-        for row in read_metrics(log)
-        if row["kind"] == "evaluation" and row["step"] <= last_step
-    ]
