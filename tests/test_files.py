@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from modernbert import files
-from modernbert.errors import InUseError
+from modernbert.errors import InUseError, ModelFolderError, TokenizerError
 from modernbert.files import (
     TEMPORARY_PREFIX,
     locked,
@@ -118,6 +118,23 @@ def test_a_failed_update_changes_nothing(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
 
 
+@pytest.mark.parametrize("inner", [TokenizerError, None])
+def test_a_folder_that_cannot_be_written_is_told_of_by_its_own_name(
+    tmp_path: Path, inner: type[TokenizerError] | None
+) -> None:
+    """A part of a folder has a temporary name while it is written, which says nothing."""
+    path = tmp_path / "folder"
+    with (
+        pytest.raises(ModelFolderError, match=rf"^{path}: cannot be written: .*full$"),
+        updated_folder(path, error=ModelFolderError) as partial,
+        updated_folder(partial / "part", error=inner),
+    ):
+        raise OSError(errno.ENOSPC, "full")
+    with pytest.raises(OSError, match="full"), updated_folder(path):
+        raise OSError(errno.ENOSPC, "full")
+    assert names_in(tmp_path) == []
+
+
 def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / f"{TEMPORARY_PREFIX}folder").mkdir()
     (tmp_path / f"{TEMPORARY_PREFIX}folder" / "a").touch()
@@ -187,7 +204,7 @@ KILLED = """
 import os, sys, signal
 from pathlib import Path
 from modernbert import files
-from modernbert.errors import InUseError
+from modernbert.errors import InUseError, ModelFolderError, TokenizerError
 
 left = int(sys.argv[2])
 

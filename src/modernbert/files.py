@@ -115,19 +115,20 @@ def updated_folder(path: Path, *, error: type[ModernBertError] | None = None) ->
     Args:
         path: The folder.
         error: The class to raise for an `OSError`, such as that of a full disk; none to leave it.
+            Within a folder that is being filled it is left to whoever fills that.
     """
     try:
         with _updated_folder(path) as folder:
             yield folder
     except OSError as failure:
-        if error is None:
+        if error is None or _is_being_filled(path):
             raise
         raise error(f"{path}: cannot be written: {failure}") from None
 
 
 @contextmanager
 def _updated_folder(path: Path) -> Iterator[Path]:
-    if any(part.startswith(TEMPORARY_PREFIX) for part in path.parts):
+    if _is_being_filled(path):
         path.mkdir(parents=True, exist_ok=True)
         yield path
         return
@@ -142,6 +143,10 @@ def _updated_folder(path: Path) -> Iterator[Path]:
         sync_tree(temporary)
         if not _replace_at_once(path.resolve(), temporary):
             _replace_one_by_one(path, temporary)
+
+
+def _is_being_filled(path: Path) -> bool:
+    return any(part.startswith(TEMPORARY_PREFIX) for part in path.parts)
 
 
 def _write_hashes(update: Path, path: Path) -> None:

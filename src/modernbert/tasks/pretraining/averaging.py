@@ -8,7 +8,7 @@ folders in `candidates/` of the run, each with the figures of its evaluation in 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -169,14 +169,7 @@ def measured(parts: Sequence[AveragedPart], held_out: "HeldOut") -> list[Average
     Raises:
         ModelFolderError: A part that is no masked language model.
     """
-    return [
-        AveragedPart(
-            folder=part.folder,
-            weight=part.weight,
-            figures=held_out.figures(load_model(part.folder)),
-        )
-        for part in parts
-    ]
+    return [replace(part, figures=held_out.figures(load_model(part.folder))) for part in parts]
 
 
 def best(parts: Sequence[AveragedPart], number: int) -> list[AveragedPart]:
