@@ -84,7 +84,7 @@ def main() -> None:
         for name, start in servers.items():
             sent = _sent_to(name, asks)
             with start() as address:
-                vector = _vector(address, sent["main"][0])
+                vector = _vector(address, sent["texts"][0])
                 expected = vector if expected is None else expected
                 if vector @ expected < _COSINE_FROM:
                     raise RuntimeError(f"{name}: a vector with a cosine of {vector @ expected}")
@@ -107,14 +107,14 @@ def _vector(address: str, ask: Ask) -> Any:
 
 def measure(address: str, asks: Asks, options: argparse.Namespace) -> Figures:
     """All figures of one server."""
-    main, seconds = asks["main"], options.seconds
+    texts, seconds = asks["texts"], options.seconds
     clients = _LARGE_CLIENTS if options.large else _CLIENTS
     if not options.large:
-        _saturate(address, main, seconds / 4, num_clients=clients)  # to warm up
-    figures = {"saturation": _saturate(address, main, seconds, num_clients=clients)}
+        _saturate(address, texts, seconds / 4, num_clients=clients)  # to warm up
+    figures = {"saturation": _saturate(address, texts, seconds, num_clients=clients)}
     if not options.large:
         rate = figures["saturation"]["requests_per_second"] / 2
-        half = _open(address, main, seconds, rate)
+        half = _open(address, texts, seconds, rate)
         figures["half"] = {"requests_per_second": rate, **latencies(half)}
     others = {kind: asks[kind] for kind in ("long", "rerank") if kind in asks}
     with _closed_loops(address, others, seconds) as answers:
@@ -210,8 +210,8 @@ def _asks(options: argparse.Namespace, tokenizer: Tokenizer) -> Asks:
     short, long = short_and_long(options.data, tokenizer, num_short=400, num_long=20)
     if options.large:
         many, reranks = requests(options.data, tokenizer, num_texts=options.texts)
-        return {"main": many, "short": short, "long": long, "rerank": reranks}
-    return {"main": ragged(options.data, tokenizer, count=2_000), "short": short, "long": long}
+        return {"texts": many, "short": short, "long": long, "rerank": reranks}
+    return {"texts": ragged(options.data, tokenizer, count=2_000), "short": short, "long": long}
 
 
 def _sent_to(name: str, asks: Asks) -> Asks:
