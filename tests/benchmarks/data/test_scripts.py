@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.data import loader, opening, preparing, shards
+from benchmarks.data import loader, preparing, shards
 from benchmarks.data.shards import web_shards
 
 
@@ -27,16 +27,12 @@ def test_shards_have_web_lengths(cache: Path) -> None:
 
 def test_loader(cache: Path, tmp_path: Path) -> None:
     options = ["--cache", str(cache), "--out", str(tmp_path / "r.json"), "--sizes", "tiny"]
-    loader.main([*options, "--tokens", "50000", "--batches", "2", "--bin-tokens", "256"])
+    options += ["--tokens", "60000", "--place", "30000", "--batches", "2", "--bin-tokens", "256"]
+    loader.main(options)
     result = json.loads((tmp_path / "r.json").read_text())
     each = result["sizes"]["tiny"]
     assert len(each["training_tokens_per_second"]) == 3 and each["times"] > 0
-
-
-def test_opening(cache: Path, tmp_path: Path) -> None:
-    options = ["--cache", str(cache), "--out", str(tmp_path / "r.json"), "--rounds", "1"]
-    opening.main([*options, "--tokens", "60000", "--place", "30000"])
-    seconds = json.loads((tmp_path / "r.json").read_text())["seconds"]
+    seconds = result["opening_seconds"]
     assert 0 < seconds["opened"] < seconds["found"] < seconds["first_batch"]
 
 
