@@ -196,7 +196,8 @@ def _keep(path: Path, key: str, bench: Bench, rows: Rows) -> None:
 
 def merge(path: Path, name: str, found: Mapping[str, Any], bench: Bench) -> None:
     """Put a section into the file, beside those that are there."""
-    whole = results.read(path) if path.exists() else {"benchmark": "gpu", "sections": {}}
+    whole: dict[str, Any] = {"benchmark": "gpu", "sections": {}}
+    whole = results.read(path) if path.exists() else whole
     around = results.surroundings(num_threads=torch.get_num_threads())
     told = {key: around[key] for key in ("date", "commit", "uncommitted", "load_average")}
     section = {**told, "versions": versions(bench), "tiny": bench.tiny, **found}

@@ -221,7 +221,7 @@ def _difference(gradients: Tensor, wanted: Tensor) -> float:
 
 
 def _config(options: argparse.Namespace) -> EncoderConfig:
-    numbers = dict(SIZES[options.size][0])
+    numbers: dict[str, Any] = dict(SIZES[options.size][0])
     if "vocab_size" in numbers:
         names = ("unk", "cls", "sep", "pad", "mask")
         numbers |= {f"{name}_token_id": index for index, name in enumerate(names)}

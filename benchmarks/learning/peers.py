@@ -5,7 +5,7 @@ decay to zero. Only training counts as time: the start, evaluations and saving d
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -87,7 +87,7 @@ class _Run:
             accuracy=figures["held_out_accuracy"],
         )
 
-    def trainer(self, rows: Iterable[list[int]], *, tokens_a_step: int, **arguments: float) -> Any:
+    def trainer(self, rows: Iterable[list[int]], *, tokens_a_step: int, **arguments: Any) -> Any:
         """A Trainer that tells of its steps and takes its learning rate from here."""
         from torch.optim.lr_scheduler import LambdaLR
         from transformers import (
@@ -108,7 +108,7 @@ class _Run:
                 return self.lr_scheduler
 
             def training_step(
-                self, model: Any, inputs: Mapping[str, Tensor], *rest: Any, **named: Any
+                self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any
             ) -> Tensor:
                 run.tokens += int(inputs["attention_mask"].sum())
                 loss: Tensor = super().training_step(model, inputs, *rest, **named)
@@ -118,7 +118,8 @@ class _Run:
             def on_train_begin(self, *_: Any, **__: Any) -> None:
                 run.begin()
 
-            def on_step_end(self, _: Any, __: Any, control: Any, **___: Any) -> None:
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                del args, state
                 control.should_training_stop = run.after_step()
 
         with TemporaryDirectory() as folder:  # nothing is saved

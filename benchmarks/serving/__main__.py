@@ -64,10 +64,8 @@ _COMPARED = (
 def main() -> None:
     """Measure and write."""
     options = _options()
-    models = [
-        model_folder(options.data, size=options.size, num_layers=options.layers, is_reranker=each)
-        for each in (False, True)
-    ]
+    made = partial(model_folder, options.data, size=options.size, num_layers=options.layers)
+    models = made(), made(is_reranker=True)
     asks = _asks(options, Tokenizer.from_pretrained(models[0]))
     servers = _servers(models, options)
     servers = {name: servers[name] for name in options.servers or servers}
@@ -111,7 +109,7 @@ def measure(address: str, asks: Asks, options: argparse.Namespace) -> Figures:
     clients = _LARGE_CLIENTS if options.large else _CLIENTS
     if not options.large:
         _saturate(address, texts, seconds / 4, num_clients=clients)  # to warm up
-    figures = {"saturation": _saturate(address, texts, seconds, num_clients=clients)}
+    figures: Figures = {"saturation": _saturate(address, texts, seconds, num_clients=clients)}
     if not options.large:
         rate = figures["saturation"]["requests_per_second"] / 2
         half = _open(address, texts, seconds, rate)
@@ -227,7 +225,7 @@ def _sent_to(name: str, asks: Asks) -> Asks:
     }
 
 
-def _servers(models: Sequence[Path], options: argparse.Namespace) -> dict[str, Start]:
+def _servers(models: tuple[Path, Path], options: argparse.Namespace) -> dict[str, Start]:
     given = (str(models[1]), "--max-wait=600", "--timeout=600")
     servers: dict[str, Start] = {
         f"ours {precision}": partial(ours, models[0], options=(*given, f"--precision={precision}"))

@@ -66,7 +66,8 @@ def running(
                 process.wait()
             log.seek(0)
             if process.returncode not in (0, -15, 143):
-                raise RuntimeError(f"{command[0]} left with {process.returncode}: {_tail(log)}")
+                said = log.read()[-2000:].decode(errors="replace")
+                raise RuntimeError(f"{command[0]} left with {process.returncode}: {said}")
 
 
 def free_port() -> int:
@@ -85,7 +86,3 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
         except (urllib.error.URLError, OSError):
             sleep(0.1)
     raise RuntimeError(f"{url}: no answer")
-
-
-def _tail(log: object) -> str:
-    return log.read()[-2000:].decode(errors="replace")  # type: ignore[attr-defined]

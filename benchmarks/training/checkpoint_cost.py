@@ -101,7 +101,8 @@ def saved(options: argparse.Namespace, folder: Path) -> tuple[list[Save], int]:
         optimizer.step()
         return time.perf_counter() - started
 
-    saver, saves = BackgroundSaver(folder, {}), []
+    saver = BackgroundSaver(folder, {})
+    saves: list[Save] = []
     end = time.monotonic() + 60 * options.minutes
     seconds()  # makes the optimizer's state
     while not saves or time.monotonic() < end:
