@@ -29,21 +29,24 @@ def bare_parser(description: str | None, **options: tuple[Any, str]) -> argparse
 def parser(
     description: str | None,
     *,
-    rounds: int,
+    rounds: int | None = None,
     seconds: float | None = None,
     **options: tuple[Any, str],
 ) -> argparse.ArgumentParser:
-    """`bare_parser` with the options of every script: how long, with what, and where to write."""
-    made = bare_parser(description, rounds=(rounds, "turns of everyone, at most"))
+    """`bare_parser` with what a result needs: with how many threads, and where to write.
+
+    rounds: of a script that times everyone in turn; seconds: of one that ends after these.
+    """
+    made = bare_parser(description)
+    if rounds is not None:
+        add(made, rounds=(rounds, "turns of everyone, at most"))
     if seconds is not None:
+        text = "count the CPU's time and not the clock's: for a machine with other work, one thread"
         add(made, seconds=(seconds, f"no new round that would end after these ({seconds:g})"))
+        add(made, cpu_time=(False, text))
     add(
         made,
         threads=(os.cpu_count(), "threads of everyone"),
-        cpu_time=(
-            False,
-            "count the CPU's time and not the clock's: for a machine with other work, one thread",
-        ),
         cache=(CACHE, "folder of models, exports and data that are made once"),
     )
     made.add_argument("--out", "--output", type=Path, help="file of the result")

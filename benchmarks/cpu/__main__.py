@@ -48,9 +48,12 @@ class Row(NamedTuple):
         """Whether there is a result, and one of equal outputs."""
         return self.out.exists() and all(results.read(self.out).get("checks", {}).values())
 
-    def command(self, *more: str) -> list[str]:
+    def command(self, *, threads: str | None = None, cpu_time: bool = False) -> list[str]:
         """What is run."""
-        return [*_command(self.script), *more, "--out", str(self.out)]
+        given = ["--threads", threads] if threads else []
+        if cpu_time and not self.script.startswith("memory"):  # which counts no seconds
+            given.append("--cpu-time")
+        return [*_command(self.script), *given, "--out", str(self.out)]
 
 
 def _command(script: str) -> list[str]:
@@ -131,8 +134,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(row: Row, options: argparse.Namespace) -> bool:
-    threads = ["--threads", options.threads] if options.threads else []
-    command = row.command(*threads, *(["--cpu-time"] if options.cpu_time else []))
+    command = row.command(threads=options.threads, cpu_time=options.cpu_time)
     overrun = _OVERRUN_BESIDE_OTHERS if options.cpu_time else _OVERRUN
     print(f"== {row.name}", flush=True)
     begin = time.monotonic()

@@ -34,8 +34,6 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = command.parser(
         __doc__,
-        rounds=1,
-        seconds=300,
         peers=(",".join(NAMES), "names of engines, by commas"),
         length=(8_192, "tokens of the one sequence"),
         only=(str, "measure this engine in this process and print a line of JSON"),

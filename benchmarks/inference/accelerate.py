@@ -23,7 +23,6 @@ from benchmarks.workloads import WORKLOADS, Workload, token_ids
 from modernbert import accelerate
 
 WITHIN = 1e-5
-_ROUNDS = 9
 DEFAULT = ("request-32", "512-ragged", "uniform-padded", "web", "512-fixed")
 Batch = dict[str, Tensor]
 
@@ -63,7 +62,9 @@ def step(model: Any, batch: Batch) -> Callable[[], object]:
     return call
 
 
-def measure(models: dict[str, Any], workload: Workload, seconds: float) -> dict[str, Any]:
+def measure(
+    models: dict[str, Any], workload: Workload, options: argparse.Namespace
+) -> dict[str, Any]:
     """The figures of one workload; nothing is timed where outputs differ."""
     batch = padded(workload)
     difference = largest_difference(models["transformers"], models["accelerated"], batch)
@@ -79,7 +80,13 @@ def measure(models: dict[str, Any], workload: Workload, seconds: float) -> dict[
         turns = {key: made(model, batch) for key, model in models.items()}
         for call in turns.values():
             call()
-        times = interleave(turns, rounds=_ROUNDS, budget_seconds=seconds, min_turn_seconds=0.1)
+        times = interleave(
+            turns,
+            rounds=options.rounds,
+            budget_seconds=options.seconds,
+            min_turn_seconds=0.1,
+            clock=command.clock(options),
+        )
         row[name] = {
             **{f"{key}_seconds": round(median(value), 5) for key, value in times.items()},
             "speedup": round(speedup(times["accelerated"], times["transformers"]), 2),
@@ -96,7 +103,7 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
     models = {"transformers": loaded[0], "accelerated": accelerate(loaded[1])}
     rows = {}
     for name in options.workloads.split(","):
-        rows[name] = measure(models, WORKLOADS[name], options.seconds)
+        rows[name] = measure(models, WORKLOADS[name], options)
         print(name, rows[name])
     return {"model": source.description, "workloads": rows}
 
@@ -105,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print a line for each workload, and write them all."""
     options = command.parser(
         __doc__,
-        rounds=_ROUNDS,
+        rounds=9,
         seconds=20,
         workloads=(",".join(DEFAULT), "by commas"),
         layers=(11, "layers, every third global"),

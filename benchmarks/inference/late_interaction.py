@@ -115,7 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     made = command.parser(
         __doc__,
-        rounds=1,
         documents_count=(100_000, "the first so many"),
         num_queries=(50, "the first so many"),
         clusters=(1024, "of the encodings"),

@@ -54,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write."""
     options = command.parser(
         __doc__,
-        rounds=1,
         size=("base", "a preset"),
         tokens=(1024, "of a step, in one sequence"),
         minutes=(5.0, "no new save after these"),

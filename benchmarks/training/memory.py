@@ -35,7 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write; 1 if a prediction is too far off."""
     options = command.parser(
         __doc__,
-        rounds=1,
         size=("base", "a preset"),
         vocab_size=(VOCAB_SIZE, "entries of the tokenizer"),
         steps=(6, "of each run"),

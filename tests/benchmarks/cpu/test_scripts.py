@@ -31,8 +31,10 @@ def test_rows_are_commands_of_these_scripts() -> None:
     """Each row's options are known to its script, and no two write to one file."""
     for row in driver.ROWS:
         script = importlib.import_module(f"benchmarks.cpu.{row.script.split()[0]}")
-        options = script.parser().parse_args(row.command()[row.command().index("-m") + 2 :])
-        assert options.out == row.out
+        for given in ({}, {"threads": "1", "cpu_time": True}):
+            command = row.command(**given)
+            options = script.parser().parse_args(command[command.index("-m") + 2 :])
+            assert options.out == row.out
     assert len({row.out for row in driver.ROWS}) == len(driver.ROWS)
 
 

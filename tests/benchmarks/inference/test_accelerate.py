@@ -1,5 +1,6 @@
 """The benchmark's batches, and that nothing is timed where outputs differ."""
 
+from argparse import Namespace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from benchmarks.inference.accelerate import measure, padded
 from benchmarks.workloads import Workload
 
+OPTIONS = Namespace(rounds=9, seconds=0.01, cpu_time=False)
 WORKLOAD = Workload(name="three", description="three lengths", lengths=(3, 1, 5))
 
 
@@ -32,11 +34,11 @@ def test_batches_are_padded_on_the_right() -> None:
 
 
 def test_equal_models_are_timed() -> None:
-    row = measure({"transformers": Model(0), "accelerated": Model(0)}, WORKLOAD, 0.01)
+    row = measure({"transformers": Model(0), "accelerated": Model(0)}, WORKLOAD, OPTIONS)
     assert row["largest_difference"] == 0 and (row["real_tokens"], row["padded_tokens"]) == (9, 15)
     assert row["forward"]["speedup"] > 0 and row["forward_and_backward"]["speedup"] > 0
 
 
 def test_models_that_differ_are_not() -> None:
-    row = measure({"transformers": Model(0), "accelerated": Model(0.1)}, WORKLOAD, 0.01)
+    row = measure({"transformers": Model(0), "accelerated": Model(0.1)}, WORKLOAD, OPTIONS)
     assert "failed" in row and "forward" not in row
