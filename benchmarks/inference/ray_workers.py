@@ -66,12 +66,17 @@ writer.close()
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure both sides in turn and write the result."""
-    made = command.parser(__doc__, rounds=3, batch_size=(512, "texts that a worker is given"))
+    made = command.bare_parser(
+        __doc__,
+        rounds=(3, "turns of both sides"),
+        batch_size=(512, "texts that a worker is given"),
+        out=(results.on_this_cpu("ray-workers"), "file of the result"),
+    )
+    made.set_defaults(threads=1)  # of each worker
     made.add_argument("texts", type=Path)
     made.add_argument("model", type=Path)
     options = made.parse_args(arguments)
-    options.threads = 1  # of each worker
-    found = command.measured("ray_workers", measure, options, results.on_this_cpu("ray-workers"))
+    found = command.measured("ray_workers", measure, options)
     print(f"Ray's two workers have {found['ratio']:.2f} of the speed of two processes")
 
 
