@@ -1,4 +1,4 @@
-"""The models with a head: prediction of masked tokens, labels of texts and tokens, answers.
+"""The models with a head: masked tokens, labels of texts and tokens, answers, sparse weights.
 
 All heads begin with the same block, so a fine-tuned model can start from the one that pretraining
 learned.
