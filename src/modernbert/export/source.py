@@ -30,7 +30,7 @@ from modernbert.model.heads import HEADS, MaskedLanguageModel, SequenceClassifie
 from modernbert.model.layer import ACTIVATIONS
 from modernbert.model.pooling import Poolings
 from modernbert.model.pretrained import SavedModel
-from modernbert.model.rope import rotary_table
+from modernbert.model.rope import rotary_tables
 from modernbert.model.weights import INDEX_FILE
 from modernbert.tokenizer.tokenizer import Tokenizer
 
@@ -211,10 +211,7 @@ def padded_hidden(encoder: Encoder, input_ids: Tensor, attention_mask: Tensor) -
     rows, columns = input_ids.shape
     positions = torch.arange(columns, device=input_ids.device)
     biases = _biases(attention_mask != 0, positions, config.window)
-    angles = {
-        kind: rotary_table(positions, config.head_size, config.theta(kind), config.scaling(kind))
-        for kind in set(config.layer_kinds)
-    }
+    angles = rotary_tables(config, positions)
     hidden = encoder.embeddings(input_ids).flatten(0, 1)  # (rows x columns, hidden_size)
     for layer, kind in zip(encoder.layers, config.layer_kinds, strict=True):
         parts: Any = layer

@@ -14,7 +14,7 @@ from modernbert.inference.embedder_folder import Side
 from modernbert.inference.inputs import EncodedText, TextEncoder
 from modernbert.model.encoder import Encoder
 from modernbert.model.layer import Layer
-from modernbert.model.rope import RotaryTable, rotary_table, rotate
+from modernbert.model.rope import RotaryTable, rotary_tables, rotate
 from modernbert.tokenizer.tokenizer import Tokenizer
 
 ExpansionKind = Literal["fixed", "min"]
@@ -208,12 +208,7 @@ def _hidden_of_block(encoder: Encoder, token_ids: Tensor, seen: Tensor) -> Tenso
             seen[:, None, :] & near if kind == "local" else seen[:, None, :].expand(-1, length, -1)
         )
         masks[kind] = keys[:, None]  # (rows, 1, length, length)
-    tables = {
-        kind: rotary_table(
-            places.repeat(num_rows), config.head_size, config.theta(kind), config.scaling(kind)
-        )
-        for kind in set(config.layer_kinds)
-    }
+    tables = rotary_tables(config, places.repeat(num_rows))
     hidden = encoder.embeddings(token_ids.flatten())
     for layer, kind in zip(encoder.layers, config.layer_kinds, strict=True):
         assert isinstance(layer, Layer)

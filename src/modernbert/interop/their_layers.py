@@ -28,7 +28,7 @@ from modernbert.model.config_file import LAYER_KINDS, encoder_numbers
 from modernbert.model.encoder import Encoder
 from modernbert.model.layer import gate
 from modernbert.model.layout import Layout
-from modernbert.model.rope import RotaryTable, rotary_table
+from modernbert.model.rope import RotaryTable, rotary_tables
 
 _FLAGS = ("output_hidden_states", "output_attentions")
 _OPTIONS = {*_FLAGS, "return_dict", "num_items_in_batch", "use_cache", *PACKED_KEYS}
@@ -186,12 +186,7 @@ def hidden_states(
     """
     config = encoder_config(model)
     layout = Layout(batch, config.window)
-    tables = {
-        kind: rotary_table(
-            batch.position_ids, config.head_size, config.theta(kind), config.scaling(kind)
-        )
-        for kind in set(config.layer_kinds)
-    }
+    tables = rotary_tables(config, batch.position_ids)
     if embeds is None:
         hidden = model.embeddings(input_ids=batch.token_ids)
     else:

@@ -20,7 +20,7 @@ from modernbert.model.layout import Layout
 from modernbert.model.native.engine import Engine
 from modernbert.model.native.onednn import OneDnnEngine, engine_for
 from modernbert.model.pretrained import SavedModel
-from modernbert.model.rope import rotary_table
+from modernbert.model.rope import rotary_tables
 
 
 class Embeddings(nn.Module):
@@ -125,12 +125,7 @@ class Encoder(SavedModel):
             fuses=self.fuses,
             float8=self.float8,
         )
-        tables = {
-            kind: rotary_table(
-                batch.position_ids, config.head_size, config.theta(kind), config.scaling(kind)
-            )
-            for kind in set(config.layer_kinds)
-        }
+        tables = rotary_tables(config, batch.position_ids)
         hidden, added = self.embeddings(batch.token_ids), None
         if self.narrow_stream:
             hidden = hidden.bfloat16()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from modernbert.model.config import EncoderConfig, LayerKind
 from modernbert.model.rope_scaling import RopeScaling
 
 
@@ -34,6 +35,19 @@ def rotary_table(
     angles = torch.outer(position_ids.float(), frequencies)
     grown = 1.0 if scaling is None else scaling.attention_factor
     return RotaryTable(angles.cos() * grown, angles.sin() * grown)
+
+
+def rotary_tables(config: EncoderConfig, position_ids: Tensor) -> dict[LayerKind, RotaryTable]:
+    """Return the tables of tokens for each kind of layer, with the angles of the config.
+
+    Args:
+        config: The config of the model.
+        position_ids: As in `rotary_table`.
+    """
+    return {
+        kind: rotary_table(position_ids, config.head_size, config.theta(kind), config.scaling(kind))
+        for kind in set(config.layer_kinds)
+    }
 
 
 def _frequencies(

@@ -1,6 +1,7 @@
 """The encoder with oneDNN's products, forced where there is no AMX, against the one in torch."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from modernbert.model.native import loading
 from modernbert.model.native.engine import Engine, Precision
 from modernbert.model.native.functions import quantize
 from modernbert.model.native.onednn import OneDnnEngine, engine_for
+from modernbert.model.rope_scaling import RopeScaling
 
 LENGTHS = [[1], [50, 3], [300, 129, 64, 65, 1], [1200]]
 HAS_VARIANT = any(variant.name == "avx512-bf16" for variant in loading.this_machine().usable())
@@ -47,12 +49,15 @@ def engines(encoder: Encoder, amx: None) -> dict[str, OneDnnEngine]:  # noqa: AR
 def test_bfloat16_is_close(
     encoder: Encoder, engines: dict[str, OneDnnEngine], lengths: list[int]
 ) -> None:
+    assert_as_close_as_torch(encoder, engines["bfloat16"], batch_of(lengths))
+
+
+def assert_as_close_as_torch(encoder: Encoder, engine: OneDnnEngine, batch: PackedBatch) -> None:
     """No further from float32 than the torch modules under autocast, and a little."""
-    batch = batch_of(lengths)
     reference = expected(encoder, batch)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         usual = (encoder(batch) - reference).square().mean().sqrt()
-    error = (engines["bfloat16"](batch) - reference).square().mean().sqrt()
+    error = (engine(batch) - reference).square().mean().sqrt()
     assert error <= 1.2 * usual
 
 
@@ -65,6 +70,13 @@ def test_int8_is_close(
         engines["int8"](batch), expected(encoder, batch), dim=1
     )
     assert similarity.min() > 0.998
+
+
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_stretched_angles(kind: Literal["linear", "yarn"]) -> None:
+    scaling = RopeScaling(kind=kind, factor=8.0, original_max_seqlen=64)
+    stretched, batch = small_encoder(global_scaling=scaling), batch_of([300, 20])
+    assert_as_close_as_torch(stretched, OneDnnEngine(stretched, "bfloat16"), batch)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])

@@ -14,7 +14,7 @@ from modernbert.batch import PackedBatch
 from modernbert.errors import InputError
 from modernbert.model.config import Activation, EncoderConfig, LayerKind
 from modernbert.model.native.loading import has_bfloat16, has_int8, library
-from modernbert.model.rope import rotary_table
+from modernbert.model.rope import rotary_tables
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -306,9 +306,7 @@ class Engine:
             return
         positions = torch.arange(max(_FIRST_ANGLES, 2 * len(held), length))
         self._kept += self._angles.values()  # another thread may be reading them
-        for kind in set(self.config.layer_kinds):
-            config = self.config
-            table = rotary_table(positions, HEAD_SIZE, config.theta(kind), config.scaling(kind))
+        for kind, table in rotary_tables(self.config, positions).items():
             self._angles[kind] = torch.cat(table, dim=1)  # (positions, 64): cosines, then sines
         for layer, kind in zip(self._layers, self.config.layer_kinds, strict=True):
             layer.angles = self._angles[kind].data_ptr()

@@ -16,7 +16,7 @@ from modernbert.model.layout import Layout
 from modernbert.model.native.engine import Engine, Precision
 from modernbert.model.native.functions import attend, geglu, quantize
 from modernbert.model.native.loading import takes_onednn
-from modernbert.model.rope import rotary_table
+from modernbert.model.rope import rotary_tables
 
 _ZERO = 128  # what stands for 0 in oneDNN's unsigned rows
 
@@ -116,10 +116,7 @@ class OneDnnEngine:
         if batch.total_tokens == 0:
             raise InputError("an empty batch: expected at least one token")
         config, layout = self.config, Layout(batch, self.config.window)
-        tables = {
-            kind: rotary_table(batch.position_ids, config.head_size, config.theta(kind))
-            for kind in set(config.layer_kinds)
-        }
+        tables = rotary_tables(config, batch.position_ids)
         embedded = functional.embedding(batch.token_ids, self._embedding).float()
         stream = self._normed(embedded, self._embedding_norm)
         for layer in self._layers:
