@@ -15,6 +15,7 @@ from modernbert.training.optimizer import (
     TensorUpdate,
     Update,
     clip_gradients,
+    embedding_groups,
     parameter_groups,
 )
 
@@ -103,6 +104,21 @@ def test_groups_decay_matrices_and_embeddings_only() -> None:
     assert [id(p) for p in decayed["params"]] == [id(m.weight) for m in module[:2]]
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.5, 0.0)
     assert [p.shape for p in plain["params"]] == [(4,), (4,), (5,)]
+
+
+def test_embeddings_have_a_rate_of_their_own() -> None:
+    module = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5))
+    module[2].weight = module[0].weight  # tied
+    module[1].bias.requires_grad_(False)
+    matrices, plain = parameter_groups(module, 0.5)
+    rated = embedding_groups([{**matrices, "rate_factor": 0.5}, plain], module, 3.0)
+    assert [(len(each["params"]), each["rate_factor"]) for each in rated] == [
+        (1, 0.5),
+        (1, 1.5),
+        (1, 1.0),
+    ]
+    assert rated[1]["params"][0] is module[0].weight
+    assert [each["weight_decay"] for each in rated] == [0.5, 0.5, 0.0]
 
 
 def test_parameters_without_gradient_keep_weight_and_state() -> None:

@@ -355,6 +355,22 @@ def test_settings_survive_toml(tmp_path: Path) -> None:
     assert load(TrainingSettings, tmp_path / "recipe.toml") == settings()
 
 
+def test_embeddings_learn_at_their_own_rate(tmp_path: Path) -> None:
+    own = phase(settings_=settings(embedding_rate=4.0))
+    assert own.full_identity["training"]["embedding_rate"] == 4.0
+    assert "embedding_rate" not in phase(settings_=settings()).full_identity["training"]
+    module = ToyModule()
+    trainer = Trainer(module, [own], tmp_path)
+    trainer.run()
+    groups = trainer.state.optimizer.param_groups
+    is_own = [group["params"][0] is module.embedding.weight for group in groups]
+    embeddings = groups[is_own.index(True)]
+    assert len(embeddings["params"]) == 1 and len(groups) == 3
+    for group in groups:
+        factor = 4 if group is embeddings else 1
+        assert embeddings["lr"] * factor == pytest.approx(4 * group["lr"])
+
+
 def test_a_phase_chooses_its_groups_and_when_it_ends(tmp_path: Path) -> None:
     """A group's own factor multiplies the rate; an early end is an end like any other."""
     module = ToyModule()

@@ -192,7 +192,9 @@ def train(folder: Path, kind_of_run: str = "one", death: str = "") -> int:
     elif kind == "after":
         step_seconds = 0.05
         threading.Timer(float(number), _die_if, [True]).start()
-    optimizer = {} if kind_of_run in ("one", "three") else {"optimizer": kind_of_run}
+    optimizer = (
+        {} if kind_of_run in ("one", "three") else {"optimizer": kind_of_run, "embedding_rate": 2.0}
+    )
     task = ToyTask(step_seconds=step_seconds)
     whole: Sequence[Phase] = [phase(task, settings(**optimizer))]
     if kind_of_run == "three":

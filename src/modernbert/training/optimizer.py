@@ -288,6 +288,30 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     return [group for group in groups if group["params"]]
 
 
+def embedding_groups(
+    groups: Iterable[dict[str, Any]], module: nn.Module, embedding_rate: float
+) -> list[dict[str, Any]]:
+    """Give the token embeddings a learning rate of their own.
+
+    Args:
+        groups: The optimizer's groups of the module's parameters.
+        module: The module; a decoder that is tied to its embeddings learns at their rate.
+        embedding_rate: Relative to the rate that the groups have.
+
+    Returns:
+        The groups, those with embeddings divided in two; the rate of one is multiplied by its
+        `rate_factor`.
+    """
+    embeddings = {id(each.weight) for each in module.modules() if isinstance(each, nn.Embedding)}
+    divided: list[dict[str, Any]] = []
+    for group in groups:
+        for is_embedding in (False, True):
+            some = [p for p in group["params"] if (id(p) in embeddings) == is_embedding]
+            factor = group.get("rate_factor", 1.0) * (embedding_rate if is_embedding else 1.0)
+            divided += [{**group, "params": some, "rate_factor": factor}] if some else []
+    return divided
+
+
 def _scales(surprises: list[Tensor] | tuple[Tensor, ...], parameters: list[Tensor]) -> list[Tensor]:
     """Compute 1 / max(1, root mean square) of each tensor, as scalar tensors.
 

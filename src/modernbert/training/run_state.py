@@ -23,7 +23,7 @@ from modernbert.training.background import BackgroundSaver, Saved
 from modernbert.training.distributed import Group
 from modernbert.training.health import Health
 from modernbert.training.muon import Muon, matrix_groups
-from modernbert.training.optimizer import StableAdamW, Update
+from modernbert.training.optimizer import StableAdamW, Update, embedding_groups
 from modernbert.training.task import Phase, Phases, Progress
 from modernbert.training.training_settings import TrainingSettings
 
@@ -236,6 +236,8 @@ class RunState:
         """One with the phase's numbers; above all, weight decay is relative to its peak rate."""
         settings = self.settings
         groups = self.phase.groups(self.module, settings.weight_decay)
+        if settings.embedding_rate != 1:
+            groups = embedding_groups(groups, self.module, settings.embedding_rate)
         numbers: dict[str, Any] = {
             "peak_learning_rate": settings.schedule.peak_learning_rate,
             "betas": settings.betas,

@@ -135,6 +135,11 @@ class TrainingSettings(Settings):
         float | None,
         Doc("Added to the root of that mean.", default="1e-6 of `stable-adamw`, else 1e-8"),
     ] = None
+    embedding_rate: Annotated[
+        float,
+        Gt(0),
+        Doc("The learning rate of the token embeddings, relative to that of all other weights."),
+    ] = 1.0
     momentum: Annotated[float, Doc("The share of earlier gradients in Muon's momentum.")] = 0.95
     gradient_clipping: Annotated[
         float | None,
@@ -225,7 +230,7 @@ class TrainingSettings(Settings):
 
         Their names are those of versions before `optimizer`, so that their runs go on.
         """
-        own = ("optimizer", "momentum", "gradient_clipping")
+        own = ("optimizer", "momentum", "gradient_clipping", "embedding_rate")
         kept = {
             name: value
             for name, value in to_mapping(self).items()
@@ -235,6 +240,8 @@ class TrainingSettings(Settings):
         kept["update_clipping"] = self.optimizer == "stable-adamw"
         if self.largest_norm is not None:
             kept["gradient_clipping"] = self.largest_norm
+        if self.embedding_rate != 1:
+            kept["embedding_rate"] = self.embedding_rate
         if self.optimizer == "muon":
             kept["muon"] = {"momentum": self.momentum}
         return kept
