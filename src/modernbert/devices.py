@@ -51,7 +51,7 @@ def is_since_ampere(device: torch.device) -> bool:
 
 
 def has_triton(device: torch.device) -> bool:
-    """Return whether Triton is installed and runs on a device, a GPU since Ampere."""
+    """Return whether Triton is installed and runs on a device: an Ampere GPU or newer."""
     return is_since_ampere(device) and importlib.util.find_spec("triton") is not None
 
 

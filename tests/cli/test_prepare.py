@@ -108,6 +108,22 @@ def test_in_tasks(run: Run, corpus: Path, tokenizer_folder: Path, tmp_path: Path
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        (["--from-datatrove", "--task", "0", "--tasks", "2"], "--from-datatrove: reads all"),
+        (["--end-token", "[SEP]"], "--end-token: has an effect"),
+    ],
+)
+def test_options_that_would_have_no_effect(
+    run: Run, corpus: Path, tokenizer_folder: Path, tmp_path: Path, options: list[str], refused: str
+) -> None:
+    given = [corpus, tmp_path / "out", "--tokenizer", tokenizer_folder, *options]
+    answer = run("prepare", *given)
+    assert answer.exit_code == 2 and refused in answer.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("given", [("--task", 0), ("--tasks", 2), ("--task", 2, "--tasks", 2)])
 def test_tasks_that_do_not_exist(
     run: Run, corpus: Path, tokenizer_folder: Path, tmp_path: Path, given: tuple[object, ...]

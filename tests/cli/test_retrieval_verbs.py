@@ -112,6 +112,15 @@ def test_an_index_that_changes_and_is_searched_by_words(
     assert run("info", index, "--json").json["documents"] == 5
 
 
+def test_the_size_of_an_index_is_that_of_the_formats_of_embed(run: Run) -> None:
+    size = ("index", "size", "--documents", 1000, "--dim", 8, "--json")
+    assert run(*size).json["float32"] == 4 * 8 * 1000
+    several = (*size, "--vectors", 2)
+    assert run(*several).json["vectors"] == 2 * 8 * 2000  # float16
+    assert run(*several, "--kind", "int8").json["vectors"] < 2 * 8 * 2000
+    assert run(*size, "--kind", "float16").exit_code == 2
+
+
 def test_what_an_index_has_no_use_for(run: Run, start: Path, tmp_path: Path) -> None:
     rows = lines(tmp_path / "rows.jsonl", [{"text": "The square."}])
     index, latin = tmp_path / "texts.index", tmp_path / "latin.txt"

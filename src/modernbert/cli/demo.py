@@ -212,10 +212,10 @@ def demo(
 ) -> None:
     """Train a tiny model from the texts of this Python installation.
 
-    The demo collects code, docstrings and manual, trains a tokenizer, writes shards and pretrains.
-    It measures how fast this machine trains and chooses the number of tokens so that all of it
-    takes about four minutes; on a slow or busy machine it trains a smaller model. No network is
-    needed. If you stop it, the same command continues where it was.
+    The demo collects the code, docstrings and manual of Python, trains a tokenizer, writes shards
+    and pretrains. It measures how fast this machine trains and chooses the number of tokens so that
+    all of it takes about four minutes; on a slow or busy machine it trains a smaller model. No
+    network is needed. If you stop it, the same command continues where it stopped.
     """
     import torch
 

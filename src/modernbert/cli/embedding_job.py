@@ -49,8 +49,8 @@ class IndexSettings(Settings):
         int | None,
         Ge(1),
         Doc(
-            "Find candidates in an .index of one vector per token by encodings of this many bytes "
-            "per document, such as 1024, and compare only those exactly.",
+            "In an .index with one vector per token, find candidates by encodings of this many "
+            "bytes per document, such as 1024, and compare only these exactly.",
             default="every document is compared",
         ),
     ] = None
@@ -67,7 +67,7 @@ class IndexSettings(Settings):
         str,
         Doc(
             "Index the words of the texts as well, by the rules of a language such as english, or "
-            "as they are (none).",
+            "unchanged (none).",
             default="no words",
         ),
     ] = ""
@@ -100,16 +100,16 @@ class VectorSettings(Settings):
     borders: Annotated[
         str | None,
         Doc(
-            "Divide texts into the pieces that this column names instead: a list of [START, END], "
-            "in characters of the text."
+            "Instead of --chunks: the column with the pieces of each text, a list of [START, END] "
+            "in characters."
         ),
     ] = None
     pool_factor: Annotated[
         int | None,
         Ge(1),
         Doc(
-            "Keep one vector for this many tokens of a document, by joining the most similar ones "
-            "(one vector per token).",
+            "Keep one vector for this many tokens of a document, by joining the most similar ones; "
+            "only for models with one vector per token.",
             default="1; that of the index with --add",
         ),
     ] = None

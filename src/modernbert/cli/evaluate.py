@@ -45,11 +45,11 @@ def evaluate(
 ) -> None:
     """Score a model on a folder, a file or a suite of tasks.
 
-    A fine-tuned model is scored as it is on labelled rows, and a model for retrieval on a BEIR
-    folder, beside BM25 if the extra `search` is installed. For the tasks of a suite the model is
-    fine-tuned first. A table goes to stdout, and all results of a suite or a folder to results.json
-    in the output folder. You can stop it at any moment: the same command continues where it
-    stopped.
+    A fine-tuned model is scored on labelled rows without further training. A retrieval model is
+    scored on a BEIR folder, and compared with BM25 if the extra `search` is installed. For the
+    tasks of a suite the model is fine-tuned first. A table goes to stdout, and all results of a
+    suite or a folder to results.json in the output folder. You can stop it at any moment: the same
+    command continues where it stopped.
     """
     from modernbert.data.judged_texts import is_judged_folder
     from modernbert.evaluation.suite import read_suite, suite_of_folder
@@ -159,9 +159,7 @@ def score(
     model: Model,
     rows: Annotated[
         str,
-        argument(
-            "ROWS", "Labelled rows, as the verb of `finetune` that made the model reads them."
-        ),
+        argument("ROWS", "Labelled rows, in a form that the model's verb of `finetune` reads."),
     ],
     output: Annotated[
         Path | None,

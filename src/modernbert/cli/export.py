@@ -47,7 +47,7 @@ def _options(
             "--list",
             callback=_list,
             is_eager=True,
-            help="Show which engines read each format, which models it can hold, and exit.",
+            help="Show which engines read each format and which models it can hold, then exit.",
         ),
     ] = False,
 ) -> None:

@@ -248,6 +248,8 @@ def _recipe_and_values(arguments: list[str]) -> tuple[str | None, list[str]]:
 def _optional(option: SettingOption) -> SettingOption:
     """An option that says nothing when it is not given, so that a recipe's value counts."""
     shown = option.doc.default or (f"{option.default}" if option.shows_default else None)
+    if shown and isinstance(option.default, bool):
+        shown = f"{'' if option.default else 'no-'}{option.path[-1].replace('_', '-')}"
     doc = dataclasses.replace(option.doc, default=shown)
     if option.path in _SWEPT:
         doc = dataclasses.replace(doc, text=f"{doc.text} Repeat it to try several values.")

@@ -297,7 +297,7 @@ class Job:
         return tasks / f"{task}-of-{self.share.tasks}"
 
     def _checked_task(self, task: int) -> State:
-        """What one task has written, checked, and brought here if it is in a storage."""
+        """Return the verified state of one task, fetched from remote storage if needed."""
         folder = self._task_folder(task)
         name = f"task {task} of {self.share.tasks}"
         if self.address is not None:

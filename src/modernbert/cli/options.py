@@ -24,8 +24,8 @@ Corpus = Annotated[
     list[Path],
     argument(
         "CORPUS",
-        "Files and folders: text, Markdown, code, JSON Lines, Parquet or saved datasets, "
-        "plain or compressed as .gz, .xz or .zst.",
+        "Files and folders: text, Markdown, code, JSON, CSV, TSV, Parquet, Arrow or saved "
+        "datasets, plain or compressed as .gz, .xz or .zst.",
     ),
 ]
 

@@ -58,7 +58,7 @@ class PlanSettings(Settings):
         float | None,
         Gt(0),
         Doc(
-            "GB per second that one process sends to the others.",
+            "Bandwidth from one process to the others, in GB per second.",
             default="NVLink or PCIe by the GPU's datasheet; 50 from machine to machine",
         ),
     ] = None
@@ -68,9 +68,12 @@ class PlanSettings(Settings):
         Doc("Price of one GPU for an hour, in any currency.", default="costs are not shown"),
     ] = None
     sharded: Annotated[
-        bool, Doc("Shard the weights over the processes (FSDP2), as in a recipe.")
+        bool,
+        Doc("Shard the weights over the processes (FSDP2), like `sharding` of a recipe."),
     ] = False
-    recompute: Annotated[bool, Doc("Recompute activations to save memory, as in a recipe.")] = False
+    recompute: Annotated[
+        bool, Doc("Recompute activations to save memory, like `recompute` of a recipe.")
+    ] = False
     mean_document_tokens: Annotated[
         float | None,
         Gt(0),
@@ -100,7 +103,8 @@ _ASSUMED = PlanSettings()
 @takes_settings
 def plan(
     recipe: Annotated[
-        Path, argument("RECIPE", "The recipe to plan: a .toml file, or a name of `recipe list`.")
+        Path,
+        argument("RECIPE", "The recipe to plan: a .toml file, or a name that `recipe list` shows."),
     ],
     values: Values = None,
     assumed: PlanSettings = _ASSUMED,

@@ -116,7 +116,7 @@ def classify(
     """Predict the labels of texts, with their scores.
 
     With --json, each line is an object with the id, the text and its labels, the best first. If a
-    text may have any number of labels, those that it has are marked with *.
+    text may have any number of labels, the predicted ones are marked with *.
 
     With --output, such objects are written to a file, which several tasks can share with --task and
     --tasks; --tasks alone joins what they computed.
@@ -168,7 +168,7 @@ def tag(
     share: ShareSettings = _ALONE,
     as_json: AsJson = False,
 ) -> None:
-    """Find the entities of texts, or whatever the model tags.
+    """Find the entities of texts, or whatever else the model was trained to tag.
 
     With --json, each line is an object with the id, the text and its entities with their offsets.
     With --output, such lines are written to a file, which several tasks can share with --task and

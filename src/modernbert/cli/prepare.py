@@ -72,8 +72,13 @@ def prepare(
     any order and at the same time, and then once without these options. The last call writes the
     same shards as a single call would, and finishes whatever a task left undone.
     """
+    is_share = task is not None or tasks is not None
+    if from_datatrove and is_share:
+        raise InputError("--from-datatrove: reads all files at once, without --task and --tasks")
+    if end_token is not None and not from_datatrove:
+        raise InputError("--end-token: has an effect with --from-datatrove only")
     try:
-        if task is not None or tasks is not None:
+        if is_share:
             _prepare_share(corpus, output, tokenizer, settings, task, tasks, workers, as_json)
             return
         if from_datatrove:

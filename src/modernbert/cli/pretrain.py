@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 def pretrain(
     recipe: Annotated[
-        Path, argument("RECIPE", "The recipe to run: a .toml file, or a name of `recipe list`.")
+        Path,
+        argument("RECIPE", "The recipe to run: a .toml file, or a name that `recipe list` shows."),
     ],
     values: Values = None,
     as_json: AsJson = False,
@@ -229,7 +230,9 @@ _AVERAGE = AverageSettings()
 def average(
     models: Annotated[
         list[Path],
-        argument("MODEL...", "Folders of models or checkpoints, or of runs that kept some."),
+        argument(
+            "MODEL...", "Folders of models, of checkpoints, or of runs that kept checkpoints."
+        ),
     ],
     output: Annotated[
         Path,

@@ -65,7 +65,7 @@ def search(
         int | None,
         typer.Option(
             min=1,
-            help="Rescore this many times top-k hits (int8 and binary indexes, encodings).",
+            help="Rescore top-k times this many candidates (int8 and binary indexes, encodings).",
             show_default="4 for int8, 16 for binary, 384 for encodings",
         ),
     ] = None,
@@ -157,8 +157,8 @@ def delete(
 ) -> None:
     """Delete documents by their ids.
 
-    A search at the same time sees all of the changes or none. To add and to replace documents, use
-    `modernbert embed --add`.
+    A search that runs at the same time sees all of the changes or none of them. To add or replace
+    documents, use `modernbert embed --add`.
     """
     wanted = [*(ids or []), *([] if input_file is None else _lines(input_file))]
     if not wanted:
@@ -186,14 +186,14 @@ def size(
         float | None,
         typer.Option(
             min=1,
-            help="How many vectors a document has on average, of a model with one per token.",
+            help="Mean number of vectors per document, for a model with one vector per token.",
             show_default="one vector per text",
         ),
     ] = None,
     kind: Annotated[
         str | None,
         typer.Option(
-            help="As for `embed`.", show_default="float32; int8 for several vectors per document"
+            help="As for `embed`.", show_default="float32; float16 for several vectors per document"
         ),
     ] = None,
     clusters: Annotated[int, typer.Option(min=0, help="As for `embed`.")] = 0,
@@ -201,8 +201,8 @@ def size(
 ) -> None:
     """Compute how large an index will be, before anything is embedded.
 
-    Ids, texts and their words come on top. The files are mapped into memory: a search is fast when
-    the encodings, or all vectors if there are none, fit into it.
+    Ids, texts and the index of words need additional space. The files are mapped into memory: a
+    search is fast when the encodings, or all vectors if there are none, fit into memory.
     """
     from modernbert.inference.index_folder import (
         KINDS,
@@ -213,7 +213,7 @@ def size(
     )
 
     several = vectors is not None
-    chosen: Any = kind or ("int8" if several else "float32")
+    chosen: Any = kind or ("float16" if several else "float32")
     require_one_of("--kind", chosen, KINDS[several])
     require_clusters(clusters, is_ragged=several)
     manifest = IndexManifest(

@@ -29,9 +29,9 @@ def verify(
 ) -> None:
     """Find files that have changed since they were written.
 
-    Every file of shards, checkpoints, runs, models, indexes and vectors is read and compared with
-    the hash that was written with it, at any depth. Ends with exit code 2 where one is missing or
-    differs.
+    Every file of shards, checkpoints, runs, models, indexes and vectors in the folder and its
+    subfolders is read and compared with the hash that was written with it. The command exits with
+    code 2 if a file is missing or differs.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")

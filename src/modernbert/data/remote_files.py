@@ -223,7 +223,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 
 def _persist(url: str, attempt: Callable[[_Watch], None], settings: FetchSettings) -> None:
-    """Attempt until it succeeds; the last failure is what is told."""
+    """Retry until it succeeds; raise the last failure."""
     pause, failure = _FIRST_PAUSE_SECONDS, ""
     for number in range(settings.attempts):
         if number:

@@ -209,7 +209,7 @@ class ShardCache:
         return True
 
     def _remove_abandoned(self) -> None:
-        """Delete what processes left that died while they fetched."""
+        """Delete partial files of processes that died during a download."""
         for partial in self.folder.glob(f"*{_PARTIAL}*"):
             key = partial.name.partition(".")[0]
             try:

@@ -9,7 +9,7 @@ from typing import Any
 from modernbert.data.rows.tables import head_of
 from modernbert.errors import InputError, ModelFolderError
 from modernbert.files import updated_folder, write_whole
-from modernbert.kinds import CONFIG_FILE, NAMES, ModelKind, model_kind
+from modernbert.kinds import CONFIG_FILE, MODELS, NAMES, model_kind
 from modernbert.metrics.calibration import best_temperature, best_thresholds, calibration_error
 from modernbert.model.config_file import find_model, read_config_file
 from modernbert.model.config_writer import calibration_keys
@@ -21,18 +21,6 @@ from modernbert.tasks.labels.objective import LabelObjective
 from modernbert.tasks.tuning.job import Review, TuningJob
 from modernbert.tasks.tuning.page import write_page_of_scores
 from modernbert.training.distributed import ALONE
-
-_VERBS: dict[ModelKind, str] = {
-    "classifier": "classify",
-    "reranker": "rerank",
-    "tagger": "tag",
-    "answerer": "answer",
-    "embedder": "retrieve",
-    "encoder": "retrieve",
-    "multi_vector": "late-interaction",
-    "sparse": "sparse",
-}
-"""The verb whose rows and scores are those of a kind of model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +150,14 @@ def _store(folder: Path, found: Calibration) -> None:
 def _verb_and_labels(folder: Path) -> tuple[str, dict[str, Any]]:
     """The verb of a model, and its labels where these are in the order of its outputs."""
     kind = model_kind(folder)
-    if kind not in _VERBS:
+    program, _, verb = MODELS[kind].made_by.partition(" ")
+    if kind == "encoder":
+        verb = "retrieve"
+    elif program != "finetune":
         raise InputError(
             f"{folder}: holds {NAMES[kind]}, which has no scores on rows; fine-tune it first, or "
             "name a suite, which does that"
         )
-    verb = _VERBS[kind]
     if verb not in ("classify", "tag"):
         return verb, {}
     config = read_config_file(folder)

@@ -157,7 +157,7 @@ def _names_dtype(config: Mapping[str, object], key: str) -> bool:
 
 
 def _relative_change(before: Tensor, after: Tensor) -> float:
-    """Return the largest change of weights above a thousandth of the tensor's largest weight."""
+    """Return the largest relative change, of weights above a thousandth of the largest."""
     wide = before.float()
     counts = wide.abs() >= 1e-3 * wide.abs().max().clamp(min=1e-30)
     if not counts.any():

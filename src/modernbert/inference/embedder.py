@@ -47,7 +47,7 @@ from modernbert.inference.inputs import (
 from modernbert.inference.loading import load_for_inference
 from modernbert.inference.similarity import Vectors, similarity
 from modernbert.inference.text_model import TextModel, Use
-from modernbert.kinds import ModelKind
+from modernbert.kinds import MODELS, ModelKind
 from modernbert.model.choices import PrecisionChoice
 from modernbert.model.config_file import find_model
 from modernbert.model.encoder import Encoder
@@ -59,11 +59,7 @@ from modernbert.tokenizer.tokenizer import Tokenizer
 
 _EMBEDDING_KINDS: tuple[ModelKind, ...] = (
     "embedder",
-    "encoder",
-    "masked_lm",
-    "classifier",
-    "tagger",
-    "answerer",
+    *(kind for kind, each in MODELS.items() if each.architecture),  # one encoder, perhaps a head
 )
 
 

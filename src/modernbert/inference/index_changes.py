@@ -70,7 +70,7 @@ class IndexState:
 
     @property
     def names(self) -> list[str]:
-        """What of the folder belongs to the index, besides its manifest."""
+        """The names of the index's files and folders, without its manifest."""
         return [name for name in (*self.segments, self.deleted) if name]
 
     @classmethod

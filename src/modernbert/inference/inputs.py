@@ -122,7 +122,7 @@ def num_characters(text: object) -> int:
 
 
 def require_list(texts: Any, name: str) -> None:
-    """Refuse what is no row of texts, though it may be iterated over.
+    """Refuse what is not a list of texts, even if it can be iterated over.
 
     Raises:
         InputError: A str, which would be taken for a list of letters; a data frame or a dictionary,

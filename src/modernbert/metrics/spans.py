@@ -152,7 +152,7 @@ def _figures(kind: str, right: int, given: int, wanted: int) -> LabelFigures:
 
 
 def normalised(answer: str) -> str:
-    """Reduce an answer to what counts.
+    """Lowercase an answer and remove articles, punctuation and extra spaces.
 
     >>> normalised("  The Eiffel-Tower!")
     'eiffeltower'

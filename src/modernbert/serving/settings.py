@@ -45,8 +45,8 @@ class ServingSettings(Settings):
         int,
         Ge(1),
         Doc(
-            "The most open connections; one more closes the one that has kept the server waiting "
-            "longest."
+            "The most open connections; beyond that, a new one closes the one that has kept the "
+            "server waiting longest."
         ),
     ] = 2048
     max_concurrent_requests: Annotated[
@@ -61,7 +61,8 @@ class ServingSettings(Settings):
         float,
         Gt(0),
         Doc(
-            "Refuse a request if the work queued ahead of it takes longer than this many seconds.",
+            "Refuse a request if the work queued ahead of it would take longer than this many "
+            "seconds.",
             flags=("--max-wait",),
         ),
     ] = 10.0
@@ -123,7 +124,7 @@ class ServingSettings(Settings):
         tuple[str, ...],
         Doc(
             "A host name by which clients may call a server that listens on a loopback address, "
-            "besides localhost; * allows any. Can be given several times.",
+            "besides localhost; * allows any. May be repeated.",
             flags=("--allowed-host",),
         ),
     ] = ()

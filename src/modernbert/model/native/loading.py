@@ -134,7 +134,7 @@ def _best(machine: HostCpu) -> Choice:
 
 
 def this_machine() -> HostCpu:
-    """Return the CPU of this process, and the objects beside this file."""
+    """Return the CPU of this process and the compiled kernels beside this file."""
     architecture, system = platform.machine(), platform.system()
     return HostCpu(
         architecture=architecture if system == "Linux" else f"{system} on {architecture}",
