@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.full_disk import largest_file
+from typer.core import TyperGroup
 
 _NOBODY = 65534
 
@@ -71,6 +72,30 @@ def test_a_second_ctrl_c_is_no_traceback_either() -> None:
     assert process.stdout.readline() == "cleaning up\n"
     process.send_signal(signal.SIGINT)
     one_line(process)
+
+
+def test_a_second_ctrl_c_while_the_first_is_told_takes_no_word_away() -> None:
+    process = begin("""
+    import os
+    told = app.tell
+    def tell(text):
+        os.kill(os.getpid(), signal.SIGINT)
+        told(text)
+    app.tell = tell
+    os.kill(os.getpid(), signal.SIGINT)
+    """)
+    one_line(process)
+
+
+def test_ctrl_c_before_a_verb_is_told_too(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TyperGroup, "parse_args", stopped)
+    answer = run("info")
+    assert answer.exit_code == 130 and answer.stderr == "stopped\n"
 
 
 def test_a_ctrl_c_that_is_swallowed_comes_again() -> None:

@@ -113,9 +113,11 @@ class _InOrderOfUse(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # typer ends without a word
             if hasattr(signal, "setitimer"):  # it was seen; see `__main__`
                 signal.setitimer(signal.ITIMER_REAL, 0)
             tell("stopped; what was finished is kept: run the same command to continue or restart")
+            signal.signal(signal.SIGINT, before)
             raise typer.Exit(_STOPPED) from None
 
 
@@ -163,6 +165,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with warnings_told(), visible_output():
             app(args=arguments, prog_name="modernbert")
+    except SystemExit as left:
+        if isinstance(getattr(left.__context__, "__cause__", None), KeyboardInterrupt):
+            tell("stopped")  # before a verb or after it, where typer ends without a word
+        raise
     except ModernBertError as error:
         _fail(str(error), RUN_AGAIN if isinstance(error, ProcessError) else USER_ERROR)
     except OSError as error:

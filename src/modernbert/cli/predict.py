@@ -168,7 +168,7 @@ def tag(
     share: ShareSettings = _ALONE,
     as_json: AsJson = False,
 ) -> None:
-    """Find the entities of texts, or whatever else the model was trained to tag.
+    """Find the entities of texts, or what else the model tags.
 
     With --json, each line is an object with the id, the text and its entities with their offsets.
     With --output, such lines are written to a file, which several tasks can share with --task and

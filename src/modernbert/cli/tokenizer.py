@@ -34,7 +34,7 @@ def train(
     output: TokenizerOutput,
     settings: VocabularySettings = _VOCABULARY,
 ) -> None:
-    """Train a tokenizer on a corpus, with ModernBERT's pipeline and special tokens."""
+    """Train a tokenizer on a corpus, with ModernBERT's special tokens."""
     tokenizer = train_on(corpus, settings.vocab_size, text_field=settings.text_field)
     tokenizer.save_pretrained(output)
     if tokenizer.vocab_size < settings.vocab_size:
