@@ -12,6 +12,7 @@ from benchmarks.learning.candidates import PEERS, about, is_peer
 
 FOLDER = results.FOLDER / "learning"
 RESULT_FILE = "learning.json"
+_SECONDS = (150, 300, 600, 1_200, 2_500)  # budgets of one core
 _CURVES = 6  # candidates in a picture, beside the peers
 
 Points = Sequence[Mapping[str, Any]]
@@ -65,7 +66,8 @@ def report(runs: Runs, around: Mapping[str, Any]) -> str:
         f"{around['kernels']}. The first row of each table is the record of its budget."
     )
     budgets = sorted(runs, reverse=True)
-    return "\n\n".join([made, *(table(runs[each], each) for each in budgets), *catching_up(runs)])
+    tables = [table(runs[each], each) for each in budgets]
+    return "\n\n".join([made, *tables, *by_seconds(runs), *catching_up(runs)])
 
 
 def table(runs: Mapping[str, Mapping[int, Points]], tokens: int) -> str:
@@ -74,6 +76,32 @@ def table(runs: Mapping[str, Mapping[int, Points]], tokens: int) -> str:
     for name in standings(runs):
         lines.append(f"| `{name}` | {_figures(runs[name])} | {about(name)} |")
     return "\n".join(lines)
+
+
+def by_seconds(runs: Runs) -> list[str]:
+    """A table of the best whole runs, and the peers' best, in some seconds of the CPU; or none."""
+    lines = ["| CPU seconds | best | tokens | loss | best peer | tokens | loss |", "|---" * 7 + "|"]
+    ends = {
+        (tokens, name): mean_curve(each)[-1]
+        for tokens, by_name in runs.items()
+        for name, each in by_name.items()
+    }
+    for budget in _SECONDS:
+        line, num_found = f"| {budget:,} |", 0
+        for wants_peer in (False, True):
+            done = {
+                (tokens, name): loss
+                for (tokens, name), (_, seconds, loss) in ends.items()
+                if seconds <= budget and is_peer(name) == wants_peer
+            }
+            num_found += len(done)
+            if done:
+                tokens, name = min(done, key=lambda each: done[each])
+                line += f" `{name}` | {tokens:,} | {done[tokens, name]:.3f} |"
+            else:
+                line += " | | |"
+        lines += [line] if num_found else []
+    return ["\n".join(lines)] if len(lines) > 2 else []
 
 
 def catching_up(runs: Runs) -> list[str]:

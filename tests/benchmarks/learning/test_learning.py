@@ -87,6 +87,8 @@ def test_the_command_does_what_is_missing_and_the_table_puts_it_in_order(
     assert "`adamw-1k` | 5.100 ± 0.141 | 10.0% | 2 | 2 |" in lines[4] and "paper" in lines[6]
     peer = "`transformers-blocks@1e-3` | 5.550 | 2 | `adamw-1k` | 2 | 2 | 0.75 |"
     assert lines[5].startswith("| `transformers-blocks@1e-3` | 5.550") and peer in lines[-1]
+    cheapest = "`adamw-1k` | 4,096 | 5.100 | `transformers-blocks@1e-3` | 4,096 | 5.550 |"
+    assert f"| 150 | {cheapest}" in lines
     assert json.loads(out.read_text())["records"] == {str(TOKENS): "adamw-1k"}
     assert out.with_name(f"learning-{TOKENS}.png").exists()
     assert standings.final_losses(standings.read_runs(runs)[TOKENS]["adamw-1k"]) == [5.0, 5.2]
