@@ -15,6 +15,7 @@ from modernbert.data import python_corpus
 from modernbert.settings import load
 from modernbert.tasks.pretraining.recipe import PretrainingRecipe
 from modernbert.tasks.pretraining.trial import Trial, TrialSettings
+from modernbert.training.training_settings import learning_rate
 
 
 @pytest.fixture
@@ -107,13 +108,36 @@ def test_its_own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """The template of the package, with paths in it that TOML and JSON must quote."""
     folder, recipe = own_recipe(tmp_path, monkeypatch, [1e6])
     assert recipe.output == folder.run and recipe.tokenizer == str(folder.tokenizer)
-    (phase,) = recipe.phases
-    assert [source.shards for source in phase.sources] == [str(folder.train_shards)]
-    assert phase.evaluation and phase.evaluation.shards == str(folder.held_out_shards)
-    config = phase.model.config(max_seqlen=phase.packing.max_seqlen, vocab_size=8192)
-    assert config.num_layers == 6 and config.hidden_size == 256
-    assert phase.training.schedule.decay == "1-sqrt"
-    assert phase.training.total_tokens == 3_400_000
+    assert [phase.packing.max_seqlen for phase in recipe.phases] == [32, 128]
+    for phase in recipe.phases:
+        assert [source.shards for source in phase.sources] == [str(folder.train_shards)]
+        assert phase.evaluation and phase.evaluation.shards == str(folder.held_out_shards)
+        config = phase.model.config(max_seqlen=phase.packing.max_seqlen, vocab_size=8192)
+        assert config.num_layers == 6 and config.hidden_size == 256
+    assert _total_tokens(recipe) == 3_400_000
+
+
+def test_its_rate_falls_to_zero_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, recipe = own_recipe(tmp_path, monkeypatch, [8_000.0])
+    short, long = (phase.training for phase in recipe.phases)
+    warmup, total = short.schedule.warmup_tokens, _total_tokens(recipe)
+    assert warmup == pytest.approx(0.1 * total, rel=1e-3)
+
+    def expected(tokens: int) -> float:
+        return short.schedule.peak_learning_rate * (total - tokens) / (total - warmup)
+
+    for tokens in (warmup, short.total_tokens - 1_000, short.total_tokens):
+        found = learning_rate(short.schedule, tokens, short.total_tokens)
+        assert found == pytest.approx(expected(tokens), rel=1e-3)
+    for tokens in (1_000, long.total_tokens // 2, long.total_tokens):
+        found = learning_rate(long.schedule, tokens, long.total_tokens)
+        assert found == pytest.approx(expected(short.total_tokens + tokens), rel=1e-3)
+
+
+def _total_tokens(recipe: PretrainingRecipe) -> int:
+    return sum(phase.training.total_tokens for phase in recipe.phases)
 
 
 @pytest.mark.parametrize(
@@ -134,20 +158,20 @@ def test_a_slow_machine_gets_less_to_do(
     tokens: tuple[int, int],
 ) -> None:
     _, recipe = own_recipe(tmp_path, monkeypatch, speeds)
-    (phase,) = recipe.phases
-    training, schedule = phase.training, phase.training.schedule
-    config = phase.model.config(max_seqlen=phase.packing.max_seqlen, vocab_size=8192)
-    assert config.hidden_size == width
-    assert tokens[0] <= training.total_tokens <= tokens[1]
-    assert schedule.warmup_tokens + schedule.decay_tokens < training.total_tokens
+    for phase in recipe.phases:
+        config = phase.model.config(max_seqlen=phase.packing.max_seqlen, vocab_size=8192)
+        assert config.hidden_size == width
+    assert tokens[0] <= _total_tokens(recipe) <= tokens[1]
     told = capsys.readouterr().err
     (said,) = re.findall(r"([\d,]+) tokens/s: ", told)
     assert int(said.replace(",", "")) == pytest.approx(speeds[-1], rel=0.02)
     assert ("smaller model" in told) == (width == 192)
-    steps = training.total_tokens / phase.packing.bin_tokens
-    assert training.evaluate_every_steps and phase.evaluation
-    evaluated = steps / training.evaluate_every_steps * (phase.evaluation.max_tokens or 0)
-    assert evaluated < training.total_tokens  # a third of the cost of training, each
+    for phase in recipe.phases:
+        training = phase.training
+        steps = training.total_tokens / phase.packing.bin_tokens
+        assert training.evaluate_every_steps and phase.evaluation
+        evaluated = steps / training.evaluate_every_steps * (phase.evaluation.max_tokens or 0)
+        assert evaluated < training.total_tokens  # a third of the cost of training, each
 
 
 def test_it_ends_in_time_when_the_speed_stays(
@@ -158,9 +182,9 @@ def test_it_ends_in_time_when_the_speed_stays(
         (tmp_path / str(number)).mkdir()
         speeds = [speed] if speed > 2_000 else [speed, 3 * speed]
         _, recipe = own_recipe(tmp_path / str(number), monkeypatch, speeds, elapsed=60.0)
-        (phase,) = recipe.phases
-        evaluated = 10 * (phase.evaluation.max_tokens or 0) if phase.evaluation else 0
-        seconds = (phase.training.total_tokens + evaluated / 3) / speeds[-1]
+        evaluation = recipe.phases[-1].evaluation
+        evaluated = 12 * (evaluation.max_tokens or 0) if evaluation else 0
+        seconds = (_total_tokens(recipe) + evaluated / 3) / speeds[-1]
         assert 60 + seconds < demo_verb.TOTAL_SECONDS
         assert seconds > 100
 

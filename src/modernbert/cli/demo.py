@@ -35,7 +35,8 @@ _NUM_EVALUATIONS = 8
 _EVALUATION_TOKENS = (8_000, 40_000)
 _EVALUATION_SHARE = 0.012  # of the tokens, each; a forward costs a third of a training step
 _SHORTEST_TOKENS = 20_000
-_STEP_TOKENS = 1_024
+_STEP_TOKENS = 512
+_SHORT_SHARE, _WARMUP_SHARE = 0.25, 0.1  # of the tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +61,14 @@ class DemoModel:
 MODELS = (
     DemoModel(
         sizes='preset = "tiny"                 # 6 layers, 256 wide',
-        learning_rate=1e-3,
+        learning_rate=7e-4,
         fewest_tokens=300_000,
         most_tokens=3_400_000,
     ),
     DemoModel(
         sizes='preset = "tiny"                 # made smaller, as this machine is slow or busy\n'
         "num_layers = 4\nhidden_size = 192\nintermediate_size = 288\nnum_heads = 3",
-        learning_rate=1.5e-3,
+        learning_rate=1e-3,
         fewest_tokens=0,
         most_tokens=3_400_000,
     ),
@@ -100,13 +101,20 @@ class DemoChoice:
     def as_recipe(self) -> dict[str, str]:
         """Return the values that depend on the choice, by their names in the recipe's template."""
         steps = self.total_tokens // _STEP_TOKENS
+        short = round(_SHORT_SHARE * self.total_tokens)
+        warmup = round(_WARMUP_SHARE * self.total_tokens)
+        long = self.total_tokens - short
+        fraction = long / (self.total_tokens - warmup)  # of the peak, where the long phase begins
         return {
             "model": self.model.sizes,
-            "total_tokens": f"{self.total_tokens:_}",
             "evaluate_every_steps": str(max(1, steps // _NUM_EVALUATIONS)),
             "peak_learning_rate": f"{self.model.learning_rate:g}",
-            "warmup_tokens": f"{round(0.1 * self.total_tokens):_}",
-            "decay_tokens": f"{round(0.7 * self.total_tokens):_}",
+            "warmup_tokens": f"{warmup:_}",
+            "short_tokens": f"{short:_}",
+            "short_decay_tokens": f"{short - warmup:_}",
+            "short_final_fraction": f"{fraction:.4g}",
+            "long_tokens": f"{long:_}",
+            "long_learning_rate": f"{fraction * self.model.learning_rate:.4g}",
             "evaluation_tokens": f"{self.evaluation_tokens:_}",
         }
 
@@ -299,7 +307,7 @@ def _speed_of(folder: DemoFolder, model: DemoModel) -> float:
     )
     numbers = tomllib.loads(_recipe_text(folder, any_choice))
     recipe = parse(PretrainingRecipe, numbers, where=str(folder.recipe))
-    (phase,) = phases_of(recipe, preset=None, mean_document_tokens=None)
+    *_, phase = phases_of(recipe, preset=None, mean_document_tokens=None)
     trial = try_training(trial_of(phase))
     return trial.flops_per_second / phase.training_flops_per_token()
 

@@ -48,11 +48,12 @@ def held_out_baseline(recipe: "PretrainingRecipe") -> "Baseline":
     from modernbert.report.history import count_tokens, unigram_baseline
     from modernbert.tasks.pretraining.pretrain import held_out_batches
 
-    folders = [ShardFolder.open(source.shards) for source in recipe.phases[0].sources]
+    last = len(recipe.phases) - 1
+    folders = [ShardFolder.open(source.shards) for source in recipe.phases[last].sources]
     counts = count_tokens(
         (shard.tokens for folder in folders for shard in folder.shards), folders[0].vocab_size
     )
-    targets = np.concatenate([batch.labels.numpy() for batch in held_out_batches(recipe)])
+    targets = np.concatenate([batch.labels.numpy() for batch in held_out_batches(recipe, last)])
     return unigram_baseline(counts, targets)
 
 
