@@ -136,6 +136,15 @@ def test_its_rate_falls_to_zero_in_one_line(
         assert found == pytest.approx(expected(short.total_tokens + tokens), rel=1e-3)
 
 
+def test_a_long_demo_has_a_lower_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = []
+    for speed in (4_000.0, 8_000.0, 1e6):
+        (tmp_path / str(speed)).mkdir()
+        _, recipe = own_recipe(tmp_path / str(speed), monkeypatch, [speed])
+        peaks.append(recipe.phases[0].training.schedule.peak_learning_rate)
+    assert peaks[:2] == [7e-4, 7e-4] and peaks[2] == pytest.approx(4.5e-4, rel=0.01)
+
+
 def _total_tokens(recipe: PretrainingRecipe) -> int:
     return sum(phase.training.total_tokens for phase in recipe.phases)
 
