@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from modernbert.cli.terminal import Meter, tell
+from modernbert.cli.terminal import Meter, lines, tell
 
 
 class Clock:
@@ -76,3 +76,17 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = terminal.getvalue()
     assert "pretraining" in shown and "25%" in shown and "loss 9.01" in shown
     assert "step 1 [evaluated]" in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([{"rate": 1, "loss": 2}, {"rate": 3}], ["scores", "  1  loss 2", "  3"]),
+        ([{}], ["scores  none"]),  # as in files of a stranger
+        ([{}, {"rate": 1}], ["scores  none, 1"]),
+        ([{"rate": 1}, 5], ["scores  1, 5"]),
+        ({}, ["scores  none"]),
+    ],
+)
+def test_lists_are_lines_where_all_are_records(value: object, expected: list[str]) -> None:
+    assert list(lines({"scores": value})) == expected

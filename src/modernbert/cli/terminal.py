@@ -252,8 +252,9 @@ def lines(description: Mapping[str, Any], *, indent: str = "") -> Iterator[str]:
 
 def _is_nested(value: Any) -> bool:
     """Whether it takes lines of its own: a description, or a list of records."""
-    records = isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
-    return records or (isinstance(value, Mapping) and bool(value))
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(each, Mapping) and each for each in value)
+    return isinstance(value, Mapping) and bool(value)
 
 
 def _record(record: Mapping[str, Any]) -> str:
@@ -272,5 +273,5 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_value(item) for item in value)
     if isinstance(value, Mapping):
-        return "none"
+        return _record(value) if value else "none"
     return str(value)
